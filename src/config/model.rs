@@ -1,0 +1,288 @@
+//! The configuration as meant: defaults and references are resolved, wrong values cannot be expressed.
+//! Nothing downstream validates again. Keys, meanings and defaults are those of `config/full.yaml`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::addr::Address;
+
+/// A whole configuration file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Data-plane threads; `auto` is already resolved to the CPUs this process may use.
+    pub workers: NonZeroUsize,
+    /// What is logged, and how.
+    pub log: Log,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// Every pool, also those that no listener uses.
+    pub pools: Vec<Pool>,
+}
+
+/// `log`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The least severe level that is written. `RUST_LOG` wins over it.
+    pub level: LogLevel,
+    /// Text for people or JSON for machines.
+    pub format: LogFormat,
+    /// Where the line of each finished connection goes.
+    pub access: AccessLog,
+}
+
+/// `log.level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `log.access`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// No access lines.
+    Off,
+    /// Among the other log lines.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// `shutdown`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shutdown {
+    /// How long connections may go on after SIGTERM before they are cut.
+    pub drain: Duration,
+}
+
+/// The place of a pool in [`Config::pools`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolIndex(pub usize);
+
+/// One entry of `listeners`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique among the listeners.
+    pub name: Arc<str>,
+    /// At least one; no address twice in the whole configuration. Port 0 lets the kernel choose.
+    pub bind: Vec<Address>,
+    /// Where its connections go.
+    pub pool: PoolIndex,
+    /// Connections open at once; further ones wait in the kernel's queue.
+    pub max_connections: Option<NonZeroU32>,
+    /// Bounds on a connection's phases.
+    pub timeouts: ListenerTimeouts,
+    /// Options of its sockets.
+    pub socket: ListenerSocket,
+}
+
+/// `listeners[].timeouts`; `None` (0s in the file) is no limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerTimeouts {
+    /// No byte in either direction for this long.
+    pub idle: Option<Duration>,
+    /// One side has finished, the other has been silent for this long.
+    pub half_close: Option<Duration>,
+    /// Age at which a connection is closed, ± 10 %.
+    pub lifetime: Option<Duration>,
+}
+
+/// `listeners[].socket`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerSocket {
+    /// Connections that wait to be accepted (listen(2)); the kernel caps it at net.core.somaxconn.
+    pub backlog: i32,
+    /// TCP_NODELAY on both sides.
+    pub nodelay: bool,
+    /// Idle time before the first keepalive probe, on both sides; `None` (0s) turns keepalive off.
+    pub keepalive: Option<Duration>,
+    /// TCP_FASTOPEN: pending requests with data in the SYN; 0 is off.
+    pub fast_open: u32,
+    /// TCP_DEFER_ACCEPT: a connection is accepted once it has sent a byte, or after this long. `None` (0s) is off.
+    pub defer_accept: Option<Duration>,
+    /// IPPROTO_MPTCP.
+    pub mptcp: bool,
+    /// Whether each worker has a listening socket of its own.
+    pub reuse_port: ReusePort,
+    /// IP_TRANSPARENT: bind to an address that is not this host's, and take what is routed here for it.
+    pub transparent: bool,
+}
+
+/// `listeners[].socket.reuse_port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReusePort {
+    /// A socket for each worker, and no other process may bind the port.
+    Auto,
+    /// A socket for each worker, and other processes of the same user may bind the port too.
+    On,
+    /// One socket that all workers accept from.
+    Off,
+}
+
+/// One entry of `pools`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Unique among the pools.
+    pub name: Arc<str>,
+    /// How a backend is chosen.
+    pub balance: Balance,
+    /// Which bits of a client's address `ip_hash` uses.
+    pub hash: HashPrefix,
+    /// At least one; names unique within the pool.
+    pub backends: Vec<Backend>,
+    /// How backends are checked; `None`: they are always up.
+    pub health: Option<Health>,
+    /// What becomes of a backend's connections when it goes down.
+    pub on_down: OnDown,
+    /// A backend's weight grows to full over this time once it is up again; zero is off.
+    pub slow_start: Duration,
+    /// Further backends tried when a connect fails.
+    pub retries: u32,
+    /// How long one connect may take.
+    pub connect_timeout: Duration,
+    /// Local addresses to connect from, in turn; empty lets the kernel choose.
+    pub source: Vec<IpAddr>,
+}
+
+/// `pools[].balance`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Fewest connections per weight.
+    LeastConnections,
+    /// Consistent placement by the client's address.
+    IpHash,
+    /// The less loaded of two random backends.
+    PowerOfTwo,
+    /// The least moving average of connect and first-byte time.
+    LeastLatency,
+    /// By weight, at random.
+    Random,
+}
+
+/// `pools[].hash`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashPrefix {
+    /// Leading bits of an IPv4 address that count, 0..=32.
+    pub ipv4: u8,
+    /// Leading bits of an IPv6 address that count, 0..=128.
+    pub ipv6: u8,
+}
+
+/// One entry of `pools[].backends`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backend {
+    /// The identity that hashing and statistics keep; by default its address as written.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: BackendAddress,
+    /// Its share, 0..=1000; with 0 it gets no new connections.
+    pub weight: u32,
+    /// Connections open at once to it, over all workers.
+    pub max_connections: Option<NonZeroU32>,
+    /// Used only when no other backend can be.
+    pub backup: bool,
+}
+
+/// `pools[].backends[].address`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendAddress {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A name that DNS resolves, again and again, and a port.
+    Name {
+        /// As written, without the port.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// A unix socket's path.
+    Unix(PathBuf),
+}
+
+/// `pools[].health`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// The kind of check.
+    pub check: Check,
+    /// From the start of one probe to the start of the next, ± 10 %.
+    pub interval: Duration,
+    /// How long one probe may take.
+    pub timeout: Duration,
+    /// Passes in a row until up.
+    pub rise: NonZeroU32,
+    /// Failures in a row until down.
+    pub fall: NonZeroU32,
+    /// The port that is probed, if not the backend's own.
+    pub port: Option<u16>,
+    /// What a backend is before its first probe.
+    pub initial: Initial,
+}
+
+/// The kind of a health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A connect is enough.
+    Tcp,
+    /// A request and the status, and perhaps the body, of its answer.
+    Http(HttpCheck),
+    /// Bytes sent, bytes expected.
+    Exchange {
+        /// Sent once connected; may be empty.
+        send: Vec<u8>,
+        /// What the answer must begin with; never empty.
+        expect: Vec<u8>,
+    },
+}
+
+/// `pools[].health.http`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// Begins with a slash; no white space or control characters.
+    pub path: String,
+    /// A token, upper case.
+    pub method: String,
+    /// The Host header; by default the probed address.
+    pub host: Option<String>,
+    /// Statuses that pass.
+    pub status: RangeInclusive<u16>,
+    /// A substring that the body must have.
+    pub body: Option<String>,
+}
+
+/// `pools[].health.initial`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Initial {
+    /// Down until the first pass; one is enough.
+    Probe,
+    /// Up until `fall` failures.
+    Up,
+}
+
+/// `pools[].on_down`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDown {
+    /// Its connections go on.
+    Keep,
+    /// Its connections are closed.
+    Cut,
+}

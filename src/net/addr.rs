@@ -1,0 +1,54 @@
+//! Where sockets bind and connect. Client, listening and backend addresses are told apart by type,
+//! because they are easily swapped by mistake.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A place that a socket can bind to or connect to: an IP address and port, or a unix socket's path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A stream socket in the file system.
+    Unix(Arc<PathBuf>),
+}
+
+impl fmt::Display for Address {
+    /// As it is written in the configuration: `127.0.0.1:80`, `[::1]:80`, `unix:/run/app.sock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Where a client's connection came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientAddr {
+    /// The peer address of a TCP connection.
+    Tcp(SocketAddr),
+    /// A unix socket's peer, which has no address worth naming.
+    Unix,
+}
+
+impl ClientAddr {
+    /// The client's IP address, if it has one. An IPv4 client of a dual-stack socket is an IPv4 client.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            ClientAddr::Tcp(address) => Some(address.ip().to_canonical()),
+            ClientAddr::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientAddr::Tcp(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f),
+            ClientAddr::Unix => f.write_str("unix:"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Addresses as types of their own, socket options, and the one unsafe system call.
+
+pub mod addr;

@@ -5,3 +5,5 @@
 pub mod balance;
 pub mod config;
 pub mod net;
+pub mod relay;
+pub mod worker;

@@ -13,7 +13,6 @@
 mod direction;
 mod pipe;
 
-use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::task::{Context, Poll};
@@ -21,6 +20,8 @@ use std::time::{Duration, Instant};
 
 use direction::{AtEnd, Direction, Fault, Progress};
 pub use pipe::{MAX_PIPES, Tools};
+
+use crate::stats::ending::Side;
 
 /// One socket of a relayed pair. Each method that is pending has the task woken once it is worth a retry.
 pub trait Stream {
@@ -43,23 +44,6 @@ pub trait Stream {
     fn unacknowledged(&self) -> usize;
     /// Makes the close a RST.
     fn reset_on_close(&self);
-}
-
-/// One of the two sides of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Side {
-    Client,
-    Backend,
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Side::Client => "client",
-            Side::Backend => "backend",
-        })
-    }
 }
 
 /// How a relayed connection ended.
@@ -202,7 +186,7 @@ impl Relay {
                 self.finished.get_or_insert(side);
             }
             Progress::Failed(Fault::From(error)) => self.fail(side, &error, now),
-            Progress::Failed(Fault::To(error)) => self.fail(other(side), &error, now),
+            Progress::Failed(Fault::To(error)) => self.fail(side.other(), &error, now),
         }
     }
 
@@ -257,12 +241,5 @@ impl Relay {
         }
         to.reset_on_close();
         Poll::Ready(failed.end)
-    }
-}
-
-fn other(side: Side) -> Side {
-    match side {
-        Side::Client => Side::Backend,
-        Side::Backend => Side::Client,
     }
 }

@@ -5,3 +5,4 @@
 pub mod balance;
 pub mod config;
 pub mod net;
+pub mod pool;

@@ -6,6 +6,8 @@ pub mod balance;
 pub mod config;
 pub mod log;
 pub mod net;
+pub mod pool;
 pub mod relay;
+pub mod server;
 pub mod stats;
 pub mod worker;

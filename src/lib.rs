@@ -2,8 +2,10 @@
 
 #![warn(missing_docs)]
 
+pub mod app;
 pub mod balance;
 pub mod config;
+pub mod health;
 pub mod log;
 pub mod net;
 pub mod pool;

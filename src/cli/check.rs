@@ -17,12 +17,7 @@ pub(crate) fn check(given: Option<PathBuf>) -> ExitCode {
             if !warnings.is_empty() {
                 super::say(warnings.trim_end());
             }
-            let backends = loaded
-                .config
-                .pools
-                .iter()
-                .map(|pool| pool.backends.len())
-                .sum();
+            let backends = loaded.config.pools.iter().map(|pool| pool.backends.len()).sum();
             let line = format!(
                 "{}: ok ({}, {}, {})\n",
                 path.display(),

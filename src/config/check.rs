@@ -25,10 +25,7 @@ const MAX_WORKERS: i64 = 1024;
 
 /// Checks a whole configuration. The model is there when none of the problems is an error.
 pub(crate) fn check(tree: &Tree, raw: &raw::Config) -> (Option<Config>, Vec<Problem>) {
-    let mut checker = Checker {
-        tree,
-        problems: Vec::new(),
-    };
+    let mut checker = Checker { tree, problems: Vec::new() };
     let config = checker.config(raw);
     (config, checker.problems)
 }
@@ -46,13 +43,7 @@ impl Checker<'_> {
         let shutdown = self.shutdown(raw.shutdown.as_ref());
         let pools = self.pools(raw.pools.as_ref());
         let listeners = self.listeners(raw.listeners.as_ref(), raw.pools.as_ref());
-        Some(Config {
-            workers: workers?,
-            log,
-            shutdown,
-            listeners: listeners?,
-            pools: pools?,
-        })
+        Some(Config { workers: workers?, log, shutdown, listeners: listeners?, pools: pools? })
     }
 
     fn workers(&mut self, key: Option<&Located<Workers>>) -> Option<NonZeroUsize> {
@@ -91,9 +82,7 @@ impl Checker<'_> {
 
     fn shutdown(&mut self, key: Option<&Located<raw::Shutdown>>) -> Shutdown {
         let drain = value(key).and_then(|(shutdown, _)| shutdown.drain.as_ref());
-        Shutdown {
-            drain: period(drain, Duration::from_secs(30)),
-        }
+        Shutdown { drain: period(drain, Duration::from_secs(30)) }
     }
 
     /// An error about a value; its path is put before the message.
@@ -112,10 +101,7 @@ impl Checker<'_> {
 
     fn warning(&mut self, at: NodeId, fault: Fault) {
         let problem = self.problem(at, fault);
-        self.problems.push(Problem {
-            severity: Severity::Warning,
-            ..problem
-        });
+        self.problems.push(Problem { severity: Severity::Warning, ..problem });
     }
 
     /// A key that must be there. Without it, the whole it belongs to is marked.
@@ -142,13 +128,7 @@ impl Checker<'_> {
     ) -> &'r [Located<T>] {
         match (key, owner) {
             (Some(Located { value: None, .. }), _) => &[],
-            (
-                Some(Located {
-                    value: Some(elements),
-                    at,
-                }),
-                _,
-            ) => {
+            (Some(Located { value: Some(elements), at }), _) => {
                 if elements.is_empty() {
                     self.error(*at, Fault::new(format!("no {what}")).hint(hint));
                 }
@@ -162,12 +142,7 @@ impl Checker<'_> {
         }
     }
 
-    fn number(
-        &mut self,
-        key: Option<&Located<Int>>,
-        range: RangeInclusive<i64>,
-        default: i64,
-    ) -> i64 {
+    fn number(&mut self, key: Option<&Located<Int>>, range: RangeInclusive<i64>, default: i64) -> i64 {
         match value(key) {
             Some((Int(number), at)) => self.in_range(*number, at, range).unwrap_or(default),
             None => default,
@@ -198,8 +173,7 @@ impl Checker<'_> {
     fn positive(&mut self, key: Option<&Located<Period>>, default: Duration) -> Duration {
         match value(key) {
             Some((Period(Duration::ZERO), at)) => {
-                let fault = Fault::new("must be longer than 0")
-                    .hint(format!("the default is {}", Period(default)));
+                let fault = Fault::new("must be longer than 0").hint(format!("the default is {}", Period(default)));
                 self.error(at, fault);
                 default
             }

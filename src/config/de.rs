@@ -9,9 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::StrDeserializer;
-use serde::de::{
-    self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visitor,
-};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::report::{Fault, Problem, similar};
@@ -52,11 +50,7 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(tree: &Tree) -> (Option<T>, Vec
     let Some(root) = tree.root() else {
         return (None, Vec::new());
     };
-    let cursor = Cursor {
-        tree,
-        id: root,
-        problems: &problems,
-    };
+    let cursor = Cursor { tree, id: root, problems: &problems };
     let value = match T::deserialize(cursor) {
         Ok(value) => Some(value),
         Err(error) => {
@@ -124,10 +118,7 @@ impl<'t> Cursor<'t> {
     }
 
     fn error(self, fault: Fault) -> Error {
-        Error {
-            fault,
-            at: Some(self.id),
-        }
+        Error { fault, at: Some(self.id) }
     }
 
     fn note(self, error: Error) {
@@ -137,9 +128,7 @@ impl<'t> Cursor<'t> {
         if !path.is_empty() {
             fault.message = format!("{path}: {}", fault.message);
         }
-        self.problems
-            .borrow_mut()
-            .push(Problem::error(Some(self.tree.span(id)), fault));
+        self.problems.borrow_mut().push(Problem::error(Some(self.tree.span(id)), fault));
     }
 
     fn mismatch(self, expected: &str) -> Error {
@@ -172,9 +161,7 @@ impl<'t> Cursor<'t> {
                 None => fault.hint(format!("keys here: {}", fields.join(", "))),
             };
             let span = self.tree.key_span(*child);
-            self.problems
-                .borrow_mut()
-                .push(Problem::error(Some(span), fault));
+            self.problems.borrow_mut().push(Problem::error(Some(span), fault));
         }
         known
     }
@@ -185,16 +172,8 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match (self.tree.value(self.id), self.tree.resolve(self.id)) {
-            (Value::List(children), _) => visitor.visit_seq(List {
-                cursor: self,
-                children,
-                next: 0,
-            }),
-            (Value::Map(children), _) => visitor.visit_map(Map {
-                cursor: self,
-                children,
-                next: 0,
-            }),
+            (Value::List(children), _) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
+            (Value::Map(children), _) => visitor.visit_map(Map { cursor: self, children, next: 0 }),
             (_, Some(Resolved::Bool(value))) => visitor.visit_bool(value),
             (_, Some(Resolved::Int(value))) => visitor.visit_i64(value),
             (_, Some(Resolved::Float(value))) => visitor.visit_f64(value),
@@ -206,14 +185,13 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.tree.resolve(self.id) {
             Some(Resolved::Bool(value)) => visitor.visit_bool(value),
-            Some(Resolved::Text(text)) if matches!(text, "on" | "off" | "yes" | "no") => Err(self
-                .error(
-                    Fault::new(format!("expected true or false, found `{text}`"))
-                        .hint(format!("write {}", matches!(text, "on" | "yes"))),
-                )),
-            Some(Resolved::Text("true" | "false")) => Err(self.error(
-                Fault::new("expected true or false, found text").hint("take the quotes away"),
+            Some(Resolved::Text(text)) if matches!(text, "on" | "off" | "yes" | "no") => Err(self.error(
+                Fault::new(format!("expected true or false, found `{text}`"))
+                    .hint(format!("write {}", matches!(text, "on" | "yes"))),
             )),
+            Some(Resolved::Text("true" | "false")) => {
+                Err(self.error(Fault::new("expected true or false, found text").hint("take the quotes away")))
+            }
             _ => Err(self.mismatch("true or false")),
         }
     }
@@ -236,44 +214,23 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        if self.tree.is_null(self.id) {
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(self)
-        }
+        if self.tree.is_null(self.id) { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
         match name {
-            LOCATED => visitor.visit_seq(Place {
-                cursor: self,
-                given: false,
-            }),
+            LOCATED => visitor.visit_seq(Place { cursor: self, given: false }),
             NOT_YET => {
                 let path = self.tree.path(self.id);
                 let fault = Fault::new(format!("`{path}` is not supported yet"))
                     .hint("this version does not have the feature: take the key out");
                 let span = self.tree.key_span(self.id);
-                self.problems
-                    .borrow_mut()
-                    .push(Problem::error(Some(span), fault));
+                self.problems.borrow_mut().push(Problem::error(Some(span), fault));
                 visitor.visit_unit()
             }
             LIST => match self.tree.value(self.id) {
-                Value::List(children) => visitor.visit_seq(List {
-                    cursor: self,
-                    children,
-                    next: 0,
-                }),
-                _ => visitor.visit_seq(List {
-                    cursor: self,
-                    children: &[self.id],
-                    next: 0,
-                }),
+                Value::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
+                _ => visitor.visit_seq(List { cursor: self, children: &[self.id], next: 0 }),
             },
             _ => visitor.visit_newtype_struct(self),
         }
@@ -281,11 +238,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.tree.value(self.id) {
-            Value::List(children) => visitor.visit_seq(List {
-                cursor: self,
-                children,
-                next: 0,
-            }),
+            Value::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
             Value::Map(_) => {
                 let mut error = self.mismatch("a list");
                 error.fault.hint = Some("begin each entry with `- `".to_owned());
@@ -297,11 +250,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.tree.value(self.id) {
-            Value::Map(children) => visitor.visit_map(Map {
-                cursor: self,
-                children,
-                next: 0,
-            }),
+            Value::Map(children) => visitor.visit_map(Map { cursor: self, children, next: 0 }),
             _ => Err(self.mismatch("a mapping")),
         }
     }
@@ -320,11 +269,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
             return Err(error);
         };
         let known = self.known(children, fields);
-        visitor.visit_map(Map {
-            cursor: self,
-            children: &known,
-            next: 0,
-        })
+        visitor.visit_map(Map { cursor: self, children: &known, next: 0 })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -340,10 +285,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         if let Some(variant) = variants.iter().find(|variant| **variant == text) {
             return visitor.visit_enum(IntoDeserializer::<Error>::into_deserializer(*variant));
         }
-        let fault = Fault::new(format!(
-            "expected {expected}, found `{}`",
-            text.escape_debug()
-        ));
+        let fault = Fault::new(format!("expected {expected}, found `{}`", text.escape_debug()));
         Err(self.error(match similar(text, variants.iter().copied()) {
             Some(meant) => fault.hint(format!("did you mean `{meant}`?")),
             None => fault,
@@ -375,10 +317,7 @@ struct List<'t, 'c> {
 impl<'de> SeqAccess<'de> for List<'_, '_> {
     type Error = Error;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Error> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
         let Some(child) = self.children.get(self.next) else {
             return Ok(None);
         };
@@ -397,10 +336,7 @@ struct Map<'t, 'c> {
 impl<'de> de::MapAccess<'de> for Map<'_, '_> {
     type Error = Error;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Error> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
         let Some(child) = self.children.get(self.next) else {
             return Ok(None);
         };
@@ -409,11 +345,7 @@ impl<'de> de::MapAccess<'de> for Map<'_, '_> {
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        let child = self
-            .children
-            .get(self.next)
-            .copied()
-            .unwrap_or(self.cursor.id);
+        let child = self.children.get(self.next).copied().unwrap_or(self.cursor.id);
         self.next += 1;
         seed.deserialize(self.cursor.at(child))
     }
@@ -428,15 +360,10 @@ struct Place<'t> {
 impl<'de> SeqAccess<'de> for Place<'_> {
     type Error = Error;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Error> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
         if !self.given {
             self.given = true;
-            return seed
-                .deserialize(self.cursor.id.number().into_deserializer())
-                .map(Some);
+            return seed.deserialize(self.cursor.id.number().into_deserializer()).map(Some);
         }
         match seed.deserialize(self.cursor) {
             Ok(value) => Ok(Some(value)),
@@ -460,13 +387,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut place: A) -> Result<Located<T>, A::Error> {
-                let number = place
-                    .next_element()?
-                    .ok_or_else(|| de::Error::invalid_length(0, &self))?;
-                Ok(Located {
-                    value: place.next_element()?,
-                    at: NodeId::from_number(number),
-                })
+                let number = place.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                Ok(Located { value: place.next_element()?, at: NodeId::from_number(number) })
             }
         }
 

@@ -1,10 +1,7 @@
 //! The keys of the configuration language whose features are not built yet. They are only described,
 //! for the schema; a file that has one is refused by name.
 
-#![allow(
-    dead_code,
-    reason = "these types describe a schema; nothing is read into them yet"
-)]
+#![allow(dead_code, reason = "these types describe a schema; nothing is read into them yet")]
 
 use schemars::JsonSchema;
 

@@ -59,10 +59,7 @@ pub struct Failure {
 impl Failure {
     fn of_file(path: &Path, fault: Fault) -> Failure {
         let source = Source::new(&path.display().to_string(), "");
-        Failure {
-            problems: vec![Problem::error(None, fault)],
-            source,
-        }
+        Failure { problems: vec![Problem::error(None, fault)], source }
     }
 
     /// The problems with their places, lines and hints.
@@ -81,10 +78,7 @@ impl std::error::Error for Failure {}
 
 /// The first of [`DEFAULT_PATHS`] at which something is.
 pub fn find() -> Option<PathBuf> {
-    DEFAULT_PATHS
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| path.exists())
+    DEFAULT_PATHS.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
 /// Reads and checks a file.
@@ -99,9 +93,7 @@ pub fn load(path: &Path) -> Result<Loaded, Failure> {
         Failure::of_file(
             path,
             match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    fault.hint("check the path; `tidegate check --config FILE` tries it")
-                }
+                std::io::ErrorKind::NotFound => fault.hint("check the path; `tidegate check --config FILE` tries it"),
                 std::io::ErrorKind::PermissionDenied => {
                     fault.hint("the user that tidegate runs as must be allowed to read it")
                 }
@@ -113,25 +105,18 @@ pub fn load(path: &Path) -> Result<Loaded, Failure> {
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     // Not by the size in the metadata: a pipe has none, and a file may grow.
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
-        let fault = Fault::new(format!("{name} is larger than 16 MiB"))
-            .hint("this is probably not a configuration file");
+        let fault =
+            Fault::new(format!("{name} is larger than 16 MiB")).hint("this is probably not a configuration file");
         return Err(Failure::of_file(path, fault));
     }
     match String::from_utf8(bytes) {
         Ok(text) => parse(&name.to_string(), &text),
         Err(error) => {
             let good = error.utf8_error().valid_up_to();
-            let line = error.as_bytes()[..good]
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count()
-                + 1;
-            let fault =
-                Fault::new(format!("{name}:{line}: not UTF-8 text")).hint("save the file as UTF-8");
+            let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let fault = Fault::new(format!("{name}:{line}: not UTF-8 text")).hint("save the file as UTF-8");
             Err(Failure::of_file(path, fault))
         }
     }
@@ -149,15 +134,9 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Failure> {
     let (config, mut problems) = read(text);
     // Stable: at one place, what was found first is said first. Problems of the whole file lead.
     problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
-    let failed = problems
-        .iter()
-        .any(|problem| problem.severity == Severity::Error);
+    let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
     match config {
-        Some(config) if !failed => Ok(Loaded {
-            config,
-            warnings: problems,
-            source,
-        }),
+        Some(config) if !failed => Ok(Loaded { config, warnings: problems, source }),
         _ => Err(Failure { problems, source }),
     }
 }

@@ -5,10 +5,7 @@
 //! Every key is an `Option`, also a required one, so that its absence is reported with everything
 //! else by [`check`](super::check) and does not end the reading.
 
-#![allow(
-    dead_code,
-    reason = "a key that is not supported yet is refused while it is read and looked at no more"
-)]
+#![allow(dead_code, reason = "a key that is not supported yet is refused while it is read and looked at no more")]
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -23,10 +23,7 @@ pub(crate) struct Fault {
 
 impl Fault {
     pub(crate) fn new(message: impl Into<String>) -> Fault {
-        Fault {
-            message: message.into(),
-            hint: None,
-        }
+        Fault { message: message.into(), hint: None }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Fault {
@@ -61,13 +58,7 @@ pub struct Problem {
 
 impl Problem {
     pub(crate) fn error(span: Option<Range<usize>>, fault: Fault) -> Problem {
-        Problem {
-            severity: Severity::Error,
-            message: fault.message,
-            hint: fault.hint,
-            span,
-            other: None,
-        }
+        Problem { severity: Severity::Error, message: fault.message, hint: fault.hint, span, other: None }
     }
 
     pub(crate) fn other(mut self, span: Range<usize>, label: impl Into<String>) -> Problem {
@@ -89,11 +80,7 @@ impl Style {
     /// Colours when stderr is a terminal and `NO_COLOR` is not set.
     pub fn of_stderr() -> Style {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if !refused && io::stderr().is_terminal() {
-            Style::Coloured
-        } else {
-            Style::Plain
-        }
+        if !refused && io::stderr().is_terminal() { Style::Coloured } else { Style::Plain }
     }
 }
 
@@ -106,10 +93,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn new(name: &str, text: &str) -> Source {
-        Source {
-            name: name.into(),
-            text: text.into(),
-        }
+        Source { name: name.into(), text: text.into() }
     }
 
     /// All problems, in the order given, one paragraph each.
@@ -171,42 +155,24 @@ impl Source {
         let line = &line[..floor_boundary(line, keep)];
         let from = (start - line_start).min(line.len());
         let to = floor_boundary(line, span.end.saturating_sub(line_start)).max(from);
-        let number = self.text[..line_start]
-            .bytes()
-            .filter(|byte| *byte == b'\n')
-            .count()
-            + 1;
+        let number = self.text[..line_start].bytes().filter(|byte| *byte == b'\n').count() + 1;
         let annotation = kind.span(from..to).label(label);
-        Snippet::source(line)
-            .line_start(number)
-            .path(&*self.name)
-            .annotation(annotation)
+        Snippet::source(line).line_start(number).path(&*self.name).annotation(annotation)
     }
 }
 
 /// The last boundary of a character at or before `at`.
 fn floor_boundary(text: &str, at: usize) -> usize {
-    (0..=at.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at))
-        .unwrap_or(0)
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 /// The candidate that `word` was most likely meant to be.
-pub(crate) fn similar<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let limit = 1 + word.chars().count() / 4;
     candidates
         .into_iter()
-        .map(|candidate| {
-            (
-                strsim::damerau_levenshtein(&word, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| {
             // Of two letters one may differ, but not all of a word's.
             *distance <= limit && *distance < candidate.chars().count()
@@ -236,10 +202,7 @@ mod tests {
         let at = source.text.find("wörd").unwrap();
         let problem = Problem::error(Some(at..at + "wörd".len()), Fault::new("bad").hint("good"));
         let shown = source.render(&[problem], Style::Plain);
-        assert_eq!(
-            shown,
-            "error: bad\n --> x.yaml:2:7\n  |\n2 | näme: wörd\n  |       ^^^^\n  |\n  = help: good\n"
-        );
+        assert_eq!(shown, "error: bad\n --> x.yaml:2:7\n  |\n2 | näme: wörd\n  |       ^^^^\n  |\n  = help: good\n");
     }
 
     #[test]

@@ -146,9 +146,7 @@ impl Tree {
     /// A scalar's meaning; `None` for lists and mappings.
     pub(crate) fn resolve(&self, id: NodeId) -> Option<Resolved<'_>> {
         match self.value(id) {
-            Value::Scalar {
-                text, plain: true, ..
-            } => Some(resolve_plain(text)),
+            Value::Scalar { text, plain: true, .. } => Some(resolve_plain(text)),
             Value::Scalar { text, .. } => Some(Resolved::Text(text)),
             Value::List(_) | Value::Map(_) => None,
         }
@@ -189,17 +187,11 @@ pub(crate) fn parse(text: &str) -> (Tree, Vec<Problem>, bool) {
         anchors: HashMap::new(),
         aliased: 0,
         documents: 0,
-        places: Places {
-            text,
-            chars: 0,
-            bytes: 0,
-        },
+        places: Places { text, chars: 0, bytes: 0 },
     };
     let result = builder.run(text);
     let complete = result.is_ok();
-    builder
-        .problems
-        .extend(result.err().map(|problem| *problem));
+    builder.problems.extend(result.err().map(|problem| *problem));
     (builder.tree, builder.problems, complete)
 }
 
@@ -242,38 +234,22 @@ impl Builder<'_> {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return fail(
-                        span,
-                        "a second document begins here",
-                        "one file is one document: take the `---` out",
-                    );
+                    return fail(span, "a second document begins here", "one file is one document: take the `---` out");
                 }
             }
             Event::Alias(anchor) => return self.alias(anchor, span),
             Event::Scalar(text, style, anchor, tag) => {
                 if tag.is_some() {
-                    return fail(
-                        span,
-                        "tags (`!...`) have no meaning here",
-                        "take the tag out",
-                    );
+                    return fail(span, "tags (`!...`) have no meaning here", "take the tag out");
                 }
                 let plain = style == ScalarStyle::Plain;
                 if self.wants_key() {
                     if anchor != 0 {
-                        return fail(
-                            span,
-                            "an anchor on a key has no use",
-                            "put the `&` before the value",
-                        );
+                        return fail(span, "an anchor on a key has no use", "put the `&` before the value");
                     }
                     return self.key(&text, plain, span);
                 }
-                let value = Value::Scalar {
-                    text: text.into(),
-                    plain,
-                    escapes: style == ScalarStyle::DoubleQuoted,
-                };
+                let value = Value::Scalar { text: text.into(), plain, escapes: style == ScalarStyle::DoubleQuoted };
                 let id = self.attach(value, span)?;
                 self.anchor(anchor, id);
             }
@@ -294,9 +270,7 @@ impl Builder<'_> {
     }
 
     fn wants_key(&self) -> bool {
-        self.open.last().is_some_and(|open| {
-            open.key.is_none() && matches!(self.tree.value(open.id), Value::Map(_))
-        })
+        self.open.last().is_some_and(|open| open.key.is_none() && matches!(self.tree.value(open.id), Value::Map(_)))
     }
 
     fn key(&mut self, name: &str, plain: bool, span: Range<usize>) -> Outcome {
@@ -314,13 +288,9 @@ impl Builder<'_> {
             let first = first.clone();
             let path = self.tree.path(open.id);
             let dot = if path.is_empty() { "" } else { "." };
-            let fault = Fault::new(format!(
-                "`{path}{dot}{}` is given twice",
-                name.escape_debug()
-            ))
-            .hint("keep one of the two");
-            self.problems
-                .push(Problem::error(Some(span.clone()), fault).other(first, "first here"));
+            let fault =
+                Fault::new(format!("`{path}{dot}{}` is given twice", name.escape_debug())).hint("keep one of the two");
+            self.problems.push(Problem::error(Some(span.clone()), fault).other(first, "first here"));
         } else {
             open.seen.insert(name.into(), span.clone());
         }
@@ -330,18 +300,10 @@ impl Builder<'_> {
 
     fn start(&mut self, value: Value, anchor: usize, tagged: bool, span: Range<usize>) -> Outcome {
         if tagged {
-            return fail(
-                span,
-                "tags (`!...`) have no meaning here",
-                "take the tag out",
-            );
+            return fail(span, "tags (`!...`) have no meaning here", "take the tag out");
         }
         if self.wants_key() {
-            return fail(
-                span,
-                "a key must be a single word",
-                "a value in braces or brackets needs a key before it",
-            );
+            return fail(span, "a key must be a single word", "a value in braces or brackets needs a key before it");
         }
         if self.open.len() >= MAX_DEPTH {
             return fail(
@@ -351,30 +313,16 @@ impl Builder<'_> {
             );
         }
         let id = self.attach(value, span)?;
-        self.open.push(Open {
-            id,
-            anchor,
-            key: None,
-            seen: HashMap::new(),
-        });
+        self.open.push(Open { id, anchor, key: None, seen: HashMap::new() });
         Ok(())
     }
 
     /// Adds a value to whatever is open.
     fn attach(&mut self, value: Value, span: Range<usize>) -> Result<NodeId, Box<Problem>> {
         if self.tree.nodes.len() >= MAX_NODES {
-            fail(
-                span.clone(),
-                format!("more than {MAX_NODES} values"),
-                "split the file",
-            )?;
+            fail(span.clone(), format!("more than {MAX_NODES} values"), "split the file")?;
         }
-        let id = self.tree.add(Node {
-            parent: None,
-            step: Step::Root,
-            span,
-            value,
-        });
+        let id = self.tree.add(Node { parent: None, step: Step::Root, span, value });
         self.link(id);
         Ok(id)
     }
@@ -386,10 +334,7 @@ impl Builder<'_> {
             return;
         };
         let parent = open.id;
-        let step = match (
-            open.key.take(),
-            &mut self.tree.nodes[parent.0 as usize].value,
-        ) {
+        let step = match (open.key.take(), &mut self.tree.nodes[parent.0 as usize].value) {
             (Some((name, span)), Value::Map(children)) => {
                 // The value of a duplicate key is read for its errors of syntax, and left out.
                 if open.seen.get(&name).is_some_and(|first| *first == span) {
@@ -417,11 +362,7 @@ impl Builder<'_> {
     fn alias(&mut self, anchor: usize, span: Range<usize>) -> Outcome {
         // An anchor is known once its value has ended, so that no value can contain itself.
         let Some(original) = self.anchors.get(&anchor).copied() else {
-            return fail(
-                span,
-                "an alias inside the value that it stands for",
-                "a value cannot contain itself",
-            );
+            return fail(span, "an alias inside the value that it stands for", "a value cannot contain itself");
         };
         if self.wants_key() {
             return fail(span, "an alias cannot be a key", "write the key out");
@@ -433,19 +374,10 @@ impl Builder<'_> {
 
     /// A copy of a value and all below it: each copy has a path of its own. The places stay those of
     /// the original, which is the text to correct. The depth bounds the recursion.
-    fn copy(
-        &mut self,
-        id: NodeId,
-        depth: usize,
-        alias: &Range<usize>,
-    ) -> Result<NodeId, Box<Problem>> {
+    fn copy(&mut self, id: NodeId, depth: usize, alias: &Range<usize>) -> Result<NodeId, Box<Problem>> {
         self.aliased += 1;
         if self.aliased > MAX_ALIASED || self.tree.nodes.len() >= MAX_NODES {
-            fail(
-                alias.clone(),
-                format!("aliases stand for more than {MAX_ALIASED} values"),
-                "write the values out",
-            )?;
+            fail(alias.clone(), format!("aliases stand for more than {MAX_ALIASED} values"), "write the values out")?;
         }
         if depth > MAX_DEPTH {
             fail(
@@ -457,22 +389,9 @@ impl Builder<'_> {
         let node = self.tree.node(id);
         let (span, step) = (node.span.clone(), node.step.clone());
         let (children, list) = match &node.value {
-            Value::Scalar {
-                text,
-                plain,
-                escapes,
-            } => {
-                let value = Value::Scalar {
-                    text: text.clone(),
-                    plain: *plain,
-                    escapes: *escapes,
-                };
-                return Ok(self.tree.add(Node {
-                    parent: None,
-                    step,
-                    span,
-                    value,
-                }));
+            Value::Scalar { text, plain, escapes } => {
+                let value = Value::Scalar { text: text.clone(), plain: *plain, escapes: *escapes };
+                return Ok(self.tree.add(Node { parent: None, step, span, value }));
             }
             Value::List(children) => (children.clone(), true),
             Value::Map(children) => (children.clone(), false),
@@ -481,17 +400,8 @@ impl Builder<'_> {
         for child in children {
             copies.push(self.copy(child, depth + 1, alias)?);
         }
-        let value = if list {
-            Value::List(copies.clone())
-        } else {
-            Value::Map(copies.clone())
-        };
-        let copy = self.tree.add(Node {
-            parent: None,
-            step,
-            span,
-            value,
-        });
+        let value = if list { Value::List(copies.clone()) } else { Value::Map(copies.clone()) };
+        let copy = self.tree.add(Node { parent: None, step, span, value });
         for child in copies {
             self.tree.nodes[child.0 as usize].parent = Some(copy);
         }
@@ -512,18 +422,14 @@ impl Builder<'_> {
         } else if line.contains(": *") || line.contains("[*") || line.contains("- *") {
             fault = fault.hint("text that begins with `*` needs quotes");
         } else {
-            fault = fault
-                .hint("look at the indentation, the quotes and the brackets here and just above");
+            fault = fault.hint("look at the indentation, the quotes and the brackets here and just above");
         }
         Box::new(Problem::error(Some(at..at), fault))
     }
 }
 
 fn fail(span: Range<usize>, message: impl Into<String>, hint: &str) -> Outcome {
-    Err(Box::new(Problem::error(
-        Some(span),
-        Fault::new(message).hint(hint),
-    )))
+    Err(Box::new(Problem::error(Some(span), Fault::new(message).hint(hint))))
 }
 
 /// Turns the parser's places, counted in characters, into bytes. Places come almost in order, so a
@@ -543,10 +449,7 @@ impl Places<'_> {
     fn byte(&mut self, marker: &Marker) -> usize {
         let target = marker.index();
         if target < self.chars {
-            let back = self.text[..self.bytes]
-                .chars()
-                .rev()
-                .take(self.chars - target);
+            let back = self.text[..self.bytes].chars().rev().take(self.chars - target);
             self.bytes -= back.map(char::len_utf8).sum::<usize>();
             self.chars = target;
         } else {

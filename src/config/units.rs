@@ -40,14 +40,10 @@ impl FromStr for Period {
             "h" => 3_600_000,
             "" => {
                 let fault = Fault::new(format!("`{digits}` has no unit"));
-                return Err(fault.hint(format!(
-                    "write {digits}s for seconds; units are ms, s, m and h"
-                )));
+                return Err(fault.hint(format!("write {digits}s for seconds; units are ms, s, m and h")));
             }
             _ if unit.starts_with('.') => {
-                return Err(
-                    wrong().hint("write a whole number of a smaller unit: 1500ms, not 1.5s")
-                );
+                return Err(wrong().hint("write a whole number of a smaller unit: 1500ms, not 1.5s"));
             }
             _ => return Err(wrong().hint("units are ms, s, m and h, such as 5s")),
         };
@@ -58,9 +54,7 @@ impl FromStr for Period {
             .map(Duration::from_millis)
             .filter(|length| *length <= LONGEST)
             .map(Period)
-            .ok_or_else(|| {
-                Fault::new(format!("`{text}` is too long")).hint("at most a year: 8760h")
-            })
+            .ok_or_else(|| Fault::new(format!("`{text}` is too long")).hint("at most a year: 8760h"))
     }
 }
 
@@ -107,10 +101,7 @@ impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
         let whole = |shift: &u32| self.0 != 0 && self.0.is_multiple_of(1 << shift);
-        let (shift, unit) = units
-            .into_iter()
-            .find(|(shift, _)| whole(shift))
-            .unwrap_or((0, "B"));
+        let (shift, unit) = units.into_iter().find(|(shift, _)| whole(shift)).unwrap_or((0, "B"));
         write!(f, "{}{unit}", self.0 >> shift)
     }
 }
@@ -130,8 +121,7 @@ impl FromStr for Percent {
         .filter(|percent| *percent <= 100)
         .map(Percent)
         .ok_or_else(|| {
-            Fault::new(format!("`{}` is not a percentage", text.escape_debug()))
-                .hint("write 0% to 100%, such as 50%")
+            Fault::new(format!("`{}` is not a percentage", text.escape_debug())).hint("write 0% to 100%, such as 50%")
         })
     }
 }
@@ -152,24 +142,18 @@ impl FromStr for StatusRange {
     fn from_str(text: &str) -> Result<StatusRange, Fault> {
         let status = |text: &str| {
             let three = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse()
-                .ok()
-                .filter(|status| three && (100..=599).contains(status))
+            text.parse().ok().filter(|status| three && (100..=599).contains(status))
         };
         let range = match text.split_once('-') {
             Some((first, last)) => status(first).zip(status(last)),
             None => status(text).map(|only| (only, only)),
         };
         let (first, last) = range.ok_or_else(|| {
-            Fault::new(format!(
-                "`{}` is not a range of HTTP statuses",
-                text.escape_debug()
-            ))
-            .hint("write 200-399, or one status; they go from 100 to 599")
+            Fault::new(format!("`{}` is not a range of HTTP statuses", text.escape_debug()))
+                .hint("write 200-399, or one status; they go from 100 to 599")
         })?;
         if first > last {
-            return Err(Fault::new(format!("`{text}` ends before it begins"))
-                .hint(format!("write {last}-{first}")));
+            return Err(Fault::new(format!("`{text}` ends before it begins")).hint(format!("write {last}-{first}")));
         }
         Ok(StatusRange(first..=last))
     }
@@ -178,11 +162,7 @@ impl FromStr for StatusRange {
 impl fmt::Display for StatusRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, last) = (self.0.start(), self.0.end());
-        if first == last {
-            write!(f, "{first}")
-        } else {
-            write!(f, "{first}-{last}")
-        }
+        if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
     }
 }
 
@@ -202,17 +182,12 @@ impl FromStr for BindAddress {
         }
         let (host, port) = host_and_port(text, "0.0.0.0:8080")?;
         if host.is_empty() || host == "*" {
-            return Err(not_address(text).hint(format!(
-                "write 0.0.0.0:{port} for every IPv4 address, \"[::]:{port}\" for IPv6 too"
-            )));
+            return Err(not_address(text)
+                .hint(format!("write 0.0.0.0:{port} for every IPv4 address, \"[::]:{port}\" for IPv6 too")));
         }
         host_name(host)?;
-        Err(Fault::new(format!(
-            "`{host}` is a name; a listener binds to an IP address"
-        ))
-        .hint(format!(
-            "write 127.0.0.1:{port} for this machine only, 0.0.0.0:{port} for every IPv4 address"
-        )))
+        Err(Fault::new(format!("`{host}` is a name; a listener binds to an IP address"))
+            .hint(format!("write 127.0.0.1:{port} for this machine only, 0.0.0.0:{port} for every IPv4 address")))
     }
 }
 
@@ -234,12 +209,8 @@ impl FromStr for Target {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Target, Fault> {
-        let target = |address| Target {
-            text: text.to_owned(),
-            address,
-        };
-        let no_port =
-            || Fault::new(format!("`{text}` has port 0")).hint("a backend's port is 1 to 65535");
+        let target = |address| Target { text: text.to_owned(), address };
+        let no_port = || Fault::new(format!("`{text}` has port 0")).hint("a backend's port is 1 to 65535");
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(target(BackendAddress::Unix(unix_path(path)?)));
         }
@@ -258,10 +229,7 @@ impl FromStr for Target {
             return Err(no_port());
         }
         host_name(host)?;
-        Ok(target(BackendAddress::Name {
-            host: host.to_owned(),
-            port,
-        }))
+        Ok(target(BackendAddress::Name { host: host.to_owned(), port }))
     }
 }
 
@@ -281,10 +249,10 @@ impl FromStr for SourceAddress {
     fn from_str(text: &str) -> Result<SourceAddress, Fault> {
         let wrong = Fault::new(format!("`{}` is not an IP address", text.escape_debug()));
         match text.parse::<IpAddr>() {
-            Ok(ip) if ip.is_unspecified() || ip.is_multicast() => Err(Fault::new(format!(
-                "`{text}` is no address to connect from"
-            ))
-            .hint("write an address of this machine, or leave `source` out")),
+            Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
+                Err(Fault::new(format!("`{text}` is no address to connect from"))
+                    .hint("write an address of this machine, or leave `source` out"))
+            }
             Ok(ip) => Ok(SourceAddress(ip)),
             Err(_) if text.parse::<SocketAddr>().is_ok() => {
                 Err(wrong.hint("leave the port out: the kernel chooses it"))
@@ -319,11 +287,8 @@ impl FromStr for AccessTarget {
             _ if text.contains('/') && !text.ends_with('/') && !text.contains(char::is_control) => {
                 Ok(AccessTarget::File(PathBuf::from(text)))
             }
-            _ => Err(Fault::new(format!(
-                "`{}` is not off, stderr or a path",
-                text.escape_debug()
-            ))
-            .hint("a path has a slash: /var/log/tidegate.log, ./access.log")),
+            _ => Err(Fault::new(format!("`{}` is not off, stderr or a path", text.escape_debug()))
+                .hint("a path has a slash: /var/log/tidegate.log, ./access.log")),
         }
     }
 }
@@ -340,10 +305,7 @@ impl fmt::Display for AccessTarget {
 
 /// The leading digits, and what follows them.
 fn split_number(text: &str) -> (&str, &str) {
-    text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    )
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 fn not_address(text: &str) -> Fault {
@@ -353,9 +315,7 @@ fn not_address(text: &str) -> Fault {
 /// Takes `name:port` apart; what looks like a mistake of another kind is told as such.
 fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Fault> {
     if text.contains("://") {
-        return Err(not_address(text).hint(format!(
-            "leave the scheme out and write host:port: {example}"
-        )));
+        return Err(not_address(text).hint(format!("leave the scheme out and write host:port: {example}")));
     }
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
         return Err(Fault::new(format!("`{text}` has no port"))
@@ -367,9 +327,7 @@ fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Fau
         } else {
             Fault::new(format!("`{}` has no port", text.escape_debug()))
         };
-        return Err(fault.hint(format!(
-            "write an address and a port, such as {example}, or unix:/path"
-        )));
+        return Err(fault.hint(format!("write an address and a port, such as {example}, or unix:/path")));
     };
     if host.contains(':') {
         return Err(not_address(text).hint("an IPv6 address stands in brackets: \"[::1]:8080\""));
@@ -377,10 +335,7 @@ fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Fau
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse() {
         Ok(port) if digits => Ok((host, port)),
-        _ => Err(not_address(text).hint(format!(
-            "`{}` is not a port: they go from 1 to 65535",
-            port.escape_debug()
-        ))),
+        _ => Err(not_address(text).hint(format!("`{}` is not a port: they go from 1 to 65535", port.escape_debug()))),
     }
 }
 
@@ -390,16 +345,12 @@ fn host_name(host: &str) -> Result<(), Fault> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     if name.len() > 253 || !name.split('.').all(label) {
-        return Err(
-            wrong().hint("letters, digits, `-` and `.`; at most 63 between two dots, 253 in all")
-        );
+        return Err(wrong().hint("letters, digits, `-` and `.`; at most 63 between two dots, 253 in all"));
     }
     // A top-level domain is never a number, so this is an IPv4 address with an error in it.
     let last = name.rsplit('.').next().unwrap_or(name);
@@ -413,17 +364,12 @@ fn host_name(host: &str) -> Result<(), Fault> {
 fn unix_path(path: &str) -> Result<PathBuf, Fault> {
     let shown = path.escape_debug();
     if !path.starts_with('/') || path.ends_with('/') || path.contains(char::is_control) {
-        return Err(
-            Fault::new(format!("`unix:{shown}` is not the path of a socket"))
-                .hint("write the whole path, from the root: unix:/run/app.sock"),
-        );
+        return Err(Fault::new(format!("`unix:{shown}` is not the path of a socket"))
+            .hint("write the whole path, from the root: unix:/run/app.sock"));
     }
     if path.len() > SUN_PATH {
-        return Err(Fault::new(format!(
-            "the path is {} bytes long; the kernel takes {SUN_PATH}",
-            path.len()
-        ))
-        .hint("choose a shorter one"));
+        return Err(Fault::new(format!("the path is {} bytes long; the kernel takes {SUN_PATH}", path.len()))
+            .hint("choose a shorter one"));
     }
     Ok(PathBuf::from(path))
 }

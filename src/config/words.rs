@@ -11,9 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
 use super::de::{Located, NotYet, OneOrMany};
 use super::report::Fault;
-use super::units::{
-    AccessTarget, BindAddress, Percent, Period, Size, SourceAddress, StatusRange, Target,
-};
+use super::units::{AccessTarget, BindAddress, Percent, Period, Size, SourceAddress, StatusRange, Target};
 
 /// A whole number; its range is checked where its meaning is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,10 +71,7 @@ macro_rules! word {
     ($type:ty, $expected:literal, $schema:tt) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(Word {
-                    expected: $expected,
-                    word: PhantomData,
-                })
+                deserializer.deserialize_any(Word { expected: $expected, word: PhantomData })
             }
         }
 
@@ -145,9 +140,7 @@ impl<'de> Deserialize<'de> for Int {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Int, E> {
                 match text.parse::<i64>() {
-                    Ok(_) => Err(E::custom(
-                        "expected a whole number, found text\ntake the quotes away",
-                    )),
+                    Ok(_) => Err(E::custom("expected a whole number, found text\ntake the quotes away")),
                     Err(_) => Err(E::invalid_type(Unexpected::Str(text), &self)),
                 }
             }

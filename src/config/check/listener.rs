@@ -61,14 +61,7 @@ impl Checker<'_> {
             let socket = self.socket(raw.socket.as_ref());
             let max_connections = self.limit(raw.max_connections.as_ref());
             if let (Some((name, _)), Some(pool)) = (name, pool) {
-                listeners.push(Listener {
-                    name: name.as_str().into(),
-                    bind,
-                    pool,
-                    max_connections,
-                    timeouts,
-                    socket,
-                });
+                listeners.push(Listener { name: name.as_str().into(), bind, pool, max_connections, timeouts, socket });
             }
         }
         self.unused(&pools, &used);
@@ -81,8 +74,7 @@ impl Checker<'_> {
         owner: NodeId,
         binds: &mut HashMap<&'r Address, NodeId>,
     ) -> Vec<Address> {
-        let hint =
-            "bind: 127.0.0.1:8080 for this machine only, 0.0.0.0:8080 for every IPv4 address";
+        let hint = "bind: 127.0.0.1:8080 for this machine only, 0.0.0.0:8080 for every IPv4 address";
         let Some((list, at)) = self.required(raw.bind.as_ref(), "bind", owner, hint) else {
             return Vec::new();
         };
@@ -112,12 +104,7 @@ impl Checker<'_> {
         addresses
     }
 
-    fn pool_of(
-        &mut self,
-        raw: &raw::Listener,
-        owner: NodeId,
-        pools: &Pools<'_>,
-    ) -> Option<PoolIndex> {
+    fn pool_of(&mut self, raw: &raw::Listener, owner: NodeId, pools: &Pools<'_>) -> Option<PoolIndex> {
         let hint = "pool: the name of one of `pools`";
         let (name, at) = self.required(raw.pool.as_ref(), "pool", owner, hint)?;
         if let Some(index) = pools.index.get(name.as_str()) {
@@ -180,14 +167,8 @@ impl Checker<'_> {
 
     fn whole_seconds(&mut self, length: Duration, at: NodeId) {
         if length.subsec_nanos() != 0 {
-            let fault = Fault::new(format!(
-                "{} is not a whole number of seconds",
-                Period(length)
-            ))
-            .hint(format!(
-                "the kernel counts seconds: {}s",
-                length.as_secs() + 1
-            ));
+            let fault = Fault::new(format!("{} is not a whole number of seconds", Period(length)))
+                .hint(format!("the kernel counts seconds: {}s", length.as_secs() + 1));
             self.error(at, fault);
         }
     }
@@ -213,11 +194,7 @@ struct Pools<'r> {
 impl<'r> Pools<'r> {
     fn new(key: Option<&'r Located<Vec<Located<raw::Pool>>>>) -> Pools<'r> {
         let raw = value(key).map_or(&[][..], |(pools, _)| pools);
-        let mut pools = Pools {
-            names: Vec::new(),
-            index: HashMap::new(),
-            count: raw.len(),
-        };
+        let mut pools = Pools { names: Vec::new(), index: HashMap::new(), count: raw.len() };
         for (index, pool) in raw.iter().enumerate() {
             let name = value(Some(pool)).and_then(|(pool, _)| value(pool.name.as_ref()));
             // A second pool of the same name is an error of its own.

@@ -12,15 +12,11 @@ use crate::config::report::Fault;
 use crate::config::tree::NodeId;
 use crate::config::units::SourceAddress;
 
-const EXAMPLE: &str =
-    "for example: pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]";
+const EXAMPLE: &str = "for example: pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]";
 
 impl Checker<'_> {
     /// All pools, in the order typed: a [`PoolIndex`](crate::config::model::PoolIndex) counts both.
-    pub(super) fn pools(
-        &mut self,
-        key: Option<&Located<Vec<Located<raw::Pool>>>>,
-    ) -> Option<Vec<Pool>> {
+    pub(super) fn pools(&mut self, key: Option<&Located<Vec<Located<raw::Pool>>>>) -> Option<Vec<Pool>> {
         let raw = self.elements(key, "pools", self.tree.root(), EXAMPLE);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
         let mut pools = Vec::with_capacity(raw.len());
@@ -55,8 +51,7 @@ impl Checker<'_> {
             name: name.into(),
             balance: balance(raw),
             hash: self.hash(raw),
-            health: value(raw.health.as_ref())
-                .and_then(|(health, at)| self.health(health, at, &backends)),
+            health: value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends)),
             source: self.source(raw, &backends),
             backends,
             on_down: match copied(raw.on_down.as_ref()).unwrap_or(raw::OnDown::Keep) {
@@ -66,8 +61,7 @@ impl Checker<'_> {
             slow_start: period(raw.slow_start.as_ref(), Duration::ZERO),
             retries: self.number(raw.retries.as_ref(), 0..=100, 2) as u32,
             connect_timeout: {
-                let connect = value(raw.timeouts.as_ref())
-                    .and_then(|(timeouts, _)| timeouts.connect.as_ref());
+                let connect = value(raw.timeouts.as_ref()).and_then(|(timeouts, _)| timeouts.connect.as_ref());
                 self.positive(connect, Duration::from_secs(5))
             },
         }
@@ -108,13 +102,17 @@ impl Checker<'_> {
                 self.name(name, at);
             }
             let default = address.filter(|_| raw.name.is_none());
-            let name = given
-                .map(|(name, at)| (name.as_str(), at))
-                .or(default.map(|(target, at)| (target.text.as_str(), at)));
+            let name =
+                given.map(|(name, at)| (name.as_str(), at)).or(default.map(|(target, at)| (target.text.as_str(), at)));
             if let Some((name, at)) = name {
                 match names.get(name) {
                     Some(first) => {
-                        self.twice(at, *first, &format!("a second backend `{}`", name.escape_debug()), "names of backends are unique in their pool; without a name it is the address");
+                        self.twice(
+                            at,
+                            *first,
+                            &format!("a second backend `{}`", name.escape_debug()),
+                            "names of backends are unique in their pool; without a name it is the address",
+                        );
                     }
                     None => drop(names.insert(name, at)),
                 }
@@ -165,10 +163,7 @@ impl Checker<'_> {
                 continue;
             };
             if source.contains(ip) {
-                self.error(
-                    at,
-                    Fault::new(format!("`{ip}` is given twice")).hint("once is enough"),
-                );
+                self.error(at, Fault::new(format!("`{ip}` is given twice")).hint("once is enough"));
             }
             let reaches = |backend: &Backend| match &backend.address {
                 BackendAddress::Ip(address) => address.is_ipv4() == ip.is_ipv4(),

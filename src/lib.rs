@@ -4,5 +4,6 @@
 
 pub mod balance;
 pub mod config;
+pub mod health;
 pub mod net;
 pub mod pool;

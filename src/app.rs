@@ -17,7 +17,8 @@ use crate::health;
 use crate::log::DroppedLines;
 use crate::log::access::Access;
 use crate::net::addr::Address;
-use crate::pool::{self, Pool, resolve};
+use crate::pool::resolve::Resolver;
+use crate::pool::{self, Pool};
 use crate::server::{ListenerState, Plane, Shared};
 use crate::stats::latency::BackendLatency;
 
@@ -90,8 +91,9 @@ impl App {
         let bound = sockets::bind(&listeners, workers).map_err(StartError)?;
 
         let mut control = JoinSet::new();
-        resolve::resolve_all(&pools, RESOLVE_LIMIT).await;
-        control.spawn(resolve::keep_resolving(pools.clone()));
+        let mut resolver = Resolver::new(&pools);
+        resolver.resolve_all(RESOLVE_LIMIT).await;
+        control.spawn(resolver.run());
         let mut checks: Vec<health::Checks> = pools.iter().filter_map(|pool| health::spawn(Arc::clone(pool))).collect();
         // Too slow ones come in when they come in.
         let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;

@@ -172,7 +172,7 @@ mod tests {
         for slot in &balancer.slots {
             sum = sum.wrapping_mul(31).wrapping_add(u64::from(*slot));
         }
-        assert_eq!(sum, 0x0);
+        assert_eq!(sum, 14_885_971_818_380_715_682);
     }
 
     #[test]

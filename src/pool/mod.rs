@@ -9,6 +9,10 @@ mod backend;
 mod lease;
 pub mod resolve;
 mod slow_start;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tried;
 
 use std::fmt;
@@ -345,6 +349,3 @@ impl Standing {
         matches!(self.health, Verdict::Bad(_)) || matches!(self.addresses, Verdict::Bad(_))
     }
 }
-
-#[cfg(test)]
-mod tests;

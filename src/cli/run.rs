@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 /// Balances until told to end.
 pub(crate) fn run(config: Option<PathBuf>) -> ExitCode {
-    match super::config_path(config) {
+    match super::load(config) {
         Ok(_) => {
             super::say("error: not built in this branch");
             ExitCode::FAILURE

@@ -44,8 +44,8 @@ impl Checker<'_> {
         let workers = self.workers(raw.workers.as_ref());
         let log = self.log(raw.log.as_ref());
         let shutdown = self.shutdown(raw.shutdown.as_ref());
-        let pools = self.pools(raw.pools.as_ref());
         let listeners = self.listeners(raw.listeners.as_ref(), raw.pools.as_ref());
+        let pools = self.pools(raw.pools.as_ref());
         Some(Config {
             workers: workers?,
             log,
@@ -224,7 +224,7 @@ impl Checker<'_> {
     }
 
     /// An error about a name, or an address, that was used before.
-    fn twice(&mut self, at: NodeId, first: NodeId, what: &str, hint: &str) {
+    fn twice(&mut self, at: NodeId, first: NodeId, what: impl Into<String>, hint: &str) {
         let first: Range<usize> = self.tree.span(first);
         let problem = self.problem(at, Fault::new(what).hint(hint));
         // One value that an alias repeats has only one place.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::BackendAddress;
-use super::report::Fault;
+use super::report::{Fault, shown};
 use crate::net::addr::Address;
 
 /// The longest duration: a year. A longer one is a typing error, and a clock plus a much longer one
@@ -20,6 +20,8 @@ const LONGEST: Duration = Duration::from_secs(8760 * 3600);
 /// The longest path of a unix socket, without the NUL that ends it (unix(7)).
 const SUN_PATH: usize = 107;
 
+const IPV6: &str = "an IPv6 address stands in brackets, its port after them: \"[::1]:8080\"";
+
 /// A length of time, in milliseconds, seconds, minutes or hours: `250ms`, `2s`, `5m`, `1h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Period(pub(crate) Duration);
@@ -28,7 +30,7 @@ impl FromStr for Period {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Period, Fault> {
-        let wrong = || Fault::new(format!("`{}` is not a duration", text.escape_debug()));
+        let wrong = || Fault::new(format!("`{}` is not a duration", shown(text)));
         let (digits, unit) = split_number(text);
         if digits.is_empty() {
             return Err(wrong().hint("write a number and ms, s, m or h, such as 5s"));
@@ -87,7 +89,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Size, Fault> {
         let wrong = || {
-            Fault::new(format!("`{}` is not a size", text.escape_debug()))
+            Fault::new(format!("`{}` is not a size", shown(text)))
                 .hint("write a number and B, KiB, MiB or GiB, such as 64KiB")
         };
         let (digits, unit) = split_number(text);
@@ -130,7 +132,7 @@ impl FromStr for Percent {
         .filter(|percent| *percent <= 100)
         .map(Percent)
         .ok_or_else(|| {
-            Fault::new(format!("`{}` is not a percentage", text.escape_debug()))
+            Fault::new(format!("`{}` is not a percentage", shown(text)))
                 .hint("write 0% to 100%, such as 50%")
         })
     }
@@ -161,11 +163,8 @@ impl FromStr for StatusRange {
             None => status(text).map(|only| (only, only)),
         };
         let (first, last) = range.ok_or_else(|| {
-            Fault::new(format!(
-                "`{}` is not a range of HTTP statuses",
-                text.escape_debug()
-            ))
-            .hint("write 200-399, or one status; they go from 100 to 599")
+            Fault::new(format!("`{}` is not a range of HTTP statuses", shown(text)))
+                .hint("write 200-399, or one status; they go from 100 to 599")
         })?;
         if first > last {
             return Err(Fault::new(format!("`{text}` ends before it begins"))
@@ -279,7 +278,7 @@ impl FromStr for SourceAddress {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<SourceAddress, Fault> {
-        let wrong = Fault::new(format!("`{}` is not an IP address", text.escape_debug()));
+        let wrong = Fault::new(format!("`{}` is not an IP address", shown(text)));
         match text.parse::<IpAddr>() {
             Ok(ip) if ip.is_unspecified() || ip.is_multicast() => Err(Fault::new(format!(
                 "`{text}` is no address to connect from"
@@ -319,11 +318,13 @@ impl FromStr for AccessTarget {
             _ if text.contains('/') && !text.ends_with('/') && !text.contains(char::is_control) => {
                 Ok(AccessTarget::File(PathBuf::from(text)))
             }
-            _ => Err(Fault::new(format!(
-                "`{}` is not off, stderr or a path",
-                text.escape_debug()
-            ))
-            .hint("a path has a slash: /var/log/tidegate.log, ./access.log")),
+            _ => {
+                let fault = Fault::new(format!("`{}` is not off, stderr or a path", shown(text)));
+                Err(match text {
+                    "false" | "no" | "none" => fault.hint("write off"),
+                    _ => fault.hint("a path has a slash: /var/log/tidegate.log, ./access.log"),
+                })
+            }
         }
     }
 }
@@ -347,7 +348,7 @@ fn split_number(text: &str) -> (&str, &str) {
 }
 
 fn not_address(text: &str) -> Fault {
-    Fault::new(format!("`{}` is not an address", text.escape_debug()))
+    Fault::new(format!("`{}` is not an address", shown(text)))
 }
 
 /// Takes `name:port` apart; what looks like a mistake of another kind is told as such.
@@ -357,36 +358,35 @@ fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Fau
             "leave the scheme out and write host:port: {example}"
         )));
     }
-    if let Ok(ip) = text.parse::<Ipv6Addr>() {
-        return Err(Fault::new(format!("`{text}` has no port"))
-            .hint(format!("write \"[{ip}]:PORT\", with brackets and quotes")));
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(not_address(text).hint(IPV6));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         let fault = if text.bytes().all(|byte| byte.is_ascii_digit()) || text.starts_with('/') {
             not_address(text)
         } else {
-            Fault::new(format!("`{}` has no port", text.escape_debug()))
+            Fault::new(format!("`{}` has no port", shown(text)))
         };
         return Err(fault.hint(format!(
             "write an address and a port, such as {example}, or unix:/path"
         )));
     };
     if host.contains(':') {
-        return Err(not_address(text).hint("an IPv6 address stands in brackets: \"[::1]:8080\""));
+        return Err(not_address(text).hint(IPV6));
     }
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse() {
         Ok(port) if digits => Ok((host, port)),
         _ => Err(not_address(text).hint(format!(
             "`{}` is not a port: they go from 1 to 65535",
-            port.escape_debug()
+            shown(port)
         ))),
     }
 }
 
 /// RFC 1123's rules for a host name, and underscores, which internal names often have.
 fn host_name(host: &str) -> Result<(), Fault> {
-    let wrong = || Fault::new(format!("`{}` is not a host name", host.escape_debug()));
+    let wrong = || Fault::new(format!("`{}` is not a host name", shown(host)));
     let name = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -411,12 +411,12 @@ fn host_name(host: &str) -> Result<(), Fault> {
 }
 
 fn unix_path(path: &str) -> Result<PathBuf, Fault> {
-    let shown = path.escape_debug();
     if !path.starts_with('/') || path.ends_with('/') || path.contains(char::is_control) {
-        return Err(
-            Fault::new(format!("`unix:{shown}` is not the path of a socket"))
-                .hint("write the whole path, from the root: unix:/run/app.sock"),
-        );
+        return Err(Fault::new(format!(
+            "`unix:{}` is not the path of a socket",
+            shown(path)
+        ))
+        .hint("write the whole path, from the root: unix:/run/app.sock"));
     }
     if path.len() > SUN_PATH {
         return Err(Fault::new(format!(
@@ -426,4 +426,208 @@ fn unix_path(path: &str) -> Result<PathBuf, Fault> {
         .hint("choose a shorter one"));
     }
     Ok(PathBuf::from(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refused<T: FromStr<Err = Fault> + Debug>(texts: &[&str]) {
+        for text in texts {
+            let result = text.parse::<T>();
+            assert!(result.is_err(), "{text:?} gave {result:?}");
+        }
+    }
+
+    fn written<T: FromStr<Err = Fault> + Debug + fmt::Display>(pairs: &[(&str, &str)]) {
+        for (text, expected) in pairs {
+            assert_eq!(
+                text.parse::<T>().unwrap().to_string(),
+                *expected,
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn durations() {
+        written::<Period>(&[
+            ("0s", "0s"),
+            ("250ms", "250ms"),
+            ("1000ms", "1s"),
+            ("90s", "90s"),
+            ("60s", "1m"),
+            ("5m", "5m"),
+            ("120m", "2h"),
+            ("8760h", "8760h"),
+        ]);
+        refused::<Period>(&[
+            "",
+            "s",
+            "5",
+            "-5s",
+            "5S",
+            "5 s",
+            " 5s",
+            "5s ",
+            "1m30s",
+            "1.5s",
+            "5us",
+            "1d",
+            "8761h",
+            "٣s",
+            "18446744073709551616ms",
+            "18446744073709551615h",
+            "0x5s",
+        ]);
+    }
+
+    #[test]
+    fn sizes_and_percentages() {
+        written::<Size>(&[
+            ("0B", "0B"),
+            ("1024B", "1KiB"),
+            ("64KiB", "64KiB"),
+            ("1536KiB", "1536KiB"),
+        ]);
+        refused::<Size>(&[
+            "",
+            "64",
+            "64kb",
+            "64KB",
+            "-1B",
+            "1.5MiB",
+            "18446744073709551615GiB",
+        ]);
+        written::<Percent>(&[("0%", "0%"), ("50%", "50%"), ("100%", "100%")]);
+        refused::<Percent>(&["", "%", "50", "101%", "-1%", "256%", "50 %", "5.5%"]);
+    }
+
+    #[test]
+    fn statuses() {
+        written::<StatusRange>(&[("200-399", "200-399"), ("204", "204"), ("200-200", "200")]);
+        refused::<StatusRange>(&[
+            "",
+            "-",
+            "200-",
+            "-200",
+            "2xx",
+            "99",
+            "600",
+            "399-200",
+            "+200",
+            "0200",
+            "200-300-400",
+        ]);
+    }
+
+    #[test]
+    fn addresses() {
+        written::<BindAddress>(&[
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("[0:0::1]:80", "[::1]:80"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ]);
+        refused::<BindAddress>(&[
+            "",
+            ":",
+            "unix:",
+            "unix:/",
+            "unix:/a/",
+            "unix:@abstract",
+            "unix:/a\0b",
+            "localhost:80",
+            "[::1]",
+            "[::1]:",
+            "1.2.3.4:+5",
+        ]);
+        let path = format!("unix:/{}", "x".repeat(SUN_PATH - 1));
+        written::<BindAddress>(&[(&path, &path)]);
+        refused::<BindAddress>(&[&format!("{path}x")]);
+
+        let name = |host: &str, port| BackendAddress::Name {
+            host: host.to_owned(),
+            port,
+        };
+        assert_eq!(
+            "localhost:1".parse::<Target>().unwrap().address,
+            name("localhost", 1)
+        );
+        assert_eq!(
+            "db.example.:65535".parse::<Target>().unwrap().address,
+            name("db.example.", 65535)
+        );
+        let label = "x".repeat(63);
+        assert!(
+            format!("{label}.{label}.{label}.{}:1", "x".repeat(61))
+                .parse::<Target>()
+                .is_ok()
+        );
+        refused::<Target>(&[
+            &format!("{label}.{label}.{label}.{}:1", "x".repeat(62)),
+            &format!("{label}x:1"),
+            ":1",
+            ".:1",
+            "a.:0",
+            "a-:1",
+            "a b:1",
+            "a:65536",
+            "0.0.0.0:1",
+            "[::]:1",
+        ]);
+    }
+
+    #[test]
+    fn access_targets() {
+        written::<AccessTarget>(&[("off", "off"), ("stderr", "stderr"), ("./a.log", "./a.log")]);
+        refused::<AccessTarget>(&["", "on", "stdout", "access.log", "/var/log/", "/a\nb"]);
+    }
+
+    fn survives<T: FromStr<Err = Fault> + PartialEq + Debug + fmt::Display>(text: &str) {
+        if let Ok(value) = text.parse::<T>() {
+            assert_eq!(value.to_string().parse::<T>().unwrap(), value);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_and_what_is_written_is_read_back(text in prop_oneof![
+            ".*",
+            "[0-9]{1,20}(ms|s|m|h|B|KiB|MiB|GiB|%)?",
+            "(unix:)?/?[a-z0-9:.%\\[\\]-]{0,40}",
+            "[1-6][0-9]{2}(-[1-6][0-9]{2})?",
+        ]) {
+            survives::<Period>(&text);
+            survives::<Size>(&text);
+            survives::<Percent>(&text);
+            survives::<StatusRange>(&text);
+            survives::<BindAddress>(&text);
+            survives::<Target>(&text);
+            survives::<SourceAddress>(&text);
+            survives::<AccessTarget>(&text);
+        }
+
+        #[test]
+        fn every_duration_is_read_back(millis in 0..=LONGEST.as_millis() as u64) {
+            let period = Period(Duration::from_millis(millis));
+            prop_assert_eq!(period.to_string().parse::<Period>(), Ok(period));
+        }
+
+        #[test]
+        fn every_size_is_read_back(bytes: u64) {
+            prop_assert_eq!(Size(bytes).to_string().parse::<Size>(), Ok(Size(bytes)));
+        }
+
+        #[test]
+        fn every_socket_address_is_read_back(ip: IpAddr, port: u16) {
+            let bind = BindAddress(Address::Tcp(SocketAddr::new(ip, port)));
+            prop_assert_eq!(bind.to_string().parse::<BindAddress>(), Ok(bind));
+        }
+    }
 }

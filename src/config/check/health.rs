@@ -7,7 +7,7 @@ use super::{Checker, copied, value};
 use crate::config::de::Located;
 use crate::config::model::{Backend, BackendAddress, Check, Health, HttpCheck, Initial};
 use crate::config::raw;
-use crate::config::report::Fault;
+use crate::config::report::{Fault, shown};
 use crate::config::tree::{NodeId, Value};
 use crate::config::units::{Period, StatusRange};
 
@@ -50,7 +50,7 @@ impl Checker<'_> {
         {
             let fault = Fault::new(format!(
                 "backend `{}` is a unix socket, which has no port",
-                unix.name.escape_debug()
+                shown(&unix.name)
             ));
             self.warning(key.at, fault.hint("it is probed at its own path"));
         }
@@ -105,11 +105,8 @@ impl Checker<'_> {
             problem.span = Some(place);
             self.problems.push(problem);
         }
-        if given.is_empty() && !self.refused_kind(at) {
-            let fault = Fault::new("no kind of check").hint(
-                "give one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`",
-            );
-            self.error(at, fault);
+        if given.is_empty() {
+            self.no_kind(at);
         }
         let tcp = value(raw.tcp.as_ref()).map(|_| Check::Tcp);
         let http = value(raw.http.as_ref()).map(|(http, _)| self.http(http));
@@ -118,28 +115,48 @@ impl Checker<'_> {
         tcp.or(http).or(exchange)
     }
 
-    /// Whether a kind is there that was refused already as not supported yet.
-    fn refused_kind(&self, at: NodeId) -> bool {
+    fn no_kind(&mut self, at: NodeId) {
         let Value::Map(children) = self.tree.value(at) else {
-            return false;
+            return;
         };
-        let later = ["tls", "postgres", "mysql", "redis"];
-        children.iter().any(|child| {
-            self.tree
-                .key(*child)
-                .is_some_and(|key| later.contains(&key))
-        })
+        let named = |names: &[&str]| {
+            let is = |child: &&NodeId| {
+                self.tree
+                    .key(**child)
+                    .is_some_and(|key| names.contains(&key))
+            };
+            children.iter().find(is).copied()
+        };
+        if named(&["tls", "postgres", "mysql", "redis"]).is_some() {
+            // A kind is there; it was refused as not supported yet.
+            return;
+        }
+        let fault = Fault::new("no kind of check");
+        match named(&["tcp", "http", "exchange"]) {
+            Some(empty) => {
+                let key = self.tree.key(empty).unwrap_or_default();
+                let fault = fault.hint(format!(
+                    "a key without a value is left out: write `{key}: {{}}`"
+                ));
+                self.error(empty, fault);
+            }
+            None => self.error(
+                at,
+                fault.hint(
+                    "give one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`",
+                ),
+            ),
+        }
     }
 
     fn http(&mut self, raw: &raw::Http) -> Check {
         let path = value(raw.path.as_ref());
         if let Some((path, at)) = path {
-            if !path.starts_with('/') {
-                let fault = Fault::new("must begin with `/`")
-                    .hint(format!("write /{}", path.escape_debug()));
-                self.error(at, fault);
+            let hint = "write a space as %20";
+            if self.printable(path, at, hint) && !path.starts_with('/') {
+                let fault = Fault::new("must begin with `/`");
+                self.error(at, fault.hint(format!("write /{}", shown(path))));
             }
-            self.printable(path, at);
         }
         let method = value(raw.method.as_ref());
         if let Some((method, at)) = method {
@@ -147,7 +164,7 @@ impl Checker<'_> {
         }
         let host = value(raw.host.as_ref());
         if let Some((host, at)) = host {
-            self.printable(host, at);
+            self.printable(host, at, "write a name, and a port if it has one");
         }
         let body = value(raw.body.as_ref());
         if let Some((body, at)) = body {
@@ -175,7 +192,7 @@ impl Checker<'_> {
                 .bytes()
                 .all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_')
         {
-            let fault = Fault::new(format!("`{}` is not an HTTP method", method.escape_debug()));
+            let fault = Fault::new(format!("`{}` is not an HTTP method", shown(method)));
             self.error(at, fault.hint("for example GET, HEAD or OPTIONS"));
         } else if upper != method {
             let fault = Fault::new(format!("`{method}` is not upper case"));
@@ -183,18 +200,17 @@ impl Checker<'_> {
         }
     }
 
-    /// What goes into a request's head unquoted: white space or a line's end would make two of it.
-    fn printable(&mut self, text: &str, at: NodeId) {
-        if text.is_empty() || text.len() > MAX_TEXT {
-            self.text(text, at);
-        } else if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            let fault =
-                Fault::new("white space or control characters cannot be sent in a request's head");
-            self.error(at, fault.hint("write a space in a path as %20"));
+    /// What goes into a request's head as it is: white space or a line's end would make two of it.
+    fn printable(&mut self, text: &str, at: NodeId, hint: &str) -> bool {
+        if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            let fault = Fault::new("white space and control characters would break the request");
+            self.error(at, fault.hint(hint));
+            return false;
         }
+        self.text(text, at)
     }
 
-    fn text(&mut self, text: &str, at: NodeId) {
+    fn text(&mut self, text: &str, at: NodeId) -> bool {
         if text.is_empty() {
             self.error(
                 at,
@@ -204,6 +220,7 @@ impl Checker<'_> {
             let fault = Fault::new(format!("{} bytes long", text.len()));
             self.error(at, fault.hint(format!("at most {MAX_TEXT}")));
         }
+        (1..=MAX_TEXT).contains(&text.len())
     }
 
     fn exchange(&mut self, raw: &raw::Exchange, at: NodeId) -> Option<Check> {

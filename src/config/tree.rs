@@ -512,6 +512,8 @@ impl Builder<'_> {
         let line = text[start..].split('\n').next().unwrap_or_default();
         if line.contains("]:") {
             fault = fault.hint("an IPv6 address needs quotes: \"[::1]:8080\"");
+        } else if error.info().contains("unprintable") {
+            fault = fault.hint("write control characters as escapes in double quotes: \"\\r\\n\"");
         } else if line.contains('\t') {
             fault = fault.hint("YAML is indented with spaces, not with tabs");
         } else if line.contains(": *") || line.contains("[*") || line.contains("- *") {

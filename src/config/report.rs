@@ -218,6 +218,10 @@ pub(crate) fn similar<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    // A longer one is no word, and comparing it takes long.
+    if word.len() > QUOTED {
+        return None;
+    }
     let word = word.to_lowercase();
     let limit = 1 + word.chars().count() / 4;
     let mut candidates = candidates.into_iter().collect::<Vec<_>>();
@@ -261,6 +265,7 @@ mod tests {
         assert_eq!(similar("names", keys), Some("name"));
         assert_eq!(similar("colour", keys), None);
         assert_eq!(similar("", keys), None);
+        assert_eq!(similar(&"name".repeat(100), keys), None);
     }
 
     #[test]

@@ -547,7 +547,7 @@ pools: [{ name: p, backends: [{ address: 127.0.0.1:3 }] }]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_text_is_read_or_refused(text in prop_oneof![

@@ -10,6 +10,7 @@ use crate::config::raw;
 use crate::config::report::{Fault, shown};
 use crate::config::tree::{NodeId, Value};
 use crate::config::units::{Period, StatusRange};
+use crate::config::words::Int;
 
 /// Longest text that a check sends or looks for, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
@@ -68,11 +69,7 @@ impl Checker<'_> {
         })
     }
 
-    fn in_a_row(
-        &mut self,
-        key: Option<&Located<crate::config::words::Int>>,
-        default: u32,
-    ) -> NonZeroU32 {
+    fn in_a_row(&mut self, key: Option<&Located<Int>>, default: u32) -> NonZeroU32 {
         let number = self.number(key, 1..=1000, i64::from(default));
         u32::try_from(number)
             .ok()
@@ -87,23 +84,11 @@ impl Checker<'_> {
             raw.exchange.as_ref().map(|key| key.at),
         ];
         let given: Vec<NodeId> = places.into_iter().flatten().collect();
-        if let [_, second, ..] = given.as_slice() {
-            let names: Vec<String> = given
-                .iter()
-                .filter_map(|at| self.tree.key(*at))
-                .map(|key| format!("`{key}`"))
-                .collect();
-            let fault = Fault::new(format!(
-                "{} kinds of check: {}",
-                names.len(),
-                names.join(", ")
-            ))
-            .hint("keep one; two pools with the same backends can be checked in two ways");
-            let (path, place) = (self.tree.path(at), self.tree.key_span(*second));
-            let mut problem = self.problem(*second, fault.clone());
-            problem.message = format!("{path}: {}", fault.message);
-            problem.span = Some(place);
-            self.problems.push(problem);
+        if let [first, others @ ..] = given.as_slice() {
+            for other in others {
+                let hint = "keep one; two pools with the same backends can be checked in two ways";
+                self.twice(*other, *first, "a second kind of check", hint);
+            }
         }
         if given.is_empty() {
             self.no_kind(at);

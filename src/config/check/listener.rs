@@ -72,7 +72,7 @@ impl Checker<'_> {
             }
         }
         // While a reference is wrong, every pool may be the one that was meant.
-        if listeners.len() == raw.len() {
+        if !raw.is_empty() && listeners.len() == raw.len() {
             self.unused(&pools, &used);
         }
         (!listeners.is_empty()).then_some(listeners)

@@ -320,15 +320,34 @@ fn latency_is_an_average_that_fades() {
         "1/16 less: {}",
         backend.latency_us()
     );
-    backend.record_connect_failure(Duration::from_micros(844));
-    tick(3);
-    assert!((843..=844).contains(&backend.latency_us()));
-    (4..200).for_each(tick);
+    (3..200).for_each(tick);
     assert_eq!(backend.latency_us(), 0);
     backend.record_first_byte(Duration::ZERO);
     assert_eq!(backend.latency_us(), 1, "measured, even if in no time");
     backend.record_first_byte(Duration::MAX);
     assert!(backend.latency_us() > 0);
+}
+
+#[test]
+fn one_that_refuses_at_once_is_not_the_fastest() {
+    let pool = build(&model::Pool {
+        balance: Balance::LeastLatency,
+        ..pool(backends(&[1, 1]))
+    });
+    pool.backends()[0].record_connect(Duration::from_micros(300));
+    pool.backends()[1].record_connect(Duration::from_micros(900));
+    let mut refused = 0;
+    for _ in 0..100 {
+        let lease = lease(&pool).unwrap();
+        if lease.backend().index() == BackendIndex(0) {
+            lease
+                .backend()
+                .record_connect_failure(Duration::from_micros(20));
+            refused += 1;
+        }
+    }
+    assert!((1..10).contains(&refused), "{refused} of 100 connections");
+    assert_eq!(pool.backends()[0].connect_failures(), refused);
 }
 
 #[test]

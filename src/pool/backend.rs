@@ -283,19 +283,18 @@ impl Backend {
     pub(super) fn try_take(&self) -> bool {
         let max = self.live.max_connections;
         let more = |open: u32| (open < max).then(|| open + 1);
-        if !self.is_up()
-            || self
-                .live
-                .connections
-                .try_update(Relaxed, Relaxed, more)
-                .is_err()
+        if self
+            .live
+            .connections
+            .try_update(Relaxed, Relaxed, more)
+            .is_err()
         {
             return false;
         }
         if self.is_up() {
             return true;
         }
-        self.give_back(); // it went down in between
+        self.give_back(); // it went down since it was chosen
         false
     }
 

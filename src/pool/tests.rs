@@ -166,6 +166,43 @@ fn threads_that_race_never_exceed_the_limit() {
     }
 }
 
+/// The claim itself, without the look at who is full that goes before it.
+#[test]
+fn claims_that_race_never_exceed_the_limit() {
+    let pool = build(&limited(&[1], 2));
+    let backend = &pool.backends()[0];
+    assert_eq!([(); 3].map(|()| backend.try_take()), [true, true, false]);
+    backend.give_back();
+    backend.give_back();
+
+    let open = AtomicU32::new(0);
+    let start = Barrier::new(4);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..50_000 {
+                    if backend.try_take() {
+                        assert!(open.fetch_add(1, SeqCst) < 2);
+                        open.fetch_sub(1, SeqCst);
+                        backend.give_back();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(backend.connections(), 0);
+}
+
+#[test]
+fn one_that_went_down_cannot_be_claimed() {
+    // What a pick with the snapshot of a moment ago would do.
+    let pool = build(&pool(backends(&[1])));
+    pool.set_down(BackendIndex(0), "refused");
+    assert!(!pool.backends()[0].try_take());
+    assert_eq!(pool.backends()[0].connections(), 0);
+}
+
 #[test]
 fn one_that_is_down_gets_nothing_and_comes_back() {
     for balance in ALL {

@@ -66,16 +66,11 @@ fn pick(c: &mut Criterion) {
 
 /// What a change of health costs the control thread.
 fn prepare(c: &mut Criterion) {
-    let named = |i| Candidate {
-        identity: identity(&format!("backend-{i}")),
-        weight: weight(i),
-    };
+    let named = |i| Candidate { identity: identity(&format!("backend-{i}")), weight: weight(i) };
     let candidates: Vec<Candidate> = (0..BACKENDS).map(named).collect();
     let mut group = c.benchmark_group("prepare");
     for (name, kind) in ALL {
-        group.bench_function(name, |b| {
-            b.iter(|| Balancer::new(kind, black_box(&candidates)))
-        });
+        group.bench_function(name, |b| b.iter(|| Balancer::new(kind, black_box(&candidates))));
     }
 }
 

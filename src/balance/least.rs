@@ -15,12 +15,7 @@ const REMEMBERED: usize = 32;
 /// A pick must not allocate, and an idle pool has as many equals as candidates: those beyond the first few are
 /// looked for once more. Scores may have changed by then; the worst that comes of it is one that was
 /// the least a moment ago.
-pub(super) fn least(
-    count: usize,
-    turn: u64,
-    live: &impl Live,
-    score: impl Fn(usize) -> f64,
-) -> Option<usize> {
+pub(super) fn least(count: usize, turn: u64, live: &impl Live, score: impl Fn(usize) -> f64) -> Option<usize> {
     let mut best = f64::INFINITY;
     let mut equals = 0;
     let mut first = [0; REMEMBERED];

@@ -11,18 +11,11 @@ pub struct LeastConnections {
 
 impl LeastConnections {
     pub(super) fn new(candidates: &[Candidate]) -> LeastConnections {
-        LeastConnections {
-            weights: candidates
-                .iter()
-                .map(|c| f64::from(c.weight.max(1)))
-                .collect(),
-        }
+        LeastConnections { weights: candidates.iter().map(|c| f64::from(c.weight.max(1))).collect() }
     }
 
     pub(super) fn pick(&self, turn: u64, live: &impl Live) -> Option<usize> {
-        least(self.weights.len(), turn, live, |index| {
-            f64::from(live.connections(index)) / self.weights[index]
-        })
+        least(self.weights.len(), turn, live, |index| f64::from(live.connections(index)) / self.weights[index])
     }
 }
 

@@ -14,12 +14,7 @@ pub struct LeastLatency {
 
 impl LeastLatency {
     pub(super) fn new(candidates: &[Candidate]) -> LeastLatency {
-        LeastLatency {
-            weights: candidates
-                .iter()
-                .map(|c| f64::from(c.weight.max(1)))
-                .collect(),
-        }
+        LeastLatency { weights: candidates.iter().map(|c| f64::from(c.weight.max(1))).collect() }
     }
 
     pub(super) fn pick(&self, turn: u64, live: &impl Live) -> Option<usize> {

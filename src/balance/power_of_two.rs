@@ -28,11 +28,7 @@ impl PowerOfTwo {
                 // a / b < c / d, without dividing
                 let (a, b) = (live.connections(two), self.line.weight(two));
                 let (c, d) = (live.connections(one), self.line.weight(one));
-                Some(if u64::from(a) * d < u64::from(c) * b {
-                    two
-                } else {
-                    one
-                })
+                Some(if u64::from(a) * d < u64::from(c) * b { two } else { one })
             }
             (false, Some(two)) => Some(two),
             (false, None) => draw_again(&self.line, random, live),

@@ -263,12 +263,7 @@ impl Backend {
     pub(super) fn try_take(&self) -> bool {
         let max = self.live.max_connections;
         let more = |open: u32| (open < max).then(|| open + 1);
-        if self
-            .live
-            .connections
-            .try_update(Relaxed, Relaxed, more)
-            .is_err()
-        {
+        if self.live.connections.try_update(Relaxed, Relaxed, more).is_err() {
             return false;
         }
         if self.is_up() {

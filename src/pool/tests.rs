@@ -314,11 +314,7 @@ fn latency_is_an_average_that_fades() {
     tick(1);
     assert_eq!(backend.latency_us(), 900, "measured within the second");
     tick(2);
-    assert!(
-        (843..=844).contains(&backend.latency_us()),
-        "1/16 less: {}",
-        backend.latency_us()
-    );
+    assert!((843..=844).contains(&backend.latency_us()), "1/16 less: {}", backend.latency_us());
     (3..200).for_each(tick);
     assert_eq!(backend.latency_us(), 0);
     backend.record_first_byte(Duration::ZERO);
@@ -329,19 +325,14 @@ fn latency_is_an_average_that_fades() {
 
 #[test]
 fn one_that_refuses_at_once_is_not_the_fastest() {
-    let pool = build(&model::Pool {
-        balance: Balance::LeastLatency,
-        ..pool(backends(&[1, 1]))
-    });
+    let pool = build(&model::Pool { balance: Balance::LeastLatency, ..pool(backends(&[1, 1])) });
     pool.backends()[0].record_connect(Duration::from_micros(300));
     pool.backends()[1].record_connect(Duration::from_micros(900));
     let mut refused = 0;
     for _ in 0..100 {
         let lease = lease(&pool).unwrap();
         if lease.backend().index() == BackendIndex(0) {
-            lease
-                .backend()
-                .record_connect_failure(Duration::from_micros(20));
+            lease.backend().record_connect_failure(Duration::from_micros(20));
             refused += 1;
         }
     }

@@ -2,4 +2,5 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails by panicking, as the test does")]
 
+mod architecture;
 mod config;

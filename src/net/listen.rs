@@ -140,3 +140,6 @@ pub fn local_address(socket: &OwnedFd) -> io::Result<Address> {
 fn saturating(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

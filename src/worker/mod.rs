@@ -225,3 +225,6 @@ pub async fn yield_now() {
 }
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,20 @@
-fn main() {}
+//! Black-box tests: the binary, real sockets, real servers. One file a feature; what they stand on is in `support`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests fail their test, and print what helps to see why"
+)]
+
+mod balance;
+mod ending;
+mod failover;
+mod half_close;
+mod integrity;
+mod leaks;
+mod memory;
+mod postgres;
+mod redis;
+mod support;

@@ -4,4 +4,8 @@
 
 pub mod balance;
 pub mod config;
+pub mod log;
 pub mod net;
+pub mod relay;
+pub mod stats;
+pub mod worker;

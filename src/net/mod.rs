@@ -1,3 +1,6 @@
-//! Addresses as types of their own, socket options, and the one unsafe system call.
+//! Addresses as types of their own, sockets that listen or connect, and the one home of `unsafe`.
 
 pub mod addr;
+pub mod dial;
+pub mod listen;
+pub mod sys;

@@ -1,0 +1,142 @@
+//! Listening sockets.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, getsockname, ipproto, sockopt};
+
+use super::addr::Address;
+use super::dial::{Options, family};
+use super::sys;
+
+/// How a listening socket is made.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// listen(2).
+    pub backlog: i32,
+    /// What accepted sockets inherit.
+    pub connection: Options,
+    /// TCP_FASTOPEN; 0 is off.
+    pub fast_open: u32,
+    /// TCP_DEFER_ACCEPT in seconds; 0 is off.
+    pub defer_accept: u32,
+    /// IPPROTO_MPTCP instead of IPPROTO_TCP.
+    pub mptcp: bool,
+    /// IP_TRANSPARENT.
+    pub transparent: bool,
+    /// Who else may bind the address.
+    pub sharing: Sharing,
+    /// For `[::]`: leave IPv4 to another socket.
+    pub v6_only: bool,
+}
+
+/// Who else may bind the address of a TCP listening socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Nobody.
+    Exclusive,
+    /// Further sockets of this process (SO_REUSEPORT), if nobody has the address yet.
+    ///
+    /// SO_REUSEPORT set before bind(2) would silently share the port with another process of the same
+    /// user, a second tidegate say. Set between bind and listen, the first socket still finds out that
+    /// the port is in use, and those that follow may join.
+    Workers,
+    /// Any socket of this user that sets SO_REUSEPORT too.
+    Anyone,
+}
+
+/// Binds and listens. A socket file that nobody listens on any more is replaced.
+///
+/// # Errors
+/// Those of socket(2), setsockopt(2), bind(2) and listen(2).
+pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<OwnedFd> {
+    match address {
+        Address::Tcp(address) => listen_tcp(*address, options),
+        Address::Unix(path) => listen_unix(path, options.backlog),
+    }
+}
+
+fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let protocol = if options.mptcp { ipproto::MPTCP } else { ipproto::TCP };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family(&address), SocketType::STREAM, flags, Some(protocol))?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if options.sharing == Sharing::Anyone {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, options.v6_only)?;
+    }
+    if options.transparent {
+        let option = if address.is_ipv4() { sys::IP_TRANSPARENT } else { sys::IPV6_TRANSPARENT };
+        sys::set_option(&socket, option, 1)?;
+    }
+    options.connection.apply(&socket)?;
+    if options.defer_accept > 0 {
+        sys::set_option(&socket, sys::TCP_DEFER_ACCEPT, saturating(options.defer_accept))?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    if options.sharing == Sharing::Workers {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    if options.fast_open > 0 {
+        sys::set_option(&socket, sys::TCP_FASTOPEN, saturating(options.fast_open))?;
+    }
+    rustix::net::listen(&socket, options.backlog)?;
+    Ok(socket)
+}
+
+/// A further socket for the address of a [`Sharing::Workers`] or [`Sharing::Anyone`] one.
+///
+/// # Errors
+/// Those of [`listen`].
+pub fn join(address: &Address, options: &ListenOptions) -> io::Result<OwnedFd> {
+    listen(address, &ListenOptions { sharing: Sharing::Anyone, ..options.clone() })
+}
+
+fn listen_unix(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let address = SocketAddrUnix::new(path)?;
+    match rustix::net::bind(&socket, &address) {
+        Err(rustix::io::Errno::ADDRINUSE) if is_stale(path) => {
+            fs::remove_file(path)?;
+            rustix::net::bind(&socket, &address)?;
+        }
+        bound => bound?,
+    }
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// Whether the path is a socket that refuses connections: its owner is gone.
+fn is_stale(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// The address that a socket is bound to: with port 0 the kernel has chosen one.
+///
+/// # Errors
+/// Those of getsockname(2), and an address family that no listener has.
+pub fn local_address(socket: &OwnedFd) -> io::Result<Address> {
+    let any = getsockname(socket)?;
+    if any.address_family() == AddressFamily::UNIX {
+        let unix = SocketAddrUnix::try_from(any)?;
+        let path = unix.path_bytes().map(|bytes| PathBuf::from(OsStr::from_bytes(bytes)));
+        return Ok(Address::Unix(Arc::new(path.unwrap_or_default())));
+    }
+    Ok(Address::Tcp(SocketAddr::try_from(any)?))
+}
+
+fn saturating(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}

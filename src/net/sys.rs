@@ -1,0 +1,55 @@
+//! The system calls that rustix has no safe face for. The only `unsafe` of the project is here.
+#![allow(unsafe_code, reason = "setsockopt with options rustix does not know, and SIOCOUTQ")]
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// An integer socket option, by level and name.
+#[derive(Clone, Copy, Debug)]
+pub struct IntOption(c_int, c_int);
+
+/// TCP_FASTOPEN: how many connections may wait with data in their SYN.
+pub const TCP_FASTOPEN: IntOption = IntOption(libc::IPPROTO_TCP, libc::TCP_FASTOPEN);
+/// TCP_DEFER_ACCEPT, in seconds.
+pub const TCP_DEFER_ACCEPT: IntOption = IntOption(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
+/// IP_TRANSPARENT, for IPv4 sockets.
+pub const IP_TRANSPARENT: IntOption = IntOption(libc::SOL_IP, libc::IP_TRANSPARENT);
+/// IPV6_TRANSPARENT.
+pub const IPV6_TRANSPARENT: IntOption = IntOption(libc::SOL_IPV6, libc::IPV6_TRANSPARENT);
+/// IP_BIND_ADDRESS_NO_PORT: a bind to port 0 leaves the choice of the port to connect, which can then
+/// use one port for many destinations. It is the option of both IPv4 and IPv6 sockets.
+pub const IP_BIND_ADDRESS_NO_PORT: IntOption = IntOption(libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT);
+
+/// Sets an integer option.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn set_option(socket: impl AsFd, option: IntOption, value: c_int) -> io::Result<()> {
+    let IntOption(level, name) = option;
+    // SAFETY: the descriptor is borrowed for the whole call, and the kernel reads exactly the four
+    // bytes of `value`, which lives on this stack.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes written to the socket that its peer has not acknowledged yet (SIOCOUTQ, see tcp(7)); for a
+/// unix socket, those that its peer has not read.
+///
+/// # Errors
+/// Those of ioctl(2).
+pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: the descriptor is borrowed for the whole call, and SIOCOUTQ (the same number as
+    // TIOCOUTQ) writes one int, to `bytes`.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(usize::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,299 @@
+//! One direction of a relayed pair.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use super::Stream;
+use super::pipe::{PIPE_SIZE, Pipe, Tools};
+
+/// Bytes one direction moves before the other connections of the worker get their turn.
+const TURN: usize = 256 * 1024;
+/// Reads in a row that filled the scratch buffer until a direction goes over to splice: a pipe costs four
+/// system calls to fetch and two per 64 KiB to use, so it pays off when there is much to move.
+const SPLICE_AFTER: u8 = 2;
+/// A splice of less than this was not worth its second system call ...
+const SMALL_SPLICE: usize = 8 * 1024;
+/// ... and after so many of them in a row the direction copies again.
+const COPY_AFTER: u8 = 4;
+
+/// What one side sends, on its way to the other.
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    state: State,
+    mode: Mode,
+    pending: Pending,
+    /// Bytes handed to the receiving socket.
+    moved: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Running,
+    /// FIN was passed on, or there is nobody left to pass anything on to.
+    Done,
+}
+
+/// How bytes are moved, and the evidence for changing that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Through the scratch buffer, which that many reads in a row have filled.
+    Copy { full: u8 },
+    /// Through a pipe; that many splices in a row were small.
+    Splice { small: u8 },
+    /// The kernel refused to splice these sockets.
+    CopyOnly,
+}
+
+impl Default for Mode {
+    fn default() -> Mode {
+        Mode::Copy { full: 0 }
+    }
+}
+
+/// Read, but not written yet. While there is any, nothing more is read.
+#[derive(Debug, Default)]
+enum Pending {
+    #[default]
+    Nothing,
+    Bytes {
+        bytes: Box<[u8]>,
+        written: usize,
+    },
+    Piped {
+        pipe: Pipe,
+        left: usize,
+    },
+}
+
+/// What the sender's end means for the receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AtEnd {
+    /// The sender has finished: so be it told.
+    PassOnFin,
+    /// The sender is gone, which the receiver learns by a RST; a FIN before it would be a lie.
+    SayNothing,
+}
+
+/// What came of a turn.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Until a socket is ready again.
+    Waiting,
+    /// The sender's FIN was passed on.
+    Finished,
+    /// A socket failed.
+    Failed(Fault),
+}
+
+/// Whose fault it is that the direction cannot go on.
+#[derive(Debug)]
+pub(super) enum Fault {
+    From(io::Error),
+    To(io::Error),
+}
+
+impl Direction {
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// The receiver is gone: what is pending goes nowhere.
+    pub(super) fn abandon(&mut self) {
+        self.state = State::Done;
+        self.pending = Pending::Nothing;
+    }
+
+    /// Moves bytes until a socket is not ready, the sender has finished, or the turn is over.
+    pub(super) fn advance<S: Stream>(
+        &mut self,
+        cx: &Context<'_>,
+        from: &S,
+        to: &S,
+        tools: &mut Tools,
+        at_end: AtEnd,
+    ) -> Progress {
+        let mut left = TURN;
+        loop {
+            let moved = match self.step(cx, from, to, tools) {
+                Poll::Pending => return Progress::Waiting,
+                Poll::Ready(Ok(0)) => return self.finish(to, at_end),
+                Poll::Ready(Ok(moved)) => moved,
+                Poll::Ready(Err(fault)) => {
+                    self.abandon();
+                    return Progress::Failed(fault);
+                }
+            };
+            left = left.saturating_sub(moved);
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                return Progress::Waiting;
+            }
+        }
+    }
+
+    /// Writes what is pending, or reads and writes once. `Ok(0)` is the sender's FIN.
+    fn step<S: Stream>(&mut self, cx: &Context<'_>, from: &S, to: &S, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+        match std::mem::take(&mut self.pending) {
+            Pending::Bytes { bytes, written } => return self.write_kept(cx, to, bytes, written),
+            Pending::Piped { pipe, left } => return self.write_piped(cx, to, tools, pipe, left),
+            Pending::Nothing => {}
+        }
+        if let Mode::Splice { small } = self.mode {
+            match tools.lend() {
+                Some(pipe) => return self.splice(cx, from, to, tools, pipe, small),
+                // None to be had: copying works with what is there.
+                None => self.mode = Mode::default(),
+            }
+        }
+        self.copy(cx, from, to, tools)
+    }
+
+    fn copy<S: Stream>(&mut self, cx: &Context<'_>, from: &S, to: &S, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+        let scratch = tools.scratch();
+        let count = match from.poll_read(cx, scratch) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::From(error))),
+            Poll::Ready(Ok(0)) => return Poll::Ready(Ok(0)),
+            Poll::Ready(Ok(count)) => count,
+        };
+        if let Mode::Copy { full } = self.mode {
+            self.mode = match full + 1 {
+                _ if count < scratch.len() => Mode::Copy { full: 0 },
+                SPLICE_AFTER => Mode::Splice { small: 0 },
+                full => Mode::Copy { full },
+            };
+        }
+        let bytes = &scratch[..count];
+        let written = match to.poll_write(cx, bytes) {
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
+            Poll::Ready(Ok(written)) => written,
+            Poll::Pending => 0,
+        };
+        self.moved += written as u64;
+        if written < count {
+            self.pending = Pending::Bytes { bytes: bytes[written..].into(), written: 0 };
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn write_kept<S: Stream>(
+        &mut self,
+        cx: &Context<'_>,
+        to: &S,
+        bytes: Box<[u8]>,
+        written: usize,
+    ) -> Poll<Result<usize, Fault>> {
+        let count = match to.poll_write(cx, &bytes[written..]) {
+            Poll::Pending => {
+                self.pending = Pending::Bytes { bytes, written };
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
+            Poll::Ready(Ok(count)) => count,
+        };
+        self.moved += count as u64;
+        if written + count < bytes.len() {
+            self.pending = Pending::Bytes { bytes, written: written + count };
+        }
+        // At least one, so that a write of nothing is not taken for FIN.
+        Poll::Ready(Ok(count.max(1)))
+    }
+
+    fn splice<S: Stream>(
+        &mut self,
+        cx: &Context<'_>,
+        from: &S,
+        to: &S,
+        tools: &mut Tools,
+        pipe: Pipe,
+        small: u8,
+    ) -> Poll<Result<usize, Fault>> {
+        let count = match from.poll_splice_from(cx, pipe.write_end(), PIPE_SIZE) {
+            Poll::Ready(Ok(count)) => count,
+            other => {
+                tools.give_back(pipe);
+                return match other {
+                    Poll::Ready(Err(error)) if is_unsupported(&error) => {
+                        self.mode = Mode::CopyOnly;
+                        self.copy(cx, from, to, tools)
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Err(Fault::From(error))),
+                    _ => Poll::Pending,
+                };
+            }
+        };
+        if count == 0 {
+            tools.give_back(pipe);
+            return Poll::Ready(Ok(0));
+        }
+        self.mode = match small + 1 {
+            _ if count >= SMALL_SPLICE => Mode::Splice { small: 0 },
+            COPY_AFTER => Mode::default(),
+            small => Mode::Splice { small },
+        };
+        match self.write_piped(cx, to, tools, pipe, count) {
+            Poll::Ready(Err(fault)) => Poll::Ready(Err(fault)),
+            // What is left in the pipe is pending, and the next step finds the receiver not ready.
+            _ => Poll::Ready(Ok(count)),
+        }
+    }
+
+    fn write_piped<S: Stream>(
+        &mut self,
+        cx: &Context<'_>,
+        to: &S,
+        tools: &mut Tools,
+        pipe: Pipe,
+        left: usize,
+    ) -> Poll<Result<usize, Fault>> {
+        let count = match to.poll_splice_to(cx, pipe.read_end(), left) {
+            Poll::Pending => {
+                self.pending = Pending::Piped { pipe, left };
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(error)) if is_unsupported(&error) => {
+                self.mode = Mode::CopyOnly;
+                return match pipe.drain(left) {
+                    Ok(bytes) => {
+                        self.pending = Pending::Bytes { bytes, written: 0 };
+                        tools.give_back(pipe);
+                        Poll::Ready(Ok(1))
+                    }
+                    Err(error) => Poll::Ready(Err(Fault::To(error))),
+                };
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
+            Poll::Ready(Ok(count)) => count,
+        };
+        self.moved += count as u64;
+        if count < left {
+            self.pending = Pending::Piped { pipe, left: left - count };
+        } else {
+            tools.give_back(pipe);
+        }
+        Poll::Ready(Ok(count.max(1)))
+    }
+
+    fn finish<S: Stream>(&mut self, to: &S, at_end: AtEnd) -> Progress {
+        self.state = State::Done;
+        if at_end == AtEnd::SayNothing {
+            return Progress::Finished;
+        }
+        match to.shutdown_write() {
+            Ok(()) => Progress::Finished,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                Progress::Failed(Fault::To(io::ErrorKind::ConnectionReset.into()))
+            }
+            Err(error) => Progress::Failed(Fault::To(error)),
+        }
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
+}

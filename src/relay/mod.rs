@@ -1,0 +1,245 @@
+//! Moving bytes between two sockets, both ways, until both have ended.
+//!
+//! [`Relay`] is a state machine: it is polled with what the sockets are ready for, does bounded work, and
+//! says how the connection ended once it has. It knows sockets by the trait [`Stream`] only, so scripted
+//! ones can drive it. What must hold, whatever the sockets do:
+//!
+//! - What one side sent, the other receives: all, in order, once.
+//! - FIN is passed on when everything before it was; the other direction goes on.
+//! - RST is passed on when everything before it has arrived, and nothing else is ever turned into one.
+//! - A direction that cannot write does not read: a slow reader holds back its writer.
+//! - A connection with nothing in flight holds no buffer and no pipe.
+
+mod direction;
+mod pipe;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use direction::{AtEnd, Direction, Fault, Progress};
+pub use pipe::{MAX_PIPES, Tools};
+
+use crate::stats::ending::Side;
+
+/// One socket of a relayed pair. Each method that is pending has the task woken once it is worth a retry.
+pub trait Stream {
+    /// Reads; `Ok(0)` is FIN.
+    fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+    /// Writes some.
+    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    /// Moves up to `limit` bytes into `pipe`, which is empty.
+    fn poll_splice_from(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
+    /// Moves up to `limit` bytes out of `pipe`.
+    fn poll_splice_to(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
+    /// Ready once the peer has reset the connection.
+    fn poll_reset(&self, cx: &Context<'_>) -> Poll<()>;
+    /// Sends FIN.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn shutdown_write(&self) -> io::Result<()>;
+    /// Bytes written that have not arrived at the peer.
+    fn unacknowledged(&self) -> usize;
+    /// Makes the close a RST.
+    fn reset_on_close(&self);
+}
+
+/// How a relayed connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both sides have finished; this one did so first.
+    Closed(Side),
+    /// This side has reset the connection; the other's socket will send a RST when it is closed.
+    Reset(Side),
+    /// This side's peer no longer answers (keepalive or retransmissions ran out, no route); like a reset
+    /// for the other.
+    Lost(Side, io::ErrorKind),
+}
+
+/// First wait before it is checked again whether the bytes before a RST have arrived; doubles up to
+/// [`RECHECK_MAX`].
+const RECHECK_MIN: Duration = Duration::from_millis(1);
+const RECHECK_MAX: Duration = Duration::from_millis(64);
+
+/// A pair of sockets between which bytes move.
+#[derive(Debug)]
+pub struct Relay {
+    to_backend: Direction,
+    to_client: Direction,
+    /// When a byte or FIN last moved, in either direction.
+    last_moved: Instant,
+    /// Who finished first.
+    finished: Option<Side>,
+    failed: Option<Failed>,
+    /// From when the backend's first byte is timed, until it has come.
+    unanswered_since: Option<Instant>,
+    first_byte: Option<Duration>,
+}
+
+/// A side is gone; the other one still has to receive what came before.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    side: Side,
+    end: End,
+    recheck: Option<(Instant, Duration)>,
+}
+
+impl Relay {
+    /// For two sockets that are connected, from now on.
+    pub fn new(now: Instant) -> Relay {
+        Relay {
+            to_backend: Direction::default(),
+            to_client: Direction::default(),
+            last_moved: now,
+            finished: None,
+            failed: None,
+            unanswered_since: Some(now),
+            first_byte: None,
+        }
+    }
+
+    /// Moves what can be moved, within a bound, and is ready once the connection has ended.
+    ///
+    /// `now` is the time at which this turn of the loop began. After [`Relay::wake_at`] it wants to be
+    /// polled again, whatever the sockets do.
+    pub fn poll<S: Stream>(
+        &mut self,
+        cx: &Context<'_>,
+        client: &S,
+        backend: &S,
+        tools: &mut Tools,
+        now: Instant,
+    ) -> Poll<End> {
+        self.advance(Side::Client, cx, client, backend, tools, now);
+        self.advance(Side::Backend, cx, backend, client, tools, now);
+        if let Some(failed) = self.failed {
+            let (to, direction) = match failed.side {
+                Side::Client => (backend, &self.to_backend),
+                Side::Backend => (client, &self.to_client),
+            };
+            return if direction.is_done() { self.pass_on_failure(failed, to, now) } else { Poll::Pending };
+        }
+        match self.finished {
+            Some(first) if self.to_backend.is_done() && self.to_client.is_done() => Poll::Ready(End::Closed(first)),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// When a byte or FIN last moved.
+    pub fn last_moved(&self) -> Instant {
+        self.last_moved
+    }
+
+    /// Whether one side has finished or is gone, while the other has not.
+    pub fn is_half_closed(&self) -> bool {
+        self.finished.is_some() || self.failed.is_some()
+    }
+
+    /// When the relay itself wants to be polled again.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.failed.and_then(|failed| failed.recheck).map(|(at, _)| at)
+    }
+
+    /// Bytes that have been handed to the backend's socket.
+    pub fn bytes_to_backend(&self) -> u64 {
+        self.to_backend.moved()
+    }
+
+    /// Bytes that have been handed to the client's socket.
+    pub fn bytes_to_client(&self) -> u64 {
+        self.to_client.moved()
+    }
+
+    /// Once, when the backend's first byte has come: how long that took from the client's first byte, or,
+    /// when the backend speaks first, from the start.
+    pub fn take_first_byte(&mut self) -> Option<Duration> {
+        self.first_byte.take()
+    }
+
+    /// Moves what `side` sends to the other.
+    fn advance<S: Stream>(&mut self, side: Side, cx: &Context<'_>, from: &S, to: &S, tools: &mut Tools, now: Instant) {
+        let direction = match side {
+            Side::Client => &mut self.to_backend,
+            Side::Backend => &mut self.to_client,
+        };
+        if direction.is_done() {
+            // Nobody reads from this side any more; a reset of it must be noticed all the same.
+            if self.failed.is_none() && !self.both_done() && from.poll_reset(cx).is_ready() {
+                self.fail(side, &io::ErrorKind::ConnectionReset.into(), now);
+            }
+            return;
+        }
+        let at_end = if self.failed.is_some() { AtEnd::SayNothing } else { AtEnd::PassOnFin };
+        let before = direction.moved();
+        let progress = direction.advance(cx, from, to, tools, at_end);
+        let moved = direction.moved() - before;
+        if moved > 0 {
+            self.last_moved = now;
+            self.time_first_byte(side, before == 0, now);
+        }
+        match progress {
+            Progress::Waiting => {}
+            Progress::Finished => {
+                self.last_moved = now;
+                self.finished.get_or_insert(side);
+            }
+            Progress::Failed(Fault::From(error)) => self.fail(side, &error, now),
+            Progress::Failed(Fault::To(error)) => self.fail(side.other(), &error, now),
+        }
+    }
+
+    fn both_done(&self) -> bool {
+        self.to_backend.is_done() && self.to_client.is_done()
+    }
+
+    fn time_first_byte(&mut self, side: Side, first: bool, now: Instant) {
+        let Some(since) = self.unanswered_since else { return };
+        match side {
+            Side::Client if first => self.unanswered_since = Some(now),
+            Side::Client => {}
+            Side::Backend => {
+                self.unanswered_since = None;
+                self.first_byte = Some(now.saturating_duration_since(since));
+            }
+        }
+    }
+
+    /// `side` is gone: nothing more goes there. What it sent before still goes to the other, unless the
+    /// failure was met in reading it, or the other is gone too.
+    fn fail(&mut self, side: Side, error: &io::Error, now: Instant) {
+        let (from_it, to_it) = match side {
+            Side::Client => (&mut self.to_backend, &mut self.to_client),
+            Side::Backend => (&mut self.to_client, &mut self.to_backend),
+        };
+        to_it.abandon();
+        if self.failed.is_some() {
+            // Both are gone.
+            from_it.abandon();
+            return;
+        }
+        self.last_moved = now;
+        let end = match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Reset(side),
+            kind => End::Lost(side, kind),
+        };
+        self.failed = Some(Failed { side, end, recheck: None });
+    }
+
+    /// Everything that the failed side sent was written. The RST throws away what the kernel has not
+    /// delivered, so it waits for that, in growing steps: no event tells of the last acknowledgement.
+    fn pass_on_failure<S: Stream>(&mut self, failed: Failed, to: &S, now: Instant) -> Poll<End> {
+        let wait = match failed.recheck {
+            Some((at, _)) if now < at => return Poll::Pending,
+            Some((_, wait)) => (wait * 2).min(RECHECK_MAX),
+            None => RECHECK_MIN,
+        };
+        if to.unacknowledged() > 0 {
+            self.failed = Some(Failed { recheck: Some((now + wait, wait)), ..failed });
+            return Poll::Pending;
+        }
+        to.reset_on_close();
+        Poll::Ready(failed.end)
+    }
+}

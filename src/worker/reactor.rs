@@ -1,0 +1,183 @@
+//! Readiness: one epoll, in which each socket is registered once, edge-triggered.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use slab::Slab;
+
+/// Events taken from the kernel in one turn.
+const BATCH: usize = 256;
+/// The eventfd through which other threads wake the loop.
+const REMOTE: u64 = u64::MAX;
+
+pub(super) struct Reactor {
+    epoll: OwnedFd,
+    slots: RefCell<Slab<Rc<Slot>>>,
+    /// Told apart by this from the event of a socket that was closed earlier in the same batch.
+    generation: Cell<u32>,
+}
+
+/// What the loop knows of a socket, shared between it and the socket.
+pub(super) struct Slot {
+    key: Cell<u32>,
+    generation: u32,
+    ready: Cell<Ready>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A socket's readiness: what epoll reported and no system call has refuted yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ready(u8);
+
+impl Ready {
+    pub(super) const READABLE: Ready = Ready(1);
+    pub(super) const WRITABLE: Ready = Ready(2);
+    /// The peer has finished or is gone: what is left to read ends in EOF or an error. Never cleared.
+    pub(super) const READ_CLOSED: Ready = Ready(4);
+    /// Both ways are shut, or the socket has an error. Never cleared.
+    pub(super) const GONE: Ready = Ready(8);
+    /// Urgent data: a read stops short of it with more behind. Cleared with READABLE.
+    pub(super) const URGENT: Ready = Ready(16);
+
+    pub(super) const fn union(self, other: Ready) -> Ready {
+        Ready(self.0 | other.0)
+    }
+
+    pub(super) const fn intersects(self, other: Ready) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    const fn without(self, other: Ready) -> Ready {
+        Ready(self.0 & !other.0)
+    }
+
+    fn of(flags: EventFlags) -> Ready {
+        let mut ready = Ready(0);
+        let hung_up = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        if flags.contains(EventFlags::IN) {
+            ready = ready.union(Ready::READABLE);
+        }
+        if flags.contains(EventFlags::OUT) {
+            ready = ready.union(Ready::WRITABLE);
+        }
+        if flags.contains(EventFlags::PRI) {
+            ready = ready.union(Ready::URGENT).union(Ready::READABLE);
+        }
+        if flags.contains(EventFlags::RDHUP) {
+            ready = ready.union(Ready::READ_CLOSED).union(Ready::READABLE);
+        }
+        if hung_up {
+            let all = Ready::READABLE.union(Ready::WRITABLE).union(Ready::READ_CLOSED);
+            ready = ready.union(Ready::GONE).union(all);
+        }
+        ready
+    }
+}
+
+impl Slot {
+    pub(super) fn ready(&self) -> Ready {
+        self.ready.get()
+    }
+
+    pub(super) fn clear(&self, what: Ready) {
+        self.ready.set(self.ready.get().without(what));
+    }
+
+    pub(super) fn set(&self, what: Ready) {
+        self.ready.set(self.ready.get().union(what));
+    }
+
+    /// The task that is woken at the socket's next event. A socket belongs to one task.
+    pub(super) fn wake_on_event(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &*waker {
+            Some(old) if old.will_wake(cx.waker()) => {}
+            _ => *waker = Some(cx.waker().clone()),
+        }
+    }
+}
+
+/// An epoll that `remote`, an eventfd, can wake.
+pub(super) fn open(remote: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    // Level-triggered: the loop reads it empty each time.
+    epoll::add(&epoll, remote, EventData::new_u64(REMOTE), EventFlags::IN)?;
+    Ok(epoll)
+}
+
+impl Reactor {
+    pub(super) fn new(epoll: OwnedFd) -> Reactor {
+        Reactor { epoll, slots: RefCell::default(), generation: Cell::new(0) }
+    }
+
+    /// Registers a socket for the rest of its life.
+    pub(super) fn register(&self, fd: BorrowedFd<'_>) -> io::Result<Rc<Slot>> {
+        let generation = self.generation.get().wrapping_add(1);
+        self.generation.set(generation);
+        let ready = Cell::new(Ready(0));
+        let slot = Rc::new(Slot { key: Cell::new(0), generation, ready, waker: RefCell::new(None) });
+        let key = self.slots.borrow_mut().insert(Rc::clone(&slot));
+        slot.key.set(key as u32);
+        let data = EventData::new_u64(u64::from(generation) << 32 | key as u64);
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
+        if let Err(error) = epoll::add(&self.epoll, fd, data, interest) {
+            self.slots.borrow_mut().remove(key);
+            return Err(error.into());
+        }
+        Ok(slot)
+    }
+
+    /// Forgets a socket that is about to be closed; the close takes it out of the epoll.
+    pub(super) fn forget(&self, slot: &Slot) {
+        self.slots.borrow_mut().remove(slot.key.get() as usize);
+    }
+
+    /// Waits for events, at most for `timeout` (`None`: for as long as it takes), and marks and wakes those
+    /// concerned.
+    pub(super) fn wait(&self, timeout: Option<Duration>, on_remote: impl FnOnce()) {
+        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; BATCH];
+        let timeout = timeout.map(rounded_up);
+        let (events, _) = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Ok(events) => events,
+            // EINTR: the caller looks at the clock and comes back. No other error is possible with an epoll
+            // and a buffer that are ours.
+            Err(_) => return,
+        };
+        let mut remote = false;
+        for event in events {
+            // The kernel's struct is packed: copied out, not borrowed.
+            let (flags, data) = (event.flags, event.data.u64());
+            if data == REMOTE {
+                remote = true;
+                continue;
+            }
+            let slots = self.slots.borrow();
+            let Some(slot) = slots.get(data as u32 as usize) else { continue };
+            if slot.generation != (data >> 32) as u32 {
+                continue;
+            }
+            slot.set(Ready::of(flags));
+            if let Some(waker) = &*slot.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+        if remote {
+            on_remote();
+        }
+    }
+}
+
+/// epoll_wait(2) takes whole milliseconds; a part of one would become none, and the loop would spin.
+fn rounded_up(timeout: Duration) -> Timespec {
+    let millis = timeout.as_nanos().div_ceil(1_000_000);
+    // A day is long enough for one wait.
+    let millis = u64::try_from(millis).unwrap_or(u64::MAX).min(86_400_000);
+    Timespec { tv_sec: (millis / 1000) as i64, tv_nsec: ((millis % 1000) * 1_000_000) as i64 }
+}

@@ -47,9 +47,7 @@ impl ClientAddr {
 impl fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientAddr::Tcp(address) => {
-                SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f)
-            }
+            ClientAddr::Tcp(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f),
             ClientAddr::Unix => f.write_str("unix:"),
         }
     }

@@ -16,15 +16,8 @@ use crate::support::{DEADLINE, eventually};
 fn equal_weights_share_equally() {
     for workers in [1, 2] {
         let backends = [Backend::named("a"), Backend::named("b")];
-        let tidegate = balanced(
-            workers,
-            "",
-            &[("a", &backends[0], ""), ("b", &backends[1], "")],
-        );
-        assert_eq!(
-            count(&names(&tidegate, 30)),
-            [("a".to_owned(), 15), ("b".to_owned(), 15)].into()
-        );
+        let tidegate = balanced(workers, "", &[("a", &backends[0], ""), ("b", &backends[1], "")]);
+        assert_eq!(count(&names(&tidegate, 30)), [("a".to_owned(), 15), ("b".to_owned(), 15)].into());
     }
 }
 
@@ -32,15 +25,8 @@ fn equal_weights_share_equally() {
 fn weights_share_in_proportion() {
     for workers in [1, 2] {
         let backends = [Backend::named("a"), Backend::named("b")];
-        let tidegate = balanced(
-            workers,
-            "",
-            &[("a", &backends[0], ""), ("b", &backends[1], "weight: 2")],
-        );
-        assert_eq!(
-            count(&names(&tidegate, 30)),
-            [("a".to_owned(), 10), ("b".to_owned(), 20)].into()
-        );
+        let tidegate = balanced(workers, "", &[("a", &backends[0], ""), ("b", &backends[1], "weight: 2")]);
+        assert_eq!(count(&names(&tidegate, 30)), [("a".to_owned(), 10), ("b".to_owned(), 20)].into());
     }
 }
 
@@ -48,69 +34,37 @@ fn weights_share_in_proportion() {
 #[test]
 fn weights_5_1_1_come_in_the_smooth_order() {
     for workers in [1, 2] {
-        let backends = [
-            Backend::named("a"),
-            Backend::named("b"),
-            Backend::named("c"),
-        ];
+        let backends = [Backend::named("a"), Backend::named("b"), Backend::named("c")];
         let tidegate = balanced(
             workers,
             "",
-            &[
-                ("a", &backends[0], "weight: 5"),
-                ("b", &backends[1], ""),
-                ("c", &backends[2], ""),
-            ],
+            &[("a", &backends[0], "weight: 5"), ("b", &backends[1], ""), ("c", &backends[2], "")],
         );
-        assert_eq!(
-            names(&tidegate, 21).concat(),
-            "aabacaaaabacaaaabacaa",
-            "workers: {workers}"
-        );
+        assert_eq!(names(&tidegate, 21).concat(), "aabacaaaabacaaaabacaa", "workers: {workers}");
     }
 }
 
 #[test]
 fn weight_0_gets_no_connection() {
     let backends = [Backend::named("a"), Backend::named("b")];
-    let tidegate = balanced(
-        2,
-        "",
-        &[("a", &backends[0], "weight: 0"), ("b", &backends[1], "")],
-    );
+    let tidegate = balanced(2, "", &[("a", &backends[0], "weight: 0"), ("b", &backends[1], "")]);
     assert_eq!(count(&names(&tidegate, 10)), [("b".to_owned(), 10)].into());
 }
 
 #[test]
 fn least_connections_by_weight() {
     let backends = [Backend::named_and_open("a"), Backend::named_and_open("b")];
-    let tidegate = balanced(
-        2,
-        "balance: least_connections",
-        &[("a", &backends[0], ""), ("b", &backends[1], "weight: 2")],
-    );
+    let tidegate =
+        balanced(2, "balance: least_connections", &[("a", &backends[0], ""), ("b", &backends[1], "weight: 2")]);
     let mut open: Vec<(TcpStream, String)> = (0..30).map(|_| open_one(&tidegate)).collect();
-    let names = |open: &[(TcpStream, String)]| {
-        count(
-            &open
-                .iter()
-                .map(|(_, name)| name.clone())
-                .collect::<Vec<_>>(),
-        )
-    };
-    assert_eq!(
-        names(&open),
-        [("a".to_owned(), 10), ("b".to_owned(), 20)].into()
-    );
+    let names = |open: &[(TcpStream, String)]| count(&open.iter().map(|(_, name)| name.clone()).collect::<Vec<_>>());
+    assert_eq!(names(&open), [("a".to_owned(), 10), ("b".to_owned(), 20)].into());
 
     // Those that leave make room where they were.
     open.retain(|(_, name)| name == "b");
     tidegate.wait_for_access("all of a left", |_| tidegate.access().len() == 10);
     open.extend((0..10).map(|_| open_one(&tidegate)));
-    assert_eq!(
-        names(&open),
-        [("a".to_owned(), 10), ("b".to_owned(), 20)].into()
-    );
+    assert_eq!(names(&open), [("a".to_owned(), 10), ("b".to_owned(), 20)].into());
 }
 
 /// Two workers that pick at the same moment do not overrun a backend together.
@@ -118,14 +72,8 @@ fn least_connections_by_weight() {
 fn a_backends_max_connections_is_never_exceeded() {
     const CLIENTS: usize = 60;
     let backends = [Backend::named_and_open("a"), Backend::named_and_open("b")];
-    let tidegate = balanced(
-        2,
-        "",
-        &[
-            ("a", &backends[0], "max_connections: 3"),
-            ("b", &backends[1], "max_connections: 7"),
-        ],
-    );
+    let tidegate =
+        balanced(2, "", &[("a", &backends[0], "max_connections: 3"), ("b", &backends[1], "max_connections: 7")]);
     let place = tidegate.at("in");
     let mut refused = 0;
     for round in 1..=20 {
@@ -139,20 +87,12 @@ fn a_backends_max_connections_is_never_exceeded() {
                     })
                 })
                 .collect();
-            clients
-                .into_iter()
-                .map(|client| client.join().unwrap())
-                .collect()
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
         });
         open.retain(|(_, name)| !name.is_empty());
         refused += CLIENTS - open.len();
-        let on = |open: &[(TcpStream, String)], name| {
-            open.iter().filter(|(_, other)| other == name).count()
-        };
-        assert!(
-            on(&open, "a") <= 3 && on(&open, "b") <= 7,
-            "round {round}: {open:?}"
-        );
+        let on = |open: &[(TcpStream, String)], name| open.iter().filter(|(_, other)| other == name).count();
+        assert!(on(&open, "a") <= 3 && on(&open, "b") <= 7, "round {round}: {open:?}");
         if round == 1 {
             assert_eq!(open.len(), 10, "all places are taken");
         }
@@ -170,12 +110,7 @@ fn a_backends_max_connections_is_never_exceeded() {
         assert_eq!((on(&open, "a"), on(&open, "b")), (3, 7), "round {round}");
     }
     tidegate.wait_for_access("the refused", |_| {
-        tidegate
-            .access()
-            .iter()
-            .filter(|line| line.end() == "refused: no backend")
-            .count()
-            == refused
+        tidegate.access().iter().filter(|line| line.end() == "refused: no backend").count() == refused
     });
 }
 
@@ -183,14 +118,7 @@ fn a_backends_max_connections_is_never_exceeded() {
 #[test]
 fn a_backup_serves_only_when_nobody_else_can() {
     let (main, backup) = (Backend::named_and_open("m"), Backend::named_and_open("k"));
-    let tidegate = balanced(
-        2,
-        "",
-        &[
-            ("main", &main, "max_connections: 1"),
-            ("backup", &backup, "backup: true"),
-        ],
-    );
+    let tidegate = balanced(2, "", &[("main", &main, "max_connections: 1"), ("backup", &backup, "backup: true")]);
     let on_main = open_one(&tidegate);
     assert_eq!(on_main.1, "m");
     let on_backup = open_one(&tidegate);
@@ -211,26 +139,17 @@ fn a_backup_takes_over_while_the_others_are_down() {
     );
     tidegate.wait_for_up("main");
     tidegate.wait_for_up("backup");
-    assert_eq!(
-        count(&names(&tidegate, 10)),
-        [("main".to_owned(), 10)].into()
-    );
+    assert_eq!(count(&names(&tidegate, 10)), [("main".to_owned(), 10)].into());
 
     drop(main);
     tidegate.wait_for_down("main");
-    assert_eq!(
-        count(&names(&tidegate, 10)),
-        [("backup".to_owned(), 10)].into()
-    );
+    assert_eq!(count(&names(&tidegate, 10)), [("backup".to_owned(), 10)].into());
 
     let _main = Backend::named_at(address, "main");
     eventually(DEADLINE, "main is up again", || {
         tidegate.count_logs(|line| line.is("backend up") && line.field("backend") == "main") == 2
     });
-    assert_eq!(
-        count(&names(&tidegate, 10)),
-        [("main".to_owned(), 10)].into()
-    );
+    assert_eq!(count(&names(&tidegate, 10)), [("main".to_owned(), 10)].into());
 }
 
 /// Over a listener's limit connections wait in the kernel's queue, and are served when others leave.
@@ -244,9 +163,8 @@ fn a_listeners_max_connections_lets_the_others_wait() {
              pools: [{{ name: p, backends: [{{ address: \"{}\" }}] }}]\n",
             scripted.place()
         ));
-        let mut clients: BTreeMap<u8, TcpStream> = (b'0'..b'5')
-            .map(|name| (name, connect(&tidegate.at("in"))))
-            .collect();
+        let mut clients: BTreeMap<u8, TcpStream> =
+            (b'0'..b'5').map(|name| (name, connect(&tidegate.at("in")))).collect();
         for (name, client) in &mut clients {
             client.write_all(&[*name]).unwrap();
         }
@@ -258,10 +176,7 @@ fn a_listeners_max_connections_lets_the_others_wait() {
         };
         // As long as two are open there is no third one; each that leaves lets one in.
         for _ in 0..3 {
-            assert!(
-                !scripted.accepts_within(Duration::from_millis(200)),
-                "workers: {workers}: a third connection"
-            );
+            assert!(!scripted.accepts_within(Duration::from_millis(200)), "workers: {workers}: a third connection");
             leave_one(&mut served);
             served.push(scripted.accept());
         }
@@ -274,20 +189,11 @@ fn a_listeners_max_connections_lets_the_others_wait() {
 /// The same client always comes to the same backend: on both workers, after a restart, and when another backend leaves.
 #[test]
 fn ip_hash_keeps_a_clients_backend() {
-    let mut backends: Vec<(&str, Backend)> = ["a", "b", "c", "d", "e"]
-        .into_iter()
-        .map(|name| (name, Backend::named(name)))
-        .collect();
+    let mut backends: Vec<(&str, Backend)> =
+        ["a", "b", "c", "d", "e"].into_iter().map(|name| (name, Backend::named(name))).collect();
     let first = hashed(&backends);
-    assert!(
-        first.values().collect::<BTreeSet<_>>().len() >= 3,
-        "40 clients share five backends: {first:?}"
-    );
-    assert_eq!(
-        hashed(&backends),
-        first,
-        "another instance places as the first one did"
-    );
+    assert!(first.values().collect::<BTreeSet<_>>().len() >= 3, "40 clients share five backends: {first:?}");
+    assert_eq!(hashed(&backends), first, "another instance places as the first one did");
 
     let gone = backends.remove(2).0;
     let moved = hashed(&backends);
@@ -296,23 +202,13 @@ fn ip_hash_keeps_a_clients_backend() {
             assert_ne!(moved[client], gone);
         }
     }
-    let kept = first
-        .iter()
-        .filter(|(client, name)| moved[*client] == **name)
-        .count();
+    let kept = first.iter().filter(|(client, name)| moved[*client] == **name).count();
     let on_gone = first.values().filter(|name| *name == gone).count();
-    assert!(
-        kept >= 40 - on_gone - 4,
-        "{kept} of the {} on other backends stayed",
-        40 - on_gone
-    );
+    assert!(kept >= 40 - on_gone - 4, "{kept} of the {} on other backends stayed", 40 - on_gone);
 }
 
 fn hashed(backends: &[(&str, Backend)]) -> BTreeMap<IpAddr, String> {
-    let backends: Vec<(&str, &Backend, &str)> = backends
-        .iter()
-        .map(|(name, backend)| (*name, backend, ""))
-        .collect();
+    let backends: Vec<(&str, &Backend, &str)> = backends.iter().map(|(name, backend)| (*name, backend, "")).collect();
     let tidegate = balanced(2, "balance: ip_hash", &backends);
     let at = tidegate.at("in").tcp();
     let mut placed = BTreeMap::new();
@@ -322,11 +218,7 @@ fn hashed(backends: &[(&str, Backend)]) -> BTreeMap<IpAddr, String> {
             let (name, end) = read_to_end(&mut connect_from(client, at));
             assert_eq!(end, End::Fin);
             let name = String::from_utf8(name).unwrap();
-            assert_eq!(
-                *placed.entry(client).or_insert_with(|| name.clone()),
-                name,
-                "{client}"
-            );
+            assert_eq!(*placed.entry(client).or_insert_with(|| name.clone()), name, "{client}");
         }
     }
     placed
@@ -339,10 +231,7 @@ fn balanced(workers: usize, pool: &str, backends: &[(&str, &Backend, &str)]) -> 
          pools: [{{ name: p, backends: ["
     );
     for (name, backend, keys) in backends {
-        yaml += &format!(
-            "{{ name: {name}, address: \"{}\", {keys} }}, ",
-            backend.place()
-        );
+        yaml += &format!("{{ name: {name}, address: \"{}\", {keys} }}, ", backend.place());
     }
     Tidegate::start(&format!("{yaml}], {pool} }}]\n"))
 }

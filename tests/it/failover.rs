@@ -21,35 +21,22 @@ struct Attempt {
 #[test]
 fn kill_one_of_three_under_load() {
     let mut servers = [Redis::start(), Redis::start(), Redis::start()];
-    let mut yaml = String::from(
-        "workers: 2\nlisteners: [{ name: in, bind: \"127.0.0.1:0\", pool: p }]\npools:\n  - name: p\n",
-    );
-    yaml +=
-        "    health: { tcp: {}, interval: 200ms, timeout: 1s, rise: 2, fall: 3 }\n    backends:\n";
+    let mut yaml =
+        String::from("workers: 2\nlisteners: [{ name: in, bind: \"127.0.0.1:0\", pool: p }]\npools:\n  - name: p\n");
+    yaml += "    health: { tcp: {}, interval: 200ms, timeout: 1s, rise: 2, fall: 3 }\n    backends:\n";
     for (name, server) in ["a", "b", "c"].iter().zip(&servers) {
-        yaml += &format!(
-            "      - {{ name: {name}, address: \"127.0.0.1:{}\" }}\n",
-            server.port()
-        );
+        yaml += &format!("      - {{ name: {name}, address: \"127.0.0.1:{}\" }}\n", server.port());
     }
     let tidegate = Tidegate::start(&yaml);
     for name in ["a", "b", "c"] {
         tidegate.wait_for_up(name);
     }
 
-    let served_by_b = || {
-        tidegate
-            .access()
-            .iter()
-            .filter(|line| line.backend() == Some("b"))
-            .count()
-    };
+    let served_by_b = || tidegate.access().iter().filter(|line| line.backend() == Some("b")).count();
     let (attempts, killed, _again) = under_load(&tidegate.at("in"), |done| {
         let reach = |more: usize| {
             let goal = done.load(Ordering::SeqCst) + more;
-            eventually(DEADLINE, "the load goes on", || {
-                done.load(Ordering::SeqCst) >= goal
-            });
+            eventually(DEADLINE, "the load goes on", || done.load(Ordering::SeqCst) >= goal);
         };
         reach(200);
         servers[1].kill();
@@ -58,48 +45,23 @@ fn kill_one_of_three_under_load() {
         reach(200);
 
         let again = Redis::start_on(servers[1].port());
-        eventually(DEADLINE, "b is up again", || {
-            tidegate.count_logs(|line| of("backend up", line, "b")) == 2
-        });
+        eventually(DEADLINE, "b is up again", || tidegate.count_logs(|line| of("backend up", line, "b")) == 2);
         let then = served_by_b();
-        eventually(DEADLINE, "b is back in rotation", || {
-            served_by_b() >= then + 20
-        });
+        eventually(DEADLINE, "b is back in rotation", || served_by_b() >= then + 20);
         reach(100);
         (killed, again)
     });
 
-    let failed: Vec<&Attempt> = attempts
-        .iter()
-        .filter(|attempt| attempt.result.is_err())
-        .collect();
-    println!(
-        "{} connections, {} of them failed with the backend that was killed",
-        attempts.len(),
-        failed.len()
-    );
+    let failed: Vec<&Attempt> = attempts.iter().filter(|attempt| attempt.result.is_err()).collect();
+    println!("{} connections, {} of them failed with the backend that was killed", attempts.len(), failed.len());
     for attempt in failed {
-        assert!(
-            attempt.started < killed,
-            "after the kill: {:?}",
-            attempt.result
-        );
-        let line = tidegate.wait_for_access("of the failed", |line| {
-            line.field("client") == attempt.client.to_string()
-        });
+        assert!(attempt.started < killed, "after the kill: {:?}", attempt.result);
+        let line = tidegate.wait_for_access("of the failed", |line| line.field("client") == attempt.client.to_string());
         assert_eq!(line.backend(), Some("b"), "{:?}: {line:?}", attempt.result);
     }
     for (name, ups, downs) in [("a", 1, 0), ("b", 2, 1), ("c", 1, 0)] {
-        assert_eq!(
-            tidegate.count_logs(|line| of("backend up", line, name)),
-            ups,
-            "{name} came up"
-        );
-        assert_eq!(
-            tidegate.count_logs(|line| of("backend down", line, name)),
-            downs,
-            "{name} went down"
-        );
+        assert_eq!(tidegate.count_logs(|line| of("backend up", line, name)), ups, "{name} came up");
+        assert_eq!(tidegate.count_logs(|line| of("backend down", line, name)), downs, "{name} went down");
     }
 }
 
@@ -108,10 +70,7 @@ fn of(message: &str, line: &Line, backend: &str) -> bool {
 }
 
 /// 200 connections a second, a PING on each, while `act` runs.
-fn under_load<T>(
-    place: &Place,
-    act: impl FnOnce(&AtomicUsize) -> (Instant, T),
-) -> (Vec<Attempt>, Instant, T) {
+fn under_load<T>(place: &Place, act: impl FnOnce(&AtomicUsize) -> (Instant, T)) -> (Vec<Attempt>, Instant, T) {
     const THREADS: u32 = 4;
     let pace = Duration::from_secs(1) * THREADS / 200;
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -141,14 +100,7 @@ fn under_load<T>(
         let stopping = Stop(&stop);
         let (when, what) = act(&done);
         drop(stopping);
-        (
-            clients
-                .into_iter()
-                .flat_map(|client| client.join().unwrap())
-                .collect(),
-            when,
-            what,
-        )
+        (clients.into_iter().flat_map(|client| client.join().unwrap()).collect(), when, what)
     })
 }
 
@@ -156,11 +108,7 @@ fn attempt(place: &Place) -> Attempt {
     let started = Instant::now();
     let mut stream = try_connect(place).expect("the balancer itself accepts always");
     let client = stream.local_addr().unwrap();
-    Attempt {
-        client,
-        started,
-        result: ping_on(&mut stream),
-    }
+    Attempt { client, started, result: ping_on(&mut stream) }
 }
 
 #[test]
@@ -172,29 +120,17 @@ fn an_unwell_backend_gets_no_new_connection() {
 
     health.answer(503);
     assert_eq!(tidegate.wait_for_down("b").field("reason"), "status 503");
-    assert_eq!(
-        read_to_end(&mut connect(&tidegate.at("in"))).0,
-        b"",
-        "refused"
-    );
-    tidegate.wait_for_access("why it was refused", |line| {
-        line.end() == "refused: no backend"
-    });
+    assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"", "refused");
+    tidegate.wait_for_access("why it was refused", |line| line.end() == "refused: no backend");
 
     // on_down: keep. The connection from before goes on, however long the backend is down.
     client.write_all(b"still here").unwrap();
     expect(&mut client, b"still here");
 
     health.answer(200);
-    eventually(DEADLINE, "up again", || {
-        tidegate.count_logs(|line| line.is("backend up")) == 2
-    });
+    eventually(DEADLINE, "up again", || tidegate.count_logs(|line| line.is("backend up")) == 2);
     talking(&tidegate);
-    assert_eq!(
-        tidegate.count_logs(|line| line.is("backend down")),
-        1,
-        "logged once"
-    );
+    assert_eq!(tidegate.count_logs(|line| line.is("backend down")), 1, "logged once");
 }
 
 #[test]
@@ -234,19 +170,11 @@ fn talking(tidegate: &Tidegate) -> TcpStream {
 #[test]
 fn the_state_before_the_first_verdict() {
     let dead = Dead::start();
-    let tidegate = Tidegate::start(&forward(
-        dead.address(),
-        "",
-        "health: { tcp: {}, interval: 1h }",
-    ));
+    let tidegate = Tidegate::start(&forward(dead.address(), "", "health: { tcp: {}, interval: 1h }"));
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
     assert_eq!(tidegate.only_access().end(), "refused: no backend");
 
-    let tidegate = Tidegate::start(&forward(
-        dead.address(),
-        "",
-        "health: { tcp: {}, interval: 1h, initial: up }",
-    ));
+    let tidegate = Tidegate::start(&forward(dead.address(), "", "health: { tcp: {}, interval: 1h, initial: up }"));
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
     assert_eq!(tidegate.only_access().end(), "refused: connect failed");
 }
@@ -260,10 +188,7 @@ fn a_check_that_times_out() {
         "",
         "health: { http: { path: / }, interval: 100ms, timeout: 200ms, fall: 1, initial: up }",
     ));
-    assert_eq!(
-        tidegate.wait_for_down("b").field("reason"),
-        "timed out after 200ms"
-    );
+    assert_eq!(tidegate.wait_for_down("b").field("reason"), "timed out after 200ms");
 }
 
 /// An answer that never ends is bounded: the check decides, and the process does not grow.
@@ -300,10 +225,7 @@ fn http_answers_in_single_bytes() {
         }
         read_to_end(&mut stream);
     }));
-    let tidegate = Tidegate::start(&forward(
-        slow.place(),
-        "",
-        "health: { http: { path: / }, interval: 100ms, timeout: 10s }",
-    ));
+    let tidegate =
+        Tidegate::start(&forward(slow.place(), "", "health: { http: { path: / }, interval: 100ms, timeout: 10s }"));
     tidegate.wait_for_up("b");
 }

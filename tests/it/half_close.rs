@@ -81,10 +81,7 @@ fn half_closed_and_talking_is_not_cut() {
             longest = longest.max(sent.elapsed());
         }
         _ = backend.shutdown(Shutdown::Write);
-        (
-            longest,
-            read_to_end(&mut client) == (vec![b'x'; 30], End::Fin),
-        )
+        (longest, read_to_end(&mut client) == (vec![b'x'; 30], End::Fin))
     });
 }
 
@@ -97,34 +94,22 @@ fn fin_without_a_byte() {
     drop(backend);
     assert_eq!(read_to_end(&mut client), (b"bye".to_vec(), End::Fin));
     let line = tidegate.only_access();
-    assert_eq!(
-        (line.end(), line.bytes()),
-        ("client closed".to_owned(), (0, 3))
-    );
+    assert_eq!((line.end(), line.bytes()), ("client closed".to_owned(), (0, 3)));
 }
 
 /// Everything the client has to say is there before the backend is: its connect hangs for a while.
 #[test]
 fn fin_before_the_backend_is_connected() {
     let mut backend = Unreachable::start();
-    let tidegate = Tidegate::start(&forward(
-        backend.address(),
-        "",
-        "timeouts: { connect: 30s }",
-    ));
+    let tidegate = Tidegate::start(&forward(backend.address(), "", "timeouts: { connect: 30s }"));
     let before = tidegate.open_files();
     let mut client = connect(&tidegate.at("in"));
     client.write_all(b"all of it").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
-    eventually(DEADLINE, "it is dialling", || {
-        tidegate.open_files() >= before + 2
-    });
+    eventually(DEADLINE, "it is dialling", || tidegate.open_files() >= before + 2);
 
     let mut connection = backend.accept_next();
-    assert_eq!(
-        read_to_end(&mut connection),
-        (b"all of it".to_vec(), End::Fin)
-    );
+    assert_eq!(read_to_end(&mut connection), (b"all of it".to_vec(), End::Fin));
     connection.write_all(b"answer").unwrap();
     drop(connection);
     assert_eq!(read_to_end(&mut client), (b"answer".to_vec(), End::Fin));
@@ -137,14 +122,10 @@ fn a_client_that_resets_while_dialling_ends_the_dial() {
     let tidegate = Tidegate::start(&forward(backend.address(), "", "timeouts: { connect: 1h }"));
     let before = tidegate.open_files();
     let client = connect(&tidegate.at("in"));
-    eventually(DEADLINE, "it is dialling", || {
-        tidegate.open_files() >= before + 2
-    });
+    eventually(DEADLINE, "it is dialling", || tidegate.open_files() >= before + 2);
     reset(client);
     assert_eq!(tidegate.only_access().end(), "client left");
-    eventually(DEADLINE, "both sockets are closed", || {
-        tidegate.open_files() == before
-    });
+    eventually(DEADLINE, "both sockets are closed", || tidegate.open_files() == before);
 }
 
 /// The last bytes and the FIN come in one segment, so in one event.
@@ -162,17 +143,9 @@ fn data_and_fin_in_one_segment() {
         }
         let message = vec![b'm'; 1 + round * 7];
         write_with_fin(&mut client, &message);
-        assert_eq!(
-            read_to_end(&mut backend),
-            (message, End::Fin),
-            "round {round}"
-        );
+        assert_eq!(read_to_end(&mut backend), (message, End::Fin), "round {round}");
         write_with_fin(&mut backend, b"and back");
-        assert_eq!(
-            read_to_end(&mut client),
-            (b"and back".to_vec(), End::Fin),
-            "round {round}"
-        );
+        assert_eq!(read_to_end(&mut client), (b"and back".to_vec(), End::Fin), "round {round}");
     }
 }
 
@@ -185,10 +158,7 @@ fn write_with_fin(stream: &mut TcpStream, bytes: &[u8]) {
 #[test]
 fn fin_from_both_sides_at_once() {
     let scripted = Scripted::start();
-    let tidegate = Tidegate::start(&format!(
-        "workers: 2\n{}",
-        forward(scripted.place(), "", "")
-    ));
+    let tidegate = Tidegate::start(&format!("workers: 2\n{}", forward(scripted.place(), "", "")));
     let finish = |mut stream: TcpStream, text: &[u8]| {
         stream.write_all(text).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
@@ -199,24 +169,13 @@ fn fin_from_both_sides_at_once() {
         let backend = scripted.accept();
         thread::scope(|scope| {
             let backend = scope.spawn(|| finish(backend, b"from the backend"));
-            assert_eq!(
-                finish(client, b"from the client"),
-                (b"from the backend".to_vec(), End::Fin),
-                "round {round}"
-            );
-            assert_eq!(
-                backend.join().unwrap(),
-                (b"from the client".to_vec(), End::Fin),
-                "round {round}"
-            );
+            assert_eq!(finish(client, b"from the client"), (b"from the backend".to_vec(), End::Fin), "round {round}");
+            assert_eq!(backend.join().unwrap(), (b"from the client".to_vec(), End::Fin), "round {round}");
         });
     }
     tidegate.wait_for_access("the last of 500", |_| tidegate.access().len() == 500);
     for line in tidegate.access() {
-        assert!(
-            ["client closed", "backend closed"].contains(&line.end().as_str()),
-            "{line:?}"
-        );
+        assert!(["client closed", "backend closed"].contains(&line.end().as_str()), "{line:?}");
     }
 }
 
@@ -225,10 +184,7 @@ fn a_clients_rst_arrives_after_the_bytes_before_it() {
     let (tidegate, client, backend) = one_connection("");
     write_then_reset(client, backend);
     let line = tidegate.only_access();
-    assert_eq!(
-        (line.end(), line.bytes()),
-        ("client reset".to_owned(), (32 * 1024, 0))
-    );
+    assert_eq!((line.end(), line.bytes()), ("client reset".to_owned(), (32 * 1024, 0)));
 }
 
 #[test]
@@ -236,16 +192,11 @@ fn a_backends_rst_arrives_after_the_bytes_before_it() {
     let (tidegate, client, backend) = one_connection("");
     write_then_reset(backend, client);
     let line = tidegate.only_access();
-    assert_eq!(
-        (line.end(), line.bytes()),
-        ("backend reset".to_owned(), (0, 32 * 1024))
-    );
+    assert_eq!((line.end(), line.bytes()), ("backend reset".to_owned(), (0, 32 * 1024)));
 }
 
 fn write_then_reset(mut first: TcpStream, mut second: TcpStream) {
-    let bytes: Vec<u8> = (0..32 * 1024_u32)
-        .map(|index| index.to_le_bytes()[0])
-        .collect();
+    let bytes: Vec<u8> = (0..32 * 1024_u32).map(|index| index.to_le_bytes()[0]).collect();
     first.write_all(&bytes).unwrap(); // fits into the first window: the kernel has handed it over when this returns
     reset(first);
     assert_eq!(read_to_end(&mut second), (bytes, End::Reset));
@@ -299,9 +250,7 @@ fn rst_after_fin() {
     assert_eq!(read_to_end(&mut backend), (Vec::new(), End::Fin));
     reset(client);
     // Somebody who only writes notices too.
-    eventually(DEADLINE, "writing fails", || {
-        backend.write_all(b"x").is_err()
-    });
+    eventually(DEADLINE, "writing fails", || backend.write_all(b"x").is_err());
     assert_eq!(tidegate.only_access().end(), "client reset");
 }
 
@@ -313,10 +262,7 @@ fn idle_connections_are_closed() {
     closed_for(&client);
     closed_for(&backend);
     let line = tidegate.only_access();
-    assert_eq!(
-        (line.end(), line.bytes()),
-        ("idle timeout".to_owned(), (10, 0))
-    );
+    assert_eq!((line.end(), line.bytes()), ("idle timeout".to_owned(), (10, 0)));
 }
 
 /// Bytes in one direction only keep a connection, whichever it is.
@@ -368,21 +314,14 @@ fn a_dead_backend_closes_the_client_at_once() {
     assert_eq!(read_to_end(&mut client).0, b"");
     let line = tidegate.only_access();
     assert_eq!(line.end(), "refused: connect failed");
-    assert_eq!(
-        line.field("client"),
-        client.local_addr().unwrap().to_string()
-    );
+    assert_eq!(line.field("client"), client.local_addr().unwrap().to_string());
     assert_eq!(line.bytes(), (0, 0));
 }
 
 #[test]
 fn a_connect_that_takes_too_long_is_given_up() {
     let backend = Unreachable::start();
-    let tidegate = Tidegate::start(&forward(
-        backend.address(),
-        "",
-        "retries: 0, timeouts: { connect: 300ms }",
-    ));
+    let tidegate = Tidegate::start(&forward(backend.address(), "", "retries: 0, timeouts: { connect: 300ms }"));
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
     assert_eq!(tidegate.only_access().end(), "refused: connect failed");
 }
@@ -398,10 +337,7 @@ fn another_backend_is_tried() {
         alive.place()
     ));
     for _ in 0..10 {
-        assert_eq!(
-            read_to_end(&mut connect(&tidegate.at("in"))),
-            (b"alive".to_vec(), End::Fin)
-        );
+        assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))), (b"alive".to_vec(), End::Fin));
     }
     tidegate.wait_for_access("the last", |_| tidegate.access().len() == 10);
     for line in tidegate.access() {
@@ -434,10 +370,7 @@ fn steadily(limit: Duration, attempt: impl Fn() -> (Duration, bool)) {
     for _ in 0..10 {
         let (longest, well) = attempt();
         if longest < limit {
-            assert!(
-                well,
-                "cut although it was never silent for longer than {longest:?}"
-            );
+            assert!(well, "cut although it was never silent for longer than {longest:?}");
             return;
         }
     }

@@ -22,10 +22,7 @@ fn a_gibibyte_each_way_at_the_same_time() {
     let (to_backend, to_client) = both_ways(&client, &backend, 1024 * MIB);
     assert_eq!(to_backend.0, to_backend.1, "client to backend");
     assert_eq!(to_client.0, to_client.1, "backend to client");
-    assert_eq!(
-        (to_backend.1.bytes, to_client.1.bytes),
-        (1024 * MIB, 1024 * MIB)
-    );
+    assert_eq!((to_backend.1.bytes, to_client.1.bytes), (1024 * MIB, 1024 * MIB));
 }
 
 #[test]
@@ -83,9 +80,7 @@ fn small_segments_for_a_reader_that_pauses_after_a_bulk() {
             client.shutdown(Shutdown::Write).unwrap();
             sum.unwrap()
         });
-        eventually(DEADLINE, "100 kB are on their way", || {
-            written.load(Ordering::SeqCst) >= 100_000
-        });
+        eventually(DEADLINE, "100 kB are on their way", || written.load(Ordering::SeqCst) >= 100_000);
         assert_eq!(receive(&mut backend).unwrap(), small.join().unwrap());
     });
 }
@@ -95,9 +90,7 @@ fn writes_of_many_sizes() {
     let backend = Backend::echo();
     let tidegate = Tidegate::start(&forward(backend.place(), "", ""));
     let client = connect(&tidegate.at("in"));
-    let powers: Vec<usize> = (0..20)
-        .flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + 1])
-        .collect();
+    let powers: Vec<usize> = (0..20).flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + 1]).collect();
     let mut sizes = powers.iter().copied().filter(|size| *size > 0).cycle();
     assert_echoed(&client, 5, 32 * MIB, |_| sizes.next().unwrap());
 }
@@ -107,13 +100,11 @@ fn writes_of_many_sizes() {
 fn small_and_large_in_turn() {
     let (_tidegate, client, backend) = one_connection("");
     let mixed = |seed, stream: &TcpStream| {
-        let sum = send_in(&mut &*stream, seed, 64 * MIB, |rng: &mut Rng| {
-            match rng.u8(..4) {
-                0 => rng.usize(1..100),
-                1 => rng.usize(100..10_000),
-                2 => rng.usize(10_000..200_000),
-                _ => rng.usize(200_000..2_000_000),
-            }
+        let sum = send_in(&mut &*stream, seed, 64 * MIB, |rng: &mut Rng| match rng.u8(..4) {
+            0 => rng.usize(1..100),
+            1 => rng.usize(100..10_000),
+            2 => rng.usize(10_000..200_000),
+            _ => rng.usize(200_000..2_000_000),
         });
         stream.shutdown(Shutdown::Write).unwrap();
         sum.unwrap()
@@ -122,16 +113,8 @@ fn small_and_large_in_turn() {
         let sent_up = scope.spawn(|| mixed(6, &client));
         let sent_down = scope.spawn(|| mixed(7, &backend));
         let got_up = scope.spawn(|| receive(&mut &backend).unwrap());
-        assert_eq!(
-            receive(&mut &client).unwrap(),
-            sent_down.join().unwrap(),
-            "backend to client"
-        );
-        assert_eq!(
-            got_up.join().unwrap(),
-            sent_up.join().unwrap(),
-            "client to backend"
-        );
+        assert_eq!(receive(&mut &client).unwrap(), sent_down.join().unwrap(), "backend to client");
+        assert_eq!(got_up.join().unwrap(), sent_up.join().unwrap(), "client to backend");
     });
 }
 
@@ -146,8 +129,7 @@ fn many_connections_at_once() {
             scope.spawn(move || {
                 let mut rng = Rng::with_seed(100 + thread);
                 for _ in 0..16 {
-                    let (seed, bytes, chunk) =
-                        (rng.u64(..), rng.u64(1..512 * 1024), rng.usize(1..100_000));
+                    let (seed, bytes, chunk) = (rng.u64(..), rng.u64(1..512 * 1024), rng.usize(1..100_000));
                     assert_echoed(&connect(place), seed, bytes, |_| chunk);
                 }
             });
@@ -155,11 +137,7 @@ fn many_connections_at_once() {
     });
     tidegate.wait_for_access("the last one", |_| tidegate.access().len() == 256);
     for line in tidegate.access() {
-        assert_eq!(
-            line.bytes().0,
-            line.bytes().1,
-            "an echo is as long as what it answers: {line:?}"
-        );
+        assert_eq!(line.bytes().0, line.bytes().1, "an echo is as long as what it answers: {line:?}");
         assert_eq!(line.end(), "client closed");
     }
 }
@@ -189,9 +167,7 @@ fn paused(tidegate: &Tidegate, writer: &TcpStream, reader: &TcpStream) {
     let before = tidegate.resident();
     let (fits, sent) = fill(writer);
     let grown = tidegate.resident().saturating_sub(before);
-    println!(
-        "{fits} bytes fit into a connection whose reader pauses; the process grew by {grown} bytes"
-    );
+    println!("{fits} bytes fit into a connection whose reader pauses; the process grew by {grown} bytes");
     assert!(grown < MIB, "the process grew by {grown} bytes");
 
     thread::scope(|scope| {
@@ -220,10 +196,7 @@ fn fill(stream: &TcpStream) -> (u64, Sum) {
                     left = &left[count..];
                     written += count as u64;
                     moved = Instant::now();
-                    assert!(
-                        written < LIMIT,
-                        "{written} bytes were taken for a reader that does not read"
-                    );
+                    assert!(written < LIMIT, "{written} bytes were taken for a reader that does not read");
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     if moved.elapsed() > Duration::from_millis(700) {
@@ -248,11 +221,7 @@ fn every_kind_of_socket_to_every_other() {
     let unix = Backend::bind_unix(&directory.path().join("backend.sock"), in_thread(echo));
 
     let mut yaml = String::from("pools:\n");
-    let backends = [
-        ("v4", v4.place()),
-        ("v6", v6.place()),
-        ("unix", unix.place()),
-    ];
+    let backends = [("v4", v4.place()), ("v6", v6.place()), ("unix", unix.place())];
     for (name, place) in backends {
         yaml += &format!("  - {{ name: {name}, backends: [{{ address: \"{place}\" }}] }}\n");
     }
@@ -273,14 +242,9 @@ fn every_kind_of_socket_to_every_other() {
         for kind in ["v4", "v6", "unix"] {
             let listener = format!("{kind}-{pool}");
             let at = tidegate.at(&listener);
-            assert_eq!(
-                matches!(at, Place::Unix(_)),
-                kind == "unix",
-                "{listener}: {at}"
-            );
+            assert_eq!(matches!(at, Place::Unix(_)), kind == "unix", "{listener}: {at}");
             assert_echoed(&connect(&at), 10, 3 * MIB, |_| 70_000);
-            let line =
-                tidegate.wait_for_access(&listener, |line| line.field("listener") == listener);
+            let line = tidegate.wait_for_access(&listener, |line| line.field("listener") == listener);
             assert_eq!(line.end(), "client closed");
             assert_eq!(
                 line.backend(),
@@ -309,11 +273,7 @@ fn several_addresses_of_one_listener() {
         .collect();
     assert_eq!(addresses.len(), 3, "a line for each address: {addresses:?}");
     for address in &addresses {
-        assert_eq!(
-            receive(&mut connect(address)).unwrap().bytes,
-            4,
-            "{address}"
-        );
+        assert_eq!(receive(&mut connect(address)).unwrap().bytes, 4, "{address}");
     }
 }
 
@@ -339,20 +299,12 @@ fn both_ways(client: &TcpStream, backend: &TcpStream, bytes: u64) -> ((Sum, Sum)
             let got = scope.spawn(move || receive(&mut to).unwrap());
             (sent, got)
         });
-        (
-            (up.0.join().unwrap(), up.1.join().unwrap()),
-            (down.0.join().unwrap(), down.1.join().unwrap()),
-        )
+        ((up.0.join().unwrap(), up.1.join().unwrap()), (down.0.join().unwrap(), down.1.join().unwrap()))
     })
 }
 
 /// Writes `bytes` bytes in such chunks to an echo, and reads them back meanwhile.
-fn assert_echoed(
-    client: &TcpStream,
-    seed: u64,
-    bytes: u64,
-    chunk: impl FnMut(&mut Rng) -> usize + Send,
-) {
+fn assert_echoed(client: &TcpStream, seed: u64, bytes: u64, chunk: impl FnMut(&mut Rng) -> usize + Send) {
     thread::scope(|scope| {
         let sent = scope.spawn(move || {
             let sum = send_in(&mut &*client, seed, bytes, chunk).unwrap();

@@ -40,9 +40,7 @@ fn after_20000_short_connections() {
             });
         }
     });
-    eventually(DEADLINE, "open files are back at their start", || {
-        tidegate.open_files() == at_start
-    });
+    eventually(DEADLINE, "open files are back at their start", || tidegate.open_files() == at_start);
 
     // Every lease came back: the limit's worth of connections fits, and not one more.
     let mut open: Vec<TcpStream> = (0..LIMIT).map(|_| talking(&tidegate)).collect();
@@ -50,17 +48,11 @@ fn after_20000_short_connections() {
     open.pop();
     open.push(talking(&tidegate));
     drop(open);
-    eventually(DEADLINE, "open files are back at their start", || {
-        tidegate.open_files() == at_start
-    });
+    eventually(DEADLINE, "open files are back at their start", || tidegate.open_files() == at_start);
 
     tidegate.terminate();
     let draining = tidegate.wait_for_log("draining", |line| line.is("draining"));
-    assert_eq!(
-        draining.number("connections"),
-        0,
-        "the count of connections is back too"
-    );
+    assert_eq!(draining.number("connections"), 0, "the count of connections is back too");
     assert!(tidegate.wait().success());
 }
 
@@ -84,18 +76,12 @@ fn after_2000_that_left_in_mid_connect() {
     let backend = Unreachable::start();
     let mut tidegate = Tidegate::start(&format!(
         "workers: 2\n{}",
-        forward(
-            backend.address(),
-            "",
-            "timeouts: { connect: 4s }, retries: 0"
-        )
+        forward(backend.address(), "", "timeouts: { connect: 4s }, retries: 0")
     ));
     let at_start = tidegate.open_files();
     for _ in 0..4 {
         let clients: Vec<TcpStream> = (0..ROUND).map(|_| connect(&tidegate.at("in"))).collect();
-        eventually(DEADLINE, "all are being dialled", || {
-            tidegate.open_files() >= at_start + 2 * ROUND
-        });
+        eventually(DEADLINE, "all are being dialled", || tidegate.open_files() >= at_start + 2 * ROUND);
         for (index, mut client) in clients.into_iter().enumerate() {
             if index % 4 >= 2 {
                 client.write_all(b"something").unwrap();
@@ -106,9 +92,7 @@ fn after_2000_that_left_in_mid_connect() {
                 reset(client);
             }
         }
-        eventually(DEADLINE, "open files are back at their start", || {
-            tidegate.open_files() == at_start
-        });
+        eventually(DEADLINE, "open files are back at their start", || tidegate.open_files() == at_start);
     }
     tidegate.terminate();
     let draining = tidegate.wait_for_log("draining", |line| line.is("draining"));

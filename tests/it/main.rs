@@ -17,4 +17,5 @@ mod leaks;
 mod memory;
 mod postgres;
 mod redis;
+mod selftest;
 mod support;

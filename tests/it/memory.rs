@@ -13,10 +13,7 @@ fn idle_connections_cost_less_than_2_kib_each() {
     const CONNECTIONS: usize = 4_000;
     allow_open_files(16_000);
     let scripted = Scripted::start();
-    let tidegate = Tidegate::start(&format!(
-        "workers: 2\n{}",
-        forward(scripted.place(), "", "")
-    ));
+    let tidegate = Tidegate::start(&format!("workers: 2\n{}", forward(scripted.place(), "", "")));
     // Warm: code that was never run and buffers that every worker has once are not what a connection costs.
     let warm = open(&tidegate, &scripted, 50);
     drop(warm);
@@ -25,11 +22,7 @@ fn idle_connections_cost_less_than_2_kib_each() {
 
     let connections = open(&tidegate, &scripted, CONNECTIONS);
     let grown = tidegate.resident().saturating_sub(before.0);
-    assert_eq!(
-        tidegate.open_files(),
-        before.1 + 2 * CONNECTIONS,
-        "two sockets each, no pipe"
-    );
+    assert_eq!(tidegate.open_files(), before.1 + 2 * CONNECTIONS, "two sockets each, no pipe");
     let each = grown / CONNECTIONS as u64;
     println!("{each} bytes of process memory an idle connection");
     assert!(each < 2048, "{each} bytes each");

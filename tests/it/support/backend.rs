@@ -38,31 +38,18 @@ impl Backend {
     }
 
     /// At this address, which may be one that a backend had before.
-    pub(crate) fn bind(
-        address: SocketAddr,
-        serve: impl FnMut(TcpStream) + Send + 'static,
-    ) -> Backend {
-        let listener =
-            TcpListener::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
+    pub(crate) fn bind(address: SocketAddr, serve: impl FnMut(TcpStream) + Send + 'static) -> Backend {
+        let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
         let place = Place::Tcp(listener.local_addr().expect("its address"));
         Backend::run(place, Listening::Tcp(listener), serve)
     }
 
     pub(crate) fn bind_unix(path: &Path, serve: impl FnMut(TcpStream) + Send + 'static) -> Backend {
-        let listener = UnixListener::bind(path)
-            .unwrap_or_else(|error| panic!("bind {}: {error}", path.display()));
-        Backend::run(
-            Place::Unix(path.to_owned()),
-            Listening::Unix(listener),
-            serve,
-        )
+        let listener = UnixListener::bind(path).unwrap_or_else(|error| panic!("bind {}: {error}", path.display()));
+        Backend::run(Place::Unix(path.to_owned()), Listening::Unix(listener), serve)
     }
 
-    fn run(
-        place: Place,
-        listener: Listening,
-        mut serve: impl FnMut(TcpStream) + Send + 'static,
-    ) -> Backend {
+    fn run(place: Place, listener: Listening, mut serve: impl FnMut(TcpStream) + Send + 'static) -> Backend {
         let listener = Arc::new(listener);
         let accepted = Arc::new(AtomicUsize::new(0));
         let thread = thread::spawn({
@@ -71,9 +58,9 @@ impl Backend {
                 loop {
                     let stream = match &*listener {
                         Listening::Tcp(listener) => listener.accept().map(|(stream, _)| stream),
-                        Listening::Unix(listener) => listener
-                            .accept()
-                            .map(|(stream, _)| TcpStream::from(OwnedFd::from(stream))),
+                        Listening::Unix(listener) => {
+                            listener.accept().map(|(stream, _)| TcpStream::from(OwnedFd::from(stream)))
+                        }
                     };
                     match stream {
                         Ok(stream) => {
@@ -87,12 +74,7 @@ impl Backend {
                 }
             }
         });
-        Backend {
-            place,
-            listener,
-            accepted,
-            thread: Some(thread),
-        }
+        Backend { place, listener, accepted, thread: Some(thread) }
     }
 
     /// Sends back what it gets; its own FIN answers the client's.
@@ -147,9 +129,7 @@ impl Drop for Backend {
 }
 
 /// A thread for each connection.
-pub(crate) fn in_thread(
-    serve: impl Fn(TcpStream) + Send + Sync + 'static,
-) -> impl FnMut(TcpStream) + Send + 'static {
+pub(crate) fn in_thread(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> impl FnMut(TcpStream) + Send + 'static {
     let serve = Arc::new(serve);
     move |stream| {
         let serve = Arc::clone(&serve);
@@ -190,10 +170,7 @@ impl Scripted {
     pub(crate) fn start() -> Scripted {
         let (sender, connections) = mpsc::channel();
         let backend = Backend::start(move |stream| _ = sender.send(stream));
-        Scripted {
-            backend,
-            connections,
-        }
+        Scripted { backend, connections }
     }
 
     pub(crate) fn place(&self) -> &Place {
@@ -207,9 +184,7 @@ impl Scripted {
 
     /// The next connection.
     pub(crate) fn accept(&self) -> TcpStream {
-        self.connections
-            .recv_timeout(DEADLINE)
-            .expect("a connection to the backend")
+        self.connections.recv_timeout(DEADLINE).expect("a connection to the backend")
     }
 }
 
@@ -234,9 +209,7 @@ impl HealthPage {
                     }
                 }
                 let status = status.load(Ordering::SeqCst);
-                let answer = format!(
-                    "HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-                );
+                let answer = format!("HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
                 _ = stream.write_all(answer.as_bytes());
             })
         });
@@ -262,23 +235,15 @@ impl Unreachable {
     pub(crate) fn start() -> Unreachable {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         rustix::net::listen(&listener, 0).expect("a shorter queue");
-        let mut unreachable = Unreachable {
-            listener,
-            queue: Vec::new(),
-        };
+        let mut unreachable = Unreachable { listener, queue: Vec::new() };
         while unreachable.fill() {}
         unreachable
     }
 
     /// Puts one more connection into the queue; false when it did not fit.
     fn fill(&mut self) -> bool {
-        let socket = rustix::net::socket_with(
-            AddressFamily::INET,
-            SocketType::STREAM,
-            SocketFlags::NONBLOCK,
-            None,
-        )
-        .expect("socket");
+        let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None)
+            .expect("socket");
         _ = rustix::net::connect(&socket, &self.address()); // EINPROGRESS
         let connected = {
             let mut waiting = [PollFd::new(&socket, PollFlags::OUT)];
@@ -297,18 +262,11 @@ impl Unreachable {
 
     /// From now on it accepts, and hands over the connections that were not its own.
     pub(crate) fn accept_next(&mut self) -> TcpStream {
-        let own: Vec<SocketAddr> = self
-            .queue
-            .drain(..)
-            .map(|socket| TcpStream::from(socket).local_addr().expect("its address"))
-            .collect();
+        let own: Vec<SocketAddr> =
+            self.queue.drain(..).map(|socket| TcpStream::from(socket).local_addr().expect("its address")).collect();
         loop {
             let limit = Timespec::try_from(DEADLINE).expect("a duration");
-            let ready = poll(
-                &mut [PollFd::new(&self.listener, PollFlags::IN)],
-                Some(&limit),
-            )
-            .expect("poll");
+            let ready = poll(&mut [PollFd::new(&self.listener, PollFlags::IN)], Some(&limit)).expect("poll");
             assert!(ready > 0, "no connection to the backend");
             let (stream, peer) = self.listener.accept().expect("accept");
             if !own.contains(&peer) {
@@ -324,13 +282,8 @@ pub(crate) struct Dead(OwnedFd);
 
 impl Dead {
     pub(crate) fn start() -> Dead {
-        let socket =
-            rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
-        rustix::net::bind(
-            &socket,
-            &SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
-        )
-        .expect("bind");
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
+        rustix::net::bind(&socket, &SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).expect("bind");
         Dead(socket)
     }
 

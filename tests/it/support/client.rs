@@ -26,10 +26,7 @@ impl Place {
     pub(crate) fn parse(text: &str) -> Place {
         match text.strip_prefix("unix:") {
             Some(path) => Place::Unix(PathBuf::from(path)),
-            None => Place::Tcp(
-                text.parse()
-                    .unwrap_or_else(|_| panic!("not an address: {text}")),
-            ),
+            None => Place::Tcp(text.parse().unwrap_or_else(|_| panic!("not an address: {text}"))),
         }
     }
 
@@ -67,11 +64,9 @@ pub(crate) fn try_connect(place: &Place) -> io::Result<TcpStream> {
 
 /// Connects from an address of the client's choice: all of 127.0.0.0/8 is this host.
 pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> TcpStream {
-    let socket =
-        rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
     rustix::net::bind(&socket, &SocketAddr::new(source, 0)).expect("bind");
-    rustix::net::connect(&socket, &to)
-        .unwrap_or_else(|error| panic!("connect from {source} to {to}: {error}"));
+    rustix::net::connect(&socket, &to).unwrap_or_else(|error| panic!("connect from {source} to {to}: {error}"));
     let stream = TcpStream::from(socket);
     with_deadline(&stream).expect("timeouts");
     stream
@@ -113,14 +108,8 @@ pub(crate) fn read_to_end(stream: &mut TcpStream) -> (Vec<u8>, End) {
 /// Reads as many bytes as `expected` has, and compares.
 pub(crate) fn expect(stream: &mut TcpStream, expected: &[u8]) {
     let mut bytes = vec![0; expected.len()];
-    stream.read_exact(&mut bytes).unwrap_or_else(|error| {
-        panic!(
-            "instead of {:?}: {error}",
-            String::from_utf8_lossy(expected)
-        )
-    });
-    assert_eq!(
-        String::from_utf8_lossy(&bytes),
-        String::from_utf8_lossy(expected)
-    );
+    stream
+        .read_exact(&mut bytes)
+        .unwrap_or_else(|error| panic!("instead of {:?}: {error}", String::from_utf8_lossy(expected)));
+    assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(expected));
 }

@@ -26,16 +26,8 @@ impl Summing {
     }
 
     pub(crate) fn sum(self) -> Sum {
-        let sha256 = self
-            .hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        Sum {
-            bytes: self.bytes,
-            sha256,
-        }
+        let sha256 = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Sum { bytes: self.bytes, sha256 }
     }
 }
 

@@ -20,10 +20,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds; fails the test when it does not within `deadline`.
 pub(crate) fn eventually(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
-    assert!(
-        holds_within(deadline, &mut condition),
-        "not within {deadline:?}: {what}"
-    );
+    assert!(holds_within(deadline, &mut condition), "not within {deadline:?}: {what}");
 }
 
 /// Whether `condition` comes true within `limit`.

@@ -24,36 +24,20 @@ impl Postgres {
     /// A server on a free port, with the tables of pgbench.
     pub(crate) fn start() -> Postgres {
         let binaries = binaries();
-        let directory = tempfile::Builder::new()
-            .prefix("tidegate-pg-")
-            .tempdir_in("/tmp")
-            .expect("a temporary directory");
+        let directory =
+            tempfile::Builder::new().prefix("tidegate-pg-").tempdir_in("/tmp").expect("a temporary directory");
         if geteuid().is_root() {
             let (user, group) = (id("-u"), id("-g"));
             chown(directory.path(), Some(user), Some(group)).expect("chown");
         }
         let mut initdb = as_server_user(binaries.join("initdb"), "KILL");
-        initdb.args([
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "--no-sync",
-            "--encoding=UTF8",
-            "--locale=C",
-            "-D",
-            "data",
-        ]);
+        initdb.args(["-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D", "data"]);
         run(initdb.current_dir(directory.path()));
 
         let (process, port) = (0..5)
             .find_map(|_| start_server(&binaries, directory.path()))
             .unwrap_or_else(|| panic!("postgres does not start:\n{}", log(directory.path())));
-        let postgres = Postgres {
-            _process: process,
-            port,
-            binaries,
-            _directory: directory,
-        };
+        let postgres = Postgres { _process: process, port, binaries, _directory: directory };
         let mut load = postgres.pgbench(port);
         run(load.args(["-i", "-q", "-s", "5"]));
         postgres
@@ -67,9 +51,7 @@ impl Postgres {
     pub(crate) fn pgbench(&self, port: u16) -> Command {
         let mut command = bound(self.binaries.join("pgbench"), "KILL");
         command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &port.to_string()]);
-        command
-            .env("PGDATABASE", "postgres")
-            .env("PGCONNECT_TIMEOUT", "30");
+        command.env("PGDATABASE", "postgres").env("PGCONNECT_TIMEOUT", "30");
         command
     }
 }
@@ -79,28 +61,16 @@ fn start_server(binaries: &Path, directory: &Path) -> Option<(Process, u16)> {
     // SIGINT ends the server at once but in order, with its shared memory: SIGKILL would leave that behind.
     let mut command = as_server_user(binaries.join("postgres"), "INT");
     command.args(["-D", "data", "-p", &port.to_string()]);
-    for setting in [
-        "listen_addresses=127.0.0.1",
-        "fsync=off",
-        "max_connections=200",
-    ] {
+    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200"] {
         command.args(["-c", setting]);
     }
-    command
-        .arg("-c")
-        .arg(format!("unix_socket_directories={}", directory.display()));
+    command.arg("-c").arg(format!("unix_socket_directories={}", directory.display()));
     let out = File::create(directory.join("log")).expect("a log file");
-    command
-        .current_dir(directory)
-        .stdout(out.try_clone().expect("dup"))
-        .stderr(out);
+    command.current_dir(directory).stdout(out.try_clone().expect("dup")).stderr(out);
     let mut process = Process::start(command, Signal::INT);
     let ready = || {
         let mut question = Command::new(binaries.join("pg_isready"));
-        question
-            .args(["-q", "-h"])
-            .arg(directory)
-            .args(["-p", &port.to_string()]);
+        question.args(["-q", "-h"]).arg(directory).args(["-p", &port.to_string()]);
         question.status().is_ok_and(|status| status.success())
     };
     // Asked on the unix socket in our directory, the answer can only be our own server's.
@@ -116,18 +86,11 @@ fn binaries() -> PathBuf {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     versions.sort_unstable();
-    let found = versions
-        .iter()
-        .rev()
-        .map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin")))
-        .find(|directory| {
-            ["initdb", "postgres", "pgbench"]
-                .iter()
-                .all(|program| directory.join(program).is_file())
-        });
-    found.expect(
-        "PostgreSQL is missing: install the Debian package postgresql, or run `make test` as root",
-    )
+    let found =
+        versions.iter().rev().map(|version| PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"))).find(
+            |directory| ["initdb", "postgres", "pgbench"].iter().all(|program| directory.join(program).is_file()),
+        );
+    found.expect("PostgreSQL is missing: install the Debian package postgresql, or run `make test` as root")
 }
 
 /// PostgreSQL refuses to run as root.
@@ -137,29 +100,15 @@ fn as_server_user(program: impl AsRef<OsStr>, signal: &str) -> Command {
     }
     require("setpriv", "util-linux");
     let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid",
-        "postgres",
-        "--regid",
-        "postgres",
-        "--init-groups",
-        "--pdeathsig",
-        signal,
-        "--",
-    ]);
+    command.args(["--reuid", "postgres", "--regid", "postgres", "--init-groups", "--pdeathsig", signal, "--"]);
     command.arg(program);
     command
 }
 
 fn id(which: &str) -> u32 {
-    let output = Command::new("id")
-        .args([which, "postgres"])
-        .output()
-        .expect("id");
+    let output = Command::new("id").args([which, "postgres"]).output().expect("id");
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim()
-        .parse()
-        .expect("the user postgres, which the Debian package postgresql makes")
+    text.trim().parse().expect("the user postgres, which the Debian package postgresql makes")
 }
 
 fn log(directory: &Path) -> String {
@@ -167,12 +116,6 @@ fn log(directory: &Path) -> String {
 }
 
 fn run(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -9,25 +9,14 @@ pub(crate) const TICKS_PER_SECOND: u64 = 100;
 
 /// Bytes of memory that are resident.
 pub(crate) fn resident(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
-        .expect("memory of a process of our own");
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Rss:"))
-        .expect("a line Rss");
-    let kib: u64 = line
-        .trim()
-        .trim_end_matches("kB")
-        .trim()
-        .parse()
-        .expect("a number");
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("memory of a process of our own");
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a line Rss");
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
     kib * 1024
 }
 
 pub(crate) fn open_files(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("files of a process of our own")
-        .count()
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("files of a process of our own").count()
 }
 
 /// CPU time used so far, user and system, in ticks.
@@ -41,35 +30,17 @@ pub(crate) fn cpu_ticks(pid: u32) -> u64 {
 
 /// The soft limit of open files.
 pub(crate) fn open_files_limit(pid: u32) -> u64 {
-    let text =
-        fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits of a process of our own");
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .expect("a line Max open files");
-    line.split_whitespace()
-        .next()
-        .expect("the soft limit")
-        .parse()
-        .expect("a number")
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits of a process of our own");
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a line Max open files");
+    line.split_whitespace().next().expect("the soft limit").parse().expect("a number")
 }
 
 /// Lets this process, which holds the clients and the backends, open `files` files.
 pub(crate) fn allow_open_files(files: u64) {
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
-    assert!(
-        hard >= files,
-        "this test opens {files} files, and the hard limit is {hard}: raise it (ulimit -Hn)"
-    );
+    assert!(hard >= files, "this test opens {files} files, and the hard limit is {hard}: raise it (ulimit -Hn)");
     if limit.current.is_some_and(|soft| soft < files) {
-        setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: Some(files),
-                maximum: limit.maximum,
-            },
-        )
-        .expect("setrlimit");
+        setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: limit.maximum }).expect("setrlimit");
     }
 }

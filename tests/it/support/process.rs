@@ -17,10 +17,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `command`, which should come from [`bound`]; `ended_by` is the signal that ends it quickly and cleanly.
     pub(crate) fn start(mut command: Command, ended_by: Signal) -> Process {
-        let child = command
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Process { child, ended_by }
     }
 
@@ -33,8 +30,7 @@ impl Process {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal)
-            .expect("a signal to a process of our own");
+        kill_process(Pid::from_child(&self.child), signal).expect("a signal to a process of our own");
     }
 
     /// `kill -9`, and gone when this returns.
@@ -77,11 +73,7 @@ pub(crate) fn bound(program: impl AsRef<OsStr>, signal: &str) -> Command {
 
 /// Fails the test when `program` is not installed.
 pub(crate) fn require(program: &str, package: &str) {
-    let found = std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-    });
-    assert!(
-        found,
-        "{program} is missing: install the Debian package {package}, or run `make test` as root"
-    );
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()));
+    assert!(found, "{program} is missing: install the Debian package {package}, or run `make test` as root");
 }

@@ -32,8 +32,7 @@ impl Redis {
 
     /// On the port that one had before.
     pub(crate) fn start_on(port: u16) -> Redis {
-        Redis::try_start(port)
-            .unwrap_or_else(|log| panic!("redis-server does not start on port {port}:\n{log}"))
+        Redis::try_start(port).unwrap_or_else(|log| panic!("redis-server does not start on port {port}:\n{log}"))
     }
 
     fn try_start(port: u16) -> Result<Redis, String> {
@@ -41,20 +40,8 @@ impl Redis {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = directory.path().join("log");
         let mut command = bound("redis-server", "KILL");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-        ]);
-        command
-            .arg(directory.path())
-            .stdout(File::create(&log).expect("a log file"));
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
+        command.arg(directory.path()).stdout(File::create(&log).expect("a log file"));
         let mut process = Process::start(command, Signal::KILL);
         let address = Place::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         holds_within(DEADLINE, || process.has_ended() || ping(&address).is_ok());
@@ -62,11 +49,7 @@ impl Redis {
         if process.wait(Duration::from_millis(50)).is_some() || ping(&address).is_err() {
             return Err(fs::read_to_string(log).unwrap_or_default());
         }
-        Ok(Redis {
-            process,
-            port,
-            _directory: directory,
-        })
+        Ok(Redis { process, port, _directory: directory })
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -87,16 +70,8 @@ pub(crate) fn ping(place: &Place) -> Result<(), String> {
 
 /// One PING.
 pub(crate) fn ping_on(stream: &mut (impl Read + Write)) -> Result<(), String> {
-    stream
-        .write_all(b"PING\r\n")
-        .map_err(|error| format!("write: {error}"))?;
+    stream.write_all(b"PING\r\n").map_err(|error| format!("write: {error}"))?;
     let mut answer = [0; 7];
-    stream
-        .read_exact(&mut answer)
-        .map_err(|error| format!("read: {error}"))?;
-    if &answer == b"+PONG\r\n" {
-        Ok(())
-    } else {
-        Err(format!("answer {:?}", String::from_utf8_lossy(&answer)))
-    }
+    stream.read_exact(&mut answer).map_err(|error| format!("read: {error}"))?;
+    if &answer == b"+PONG\r\n" { Ok(()) } else { Err(format!("answer {:?}", String::from_utf8_lossy(&answer))) }
 }

@@ -63,17 +63,8 @@ impl Tidegate {
     /// As [`Tidegate::start`], to be changed before it runs. `yaml` has no `log` section.
     pub(crate) fn with(yaml: &str) -> Launch {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let log = format!(
-            "{{ format: json, access: {} }}",
-            directory.path().join("access.log").display()
-        );
-        Launch {
-            yaml: yaml.to_owned(),
-            log,
-            open_files: None,
-            name_the_file: true,
-            directory,
-        }
+        let log = format!("{{ format: json, access: {} }}", directory.path().join("access.log").display());
+        Launch { yaml: yaml.to_owned(), log, open_files: None, name_the_file: true, directory }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -83,14 +74,8 @@ impl Tidegate {
     /// The first address of a listener.
     pub(crate) fn at(&self, listener: &str) -> Place {
         let lines = self.logs.lines.lock().expect("the reader lives");
-        let line = lines
-            .iter()
-            .find(|line| line.is("listening") && line.field("listener") == listener);
-        Place::parse(
-            &line
-                .unwrap_or_else(|| panic!("no listener {listener}"))
-                .field("address"),
-        )
+        let line = lines.iter().find(|line| line.is("listening") && line.field("listener") == listener);
+        Place::parse(&line.unwrap_or_else(|| panic!("no listener {listener}")).field("address"))
     }
 
     pub(crate) fn logs(&self) -> Vec<Line> {
@@ -99,9 +84,7 @@ impl Tidegate {
 
     /// The first log line for which this holds, now or later.
     pub(crate) fn wait_for_log(&self, what: &str, condition: impl Fn(&Line) -> bool) -> Line {
-        self.logs
-            .wait_for(DEADLINE, &condition)
-            .unwrap_or_else(|| panic!("no log line: {what}"))
+        self.logs.wait_for(DEADLINE, &condition).unwrap_or_else(|| panic!("no log line: {what}"))
     }
 
     pub(crate) fn count_logs(&self, condition: impl Fn(&Line) -> bool) -> usize {
@@ -134,11 +117,7 @@ impl Tidegate {
     }
 
     /// The first access line for which this holds, now or later.
-    pub(crate) fn wait_for_access(
-        &self,
-        what: &str,
-        condition: impl Fn(&Access) -> bool,
-    ) -> Access {
+    pub(crate) fn wait_for_access(&self, what: &str, condition: impl Fn(&Access) -> bool) -> Access {
         let mut found = None;
         eventually(DEADLINE, &format!("an access line: {what}"), || {
             found = self.access().into_iter().find(|line| condition(line));
@@ -150,12 +129,7 @@ impl Tidegate {
     /// The access line of a test's only connection.
     pub(crate) fn only_access(&self) -> Access {
         let line = self.wait_for_access("of the only connection", |_| true);
-        assert_eq!(
-            self.access().len(),
-            1,
-            "one connection, one line: {:?}",
-            self.access()
-        );
+        assert_eq!(self.access().len(), 1, "one connection, one line: {:?}", self.access());
         line
     }
 
@@ -225,14 +199,9 @@ impl Launch {
     /// Runs it, and waits until it is ready.
     pub(crate) fn start(self) -> Tidegate {
         let mut tidegate = self.spawn();
-        let ready =
-            |line: &Line| line.is("ready") || (line.json.is_null() && line.text.contains("ready"));
+        let ready = |line: &Line| line.is("ready") || (line.json.is_null() && line.text.contains("ready"));
         let end = Instant::now() + DEADLINE;
-        while tidegate
-            .logs
-            .wait_for(Duration::from_millis(20), ready)
-            .is_none()
-        {
+        while tidegate.logs.wait_for(Duration::from_millis(20), ready).is_none() {
             assert!(tidegate.runs(), "it ended with {:?}", tidegate.wait());
             assert!(Instant::now() < end, "it does not get ready");
         }
@@ -245,9 +214,7 @@ impl Launch {
         let status = tidegate.wait();
         let mut text = String::new();
         // The reader sees the end of stderr right after the end of the process.
-        eventually(DEADLINE, "the end of stderr", || {
-            Arc::strong_count(&tidegate.logs) == 1
-        });
+        eventually(DEADLINE, "the end of stderr", || Arc::strong_count(&tidegate.logs) == 1);
         for line in tidegate.logs() {
             text.push_str(&line.text);
             text.push('\n');
@@ -257,8 +224,7 @@ impl Launch {
 
     fn spawn(self) -> Tidegate {
         let file = self.directory.path().join("tidegate.yaml");
-        fs::write(&file, format!("log: {}\n{}", self.log, self.yaml))
-            .expect("write the configuration");
+        fs::write(&file, format!("log: {}\n{}", self.log, self.yaml)).expect("write the configuration");
         let mut process = Process::start(self.command(&file), Signal::KILL);
         let stderr = process.child().stderr.take().expect("piped");
         let logs = Arc::new(Logs::default());
@@ -270,11 +236,7 @@ impl Launch {
                 }
             }
         });
-        Tidegate {
-            process,
-            logs,
-            directory: self.directory,
-        }
+        Tidegate { process, logs, directory: self.directory }
     }
 
     fn command(&self, file: &Path) -> Command {
@@ -291,21 +253,14 @@ impl Launch {
         if self.name_the_file {
             command.arg("--config").arg(file);
         }
-        command
-            .current_dir(self.directory.path())
-            .env_remove("RUST_LOG")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.current_dir(self.directory.path()).env_remove("RUST_LOG").stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
 }
 
 impl Line {
     fn parse(text: &str) -> Line {
-        Line {
-            text: text.to_owned(),
-            json: serde_json::from_str(text).unwrap_or(Value::Null),
-        }
+        Line { text: text.to_owned(), json: serde_json::from_str(text).unwrap_or(Value::Null) }
     }
 
     /// Whether this is its message (JSON logs only).
@@ -327,18 +282,13 @@ impl Line {
     }
 
     pub(crate) fn number(&self, name: &str) -> u64 {
-        self.json[name]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no number {name} in {}", self.text))
+        self.json[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {}", self.text))
     }
 }
 
 impl Logs {
     fn push(&self, text: &str) {
-        self.lines
-            .lock()
-            .expect("no panic under it")
-            .push(Line::parse(text));
+        self.lines.lock().expect("no panic under it").push(Line::parse(text));
         self.changed.notify_all();
     }
 
@@ -358,8 +308,7 @@ pub(crate) struct Access(Value);
 
 impl Access {
     fn parse(line: &str) -> Access {
-        let value: Value = serde_json::from_str(line)
-            .unwrap_or_else(|error| panic!("access line {line:?}: {error}"));
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("access line {line:?}: {error}"));
         assert!(value.is_object(), "access line {line:?}");
         Access(value)
     }
@@ -389,11 +338,7 @@ impl Access {
 
     /// Bytes from the client to the backend, and from the backend to the client.
     pub(crate) fn bytes(&self) -> (u64, u64) {
-        let bytes = |name: &str| {
-            self.0[name]
-                .as_u64()
-                .unwrap_or_else(|| panic!("no number {name} in {}", self.0))
-        };
+        let bytes = |name: &str| self.0[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {}", self.0));
         (bytes("bytes_in"), bytes("bytes_out"))
     }
 }

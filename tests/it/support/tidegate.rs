@@ -192,10 +192,6 @@ impl Launch {
         self
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
     /// Runs it, and waits until it is ready.
     pub(crate) fn start(self) -> Tidegate {
         let mut tidegate = self.spawn();

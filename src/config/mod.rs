@@ -1,2 +1,172 @@
-//! Configuration.
+//! Configuration: from a YAML file to a [`model::Config`].
+//!
+//! Text becomes a tree with places ([`tree`]), the tree is read into the keys as typed ([`raw`], by way
+//! of [`de`]), and these are turned into what is meant ([`check`]). Each step adds to one list of
+//! problems, so that a file's errors are all reported at once, in the order of their places.
+
+mod check;
+mod de;
+mod later;
 pub mod model;
+mod raw;
+mod report;
+mod tree;
+mod units;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use report::{Fault, Source};
+pub use report::{Problem, Severity, Style};
+
+/// Where a configuration is looked for when none is named, in this order.
+pub const DEFAULT_PATHS: [&str; 2] = ["./tidegate.yaml", "/etc/tidegate/config.yaml"];
+
+/// The largest file that is read, in bytes. A thousand pools of a hundred backends fit.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What is meant.
+    pub config: model::Config,
+    /// What is probably not meant, in the order of the places.
+    pub warnings: Vec<Problem>,
+    source: Source,
+}
+
+impl Loaded {
+    /// The warnings with their places, lines and hints; empty when there are none.
+    pub fn render_warnings(&self, style: Style) -> String {
+        self.source.render(&self.warnings, style)
+    }
+}
+
+/// Why a configuration cannot be used. Its `Display` is the whole report without colours.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Errors, and what warnings there were, in the order of the places.
+    pub problems: Vec<Problem>,
+    source: Source,
+}
+
+impl Failure {
+    fn of_file(path: &Path, fault: Fault) -> Failure {
+        let source = Source::new(&path.display().to_string(), "");
+        Failure { problems: vec![Problem::error(None, fault)], source }
+    }
+
+    /// The problems with their places, lines and hints.
+    pub fn render(&self, style: Style) -> String {
+        self.source.render(&self.problems, style)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(Style::Plain))
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The first of [`DEFAULT_PATHS`] at which something is.
+pub fn find() -> Option<PathBuf> {
+    DEFAULT_PATHS.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+///
+/// The file cannot be read, is larger than 16 MiB or not UTF-8, or its content is refused as by [`parse`].
+pub fn load(path: &Path) -> Result<Loaded, Failure> {
+    let name = path.display();
+    let unreadable = |error: std::io::Error| {
+        let fault = Fault::new(format!("cannot read {name}: {error}"));
+        Failure::of_file(
+            path,
+            match error.kind() {
+                std::io::ErrorKind::NotFound => fault.hint("check the path; `tidegate check --config FILE` tries it"),
+                std::io::ErrorKind::PermissionDenied => {
+                    fault.hint("the user that tidegate runs as must be allowed to read it")
+                }
+                std::io::ErrorKind::IsADirectory => fault.hint("name the file in it"),
+                _ => fault,
+            },
+        )
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    // Not by the size in the metadata: a pipe has none, and a file may grow.
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE {
+        let fault =
+            Fault::new(format!("{name} is larger than 16 MiB")).hint("this is probably not a configuration file");
+        return Err(Failure::of_file(path, fault));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&name.to_string(), &text),
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let fault = Fault::new(format!("{name}:{line}: not UTF-8 text")).hint("save the file as UTF-8");
+            Err(Failure::of_file(path, fault))
+        }
+    }
+}
+
+/// Checks the text of a configuration; `name` is what the reports call it.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, with places.
+pub fn parse(name: &str, text: &str) -> Result<Loaded, Failure> {
+    // A byte order mark is not part of the first line.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Source::new(name, text);
+    let (config, mut problems) = read(text);
+    // Stable: at one place, what was found first is said first. Problems of the whole file lead.
+    problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
+    let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+    match config {
+        Some(config) if !failed => Ok(Loaded { config, warnings: problems, source }),
+        _ => Err(Failure { problems, source }),
+    }
+}
+
+fn read(text: &str) -> (Option<model::Config>, Vec<Problem>) {
+    let (tree, mut problems, complete) = tree::parse(text);
+    if !complete {
+        // What follows an error of syntax cannot be told, and guesses would bury the one that counts.
+        return (None, problems);
+    }
+    match tree.root() {
+        Some(root) if !tree.is_null(root) => {}
+        _ => {
+            let fault = Fault::new("the file is empty: no listeners and no pools")
+                .hint("config/web.yaml is an example to begin with");
+            return (None, vec![Problem::error(Some(0..0), fault)]);
+        }
+    }
+    let (raw, unread) = de::read::<raw::Config>(&tree);
+    problems.extend(unread);
+    let Some(raw) = raw else {
+        return (None, problems);
+    };
+    let (config, wrong) = check::check(&tree, &raw);
+    problems.extend(wrong);
+    (config, problems)
+}
+
+/// The JSON Schema of the configuration language, for editors. Keys that this version refuses carry
+/// `x-not-supported-yet`.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(raw::Config).to_value()
+}

@@ -7,10 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
-use super::{Logging, non_blocking};
-use crate::config::model::{AccessLog, LogFormat};
+use super::{DroppedLines, Logging, non_blocking};
+use crate::config::model::{AccessLog, Log, LogFormat};
 use crate::net::addr::ClientAddr;
 use crate::stats::ending::Ending;
 
@@ -145,39 +145,33 @@ impl AccessWriter {
 }
 
 /// The access log of the process; its drop writes the lines that wait.
+#[derive(Default)]
 pub struct Access {
     writer: Option<AccessWriter>,
-    dropped: Option<(ErrorCounter, usize)>,
-    _guard: Option<WorkerGuard>,
+    /// Of its own thread, if it has one.
+    guard: Option<WorkerGuard>,
 }
 
 impl Access {
-    /// Opens it.
+    /// Opens what `log.access` says; `logging` lends it its stderr.
     ///
     /// # Errors
     /// The file cannot be opened for appending; the message names it.
-    pub fn open(target: &AccessLog, format: LogFormat, logging: Option<&Logging>) -> io::Result<Access> {
-        let none = Access { writer: None, dropped: None, _guard: None };
-        match (target, logging) {
-            (AccessLog::Off, _) => Ok(none),
-            // Its dropped lines are counted with the other lines of stderr.
-            (AccessLog::Stderr, Some(logging)) => {
-                Ok(Access { writer: Some(AccessWriter { to: logging.stderr(), format }), ..none })
+    pub fn open(config: &Log, logging: &Logging) -> io::Result<Access> {
+        let format = config.format;
+        match &config.access {
+            AccessLog::Off => Ok(Access::default()),
+            AccessLog::Stderr => {
+                Ok(Access { writer: Some(AccessWriter { to: logging.stderr(), format }), guard: None })
             }
-            (AccessLog::Stderr, None) => Ok(Access::on(io::stderr(), format)),
-            (AccessLog::File(path), _) => {
+            AccessLog::File(path) => {
                 let file = RotatedFile::open(path).map_err(|error| {
                     io::Error::new(error.kind(), format!("log.access: cannot open {}: {error}", path.display()))
                 })?;
-                Ok(Access::on(file, format))
+                let (to, guard) = non_blocking(file, "access-log");
+                Ok(Access { writer: Some(AccessWriter { to, format }), guard: Some(guard) })
             }
         }
-    }
-
-    fn on(to: impl io::Write + Send + 'static, format: LogFormat) -> Access {
-        let (to, guard) = non_blocking(to, "access-log");
-        let dropped = Some((to.error_counter(), 0));
-        Access { writer: Some(AccessWriter { to, format }), dropped, _guard: Some(guard) }
     }
 
     /// A writer for one worker; `None` when there is no access log.
@@ -185,14 +179,10 @@ impl Access {
         self.writer.clone()
     }
 
-    /// Logs how many lines were dropped since the last time, if any were.
-    pub fn report_dropped(&mut self) {
-        let Some((counter, reported)) = &mut self.dropped else { return };
-        let dropped = counter.dropped_lines();
-        if dropped > *reported {
-            tracing::warn!(lines = dropped - *reported, "access log lines dropped: the file does not keep up");
-            *reported = dropped;
-        }
+    /// The count of lines that were dropped; `None` when they are counted with the lines of stderr.
+    pub fn dropped_lines(&self) -> Option<DroppedLines> {
+        self.guard.as_ref()?;
+        self.writer.as_ref().map(|writer| DroppedLines::new(&writer.to, "access log"))
     }
 }
 

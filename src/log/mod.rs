@@ -21,8 +21,6 @@ const WAITING_LINES: usize = 16 * 1024;
 /// The process's log: as long as it lives, lines are written, and its drop writes those that wait.
 pub struct Logging {
     stderr: NonBlocking,
-    dropped: ErrorCounter,
-    reported: usize,
     _guard: WorkerGuard,
 }
 
@@ -52,8 +50,7 @@ pub fn start(config: &Log) -> Result<Logging, String> {
         .with(layer.with_filter(filter))
         .try_init()
         .map_err(|error| format!("logging cannot start: {error}"))?;
-    let dropped = stderr.error_counter();
-    Ok(Logging { stderr, dropped, reported: 0, _guard: guard })
+    Ok(Logging { stderr, _guard: guard })
 }
 
 impl Logging {
@@ -62,14 +59,43 @@ impl Logging {
         self.stderr.clone()
     }
 
-    /// Logs how many lines were dropped since the last time, if any were.
-    pub fn report_dropped(&mut self) {
-        let dropped = self.dropped.dropped_lines();
+    /// The count of lines that were dropped.
+    pub fn dropped_lines(&self) -> DroppedLines {
+        DroppedLines::new(&self.stderr, "log")
+    }
+}
+
+/// Lines that a log has dropped because its writer could not keep up.
+pub struct DroppedLines {
+    counter: ErrorCounter,
+    reported: usize,
+    log: &'static str,
+}
+
+impl DroppedLines {
+    pub(crate) fn new(of: &NonBlocking, log: &'static str) -> DroppedLines {
+        DroppedLines { counter: of.error_counter(), reported: 0, log }
+    }
+
+    /// Logs how many there were since the last time, if any.
+    pub fn report(&mut self) {
+        let dropped = self.counter.dropped_lines();
         if dropped > self.reported {
-            tracing::warn!(lines = dropped - self.reported, "log lines dropped: stderr does not keep up");
+            let lines = dropped - self.reported;
+            tracing::warn!(log = self.log, lines, "lines dropped: what reads the log does not keep up");
             self.reported = dropped;
         }
     }
+}
+
+/// Has panics logged like everything else. One ends its connection and nothing more.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let backtrace = std::backtrace::Backtrace::capture();
+        tracing::error!(message, place, %backtrace, "a defect of tidegate: please report it");
+    }));
 }
 
 fn level(level: LogLevel) -> LevelFilter {

@@ -55,7 +55,7 @@ pub enum End {
     Reset(Side),
     /// This side's peer no longer answers (keepalive or retransmissions ran out, no route); like a reset
     /// for the other.
-    Lost(Side, io::ErrorKind),
+    Lost(Side),
 }
 
 /// First wait before it is checked again whether the bytes before a RST have arrived; doubles up to
@@ -222,7 +222,7 @@ impl Relay {
         self.last_moved = now;
         let end = match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Reset(side),
-            kind => End::Lost(side, kind),
+            _ => End::Lost(side),
         };
         self.failed = Some(Failed { side, end, recheck: None });
     }

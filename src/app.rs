@@ -1,0 +1,191 @@
+//! The composition root: wires everything from a configuration, runs it, drains it.
+
+mod capacity;
+mod sockets;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::config::model::{Config, PoolIndex};
+use crate::health;
+use crate::log::DroppedLines;
+use crate::log::access::Access;
+use crate::net::addr::Address;
+use crate::pool::resolve::Resolver;
+use crate::pool::{self, Pool};
+use crate::server::{ListenerState, Plane, Shared};
+use crate::stats::latency::BackendLatency;
+
+/// How long the start waits for names to be resolved. Those that are not by then have no address yet.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
+/// How long the start waits for the first verdicts of the health checks, so that the first connections find
+/// backends; meanwhile they wait in the kernel's queue.
+const FIRST_VERDICTS_LIMIT: Duration = Duration::from_secs(1);
+/// How often dropped log lines are reported.
+const REPORT_DROPPED: Duration = Duration::from_secs(10);
+/// After all connections were cut: how long their ends may take.
+const CUT_LIMIT: Duration = Duration::from_secs(1);
+
+/// A running balancer.
+///
+/// It is started, asked and drained on a tokio runtime, the control thread: health checks and the like run
+/// there. Connections have threads of their own.
+pub struct App {
+    plane: Plane,
+    addresses: Vec<(Arc<str>, Address)>,
+    /// Health checks, names, timers of the pools; they end with the app.
+    control: JoinSet<()>,
+    socket_files: Vec<PathBuf>,
+    _access: Access,
+}
+
+/// Why a balancer could not be started. The text is for people, a line for each error.
+#[derive(Debug)]
+pub struct StartError(Vec<String>);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> StartError {
+        StartError(vec![error.to_string()])
+    }
+}
+
+/// How a drain went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Every connection ended by itself.
+    Clean,
+    /// So many connections had to be cut.
+    Cut(usize),
+}
+
+impl App {
+    /// Binds, checks the backends, and accepts. Must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// A listener cannot be bound, the access log cannot be opened, or the system has no threads or
+    /// descriptors left.
+    pub async fn start(config: Config, dropped_lines: Vec<DroppedLines>, access: Access) -> Result<App, StartError> {
+        let pools: Vec<Arc<Pool>> =
+            config.pools.iter().enumerate().map(|(index, pool)| Pool::new(pool, PoolIndex(index))).collect();
+        let listeners: Vec<Arc<ListenerState>> = config
+            .listeners
+            .iter()
+            .map(|listener| ListenerState::new(listener.clone(), Arc::clone(&pools[listener.pool.0])))
+            .collect();
+        let workers = config.workers.get();
+        let capacity = capacity::establish(&config);
+        let bound = sockets::bind(&listeners, workers).map_err(StartError)?;
+
+        let mut control = JoinSet::new();
+        let mut resolver = Resolver::new(&pools);
+        resolver.resolve_all(RESOLVE_LIMIT).await;
+        control.spawn(resolver.run());
+        let mut checks: Vec<health::Checks> = pools.iter().filter_map(|pool| health::spawn(Arc::clone(pool))).collect();
+        // Too slow ones come in when they come in.
+        let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;
+        control.spawn(keep_time(pools.clone()));
+        control.spawn(report_dropped_lines(dropped_lines, access.dropped_lines()));
+        control.spawn(async move {
+            let _as_long_as_the_app = checks;
+            std::future::pending().await
+        });
+
+        let shared = Shared::new(pools, listeners, workers, capacity);
+        let plane = Plane::start(shared, bound.sockets, access.writer().as_ref())?;
+        for (listener, address) in &bound.addresses {
+            tracing::info!(%listener, %address, "listening");
+        }
+        tracing::info!(workers, connection_capacity = capacity, "ready");
+        Ok(App { plane, addresses: bound.addresses, control, socket_files: bound.socket_files, _access: access })
+    }
+
+    /// Where each listener listens; port 0 is replaced by the port that the kernel chose.
+    pub fn addresses(&self) -> &[(Arc<str>, Address)] {
+        &self.addresses
+    }
+
+    /// The listeners with their counters.
+    pub fn listeners(&self) -> &[Arc<ListenerState>] {
+        self.plane.shared().listeners()
+    }
+
+    /// The pools with their backends' state and counters.
+    pub fn pools(&self) -> &[Arc<Pool>] {
+        self.plane.shared().pools()
+    }
+
+    /// Connections open now.
+    pub fn open(&self) -> usize {
+        self.plane.shared().open()
+    }
+
+    /// What was measured of each backend, by pool.
+    pub async fn latencies(&self) -> Vec<Vec<BackendLatency>> {
+        self.plane.latencies().await
+    }
+
+    /// Stops accepting, waits until every connection has ended, at most for `limit` or until `hurry` is ready,
+    /// then cuts those that are left.
+    pub async fn drain(mut self, limit: Duration, hurry: impl Future<Output = ()>) -> Drained {
+        tracing::info!(connections = self.open(), deadline = ?limit, "draining");
+        self.plane.stop_accepting();
+        let in_time = tokio::select! {
+            drained = timeout(limit, self.plane.drained()) => drained.is_ok(),
+            () = hurry => false,
+        };
+        let outcome = if in_time {
+            tracing::info!("drained: every connection ended by itself");
+            Drained::Clean
+        } else {
+            let connections = self.open();
+            tracing::warn!(connections, "cut: these connections were still open");
+            self.plane.cut_all();
+            // Each is cut in one turn of its worker's loop; who is stuck ends with its worker.
+            let _ = timeout(CUT_LIMIT, self.plane.drained()).await;
+            Drained::Cut(connections)
+        };
+        self.control.abort_all();
+        self.plane.stop();
+        for path in &self.socket_files {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+        outcome
+    }
+}
+
+/// Pools' slow starts and aging latencies.
+async fn keep_time(pools: Vec<Arc<Pool>>) {
+    let mut ticks = interval(pool::TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = Instant::now();
+        for pool in &pools {
+            pool.tick(now);
+        }
+    }
+}
+
+async fn report_dropped_lines(mut logs: Vec<DroppedLines>, access: Option<DroppedLines>) {
+    logs.extend(access);
+    let mut ticks = interval(REPORT_DROPPED);
+    loop {
+        ticks.tick().await;
+        logs.iter_mut().for_each(DroppedLines::report);
+    }
+}

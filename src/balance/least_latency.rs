@@ -1,0 +1,99 @@
+//! The least expected wait: latency times the connections that share it, divided by weight. Equals in turn.
+//!
+//! One that was never measured looks fast and is tried soon, but the connections that it is given meanwhile
+//! count against it, so that it is not given all of them.
+
+use std::cmp::Ordering;
+
+use super::least::least;
+use super::{Candidate, Live};
+
+/// The weights by which the expected wait is divided.
+#[derive(Debug)]
+pub struct LeastLatency {
+    weights: Box<[u32]>,
+}
+
+impl LeastLatency {
+    pub(super) fn new(candidates: &[Candidate]) -> LeastLatency {
+        LeastLatency { weights: candidates.iter().map(|c| c.weight.max(1)).collect() }
+    }
+
+    pub(super) fn pick(&self, turn: u64, live: &impl Live) -> Option<usize> {
+        let score = |index: usize| {
+            let latency = u64::from(live.latency_us(index)) + 1;
+            let sharing = u64::from(live.connections(index)) + 1;
+            // No overflow but where both are at the end of their range, and then it is the most anyway.
+            (latency.saturating_mul(sharing), self.weights[index])
+        };
+        least(self.weights.len(), turn, live, score, compare)
+    }
+}
+
+/// Orders (wait, weight) by wait / weight, exactly.
+fn compare(a: (u64, u32), b: (u64, u32)) -> Ordering {
+    if a.1 == b.1 {
+        return a.0.cmp(&b.0);
+    }
+    (u128::from(a.0) * u128::from(b.1)).cmp(&(u128::from(b.0) * u128::from(a.1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{Fixed, candidates, check_pick};
+    use super::*;
+
+    #[test]
+    fn the_fast_one_until_it_is_loaded() {
+        let balancer = LeastLatency::new(&candidates(&[1, 1]));
+        let mut live = Fixed { latency_us: vec![999, 99], ..Fixed::all(2) };
+        let mut chosen = [0; 2];
+        for turn in 0..110 {
+            let index = balancer.pick(turn, &live).unwrap();
+            live.connections[index] += 1;
+            chosen[index] += 1;
+        }
+        assert_eq!(chosen, [10, 100]);
+    }
+
+    #[test]
+    fn the_unmeasured_one_is_tried() {
+        let balancer = LeastLatency::new(&candidates(&[1, 1]));
+        let live = Fixed { latency_us: vec![50, 0], ..Fixed::all(2) };
+        assert_eq!(balancer.pick(0, &live), Some(1));
+    }
+
+    #[test]
+    fn the_ends_of_the_range() {
+        let balancer = LeastLatency::new(&candidates(&[u32::MAX, 1]));
+        let most = vec![u32::MAX; 2];
+        let live = Fixed { latency_us: most.clone(), connections: most, ..Fixed::all(2) };
+        assert_eq!(balancer.pick(0, &live), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn picks_whoever_can_take(weights in prop::collection::vec(1..1000_u32, 0..40), seed: u64) {
+            let balancer = LeastLatency::new(&candidates(&weights));
+            check_pick(weights.len(), seed, |turn, live| balancer.pick(turn, live))?;
+        }
+
+        #[test]
+        fn nobody_is_expected_to_answer_sooner(
+            weights in prop::collection::vec(1..4_u32, 1..20), seed: u64, turn: u64,
+        ) {
+            let live = Fixed::any(weights.len(), seed, 2);
+            let score = |i: usize| {
+                f64::from(live.latency_us[i] + 1) * f64::from(live.connections[i] + 1)
+                    / f64::from(weights[i])
+            };
+            if let Some(index) = LeastLatency::new(&candidates(&weights)).pick(turn, &live) {
+                for other in (0..weights.len()).filter(|&i| live.can_take[i]) {
+                    prop_assert!(score(index) <= score(other), "{index} before {other} of {live:?}");
+                }
+            }
+        }
+    }
+}

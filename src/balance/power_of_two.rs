@@ -1,0 +1,90 @@
+//! Two at random, and the less loaded of them (Mitzenmacher, "The power of two choices in randomized
+//! load balancing", 1996): nearly as even as looking at everybody, at the cost of looking at two, and instances
+//! that do not know of each other don't all rush to the same idle backend.
+
+use super::least_connections::compare;
+use super::random::draw_again;
+use super::weighted::Weighted;
+use super::{Candidate, Live, redraw};
+
+/// The candidates by weight.
+#[derive(Debug)]
+pub struct PowerOfTwo {
+    line: Weighted,
+}
+
+impl PowerOfTwo {
+    pub(super) fn new(candidates: &[Candidate]) -> PowerOfTwo {
+        PowerOfTwo { line: Weighted::new(candidates) }
+    }
+
+    pub(super) fn pick(&self, random: u64, live: &impl Live) -> Option<usize> {
+        let one = self.line.draw(random)?;
+        // Not one of the numbers that drawing again would use.
+        let two = self.line.draw_other(redraw(!random, 0), one);
+        let two = two.filter(|&index| live.can_take(index));
+        match (live.can_take(one), two) {
+            (true, None) => Some(one),
+            (true, Some(two)) => {
+                let load = |index| (live.connections(index), self.line.weight(index) as u32);
+                Some(if compare(load(two), load(one)).is_lt() { two } else { one })
+            }
+            (false, Some(two)) => Some(two),
+            (false, None) => draw_again(&self.line, random, live),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::{Fixed, candidates, check_pick, check_shares};
+    use super::*;
+
+    #[test]
+    fn of_two_always_the_less_loaded() {
+        let balancer = PowerOfTwo::new(&candidates(&[1, 4]));
+        let live = Fixed { connections: vec![2, 7], ..Fixed::all(2) };
+        assert!((0..1_000).all(|n| balancer.pick(redraw(1, n), &live) == Some(1)));
+    }
+
+    #[test]
+    fn never_the_most_loaded_of_three() {
+        let balancer = PowerOfTwo::new(&candidates(&[1, 1, 1]));
+        let live = Fixed { connections: vec![3, 9, 5], ..Fixed::all(3) };
+        assert!((0..1_000).all(|n| balancer.pick(redraw(2, n), &live) != Some(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn picks_whoever_can_take(weights in prop::collection::vec(1..1000_u32, 0..40), seed: u64) {
+            let balancer = PowerOfTwo::new(&candidates(&weights));
+            check_pick(weights.len(), seed, |random, live| balancer.pick(random, live))?;
+        }
+
+        #[test]
+        fn idle_ones_by_weight(weights in prop::collection::vec(1..20_u32, 1..8), seed: u64) {
+            let balancer = PowerOfTwo::new(&candidates(&weights));
+            let live = Fixed::all(weights.len());
+            let mut chosen = vec![0; weights.len()];
+            for attempt in 0..20_000 {
+                chosen[balancer.pick(redraw(seed, attempt), &live).unwrap()] += 1;
+            }
+            check_shares(&chosen, &weights, 0.02)?;
+        }
+
+        #[test]
+        fn connections_that_stay_are_shared_by_weight(
+            weights in prop::collection::vec(1..6_u32, 2..6), seed: u64,
+        ) {
+            let balancer = PowerOfTwo::new(&candidates(&weights));
+            let mut live = Fixed::all(weights.len());
+            for attempt in 0..20_000 {
+                let index = balancer.pick(redraw(seed, attempt), &live).unwrap();
+                live.connections[index] += 1;
+            }
+            check_shares(&live.connections, &weights, 0.02)?;
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! `tidegate man`.
+
+use std::process::ExitCode;
+
+/// Prints the manual page of the program and, after it, those of its subcommands.
+pub(crate) fn man() -> ExitCode {
+    let mut page = Vec::new();
+    let mut command = super::command().disable_help_subcommand(true);
+    command.build();
+    let rendered = clap_mangen::Man::new(command).render(&mut page);
+    if let Err(error) = rendered {
+        super::say(format_args!("error: cannot make the manual page: {error}"));
+        return ExitCode::FAILURE;
+    }
+    super::print(&page)
+}

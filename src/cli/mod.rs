@@ -1,0 +1,121 @@
+//! The command line: what it accepts, and one file for each subcommand.
+
+mod check;
+mod completions;
+mod demo;
+mod man;
+mod run;
+mod schema;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use tidegate::config;
+
+/// The exit code of wrong arguments and wrong configurations; clap has the same.
+pub(crate) const USAGE: u8 = 2;
+
+const VERSION: &str =
+    concat!(env!("CARGO_PKG_VERSION"), " (git ", env!("TIDEGATE_GIT_HASH"), ", TLS provider: none yet)");
+
+/// A Layer-4 load balancer: TCP connections in, the same bytes out to healthy backends.
+#[derive(Parser)]
+#[command(name = "tidegate", version = VERSION, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Balance connections as a configuration file says
+    ///
+    /// Ends on SIGTERM or Ctrl-C after draining: connections may finish for as long as shutdown.drain
+    /// says. A second signal ends it at once.
+    Run {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Check a configuration file and show every error with its place
+    ///
+    /// Exit code 0 if it can be used, 2 if not. Warnings do not change the exit code.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Show what tidegate does, with backends and a light load of its own
+    Demo {
+        /// End after this many seconds; otherwise on Ctrl-C
+        #[arg(long, value_name = "N")]
+        seconds: Option<u64>,
+    },
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(clap::Args)]
+struct ConfigFile {
+    /// Configuration file; by default ./tidegate.yaml, then /etc/tidegate/config.yaml
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Reads the arguments and runs the subcommand.
+pub(crate) fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config } => run::run(config.config),
+        Command::Check { config } => check::check(config.config),
+        Command::Demo { seconds } => demo::demo(seconds),
+        Command::Schema => schema::schema(),
+        Command::Completions { shell } => completions::completions(shell),
+        Command::Man => man::man(),
+    }
+}
+
+fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// The file that was named, or the one that is found, which is said on stderr.
+pub(crate) fn config_path(given: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
+    if let Some(path) = given {
+        return Ok(path);
+    }
+    if let Some(path) = config::find() {
+        say(format_args!("tidegate: using {}", path.display()));
+        return Ok(path);
+    }
+    let [first, second] = config::DEFAULT_PATHS;
+    say(format_args!(
+        "error: no configuration: neither {first} nor {second} exists\n  = help: name a file: --config FILE"
+    ));
+    Err(ExitCode::from(USAGE))
+}
+
+/// Writes to stdout. That the reader is gone, as in `tidegate schema | head`, is no failure.
+pub(crate) fn print(text: &[u8]) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say(format_args!("error: cannot write to stdout: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Writes a line to stderr; where that fails there is nobody left to tell.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}

@@ -1,0 +1,90 @@
+//! `tidegate run`.
+
+use std::future::poll_fn;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::task::Poll;
+
+use tidegate::app::{App, Drained};
+use tidegate::config::{self, Loaded, Style};
+use tidegate::log::{self, access::Access};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The exit code when connections had to be cut, or nothing could be started.
+const FAILED: u8 = 1;
+
+/// Balances until told to end.
+pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
+    let path = match super::config_path(given) {
+        Ok(path) => path,
+        Err(code) => return code,
+    };
+    let loaded = match config::load(&path) {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            super::say(failure.render(Style::of_stderr()).trim_end());
+            return ExitCode::from(super::USAGE);
+        }
+    };
+    let warnings = loaded.render_warnings(Style::of_stderr());
+    if !warnings.is_empty() {
+        super::say(warnings.trim_end());
+    }
+    let logging = match log::start(&loaded.config.log) {
+        Ok(logging) => logging,
+        Err(error) => {
+            super::say(format_args!("error: {error}"));
+            return ExitCode::from(super::USAGE);
+        }
+    };
+    log::log_panics();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(serve(loaded, &logging)));
+    // What is said from here on is said after the lines that wait.
+    drop(logging);
+    match result {
+        Ok(Drained::Clean) => ExitCode::SUCCESS,
+        Ok(Drained::Cut(_)) => ExitCode::from(FAILED),
+        Err(error) => {
+            super::say(format_args!("error: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+async fn serve(loaded: Loaded, logging: &log::Logging) -> io::Result<Drained> {
+    let mut signals = Signals::new()?;
+    let access = Access::open(&loaded.config.log, logging)?;
+    let drain = loaded.config.shutdown.drain;
+    let started = tokio::select! {
+        started = App::start(loaded.config, vec![logging.dropped_lines()], access) => started,
+        // Nothing was accepted yet, so there is nothing to drain.
+        () = signals.next() => return Ok(Drained::Clean),
+    };
+    let app = started.map_err(io::Error::other)?;
+    signals.next().await;
+    Ok(app.drain(drain, signals.next()).await)
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        poll_fn(|cx| match (self.terminate.poll_recv(cx), self.interrupt.poll_recv(cx)) {
+            (Poll::Pending, Poll::Pending) => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+}

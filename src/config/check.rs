@@ -1,0 +1,229 @@
+//! From what was typed to what is meant: defaults, references, ranges. Everything wrong is collected,
+//! each with its place; a model comes out only when nothing is.
+
+mod health;
+mod listener;
+mod pool;
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use super::de::Located;
+use super::model::{AccessLog, Config, Log, LogFormat, LogLevel, Shutdown};
+use super::raw;
+use super::report::{Fault, Problem, Severity};
+use super::tree::{NodeId, Tree};
+use super::units::{AccessTarget, Period};
+use super::words::{Int, Workers};
+
+/// Longest name of a listener, pool or backend, in characters: names become labels of metrics.
+const MAX_NAME: usize = 128;
+
+/// More threads than this is a typing error.
+const MAX_WORKERS: i64 = 1024;
+
+/// Checks a whole configuration. The model is there when none of the problems is an error.
+pub(crate) fn check(tree: &Tree, raw: &raw::Config) -> (Option<Config>, Vec<Problem>) {
+    let mut checker = Checker { tree, problems: Vec::new() };
+    let config = checker.config(raw);
+    (config, checker.problems)
+}
+
+/// A place for problems, and the questions that every section asks.
+struct Checker<'t> {
+    tree: &'t Tree,
+    problems: Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn config(&mut self, raw: &raw::Config) -> Option<Config> {
+        let workers = self.workers(raw.workers.as_ref());
+        let log = self.log(raw.log.as_ref());
+        let shutdown = self.shutdown(raw.shutdown.as_ref());
+        let pools = self.pools(raw.pools.as_ref());
+        let listeners = self.listeners(raw.listeners.as_ref(), raw.pools.as_ref());
+        Some(Config { workers: workers?, log, shutdown, listeners: listeners?, pools: pools? })
+    }
+
+    fn workers(&mut self, key: Option<&Located<Workers>>) -> Option<NonZeroUsize> {
+        match value(key) {
+            Some((Workers::Count(count), at)) => {
+                let count = self.in_range(*count, at, 1..=MAX_WORKERS)?;
+                NonZeroUsize::new(usize::try_from(count).ok()?)
+            }
+            // Only a system that cannot count its CPUs fails here.
+            _ => Some(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+        }
+    }
+
+    fn log(&mut self, key: Option<&Located<raw::Log>>) -> Log {
+        let absent = raw::Log::default();
+        let raw = value(key).map_or(&absent, |(log, _)| log);
+        Log {
+            level: match copied(raw.level.as_ref()).unwrap_or(raw::Level::Info) {
+                raw::Level::Error => LogLevel::Error,
+                raw::Level::Warn => LogLevel::Warn,
+                raw::Level::Info => LogLevel::Info,
+                raw::Level::Debug => LogLevel::Debug,
+                raw::Level::Trace => LogLevel::Trace,
+            },
+            format: match copied(raw.format.as_ref()).unwrap_or(raw::Format::Text) {
+                raw::Format::Text => LogFormat::Text,
+                raw::Format::Json => LogFormat::Json,
+            },
+            access: match value(raw.access.as_ref()) {
+                None | Some((AccessTarget::Off, _)) => AccessLog::Off,
+                Some((AccessTarget::Stderr, _)) => AccessLog::Stderr,
+                Some((AccessTarget::File(path), _)) => AccessLog::File(path.clone()),
+            },
+        }
+    }
+
+    fn shutdown(&mut self, key: Option<&Located<raw::Shutdown>>) -> Shutdown {
+        let drain = value(key).and_then(|(shutdown, _)| shutdown.drain.as_ref());
+        Shutdown { drain: period(drain, Duration::from_secs(30)) }
+    }
+
+    /// An error about a value; its path is put before the message.
+    fn error(&mut self, at: NodeId, fault: Fault) {
+        let problem = self.problem(at, fault);
+        self.problems.push(problem);
+    }
+
+    fn problem(&self, at: NodeId, mut fault: Fault) -> Problem {
+        let path = self.tree.path(at);
+        if !path.is_empty() {
+            fault.message = format!("{path}: {}", fault.message);
+        }
+        Problem::error(Some(self.tree.span(at)), fault)
+    }
+
+    fn warning(&mut self, at: NodeId, fault: Fault) {
+        let problem = self.problem(at, fault);
+        self.problems.push(Problem { severity: Severity::Warning, ..problem });
+    }
+
+    /// A key that must be there. Without it, the whole it belongs to is marked.
+    fn required<'r, T>(
+        &mut self,
+        key: Option<&'r Located<T>>,
+        name: &str,
+        owner: NodeId,
+        hint: &str,
+    ) -> Option<(&'r T, NodeId)> {
+        if key.is_none() {
+            self.error(owner, Fault::new(format!("`{name}` is missing")).hint(hint));
+        }
+        value(key)
+    }
+
+    /// The elements of a list that must be there and must not be empty.
+    fn elements<'r, T>(
+        &mut self,
+        key: Option<&'r Located<Vec<Located<T>>>>,
+        what: &str,
+        owner: Option<NodeId>,
+        hint: &str,
+    ) -> &'r [Located<T>] {
+        match (key, owner) {
+            (Some(Located { value: None, .. }), _) => &[],
+            (Some(Located { value: Some(elements), at }), _) => {
+                if elements.is_empty() {
+                    self.error(*at, Fault::new(format!("no {what}")).hint(hint));
+                }
+                elements
+            }
+            (None, Some(owner)) => {
+                self.error(owner, Fault::new(format!("no {what}")).hint(hint));
+                &[]
+            }
+            (None, None) => &[],
+        }
+    }
+
+    fn number(&mut self, key: Option<&Located<Int>>, range: RangeInclusive<i64>, default: i64) -> i64 {
+        match value(key) {
+            Some((Int(number), at)) => self.in_range(*number, at, range).unwrap_or(default),
+            None => default,
+        }
+    }
+
+    fn in_range(&mut self, number: i64, at: NodeId, range: RangeInclusive<i64>) -> Option<i64> {
+        if range.contains(&number) {
+            return Some(number);
+        }
+        let written = self.tree.text(at).unwrap_or_default();
+        let fault = Fault::new(format!("{written} is out of range")).hint(format!(
+            "write {} to {}",
+            range.start(),
+            range.end()
+        ));
+        self.error(at, fault);
+        None
+    }
+
+    /// A number of which 0 means no limit.
+    fn limit(&mut self, key: Option<&Located<Int>>) -> Option<NonZeroU32> {
+        let number = self.number(key, 0..=i64::from(u32::MAX), 0);
+        u32::try_from(number).ok().and_then(NonZeroU32::new)
+    }
+
+    /// A duration that must not be zero.
+    fn positive(&mut self, key: Option<&Located<Period>>, default: Duration) -> Duration {
+        match value(key) {
+            Some((Period(Duration::ZERO), at)) => {
+                let fault = Fault::new("must be longer than 0").hint(format!("the default is {}", Period(default)));
+                self.error(at, fault);
+                default
+            }
+            _ => period(key, default),
+        }
+    }
+
+    /// Whether a text can be a name: shown in logs, a label in metrics.
+    fn name(&mut self, name: &str, at: NodeId) {
+        let length = name.chars().count();
+        let fault = if length == 0 {
+            Fault::new("a name must not be empty")
+        } else if length > MAX_NAME {
+            Fault::new(format!("a name of {length} characters")).hint(format!("at most {MAX_NAME}"))
+        } else if name.contains(char::is_control) {
+            Fault::new("a name with control characters")
+                .hint("names appear in logs: use letters, digits and punctuation")
+        } else {
+            return;
+        };
+        self.error(at, fault);
+    }
+
+    /// An error about a name, or an address, that was used before.
+    fn twice(&mut self, at: NodeId, first: NodeId, what: &str, hint: &str) {
+        let first: Range<usize> = self.tree.span(first);
+        let problem = self.problem(at, Fault::new(what).hint(hint));
+        // One value that an alias repeats has only one place.
+        let problem = match problem.span.as_ref() == Some(&first) {
+            true => problem,
+            false => problem.other(first, "first here"),
+        };
+        self.problems.push(problem);
+    }
+}
+
+/// What a key holds and where; `None` when it is left out, or could not be read, which is reported.
+fn value<T>(key: Option<&Located<T>>) -> Option<(&T, NodeId)> {
+    key.and_then(|located| located.value.as_ref().map(|value| (value, located.at)))
+}
+
+fn copied<T: Copy>(key: Option<&Located<T>>) -> Option<T> {
+    value(key).map(|(value, _)| *value)
+}
+
+fn period(key: Option<&Located<Period>>, default: Duration) -> Duration {
+    copied(key).map_or(default, |Period(length)| length)
+}
+
+/// A duration of which 0s means none.
+fn optional_period(key: Option<&Located<Period>>, default: Duration) -> Option<Duration> {
+    Some(period(key, default)).filter(|length| !length.is_zero())
+}

@@ -1,0 +1,198 @@
+//! `pools[].health`.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::{Checker, copied, value};
+use crate::config::de::Located;
+use crate::config::model::{Backend, BackendAddress, Check, Health, HttpCheck, Initial};
+use crate::config::raw;
+use crate::config::report::Fault;
+use crate::config::tree::{NodeId, Value};
+use crate::config::units::{Period, StatusRange};
+
+/// Longest text that a check sends or looks for, in bytes.
+const MAX_TEXT: usize = 16 * 1024;
+
+impl Checker<'_> {
+    /// A pool's check; `None` when it has no kind, or an unreadable one, which is reported.
+    pub(super) fn health(&mut self, raw: &raw::Health, at: NodeId, backends: &[Backend]) -> Option<Health> {
+        let check = self.kind(raw, at);
+        let interval = self.positive(raw.interval.as_ref(), Duration::from_secs(2));
+        let timeout = self.positive(raw.timeout.as_ref(), Duration::from_secs(1));
+        if timeout > interval {
+            // The default may be the shorter one: then the key that was written is marked.
+            let place = raw.timeout.as_ref().map(|key| key.at);
+            let place = place.or(raw.interval.as_ref().map(|key| key.at)).unwrap_or(at);
+            let fault = Fault::new(format!(
+                "a probe may take {}, longer than the interval of {}",
+                Period(timeout),
+                Period(interval)
+            ));
+            self.warning(place, fault.hint("a slow backend is then probed less often than `interval` says"));
+        }
+        let port = self.number(raw.port.as_ref(), 0..=65_535, 0) as u16;
+        let unix = backends.iter().find(|backend| matches!(backend.address, BackendAddress::Unix(_)));
+        if let (Some(key), Some(unix)) = (&raw.port, unix)
+            && port != 0
+        {
+            let fault =
+                Fault::new(format!("backend `{}` is a unix socket, which has no port", unix.name.escape_debug()));
+            self.warning(key.at, fault.hint("it is probed at its own path"));
+        }
+        Some(Health {
+            interval,
+            timeout,
+            rise: self.in_a_row(raw.rise.as_ref(), 2),
+            fall: self.in_a_row(raw.fall.as_ref(), 3),
+            port: Some(port).filter(|port| *port != 0),
+            initial: match copied(raw.initial.as_ref()).unwrap_or(raw::Initial::Probe) {
+                raw::Initial::Probe => Initial::Probe,
+                raw::Initial::Up => Initial::Up,
+            },
+            check: check?,
+        })
+    }
+
+    fn in_a_row(&mut self, key: Option<&Located<crate::config::words::Int>>, default: u32) -> NonZeroU32 {
+        let number = self.number(key, 1..=1000, i64::from(default));
+        u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+    }
+
+    fn kind(&mut self, raw: &raw::Health, at: NodeId) -> Option<Check> {
+        let places = [
+            raw.tcp.as_ref().map(|key| key.at),
+            raw.http.as_ref().map(|key| key.at),
+            raw.exchange.as_ref().map(|key| key.at),
+        ];
+        let given: Vec<NodeId> = places.into_iter().flatten().collect();
+        if let [_, second, ..] = given.as_slice() {
+            let names: Vec<String> =
+                given.iter().filter_map(|at| self.tree.key(*at)).map(|key| format!("`{key}`")).collect();
+            let fault = Fault::new(format!("{} kinds of check: {}", names.len(), names.join(", ")))
+                .hint("keep one; two pools with the same backends can be checked in two ways");
+            let (path, place) = (self.tree.path(at), self.tree.key_span(*second));
+            let mut problem = self.problem(*second, fault.clone());
+            problem.message = format!("{path}: {}", fault.message);
+            problem.span = Some(place);
+            self.problems.push(problem);
+        }
+        if given.is_empty() && !self.refused_kind(at) {
+            let fault = Fault::new("no kind of check")
+                .hint("give one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`");
+            self.error(at, fault);
+        }
+        let tcp = value(raw.tcp.as_ref()).map(|_| Check::Tcp);
+        let http = value(raw.http.as_ref()).map(|(http, _)| self.http(http));
+        let exchange = value(raw.exchange.as_ref()).and_then(|(exchange, at)| self.exchange(exchange, at));
+        tcp.or(http).or(exchange)
+    }
+
+    /// Whether a kind is there that was refused already as not supported yet.
+    fn refused_kind(&self, at: NodeId) -> bool {
+        let Value::Map(children) = self.tree.value(at) else {
+            return false;
+        };
+        let later = ["tls", "postgres", "mysql", "redis"];
+        children.iter().any(|child| self.tree.key(*child).is_some_and(|key| later.contains(&key)))
+    }
+
+    fn http(&mut self, raw: &raw::Http) -> Check {
+        let path = value(raw.path.as_ref());
+        if let Some((path, at)) = path {
+            if !path.starts_with('/') {
+                let fault = Fault::new("must begin with `/`").hint(format!("write /{}", path.escape_debug()));
+                self.error(at, fault);
+            }
+            self.printable(path, at);
+        }
+        let method = value(raw.method.as_ref());
+        if let Some((method, at)) = method {
+            self.method(method, at);
+        }
+        let host = value(raw.host.as_ref());
+        if let Some((host, at)) = host {
+            self.printable(host, at);
+        }
+        let body = value(raw.body.as_ref());
+        if let Some((body, at)) = body {
+            self.text(body, at);
+            if method.is_some_and(|(method, _)| method == "HEAD") {
+                let fault = Fault::new("an answer to HEAD has no body").hint("use `method: GET`");
+                self.error(at, fault);
+            }
+        }
+        Check::Http(HttpCheck {
+            path: path.map_or("/health", |(path, _)| path).to_owned(),
+            method: method.map_or("GET", |(method, _)| method).to_owned(),
+            host: host.map(|(host, _)| host.clone()),
+            status: value(raw.status.as_ref()).map_or(200..=399, |(StatusRange(range), _)| range.clone()),
+            body: body.map(|(body, _)| body.clone()),
+        })
+    }
+
+    /// Upper case, although RFC 9110 allows any token: a method is case-sensitive, and `get` is a mistake.
+    fn method(&mut self, method: &str, at: NodeId) {
+        let upper = method.to_ascii_uppercase();
+        if method.is_empty() || !upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
+            let fault = Fault::new(format!("`{}` is not an HTTP method", method.escape_debug()));
+            self.error(at, fault.hint("for example GET, HEAD or OPTIONS"));
+        } else if upper != method {
+            let fault = Fault::new(format!("`{method}` is not upper case"));
+            self.error(at, fault.hint(format!("write {upper}")));
+        }
+    }
+
+    /// What goes into a request's head unquoted: white space or a line's end would make two of it.
+    fn printable(&mut self, text: &str, at: NodeId) {
+        if text.is_empty() || text.len() > MAX_TEXT {
+            self.text(text, at);
+        } else if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            let fault = Fault::new("white space or control characters cannot be sent in a request's head");
+            self.error(at, fault.hint("write a space in a path as %20"));
+        }
+    }
+
+    fn text(&mut self, text: &str, at: NodeId) {
+        if text.is_empty() {
+            self.error(at, Fault::new("must not be empty").hint("leave the key out instead"));
+        } else if text.len() > MAX_TEXT {
+            let fault = Fault::new(format!("{} bytes long", text.len()));
+            self.error(at, fault.hint(format!("at most {MAX_TEXT}")));
+        }
+    }
+
+    fn exchange(&mut self, raw: &raw::Exchange, at: NodeId) -> Option<Check> {
+        let send = value(raw.send.as_ref());
+        if let Some((send, at)) = send {
+            if !send.is_empty() {
+                self.text(send, at);
+            }
+            self.escapes(at);
+        }
+        let hint = "expect: what the answer begins with, such as \"+PONG\"";
+        let (expect, at) = self.required(raw.expect.as_ref(), "expect", at, hint)?;
+        if expect.is_empty() {
+            let fault = Fault::new("must not be empty").hint("`tcp: {}` checks that a connect succeeds");
+            self.error(at, fault);
+        } else {
+            self.text(expect, at);
+        }
+        self.escapes(at);
+        Some(Check::Exchange {
+            send: send.map_or(Vec::new(), |(send, _)| send.as_bytes().to_vec()),
+            expect: expect.as_bytes().to_vec(),
+        })
+    }
+
+    /// `'PING\r\n'` is six letters and two backslashes more than its author thought.
+    fn escapes(&mut self, at: NodeId) {
+        let Value::Scalar { text, escapes: false, .. } = self.tree.value(at) else {
+            return;
+        };
+        if ["\\r", "\\n", "\\t", "\\0", "\\x"].iter().any(|escape| text.contains(escape)) {
+            let fault = Fault::new("a backslash here is sent as it is");
+            self.warning(at, fault.hint("escapes such as \\r\\n work in double quotes only"));
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `pools`.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{Checker, copied, period, value};
+use crate::config::de::Located;
+use crate::config::model::{Backend, BackendAddress, Balance, HashPrefix, OnDown, Pool};
+use crate::config::raw;
+use crate::config::report::Fault;
+use crate::config::tree::NodeId;
+use crate::config::units::SourceAddress;
+
+const EXAMPLE: &str = "for example: pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]";
+
+impl Checker<'_> {
+    /// All pools, in the order typed: a [`PoolIndex`](crate::config::model::PoolIndex) counts both.
+    pub(super) fn pools(&mut self, key: Option<&Located<Vec<Located<raw::Pool>>>>) -> Option<Vec<Pool>> {
+        let raw = self.elements(key, "pools", self.tree.root(), EXAMPLE);
+        let mut names: HashMap<&str, NodeId> = HashMap::new();
+        let mut pools = Vec::with_capacity(raw.len());
+        for pool in raw {
+            let Some((raw, at)) = value(Some(pool)) else {
+                continue;
+            };
+            let name = self.required(raw.name.as_ref(), "name", at, "name: web");
+            if let Some((name, at)) = name {
+                self.name(name, at);
+                match names.get(name.as_str()) {
+                    Some(first) => {
+                        self.twice(
+                            at,
+                            *first,
+                            &format!("a second pool `{}`", name.escape_debug()),
+                            "names of pools are unique",
+                        );
+                    }
+                    None => drop(names.insert(name, at)),
+                }
+            }
+            let pool = self.pool(raw, at, name.map_or("", |(name, _)| name));
+            pools.push(pool);
+        }
+        (!pools.is_empty()).then_some(pools)
+    }
+
+    fn pool(&mut self, raw: &raw::Pool, at: NodeId, name: &str) -> Pool {
+        let backends = self.backends(raw, at);
+        Pool {
+            name: name.into(),
+            balance: balance(raw),
+            hash: self.hash(raw),
+            health: value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends)),
+            source: self.source(raw, &backends),
+            backends,
+            on_down: match copied(raw.on_down.as_ref()).unwrap_or(raw::OnDown::Keep) {
+                raw::OnDown::Keep => OnDown::Keep,
+                raw::OnDown::Cut => OnDown::Cut,
+            },
+            slow_start: period(raw.slow_start.as_ref(), Duration::ZERO),
+            retries: self.number(raw.retries.as_ref(), 0..=100, 2) as u32,
+            connect_timeout: {
+                let connect = value(raw.timeouts.as_ref()).and_then(|(timeouts, _)| timeouts.connect.as_ref());
+                self.positive(connect, Duration::from_secs(5))
+            },
+        }
+    }
+
+    fn hash(&mut self, raw: &raw::Pool) -> HashPrefix {
+        let absent = raw::Hash::default();
+        let given = value(raw.hash.as_ref());
+        let hash = given.map_or(&absent, |(hash, _)| hash);
+        let default = HashPrefix { ipv4: 32, ipv6: 64 };
+        let prefix = HashPrefix {
+            ipv4: self.number(hash.ipv4_prefix.as_ref(), 0..=32, default.ipv4.into()) as u8,
+            ipv6: self.number(hash.ipv6_prefix.as_ref(), 0..=128, default.ipv6.into()) as u8,
+        };
+        if let Some((_, at)) = given
+            && prefix != default
+            && balance(raw) != Balance::IpHash
+        {
+            let fault = Fault::new("has no effect").hint("only `balance: ip_hash` looks at it");
+            self.warning(at, fault);
+        }
+        prefix
+    }
+
+    fn backends(&mut self, pool: &raw::Pool, owner: NodeId) -> Vec<Backend> {
+        let hint = "for example: backends: [{ address: 127.0.0.1:3001 }]";
+        let raw = self.elements(pool.backends.as_ref(), "backends", Some(owner), hint);
+        let mut names: HashMap<&str, NodeId> = HashMap::new();
+        let mut backends = Vec::with_capacity(raw.len());
+        for backend in raw {
+            let Some((raw, at)) = value(Some(backend)) else {
+                continue;
+            };
+            let hint = "address: 10.0.0.1:8080, a name and a port, or unix:/path";
+            let address = self.required(raw.address.as_ref(), "address", at, hint);
+            let given = value(raw.name.as_ref());
+            if let Some((name, at)) = given {
+                self.name(name, at);
+            }
+            let default = address.filter(|_| raw.name.is_none());
+            let name =
+                given.map(|(name, at)| (name.as_str(), at)).or(default.map(|(target, at)| (target.text.as_str(), at)));
+            if let Some((name, at)) = name {
+                match names.get(name) {
+                    Some(first) => {
+                        self.twice(
+                            at,
+                            *first,
+                            &format!("a second backend `{}`", name.escape_debug()),
+                            "names of backends are unique in their pool; without a name it is the address",
+                        );
+                    }
+                    None => drop(names.insert(name, at)),
+                }
+            }
+            let weight = self.number(raw.weight.as_ref(), 0..=1000, 1) as u32;
+            let max_connections = self.limit(raw.max_connections.as_ref());
+            let backup = copied(raw.backup.as_ref()).unwrap_or(false);
+            if let (Some((name, _)), Some((target, _))) = (name, address) {
+                backends.push(Backend {
+                    name: name.into(),
+                    address: target.address.clone(),
+                    weight,
+                    max_connections,
+                    backup,
+                });
+            }
+        }
+        self.share(pool, raw.len(), &backends);
+        backends
+    }
+
+    /// Says when the pool as a whole cannot be what was meant. Backends that could not be read
+    /// would make this guesswork.
+    fn share(&mut self, pool: &raw::Pool, written: usize, backends: &[Backend]) {
+        let Some(list) = &pool.backends else { return };
+        if backends.is_empty() || backends.len() != written {
+            return;
+        }
+        if backends.iter().all(|backend| backend.weight == 0) {
+            let fault = Fault::new("every weight is 0: the pool takes no new connections")
+                .hint("give at least one backend a weight of 1 or more");
+            self.warning(list.at, fault);
+        }
+        if backends.iter().all(|backend| backend.backup) {
+            let fault = Fault::new("every backend is a backup, so they are used like any others")
+                .hint("a backup is used only when no other backend can be");
+            self.warning(list.at, fault);
+        }
+    }
+
+    fn source(&mut self, raw: &raw::Pool, backends: &[Backend]) -> Vec<IpAddr> {
+        let mut source: Vec<IpAddr> = Vec::new();
+        let Some((list, _)) = value(raw.source.as_ref()) else {
+            return source;
+        };
+        for element in list {
+            let Some((SourceAddress(ip), at)) = value(Some(element)) else {
+                continue;
+            };
+            if source.contains(ip) {
+                self.error(at, Fault::new(format!("`{ip}` is given twice")).hint("once is enough"));
+            }
+            let reaches = |backend: &Backend| match &backend.address {
+                BackendAddress::Ip(address) => address.is_ipv4() == ip.is_ipv4(),
+                BackendAddress::Name { .. } => true,
+                BackendAddress::Unix(_) => false,
+            };
+            if !backends.is_empty() && !backends.iter().any(reaches) {
+                let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+                let fault = Fault::new(format!("no backend of this pool has an {family} address"))
+                    .hint("this source address will not be used");
+                self.warning(at, fault);
+            }
+            source.push(*ip);
+        }
+        source
+    }
+}
+
+fn balance(raw: &raw::Pool) -> Balance {
+    match copied(raw.balance.as_ref()).unwrap_or(raw::Balance::RoundRobin) {
+        raw::Balance::RoundRobin | raw::Balance::WeightedRoundRobin => Balance::RoundRobin,
+        raw::Balance::LeastConnections => Balance::LeastConnections,
+        raw::Balance::IpHash => Balance::IpHash,
+        raw::Balance::PowerOfTwo => Balance::PowerOfTwo,
+        raw::Balance::LeastLatency => Balance::LeastLatency,
+        raw::Balance::Random => Balance::Random,
+    }
+}

@@ -1,0 +1,442 @@
+//! A serde deserializer over a [`Tree`] that collects errors instead of stopping at the first.
+//!
+//! Two kinds of error end nothing: an unknown key is noted and skipped, and a value inside a
+//! [`Located`] that cannot be read is noted and becomes a hole. Since every key of the raw
+//! configuration is a `Located`, one pass finds everything.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+use serde::forward_to_deserialize_any;
+
+use super::report::{Fault, Problem, similar};
+use super::tree::{NodeId, Resolved, Tree, Value};
+
+/// Names by which the types below ask this deserializer for what serde has no word for. Another
+/// deserializer would take them for ordinary newtypes and fail.
+const LOCATED: &str = "$tidegate::Located";
+const NOT_YET: &str = "$tidegate::NotYet";
+const LIST: &str = "$tidegate::OneOrMany";
+
+/// A value and its place in the tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Located<T> {
+    /// `None` when it could not be read; that has been reported.
+    pub(crate) value: Option<T>,
+    /// Where it is.
+    pub(crate) at: NodeId,
+}
+
+/// A key that the language has and this version refuses.
+#[derive(Clone, Debug)]
+pub(crate) struct NotYet<T>(PhantomData<T>);
+
+impl<T> Default for NotYet<T> {
+    fn default() -> Self {
+        NotYet(PhantomData)
+    }
+}
+
+/// A list, or a single value that stands for a list of one.
+#[derive(Clone, Debug)]
+pub(crate) struct OneOrMany<T>(pub(crate) Vec<Located<T>>);
+
+/// Reads a tree. The result is `None` only when the document is not a mapping at all.
+pub(crate) fn read<T: for<'de> Deserialize<'de>>(tree: &Tree) -> (Option<T>, Vec<Problem>) {
+    let problems = RefCell::new(Vec::new());
+    let Some(root) = tree.root() else {
+        return (None, Vec::new());
+    };
+    let cursor = Cursor { tree, id: root, problems: &problems };
+    let value = match T::deserialize(cursor) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            cursor.note(error);
+            None
+        }
+    };
+    (value, problems.into_inner())
+}
+
+/// Why a value could not be read. The place is that of the innermost [`Located`] around it, if the
+/// error does not know better.
+#[derive(Debug)]
+pub(crate) struct Error {
+    fault: Fault,
+    at: Option<NodeId>,
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fault.message)
+    }
+}
+
+impl de::Error for Error {
+    /// The first line is what is wrong, the second one, if there is one, what to do.
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        let text = message.to_string();
+        let fault = match text.split_once('\n') {
+            Some((message, hint)) => Fault::new(message).hint(hint),
+            None => Fault::new(text),
+        };
+        Error { fault, at: None }
+    }
+
+    fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
+        let found = match found {
+            de::Unexpected::Unit => "nothing".to_owned(),
+            de::Unexpected::Bool(value) => format!("`{value}`"),
+            de::Unexpected::Unsigned(value) => format!("the number {value}"),
+            de::Unexpected::Signed(value) => format!("the number {value}"),
+            de::Unexpected::Float(value) => format!("the number {value}"),
+            de::Unexpected::Str(_) => "text".to_owned(),
+            de::Unexpected::Seq => "a list".to_owned(),
+            de::Unexpected::Map => "a mapping".to_owned(),
+            other => other.to_string(),
+        };
+        <Self as de::Error>::custom(format_args!("expected {expected}, found {found}"))
+    }
+}
+
+/// One value of the tree, about to be read.
+#[derive(Clone, Copy)]
+struct Cursor<'t> {
+    tree: &'t Tree,
+    id: NodeId,
+    problems: &'t RefCell<Vec<Problem>>,
+}
+
+impl<'t> Cursor<'t> {
+    fn at(self, id: NodeId) -> Cursor<'t> {
+        Cursor { id, ..self }
+    }
+
+    fn error(self, fault: Fault) -> Error {
+        Error { fault, at: Some(self.id) }
+    }
+
+    fn note(self, error: Error) {
+        let id = error.at.unwrap_or(self.id);
+        let path = self.tree.path(id);
+        let mut fault = error.fault;
+        if !path.is_empty() {
+            fault.message = format!("{path}: {}", fault.message);
+        }
+        self.problems.borrow_mut().push(Problem::error(Some(self.tree.span(id)), fault));
+    }
+
+    fn mismatch(self, expected: &str) -> Error {
+        let found = match self.tree.value(self.id) {
+            Value::List(_) => "a list".to_owned(),
+            Value::Map(_) => "a mapping".to_owned(),
+            Value::Scalar { text, .. } => match self.tree.resolve(self.id) {
+                Some(Resolved::Null) => "nothing".to_owned(),
+                Some(Resolved::Int(_) | Resolved::Float(_)) => format!("the number {text}"),
+                Some(Resolved::Bool(_)) => format!("`{text}`"),
+                _ => "text".to_owned(),
+            },
+        };
+        self.error(Fault::new(format!("expected {expected}, found {found}")))
+    }
+
+    /// The entries of a mapping whose keys are known; the unknown ones are noted.
+    fn known(self, children: &[NodeId], fields: &'static [&'static str]) -> Vec<NodeId> {
+        let mut known = Vec::with_capacity(children.len());
+        for child in children {
+            let key = self.tree.key(*child).unwrap_or_default();
+            if fields.contains(&key) {
+                known.push(*child);
+                continue;
+            }
+            let fault = Fault::new(format!("unknown key `{}`", self.tree.path(*child)));
+            let fault = match similar(key, fields.iter().copied()) {
+                Some(meant) => fault.hint(format!("did you mean `{meant}`?")),
+                None if fields.is_empty() => fault.hint("no keys belong here"),
+                None => fault.hint(format!("keys here: {}", fields.join(", "))),
+            };
+            let span = self.tree.key_span(*child);
+            self.problems.borrow_mut().push(Problem::error(Some(span), fault));
+        }
+        known
+    }
+}
+
+impl<'de> Deserializer<'de> for Cursor<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match (self.tree.value(self.id), self.tree.resolve(self.id)) {
+            (Value::List(children), _) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
+            (Value::Map(children), _) => visitor.visit_map(Map { cursor: self, children, next: 0 }),
+            (_, Some(Resolved::Bool(value))) => visitor.visit_bool(value),
+            (_, Some(Resolved::Int(value))) => visitor.visit_i64(value),
+            (_, Some(Resolved::Float(value))) => visitor.visit_f64(value),
+            (_, Some(Resolved::Text(text))) => visitor.visit_str(text),
+            (_, Some(Resolved::Null) | None) => visitor.visit_unit(),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.tree.resolve(self.id) {
+            Some(Resolved::Bool(value)) => visitor.visit_bool(value),
+            Some(Resolved::Text(text)) if matches!(text, "on" | "off" | "yes" | "no") => Err(self.error(
+                Fault::new(format!("expected true or false, found `{text}`"))
+                    .hint(format!("write {}", matches!(text, "on" | "yes"))),
+            )),
+            Some(Resolved::Text("true" | "false")) => {
+                Err(self.error(Fault::new("expected true or false, found text").hint("take the quotes away")))
+            }
+            _ => Err(self.mismatch("true or false")),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.tree.resolve(self.id) {
+            Some(Resolved::Text(text)) => visitor.visit_str(text),
+            Some(Resolved::Int(_) | Resolved::Float(_) | Resolved::Bool(_)) => {
+                let mut error = self.mismatch("text");
+                let text = self.tree.text(self.id).unwrap_or_default();
+                error.fault.hint = Some(format!("put it in quotes: \"{text}\""));
+                Err(error)
+            }
+            _ => Err(self.mismatch("text")),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.tree.is_null(self.id) { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+        match name {
+            LOCATED => visitor.visit_seq(Place { cursor: self, given: false }),
+            NOT_YET => {
+                let path = self.tree.path(self.id);
+                let fault = Fault::new(format!("`{path}` is not supported yet"))
+                    .hint("this version does not have the feature: take the key out");
+                let span = self.tree.key_span(self.id);
+                self.problems.borrow_mut().push(Problem::error(Some(span), fault));
+                visitor.visit_unit()
+            }
+            LIST => match self.tree.value(self.id) {
+                Value::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
+                _ => visitor.visit_seq(List { cursor: self, children: &[self.id], next: 0 }),
+            },
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.tree.value(self.id) {
+            Value::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
+            Value::Map(_) => {
+                let mut error = self.mismatch("a list");
+                error.fault.hint = Some("begin each entry with `- `".to_owned());
+                Err(error)
+            }
+            Value::Scalar { .. } => Err(self.mismatch("a list")),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.tree.value(self.id) {
+            Value::Map(children) => visitor.visit_map(Map { cursor: self, children, next: 0 }),
+            _ => Err(self.mismatch("a mapping")),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let Value::Map(children) = self.tree.value(self.id) else {
+            let mut error = self.mismatch("a mapping");
+            if !fields.is_empty() {
+                error.fault.hint = Some(format!("keys here: {}", fields.join(", ")));
+            }
+            return Err(error);
+        };
+        let known = self.known(children, fields);
+        visitor.visit_map(Map { cursor: self, children: &known, next: 0 })
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let expected = one_of(variants);
+        let Some(Resolved::Text(text)) = self.tree.resolve(self.id) else {
+            return Err(self.mismatch(&expected));
+        };
+        if let Some(variant) = variants.iter().find(|variant| **variant == text) {
+            return visitor.visit_enum(IntoDeserializer::<Error>::into_deserializer(*variant));
+        }
+        let fault = Fault::new(format!("expected {expected}, found `{}`", text.escape_debug()));
+        Err(self.error(match similar(text, variants.iter().copied()) {
+            Some(meant) => fault.hint(format!("did you mean `{meant}`?")),
+            None => fault,
+        }))
+    }
+
+    forward_to_deserialize_any! {
+        i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct tuple
+        tuple_struct identifier ignored_any
+    }
+}
+
+/// `a, b or c`.
+pub(crate) fn one_of(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+/// Children in turn.
+struct List<'t, 'c> {
+    cursor: Cursor<'t>,
+    children: &'c [NodeId],
+    next: usize,
+}
+
+impl<'de> SeqAccess<'de> for List<'_, '_> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        let Some(child) = self.children.get(self.next) else {
+            return Ok(None);
+        };
+        self.next += 1;
+        seed.deserialize(self.cursor.at(*child)).map(Some)
+    }
+}
+
+/// Keys and children in turn.
+struct Map<'t, 'c> {
+    cursor: Cursor<'t>,
+    children: &'c [NodeId],
+    next: usize,
+}
+
+impl<'de> de::MapAccess<'de> for Map<'_, '_> {
+    type Error = Error;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        let Some(child) = self.children.get(self.next) else {
+            return Ok(None);
+        };
+        let key = self.cursor.tree.key(*child).unwrap_or_default();
+        seed.deserialize(StrDeserializer::new(key)).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
+        let child = self.children.get(self.next).copied().unwrap_or(self.cursor.id);
+        self.next += 1;
+        seed.deserialize(self.cursor.at(child))
+    }
+}
+
+/// Hands a [`Located`] first its place, then its value; here a failure becomes a note and a hole.
+struct Place<'t> {
+    cursor: Cursor<'t>,
+    given: bool,
+}
+
+impl<'de> SeqAccess<'de> for Place<'_> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        if !self.given {
+            self.given = true;
+            return seed.deserialize(self.cursor.id.number().into_deserializer()).map(Some);
+        }
+        match seed.deserialize(self.cursor) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                self.cursor.note(error);
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InPlace<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for InPlace<T> {
+            type Value = Located<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value of a configuration file")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut place: A) -> Result<Located<T>, A::Error> {
+                let number = place.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+                Ok(Located { value: place.next_element()?, at: NodeId::from_number(number) })
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(LOCATED, InPlace(PhantomData))
+    }
+}
+
+impl<'de, T> Deserialize<'de> for NotYet<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Refused;
+
+        impl Visitor<'_> for Refused {
+            type Value = ();
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("nothing")
+            }
+
+            fn visit_unit<E>(self) -> Result<(), E> {
+                Ok(())
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(NOT_YET, Refused)?;
+        Ok(NotYet(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("one value or a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany<T>, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = list.next_element()? {
+                    elements.push(element);
+                }
+                Ok(OneOrMany(elements))
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(LIST, Elements(PhantomData))
+    }
+}

@@ -1,0 +1,228 @@
+//! Problems of a configuration and how they are shown: the place, the line, a caret, what to do.
+
+use std::io::{self, IsTerminal};
+use std::ops::Range;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+/// How many problems are shown of one file. A file with more is not repaired by reading on.
+const SHOWN: usize = 100;
+
+/// Longest piece of one line that is shown, in bytes; a line can be as long as the file.
+const LINE_SHOWN: usize = 400;
+
+/// What is wrong, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// One sentence without the place.
+    pub(crate) message: String,
+    /// What to write instead, if that can be said.
+    pub(crate) hint: Option<String>,
+}
+
+impl Fault {
+    pub(crate) fn new(message: impl Into<String>) -> Fault {
+        Fault { message: message.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Fault {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Whether a problem stops the configuration from being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration is refused.
+    Error,
+    /// It is used; something in it is probably not what was meant.
+    Warning,
+}
+
+/// One thing that is wrong with a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Error or warning.
+    pub severity: Severity,
+    /// One sentence that names the key by its path, such as `pools[1].backends[0].weight`.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The bytes of the file that are meant; `None` when it is about the file as a whole.
+    pub span: Option<Range<usize>>,
+    /// Another place that belongs to it and what it is, such as the first use of a name.
+    pub other: Option<(Range<usize>, String)>,
+}
+
+impl Problem {
+    pub(crate) fn error(span: Option<Range<usize>>, fault: Fault) -> Problem {
+        Problem { severity: Severity::Error, message: fault.message, hint: fault.hint, span, other: None }
+    }
+
+    pub(crate) fn other(mut self, span: Range<usize>, label: impl Into<String>) -> Problem {
+        self.other = Some((span, label.into()));
+        self
+    }
+}
+
+/// Whether a report is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// No escape sequences.
+    Plain,
+    /// Colours of a terminal.
+    Coloured,
+}
+
+impl Style {
+    /// Colours when stderr is a terminal and `NO_COLOR` is not set.
+    pub fn of_stderr() -> Style {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if !refused && io::stderr().is_terminal() { Style::Coloured } else { Style::Plain }
+    }
+}
+
+/// A configuration's text and the name it is known by.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) name: Arc<str>,
+    pub(crate) text: Arc<str>,
+}
+
+impl Source {
+    pub(crate) fn new(name: &str, text: &str) -> Source {
+        Source { name: name.into(), text: text.into() }
+    }
+
+    /// All problems, in the order given, one paragraph each.
+    pub(crate) fn render(&self, problems: &[Problem], style: Style) -> String {
+        let renderer = match style {
+            Style::Plain => Renderer::plain(),
+            Style::Coloured => Renderer::styled(),
+        };
+        let mut out = String::new();
+        for problem in problems.iter().take(SHOWN) {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            out.push_str(&renderer.render(&[self.group(problem)]));
+            out.push('\n');
+        }
+        if let Some(more) = problems.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            out.push_str(&format!("\n... and {more} more\n"));
+        }
+        out
+    }
+
+    fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
+        let level = match problem.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(problem.message.as_str());
+        let mut group = Group::with_title(title);
+        if let Some(span) = &problem.span {
+            let mut snippet = self.snippet(AnnotationKind::Primary, span, None);
+            if let Some((other, label)) = &problem.other {
+                // Each snippet is one line long, so that a far-off place costs nothing to show.
+                group = group.element(snippet);
+                snippet = self.snippet(AnnotationKind::Context, other, Some(label));
+            }
+            group = group.element(snippet);
+        }
+        if let Some(hint) = &problem.hint {
+            group = group.element(Level::HELP.message(hint.as_str()));
+        }
+        group
+    }
+
+    /// The line in which `span` begins, with what of the span is on it marked.
+    fn snippet<'a>(
+        &'a self,
+        kind: AnnotationKind,
+        span: &Range<usize>,
+        label: Option<&'a str>,
+    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let start = floor_boundary(&self.text, span.start);
+        let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let rest = &self.text[line_start..];
+        let line = rest.split('\n').next().unwrap_or(rest);
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        // A cut line keeps its beginning, or the column shown would be wrong.
+        let keep = (start - line_start + LINE_SHOWN).min(line.len());
+        let line = &line[..floor_boundary(line, keep)];
+        let from = (start - line_start).min(line.len());
+        let to = floor_boundary(line, span.end.saturating_sub(line_start)).max(from);
+        let number = self.text[..line_start].bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let annotation = kind.span(from..to).label(label);
+        Snippet::source(line).line_start(number).path(&*self.name).annotation(annotation)
+    }
+}
+
+/// The last boundary of a character at or before `at`.
+fn floor_boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+/// The candidate that `word` was most likely meant to be.
+pub(crate) fn similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let limit = 1 + word.chars().count() / 4;
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| {
+            // Of two letters one may differ, but not all of a word's.
+            *distance <= limit && *distance < candidate.chars().count()
+        })
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_is_recognised_and_another_word_is_not() {
+        let keys = ["balance", "backends", "health", "on_down", "name"];
+        assert_eq!(similar("balanse", keys), Some("balance"));
+        assert_eq!(similar("backend", keys), Some("backends"));
+        assert_eq!(similar("Name", keys), Some("name"));
+        assert_eq!(similar("ondown", keys), Some("on_down"));
+        assert_eq!(similar("colour", keys), None);
+        assert_eq!(similar("", keys), None);
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_character_also_after_wide_ones() {
+        let source = Source::new("x.yaml", "a: 1\nnäme: wörd\r\nb: 2\n");
+        let at = source.text.find("wörd").unwrap();
+        let problem = Problem::error(Some(at..at + "wörd".len()), Fault::new("bad").hint("good"));
+        let shown = source.render(&[problem], Style::Plain);
+        assert_eq!(shown, "error: bad\n --> x.yaml:2:7\n  |\n2 | näme: wörd\n  |       ^^^^\n  |\n  = help: good\n");
+    }
+
+    #[test]
+    fn a_line_of_a_mebibyte_and_a_thousand_problems_stay_readable() {
+        let text = format!("a: {}", "x".repeat(1 << 20));
+        let source = Source::new("x.yaml", &text);
+        let problem = Problem::error(Some(3..text.len()), Fault::new("too long"));
+        let shown = source.render(&vec![problem; 1000], Style::Plain);
+        assert!(shown.len() < 200_000, "{}", shown.len());
+        assert!(shown.ends_with("... and 900 more\n"));
+    }
+
+    #[test]
+    fn places_outside_the_text_do_not_panic() {
+        for text in ["", "ä", "a\n", "a\r\n"] {
+            let source = Source::new("x.yaml", text);
+            for start in 0..6 {
+                let problem = Problem::error(Some(start..start + 1), Fault::new("bad"));
+                assert!(source.render(&[problem], Style::Plain).contains("x.yaml"));
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! How the words of [`units`](super::units) and a few special values are read from a file and
+//! described in the schema.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
+
+use super::de::{Located, NotYet, OneOrMany};
+use super::report::Fault;
+use super::units::{AccessTarget, BindAddress, Percent, Period, Size, SourceAddress, StatusRange, Target};
+
+/// A whole number; its range is checked where its meaning is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Int(pub(crate) i64);
+
+/// `auto`, or a number of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workers {
+    Auto,
+    Count(i64),
+}
+
+/// `auto`, or yes or no, for which YAML 1.2 has `true` and `false` and people write `on` and `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Switch {
+    Auto,
+    On,
+    Off,
+}
+
+/// Reads a word through [`FromStr`]. A number is handed over as its digits: `5` is a duration
+/// without a unit, and `200` is a status.
+struct Word<T> {
+    expected: &'static str,
+    word: PhantomData<T>,
+}
+
+impl<T: FromStr<Err = Fault>> Visitor<'_> for Word<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(|fault: Fault| match fault.hint {
+            Some(hint) => E::custom(format_args!("{}\n{hint}", fault.message)),
+            None => E::custom(fault.message),
+        })
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
+        self.visit_str(&value.to_string())
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
+        self.visit_str(&value.to_string())
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
+        self.visit_str(&value.to_string())
+    }
+}
+
+/// Gives a type its [`Deserialize`] through [`Word`] and its place in the schema.
+macro_rules! word {
+    ($type:ty, $expected:literal, $schema:tt) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Word { expected: $expected, word: PhantomData })
+            }
+        }
+
+        schema!($type, $schema);
+    };
+}
+
+macro_rules! schema {
+    ($type:ty, $schema:tt) => {
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    };
+}
+
+word!(Period, "a duration such as 5s", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" });
+word!(StatusRange, "a range of HTTP statuses such as 200-399", {
+    "anyOf": [
+        { "type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$" },
+        { "type": "integer", "minimum": 100, "maximum": 599 },
+    ]
+});
+word!(BindAddress, "an address such as 0.0.0.0:8080", {
+    "type": "string",
+    "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.%]+\\]:[0-9]+|[0-9.]+:[0-9]+)$",
+    "examples": ["0.0.0.0:8080", "[::1]:8080", "unix:/run/app.sock"],
+});
+word!(Target, "an address such as 10.0.0.1:8080", {
+    "type": "string",
+    "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.%]+\\]:[0-9]+|[0-9A-Za-z._-]+:[0-9]+)$",
+    "examples": ["10.0.0.1:5432", "[2001:db8::1]:5432", "db.example:5432", "unix:/run/app.sock"],
+});
+word!(SourceAddress, "an IP address", { "type": "string", "pattern": "^[0-9a-fA-F:.]+$" });
+word!(AccessTarget, "off, stderr or a path", { "type": "string", "pattern": "^(off|stderr|.*/.*[^/])$" });
+
+schema!(Size, { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
+schema!(Percent, { "type": "string", "pattern": "^(100|[0-9]{1,2})%$" });
+schema!(Int, { "type": "integer" });
+schema!(Workers, { "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] });
+schema!(Switch, { "enum": ["auto", true, false, "on", "off"] });
+
+impl<'de> Deserialize<'de> for Int {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Int;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Int, E> {
+                Ok(Int(value))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Int, E> {
+                match text.parse::<i64>() {
+                    Ok(_) => Err(E::custom("expected a whole number, found text\ntake the quotes away")),
+                    Err(_) => Err(E::invalid_type(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Number)
+    }
+}
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Threads;
+
+        impl Visitor<'_> for Threads {
+            type Value = Workers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("auto or a number of threads")
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Workers, E> {
+                Ok(Workers::Count(value))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Workers, E> {
+                match text {
+                    "auto" => Ok(Workers::Auto),
+                    _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Threads)
+    }
+}
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Position;
+
+        impl Visitor<'_> for Position {
+            type Value = Switch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("auto, true or false")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Switch, E> {
+                Ok(if value { Switch::On } else { Switch::Off })
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Switch, E> {
+                match text {
+                    "auto" => Ok(Switch::Auto),
+                    "on" => Ok(Switch::On),
+                    "off" => Ok(Switch::Off),
+                    _ => Err(E::invalid_type(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Position)
+    }
+}
+
+/// The schema of the value itself: the place is not part of the language.
+impl<T: JsonSchema> JsonSchema for Located<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// Editors know the key already; `x-not-supported-yet` tells it apart.
+impl<T: JsonSchema> JsonSchema for NotYet<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("NotYet_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = Option::<T>::json_schema(generator);
+        schema.insert(NOT_YET_MARK.to_owned(), true.into());
+        schema
+    }
+}
+
+/// Marks the keys of the schema that this version refuses.
+pub(crate) const NOT_YET_MARK: &str = "x-not-supported-yet";
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("OneOrMany_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
+    }
+}

@@ -1,0 +1,96 @@
+//! Why a probe did not pass, in words for people.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+/// Why a probe did not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The backend's fault; counts against it.
+    Theirs(String),
+    /// Trouble on this host; says nothing of the backend, so it doesn't count.
+    Ours(String),
+}
+
+impl Failure {
+    pub(super) fn theirs(reason: impl Into<String>) -> Failure {
+        Failure::Theirs(reason.into())
+    }
+
+    pub(super) fn timed_out(after: Duration) -> Failure {
+        Failure::Theirs(format!("timed out after {after:?}"))
+    }
+
+    /// The other side has closed the connection before it said anything.
+    pub(super) fn no_answer() -> Failure {
+        Failure::theirs("closed without an answer")
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => {
+                return Failure::Ours("too many open files here".into());
+            }
+            Some(libc::EADDRNOTAVAIL) => {
+                return Failure::Ours("no local address or port is free here".into());
+            }
+            Some(libc::ENOBUFS | libc::ENOMEM) => {
+                return Failure::Ours("out of memory here".into());
+            }
+            _ => {}
+        }
+        Failure::theirs(match error.kind() {
+            ErrorKind::ConnectionRefused => "refused",
+            ErrorKind::ConnectionReset => "reset",
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "unreachable",
+            ErrorKind::TimedOut => "timed out", // by the kernel, before our own timeout
+            ErrorKind::NotFound => "no such socket",
+            ErrorKind::PermissionDenied => "permission denied",
+            ErrorKind::WouldBlock => "backlog full", // connect(2) to a unix socket
+            ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => return Failure::no_answer(),
+            _ => return Failure::Theirs(error.to_string()),
+        })
+    }
+}
+
+/// Bytes that came from outside, in quotes: escaped, and no more of them than a log line bears.
+pub(super) fn quoted(bytes: &[u8]) -> String {
+    const MOST: usize = 64;
+    let cut = if bytes.len() > MOST { "..." } else { "" };
+    format!("\"{}{cut}\"", bytes[..bytes.len().min(MOST)].escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_our_trouble_from_theirs() {
+        let of = |code| Failure::from(io::Error::from_raw_os_error(code));
+        for ours in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOBUFS, libc::ENOMEM] {
+            assert!(matches!(of(ours), Failure::Ours(_)), "{:?}", of(ours));
+        }
+        assert_eq!(of(libc::EMFILE), Failure::Ours("too many open files here".into()));
+        for (code, reason) in [
+            (libc::ECONNREFUSED, "refused"),
+            (libc::ECONNRESET, "reset"),
+            (libc::EHOSTUNREACH, "unreachable"),
+            (libc::ENETUNREACH, "unreachable"),
+            (libc::ETIMEDOUT, "timed out"),
+            (libc::ENOENT, "no such socket"),
+            (libc::EACCES, "permission denied"),
+            (libc::EPIPE, "closed without an answer"),
+        ] {
+            assert_eq!(of(code), Failure::theirs(reason));
+        }
+    }
+
+    #[test]
+    fn quotes_are_short_and_harmless() {
+        assert_eq!(quoted(b"-ERR \"x\"\r\n\x1b[2J"), r#""-ERR \"x\"\r\n\x1b[2J""#);
+        assert_eq!(quoted(&[b'a'; 64]).len(), 66);
+        assert_eq!(quoted(&[b'a'; 65]), format!("\"{}...\"", "a".repeat(64)));
+    }
+}

@@ -1,0 +1,39 @@
+//! The plainest check: something takes the connection.
+//!
+//! Also where all checks connect.
+
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, UnixStream};
+
+use super::failure::Failure;
+use crate::net::addr::Address;
+
+/// A connection to a backend, whatever its kind. Dynamic, because a probe every few seconds is no hot path.
+///
+/// It is closed as any client would close it. A reset (linger 0) would spare us a socket in TIME_WAIT every few seconds,
+/// but servers log a reset as an error, and some count it against the client: PostgreSQL writes "could not receive data from client:
+/// Connection reset by peer", MySQL adds to `max_connect_errors`. On a plain close after no byte at all most of them say nothing.
+pub(super) type Connection = Box<dyn Stream>;
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Passes once connected.
+pub(super) async fn connect(to: &Address, from: Option<IpAddr>) -> Result<Connection, Failure> {
+    Ok(match to {
+        Address::Tcp(remote) => {
+            let socket = match remote {
+                SocketAddr::V4(_) => TcpSocket::new_v4()?,
+                SocketAddr::V6(_) => TcpSocket::new_v6()?,
+            };
+            if let Some(local) = from {
+                socket.bind(SocketAddr::new(local, 0))?;
+            }
+            Box::new(socket.connect(*remote).await?)
+        }
+        Address::Unix(path) => Box::new(UnixStream::connect(path.as_path()).await?),
+    })
+}

@@ -1,0 +1,344 @@
+//! Probes of real sockets, and what becomes of their outcomes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+use super::*;
+use crate::config::model::{self, BackendAddress, HttpCheck, Initial, PoolIndex};
+use crate::pool::testing::{backends, capture_log, health, pool};
+use crate::pool::{BackendIndex, Tried};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+/// A server that does the same with every connection.
+async fn serve<F>(each: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(each(stream));
+        }
+    });
+    address
+}
+
+/// Reads a request to the empty line, and answers.
+async fn answer(mut stream: TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") && !request.ends_with(b"PING\r\n") {
+        request.push(stream.read_u8().await?);
+    }
+    stream.write_all(bytes).await?;
+    stream.shutdown().await
+}
+
+fn http(body: Option<&str>) -> Check {
+    Check::Http(HttpCheck {
+        path: "/health".into(),
+        method: "GET".into(),
+        host: None,
+        status: 200..=399,
+        body: body.map(str::to_owned),
+    })
+}
+
+fn ping() -> Check {
+    Check::Exchange { send: b"PING\r\n".into(), expect: b"+PONG".into() }
+}
+
+/// A pool of one backend that is checked like this, every 20 ms.
+fn checked(check: Check, address: BackendAddress) -> model::Pool {
+    let mut config = pool(backends(&[1]));
+    config.backends[0].address = address;
+    let interval = Duration::from_millis(20);
+    config.health = Some(Health { interval, timeout: SHORT, ..health(check) });
+    config
+}
+
+fn checker(config: &model::Pool) -> Checker {
+    let health = Arc::new(config.health.clone().unwrap());
+    let pool = Pool::new(config, PoolIndex(0));
+    let backend = Arc::clone(&pool.backends()[0]);
+    Checker { pool, backend, verdict: Verdict::new(&health), health, waiting: None }
+}
+
+/// One probe: `pass`, or the reason.
+async fn outcome(check: Check, address: impl Into<BackendAddress>) -> String {
+    match checker(&checked(check, address.into())).probe().await {
+        Ok(()) => "pass".into(),
+        Err(Failure::Theirs(reason)) => reason,
+        Err(Failure::Ours(reason)) => format!("ours: {reason}"),
+    }
+}
+
+impl From<SocketAddr> for BackendAddress {
+    fn from(address: SocketAddr) -> BackendAddress {
+        BackendAddress::Ip(address)
+    }
+}
+
+/// An address that nobody listens on.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// Waits for a condition, but not for ever.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn tcp_passes_once_connected() {
+    let address = serve(|_| async { Ok(()) }).await;
+    assert_eq!(outcome(Check::Tcp, address).await, "pass");
+    assert_eq!(outcome(Check::Tcp, nobody().await).await, "refused");
+}
+
+#[tokio::test]
+async fn unix_sockets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.sock");
+    let at = || BackendAddress::Unix(path.clone());
+    assert_eq!(outcome(Check::Tcp, at()).await, "no such socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    assert_eq!(outcome(Check::Tcp, at()).await, "pass");
+    drop(listener);
+    assert_eq!(outcome(Check::Tcp, at()).await, "refused");
+}
+
+#[tokio::test]
+async fn http_statuses_and_bodies() {
+    let ok = serve(|s| answer(s, b"HTTP/1.1 200 OK\r\n\r\nall is ok")).await;
+    assert_eq!(outcome(http(None), ok).await, "pass");
+    assert_eq!(outcome(http(Some("is ok")), ok).await, "pass");
+    assert_eq!(outcome(http(Some("isn't")), ok).await, "body lacks \"isn\\'t\"");
+    let ill = serve(|s| answer(s, b"HTTP/1.1 503 Service Unavailable\r\n\r\n")).await;
+    assert_eq!(outcome(http(None), ill).await, "status 503");
+    let other = serve(|s| answer(s, b"220 mail ESMTP\r\n")).await;
+    assert_eq!(outcome(http(None), other).await, "answer is not HTTP");
+    let chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nall\r\n6\r\n is ok\r\n0\r\n\r\n";
+    let chunked = serve(|s| answer(s, chunks)).await;
+    assert_eq!(outcome(http(Some("all is ok")), chunked).await, "pass");
+    assert_eq!(outcome(http(None), nobody().await).await, "refused");
+}
+
+#[tokio::test]
+async fn answers_in_single_bytes() {
+    let slow = serve(|mut stream: TcpStream| async move {
+        stream.set_nodelay(true)?;
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" {
+            stream.write_u8(*byte).await?;
+            tokio::task::yield_now().await;
+        }
+        time::sleep(Duration::from_secs(60)).await;
+        Ok(())
+    })
+    .await;
+    assert_eq!(outcome(http(Some("ok")), slow).await, "pass");
+}
+
+#[tokio::test]
+async fn silence_and_hanging_up() {
+    let silent = serve(|stream: TcpStream| async move {
+        time::sleep(Duration::from_secs(60)).await;
+        drop(stream);
+        Ok(())
+    })
+    .await;
+    let closing = serve(|mut stream: TcpStream| async move {
+        let _ = stream.read(&mut [0; 1024]).await?;
+        Ok(())
+    })
+    .await;
+    let resetting = serve(|stream: TcpStream| async move {
+        stream.set_zero_linger()?;
+        let mut stream = stream;
+        let _ = stream.read(&mut [0; 1024]).await?;
+        Ok(())
+    })
+    .await;
+    for check in [http(None), http(Some("ok")), ping()] {
+        assert_eq!(outcome(check.clone(), silent).await, "timed out after 200ms");
+        assert_eq!(outcome(check.clone(), closing).await, "closed without an answer");
+        assert_eq!(outcome(check, resetting).await, "reset");
+    }
+}
+
+#[tokio::test]
+async fn endless_answers_are_bounded() {
+    async fn endless(mut stream: TcpStream, start: &str, line: &str) -> io::Result<()> {
+        stream.write_all(start.as_bytes()).await?;
+        let lines = line.repeat(1_000);
+        loop {
+            stream.write_all(lines.as_bytes()).await?;
+        }
+    }
+    let fields = serve(|s| endless(s, "HTTP/1.1 200 OK\r\n", "X: y\r\n")).await;
+    assert_eq!(outcome(http(None), fields).await, "head has more than 100 fields");
+    let field = serve(|s| endless(s, "HTTP/1.1 200 OK\r\nX: ", "yyyyyyyy")).await;
+    assert_eq!(outcome(http(None), field).await, "head is longer than 16 KiB");
+    let body = serve(|s| endless(s, "HTTP/1.1 200 OK\r\n\r\n", "yyyyyyyy")).await;
+    assert_eq!(outcome(http(Some("ok")), body).await, "body lacks \"ok\" in its first 64 KiB");
+    let noise = serve(|s| endless(s, "", "+PINGPINGPING")).await;
+    let reason = outcome(ping(), noise).await;
+    assert!(reason.starts_with("answer begins with \"+PING") && reason.len() < 130, "{reason}");
+}
+
+#[tokio::test]
+async fn exchanges() {
+    let redis = serve(|s| answer(s, b"+PONG\r\n")).await;
+    assert_eq!(outcome(ping(), redis).await, "pass");
+    let ill = serve(|s| answer(s, b"-ERR\x07")).await;
+    assert_eq!(outcome(ping(), ill).await, "answer begins with \"-ERR\\x07\" instead of \"+PONG\"");
+    let short = serve(|s| answer(s, b"+PO")).await;
+    assert_eq!(outcome(ping(), short).await, "answer ends after \"+PO\", expected \"+PONG\"");
+    let greeting = serve(|mut stream: TcpStream| async move { stream.write_all(b"220 mail\r\n").await }).await;
+    let banner = Check::Exchange { send: Vec::new(), expect: b"220 ".into() };
+    assert_eq!(outcome(banner, greeting).await, "pass");
+}
+
+#[tokio::test]
+async fn another_port() {
+    let address = serve(|_| async { Ok(()) }).await;
+    let mut config = checked(Check::Tcp, nobody().await.into());
+    if let Some(health) = &mut config.health {
+        health.port = Some(address.port());
+    }
+    assert_eq!(checker(&config).probe().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_name_without_addresses_is_no_success() {
+    let name = BackendAddress::Name { host: "db.example".into(), port: 80 };
+    assert_eq!(outcome(Check::Tcp, name).await, "name is not resolved yet");
+}
+
+#[tokio::test]
+async fn one_of_several_addresses_is_enough() {
+    // "localhost" may be ::1 as well, where nobody listens.
+    let address = serve(|_| async { Ok(()) }).await;
+    let name = BackendAddress::Name { host: "localhost".into(), port: address.port() };
+    let checker = checker(&checked(Check::Tcp, name));
+    let mut resolver = crate::pool::resolve::Resolver::new(std::slice::from_ref(&checker.pool));
+    resolver.resolve_all(Duration::from_secs(5)).await;
+    assert_eq!(checker.probe().await, Ok(()));
+}
+
+#[tokio::test]
+async fn goes_up_and_down_and_up_again_and_says_so_once() {
+    static WELL: AtomicBool = AtomicBool::new(true);
+    async fn moody(stream: TcpStream) -> io::Result<()> {
+        let status = if WELL.load(SeqCst) { "200 OK" } else { "500 Oh" };
+        answer(stream, format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await
+    }
+    let (log, _guard) = capture_log();
+    let config = checked(http(None), serve(moody).await.into());
+    let pool = Pool::new(&config, PoolIndex(0));
+    let mut checks = [spawn(Arc::clone(&pool)).unwrap()];
+    assert!(pool.lease(None, &Tried::new()).is_err(), "not before the first probe");
+    time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
+    let lease = pool.lease(None, &Tried::new()).unwrap();
+
+    WELL.store(false, SeqCst);
+    until("down", || !pool.backends()[0].is_up()).await;
+    assert!(lease.went_down());
+    assert_eq!(pool.backends()[0].condition().reason.as_deref(), Some("status 500"));
+    time::sleep(Duration::from_millis(100)).await; // more of the same
+    WELL.store(true, SeqCst);
+    until("up again", || pool.backends()[0].is_up()).await;
+
+    let changes: Vec<String> = log.with("backend ");
+    let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+    assert_eq!(
+        changes,
+        [
+            "INFO backend up pool=p backend=a",
+            "WARN backend down pool=p backend=a reason=\"status 500\"",
+            "INFO backend up pool=p backend=a",
+        ]
+    );
+    assert!(log.with("DEBUG health check failed").len() >= 2);
+
+    drop(checks);
+    WELL.store(false, SeqCst);
+    time::sleep(Duration::from_millis(100)).await;
+    assert!(pool.backends()[0].is_up(), "nobody asks any more");
+}
+
+#[tokio::test]
+async fn a_first_verdict_can_be_bad() {
+    let (log, _guard) = capture_log();
+    let pool = Pool::new(&checked(Check::Tcp, nobody().await.into()), PoolIndex(0));
+    let mut checks = [spawn(Arc::clone(&pool)).unwrap()];
+    time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
+    until("a few probes", || log.with("DEBUG").len() > 2).await;
+    assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"refused\""]);
+}
+
+#[tokio::test]
+async fn a_pool_without_checks_has_none() {
+    assert!(spawn(Pool::new(&pool(backends(&[1])), PoolIndex(0))).is_none());
+}
+
+#[tokio::test]
+async fn our_own_trouble_is_not_the_backends() {
+    let (log, _guard) = capture_log();
+    let mut config = checked(Check::Tcp, nobody().await.into());
+    config.health.as_mut().unwrap().initial = Initial::Up;
+    let mut checker = checker(&config);
+    for _ in 0..10 {
+        checker.settle(Err(Failure::from(io::Error::from_raw_os_error(libc::EMFILE))));
+    }
+    assert!(checker.backend.is_up());
+    let complaints = log.with("too many open files here");
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    // Nor does it make one well that isn't.
+    for _ in 0..3 {
+        checker.settle(Err(Failure::theirs("refused")));
+    }
+    assert!(!checker.backend.is_up());
+    checker.settle(Ok(()));
+    checker.settle(Err(Failure::Ours("x".into())));
+    checker.settle(Ok(()));
+    assert!(checker.backend.is_up());
+}
+
+#[tokio::test]
+async fn the_reason_shown_is_the_latest() {
+    let mut checker = checker(&checked(Check::Tcp, nobody().await.into()));
+    checker.settle(Err(Failure::theirs("refused")));
+    checker.settle(Err(Failure::theirs("status 500")));
+    let condition = checker.pool.backends()[BackendIndex(0).0].condition();
+    assert_eq!(condition.reason.as_deref(), Some("status 500"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_begin_an_interval_apart_even_when_they_take_long() {
+    // Nothing answers here: each probe takes its whole timeout of 1 s out of an interval of 2 s.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = checked(ping(), listener.local_addr().unwrap().into());
+    config.health = Some(health(ping()));
+    let (log, _guard) = capture_log();
+    let pool = Pool::new(&config, PoolIndex(0));
+    let _checks = spawn(pool);
+    time::sleep(Duration::from_secs(200)).await;
+    let probes = log.with("timed out after 1s").len();
+    assert!((90..=111).contains(&probes), "{probes} probes in 200 s");
+}
+
+#[test]
+fn jitter_is_a_tenth() {
+    let at = |random| jittered(Duration::from_secs(10), random).as_secs_f64().round();
+    assert_eq!([at(0.0), at(0.5), at(1.0)], [9.0, 10.0, 11.0]);
+}

@@ -1,0 +1,278 @@
+//! One backend: what was configured, and what is true of it now.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+
+use crate::balance;
+use crate::config::model::{self, BackendAddress};
+use crate::net::addr::Address;
+
+/// The place of a backend in [`Pool::backends`](super::Pool::backends).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendIndex(pub usize);
+
+/// A backend of a pool. Counters are exact but for the order in which they are seen.
+pub struct Backend {
+    index: BackendIndex,
+    name: Arc<str>,
+    identity: u64,
+    configured: BackendAddress,
+    backup: bool,
+    addresses: ArcSwap<Arc<[Address]>>,
+    condition: Mutex<Condition>,
+    live: CachePadded<Live>,
+}
+
+/// What changes with each connection: together, as a pick looks at all of it, and away from everybody else's.
+struct Live {
+    connections: AtomicU32,
+    /// What `connections` never exceeds; `u32::MAX` for no limit.
+    max_connections: u32,
+    weight: u32,
+    /// In sixteenths of a microsecond, so that a small latency still has an average; 0 is unmeasured.
+    latency: AtomicU32,
+    up: AtomicBool,
+    /// Measured since the last decay.
+    measured: AtomicBool,
+    /// How often it went down.
+    downs: AtomicU32,
+    connections_total: AtomicU64,
+    connect_failures: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+/// Whether a backend takes connections, why not, and since when.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// It takes new connections, as far as its weight and limit go.
+    pub up: bool,
+    /// Why it is down, for people. `None` while it is up, and before the first verdict.
+    pub reason: Option<Arc<str>>,
+    /// When `up` last changed.
+    pub since: SystemTime,
+}
+
+impl Condition {
+    pub(super) fn now(up: bool, reason: Option<Arc<str>>) -> Condition {
+        Condition { up, reason, since: SystemTime::now() }
+    }
+}
+
+/// Sixteenths of a microsecond in one.
+const FRACTION: u32 = 16;
+
+impl Backend {
+    pub(super) fn new(index: BackendIndex, config: &model::Backend, condition: Condition) -> Backend {
+        let addresses: Arc<[Address]> = match &config.address {
+            BackendAddress::Ip(address) => [Address::Tcp(*address)].into(),
+            BackendAddress::Unix(path) => [Address::Unix(Arc::new(PathBuf::clone(path)))].into(),
+            BackendAddress::Name { .. } => [].into(),
+        };
+        Backend {
+            index,
+            name: Arc::clone(&config.name),
+            identity: balance::identity(&config.name),
+            configured: config.address.clone(),
+            backup: config.backup,
+            addresses: ArcSwap::from_pointee(addresses),
+            live: CachePadded::new(Live {
+                connections: AtomicU32::new(0),
+                max_connections: config.max_connections.map_or(u32::MAX, u32::from),
+                weight: config.weight,
+                latency: AtomicU32::new(0),
+                up: AtomicBool::new(condition.up),
+                measured: AtomicBool::new(false),
+                downs: AtomicU32::new(0),
+                connections_total: AtomicU64::new(0),
+                connect_failures: AtomicU64::new(0),
+                bytes_in: AtomicU64::new(0),
+                bytes_out: AtomicU64::new(0),
+            }),
+            condition: Mutex::new(condition),
+        }
+    }
+
+    /// Its place in the pool.
+    pub fn index(&self) -> BackendIndex {
+        self.index
+    }
+
+    /// Its name: what it is identified by, in the pool, in placement by hash and in statistics.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The address as configured.
+    pub fn configured_address(&self) -> &BackendAddress {
+        &self.configured
+    }
+
+    /// The weight as configured; with 0 it gets no new connections.
+    pub fn weight(&self) -> u32 {
+        self.live.weight
+    }
+
+    /// Whether it is used only when no other backend can be.
+    pub fn is_backup(&self) -> bool {
+        self.backup
+    }
+
+    /// Connections it may have at once.
+    pub fn max_connections(&self) -> Option<u32> {
+        (self.live.max_connections != u32::MAX).then_some(self.live.max_connections)
+    }
+
+    /// Where to connect to: every address that its name has, sorted; the only one if it has no name. Empty while its name
+    /// has never been resolved, and then it is down.
+    pub fn addresses(&self) -> Arc<[Address]> {
+        Arc::clone(&self.addresses.load())
+    }
+
+    /// Whether it is healthy and has an address.
+    pub fn is_up(&self) -> bool {
+        self.live.up.load(Acquire)
+    }
+
+    /// Whether it is up, since when, and why not.
+    pub fn condition(&self) -> Condition {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Connections leased at this moment.
+    pub fn connections(&self) -> u32 {
+        self.live.connections.load(Relaxed)
+    }
+
+    /// Moving average of connect and first-byte times in microseconds; 0 when it was never measured or not for long.
+    pub fn latency_us(&self) -> u32 {
+        self.live.latency.load(Relaxed).div_ceil(FRACTION)
+    }
+
+    /// Connections established since the start.
+    pub fn connections_total(&self) -> u64 {
+        self.live.connections_total.load(Relaxed)
+    }
+
+    /// Connects that failed since the start.
+    pub fn connect_failures(&self) -> u64 {
+        self.live.connect_failures.load(Relaxed)
+    }
+
+    /// Bytes that clients sent and this backend was given, of finished sessions.
+    pub fn bytes_in(&self) -> u64 {
+        self.live.bytes_in.load(Relaxed)
+    }
+
+    /// Bytes that this backend sent and clients were given, of finished sessions.
+    pub fn bytes_out(&self) -> u64 {
+        self.live.bytes_out.load(Relaxed)
+    }
+
+    /// A connect succeeded, and how long it took.
+    pub fn record_connect(&self, took: Duration) {
+        self.live.connections_total.fetch_add(1, Relaxed);
+        self.record_latency(took);
+    }
+
+    /// A connect failed, and after how long. A failure after a while counts as latency: `least_latency` must not take a
+    /// backend that never answers for a fast one. One that is refused at once is told by health checks, not by its latency.
+    pub fn record_connect_failure(&self, took: Duration) {
+        self.live.connect_failures.fetch_add(1, Relaxed);
+        self.record_latency(took);
+    }
+
+    /// The backend's first byte came, and how long after the client's first was forwarded.
+    pub fn record_first_byte(&self, took: Duration) {
+        self.record_latency(took);
+    }
+
+    /// A session has ended: bytes from the client to the backend, and back.
+    pub fn record_session(&self, bytes_in: u64, bytes_out: u64) {
+        self.live.bytes_in.fetch_add(bytes_in, Relaxed);
+        self.live.bytes_out.fetch_add(bytes_out, Relaxed);
+    }
+
+    /// Exponentially weighted moving average with a weight of 1/8 for the sample; the first sample is the average.
+    fn record_latency(&self, sample: Duration) {
+        let sample = sample.as_nanos() * u128::from(FRACTION) / 1_000;
+        let sample = u32::try_from(sample).unwrap_or(u32::MAX).max(1);
+        let next = |old: u32| match old {
+            0 => sample,
+            _ => ((u64::from(old) * 7 + u64::from(sample)) / 8).max(1) as u32,
+        };
+        self.live.latency.update(Relaxed, Relaxed, next);
+        if !self.live.measured.load(Relaxed) {
+            self.live.measured.store(true, Relaxed);
+        }
+    }
+
+    /// One second went by: an average that nothing was added to meanwhile loses 1/16, so that `least_latency` gives a
+    /// backend that was slow another chance.
+    pub(super) fn decay(&self) {
+        if self.live.measured.swap(false, Relaxed) {
+            return;
+        }
+        self.live.latency.update(Relaxed, Relaxed, |old| old - old.div_ceil(16));
+    }
+
+    pub(super) fn identity(&self) -> u64 {
+        self.identity
+    }
+
+    pub(super) fn set_addresses(&self, addresses: Vec<Address>) {
+        self.addresses.store(Arc::new(addresses.into()));
+    }
+
+    /// Only the pool's writer calls this, under its lock.
+    pub(super) fn set_condition(&self, new: Condition) {
+        let up = new.up;
+        {
+            let mut condition = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = if condition.up == up { condition.since } else { new.since };
+            *condition = Condition { since, ..new };
+        }
+        if self.live.up.swap(up, AcqRel) && !up {
+            self.live.downs.fetch_add(1, Release);
+        }
+    }
+
+    pub(super) fn downs(&self) -> u32 {
+        self.live.downs.load(Acquire)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.connections() >= self.live.max_connections
+    }
+
+    /// Counts one more connection, unless the backend is full or down.
+    pub(super) fn try_take(&self) -> bool {
+        let max = self.live.max_connections;
+        let more = |open: u32| (open < max).then(|| open + 1);
+        if !self.is_up() || self.live.connections.try_update(Relaxed, Relaxed, more).is_err() {
+            return false;
+        }
+        if self.is_up() {
+            return true;
+        }
+        self.give_back(); // it went down in between
+        false
+    }
+
+    pub(super) fn give_back(&self) {
+        self.live.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,166 @@
+//! Accepting, and choosing the worker on which a connection lives.
+
+use std::future::{Future, poll_fn};
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Accepting;
+use super::context::{Context, ListenerState, Place, Shared};
+use super::session;
+use crate::net::addr::{Address, ClientAddr};
+use crate::worker::{self, Socket, Transport};
+
+/// Connections accepted in a turn of the loop before others get theirs.
+const BATCH: usize = 32;
+/// How long to wait before another try when the process or the host has run out of something.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection that was accepted, and nothing else yet. It may change its thread.
+pub(super) struct Fresh {
+    pub(super) socket: OwnedFd,
+    pub(super) transport: Transport,
+    pub(super) client: ClientAddr,
+    pub(super) accepted: Instant,
+    pub(super) listener: Arc<ListenerState>,
+    pub(super) permits: Permits,
+    pub(super) place: Place,
+}
+
+/// Room for one connection: in the process, and in its listener.
+pub(super) struct Permits {
+    _process: OwnedSemaphorePermit,
+    _listener: Option<OwnedSemaphorePermit>,
+}
+
+/// Accepts from a listening socket on this worker until the context says stop.
+pub(super) fn start(accepting: Accepting) {
+    let context = Context::current();
+    let guard = context.shared.accepts();
+    worker::spawn(async move {
+        let name = Arc::clone(&accepting.listener.config().name);
+        if let Err(error) = run(accepting).await {
+            tracing::error!(listener = %name, %error, "a worker cannot accept: its listening socket failed");
+        }
+        drop(guard);
+    });
+}
+
+async fn run(Accepting { listener, socket }: Accepting) -> std::io::Result<()> {
+    let context = Context::current();
+    let shared = &context.shared;
+    let transport = match (&listener.config().bind[..], listener.config().socket.mptcp) {
+        ([Address::Tcp(_), ..], false) => Transport::Tcp,
+        _ => Transport::Other,
+    };
+    let socket = Socket::new(socket, Transport::Other)?;
+    loop {
+        let stopping = unless_stopped(&context, socket.readable()).await.is_none();
+        for _ in 0..BATCH {
+            let room = if stopping {
+                // What waits in the queue is still taken, as far as there is room for it.
+                try_room(shared, &listener)
+            } else {
+                unless_stopped(&context, room(shared, &listener)).await
+            };
+            let Some(permits) = room else { break };
+            match acceptfrom_with(&socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok((fd, peer)) => {
+                    listener.counters().opened();
+                    let place = shared.place(context.worker);
+                    let (listener, client) = (Arc::clone(&listener), client_address(peer));
+                    let accepted = Instant::now();
+                    hand_over(&context, Fresh { socket: fd, transport, client, accepted, listener, permits, place });
+                }
+                Err(Errno::AGAIN) => {
+                    socket.not_readable();
+                    break;
+                }
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) if stopping => break,
+                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    drop(permits);
+                    if let Some(more) = shared.accept_trouble.admit(Instant::now()) {
+                        let error = std::io::Error::from(error);
+                        tracing::warn!(%error, more, "cannot accept now: connections wait in the kernel's queue");
+                    }
+                    unless_stopped(&context, worker::sleep_until(worker::now() + EXHAUSTED_PAUSE)).await;
+                }
+                // One connection's end, or a network error that is pending on it (accept(2)): on to the next.
+                Err(_) => {}
+            }
+        }
+        if stopping {
+            return Ok(());
+        }
+        worker::yield_now().await;
+    }
+}
+
+/// What `future` gives, unless accepting ends before.
+async fn unless_stopped<T>(context: &Context, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if context.poll_stopped(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        future.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+/// Waits for room; meanwhile connections wait in the kernel's queue.
+async fn room(shared: &Shared, listener: &ListenerState) -> Permits {
+    let in_listener = match &listener.limit {
+        Some(limit) => acquire(limit).await,
+        None => None,
+    };
+    if shared.capacity().available_permits() == 0
+        && let Some(more) = shared.accept_trouble.admit(Instant::now())
+    {
+        tracing::warn!(
+            connections = shared.open(),
+            more,
+            "at the capacity that the limit of open files allows: connections wait in the kernel's queue"
+        );
+    }
+    loop {
+        if let Some(process) = acquire(shared.capacity()).await {
+            return Permits { _process: process, _listener: in_listener };
+        }
+    }
+}
+
+fn try_room(shared: &Shared, listener: &ListenerState) -> Option<Permits> {
+    let in_listener = match &listener.limit {
+        Some(limit) => Some(Arc::clone(limit).try_acquire_owned().ok()?),
+        None => None,
+    };
+    let process = Arc::clone(shared.capacity()).try_acquire_owned().ok()?;
+    Some(Permits { _process: process, _listener: in_listener })
+}
+
+/// `None` is impossible: these semaphores are never closed.
+async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Arc::clone(semaphore).acquire_owned().await.ok()
+}
+
+/// Starts the session on the worker that has a place for it.
+fn hand_over(context: &Context, fresh: Fresh) {
+    if fresh.place.worker == context.worker {
+        worker::spawn(session::serve(fresh));
+        return;
+    }
+    if let Some(remote) = context.shared.remote(fresh.place.worker) {
+        remote.run(move || worker::spawn(session::serve(fresh)));
+    }
+}
+
+fn client_address(peer: Option<SocketAddrAny>) -> ClientAddr {
+    peer.and_then(|peer| peer.try_into().ok()).map_or(ClientAddr::Unix, ClientAddr::Tcp)
+}

@@ -1,0 +1,363 @@
+//! What connections share: some of it with all workers, some with those of their own worker only.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use slab::Slab;
+use tokio::sync::Semaphore;
+
+use crate::config::model::{self, PoolIndex};
+use crate::log::access::AccessWriter;
+use crate::log::throttle::Throttle;
+use crate::pool::{Backend, BackendIndex, Pool};
+use crate::relay::Tools;
+use crate::stats::counters::ListenerCounters;
+use crate::stats::ending::Ending;
+use crate::stats::latency::BackendLatency;
+use crate::worker::Remote;
+
+/// What all workers share.
+pub struct Shared {
+    pools: Vec<Arc<Pool>>,
+    listeners: Vec<Arc<ListenerState>>,
+    /// Connections of each worker, from accept to end.
+    loads: Box<[CachePadded<AtomicUsize>]>,
+    /// Listening sockets that still accept.
+    accepting: AtomicUsize,
+    /// As many connections as there are descriptors for.
+    capacity: Arc<Semaphore>,
+    remotes: OnceLock<Vec<Arc<Remote>>>,
+    pub(super) accept_trouble: Throttle,
+}
+
+/// A listener while it runs.
+pub struct ListenerState {
+    config: model::Listener,
+    pool: Arc<Pool>,
+    counters: ListenerCounters,
+    pub(super) limit: Option<Arc<Semaphore>>,
+    pub(super) refusals: Throttle,
+    pub(super) failed_connects: Throttle,
+}
+
+impl Shared {
+    /// For so many workers, and at most `capacity` connections at once over all listeners.
+    pub fn new(
+        pools: Vec<Arc<Pool>>,
+        listeners: Vec<Arc<ListenerState>>,
+        workers: usize,
+        capacity: usize,
+    ) -> Arc<Shared> {
+        Arc::new(Shared {
+            pools,
+            listeners,
+            loads: (0..workers).map(|_| CachePadded::default()).collect(),
+            accepting: AtomicUsize::new(0),
+            capacity: Arc::new(Semaphore::new(capacity.min(Semaphore::MAX_PERMITS))),
+            remotes: OnceLock::new(),
+            accept_trouble: Throttle::default(),
+        })
+    }
+
+    /// The pools, by their index.
+    pub fn pools(&self) -> &[Arc<Pool>] {
+        &self.pools
+    }
+
+    /// The listeners, in the order of the configuration.
+    pub fn listeners(&self) -> &[Arc<ListenerState>] {
+        &self.listeners
+    }
+
+    /// Connections open now, over all listeners.
+    pub fn open(&self) -> usize {
+        self.listeners.iter().map(|listener| listener.counters.open()).sum()
+    }
+
+    pub(super) fn accepting(&self) -> usize {
+        self.accepting.load(Ordering::Acquire)
+    }
+
+    pub(super) fn capacity(&self) -> &Arc<Semaphore> {
+        &self.capacity
+    }
+
+    pub(super) fn set_remotes(&self, remotes: Vec<Arc<Remote>>) {
+        // Set once, by the plane that made these workers.
+        let _ = self.remotes.set(remotes);
+    }
+
+    pub(super) fn remote(&self, worker: usize) -> Option<&Arc<Remote>> {
+        self.remotes.get().and_then(|remotes| remotes.get(worker))
+    }
+
+    pub(super) fn on_each_worker(&self, call: impl FnOnce() + Send + Copy + 'static) {
+        for remote in self.remotes.get().into_iter().flatten() {
+            remote.run(call);
+        }
+    }
+
+    /// An empty histogram set for each backend of each pool.
+    pub(super) fn no_latencies(&self) -> Vec<Vec<BackendLatency>> {
+        self.pools.iter().map(|pool| vec![BackendLatency::default(); pool.backends().len()]).collect()
+    }
+
+    /// Counts a connection against a worker until the place is dropped. The worker on which it was accepted
+    /// has it, unless that one has more than its share: then the one with the fewest.
+    ///
+    /// The kernel spreads connections over listening sockets by a hash, unevenly when they are few. Few and
+    /// long ones (databases) come out even; among many, a difference below a sixteenth is not worth a
+    /// wake-up of another thread.
+    pub(super) fn place(self: &Arc<Self>, accepted_on: usize) -> Place {
+        let load = |worker: usize| self.loads[worker].load(Ordering::Relaxed);
+        let mine = load(accepted_on);
+        let (fewest, least) =
+            (0..self.loads.len()).map(|worker| (worker, load(worker))).min_by_key(|&(_, load)| load).unwrap_or((0, 0));
+        let slack = (least / 16).max(1);
+        let worker = if mine >= least + slack { fewest } else { accepted_on };
+        self.loads[worker].fetch_add(1, Ordering::Relaxed);
+        Place { shared: Arc::clone(self), worker }
+    }
+
+    pub(super) fn accepts(self: &Arc<Self>) -> AcceptGuard {
+        self.accepting.fetch_add(1, Ordering::Relaxed);
+        AcceptGuard(Arc::clone(self))
+    }
+}
+
+/// A connection's place on a worker.
+pub(super) struct Place {
+    shared: Arc<Shared>,
+    pub(super) worker: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.loads[self.worker].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A listening socket that is open.
+pub(super) struct AcceptGuard(Arc<Shared>);
+
+impl Drop for AcceptGuard {
+    fn drop(&mut self) {
+        self.0.accepting.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl ListenerState {
+    /// For a listener whose connections go to `pool`.
+    pub fn new(config: model::Listener, pool: Arc<Pool>) -> Arc<ListenerState> {
+        let limit = config.max_connections.map(|max| Arc::new(Semaphore::new(max.get() as usize)));
+        Arc::new(ListenerState {
+            config,
+            pool,
+            counters: ListenerCounters::default(),
+            limit,
+            refusals: Throttle::default(),
+            failed_connects: Throttle::default(),
+        })
+    }
+
+    /// What was configured.
+    pub fn config(&self) -> &model::Listener {
+        &self.config
+    }
+
+    /// Where its connections go.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// What its connections have left behind so far.
+    pub fn counters(&self) -> &ListenerCounters {
+        &self.counters
+    }
+}
+
+thread_local! {
+    static CONTEXT: OnceCell<Rc<Context>> = const { OnceCell::new() };
+}
+
+/// What the connections of one worker share.
+pub(super) struct Context {
+    pub(super) worker: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) tools: RefCell<Tools>,
+    access: RefCell<Option<AccessWriter>>,
+    latencies: RefCell<Vec<Vec<BackendLatency>>>,
+    sessions: RefCell<Slab<Rc<Control>>>,
+    stopped_accepting: Cell<bool>,
+    acceptors: RefCell<Vec<Waker>>,
+}
+
+impl Context {
+    /// Makes this thread's context. Called once on each worker.
+    pub(super) fn install(worker: usize, shared: Arc<Shared>, access: Option<AccessWriter>) {
+        let context = Rc::new(Context {
+            worker,
+            tools: RefCell::default(),
+            access: RefCell::new(access),
+            latencies: RefCell::new(shared.no_latencies()),
+            shared,
+            sessions: RefCell::default(),
+            stopped_accepting: Cell::new(false),
+            acceptors: RefCell::default(),
+        });
+        CONTEXT.with(|cell| {
+            // Empty on a new worker's thread.
+            let _ = cell.set(context);
+        });
+    }
+
+    /// Runs `f` with this thread's context.
+    ///
+    /// # Panics
+    /// On a thread that is no worker of a plane.
+    pub(super) fn with<T>(f: impl FnOnce(&Context) -> T) -> T {
+        CONTEXT.with(|cell| {
+            #[allow(clippy::expect_used, reason = "install is the first thing that runs on a plane's worker")]
+            let context = cell.get().expect("called on a worker of a plane");
+            f(context)
+        })
+    }
+
+    pub(super) fn current() -> Rc<Context> {
+        CONTEXT.with(|cell| {
+            #[allow(clippy::expect_used, reason = "as above")]
+            let context = cell.get().expect("called on a worker of a plane");
+            Rc::clone(context)
+        })
+    }
+
+    pub(super) fn stop_accepting(&self) {
+        self.stopped_accepting.set(true);
+        for waker in self.acceptors.take() {
+            waker.wake();
+        }
+    }
+
+    /// Ready once nothing more is to be accepted.
+    pub(super) fn poll_stopped(&self, cx: &TaskContext<'_>) -> Poll<()> {
+        if self.stopped_accepting.get() {
+            return Poll::Ready(());
+        }
+        let mut acceptors = self.acceptors.borrow_mut();
+        if !acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
+            acceptors.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn latencies(&self) -> Vec<Vec<BackendLatency>> {
+        self.latencies.borrow().clone()
+    }
+
+    pub(super) fn record_connect(&self, pool: &Pool, backend: &Backend, took: Duration) {
+        backend.record_connect(took);
+        self.measure(pool, backend, |latency| latency.connect.record(took));
+    }
+
+    pub(super) fn record_first_byte(&self, pool: &Pool, backend: &Backend, took: Duration) {
+        backend.record_first_byte(took);
+        self.measure(pool, backend, |latency| latency.first_byte.record(took));
+    }
+
+    fn measure(&self, pool: &Pool, backend: &Backend, record: impl FnOnce(&mut BackendLatency)) {
+        record(&mut self.latencies.borrow_mut()[pool.index().0][backend.index().0]);
+    }
+
+    pub(super) fn access(&self) -> std::cell::RefMut<'_, Option<AccessWriter>> {
+        self.access.borrow_mut()
+    }
+
+    /// Makes a connection known to [`Context::cut_all`] and [`Context::cut_backend`] until it is dropped.
+    pub(super) fn enter(self: &Rc<Self>) -> Entered {
+        let control = Rc::new(Control::default());
+        let key = self.sessions.borrow_mut().insert(Rc::clone(&control));
+        Entered { context: Rc::clone(self), key: key as u32, control }
+    }
+
+    pub(super) fn cut_all(&self, cut: Cut) {
+        self.cut_where(cut, |_| true);
+    }
+
+    pub(super) fn cut_backend(&self, pool: PoolIndex, backend: BackendIndex) {
+        self.cut_where(Cut::BackendDown, |control| control.backend.get() == Some((pool, backend)));
+    }
+
+    fn cut_where(&self, cut: Cut, concerned: impl Fn(&Control) -> bool) {
+        for (_, control) in self.sessions.borrow().iter().filter(|(_, control)| concerned(control)) {
+            control.cut.set(Some(cut));
+            if let Some(waker) = &*control.waker.borrow() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+}
+
+/// Why a connection is ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    BackendDown,
+    DrainDeadline,
+}
+
+impl From<Cut> for Ending {
+    fn from(cut: Cut) -> Ending {
+        match cut {
+            Cut::BackendDown => Ending::BackendDown,
+            Cut::DrainDeadline => Ending::DrainDeadline,
+        }
+    }
+}
+
+/// The handle by which a connection is ended from outside.
+#[derive(Default)]
+struct Control {
+    cut: Cell<Option<Cut>>,
+    backend: Cell<Option<(PoolIndex, BackendIndex)>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// A connection's entry in its worker's list.
+pub(super) struct Entered {
+    context: Rc<Context>,
+    control: Rc<Control>,
+    key: u32,
+}
+
+impl Entered {
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The connection is on this backend from now on.
+    pub(super) fn is_on(&self, pool: PoolIndex, backend: BackendIndex) {
+        self.control.backend.set(Some((pool, backend)));
+    }
+
+    /// Ready once the connection is to end.
+    pub(super) fn poll_cut(&self, cx: &TaskContext<'_>) -> Poll<Cut> {
+        if let Some(cut) = self.control.cut.get() {
+            return Poll::Ready(cut);
+        }
+        let mut waker = self.control.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.context.sessions.borrow_mut().remove(self.key as usize);
+    }
+}

@@ -1,0 +1,185 @@
+//! Connecting to a backend: to another one on failure, while nothing was sent.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::context::{Entered, ListenerState};
+use crate::config::model::OnDown;
+use crate::net::addr::Address;
+use crate::net::dial;
+use crate::pool::{Lease, Pool, Tried};
+use crate::relay::Stream;
+use crate::stats::ending::Ending;
+use crate::worker::{self, Socket, Timer, Transport};
+
+/// A backend's socket and the claim on it.
+pub(super) struct Dialled {
+    pub(super) socket: Socket,
+    pub(super) lease: Lease,
+    pub(super) took: Duration,
+}
+
+/// Leases a backend and connects to it, or to further ones when that fails.
+///
+/// A client that has reset its connection ends this; one that has only sent FIN may have sent a request
+/// before, and waits for the answer.
+pub(super) async fn dial(
+    entered: &Entered,
+    listener: &ListenerState,
+    client_ip: Option<IpAddr>,
+    client: &Socket,
+) -> Result<Dialled, Ending> {
+    let mut dialling = pin!(dial_in_turn(entered, listener, client_ip));
+    poll_fn(|cx| {
+        if let Poll::Ready(cut) = entered.poll_cut(cx) {
+            return Poll::Ready(Err(cut.into()));
+        }
+        if client.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Ending::ClientLeft));
+        }
+        dialling.as_mut().poll(cx)
+    })
+    .await
+}
+
+async fn dial_in_turn(
+    entered: &Entered,
+    listener: &ListenerState,
+    client_ip: Option<IpAddr>,
+) -> Result<Dialled, Ending> {
+    let pool = listener.pool();
+    let mut tried = Tried::new();
+    for _ in 0..=pool.config().retries {
+        let lease = match pool.lease(client_ip, &tried) {
+            Ok(lease) => lease,
+            Err(_) if !tried.is_empty() => break,
+            Err(why) => {
+                if let Some(more) = listener.refusals.admit(worker::now()) {
+                    let (listener, pool) = (&listener.config().name, pool.name());
+                    tracing::warn!(%listener, %pool, reason = %why, more, "no backend for a connection: closed");
+                }
+                return Err(Ending::NoBackend);
+            }
+        };
+        let started = Instant::now();
+        let result = connect(listener, &lease).await;
+        let took = started.elapsed();
+        match result {
+            Ok(_) if lease.went_down() && pool.config().on_down == OnDown::Cut => {}
+            Ok(socket) => {
+                entered.is_on(pool.index(), lease.backend().index());
+                entered.context().record_connect(pool, lease.backend(), took);
+                return Ok(Dialled { socket, lease, took });
+            }
+            Err(failure) => {
+                if let Some(more) = listener.failed_connects.admit(worker::now()) {
+                    let (pool, backend) = (pool.name(), lease.backend().name());
+                    tracing::warn!(%pool, %backend, reason = %failure, more, "connect failed");
+                }
+                if failure.is_local {
+                    return Err(Ending::OutOfResources);
+                }
+                lease.backend().record_connect_failure(took);
+            }
+        }
+        tried.add(lease.backend().index());
+    }
+    Err(Ending::ConnectFailed)
+}
+
+/// Tries the backend's addresses, beginning with a random one, each for the whole connect timeout.
+async fn connect(listener: &ListenerState, lease: &Lease) -> Result<Socket, Failure> {
+    let addresses = lease.backend().addresses();
+    let first = if addresses.len() > 1 { fastrand::usize(..addresses.len()) } else { 0 };
+    let (tail, head) = addresses.split_at(first);
+    let mut failure = Failure { what: "it has no address".to_owned(), is_local: false };
+    for address in head.iter().chain(tail) {
+        match connect_to(address, listener).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failure = Failure::new(address, &error, listener.pool().config().connect_timeout),
+        }
+        if failure.is_local {
+            break;
+        }
+    }
+    Err(failure)
+}
+
+async fn connect_to(address: &Address, listener: &ListenerState) -> io::Result<Socket> {
+    let pool = listener.pool();
+    let options = &listener.config().socket;
+    let options = dial::Options { nodelay: options.nodelay, keepalive: options.keepalive };
+    let transport = match address {
+        Address::Tcp(_) => Transport::Tcp,
+        Address::Unix(_) => Transport::Other,
+    };
+    let socket = start(address, pool, options)?;
+    let socket = Socket::new(socket, transport)?;
+    let deadline = worker::now() + pool.config().connect_timeout;
+    let mut timer = Timer::default();
+    {
+        let mut connected = pin!(socket.connected());
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = connected.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            timer.poll_expired(cx, deadline).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await?;
+    }
+    Ok(socket)
+}
+
+/// Starts the connect from the next source address; from the one after that when its ports are used up.
+fn start(address: &Address, pool: &Pool, options: dial::Options) -> io::Result<OwnedFd> {
+    let mut attempts = pool.config().source.len().max(1);
+    loop {
+        match dial::start(address, pool.source(address), options) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && attempts > 1 => attempts -= 1,
+            result => return result,
+        }
+    }
+}
+
+/// Why a connect failed, in words.
+struct Failure {
+    what: String,
+    /// Of this host's making: another backend would not help, and the backend is not to blame.
+    is_local: bool,
+}
+
+impl Failure {
+    fn new(address: &Address, error: &io::Error, timeout: Duration) -> Failure {
+        let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+        let is_local = matches!(
+            errno,
+            Some(
+                rustix::io::Errno::MFILE
+                    | rustix::io::Errno::NFILE
+                    | rustix::io::Errno::NOBUFS
+                    | rustix::io::Errno::NOMEM
+                    | rustix::io::Errno::ADDRNOTAVAIL
+            )
+        );
+        let what = match error.kind() {
+            io::ErrorKind::TimedOut if errno.is_none() => format!("{address}: timed out after {timeout:?}"),
+            io::ErrorKind::ConnectionRefused => format!("{address}: refused"),
+            io::ErrorKind::AddrNotAvailable => {
+                format!("{address}: no local address or port left to connect from (pools[].source adds some)")
+            }
+            _ => format!("{address}: {error}"),
+        };
+        Failure { what, is_local }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
+    }
+}

@@ -1,0 +1,128 @@
+//! Connections: accepted, given a backend, relayed, and what they leave behind.
+//!
+//! [`Plane`] is the data plane as the control thread sees it: workers and what they share.
+//! [`session`] is the life of one connection, top-down.
+
+mod accept;
+mod context;
+mod dial;
+mod session;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use context::{Context, Cut};
+pub use context::{ListenerState, Shared};
+
+use crate::config::model::PoolIndex;
+use crate::log::access::AccessWriter;
+use crate::pool::BackendIndex;
+use crate::stats::latency::BackendLatency;
+use crate::worker::Worker;
+
+/// How often a drain looks whether connections are left.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// The running data plane.
+pub struct Plane {
+    shared: Arc<Shared>,
+    workers: Vec<Worker>,
+}
+
+/// A listening socket for one worker.
+pub struct Accepting {
+    /// Whose connections it takes.
+    pub listener: Arc<ListenerState>,
+    /// Non-blocking, listening.
+    pub socket: OwnedFd,
+}
+
+impl Plane {
+    /// Starts as many workers as `sockets` has entries, each with its listening sockets, and accepts.
+    ///
+    /// # Errors
+    /// A thread or its descriptors cannot be had.
+    pub fn start(
+        shared: Arc<Shared>,
+        sockets: Vec<Vec<Accepting>>,
+        access: Option<&AccessWriter>,
+    ) -> io::Result<Plane> {
+        let workers =
+            (0..sockets.len()).map(|index| Worker::start(format!("worker-{index}"))).collect::<io::Result<Vec<_>>>()?;
+        shared.set_remotes(workers.iter().map(|worker| Arc::clone(worker.remote())).collect());
+        for (index, (worker, sockets)) in workers.iter().zip(sockets).enumerate() {
+            let (shared, access) = (Arc::clone(&shared), access.cloned());
+            worker.remote().run(move || {
+                Context::install(index, shared, access);
+                for accepting in sockets {
+                    accept::start(accepting);
+                }
+            });
+        }
+        for pool in shared.pools() {
+            let (shared, index) = (Arc::downgrade(&shared), pool.index());
+            pool.on_cut(Box::new(move |backend| {
+                if let Some(shared) = shared.upgrade() {
+                    shared.cut_backend(index, backend);
+                }
+            }));
+        }
+        Ok(Plane { shared, workers })
+    }
+
+    /// What the workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Takes what waits in the kernel's queues, then closes the listening sockets.
+    pub fn stop_accepting(&self) {
+        self.shared.on_each_worker(|| Context::with(Context::stop_accepting));
+    }
+
+    /// Returns once nothing is accepted any more and no connection is open.
+    pub async fn drained(&self) {
+        while self.shared.accepting() > 0 || self.shared.open() > 0 {
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+
+    /// Ends all connections.
+    pub fn cut_all(&self) {
+        self.shared.on_each_worker(|| Context::with(|context| context.cut_all(Cut::DrainDeadline)));
+    }
+
+    /// What the workers have measured of each backend so far, by pool.
+    pub async fn latencies(&self) -> Vec<Vec<BackendLatency>> {
+        let mut merged = self.shared.no_latencies();
+        for worker in &self.workers {
+            let (answer, answered) = oneshot::channel();
+            worker.remote().run(move || {
+                // Who asked may have gone.
+                let _ = answer.send(Context::with(Context::latencies));
+            });
+            let Ok(part) = answered.await else { continue };
+            for (merged, part) in merged.iter_mut().flatten().zip(part.iter().flatten()) {
+                merged.merge(part);
+            }
+        }
+        merged
+    }
+
+    /// Ends the workers, and with them every connection that is left.
+    pub fn stop(self) {
+        for worker in self.workers {
+            worker.stop();
+        }
+    }
+}
+
+impl Shared {
+    fn cut_backend(&self, pool: PoolIndex, backend: BackendIndex) {
+        self.on_each_worker(move || Context::with(|context| context.cut_backend(pool, backend)));
+    }
+}

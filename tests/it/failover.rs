@@ -10,7 +10,7 @@ use crate::support::backend::{Backend, Dead, HealthPage, Scripted, in_thread};
 use crate::support::client::{Place, connect, expect, read_to_end, try_connect};
 use crate::support::redis::{Redis, ping_on};
 use crate::support::tidegate::{Line, Tidegate, forward};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, tell};
 
 struct Attempt {
     client: SocketAddr,
@@ -53,7 +53,7 @@ fn kill_one_of_three_under_load() {
     });
 
     let failed: Vec<&Attempt> = attempts.iter().filter(|attempt| attempt.result.is_err()).collect();
-    println!("{} connections, {} of them failed with the backend that was killed", attempts.len(), failed.len());
+    tell(&format!("{} connections, {} of them failed with the backend that was killed", attempts.len(), failed.len()));
     for attempt in failed {
         assert!(attempt.started < killed, "after the kill: {:?}", attempt.result);
         let line = tidegate.wait_for_access("of the failed", |line| line.field("client") == attempt.client.to_string());

@@ -12,7 +12,7 @@ use crate::support::backend::{Backend, Scripted, echo, in_thread};
 use crate::support::client::{Place, connect};
 use crate::support::data::{Sum, Summing, receive, send, send_in};
 use crate::support::tidegate::{Tidegate, forward};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, tell};
 
 const MIB: u64 = 1 << 20;
 
@@ -167,7 +167,7 @@ fn paused(tidegate: &Tidegate, writer: &TcpStream, reader: &TcpStream) {
     let before = tidegate.resident();
     let (fits, sent) = fill(writer);
     let grown = tidegate.resident().saturating_sub(before);
-    println!("{fits} bytes fit into a connection whose reader pauses; the process grew by {grown} bytes");
+    tell(&format!("{fits} bytes fit into a connection whose reader pauses; the process grew by {grown} bytes"));
     assert!(grown < MIB, "the process grew by {grown} bytes");
 
     thread::scope(|scope| {

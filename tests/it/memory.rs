@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use crate::support::backend::Scripted;
 use crate::support::client::{connect, expect};
 use crate::support::proc::allow_open_files;
+use crate::support::tell;
 use crate::support::tidegate::{Tidegate, forward};
 
 #[test]
@@ -24,7 +25,7 @@ fn idle_connections_cost_less_than_2_kib_each() {
     let grown = tidegate.resident().saturating_sub(before.0);
     assert_eq!(tidegate.open_files(), before.1 + 2 * CONNECTIONS, "two sockets each, no pipe");
     let each = grown / CONNECTIONS as u64;
-    println!("{each} bytes of process memory an idle connection");
+    tell(&format!("{each} bytes of process memory an idle connection"));
     assert!(each < 2048, "{each} bytes each");
     drop(connections);
 }

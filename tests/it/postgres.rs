@@ -1,6 +1,7 @@
 //! pgbench through the balancer to the real PostgreSQL.
 
 use crate::support::postgres::Postgres;
+use crate::support::tell;
 use crate::support::tidegate::{Tidegate, forward};
 
 #[test]
@@ -9,7 +10,7 @@ fn pgbench_with_lasting_connections() {
     let tidegate = in_front_of(&postgres);
     let direct = pgbench(&postgres, postgres.port(), &["-T", "3"]);
     let through = pgbench(&postgres, tidegate.at("in").tcp().port(), &["-T", "10"]);
-    println!("pgbench: {direct} tps direct, {through} tps through tidegate");
+    tell(&format!("pgbench: {direct} tps direct, {through} tps through tidegate"));
     tidegate.wait_for_access("of the last of 20 clients", |_| tidegate.access().len() == 20);
 }
 
@@ -19,7 +20,7 @@ fn pgbench_with_a_connection_for_each_transaction() {
     let tidegate = in_front_of(&postgres);
     let direct = pgbench(&postgres, postgres.port(), &["-C", "-T", "3"]);
     let through = pgbench(&postgres, tidegate.at("in").tcp().port(), &["-C", "-T", "10"]);
-    println!("pgbench -C: {direct} tps direct, {through} tps through tidegate");
+    tell(&format!("pgbench -C: {direct} tps direct, {through} tps through tidegate"));
     let lines = tidegate.access();
     assert!(lines.len() > 20, "a connection for each transaction, not {}", lines.len());
     for line in &lines {

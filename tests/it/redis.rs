@@ -5,7 +5,7 @@ use crate::support::client::{End, connect, read_to_end};
 use crate::support::process::{bound, require};
 use crate::support::redis::{Redis, ping};
 use crate::support::tidegate::{Tidegate, forward};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, tell};
 
 const PING: &str = r#"health: { exchange: { send: "PING\r\n", expect: "+PONG" }, interval: 100ms, fall: 2 }"#;
 
@@ -16,7 +16,7 @@ fn redis_benchmark() {
     tidegate.wait_for_up("b");
     let direct = benchmark(redis.port());
     let through = benchmark(tidegate.at("in").tcp().port());
-    println!("redis-benchmark, direct:\n{direct}\nthrough tidegate:\n{through}");
+    tell(&format!("redis-benchmark, direct:\n{direct}\nthrough tidegate:\n{through}"));
     assert_eq!(tidegate.count_logs(|line| line.is("backend down")), 0, "it answered all the time");
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod tidegate;
 
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,6 +38,11 @@ pub(crate) fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool)
         thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
+}
+
+/// Shows a measurement, also when the test passes: this is not captured.
+pub(crate) fn tell(text: &str) {
+    _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A port that was free a moment ago. Only for servers that cannot bind port 0; they try again when it was taken.

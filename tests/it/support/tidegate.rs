@@ -259,9 +259,10 @@ impl Line {
         Line { text: text.to_owned(), json: serde_json::from_str(text).unwrap_or(Value::Null) }
     }
 
-    /// Whether this is its message (JSON logs only).
+    /// Whether this is its message, which may go on after a colon (JSON logs only).
     pub(crate) fn is(&self, message: &str) -> bool {
-        self.json["message"] == message
+        let rest = self.json["message"].as_str().and_then(|whole| whole.strip_prefix(message));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     }
 
     pub(crate) fn level(&self) -> String {

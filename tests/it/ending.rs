@@ -183,8 +183,7 @@ fn a_configuration_in_the_current_directory_is_found() {
 #[test]
 fn logs_as_json() {
     let backend = Backend::echo();
-    // The first verdict is a log line; a check that may overlap the next one is warned about, which is one too.
-    let tidegate = Tidegate::start(&forward(backend.place(), "", "health: { tcp: {}, interval: 100ms, timeout: 1s }"));
+    let tidegate = Tidegate::start(&forward(backend.place(), "", "health: { tcp: {}, interval: 1s, timeout: 1s }"));
     tidegate.wait_for_up("b");
     for line in tidegate.logs() {
         assert!(line.is_json(), "not JSON: {:?}", line.text);
@@ -194,6 +193,18 @@ fn logs_as_json() {
     assert_eq!((up.field("pool"), up.field("backend"), up.level()), ("p".into(), "b".into(), "INFO".into()));
     let listening = tidegate.wait_for_log("listening", |line| line.is("listening"));
     assert_eq!(listening.field("listener"), "in");
+}
+
+/// Who reads JSON reads a warning about the configuration as JSON too.
+#[test]
+fn warnings_about_the_configuration_as_json() {
+    let backend = Backend::echo();
+    // A check that may take longer than until the next one is warned about.
+    let tidegate = Tidegate::start(&forward(backend.place(), "", "health: { tcp: {}, interval: 100ms, timeout: 1s }"));
+    tidegate.wait_for_log("the warning", |line| line.text.contains("interval"));
+    for line in tidegate.logs() {
+        assert!(line.is_json(), "not JSON: {:?}", line.text);
+    }
 }
 
 #[test]

@@ -1,6 +1,26 @@
-//! The integration tests: one binary, a file a feature.
+//! The integration tests: the binary, real sockets, real servers. One file a feature; what they stand on is in
+//! `support`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails by panicking, as the test does")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests fail their test, and print what helps to see why"
+)]
 
 mod architecture;
+mod balance;
 mod config;
+mod ending;
+mod examples;
+mod failover;
+mod half_close;
+mod integrity;
+mod leaks;
+mod memory;
+mod postgres;
+mod readme;
+mod redis;
+mod selftest;
+mod support;

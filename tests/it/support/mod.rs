@@ -1,0 +1,52 @@
+//! What the tests stand on: the balancer as a child process, real servers, scripted backends, clients.
+//!
+//! Nothing here waits for time to pass: it waits for a condition, under a deadline that is only reached when the test fails.
+
+pub(crate) mod backend;
+pub(crate) mod client;
+pub(crate) mod data;
+pub(crate) mod postgres;
+pub(crate) mod proc;
+pub(crate) mod process;
+pub(crate) mod redis;
+pub(crate) mod tidegate;
+
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than anything takes that works.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds; fails the test when it does not within `deadline`.
+pub(crate) fn eventually(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    assert!(holds_within(deadline, &mut condition), "not within {deadline:?}: {what}");
+}
+
+/// Whether `condition` comes true within `limit`.
+pub(crate) fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Shows a measurement, also when the test passes: this is not captured.
+pub(crate) fn tell(text: &str) {
+    _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// A port that was free a moment ago. Only for servers that cannot bind port 0; they try again when it was taken.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

@@ -1,0 +1,46 @@
+//! What the kernel says about a process.
+
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Ticks a second in /proc/PID/stat; the kernel's interface has it fixed on all architectures that count.
+pub(crate) const TICKS_PER_SECOND: u64 = 100;
+
+/// Bytes of memory that are resident.
+pub(crate) fn resident(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("memory of a process of our own");
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a line Rss");
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+    kib * 1024
+}
+
+pub(crate) fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("files of a process of our own").count()
+}
+
+/// CPU time used so far, user and system, in ticks.
+pub(crate) fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process of our own");
+    // The name in brackets may hold spaces; the 14th and 15th fields are the 12th and 13th after it.
+    let after_name = stat.rsplit_once(')').expect("the name in brackets").1;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    fields[11].parse::<u64>().expect("user time") + fields[12].parse::<u64>().expect("system time")
+}
+
+/// The soft limit of open files.
+pub(crate) fn open_files_limit(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits of a process of our own");
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a line Max open files");
+    line.split_whitespace().next().expect("the soft limit").parse().expect("a number")
+}
+
+/// Lets this process, which holds the clients and the backends, open `files` files.
+pub(crate) fn allow_open_files(files: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    assert!(hard >= files, "this test opens {files} files, and the hard limit is {hard}: raise it (ulimit -Hn)");
+    if limit.current.is_some_and(|soft| soft < files) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: limit.maximum }).expect("setrlimit");
+    }
+}

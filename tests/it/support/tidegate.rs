@@ -1,0 +1,357 @@
+//! The balancer as a child process.
+
+use std::fmt::Display;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::Place;
+use super::process::{Process, bound};
+use super::{DEADLINE, eventually, proc};
+
+/// A running `tidegate run`; dropping it kills it.
+pub(crate) struct Tidegate {
+    process: Process,
+    logs: Arc<Logs>,
+    directory: TempDir,
+}
+
+/// How to run it.
+pub(crate) struct Launch {
+    yaml: String,
+    log: String,
+    open_files: Option<(u64, u64)>,
+    name_the_file: bool,
+    directory: TempDir,
+}
+
+/// One line on stderr.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) text: String,
+    json: Value,
+}
+
+#[derive(Default)]
+struct Logs {
+    lines: Mutex<Vec<Line>>,
+    changed: Condvar,
+}
+
+/// A configuration with one listener, `in`, and one backend, `b`; more keys for either may follow.
+pub(crate) fn forward(to: impl Display, listener: &str, pool: &str) -> String {
+    format!(
+        "listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p, {listener} }}]\n\
+         pools: [{{ name: p, backends: [{{ name: b, address: \"{to}\" }}], {pool} }}]\n"
+    )
+}
+
+impl Tidegate {
+    /// Runs with this configuration, and waits until it is ready. Logs are JSON, access lines go to a file.
+    pub(crate) fn start(yaml: &str) -> Tidegate {
+        Tidegate::with(yaml).start()
+    }
+
+    /// As [`Tidegate::start`], to be changed before it runs. `yaml` has no `log` section.
+    pub(crate) fn with(yaml: &str) -> Launch {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let log = format!("{{ format: json, access: {} }}", directory.path().join("access.log").display());
+        Launch { yaml: yaml.to_owned(), log, open_files: None, name_the_file: true, directory }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// The first address of a listener.
+    pub(crate) fn at(&self, listener: &str) -> Place {
+        let lines = self.logs.lines.lock().expect("the reader lives");
+        let line = lines.iter().find(|line| line.is("listening") && line.field("listener") == listener);
+        Place::parse(&line.unwrap_or_else(|| panic!("no listener {listener}")).field("address"))
+    }
+
+    /// The address of a listener whose log is text.
+    pub(crate) fn at_text(&self, listener: &str) -> std::net::SocketAddr {
+        let wanted = format!("listening listener={listener} address=");
+        let line = self.wait_for_log("where it listens", |line| line.text.contains(&wanted));
+        let (_, address) = line.text.split_once(&wanted).expect("just found");
+        address.parse().unwrap_or_else(|_| panic!("not an address: {address}"))
+    }
+
+    pub(crate) fn logs(&self) -> Vec<Line> {
+        self.logs.lines.lock().expect("the reader lives").clone()
+    }
+
+    /// The first log line for which this holds, now or later.
+    pub(crate) fn wait_for_log(&self, what: &str, condition: impl Fn(&Line) -> bool) -> Line {
+        self.logs.wait_for(DEADLINE, &condition).unwrap_or_else(|| panic!("no log line: {what}"))
+    }
+
+    pub(crate) fn count_logs(&self, condition: impl Fn(&Line) -> bool) -> usize {
+        self.logs().iter().filter(|line| condition(line)).count()
+    }
+
+    /// Waits until a health check found this backend up.
+    pub(crate) fn wait_for_up(&self, backend: &str) {
+        self.wait_for_log(&format!("{backend} is up"), |line| {
+            line.is("backend up") && line.field("backend") == backend
+        });
+    }
+
+    /// Waits until a health check found this backend down; the line says why.
+    pub(crate) fn wait_for_down(&self, backend: &str) -> Line {
+        self.wait_for_log(&format!("{backend} is down"), |line| {
+            line.is("backend down") && line.field("backend") == backend
+        })
+    }
+
+    /// The access lines so far.
+    pub(crate) fn access(&self) -> Vec<Access> {
+        let text = fs::read_to_string(self.access_file()).unwrap_or_default();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(Access::parse).collect()
+    }
+
+    pub(crate) fn access_file(&self) -> PathBuf {
+        self.directory.path().join("access.log")
+    }
+
+    /// The first access line for which this holds, now or later.
+    pub(crate) fn wait_for_access(&self, what: &str, condition: impl Fn(&Access) -> bool) -> Access {
+        let mut found = None;
+        eventually(DEADLINE, &format!("an access line: {what}"), || {
+            found = self.access().into_iter().find(|line| condition(line));
+            found.is_some()
+        });
+        found.expect("found")
+    }
+
+    /// The access line of a test's only connection.
+    pub(crate) fn only_access(&self) -> Access {
+        let line = self.wait_for_access("of the only connection", |_| true);
+        assert_eq!(self.access().len(), 1, "one connection, one line: {:?}", self.access());
+        line
+    }
+
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// How it ends; fails the test when it does not.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.process.wait(DEADLINE).expect("the process ends")
+    }
+
+    /// Still there?
+    pub(crate) fn runs(&mut self) -> bool {
+        !self.process.has_ended()
+    }
+
+    pub(crate) fn open_files(&self) -> usize {
+        proc::open_files(self.pid())
+    }
+
+    pub(crate) fn resident(&self) -> u64 {
+        proc::resident(self.pid())
+    }
+}
+
+impl Drop for Tidegate {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let lines = self.logs();
+            eprintln!("--- the last of {} log lines", lines.len());
+            for line in &lines[lines.len().saturating_sub(30)..] {
+                eprintln!("{}", line.text);
+            }
+        }
+    }
+}
+
+impl Launch {
+    /// The value of `log` in the configuration.
+    pub(crate) fn log(mut self, log: &str) -> Launch {
+        log.clone_into(&mut self.log);
+        self
+    }
+
+    /// Soft and hard limit of open files.
+    pub(crate) fn open_files(mut self, soft: u64, hard: u64) -> Launch {
+        self.open_files = Some((soft, hard));
+        self
+    }
+
+    /// `tidegate run` in the directory of the file, without --config.
+    pub(crate) fn without_argument(mut self) -> Launch {
+        self.name_the_file = false;
+        self
+    }
+
+    /// Runs it, and waits until it is ready.
+    pub(crate) fn start(self) -> Tidegate {
+        let mut tidegate = self.spawn();
+        let ready = |line: &Line| line.is("ready") || (line.json.is_null() && line.text.contains("ready"));
+        let end = Instant::now() + DEADLINE;
+        while tidegate.logs.wait_for(Duration::from_millis(20), ready).is_none() {
+            assert!(tidegate.runs(), "it ended with {:?}", tidegate.wait());
+            assert!(Instant::now() < end, "it does not get ready");
+        }
+        tidegate
+    }
+
+    /// Runs it to its end: how it ended, and what it wrote to stderr.
+    pub(crate) fn run_to_end(self) -> (ExitStatus, String) {
+        let mut tidegate = self.spawn();
+        let status = tidegate.wait();
+        let mut text = String::new();
+        // The reader sees the end of stderr right after the end of the process.
+        eventually(DEADLINE, "the end of stderr", || Arc::strong_count(&tidegate.logs) == 1);
+        for line in tidegate.logs() {
+            text.push_str(&line.text);
+            text.push('\n');
+        }
+        (status, text)
+    }
+
+    fn spawn(self) -> Tidegate {
+        let file = self.directory.path().join("tidegate.yaml");
+        fs::write(&file, format!("log: {}\n{}", self.log, self.yaml)).expect("write the configuration");
+        let mut process = Process::start(self.command(&file), Signal::KILL);
+        let stderr = process.child().stderr.take().expect("piped");
+        let logs = Arc::new(Logs::default());
+        thread::spawn({
+            let logs = Arc::clone(&logs);
+            move || {
+                for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                    logs.push(&String::from_utf8_lossy(&line));
+                }
+            }
+        });
+        Tidegate { process, logs, directory: self.directory }
+    }
+
+    fn command(&self, file: &Path) -> Command {
+        let binary = env!("CARGO_BIN_EXE_tidegate");
+        let mut command = match self.open_files {
+            None => bound(binary, "KILL"),
+            Some((soft, hard)) => {
+                let mut command = bound("prlimit", "KILL");
+                command.arg(format!("--nofile={soft}:{hard}")).arg(binary);
+                command
+            }
+        };
+        command.arg("run");
+        if self.name_the_file {
+            command.arg("--config").arg(file);
+        }
+        command.current_dir(self.directory.path()).env_remove("RUST_LOG").stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+}
+
+impl Line {
+    fn parse(text: &str) -> Line {
+        Line { text: text.to_owned(), json: serde_json::from_str(text).unwrap_or(Value::Null) }
+    }
+
+    /// Whether this is its message, which may go on after a colon (JSON logs only).
+    pub(crate) fn is(&self, message: &str) -> bool {
+        let rest = self.json["message"].as_str().and_then(|whole| whole.strip_prefix(message));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    }
+
+    pub(crate) fn level(&self) -> String {
+        self.field("level").to_uppercase()
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json.is_object()
+    }
+
+    /// The value of a field as text; empty when it is not there.
+    pub(crate) fn field(&self, name: &str) -> String {
+        text(&self.json[name])
+    }
+
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        self.json[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {}", self.text))
+    }
+}
+
+impl Logs {
+    fn push(&self, text: &str) {
+        self.lines.lock().expect("no panic under it").push(Line::parse(text));
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, limit: Duration, condition: impl Fn(&Line) -> bool) -> Option<Line> {
+        let lines = self.lines.lock().expect("the reader lives");
+        let (lines, _) = self
+            .changed
+            .wait_timeout_while(lines, limit, |lines| !lines.iter().any(&condition))
+            .expect("the reader lives");
+        lines.iter().find(|line| condition(line)).cloned()
+    }
+}
+
+/// One line of the access log, written as JSON.
+#[derive(Clone, Debug)]
+pub(crate) struct Access(Value);
+
+impl Access {
+    fn parse(line: &str) -> Access {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("access line {line:?}: {error}"));
+        assert!(value.is_object(), "access line {line:?}");
+        Access(value)
+    }
+
+    /// Who ended it, and why.
+    pub(crate) fn end(&self) -> String {
+        self.field("end")
+    }
+
+    /// The name of the backend; `None` when it got none.
+    pub(crate) fn backend(&self) -> Option<&str> {
+        self.0["backend"].as_str()
+    }
+
+    pub(crate) fn field(&self, name: &str) -> String {
+        text(&self.0[name])
+    }
+
+    /// `None` when it is null.
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
+        self.0[name].as_f64()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some()
+    }
+
+    /// Bytes from the client to the backend, and from the backend to the client.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        let bytes = |name: &str| self.0[name].as_u64().unwrap_or_else(|| panic!("no number {name} in {}", self.0));
+        (bytes("bytes_in"), bytes("bytes_out"))
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

@@ -6,6 +6,7 @@ mod demo;
 mod man;
 mod run;
 mod schema;
+mod signals;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -47,10 +48,17 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Show what tidegate does, with backends and a light load of its own
+    /// Show what tidegate does: needs no configuration and no backends
+    ///
+    /// Starts three small HTTP backends on free ports of this machine, one of them slow and one with twice the
+    /// weight, balances them on 127.0.0.1:8080 (another port if that one is taken), and sends a light load
+    /// through it. Prints the configuration that it runs with, commands to try, and then a line a second.
+    ///
+    /// Ends on Ctrl-C, or after --seconds, with a summary of each backend: connections, bytes, errors and
+    /// how long it took to answer. A second Ctrl-C does not wait for connections that are still open.
     Demo {
         /// End after this many seconds; otherwise on Ctrl-C
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seconds: Option<u64>,
     },
     /// Print the JSON Schema of the configuration, for editors

@@ -46,8 +46,9 @@ pub enum Sharing {
     /// Further sockets of this process (SO_REUSEPORT), if nobody has the address yet.
     ///
     /// SO_REUSEPORT set before bind(2) would silently share the port with another process of the same
-    /// user, a second tidegate say. Set between bind and listen, the first socket still finds out that
-    /// the port is in use, and those that follow may join.
+    /// user, a second tidegate say. Set before listen(2), it would share it with one that starts at the same
+    /// moment: SO_REUSEADDR lets both bind as long as neither listens. Set after both, the first socket still
+    /// finds out that the port is in use, and those that follow may join.
     Workers,
     /// Any socket of this user that sets SO_REUSEPORT too.
     Anyone,
@@ -84,13 +85,13 @@ fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedF
         sys::set_option(&socket, sys::TCP_DEFER_ACCEPT, saturating(options.defer_accept))?;
     }
     rustix::net::bind(&socket, &address)?;
-    if options.sharing == Sharing::Workers {
-        sockopt::set_socket_reuseport(&socket, true)?;
-    }
     if options.fast_open > 0 {
         sys::set_option(&socket, sys::TCP_FASTOPEN, saturating(options.fast_open))?;
     }
     rustix::net::listen(&socket, options.backlog)?;
+    if options.sharing == Sharing::Workers {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
     Ok(socket)
 }
 
@@ -139,4 +140,64 @@ pub fn local_address(socket: &OwnedFd) -> io::Result<Address> {
 
 fn saturating(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    fn options() -> ListenOptions {
+        ListenOptions {
+            backlog: 128,
+            connection: Options { nodelay: true, keepalive: None },
+            fast_open: 0,
+            defer_accept: 0,
+            mptcp: false,
+            transparent: false,
+            sharing: Sharing::Workers,
+            v6_only: false,
+        }
+    }
+
+    #[test]
+    fn of_those_who_want_a_port_at_the_same_moment_one_gets_it() {
+        const RIVALS: usize = 4;
+        let mut won = 0;
+        for _ in 0..200 {
+            let free = listen(&Address::Tcp(([127, 0, 0, 1], 0).into()), &options()).unwrap();
+            let address = local_address(&free).unwrap();
+            drop(free);
+            let (start, tried) = (Barrier::new(RIVALS), Barrier::new(RIVALS));
+            let rival = || {
+                start.wait();
+                let got = listen(&address, &options());
+                tried.wait(); // nobody lets go before all have tried
+                got.is_ok()
+            };
+            let winners = thread::scope(|scope| {
+                let rivals: Vec<_> = (0..RIVALS).map(|_| scope.spawn(rival)).collect();
+                rivals.into_iter().map(|rival| rival.join().unwrap()).filter(|got| *got).count()
+            });
+            assert!(winners <= 1, "{winners} share {address}");
+            won += winners;
+        }
+        assert!(won >= 100, "a stranger has a port now and then, not as a rule: {won}");
+    }
+
+    #[test]
+    fn workers_share_a_port() {
+        let first = listen(&Address::Tcp(([127, 0, 0, 1], 0).into()), &options()).unwrap();
+        let address = local_address(&first).unwrap();
+        let second = join(&address, &options()).unwrap();
+        let Address::Tcp(to) = address else { panic!("{address}") };
+        let _clients: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(to).unwrap()).collect();
+        for socket in [first, second] {
+            let accepted = std::iter::from_fn(|| rustix::net::accept(&socket).ok()).count();
+            assert!(accepted > 0, "the kernel gave it none of 64");
+        }
+    }
 }

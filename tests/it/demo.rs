@@ -255,7 +255,7 @@ fn an_idle_keep_alive_connection_does_not_hold_up_the_end() {
     client.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\n\r\n").unwrap();
     let mut answer = String::new();
     let mut reader = BufReader::new(&client);
-    while !answer.ends_with(|c| c == '\n') || !answer.contains("hello from ") {
+    while !answer.ends_with('\n') || !answer.contains("hello from ") {
         assert_ne!(reader.read_line(&mut answer).unwrap(), 0, "{answer}");
     }
     assert!(answer.contains("Connection: keep-alive"), "{answer}");
@@ -306,4 +306,13 @@ fn no_time_at_all_is_refused() {
     assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("invalid value '0' for '--seconds <N>'"), "{stderr}");
+}
+
+#[test]
+fn the_manual_describes_it() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("man").output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let manual = String::from_utf8(output.stdout).unwrap();
+    assert!(manual.contains(".TH tidegate-demo"), "{manual}");
+    assert!(manual.contains("End after this many seconds"), "{manual}");
 }

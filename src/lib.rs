@@ -1,4 +1,51 @@
-//! tidegate: a Layer-4 load balancer. (The map of the code goes here.)
+//! tidegate: a Layer-4 load balancer for Linux. This page is the map of its code.
+//!
+//! # The life of a connection
+//!
+//! [`server`] reads like this, top-down, in `session.rs`: accept -> a place on a worker -> lease a backend
+//! -> dial it, or another one on failure -> relay -> how it ended -> counters, histograms, access log.
+//! One task, no hops between threads once it has its place. The lease, the permits and the place are values
+//! whose `Drop` gives back, so that every way out of a connection, a panic included, ends in the same state.
+//!
+//! # Threads
+//!
+//! *Workers* are the data plane: each is one thread with one event loop ([`worker`]) and its own
+//! connections. A connection lives its whole life on one worker, so nothing on its path takes a lock or
+//! wakes another thread, but for limits that are configured. The *control thread* is a tokio runtime on
+//! which everything else happens: health checks, DNS, signals, timers of the pools. It changes what workers
+//! read by replacing a pool's snapshot and by atomics; it asks a worker for something by
+//! [`worker::Remote::run`].
+//!
+//! # Rooms, from the bottom up
+//!
+//! | room | purpose | may use |
+//! |---|---|---|
+//! | [`net`] | addresses, listening and connecting sockets, the one home of `unsafe` | nothing |
+//! | [`stats`] | how connections end, counters, histograms | nothing |
+//! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
+//! | [`balance`] | one algorithm a file; pure | config::model |
+//! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |
+//! | [`log`] | log and access lines that never block | config::model, net, stats |
+//! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay |
+//! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net |
+//! | [`health`] | one check a file, and the verdict | config::model, log, net, pool |
+//! | [`server`] | accept, session, dial | all of the above but health |
+//! | [`app`] | wires everything, runs, drains | all |
+//!
+//! The program itself (`main.rs`, `cli/`) uses the library from outside. A test reads the `use crate::` lines
+//! and holds this table.
+//!
+//! # Invariants
+//!
+//! - What one side sent, the other receives: all of it, in order, once. FIN and RST mean on one side what
+//!   they meant on the other. Kept in [`relay`], whose property test states it.
+//! - An idle connection holds no buffer and no pipe ([`relay`]).
+//! - `max_connections` of a backend is never exceeded, also by workers that pick at the same moment
+//!   ([`pool::Lease`]).
+//! - A backend that is down gets no new connection from that instant ([`pool`]).
+//! - Nothing from the network grows the process without a bound: connections by the capacity that the limit
+//!   of open files allows (`app/capacity.rs`), a connection's bytes by back-pressure ([`relay`]), answers to
+//!   health checks by their size and time ([`health`]), log lines by their queue ([`log`]).
 
 #![warn(missing_docs)]
 

@@ -15,10 +15,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tidegate::config;
+use tidegate::config::{self, Loaded, Style};
 
 /// The exit code of wrong arguments and wrong configurations; clap has the same.
-pub(crate) const USAGE: u8 = 2;
+const USAGE: u8 = 2;
 
 const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), " (git ", env!("TIDEGATE_GIT_HASH"), ", TLS provider: none yet)");
@@ -95,8 +95,25 @@ fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// The file that was named, or the one that is found, which is said on stderr.
-pub(crate) fn config_path(given: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
+/// Reads the file that was named, or the one that is found, and says on stderr which that is and what
+/// is wrong with it. The error is the exit code.
+pub(crate) fn load(given: Option<PathBuf>) -> Result<(PathBuf, Loaded), ExitCode> {
+    let path = config_path(given)?;
+    match config::load(&path) {
+        Ok(loaded) => {
+            if !loaded.warnings.is_empty() {
+                say(loaded.render_warnings(Style::of_stderr()).trim_end());
+            }
+            Ok((path, loaded))
+        }
+        Err(failure) => {
+            say(failure.render(Style::of_stderr()).trim_end());
+            Err(ExitCode::from(USAGE))
+        }
+    }
+}
+
+fn config_path(given: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
     if let Some(path) = given {
         return Ok(path);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tidegate::app::{App, Drained};
-use tidegate::config::{self, Loaded, Style};
+use tidegate::config::Loaded;
 use tidegate::log::{self, access::Access};
 
 use super::signals::Signals;
@@ -15,21 +15,10 @@ const FAILED: u8 = 1;
 
 /// Balances until told to end.
 pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
-    let path = match super::config_path(given) {
-        Ok(path) => path,
+    let loaded = match super::load(given) {
+        Ok((_, loaded)) => loaded,
         Err(code) => return code,
     };
-    let loaded = match config::load(&path) {
-        Ok(loaded) => loaded,
-        Err(failure) => {
-            super::say(failure.render(Style::of_stderr()).trim_end());
-            return ExitCode::from(super::USAGE);
-        }
-    };
-    let warnings = loaded.render_warnings(Style::of_stderr());
-    if !warnings.is_empty() {
-        super::say(warnings.trim_end());
-    }
     let logging = match log::start(&loaded.config.log) {
         Ok(logging) => logging,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Configuration: from a YAML file to a [`model::Config`].
 //!
-//! Text becomes a tree with places ([`tree`]), the tree is read into the keys as typed ([`raw`], by way
-//! of [`de`]), and these are turned into what is meant ([`check`]). Each step adds to one list of
+//! Text becomes a tree with places (`tree`), the tree is read into the keys as typed (`raw`, by way of
+//! `de`), and these are turned into what is meant (`check`). Each step adds to one list of
 //! problems, so that a file's errors are all reported at once, in the order of their places.
 
 mod check;

@@ -102,6 +102,16 @@ impl Direction {
         self.state == State::Done
     }
 
+    #[cfg(test)]
+    pub(super) fn holds_nothing(&self) -> bool {
+        matches!(self.pending, Pending::Nothing)
+    }
+
+    #[cfg(test)]
+    pub(super) fn splices(&self) -> bool {
+        matches!(self.mode, Mode::Splice { .. })
+    }
+
     /// The receiver is gone: what is pending goes nowhere.
     pub(super) fn abandon(&mut self) {
         self.state = State::Done;

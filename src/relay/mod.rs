@@ -114,6 +114,8 @@ impl Relay {
     ) -> Poll<End> {
         self.advance(Side::Client, cx, client, backend, tools, now);
         self.advance(Side::Backend, cx, backend, client, tools, now);
+        self.notice_reset(Side::Client, cx, client, now);
+        self.notice_reset(Side::Backend, cx, backend, now);
         if let Some(failed) = self.failed {
             let (to, direction) = match failed.side {
                 Side::Client => (backend, &self.to_backend),
@@ -165,10 +167,6 @@ impl Relay {
             Side::Backend => &mut self.to_client,
         };
         if direction.is_done() {
-            // Nobody reads from this side any more; a reset of it must be noticed all the same.
-            if self.failed.is_none() && !self.both_done() && from.poll_reset(cx).is_ready() {
-                self.fail(side, &io::ErrorKind::ConnectionReset.into(), now);
-            }
             return;
         }
         let at_end = if self.failed.is_some() { AtEnd::SayNothing } else { AtEnd::PassOnFin };
@@ -190,8 +188,20 @@ impl Relay {
         }
     }
 
-    fn both_done(&self) -> bool {
-        self.to_backend.is_done() && self.to_client.is_done()
+    /// A side that has finished is not read from any more; that it resets the connection is noticed all the same.
+    fn notice_reset<S: Stream>(&mut self, side: Side, cx: &Context<'_>, from: &S, now: Instant) {
+        let finished = match side {
+            Side::Client => self.to_backend.is_done() && !self.to_client.is_done(),
+            Side::Backend => self.to_client.is_done() && !self.to_backend.is_done(),
+        };
+        if finished && self.failed.is_none() && from.poll_reset(cx).is_ready() {
+            self.fail(side, &io::ErrorKind::ConnectionReset.into(), now);
+        }
+    }
+
+    #[cfg(test)]
+    fn holds_nothing(&self) -> bool {
+        self.to_backend.holds_nothing() && self.to_client.holds_nothing()
     }
 
     fn time_first_byte(&mut self, side: Side, first: bool, now: Instant) {
@@ -243,3 +253,6 @@ impl Relay {
         Poll::Ready(failed.end)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,13 @@ impl Tools {
     }
 }
 
+#[cfg(test)]
+impl Tools {
+    pub(super) fn lent(&self) -> usize {
+        self.count.get() - self.idle.len()
+    }
+}
+
 /// A pipe lent to one direction.
 #[derive(Debug)]
 pub(super) struct Pipe {

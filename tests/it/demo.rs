@@ -307,12 +307,3 @@ fn no_time_at_all_is_refused() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("invalid value '0' for '--seconds <N>'"), "{stderr}");
 }
-
-#[test]
-fn the_manual_describes_it() {
-    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("man").output().unwrap();
-    assert_eq!(output.status.code(), Some(0));
-    let manual = String::from_utf8(output.stdout).unwrap();
-    assert!(manual.contains(".TH tidegate-demo"), "{manual}");
-    assert!(manual.contains("End after this many seconds"), "{manual}");
-}

@@ -1,5 +1,7 @@
-//! Black-box tests: the binary, real sockets. One file a feature.
+//! The integration tests: one binary, a file a feature.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail their test")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of a test fails by panicking, as the test does")]
 
+mod architecture;
+mod config;
 mod demo;

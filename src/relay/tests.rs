@@ -1,0 +1,465 @@
+//! The relay between two scripted sockets, against a model of what each side must have seen in the end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::{End, Relay, Stream, Tools};
+use crate::stats::ending::Side;
+
+/// The kernel's socket towards one peer, as far as it matters: what has arrived and was not read, how much
+/// may be written, and what the peer was told.
+#[derive(Default)]
+struct Scripted {
+    arrived: RefCell<VecDeque<u8>>,
+    /// FIN has arrived behind those bytes.
+    fin: Cell<bool>,
+    /// RST has arrived behind those bytes.
+    reset: Cell<bool>,
+    /// The error of the RST was not handed out yet: the first call that meets it consumes it.
+    error: Cell<bool>,
+    /// Bytes that the send buffer takes.
+    room: Cell<usize>,
+    /// The most that one call reads or writes.
+    at_most: Cell<usize>,
+    splices: Cell<bool>,
+    written: RefCell<Vec<u8>>,
+    unacknowledged: Cell<usize>,
+    told_fin: Cell<bool>,
+    told_reset: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Scripted {
+    fn happen(&self, what: impl FnOnce(&Scripted)) {
+        what(self);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn wait<T>(&self, cx: &Context<'_>) -> Poll<T> {
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn take(&self, cx: &Context<'_>, limit: usize) -> Poll<io::Result<Vec<u8>>> {
+        let mut arrived = self.arrived.borrow_mut();
+        let count = arrived.len().min(limit).min(self.at_most.get());
+        if count > 0 {
+            return Poll::Ready(Ok(arrived.drain(..count).collect()));
+        }
+        if self.error.take() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if self.fin.get() || self.reset.get() {
+            return Poll::Ready(Ok(Vec::new()));
+        }
+        self.wait(cx)
+    }
+
+    fn put(&self, cx: &Context<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        assert!(!self.told_fin.get(), "written after FIN");
+        if self.error.take() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if self.reset.get() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        match self.room.get().min(limit).min(self.at_most.get()) {
+            0 => self.wait(cx),
+            count => Poll::Ready(Ok(count)),
+        }
+    }
+
+    fn wrote(&self, bytes: &[u8]) {
+        self.room.set(self.room.get() - bytes.len());
+        self.unacknowledged.set(self.unacknowledged.get() + bytes.len());
+        self.written.borrow_mut().extend_from_slice(bytes);
+    }
+}
+
+impl Stream for Scripted {
+    fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.take(cx, buffer.len()).map_ok(|bytes| {
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            bytes.len()
+        })
+    }
+
+    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.put(cx, bytes.len()).map_ok(|count| {
+            self.wrote(&bytes[..count]);
+            count
+        })
+    }
+
+    fn poll_splice_from(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        if !self.splices.get() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
+        }
+        self.take(cx, limit).map_ok(|bytes| {
+            // All of it: the pipe must have been empty.
+            assert_eq!(if bytes.is_empty() { 0 } else { rustix::io::write(pipe, &bytes).unwrap() }, bytes.len());
+            bytes.len()
+        })
+    }
+
+    fn poll_splice_to(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        if !self.splices.get() {
+            return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
+        }
+        self.put(cx, limit).map_ok(|count| {
+            let mut bytes = vec![0; count];
+            assert_eq!(rustix::io::read(pipe, &mut bytes).unwrap(), count);
+            self.wrote(&bytes);
+            count
+        })
+    }
+
+    fn poll_reset(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.reset.get() { Poll::Ready(()) } else { self.wait(cx) }
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        if self.reset.get() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        assert!(!self.told_fin.replace(true), "FIN twice");
+        Ok(())
+    }
+
+    fn unacknowledged(&self) -> usize {
+        self.unacknowledged.get()
+    }
+
+    fn reset_on_close(&self) {
+        assert_eq!(self.unacknowledged.get(), 0, "a RST now would overtake bytes");
+        self.told_reset.set(true);
+    }
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// What happens at one of the sockets.
+#[derive(Clone, Debug)]
+enum Event {
+    Arrive(usize),
+    Fin,
+    Reset,
+    Room(usize),
+    AtMost(usize),
+    Acknowledge,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let size = prop_oneof![1..64usize, 1..5_000usize, 30_000..200_000usize];
+    prop_oneof![
+        6 => size.clone().prop_map(Event::Arrive),
+        6 => size.clone().prop_map(Event::Room),
+        2 => prop_oneof![1..8usize, 1..70_000usize].prop_map(Event::AtMost),
+        2 => Just(Event::Acknowledge),
+        1 => Just(Event::Fin),
+        1 => Just(Event::Reset),
+    ]
+}
+
+struct Pair {
+    client: Scripted,
+    backend: Scripted,
+    sent: [Vec<u8>; 2],
+    relay: Relay,
+    tools: Tools,
+    now: Instant,
+    woken: Arc<Flag>,
+    end: Option<End>,
+    generator: u32,
+}
+
+impl Pair {
+    fn new(splices: [bool; 2]) -> Pair {
+        let now = Instant::now();
+        let socket = |splices: bool| Scripted {
+            splices: Cell::new(splices),
+            at_most: Cell::new(usize::MAX),
+            ..Scripted::default()
+        };
+        Pair {
+            client: socket(splices[0]),
+            backend: socket(splices[1]),
+            sent: [Vec::new(), Vec::new()],
+            relay: Relay::new(now),
+            tools: Tools::default(),
+            now,
+            woken: Arc::new(Flag(AtomicBool::new(true))),
+            end: None,
+            generator: 1,
+        }
+    }
+
+    fn socket(&self, side: Side) -> &Scripted {
+        match side {
+            Side::Client => &self.client,
+            Side::Backend => &self.backend,
+        }
+    }
+
+    fn sent(&self, side: Side) -> &[u8] {
+        &self.sent[side as usize]
+    }
+
+    fn happen(&mut self, side: Side, event: &Event) {
+        let over = self.socket(side).fin.get() || self.socket(side).reset.get();
+        match *event {
+            Event::Arrive(count) if !over => {
+                let mut bytes = Vec::with_capacity(count);
+                for _ in 0..count {
+                    self.generator = self.generator.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    bytes.push((self.generator >> 24) as u8);
+                }
+                self.sent[side as usize].extend_from_slice(&bytes);
+                self.socket(side).happen(|socket| socket.arrived.borrow_mut().extend(bytes));
+            }
+            Event::Fin if !over => self.socket(side).happen(|socket| socket.fin.set(true)),
+            Event::Reset if !self.socket(side).reset.get() => self.socket(side).happen(|socket| {
+                socket.reset.set(true);
+                socket.error.set(true);
+                // What it has not acknowledged, it never will; the kernel forgets it.
+                socket.unacknowledged.set(0);
+            }),
+            Event::Room(count) => {
+                self.socket(side).happen(|socket| socket.room.set(socket.room.get().saturating_add(count)));
+            }
+            // A change of sizes alone is no event of epoll.
+            Event::AtMost(count) => self.socket(side).at_most.set(count),
+            Event::Acknowledge => self.socket(side).unacknowledged.set(0),
+            Event::Arrive(_) | Event::Fin | Event::Reset => {}
+        }
+    }
+
+    /// Polls as a worker would: only when woken, or when the relay asked to be at this time.
+    fn run(&mut self) {
+        while self.end.is_none() {
+            let due = self.relay.wake_at().is_some_and(|at| at <= self.now);
+            if !self.woken.0.swap(false, Ordering::SeqCst) && !due {
+                break;
+            }
+            let waker = Waker::from(Arc::clone(&self.woken));
+            let cx = Context::from_waker(&waker);
+            if let Poll::Ready(end) = self.relay.poll(&cx, &self.client, &self.backend, &mut self.tools, self.now) {
+                self.end = Some(end);
+            }
+        }
+    }
+
+    /// From here on, nothing holds anything up any more.
+    fn open_the_gates(&mut self) {
+        for side in [Side::Client, Side::Backend] {
+            self.socket(side).at_most.set(usize::MAX);
+            self.happen(side, &Event::Room(usize::MAX / 2));
+        }
+        for _ in 0..3 {
+            self.run();
+            self.happen(Side::Client, &Event::Acknowledge);
+            self.happen(Side::Backend, &Event::Acknowledge);
+            self.now += Duration::from_millis(100);
+        }
+    }
+}
+
+/// What must hold of what `side` has received, `other` being its counterpart.
+fn check_received(pair: &Pair, side: Side) -> Result<(), TestCaseError> {
+    let (socket, other) = (pair.socket(side), pair.socket(side.other()));
+    let (received, sent) = (socket.written.borrow(), pair.sent(side.other()));
+    prop_assert!(sent.starts_with(&received), "bytes to the {side} differ from those sent");
+    if socket.reset.get() {
+        return Ok(()); // It is gone: how much it got before is its own affair.
+    }
+    prop_assert_eq!(received.len(), sent.len(), "all bytes reach the {}", side);
+    // A FIN that arrived just before the RST may have been passed on or not; a RST alone is never one.
+    let fin = if other.reset.get() { socket.told_fin.get() && other.fin.get() } else { other.fin.get() };
+    prop_assert_eq!(socket.told_fin.get(), fin, "FIN to the {}", side);
+    prop_assert_eq!(socket.told_reset.get(), other.reset.get(), "RST to the {}, and nothing else is one", side);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    /// Whatever arrives, in whatever pieces and order: both sides see what they must, and the relay ends.
+    #[test]
+    fn each_side_sees_what_the_other_did(
+        splices in any::<[bool; 2]>(),
+        script in prop::collection::vec((any::<bool>(), event()), 0..60),
+    ) {
+        let mut pair = Pair::new(splices);
+        for (client, event) in &script {
+            pair.happen(if *client { Side::Client } else { Side::Backend }, event);
+            pair.run();
+            pair.now += Duration::from_micros(700);
+        }
+        pair.open_the_gates();
+        if pair.end.is_none() {
+            // Nothing in flight: no buffer and no pipe is held.
+            prop_assert!(pair.relay.holds_nothing());
+            for side in [Side::Client, Side::Backend] {
+                prop_assert!(!pair.socket(side).reset.get(), "the {} has reset, and that was not passed on", side);
+                check_received(&pair, side)?;
+            }
+            pair.happen(Side::Client, &Event::Fin);
+            pair.happen(Side::Backend, &Event::Fin);
+            pair.open_the_gates();
+        }
+        let resets = [pair.client.reset.get(), pair.backend.reset.get()];
+        match pair.end {
+            None => prop_assert!(false, "it does not end"),
+            Some(End::Closed(first)) => prop_assert!(pair.socket(first).fin.get()),
+            Some(End::Reset(side)) => prop_assert!(pair.socket(side).reset.get()),
+            Some(End::Lost(_)) => prop_assert!(false, "nobody was lost"),
+        }
+        if !matches!(pair.end, Some(End::Closed(_))) || resets == [false, false] {
+            check_received(&pair, Side::Client)?;
+            check_received(&pair, Side::Backend)?;
+        }
+        prop_assert_eq!(pair.relay.bytes_to_client(), pair.client.written.borrow().len() as u64);
+        prop_assert_eq!(pair.relay.bytes_to_backend(), pair.backend.written.borrow().len() as u64);
+        drop(pair.relay);
+        prop_assert_eq!(pair.tools.lent(), 0, "every pipe came back");
+    }
+}
+
+/// A pair between which `count` bytes from the client have moved.
+fn after_sending(count: usize) -> Pair {
+    let mut pair = Pair::new([true, true]);
+    pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
+    pair.happen(Side::Client, &Event::Arrive(count));
+    pair.run();
+    pair
+}
+
+#[test]
+fn much_goes_by_splice_and_little_goes_back_to_copying() {
+    let mut pair = after_sending(1 << 20);
+    assert_eq!(pair.backend.written.borrow().len(), 1 << 20);
+    assert!(pair.relay.to_backend.splices(), "1 MiB at once is worth a pipe");
+    for _ in 0..8 {
+        pair.happen(Side::Client, &Event::Arrive(100));
+        pair.run();
+    }
+    assert!(!pair.relay.to_backend.splices(), "100 bytes at a time are not");
+    assert_eq!(*pair.backend.written.borrow(), pair.sent(Side::Client));
+}
+
+#[test]
+fn one_stream_does_not_keep_the_worker() {
+    let mut pair = Pair::new([true, true]);
+    pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
+    pair.happen(Side::Client, &Event::Arrive(8 << 20));
+    let waker = Waker::from(Arc::clone(&pair.woken));
+    pair.woken.0.store(false, Ordering::SeqCst);
+    let polled = pair.relay.poll(&Context::from_waker(&waker), &pair.client, &pair.backend, &mut pair.tools, pair.now);
+    assert!(polled.is_pending());
+    assert!(pair.backend.written.borrow().len() <= 512 << 10, "one turn is bounded");
+    assert!(pair.woken.0.load(Ordering::SeqCst), "and it asks for the next one");
+}
+
+#[test]
+fn a_receiver_that_stands_still_holds_back_its_sender() {
+    let mut pair = Pair::new([true, true]);
+    pair.happen(Side::Client, &Event::Arrive(8 << 20));
+    pair.run();
+    let kept = pair.sent(Side::Client).len() - pair.client.arrived.borrow().len();
+    assert!(kept <= 64 << 10, "{kept} bytes were read that nobody takes");
+}
+
+#[test]
+fn reset_waits_for_the_bytes_before_it() {
+    let mut pair = after_sending(1000);
+    pair.happen(Side::Client, &Event::Reset);
+    for _ in 0..5 {
+        pair.run();
+        assert_eq!(pair.end, None, "1,000 bytes are under way");
+        assert!(pair.relay.wake_at().is_some());
+        pair.now += Duration::from_secs(1);
+    }
+    pair.happen(Side::Backend, &Event::Acknowledge);
+    pair.run();
+    assert_eq!(pair.end, Some(End::Reset(Side::Client)));
+    assert!(pair.backend.told_reset.get() && !pair.backend.told_fin.get());
+}
+
+#[test]
+fn a_reset_met_in_writing_is_no_fin_for_the_other_side() {
+    let mut pair = Pair::new([false, false]);
+    // The backend's room is used up, so that the client's bytes are not read when the RST arrives.
+    pair.happen(Side::Client, &Event::Arrive(40_000));
+    pair.run();
+    pair.happen(Side::Client, &Event::Reset);
+    pair.happen(Side::Client, &Event::Room(usize::MAX / 2));
+    pair.happen(Side::Backend, &Event::Arrive(10));
+    pair.run();
+    assert_eq!(pair.end, None);
+    pair.open_the_gates();
+    assert_eq!(pair.end, Some(End::Reset(Side::Client)));
+    assert_eq!(*pair.backend.written.borrow(), pair.sent(Side::Client));
+    assert!(pair.backend.told_reset.get() && !pair.backend.told_fin.get());
+}
+
+#[test]
+fn a_client_that_has_finished_and_then_resets_is_noticed() {
+    let mut pair = after_sending(10);
+    pair.happen(Side::Client, &Event::Fin);
+    pair.run();
+    assert!(pair.backend.told_fin.get());
+    pair.happen(Side::Backend, &Event::Acknowledge);
+    pair.happen(Side::Client, &Event::Reset);
+    pair.run();
+    assert_eq!(pair.end, Some(End::Reset(Side::Client)));
+    assert!(pair.backend.told_reset.get());
+}
+
+#[test]
+fn first_byte_is_timed_from_the_clients_first_byte() {
+    let mut pair = Pair::new([true, true]);
+    pair.run();
+    pair.now += Duration::from_secs(5);
+    pair.happen(Side::Backend, &Event::Room(1000));
+    pair.happen(Side::Client, &Event::Room(1000));
+    pair.happen(Side::Client, &Event::Arrive(10));
+    pair.run();
+    pair.now += Duration::from_millis(30);
+    pair.happen(Side::Client, &Event::Arrive(10));
+    pair.run();
+    assert_eq!(pair.relay.take_first_byte(), None);
+    pair.now += Duration::from_millis(12);
+    pair.happen(Side::Backend, &Event::Arrive(10));
+    pair.run();
+    assert_eq!(pair.relay.take_first_byte(), Some(Duration::from_millis(42)));
+    pair.happen(Side::Backend, &Event::Arrive(10));
+    pair.run();
+    assert_eq!(pair.relay.take_first_byte(), None, "once");
+}
+
+#[test]
+fn without_pipes_it_copies() {
+    let mut pair = Pair::new([true, true]);
+    let all: Vec<_> = std::iter::from_fn(|| pair.tools.lend()).collect();
+    assert_eq!(all.len(), super::MAX_PIPES);
+    pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
+    pair.happen(Side::Client, &Event::Arrive(1 << 20));
+    pair.run();
+    assert_eq!(*pair.backend.written.borrow(), pair.sent(Side::Client));
+}

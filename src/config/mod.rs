@@ -42,6 +42,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Puts each warning into the log, with its place and hint.
+    pub fn log_warnings(&self) {
+        for warning in &self.warnings {
+            let (place, hint) = (self.source.place(warning), warning.hint.as_deref());
+            tracing::warn!(place, hint, "configuration: {}", warning.message);
+        }
+    }
+
     /// The warnings with their places, lines and hints; empty when there are none.
     pub fn render_warnings(&self, style: Style) -> String {
         self.source.render(&self.warnings, style)

@@ -117,6 +117,15 @@ impl Source {
         Source { name: name.into(), text: text.into() }
     }
 
+    /// `file:line:column` of a problem, or only the file's name when it is about all of it.
+    pub(crate) fn place(&self, problem: &Problem) -> String {
+        let Some(span) = &problem.span else { return self.name.to_string() };
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("{}:{line}:{column}", self.name)
+    }
+
     /// All problems, in the order given, one paragraph each.
     pub(crate) fn render(&self, problems: &[Problem], style: Style) -> String {
         let renderer = match style {

@@ -12,6 +12,7 @@
 mod architecture;
 mod balance;
 mod config;
+mod demo;
 mod ending;
 mod examples;
 mod failover;

@@ -1,5 +1,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -74,6 +76,31 @@ fn workers_share_a_port_among_themselves_only() {
     let _second = join(&address, &workers).unwrap();
     let another_process = listen(&address, &workers).unwrap_err();
     assert_eq!(another_process.kind(), io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn of_those_who_want_a_port_at_the_same_moment_one_gets_it() {
+    const RIVALS: usize = 4;
+    let options = ListenOptions { sharing: Sharing::Workers, ..options() };
+    let mut won = 0;
+    for _ in 0..200 {
+        let (free, address, _) = bound(&options);
+        drop(free);
+        let (start, tried) = (Barrier::new(RIVALS), Barrier::new(RIVALS));
+        let rival = || {
+            start.wait();
+            let got = listen(&address, &options);
+            tried.wait(); // nobody lets go before all have tried
+            got.is_ok()
+        };
+        let winners = thread::scope(|scope| {
+            let rivals: Vec<_> = (0..RIVALS).map(|_| scope.spawn(rival)).collect();
+            rivals.into_iter().map(|rival| rival.join().unwrap()).filter(|got| *got).count()
+        });
+        assert!(winners <= 1, "{winners} share {address}");
+        won += winners;
+    }
+    assert!(won >= 100, "a stranger has a port now and then, not as a rule: {won}");
 }
 
 #[test]

@@ -70,13 +70,18 @@ fn least_connections_by_weight() {
 /// Two workers that pick at the same moment do not overrun a backend together.
 #[test]
 fn a_backends_max_connections_is_never_exceeded() {
-    const CLIENTS: usize = 60;
-    let backends = [Backend::named_and_open("a"), Backend::named_and_open("b")];
-    let tidegate =
-        balanced(2, "", &[("a", &backends[0], "max_connections: 3"), ("b", &backends[1], "max_connections: 7")]);
+    const CLIENTS: usize = 40;
+    const ROUNDS: usize = 50;
+    let limits = [("a", 3), ("b", 7), ("c", 1), ("d", 1), ("e", 1), ("f", 1), ("g", 1), ("h", 1)];
+    let all = limits.iter().map(|(_, limit)| limit).sum::<usize>();
+    let backends =
+        limits.map(|(name, limit)| (name, Backend::named_and_open(name), format!("max_connections: {limit}")));
+    let listed: Vec<(&str, &Backend, &str)> =
+        backends.iter().map(|(name, backend, limit)| (*name, backend, limit.as_str())).collect();
+    let tidegate = balanced(2, "", &listed);
     let place = tidegate.at("in");
     let mut refused = 0;
-    for round in 1..=20 {
+    for round in 1..=ROUNDS {
         let start = Barrier::new(CLIENTS);
         let mut open: Vec<(TcpStream, String)> = thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
@@ -91,13 +96,15 @@ fn a_backends_max_connections_is_never_exceeded() {
         });
         open.retain(|(_, name)| !name.is_empty());
         refused += CLIENTS - open.len();
-        let on = |open: &[(TcpStream, String)], name| open.iter().filter(|(_, other)| other == name).count();
-        assert!(on(&open, "a") <= 3 && on(&open, "b") <= 7, "round {round}: {open:?}");
         if round == 1 {
-            assert_eq!(open.len(), 10, "all places are taken");
+            assert_eq!(open.len(), all, "all places are taken");
+        }
+        let on = |open: &[(TcpStream, String)], name: &str| open.iter().filter(|(_, other)| other == name).count();
+        for (name, limit) in limits {
+            assert!(on(&open, name) <= limit, "round {round}: {} connections on {name}", on(&open, name));
         }
 
-        // The last of the round before may have been about to leave; then there is room now, and never for an eleventh.
+        // The last of the round before may have been about to leave; then there is room now, and never for one more.
         eventually(DEADLINE, "all places are taken", || {
             let one = name_or_nothing(connect(&place));
             let served = !one.1.is_empty();
@@ -105,9 +112,11 @@ fn a_backends_max_connections_is_never_exceeded() {
             if served {
                 open.push(one);
             }
-            !served && open.len() >= 10
+            !served && open.len() >= all
         });
-        assert_eq!((on(&open, "a"), on(&open, "b")), (3, 7), "round {round}");
+        for (name, limit) in limits {
+            assert_eq!(on(&open, name), limit, "round {round}: {name}");
+        }
     }
     tidegate.wait_for_access("the refused", |_| {
         tidegate.access().iter().filter(|line| line.end() == "refused: no backend").count() == refused

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::backend::{Backend, Scripted, in_thread};
 use crate::support::client::{End, Place, connect, expect, read_to_end, try_connect};
-use crate::support::proc::{TICKS_PER_SECOND, cpu_ticks, open_files_limit};
+use crate::support::proc::{TICKS_PER_SECOND, cpu_ticks, lowest_free_file, open_files_limit};
 use crate::support::tidegate::{Access, Tidegate, forward};
 use crate::support::{DEADLINE, eventually, free_port};
 
@@ -356,20 +356,21 @@ fn files_run_out() {
     let tidegate =
         Tidegate::with(&format!("workers: 2\n{}", forward(backend.place(), "", ""))).open_files(1000, 1000).start();
     let at_start = tidegate.open_files();
-    limit_open_files(&tidegate, at_start + 15);
-    let clients = knock(&tidegate, 100);
+    let mut served: Vec<TcpStream> = (0..7).map(|_| talking(&tidegate)).collect();
+    limit_open_files(&tidegate, lowest_free_file(tidegate.pid())); // not one more
+    let waiting = knock(&tidegate, 50);
     tidegate.wait_for_log("too many open files", |line| line.text.to_lowercase().contains("too many open files"));
     assert_quiet(&tidegate);
-    drop(clients);
-    recovers(&tidegate, at_start);
+    for client in &mut served {
+        client.write_all(b"as ever").unwrap();
+        expect(client, b"as ever");
+    }
 
-    let clients = knock(&tidegate, 100);
+    // Those that found no file are served once there are some.
     limit_open_files(&tidegate, 1000);
-    // Also those that found no file are served once there are some.
-    eventually(DEADLINE, "all that were not refused are served", || {
-        clients.iter().filter(|client| answered(client)).count() + tidegate.access().len() >= 100
-    });
-    drop(clients);
+    eventually(DEADLINE, "all are served", || waiting.iter().all(answered));
+    assert_eq!(tidegate.access().len(), 0, "nobody was refused: they waited in the kernel's queue");
+    drop((served, waiting));
     recovers(&tidegate, at_start);
 }
 

@@ -155,6 +155,23 @@ fn a_paused_client_costs_no_memory() {
     paused(&tidegate, &backend, &client);
 }
 
+/// The same without a bulk before it, in writes too small for it to be moved as one.
+#[test]
+fn a_pause_among_small_writes() {
+    for up in [true, false] {
+        let (_tidegate, client, backend) = one_connection("");
+        let (writer, reader) = if up { (client, backend) } else { (backend, client) };
+        writer.set_nodelay(true).unwrap();
+        let (fits, sent) = fill(&writer, 700, Duration::from_micros(50), Duration::from_millis(50));
+        assert!(fits > 16 * 1024, "{fits} bytes");
+        thread::scope(|scope| {
+            let got = scope.spawn(|| receive(&mut &reader).unwrap());
+            writer.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(got.join().unwrap(), sent, "up: {up}");
+        });
+    }
+}
+
 fn paused(tidegate: &Tidegate, writer: &TcpStream, reader: &TcpStream) {
     // Warm: buffers and pipes of the worker are there already.
     thread::scope(|scope| {
@@ -165,7 +182,7 @@ fn paused(tidegate: &Tidegate, writer: &TcpStream, reader: &TcpStream) {
     });
 
     let before = tidegate.resident();
-    let (fits, sent) = fill(writer);
+    let (fits, sent) = fill(writer, 64 * 1024, Duration::ZERO, Duration::from_millis(700));
     let grown = tidegate.resident().saturating_sub(before);
     tell(&format!("{fits} bytes fit into a connection whose reader pauses; the process grew by {grown} bytes"));
     assert!(grown < MIB, "the process grew by {grown} bytes");
@@ -177,16 +194,17 @@ fn paused(tidegate: &Tidegate, writer: &TcpStream, reader: &TcpStream) {
     });
 }
 
-/// Writes until nothing moves any more.
-fn fill(stream: &TcpStream) -> (u64, Sum) {
+/// Writes such chunks, with a pause after each, until nothing has moved for so long.
+fn fill(stream: &TcpStream, chunk: usize, pause: Duration, blocked: Duration) -> (u64, Sum) {
     const LIMIT: u64 = 512 * MIB;
     stream.set_nonblocking(true).unwrap();
     let mut rng = Rng::with_seed(9);
     let mut summing = Summing::default();
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; chunk];
     let mut written = 0;
     let mut moved = Instant::now();
     'all: loop {
+        thread::sleep(pause);
         rng.fill(&mut buffer);
         let mut left = &buffer[..];
         while !left.is_empty() {
@@ -199,7 +217,7 @@ fn fill(stream: &TcpStream) -> (u64, Sum) {
                     assert!(written < LIMIT, "{written} bytes were taken for a reader that does not read");
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if moved.elapsed() > Duration::from_millis(700) {
+                    if moved.elapsed() > blocked {
                         break 'all;
                     }
                     thread::sleep(Duration::from_millis(5));

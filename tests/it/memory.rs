@@ -1,10 +1,12 @@
 //! What an idle connection costs.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread;
 
-use crate::support::backend::Scripted;
+use crate::support::backend::{Backend, Scripted};
 use crate::support::client::{connect, expect};
+use crate::support::data::send;
 use crate::support::proc::allow_open_files;
 use crate::support::tell;
 use crate::support::tidegate::{Tidegate, forward};
@@ -27,6 +29,28 @@ fn idle_connections_cost_less_than_2_kib_each() {
     let each = grown / CONNECTIONS as u64;
     tell(&format!("{each} bytes of process memory an idle connection"));
     assert!(each < 2048, "{each} bytes each");
+    drop(connections);
+}
+
+/// Those that have moved a bulk before they fell silent keep nothing of it either, but for the few pipes of each worker.
+#[test]
+fn idle_connections_hold_no_pipe() {
+    const CONNECTIONS: usize = 100;
+    let backend = Backend::echo();
+    let tidegate = Tidegate::start(&format!("workers: 2\n{}", forward(backend.place(), "", "")));
+    let at_start = tidegate.open_files();
+    let connections: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|seed| {
+            let client = connect(&tidegate.at("in"));
+            thread::scope(|scope| {
+                scope.spawn(|| send(&mut &client, seed as u64, 4 << 20).unwrap());
+                (&client).read_exact(&mut vec![0; 4 << 20]).unwrap();
+            });
+            client
+        })
+        .collect();
+    let more = tidegate.open_files() - at_start - 2 * CONNECTIONS;
+    assert!(more < CONNECTIONS / 2, "{more} files besides the sockets");
     drop(connections);
 }
 

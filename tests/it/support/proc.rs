@@ -19,6 +19,12 @@ pub(crate) fn open_files(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("files of a process of our own").count()
 }
 
+/// The number that the next file would get.
+pub(crate) fn lowest_free_file(pid: u32) -> usize {
+    let open = |file: usize| fs::symlink_metadata(format!("/proc/{pid}/fd/{file}")).is_ok();
+    (0..).find(|file| !open(*file)).expect("there is always one more number")
+}
+
 /// CPU time used so far, user and system, in ticks.
 pub(crate) fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process of our own");

@@ -125,9 +125,9 @@ fn arrive(
     let listener = Arc::clone(listener);
     let fresh = Fresh { socket, transport, client, accepted: Instant::now(), listener, permits, place };
     if worker == context.worker {
-        worker::spawn(session::serve(fresh));
+        session::start(fresh);
     } else if let Some(remote) = context.shared.remote(worker) {
-        remote.run(move || worker::spawn(session::serve(fresh)));
+        remote.run(move || session::start(fresh));
     }
 }
 

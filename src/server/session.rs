@@ -1,14 +1,13 @@
 //! The life of one connection.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::accept::Fresh;
-use super::context::{Context, Entered, ListenerState};
+use super::accept::{Fresh, Permits};
+use super::context::{Context, Entered, ListenerState, Place};
 use super::dial;
 use crate::config::model::ListenerTimeouts;
 use crate::log::access::Line;
@@ -18,75 +17,103 @@ use crate::relay::{End, Relay, Stream};
 use crate::stats::ending::Ending;
 use crate::worker::{self, Socket, Timer};
 
-/// Serves a connection from accept to its end.
-///
-/// Whatever happens on the way, a panic included, what it holds gives back what it took, and its [`Record`]
-/// is counted and logged.
-pub(super) async fn serve(fresh: Fresh) {
-    let Fresh { socket, transport, client, accepted, listener, permits: _permits, place: _place } = fresh;
+/// Begins a connection's life on this worker; it goes on as a task.
+pub(super) fn start(fresh: Fresh) {
+    let Fresh { socket, transport, client, accepted, listener, permits, place } = fresh;
     let context = Context::current();
     let entered = context.enter();
     let mut record = Record::new(context, listener, client, accepted);
-    record.ending = match Socket::new(socket, transport) {
-        Ok(socket) => converse(&entered, socket, &mut record).await,
-        Err(_) => Ending::OutOfResources,
+    let client = match Socket::new(socket, transport) {
+        Ok(client) => client,
+        Err(_) => {
+            record.ending = Ending::OutOfResources;
+            return;
+        }
     };
+    let mut session = Session { client, backend: None, record, entered, _permits: permits, _place: place };
+    // A block, because an async fn would keep what it is given twice.
+    worker::spawn(async move { session.run().await });
 }
 
-async fn converse(entered: &Entered, client: Socket, record: &mut Record) -> Ending {
-    // Boxed, because few connections are in here at once, and its state is larger than that of a relay.
-    let dialled = Box::pin(dial::dial(entered, &record.listener, record.client_ip(), &client)).await;
-    let backend = match dialled {
-        Ok(dialled) => {
-            record.connect = Some(dialled.took);
-            record.lease = Some(dialled.lease);
-            dialled.socket
-        }
-        Err(ending) => return ending,
-    };
-    let ending = relay(entered, &client, &backend, record).await;
-    if !matches!(ending, Ending::Closed(_)) {
-        // Cut short: neither side may take it for complete. For the side that was told already, it is the same.
-        client.reset_on_close();
-        backend.reset_on_close();
+/// A connection. However its life ends, by a panic even, its parts give back what they took when they are
+/// dropped, in this order: the sockets are closed before the connection is counted and logged as ended, and
+/// its room is given away last.
+struct Session {
+    client: Socket,
+    backend: Option<Socket>,
+    record: Record,
+    entered: Entered,
+    _permits: Permits,
+    _place: Place,
+}
+
+impl Session {
+    async fn run(&mut self) {
+        self.record.ending = self.converse().await;
     }
-    ending
-}
 
-/// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
-async fn relay(entered: &Entered, client: &Socket, backend: &Socket, record: &mut Record) -> Ending {
-    let mut relay = Relay::new(worker::now());
-    let mut timer = Timer::default();
-    let expires = expiry(&record.listener.config().timeouts, record.accepted);
-    let ending = poll_fn(|cx| {
-        if let Poll::Ready(cut) = entered.poll_cut(cx) {
-            return Poll::Ready(cut.into());
+    /// Gives the client a backend, and passes on what they have to say to each other.
+    async fn converse(&mut self) -> Ending {
+        if let Err(ending) = self.dial().await {
+            return ending;
         }
-        loop {
-            let context = entered.context();
-            let now = worker::now();
-            let polled = relay.poll(cx, client, backend, &mut context.tools.borrow_mut(), now);
-            if let (Some(took), Some(lease)) = (relay.take_first_byte(), &record.lease) {
-                context.record_first_byte(record.listener.pool(), lease.backend(), took);
-            }
-            if let Poll::Ready(end) = polled {
-                return Poll::Ready(end.into());
-            }
-            let Some((deadline, ending)) = next_deadline(&relay, &record.listener.config().timeouts, expires) else {
-                return Poll::Pending;
-            };
-            if timer.poll_expired(cx, deadline).is_pending() {
-                return Poll::Pending;
-            }
-            if let Some(ending) = ending {
-                return Poll::Ready(ending);
-            }
+        let ending = self.relay().await;
+        if !matches!(ending, Ending::Closed(_)) {
+            // Cut short: neither side may take it for complete. For one that was told already, it is the same.
+            self.client.reset_on_close();
+            self.backend.as_ref().inspect(|backend| backend.reset_on_close());
         }
-    })
-    .await;
-    record.bytes_in = relay.bytes_to_backend();
-    record.bytes_out = relay.bytes_to_client();
-    ending
+        ending
+    }
+
+    async fn dial(&mut self) -> Result<(), Ending> {
+        let Session { client, record, entered, .. } = self;
+        // Boxed, because few connections are in there at once, and what that takes is more than a relay does.
+        let dialled = Box::pin(dial::dial(entered, &record.listener, record.client.ip(), client)).await?;
+        self.record.connect = Some(dialled.took);
+        self.record.lease = Some(dialled.lease);
+        self.backend = Some(dialled.socket);
+        Ok(())
+    }
+
+    /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
+    async fn relay(&mut self) -> Ending {
+        let Session { client, backend: Some(backend), record, entered, .. } = self else {
+            return Ending::InternalError;
+        };
+        let mut relay = Relay::new(worker::now());
+        let mut timer = Timer::default();
+        let expires = expiry(&record.listener.config().timeouts, record.accepted);
+        poll_fn(|cx| {
+            if let Poll::Ready(cut) = entered.poll_cut(cx) {
+                return Poll::Ready(cut.into());
+            }
+            loop {
+                let context = &record.context;
+                let now = worker::now();
+                let polled = relay.poll(cx, client, backend, &mut context.tools.borrow_mut(), now);
+                record.bytes_in = relay.bytes_to_backend();
+                record.bytes_out = relay.bytes_to_client();
+                if let (Some(took), Some(lease)) = (relay.take_first_byte(), &record.lease) {
+                    context.record_first_byte(record.listener.pool(), lease.backend(), took);
+                }
+                if let Poll::Ready(end) = polled {
+                    return Poll::Ready(end.into());
+                }
+                let timeouts = &record.listener.config().timeouts;
+                let Some((deadline, ending)) = next_deadline(&relay, timeouts, expires) else {
+                    return Poll::Pending;
+                };
+                if timer.poll_expired(cx, deadline).is_pending() {
+                    return Poll::Pending;
+                }
+                if let Some(ending) = ending {
+                    return Poll::Ready(ending);
+                }
+            }
+        })
+        .await
+    }
 }
 
 /// When a connection that was accepted then is too old: `lifetime` ± 10 %, so that those which came together
@@ -143,10 +170,6 @@ impl Record {
         // Unless it gets as far as to say otherwise.
         let ending = Ending::InternalError;
         Record { context, listener, client, accepted, lease: None, connect: None, bytes_in: 0, bytes_out: 0, ending }
-    }
-
-    fn client_ip(&self) -> Option<IpAddr> {
-        self.client.ip()
     }
 }
 

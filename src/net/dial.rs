@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
@@ -20,29 +20,45 @@ pub struct Options {
 }
 
 impl Options {
-    /// Sets them. On a listening socket they are set once: accepted sockets inherit them.
+    /// Sets them all. On a listening socket they are set once: accepted sockets inherit them.
     ///
     /// # Errors
     /// Those of setsockopt(2).
-    pub fn apply(self, socket: &OwnedFd) -> io::Result<()> {
+    pub fn apply(self, socket: impl AsFd) -> io::Result<()> {
+        self.apply_first(&socket)?;
+        self.apply_lasting(&socket)
+    }
+
+    /// Sets those that matter from the first byte on.
+    fn apply_first(self, socket: impl AsFd) -> io::Result<()> {
         if self.nodelay {
-            sockopt::set_tcp_nodelay(socket, true)?;
-        }
-        if let Some(idle) = self.keepalive {
-            sockopt::set_tcp_keepidle(socket, idle)?;
-            sockopt::set_tcp_keepintvl(socket, idle)?;
-            sockopt::set_socket_keepalive(socket, true)?;
+            sockopt::set_tcp_nodelay(&socket, true)?;
         }
         // A byte of urgent data is a byte like any other to whoever must pass on all of them.
-        match sockopt::set_socket_oobinline(socket, true) {
+        match sockopt::set_socket_oobinline(&socket, true) {
             // MPTCP has no urgent data.
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             set => Ok(set?),
         }
     }
+
+    /// Sets those that matter only to a connection that lasts: keepalive. Three system calls that a short one
+    /// is spared.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn apply_lasting(self, socket: impl AsFd) -> io::Result<()> {
+        if let Some(idle) = self.keepalive {
+            sockopt::set_tcp_keepidle(&socket, idle)?;
+            sockopt::set_tcp_keepintvl(&socket, idle)?;
+            sockopt::set_socket_keepalive(&socket, true)?;
+        }
+        Ok(())
+    }
 }
 
-/// Opens a socket and starts to connect it; it is writable once connected or failed.
+/// Opens a socket and starts to connect it; it is writable once connected or failed. What
+/// [`Options::apply_lasting`] sets is left to the caller.
 ///
 /// # Errors
 /// Those of socket(2), bind(2) and connect(2) that are known at once.
@@ -51,7 +67,7 @@ pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> io:
     let (socket, started) = match address {
         Address::Tcp(address) => {
             let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, Some(ipproto::TCP))?;
-            options.apply(&socket)?;
+            options.apply_first(&socket)?;
             if let Some(source) = source {
                 sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1)?;
                 rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
@@ -91,10 +107,12 @@ mod tests {
         let address = Address::Tcp(listener.local_addr().unwrap());
         let options = Options { nodelay: true, keepalive: Some(Duration::from_secs(9)) };
         let socket = start(&address, None, options).unwrap();
-        assert!(sockopt::tcp_nodelay(&socket).unwrap());
+        assert!(sockopt::tcp_nodelay(&socket).unwrap() && sockopt::socket_oobinline(&socket).unwrap());
+        options.apply_lasting(&socket).unwrap();
         assert!(sockopt::socket_keepalive(&socket).unwrap());
         assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(9));
         let socket = start(&address, None, PLAIN).unwrap();
+        PLAIN.apply_lasting(&socket).unwrap();
         assert!(!sockopt::tcp_nodelay(&socket).unwrap() && !sockopt::socket_keepalive(&socket).unwrap());
     }
 

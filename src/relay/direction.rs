@@ -71,7 +71,8 @@ enum Pending {
 pub(super) enum AtEnd {
     /// The sender has finished: so be it told.
     PassOnFin,
-    /// The sender is gone, which the receiver learns by a RST; a FIN before it would be a lie.
+    /// It need not be told: both have finished, and the sockets are closed next, which sends the FIN. Or the
+    /// sender is gone, which the receiver learns by a RST; a FIN before that would be a lie.
     SayNothing,
 }
 

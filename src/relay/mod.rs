@@ -49,7 +49,7 @@ pub trait Stream {
 /// How a relayed connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Both sides have finished; this one did so first.
+    /// Both sides have finished; this one did so first. The other's FIN is passed on by closing the sockets.
     Closed(Side),
     /// This side has reset the connection; the other's socket will send a RST when it is closed.
     Reset(Side),
@@ -162,14 +162,15 @@ impl Relay {
 
     /// Moves what `side` sends to the other.
     fn advance<S: Stream>(&mut self, side: Side, cx: &Context<'_>, from: &S, to: &S, tools: &mut Tools, now: Instant) {
-        let direction = match side {
-            Side::Client => &mut self.to_backend,
-            Side::Backend => &mut self.to_client,
+        let (direction, opposite) = match side {
+            Side::Client => (&mut self.to_backend, &self.to_client),
+            Side::Backend => (&mut self.to_client, &self.to_backend),
         };
         if direction.is_done() {
             return;
         }
-        let at_end = if self.failed.is_some() { AtEnd::SayNothing } else { AtEnd::PassOnFin };
+        let silent = self.failed.is_some() || opposite.is_done();
+        let at_end = if silent { AtEnd::SayNothing } else { AtEnd::PassOnFin };
         let before = direction.moved();
         let progress = direction.advance(cx, from, to, tools, at_end);
         let moved = direction.moved() - before;

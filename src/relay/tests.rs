@@ -261,6 +261,11 @@ impl Pair {
             let cx = Context::from_waker(&waker);
             if let Poll::Ready(end) = self.relay.poll(&cx, &self.client, &self.backend, &mut self.tools, self.now) {
                 self.end = Some(end);
+                if let End::Closed(first) = end {
+                    // The close sends it, where it was not sent before.
+                    assert!(self.socket(first.other()).told_fin.get());
+                    self.socket(first).told_fin.set(true);
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use crate::config::model::{self, PoolIndex};
 use crate::log::access::AccessWriter;
 use crate::log::throttle::Throttle;
+use crate::net::dial::Options;
 use crate::pool::{Backend, BackendIndex, Pool};
 use crate::relay::Tools;
 use crate::stats::counters::ListenerCounters;
@@ -168,6 +169,11 @@ impl ListenerState {
     /// What was configured.
     pub fn config(&self) -> &model::Listener {
         &self.config
+    }
+
+    /// Options of its connections' sockets.
+    pub(super) fn options(&self) -> Options {
+        Options { nodelay: self.config.socket.nodelay, keepalive: self.config.socket.keepalive }
     }
 
     /// Where its connections go.

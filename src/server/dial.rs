@@ -115,15 +115,13 @@ async fn connect(listener: &ListenerState, lease: &Lease) -> Result<Socket, Fail
 
 async fn connect_to(address: &Address, listener: &ListenerState) -> io::Result<Socket> {
     let pool = listener.pool();
-    let options = &listener.config().socket;
-    let options = dial::Options { nodelay: options.nodelay, keepalive: options.keepalive };
     let transport = match address {
         Address::Tcp(_) => Transport::Tcp,
         Address::Unix(_) => Transport::Other,
     };
     let deadline = worker::now() + pool.config().connect_timeout;
     let socket = loop {
-        match start(address, pool, options) {
+        match start(address, pool, listener.options()) {
             // A unix socket's full queue: no event tells when there is room.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && worker::now() < deadline => {
                 worker::sleep_until(deadline.min(worker::now() + QUEUE_FULL_PAUSE)).await;

@@ -17,6 +17,10 @@ use crate::relay::{End, Relay, Stream};
 use crate::stats::ending::Ending;
 use crate::worker::{self, Socket, Timer};
 
+/// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
+/// the start, as accepted sockets inherit it.
+const LASTING: Duration = Duration::from_secs(5);
+
 /// Begins a connection's life on this worker; it goes on as a task.
 pub(super) fn start(fresh: Fresh) {
     let Fresh { socket, transport, client, accepted, listener, permits, place } = fresh;
@@ -84,6 +88,8 @@ impl Session {
         let mut relay = Relay::new(worker::now());
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
+        let options = record.listener.options();
+        let mut lasts_from = options.keepalive.and_then(|idle| record.accepted.checked_add(idle.min(LASTING)));
         poll_fn(|cx| {
             if let Poll::Ready(cut) = entered.poll_cut(cx) {
                 return Poll::Ready(cut.into());
@@ -101,14 +107,20 @@ impl Session {
                     return Poll::Ready(end.into());
                 }
                 let timeouts = &record.listener.config().timeouts;
-                let Some((deadline, ending)) = next_deadline(&relay, timeouts, expires) else {
+                let Some((deadline, due)) = next_deadline(&relay, timeouts, expires, lasts_from) else {
                     return Poll::Pending;
                 };
                 if timer.poll_expired(cx, deadline).is_pending() {
                     return Poll::Pending;
                 }
-                if let Some(ending) = ending {
-                    return Poll::Ready(ending);
+                match due {
+                    Due::End(ending) => return Poll::Ready(ending),
+                    Due::Relay => {}
+                    Due::Lasting => {
+                        lasts_from = None;
+                        // Over a unix socket there is no such thing, and no need of it.
+                        let _ = options.apply_lasting(&*backend);
+                    }
                 }
             }
         })
@@ -123,22 +135,34 @@ fn expiry(timeouts: &ListenerTimeouts, accepted: Instant) -> Option<Instant> {
     accepted.checked_add(lifetime.mul_f64(0.9 + 0.2 * fastrand::f64()))
 }
 
-/// The next moment at which something has to be done if no byte moves until then: the connection ended, or,
-/// with `None`, the relay polled again.
+/// What there is to do at a moment until which no byte has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The connection ends.
+    End(Ending),
+    /// The relay wants to be polled.
+    Relay,
+    /// The connection has lasted.
+    Lasting,
+}
+
+/// The next moment at which there is something to do.
 fn next_deadline(
     relay: &Relay,
     timeouts: &ListenerTimeouts,
     expires: Option<Instant>,
-) -> Option<(Instant, Option<Ending>)> {
+    lasts_from: Option<Instant>,
+) -> Option<(Instant, Due)> {
     let after = |timeout: Option<Duration>| timeout.and_then(|timeout| relay.last_moved().checked_add(timeout));
     let half_close = if relay.is_half_closed() { after(timeouts.half_close) } else { None };
     let all = [
-        (relay.wake_at(), None),
-        (half_close, Some(Ending::HalfCloseTimeout)),
-        (after(timeouts.idle), Some(Ending::IdleTimeout)),
-        (expires, Some(Ending::Lifetime)),
+        (relay.wake_at(), Due::Relay),
+        (lasts_from, Due::Lasting),
+        (half_close, Due::End(Ending::HalfCloseTimeout)),
+        (after(timeouts.idle), Due::End(Ending::IdleTimeout)),
+        (expires, Due::End(Ending::Lifetime)),
     ];
-    all.into_iter().filter_map(|(at, ending)| Some((at?, ending))).min_by_key(|&(at, _)| at)
+    all.into_iter().filter_map(|(at, due)| Some((at?, due))).min_by_key(|&(at, _)| at)
 }
 
 impl From<End> for Ending {

@@ -49,7 +49,8 @@ impl Socket {
     /// What the connect failed with.
     pub async fn connected(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll(cx, Ready::WRITABLE.union(Ready::GONE))).await;
-        Ok(sockopt::socket_error(&self.fd)??)
+        // A connect that fails is reported together with its error.
+        if self.slot.ready().intersects(Ready::GONE) { Ok(sockopt::socket_error(&self.fd)??) } else { Ok(()) }
     }
 
     /// Waits until the socket is readable; on a listening one, until it has a connection.

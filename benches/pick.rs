@@ -1,4 +1,5 @@
-//! What choosing one of 1,000 backends costs: the choice alone, and the lease (choice, count, return).
+//! What choosing one of 1,000 backends costs: the choice alone, and the lease (choice, count, return); and what
+//! preparing an algorithm for them costs.
 //!
 //! Targets: below 1 µs each, below 5 µs for `least_connections` and `least_latency`, which look at everybody.
 
@@ -63,6 +64,16 @@ fn pick(c: &mut Criterion) {
     }
 }
 
+/// What a change of health costs the control thread.
+fn prepare(c: &mut Criterion) {
+    let named = |i| Candidate { identity: identity(&format!("backend-{i}")), weight: weight(i) };
+    let candidates: Vec<Candidate> = (0..BACKENDS).map(named).collect();
+    let mut group = c.benchmark_group("prepare");
+    for (name, kind) in ALL {
+        group.bench_function(name, |b| b.iter(|| Balancer::new(kind, black_box(&candidates))));
+    }
+}
+
 fn config(balance: Balance) -> Config {
     let backend = |i: usize| Backend {
         name: format!("backend-{i}").into(),
@@ -106,5 +117,5 @@ fn lease(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, pick, lease);
+criterion_group!(benches, pick, lease, prepare);
 criterion_main!(benches);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use self::sockets::Bound;
 use crate::config::model::{Config, PoolIndex};
 use crate::health;
 use crate::log::DroppedLines;
@@ -39,8 +40,9 @@ const CUT_LIMIT: Duration = Duration::from_secs(1);
 pub struct App {
     plane: Plane,
     addresses: Vec<(Arc<str>, Address)>,
-    /// Health checks, names, timers of the pools; they end with the app.
+    /// Names, timers of the pools, reports; they end with the app, as do the health checks.
     control: JoinSet<()>,
+    _checks: Vec<health::Checks>,
     socket_files: Vec<PathBuf>,
     _access: Access,
 }
@@ -88,7 +90,7 @@ impl App {
             .collect();
         let workers = config.workers.get();
         let capacity = capacity::establish(&config);
-        let bound = sockets::bind(&listeners, workers).map_err(StartError)?;
+        let Bound { sockets, addresses, socket_files } = sockets::bind(&listeners, workers).map_err(StartError)?;
 
         let mut control = JoinSet::new();
         let mut resolver = Resolver::new(&pools);
@@ -99,18 +101,14 @@ impl App {
         let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;
         control.spawn(keep_time(pools.clone()));
         control.spawn(report_dropped_lines(dropped_lines, access.dropped_lines()));
-        control.spawn(async move {
-            let _as_long_as_the_app = checks;
-            std::future::pending().await
-        });
 
         let shared = Shared::new(pools, listeners, workers, capacity);
-        let plane = Plane::start(shared, bound.sockets, access.writer().as_ref())?;
-        for (listener, address) in &bound.addresses {
+        let plane = Plane::start(shared, sockets, access.writer().as_ref())?;
+        for (listener, address) in &addresses {
             tracing::info!(%listener, %address, "listening");
         }
         tracing::info!(workers, connection_capacity = capacity, "ready");
-        Ok(App { plane, addresses: bound.addresses, control, socket_files: bound.socket_files, _access: access })
+        Ok(App { plane, addresses, control, _checks: checks, socket_files, _access: access })
     }
 
     /// Where each listener listens; port 0 is replaced by the port that the kernel chose.

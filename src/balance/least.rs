@@ -1,46 +1,46 @@
 //! The search that `least_connections` and `least_latency` share.
 
-use std::cmp::Ordering;
-
 use super::Live;
+
+/// Equals that are remembered while searching.
+const REMEMBERED: usize = 32;
 
 /// The candidate with the least score among those that can take a connection; of several, the
 /// (`turn` modulo their number)-th, so that equals are chosen in turn.
 ///
-/// Two passes rather than one that remembers the equals: idle pools have as many equals as candidates,
-/// and a pick must not allocate. Scores may change between the passes; the worst that comes of it is
-/// one that was the least a moment ago.
-pub(super) fn least<S: Copy>(
-    count: usize,
-    turn: u64,
-    live: &impl Live,
-    score: impl Fn(usize) -> S,
-    compare: impl Fn(S, S) -> Ordering,
-) -> Option<usize> {
-    let mut best: Option<(S, usize)> = None;
-    let mut equals = 0_u64;
+/// Scores are floating point, as one division is cheaper than comparing fractions by cross multiplication,
+/// and no less exact: equal fractions have equal quotients, and different ones of integers whose products are
+/// below 2^53 have different quotients, in the right order.
+///
+/// A pick must not allocate, and an idle pool has as many equals as candidates: those beyond the first few are
+/// looked for once more. Scores may have changed by then; the worst that comes of it is one that was
+/// the least a moment ago.
+pub(super) fn least(count: usize, turn: u64, live: &impl Live, score: impl Fn(usize) -> f64) -> Option<usize> {
+    let mut best = f64::INFINITY;
+    let mut equals = 0;
+    let mut first = [0; REMEMBERED];
     for index in 0..count {
-        if !live.can_take(index) {
+        let own = score(index);
+        if own > best || !live.can_take(index) {
             continue;
         }
-        let own = score(index);
-        match best.map_or(Ordering::Less, |(least, _)| compare(own, least)) {
-            Ordering::Less => {
-                best = Some((own, index));
-                equals = 1;
-            }
-            Ordering::Equal => equals += 1,
-            Ordering::Greater => {}
+        if own < best {
+            best = own;
+            equals = 0;
         }
+        if let Some(place) = first.get_mut(equals) {
+            *place = index;
+        }
+        equals += 1;
     }
 
-    let (least, first) = best?;
-    let before = (turn % equals) as usize;
-    if before == 0 {
-        return Some(first);
+    let wanted = (turn % (equals as u64).max(1)) as usize;
+    match first.get(wanted) {
+        _ if equals == 0 => None,
+        Some(&index) => Some(index),
+        None => (first[REMEMBERED - 1] + 1..count)
+            .filter(|&index| score(index) <= best && live.can_take(index))
+            .nth(wanted - REMEMBERED)
+            .or(Some(first[0])),
     }
-    (first..count)
-        .filter(|&index| live.can_take(index) && compare(score(index), least).is_eq())
-        .nth(before)
-        .or(Some(first))
 }

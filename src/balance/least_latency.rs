@@ -3,39 +3,27 @@
 //! One that was never measured looks fast and is tried soon, but the connections that it is given meanwhile
 //! count against it, so that it is not given all of them.
 
-use std::cmp::Ordering;
-
 use super::least::least;
 use super::{Candidate, Live};
 
 /// The weights by which the expected wait is divided.
 #[derive(Debug)]
 pub struct LeastLatency {
-    weights: Box<[u32]>,
+    weights: Box<[f64]>,
 }
 
 impl LeastLatency {
     pub(super) fn new(candidates: &[Candidate]) -> LeastLatency {
-        LeastLatency { weights: candidates.iter().map(|c| c.weight.max(1)).collect() }
+        LeastLatency { weights: candidates.iter().map(|c| f64::from(c.weight.max(1))).collect() }
     }
 
     pub(super) fn pick(&self, turn: u64, live: &impl Live) -> Option<usize> {
-        let score = |index: usize| {
-            let latency = u64::from(live.latency_us(index)) + 1;
-            let sharing = u64::from(live.connections(index)) + 1;
-            // No overflow but where both are at the end of their range, and then it is the most anyway.
-            (latency.saturating_mul(sharing), self.weights[index])
-        };
-        least(self.weights.len(), turn, live, score, compare)
+        least(self.weights.len(), turn, live, |index| {
+            let latency = f64::from(live.latency_us(index)) + 1.0;
+            let sharing = f64::from(live.connections(index)) + 1.0;
+            latency * sharing / self.weights[index]
+        })
     }
-}
-
-/// Orders (wait, weight) by wait / weight, exactly.
-fn compare(a: (u64, u32), b: (u64, u32)) -> Ordering {
-    if a.1 == b.1 {
-        return a.0.cmp(&b.0);
-    }
-    (u128::from(a.0) * u128::from(b.1)).cmp(&(u128::from(b.0) * u128::from(a.1)))
 }
 
 #[cfg(test)]

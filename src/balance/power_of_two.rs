@@ -2,7 +2,6 @@
 //! load balancing", 1996): nearly as even as looking at everybody, at the cost of looking at two, and instances
 //! that do not know of each other don't all rush to the same idle backend.
 
-use super::least_connections::compare;
 use super::random::draw_again;
 use super::weighted::Weighted;
 use super::{Candidate, Live, redraw};
@@ -26,8 +25,10 @@ impl PowerOfTwo {
         match (live.can_take(one), two) {
             (true, None) => Some(one),
             (true, Some(two)) => {
-                let load = |index| (live.connections(index), self.line.weight(index) as u32);
-                Some(if compare(load(two), load(one)).is_lt() { two } else { one })
+                // a / b < c / d, without dividing
+                let (a, b) = (live.connections(two), self.line.weight(two));
+                let (c, d) = (live.connections(one), self.line.weight(one));
+                Some(if u64::from(a) * d < u64::from(c) * b { two } else { one })
             }
             (false, Some(two)) => Some(two),
             (false, None) => draw_again(&self.line, random, live),

@@ -6,6 +6,7 @@ mod demo;
 mod man;
 mod run;
 mod schema;
+mod signals;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -14,10 +15,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tidegate::config;
+use tidegate::config::{self, Loaded, Style};
 
 /// The exit code of wrong arguments and wrong configurations; clap has the same.
-pub(crate) const USAGE: u8 = 2;
+const USAGE: u8 = 2;
 
 const VERSION: &str =
     concat!(env!("CARGO_PKG_VERSION"), " (git ", env!("TIDEGATE_GIT_HASH"), ", TLS provider: none yet)");
@@ -47,10 +48,17 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Show what tidegate does, with backends and a light load of its own
+    /// Show what tidegate does: needs no configuration and no backends
+    ///
+    /// Starts three small HTTP backends on free ports of this machine, one of them slow and one with twice the
+    /// weight, balances them on 127.0.0.1:8080 (another port if that one is taken), and sends a light load
+    /// through it. Prints the configuration that it runs with, commands to try, and then a line a second.
+    ///
+    /// Ends on Ctrl-C, or after --seconds, with a summary of each backend: connections, bytes, errors and
+    /// how long it took to answer. A second Ctrl-C does not wait for connections that are still open.
     Demo {
         /// End after this many seconds; otherwise on Ctrl-C
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seconds: Option<u64>,
     },
     /// Print the JSON Schema of the configuration, for editors
@@ -87,8 +95,20 @@ fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// The file that was named, or the one that is found, which is said on stderr.
-pub(crate) fn config_path(given: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
+/// Reads the file that was named, or the one that is found. What is wrong with it is said on stderr, and the error
+/// is the exit code; warnings are left to the caller.
+pub(crate) fn load(given: Option<PathBuf>) -> Result<(PathBuf, Loaded), ExitCode> {
+    let path = config_path(given)?;
+    match config::load(&path) {
+        Ok(loaded) => Ok((path, loaded)),
+        Err(failure) => {
+            say(failure.render(Style::of_stderr()).trim_end());
+            Err(ExitCode::from(USAGE))
+        }
+    }
+}
+
+fn config_path(given: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
     if let Some(path) = given {
         return Ok(path);
     }

@@ -1,36 +1,24 @@
 //! `tidegate run`.
 
-use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::task::Poll;
 
 use tidegate::app::{App, Drained};
-use tidegate::config::{self, Loaded, Style};
+use tidegate::config::Loaded;
 use tidegate::log::{self, access::Access};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::signals::Signals;
 
 /// The exit code when connections had to be cut, or nothing could be started.
 const FAILED: u8 = 1;
 
 /// Balances until told to end.
 pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
-    let path = match super::config_path(given) {
-        Ok(path) => path,
+    let loaded = match super::load(given) {
+        Ok((_, loaded)) => loaded,
         Err(code) => return code,
     };
-    let loaded = match config::load(&path) {
-        Ok(loaded) => loaded,
-        Err(failure) => {
-            super::say(failure.render(Style::of_stderr()).trim_end());
-            return ExitCode::from(super::USAGE);
-        }
-    };
-    let warnings = loaded.render_warnings(Style::of_stderr());
-    if !warnings.is_empty() {
-        super::say(warnings.trim_end());
-    }
     let logging = match log::start(&loaded.config.log) {
         Ok(logging) => logging,
         Err(error) => {
@@ -39,6 +27,7 @@ pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
         }
     };
     log::log_panics();
+    loaded.log_warnings();
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -67,24 +56,4 @@ async fn serve(loaded: Loaded, logging: &log::Logging) -> io::Result<Drained> {
     let app = started.map_err(io::Error::other)?;
     signals.next().await;
     Ok(app.drain(drain, signals.next()).await)
-}
-
-/// SIGTERM and SIGINT.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        poll_fn(|cx| match (self.terminate.poll_recv(cx), self.interrupt.poll_recv(cx)) {
-            (Poll::Pending, Poll::Pending) => Poll::Pending,
-            _ => Poll::Ready(()),
-        })
-        .await;
-    }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::de::Located;
 use super::model::{AccessLog, Config, Log, LogFormat, LogLevel, Shutdown};
 use super::raw;
-use super::report::{Fault, Problem, Severity};
-use super::tree::{NodeId, Tree};
+use super::report::{Fault, Problem, Severity, similar};
+use super::tree::{NodeId, Tree, Value};
 use super::units::{AccessTarget, Period};
 use super::words::{Int, Workers};
 
@@ -41,8 +41,8 @@ impl Checker<'_> {
         let workers = self.workers(raw.workers.as_ref());
         let log = self.log(raw.log.as_ref());
         let shutdown = self.shutdown(raw.shutdown.as_ref());
-        let pools = self.pools(raw.pools.as_ref());
         let listeners = self.listeners(raw.listeners.as_ref(), raw.pools.as_ref());
+        let pools = self.pools(raw.pools.as_ref());
         Some(Config { workers: workers?, log, shutdown, listeners: listeners?, pools: pools? })
     }
 
@@ -112,10 +112,20 @@ impl Checker<'_> {
         owner: NodeId,
         hint: &str,
     ) -> Option<(&'r T, NodeId)> {
-        if key.is_none() {
+        if key.is_none() && !self.misspelt(owner, name) {
             self.error(owner, Fault::new(format!("`{name}` is missing")).hint(hint));
         }
         value(key)
+    }
+
+    /// Whether a mapping has a key that was probably meant to be `name`. It was reported as unknown, with
+    /// that guess; that `name` is missing would say the same once more.
+    fn misspelt(&self, owner: NodeId, name: &str) -> bool {
+        let Value::Map(children) = self.tree.value(owner) else {
+            return false;
+        };
+        let meant = |key: &str| key != name && similar(key, [name]).is_some();
+        children.iter().any(|child| self.tree.key(*child).is_some_and(meant))
     }
 
     /// The elements of a list that must be there and must not be empty.
@@ -135,7 +145,9 @@ impl Checker<'_> {
                 elements
             }
             (None, Some(owner)) => {
-                self.error(owner, Fault::new(format!("no {what}")).hint(hint));
+                if !self.misspelt(owner, what) {
+                    self.error(owner, Fault::new(format!("no {what}")).hint(hint));
+                }
                 &[]
             }
             (None, None) => &[],
@@ -198,7 +210,7 @@ impl Checker<'_> {
     }
 
     /// An error about a name, or an address, that was used before.
-    fn twice(&mut self, at: NodeId, first: NodeId, what: &str, hint: &str) {
+    fn twice(&mut self, at: NodeId, first: NodeId, what: impl Into<String>, hint: &str) {
         let first: Range<usize> = self.tree.span(first);
         let problem = self.problem(at, Fault::new(what).hint(hint));
         // One value that an alias repeats has only one place.

@@ -12,7 +12,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::report::{Fault, Problem, similar};
+use super::report::{Fault, Problem, shown, similar};
 use super::tree::{NodeId, Resolved, Tree, Value};
 
 /// Names by which the types below ask this deserializer for what serde has no word for. Another
@@ -95,7 +95,7 @@ impl de::Error for Error {
             de::Unexpected::Unsigned(value) => format!("the number {value}"),
             de::Unexpected::Signed(value) => format!("the number {value}"),
             de::Unexpected::Float(value) => format!("the number {value}"),
-            de::Unexpected::Str(_) => "text".to_owned(),
+            de::Unexpected::Str(text) => format!("`{}`", shown(text)),
             de::Unexpected::Seq => "a list".to_owned(),
             de::Unexpected::Map => "a mapping".to_owned(),
             other => other.to_string(),
@@ -137,9 +137,11 @@ impl<'t> Cursor<'t> {
             Value::Map(_) => "a mapping".to_owned(),
             Value::Scalar { text, .. } => match self.tree.resolve(self.id) {
                 Some(Resolved::Null) => "nothing".to_owned(),
-                Some(Resolved::Int(_) | Resolved::Float(_)) => format!("the number {text}"),
+                Some(Resolved::Int(_) | Resolved::Float(_)) => {
+                    format!("the number {}", shown(text))
+                }
                 Some(Resolved::Bool(_)) => format!("`{text}`"),
-                _ => "text".to_owned(),
+                _ => format!("`{}`", shown(text)),
             },
         };
         self.error(Fault::new(format!("expected {expected}, found {found}")))
@@ -285,7 +287,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         if let Some(variant) = variants.iter().find(|variant| **variant == text) {
             return visitor.visit_enum(IntoDeserializer::<Error>::into_deserializer(*variant));
         }
-        let fault = Fault::new(format!("expected {expected}, found `{}`", text.escape_debug()));
+        let fault = Fault::new(format!("expected {expected}, found `{}`", shown(text)));
         Err(self.error(match similar(text, variants.iter().copied()) {
             Some(meant) => fault.hint(format!("did you mean `{meant}`?")),
             None => fault,

@@ -1,7 +1,7 @@
 //! Configuration: from a YAML file to a [`model::Config`].
 //!
-//! Text becomes a tree with places ([`tree`]), the tree is read into the keys as typed ([`raw`], by way
-//! of [`de`]), and these are turned into what is meant ([`check`]). Each step adds to one list of
+//! Text becomes a tree with places (`tree`), the tree is read into the keys as typed (`raw`, by way of
+//! `de`), and these are turned into what is meant (`check`). Each step adds to one list of
 //! problems, so that a file's errors are all reported at once, in the order of their places.
 
 mod check;
@@ -42,6 +42,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Puts each warning into the log, with its place and hint.
+    pub fn log_warnings(&self) {
+        for warning in &self.warnings {
+            let (place, hint) = (self.source.place(warning), warning.hint.as_deref());
+            tracing::warn!(place, hint, "configuration: {}", warning.message);
+        }
+    }
+
     /// The warnings with their places, lines and hints; empty when there are none.
     pub fn render_warnings(&self, style: Style) -> String {
         self.source.render(&self.warnings, style)

@@ -1,5 +1,6 @@
 //! Problems of a configuration and how they are shown: the place, the line, a caret, what to do.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +31,26 @@ impl Fault {
         self.hint = Some(hint.into());
         self
     }
+}
+
+/// Longest piece of a user's text inside a sentence, in characters.
+const QUOTED: usize = 80;
+
+/// A user's text as part of a sentence: on one line, and not longer than a line.
+pub(crate) fn shown(text: &str) -> impl fmt::Display {
+    let mut out = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == QUOTED {
+            out.push_str("...");
+            break;
+        }
+        if c.is_control() {
+            out.extend(c.escape_debug());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 /// Whether a problem stops the configuration from being used.
@@ -94,6 +115,15 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(name: &str, text: &str) -> Source {
         Source { name: name.into(), text: text.into() }
+    }
+
+    /// `file:line:column` of a problem, or only the file's name when it is about all of it.
+    pub(crate) fn place(&self, problem: &Problem) -> String {
+        let Some(span) = &problem.span else { return self.name.to_string() };
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("{}:{line}:{column}", self.name)
     }
 
     /// All problems, in the order given, one paragraph each.
@@ -168,8 +198,20 @@ fn floor_boundary(text: &str, at: usize) -> usize {
 
 /// The candidate that `word` was most likely meant to be.
 pub(crate) fn similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A longer one is no word, and comparing it takes long.
+    if word.len() > QUOTED {
+        return None;
+    }
     let word = word.to_lowercase();
     let limit = 1 + word.chars().count() / 4;
+    let mut candidates = candidates.into_iter().collect::<Vec<_>>();
+    // An abbreviation, or a longer form: `least_conn`, `warning`.
+    let extends = |a: &str, b: &str| b.chars().count() >= 3 && a.starts_with(b);
+    let related = |c: &&str| extends(c, &word) || extends(&word, c);
+    if candidates.iter().any(related) {
+        candidates.retain(related);
+        return candidates.into_iter().min_by_key(|candidate| candidate.len());
+    }
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
@@ -192,8 +234,11 @@ mod tests {
         assert_eq!(similar("backend", keys), Some("backends"));
         assert_eq!(similar("Name", keys), Some("name"));
         assert_eq!(similar("ondown", keys), Some("on_down"));
+        assert_eq!(similar("back", keys), Some("backends"));
+        assert_eq!(similar("names", keys), Some("name"));
         assert_eq!(similar("colour", keys), None);
         assert_eq!(similar("", keys), None);
+        assert_eq!(similar(&"name".repeat(100), keys), None);
     }
 
     #[test]

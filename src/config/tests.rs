@@ -1,1 +1,432 @@
+//! The language as a whole: what the schema says, what the examples have and what is in effect agree.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::model::*;
+use super::words::NOT_YET_MARK;
+use super::*;
+use crate::net::addr::Address;
+
+fn repository(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn loaded(text: &str) -> Loaded {
+    parse("test.yaml", text).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// A document as JSON, as an editor with the schema sees it.
+fn json(text: &str) -> Value {
+    let (tree, problems, complete) = tree::parse(text);
+    assert!(complete && problems.is_empty(), "{problems:?}");
+    let (value, problems) = de::read::<AnyValue>(&tree);
+    assert!(problems.is_empty(), "{problems:?}");
+    value.expect("a document").0
+}
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct AnyValue(Value);
+
+/// A schema without the indirections: `$ref`, and the `anyOf` that allows null.
+fn resolved<'a>(root: &'a Value, mut schema: &'a Value) -> &'a Value {
+    loop {
+        let nullable = || schema["anyOf"].as_array()?.iter().find(|option| option["$ref"].is_string());
+        let target = schema["$ref"].as_str().or_else(|| nullable()?["$ref"].as_str());
+        match target {
+            Some(target) => schema = root.pointer(&target[1..]).expect("the definition"),
+            None => return schema,
+        }
+    }
+}
+
+/// Every key of the schema below `schema`: its path, whether it is built, and its default.
+fn keys(root: &Value, schema: &Value, path: &str, found: &mut Vec<(String, bool, Option<Value>)>) {
+    let schema = resolved(root, schema);
+    if schema["items"].is_object() {
+        keys(root, &schema["items"], &format!("{path}[]"), found);
+    }
+    for (name, property) in schema["properties"].as_object().unwrap_or(&Map::new()) {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let built = property[NOT_YET_MARK] != true;
+        found.push((path.clone(), built, property.get("default").cloned()));
+        if built {
+            keys(root, property, &path, found);
+        }
+    }
+}
+
+fn all_keys() -> Vec<(String, bool, Option<Value>)> {
+    let (root, mut found) = (schema(), Vec::new());
+    keys(&root, &root, "", &mut found);
+    assert!(found.len() > 70, "{found:?}");
+    found
+}
+
+/// Every value at a path such as `pools[].name`.
+fn values<'a>(document: &'a Value, path: &str) -> Vec<&'a Value> {
+    let mut values = vec![document];
+    for step in path.split('.') {
+        let key = step.trim_end_matches("[]");
+        values = values.into_iter().filter_map(|value| value.get(key)).collect();
+        if step.ends_with("[]") {
+            values = values.into_iter().flat_map(|value| value.as_array().into_iter().flatten()).collect();
+        }
+    }
+    values
+}
+
+const SMALLEST: &str = "listeners: [{ name: web, bind: 127.0.0.1:8080, pool: web }]
+pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]
+";
+
+#[test]
+fn what_is_left_out_has_the_defaults_of_the_contract() {
+    let loaded = loaded(SMALLEST);
+    assert!(loaded.warnings.is_empty());
+    assert_eq!(loaded.render_warnings(Style::Plain), "");
+    let expected = Config {
+        workers: std::thread::available_parallelism().unwrap(),
+        log: Log { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off },
+        shutdown: Shutdown { drain: Duration::from_secs(30) },
+        listeners: vec![Listener {
+            name: "web".into(),
+            bind: vec![Address::Tcp("127.0.0.1:8080".parse().unwrap())],
+            pool: PoolIndex(0),
+            max_connections: None,
+            timeouts: ListenerTimeouts {
+                idle: Some(Duration::from_secs(3600)),
+                half_close: Some(Duration::from_secs(60)),
+                lifetime: None,
+            },
+            socket: ListenerSocket {
+                backlog: 4096,
+                nodelay: true,
+                keepalive: Some(Duration::from_secs(60)),
+                fast_open: 0,
+                defer_accept: None,
+                mptcp: false,
+                reuse_port: ReusePort::Auto,
+                transparent: false,
+            },
+        }],
+        pools: vec![Pool {
+            name: "web".into(),
+            balance: Balance::RoundRobin,
+            hash: HashPrefix { ipv4: 32, ipv6: 64 },
+            backends: vec![Backend {
+                name: "127.0.0.1:3001".into(),
+                address: BackendAddress::Ip("127.0.0.1:3001".parse().unwrap()),
+                weight: 1,
+                max_connections: None,
+                backup: false,
+            }],
+            health: None,
+            on_down: OnDown::Keep,
+            slow_start: Duration::ZERO,
+            retries: 2,
+            connect_timeout: Duration::from_secs(5),
+            source: vec![],
+        }],
+    };
+    assert_eq!(loaded.config, expected);
+}
+
+#[test]
+fn what_is_written_arrives() {
+    let text = r#"
+workers: 3
+log: { level: trace, format: json, access: /var/log/access.log }
+shutdown: { drain: 0s }
+listeners:
+  - name: a
+    bind: ["[::1]:81", unix:/run/a.sock]
+    pool: second
+    max_connections: 10
+    timeouts: { idle: 0s, half_close: 2s, lifetime: 1h }
+    socket: { backlog: 5, nodelay: false, keepalive: 0s, fast_open: 7, defer_accept: 3s, mptcp: true, reuse_port: off, transparent: true }
+  - { name: b, bind: 127.0.0.1:82, pool: first, socket: { reuse_port: true, keepalive: } }
+pools:
+  - name: first
+    balance: weighted_round_robin
+    backends: [{ address: db.example:5432, weight: 0 }, { address: unix:/run/b.sock, weight: 0x10 }]
+    health: { exchange: { send: "PING\r\n", expect: "+PONG" }, rise: 5, fall: 6, port: 7, initial: up, interval: 9s, timeout: 8s }
+  - name: second
+    balance: ip_hash
+    hash: { ipv4_prefix: 24, ipv6_prefix: 0 }
+    backends: [{ name: x, address: "[2001:db8::1]:1", max_connections: 4, backup: false }, { name: y, address: 10.0.0.1:2, backup: true }]
+    health: { http: { path: "/a?b", method: POST, host: h, status: 204, body: "ok 1" } }
+    on_down: cut
+    slow_start: 10s
+    retries: 0
+    timeouts: { connect: 250ms }
+    source: [10.0.0.7, "2001:db8::7"]
+"#;
+    let config = loaded(text).config;
+    assert_eq!(config.workers.get(), 3);
+    let access = AccessLog::File("/var/log/access.log".into());
+    assert_eq!(config.log, Log { level: LogLevel::Trace, format: LogFormat::Json, access });
+    assert_eq!(config.shutdown.drain, Duration::ZERO);
+    let [a, b] = config.listeners.as_slice() else { panic!("two listeners") };
+    assert_eq!((a.pool, b.pool), (PoolIndex(1), PoolIndex(0)));
+    assert_eq!(a.bind[1], Address::Unix(std::sync::Arc::new("/run/a.sock".into())));
+    assert_eq!(a.max_connections.map(std::num::NonZero::get), Some(10));
+    let (none, seconds) = (None, |count| Some(Duration::from_secs(count)));
+    assert_eq!(a.timeouts, ListenerTimeouts { idle: none, half_close: seconds(2), lifetime: seconds(3600) });
+    let socket = ListenerSocket {
+        backlog: 5,
+        nodelay: false,
+        keepalive: None,
+        fast_open: 7,
+        defer_accept: seconds(3),
+        mptcp: true,
+        reuse_port: ReusePort::Off,
+        transparent: true,
+    };
+    assert_eq!(a.socket, socket);
+    assert_eq!((b.socket.reuse_port, b.socket.keepalive), (ReusePort::On, seconds(60)));
+    let [first, second] = config.pools.as_slice() else { panic!("two pools") };
+    assert_eq!(first.balance, Balance::RoundRobin);
+    assert_eq!(&*first.backends[0].name, "db.example:5432");
+    assert_eq!(first.backends[0].address, BackendAddress::Name { host: "db.example".into(), port: 5432 });
+    assert_eq!(first.backends[1].address, BackendAddress::Unix("/run/b.sock".into()));
+    assert_eq!((first.backends[0].weight, first.backends[1].weight), (0, 16));
+    let health = first.health.as_ref().unwrap();
+    assert_eq!(health.check, Check::Exchange { send: b"PING\r\n".to_vec(), expect: b"+PONG".to_vec() });
+    assert_eq!((health.rise.get(), health.fall.get(), health.port), (5, 6, Some(7)));
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(9), Duration::from_secs(8)));
+    assert_eq!(health.initial, Initial::Up);
+    assert_eq!(second.hash, HashPrefix { ipv4: 24, ipv6: 0 });
+    assert_eq!(second.backends[0].max_connections.map(std::num::NonZero::get), Some(4));
+    assert_eq!((second.backends[0].backup, second.backends[1].backup), (false, true));
+    let http = HttpCheck {
+        path: "/a?b".into(),
+        method: "POST".into(),
+        host: Some("h".into()),
+        status: 204..=204,
+        body: Some("ok 1".into()),
+    };
+    assert_eq!(second.health.as_ref().unwrap().check, Check::Http(http));
+    assert_eq!((second.on_down, second.retries), (OnDown::Cut, 0));
+    assert_eq!((second.slow_start, second.connect_timeout), (Duration::from_secs(10), Duration::from_millis(250)));
+    assert_eq!(second.source, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap(), "2001:db8::7".parse().unwrap()]);
+}
+
+#[test]
+fn full_yaml_has_every_key_that_is_built_and_no_other() {
+    let full = json(&repository("config/full.yaml"));
+    for (path, built, _) in all_keys() {
+        assert_eq!(built, !values(&full, &path).is_empty(), "{path}");
+    }
+}
+
+/// Keys whose value in full.yaml is an example, which its comment says.
+const EXAMPLES: [&str; 1] = ["pools[].balance"];
+
+#[test]
+fn full_yaml_has_the_defaults_of_the_schema() {
+    let full = json(&repository("config/full.yaml"));
+    for (path, built, default) in all_keys() {
+        let (true, Some(default)) = (built, default) else {
+            continue;
+        };
+        let values = values(&full, &path);
+        assert!(values.contains(&&default), "{path}: {values:?} for {default}");
+        if !EXAMPLES.contains(&path.as_str()) {
+            assert!(values.iter().all(|value| **value == default), "{path}: {values:?} for {default}");
+        }
+    }
+}
+
+/// Takes every key that has its default out of a document.
+fn without_defaults(document: &Value, path: &str, defaults: &[(String, bool, Option<Value>)]) -> Value {
+    match document {
+        Value::Object(map) => {
+            let mut kept = Map::new();
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let default = defaults.iter().find(|(of, ..)| *of == path).and_then(|(.., default)| default.as_ref());
+                if default != Some(value) {
+                    kept.insert(key.clone(), without_defaults(value, &path, defaults));
+                }
+            }
+            Value::Object(kept)
+        }
+        Value::Array(list) => {
+            let path = format!("{path}[]");
+            list.iter().map(|value| without_defaults(value, &path, defaults)).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_those_in_effect() {
+    let text = repository("config/full.yaml");
+    let full = json(&text);
+    let short = without_defaults(&full, "", &all_keys());
+    assert_eq!(short.pointer("/listeners/0/socket"), Some(&json!({})));
+    // JSON is YAML.
+    assert_eq!(loaded(&short.to_string()).config, loaded(&text).config);
+}
+
+#[test]
+fn the_schema_takes_the_reference_and_every_example() {
+    let schema = schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let mut files = vec!["tests/it/reference.yaml".to_owned()];
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).unwrap() {
+        files.push(format!("config/{}", entry.unwrap().file_name().into_string().unwrap()));
+    }
+    assert!(files.len() >= 6, "{files:?}");
+    for file in files {
+        let document = json(&repository(&file));
+        let errors: Vec<String> =
+            validator.iter_errors(&document).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{file}: {errors:#?}");
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_program_refuses() {
+    let schema = schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let smallest = json(SMALLEST);
+    assert!(validator.is_valid(&smallest));
+    for (pointer, key, value) in [
+        ("", "worker", json!(1)),
+        ("", "workers", json!(0)),
+        ("", "listeners", json!([])),
+        ("", "pools", Value::Null),
+        ("", "log", json!({ "level": "loud" })),
+        ("", "shutdown", json!({ "drain": 30 })),
+        ("", "shutdown", json!({ "drain": "30" })),
+        ("/listeners/0", "bind", json!("localhost:80")),
+        ("/listeners/0", "bind", json!([])),
+        ("/listeners/0", "name", Value::Null),
+        ("/listeners/0", "max_connections", json!(-1)),
+        ("/listeners/0", "socket", json!({ "reuse_port": "maybe" })),
+        ("/pools/0", "balance", json!("least_conn")),
+        ("/pools/0", "hash", json!({ "ipv4_prefix": 33 })),
+        ("/pools/0", "backends", json!([{ "weight": 1 }])),
+        ("/pools/0/backends/0", "weight", json!(1001)),
+        ("/pools/0/backends/0", "address", json!("10.0.0.1")),
+        ("/pools/0", "health", json!({ "http": { "path": "health" } })),
+        ("/pools/0", "health", json!({ "http": { "status": "2xx" } })),
+        ("/pools/0", "health", json!({ "exchange": { "send": "x" } })),
+    ] {
+        let mut document = smallest.clone();
+        document.pointer_mut(pointer).unwrap()[key] = value;
+        assert!(!validator.is_valid(&document), "the schema takes {document}");
+        assert!(parse("test.yaml", &document.to_string()).is_err(), "the program takes {document}");
+    }
+}
+
+#[test]
+fn every_key_that_is_not_built_is_refused_by_name_whatever_its_value() {
+    let (base, mut refused) = (json(SMALLEST), BTreeSet::new());
+    for (path, built, _) in all_keys() {
+        if built {
+            continue;
+        }
+        let (parent, key) = path.rsplit_once('.').unwrap_or(("", &path));
+        for value in [Value::Null, json!({}), json!([]), json!("off"), json!(0), json!(false)] {
+            let mut document = base.clone();
+            let mut at = &mut document;
+            for step in parent.split('.').filter(|step| !step.is_empty()) {
+                at = &mut at[step.trim_end_matches("[]")];
+                if step.ends_with("[]") {
+                    at = &mut at[0];
+                }
+            }
+            at[key] = value;
+            let report = parse("test.yaml", &document.to_string()).unwrap_err().to_string();
+            let name = format!("error: `{}` is not supported yet", path.replace("[]", "[0]"));
+            assert!(report.contains(&name), "{path}: {report}");
+        }
+        refused.insert(path);
+    }
+    let expected = [
+        "admin",
+        "listeners[].access",
+        "listeners[].limits",
+        "listeners[].protocol",
+        "listeners[].proxy_protocol",
+        "listeners[].routes",
+        "listeners[].sniff",
+        "listeners[].timeouts.handshake",
+        "listeners[].timeouts.sniff",
+        "listeners[].tls",
+        "listeners[].udp",
+        "pools[].fail_open",
+        "pools[].health.http.tls",
+        "pools[].health.mysql",
+        "pools[].health.postgres",
+        "pools[].health.redis",
+        "pools[].health.tls",
+        "pools[].outlier",
+        "pools[].queue",
+        "pools[].send_proxy",
+        "pools[].tls",
+    ];
+    assert_eq!(refused, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn the_reference_fails_only_for_what_is_not_built() {
+    let failure = parse("reference.yaml", &repository("tests/it/reference.yaml")).unwrap_err();
+    for problem in &failure.problems {
+        assert!(problem.message.ends_with("is not supported yet"), "{problem:?}");
+    }
+    assert_eq!(failure.problems.len(), 16, "{failure}");
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_taken() {
+    let text = format!("\u{feff}{}", SMALLEST.replace('\n', "\r\n"));
+    assert_eq!(loaded(&text).config, loaded(SMALLEST).config);
+}
+
+#[test]
+fn an_anchor_saves_repeating_a_value() {
+    let text = "listeners:
+  - { name: a, bind: 127.0.0.1:1, pool: p, timeouts: &t { idle: 7s } }
+  - { name: b, bind: 127.0.0.1:2, pool: p, timeouts: *t }
+pools: [{ name: p, backends: [{ address: 127.0.0.1:3 }] }]
+";
+    let config = loaded(text).config;
+    assert_eq!(config.listeners[1].timeouts.idle, Some(Duration::from_secs(7)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_read_or_refused(text in prop_oneof![
+        ".*",
+        "([ \\n]|[-?:,\\[\\]{}&*!|>'\"%@`#]|[a-c]|🦀|\\r|\\t){0,60}",
+    ]) {
+        let _ = parse("x.yaml", &text).map_err(|failure| failure.render(Style::Coloured));
+    }
+
+    /// Damages a good file at one place.
+    #[test]
+    fn a_damaged_file_is_read_or_refused(at: prop::sample::Index, length in 0..40_usize, with in "([a-z]|[-:,\\[\\]{}&*!|>'\"\\n\\t ]){0,6}") {
+        let text = repository("config/full.yaml").replace('±', "+");
+        let start = at.index(text.len());
+        let end = (start + length).min(text.len());
+        let damaged = format!("{}{with}{}", &text[..start], &text[end..]);
+        if let Err(failure) = parse("x.yaml", &damaged) {
+            prop_assert!(!failure.problems.is_empty());
+            prop_assert!(!failure.to_string().is_empty());
+        }
+    }
+}

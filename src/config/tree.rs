@@ -1,22 +1,12 @@
-//! YAML text as a tree in which every key and value knows its place. Anchors and aliases are
-//! expanded here, so nothing downstream knows of them; duplicate keys are found here.
+//! YAML text as a tree in which every key and value knows its place.
 
-use std::collections::HashMap;
+mod build;
+
 use std::ops::Range;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
+pub(crate) use build::parse;
 
-use super::report::{Fault, Problem};
-
-/// Deepest nesting of mappings and lists. The configuration language needs 6.
-const MAX_DEPTH: usize = 64;
-
-/// Values in one file, those from aliases included.
-const MAX_NODES: usize = 1_000_000;
-
-/// Values that all aliases of a file may expand to: a few lines of aliases of aliases could
-/// otherwise stand for more values than fit in memory.
-const MAX_ALIASED: usize = 100_000;
+use super::report::shown;
 
 /// A value of a [`Tree`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,6 +88,14 @@ impl Tree {
         let node = self.node(id);
         match (&node.value, &node.step) {
             (Value::List(_) | Value::Map(_), Step::Key { span, .. }) => span.clone(),
+            // Nothing has no place of its own.
+            (Value::Scalar { .. }, Step::Key { span, .. }) if node.span.is_empty() => span.clone(),
+            // A block mapping begins at its first key.
+            (Value::Map(children), _) => children
+                .first()
+                .map(|child| self.key_span(*child))
+                .filter(|first| first.start == node.span.start)
+                .unwrap_or_else(|| node.span.clone()),
             _ => node.span.clone(),
         }
     }
@@ -136,7 +134,7 @@ impl Tree {
                     if !path.is_empty() {
                         path.push('.');
                     }
-                    path.push_str(&name.escape_debug().to_string());
+                    path.push_str(&shown(name).to_string());
                 }
             }
         }
@@ -177,291 +175,6 @@ impl Tree {
     }
 }
 
-/// Reads one document. Duplicate keys do not end the reading. Errors of syntax do: they are the last
-/// of the problems then, and the third value, whether the tree is complete, is false.
-pub(crate) fn parse(text: &str) -> (Tree, Vec<Problem>, bool) {
-    let mut builder = Builder {
-        tree: Tree::default(),
-        problems: Vec::new(),
-        open: Vec::new(),
-        anchors: HashMap::new(),
-        aliased: 0,
-        documents: 0,
-        places: Places { text, chars: 0, bytes: 0 },
-    };
-    let result = builder.run(text);
-    let complete = result.is_ok();
-    builder.problems.extend(result.err().map(|problem| *problem));
-    (builder.tree, builder.problems, complete)
-}
-
-/// A list or mapping whose end has not been seen yet.
-struct Open {
-    id: NodeId,
-    anchor: usize,
-    /// The key whose value comes next.
-    key: Option<(Box<str>, Range<usize>)>,
-    /// The keys so far.
-    seen: HashMap<Box<str>, Range<usize>>,
-}
-
-struct Builder<'a> {
-    tree: Tree,
-    problems: Vec<Problem>,
-    open: Vec<Open>,
-    anchors: HashMap<usize, NodeId>,
-    aliased: usize,
-    documents: usize,
-    places: Places<'a>,
-}
-
-/// Boxed, as the error is far larger than the success.
-type Outcome = Result<(), Box<Problem>>;
-
-impl Builder<'_> {
-    fn run(&mut self, text: &str) -> Outcome {
-        let mut parser = Parser::new(StrInput::new(text));
-        while let Some(next) = parser.next_event() {
-            let (event, span) = next.map_err(|error| self.syntax(text, &error))?;
-            self.event(event, span)?;
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, event: Event<'_>, span: Span) -> Outcome {
-        let span = self.places.span(span);
-        match event {
-            Event::DocumentStart(_) => {
-                self.documents += 1;
-                if self.documents > 1 {
-                    return fail(span, "a second document begins here", "one file is one document: take the `---` out");
-                }
-            }
-            Event::Alias(anchor) => return self.alias(anchor, span),
-            Event::Scalar(text, style, anchor, tag) => {
-                if tag.is_some() {
-                    return fail(span, "tags (`!...`) have no meaning here", "take the tag out");
-                }
-                let plain = style == ScalarStyle::Plain;
-                if self.wants_key() {
-                    if anchor != 0 {
-                        return fail(span, "an anchor on a key has no use", "put the `&` before the value");
-                    }
-                    return self.key(&text, plain, span);
-                }
-                let value = Value::Scalar { text: text.into(), plain, escapes: style == ScalarStyle::DoubleQuoted };
-                let id = self.attach(value, span)?;
-                self.anchor(anchor, id);
-            }
-            Event::SequenceStart(anchor, tag) => {
-                return self.start(Value::List(Vec::new()), anchor, tag.is_some(), span);
-            }
-            Event::MappingStart(anchor, tag) => {
-                return self.start(Value::Map(Vec::new()), anchor, tag.is_some(), span);
-            }
-            Event::SequenceEnd | Event::MappingEnd => {
-                if let Some(open) = self.open.pop() {
-                    self.anchor(open.anchor, open.id);
-                }
-            }
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
-        }
-        Ok(())
-    }
-
-    fn wants_key(&self) -> bool {
-        self.open.last().is_some_and(|open| open.key.is_none() && matches!(self.tree.value(open.id), Value::Map(_)))
-    }
-
-    fn key(&mut self, name: &str, plain: bool, span: Range<usize>) -> Outcome {
-        if plain && name == "<<" {
-            return fail(
-                span,
-                "the merge key `<<` is not supported",
-                "write the keys out, or give a whole value an `&anchor` and use it as `*anchor`",
-            );
-        }
-        let Some(open) = self.open.last_mut() else {
-            return Ok(());
-        };
-        if let Some(first) = open.seen.get(name) {
-            let first = first.clone();
-            let path = self.tree.path(open.id);
-            let dot = if path.is_empty() { "" } else { "." };
-            let fault =
-                Fault::new(format!("`{path}{dot}{}` is given twice", name.escape_debug())).hint("keep one of the two");
-            self.problems.push(Problem::error(Some(span.clone()), fault).other(first, "first here"));
-        } else {
-            open.seen.insert(name.into(), span.clone());
-        }
-        open.key = Some((name.into(), span));
-        Ok(())
-    }
-
-    fn start(&mut self, value: Value, anchor: usize, tagged: bool, span: Range<usize>) -> Outcome {
-        if tagged {
-            return fail(span, "tags (`!...`) have no meaning here", "take the tag out");
-        }
-        if self.wants_key() {
-            return fail(span, "a key must be a single word", "a value in braces or brackets needs a key before it");
-        }
-        if self.open.len() >= MAX_DEPTH {
-            return fail(
-                span,
-                format!("nested deeper than {MAX_DEPTH} levels"),
-                "no part of the configuration is that deep",
-            );
-        }
-        let id = self.attach(value, span)?;
-        self.open.push(Open { id, anchor, key: None, seen: HashMap::new() });
-        Ok(())
-    }
-
-    /// Adds a value to whatever is open.
-    fn attach(&mut self, value: Value, span: Range<usize>) -> Result<NodeId, Box<Problem>> {
-        if self.tree.nodes.len() >= MAX_NODES {
-            fail(span.clone(), format!("more than {MAX_NODES} values"), "split the file")?;
-        }
-        let id = self.tree.add(Node { parent: None, step: Step::Root, span, value });
-        self.link(id);
-        Ok(id)
-    }
-
-    /// Makes a value the next child of whatever is open.
-    fn link(&mut self, id: NodeId) {
-        let Some(open) = self.open.last_mut() else {
-            self.tree.root.get_or_insert(id);
-            return;
-        };
-        let parent = open.id;
-        let step = match (open.key.take(), &mut self.tree.nodes[parent.0 as usize].value) {
-            (Some((name, span)), Value::Map(children)) => {
-                // The value of a duplicate key is read for its errors of syntax, and left out.
-                if open.seen.get(&name).is_some_and(|first| *first == span) {
-                    children.push(id);
-                }
-                Step::Key { name, span }
-            }
-            (_, Value::List(children)) => {
-                children.push(id);
-                Step::Index(children.len() - 1)
-            }
-            _ => Step::Root,
-        };
-        let node = &mut self.tree.nodes[id.0 as usize];
-        node.parent = Some(parent);
-        node.step = step;
-    }
-
-    fn anchor(&mut self, anchor: usize, id: NodeId) {
-        if anchor != 0 {
-            self.anchors.insert(anchor, id);
-        }
-    }
-
-    fn alias(&mut self, anchor: usize, span: Range<usize>) -> Outcome {
-        // An anchor is known once its value has ended, so that no value can contain itself.
-        let Some(original) = self.anchors.get(&anchor).copied() else {
-            return fail(span, "an alias inside the value that it stands for", "a value cannot contain itself");
-        };
-        if self.wants_key() {
-            return fail(span, "an alias cannot be a key", "write the key out");
-        }
-        let id = self.copy(original, self.open.len(), &span)?;
-        self.link(id);
-        Ok(())
-    }
-
-    /// A copy of a value and all below it: each copy has a path of its own. The places stay those of
-    /// the original, which is the text to correct. The depth bounds the recursion.
-    fn copy(&mut self, id: NodeId, depth: usize, alias: &Range<usize>) -> Result<NodeId, Box<Problem>> {
-        self.aliased += 1;
-        if self.aliased > MAX_ALIASED || self.tree.nodes.len() >= MAX_NODES {
-            fail(alias.clone(), format!("aliases stand for more than {MAX_ALIASED} values"), "write the values out")?;
-        }
-        if depth > MAX_DEPTH {
-            fail(
-                alias.clone(),
-                format!("nested deeper than {MAX_DEPTH} levels"),
-                "no part of the configuration is that deep",
-            )?;
-        }
-        let node = self.tree.node(id);
-        let (span, step) = (node.span.clone(), node.step.clone());
-        let (children, list) = match &node.value {
-            Value::Scalar { text, plain, escapes } => {
-                let value = Value::Scalar { text: text.clone(), plain: *plain, escapes: *escapes };
-                return Ok(self.tree.add(Node { parent: None, step, span, value }));
-            }
-            Value::List(children) => (children.clone(), true),
-            Value::Map(children) => (children.clone(), false),
-        };
-        let mut copies = Vec::with_capacity(children.len());
-        for child in children {
-            copies.push(self.copy(child, depth + 1, alias)?);
-        }
-        let value = if list { Value::List(copies.clone()) } else { Value::Map(copies.clone()) };
-        let copy = self.tree.add(Node { parent: None, step, span, value });
-        for child in copies {
-            self.tree.nodes[child.0 as usize].parent = Some(copy);
-        }
-        Ok(copy)
-    }
-
-    /// An error of the YAML parser in our words where the cause is a common one.
-    fn syntax(&mut self, text: &str, error: &ScanError) -> Box<Problem> {
-        let at = self.places.byte(error.marker());
-        let mut fault = Fault::new(format!("not valid YAML: {}", error.info()));
-        let before = &text[..at];
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = text[start..].split('\n').next().unwrap_or_default();
-        if line.contains("]:") {
-            fault = fault.hint("an IPv6 address needs quotes: \"[::1]:8080\"");
-        } else if line.contains('\t') {
-            fault = fault.hint("YAML is indented with spaces, not with tabs");
-        } else if line.contains(": *") || line.contains("[*") || line.contains("- *") {
-            fault = fault.hint("text that begins with `*` needs quotes");
-        } else {
-            fault = fault.hint("look at the indentation, the quotes and the brackets here and just above");
-        }
-        Box::new(Problem::error(Some(at..at), fault))
-    }
-}
-
-fn fail(span: Range<usize>, message: impl Into<String>, hint: &str) -> Outcome {
-    Err(Box::new(Problem::error(Some(span), Fault::new(message).hint(hint))))
-}
-
-/// Turns the parser's places, counted in characters, into bytes. Places come almost in order, so a
-/// cursor walks along instead of a table of all characters.
-struct Places<'a> {
-    text: &'a str,
-    chars: usize,
-    bytes: usize,
-}
-
-impl Places<'_> {
-    fn span(&mut self, span: Span) -> Range<usize> {
-        let start = self.byte(&span.start);
-        start..self.byte(&span.end).max(start)
-    }
-
-    fn byte(&mut self, marker: &Marker) -> usize {
-        let target = marker.index();
-        if target < self.chars {
-            let back = self.text[..self.bytes].chars().rev().take(self.chars - target);
-            self.bytes -= back.map(char::len_utf8).sum::<usize>();
-            self.chars = target;
-        } else {
-            let ahead = self.text[self.bytes..].chars().take(target - self.chars);
-            let (count, bytes) = ahead.fold((0, 0), |(n, bytes), c| (n + 1, bytes + c.len_utf8()));
-            self.chars += count;
-            self.bytes += bytes;
-        }
-        self.bytes
-    }
-}
-
 fn resolve_plain(text: &str) -> Resolved<'_> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Resolved::Null,
@@ -498,3 +211,6 @@ fn integer(text: &str) -> Option<i64> {
     let size = i64::from_str_radix(digits, radix).unwrap_or(i64::MAX);
     Some(if text.starts_with('-') { -size } else { size })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::BackendAddress;
-use super::report::Fault;
+use super::report::{Fault, shown};
 use crate::net::addr::Address;
 
 /// The longest duration: a year. A longer one is a typing error, and a clock plus a much longer one
@@ -20,6 +20,8 @@ const LONGEST: Duration = Duration::from_secs(8760 * 3600);
 /// The longest path of a unix socket, without the NUL that ends it (unix(7)).
 const SUN_PATH: usize = 107;
 
+const IPV6: &str = "an IPv6 address stands in brackets, its port after them: \"[::1]:8080\"";
+
 /// A length of time, in milliseconds, seconds, minutes or hours: `250ms`, `2s`, `5m`, `1h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Period(pub(crate) Duration);
@@ -28,7 +30,7 @@ impl FromStr for Period {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<Period, Fault> {
-        let wrong = || Fault::new(format!("`{}` is not a duration", text.escape_debug()));
+        let wrong = || Fault::new(format!("`{}` is not a duration", shown(text)));
         let (digits, unit) = split_number(text);
         if digits.is_empty() {
             return Err(wrong().hint("write a number and ms, s, m or h, such as 5s"));
@@ -81,7 +83,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Size, Fault> {
         let wrong = || {
-            Fault::new(format!("`{}` is not a size", text.escape_debug()))
+            Fault::new(format!("`{}` is not a size", shown(text)))
                 .hint("write a number and B, KiB, MiB or GiB, such as 64KiB")
         };
         let (digits, unit) = split_number(text);
@@ -121,7 +123,7 @@ impl FromStr for Percent {
         .filter(|percent| *percent <= 100)
         .map(Percent)
         .ok_or_else(|| {
-            Fault::new(format!("`{}` is not a percentage", text.escape_debug())).hint("write 0% to 100%, such as 50%")
+            Fault::new(format!("`{}` is not a percentage", shown(text))).hint("write 0% to 100%, such as 50%")
         })
     }
 }
@@ -149,7 +151,7 @@ impl FromStr for StatusRange {
             None => status(text).map(|only| (only, only)),
         };
         let (first, last) = range.ok_or_else(|| {
-            Fault::new(format!("`{}` is not a range of HTTP statuses", text.escape_debug()))
+            Fault::new(format!("`{}` is not a range of HTTP statuses", shown(text)))
                 .hint("write 200-399, or one status; they go from 100 to 599")
         })?;
         if first > last {
@@ -247,7 +249,7 @@ impl FromStr for SourceAddress {
     type Err = Fault;
 
     fn from_str(text: &str) -> Result<SourceAddress, Fault> {
-        let wrong = Fault::new(format!("`{}` is not an IP address", text.escape_debug()));
+        let wrong = Fault::new(format!("`{}` is not an IP address", shown(text)));
         match text.parse::<IpAddr>() {
             Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
                 Err(Fault::new(format!("`{text}` is no address to connect from"))
@@ -287,8 +289,13 @@ impl FromStr for AccessTarget {
             _ if text.contains('/') && !text.ends_with('/') && !text.contains(char::is_control) => {
                 Ok(AccessTarget::File(PathBuf::from(text)))
             }
-            _ => Err(Fault::new(format!("`{}` is not off, stderr or a path", text.escape_debug()))
-                .hint("a path has a slash: /var/log/tidegate.log, ./access.log")),
+            _ => {
+                let fault = Fault::new(format!("`{}` is not off, stderr or a path", shown(text)));
+                Err(match text {
+                    "false" | "no" | "none" => fault.hint("write off"),
+                    _ => fault.hint("a path has a slash: /var/log/tidegate.log, ./access.log"),
+                })
+            }
         }
     }
 }
@@ -309,7 +316,7 @@ fn split_number(text: &str) -> (&str, &str) {
 }
 
 fn not_address(text: &str) -> Fault {
-    Fault::new(format!("`{}` is not an address", text.escape_debug()))
+    Fault::new(format!("`{}` is not an address", shown(text)))
 }
 
 /// Takes `name:port` apart; what looks like a mistake of another kind is told as such.
@@ -317,31 +324,30 @@ fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Fau
     if text.contains("://") {
         return Err(not_address(text).hint(format!("leave the scheme out and write host:port: {example}")));
     }
-    if let Ok(ip) = text.parse::<Ipv6Addr>() {
-        return Err(Fault::new(format!("`{text}` has no port"))
-            .hint(format!("write \"[{ip}]:PORT\", with brackets and quotes")));
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(not_address(text).hint(IPV6));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         let fault = if text.bytes().all(|byte| byte.is_ascii_digit()) || text.starts_with('/') {
             not_address(text)
         } else {
-            Fault::new(format!("`{}` has no port", text.escape_debug()))
+            Fault::new(format!("`{}` has no port", shown(text)))
         };
         return Err(fault.hint(format!("write an address and a port, such as {example}, or unix:/path")));
     };
     if host.contains(':') {
-        return Err(not_address(text).hint("an IPv6 address stands in brackets: \"[::1]:8080\""));
+        return Err(not_address(text).hint(IPV6));
     }
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse() {
         Ok(port) if digits => Ok((host, port)),
-        _ => Err(not_address(text).hint(format!("`{}` is not a port: they go from 1 to 65535", port.escape_debug()))),
+        _ => Err(not_address(text).hint(format!("`{}` is not a port: they go from 1 to 65535", shown(port)))),
     }
 }
 
 /// RFC 1123's rules for a host name, and underscores, which internal names often have.
 fn host_name(host: &str) -> Result<(), Fault> {
-    let wrong = || Fault::new(format!("`{}` is not a host name", host.escape_debug()));
+    let wrong = || Fault::new(format!("`{}` is not a host name", shown(host)));
     let name = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -362,9 +368,8 @@ fn host_name(host: &str) -> Result<(), Fault> {
 }
 
 fn unix_path(path: &str) -> Result<PathBuf, Fault> {
-    let shown = path.escape_debug();
     if !path.starts_with('/') || path.ends_with('/') || path.contains(char::is_control) {
-        return Err(Fault::new(format!("`unix:{shown}` is not the path of a socket"))
+        return Err(Fault::new(format!("`unix:{}` is not the path of a socket", shown(path)))
             .hint("write the whole path, from the root: unix:/run/app.sock"));
     }
     if path.len() > SUN_PATH {
@@ -373,3 +378,6 @@ fn unix_path(path: &str) -> Result<PathBuf, Fault> {
     }
     Ok(PathBuf::from(path))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ mod tests;
 mod verdict;
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -23,8 +23,12 @@ use tracing::{debug, info, warn};
 use self::failure::Failure;
 use self::verdict::{Change, Verdict};
 use crate::config::model::{Check, Health};
+use crate::log::throttle::Throttle;
 use crate::net::addr::Address;
 use crate::pool::{Backend, Pool};
+
+/// Trouble of this host's, whichever of the checks meets it. With a thousand of them, the log would be the next trouble.
+static OUR_TROUBLE: Throttle = Throttle::new();
 
 /// The checks of one pool. They end when this is dropped.
 pub struct Checks {
@@ -141,8 +145,8 @@ impl Checker {
             Ok(()) => None,
             Err(Failure::Theirs(reason)) => Some(reason),
             Err(Failure::Ours(reason)) => {
-                if may_complain(Instant::now()) {
-                    warn!(%pool, %backend, %reason, "health check not possible");
+                if let Some(more) = OUR_TROUBLE.admit(Instant::now().into_std()) {
+                    warn!(%pool, %backend, %reason, more, "health check not possible");
                 }
                 return; // no verdict: the backend had no chance
             }
@@ -173,16 +177,4 @@ impl Checker {
 /// The time to the next probe, `random` in 0..1: within 10 % of the interval, so that probes do not march in step.
 fn jittered(interval: Duration, random: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * random)
-}
-
-/// Whether trouble of this host's may be logged: once a second, whichever of the checks meets it. With a thousand of them,
-/// the log would be the next trouble.
-fn may_complain(now: Instant) -> bool {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let may = last.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_secs(1));
-    if may {
-        *last = Some(now);
-    }
-    may
 }

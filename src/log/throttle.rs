@@ -20,6 +20,11 @@ struct State {
 }
 
 impl Throttle {
+    /// One that has let nothing through yet.
+    pub const fn new() -> Throttle {
+        Throttle { state: Mutex::new(State { last: None, held_back: 0 }) }
+    }
+
     /// If the line may be written now: the number of occasions since the last that were held back.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

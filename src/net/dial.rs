@@ -34,8 +34,11 @@ impl Options {
             sockopt::set_socket_keepalive(socket, true)?;
         }
         // A byte of urgent data is a byte like any other to whoever must pass on all of them.
-        sockopt::set_socket_oobinline(socket, true)?;
-        Ok(())
+        match sockopt::set_socket_oobinline(socket, true) {
+            // MPTCP has no urgent data.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            set => Ok(set?),
+        }
     }
 }
 
@@ -70,4 +73,50 @@ pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> io:
 
 pub(super) fn family(address: &SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
+
+    use super::*;
+
+    const PLAIN: Options = Options { nodelay: false, keepalive: None };
+
+    #[test]
+    fn options_are_set_on_the_side_of_the_backend_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let options = Options { nodelay: true, keepalive: Some(Duration::from_secs(9)) };
+        let socket = start(&address, None, options).unwrap();
+        assert!(sockopt::tcp_nodelay(&socket).unwrap());
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(9));
+        let socket = start(&address, None, PLAIN).unwrap();
+        assert!(!sockopt::tcp_nodelay(&socket).unwrap() && !sockopt::socket_keepalive(&socket).unwrap());
+    }
+
+    #[test]
+    fn it_connects_from_the_source_and_leaves_the_port_to_connect() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let source: IpAddr = "127.0.0.77".parse().unwrap();
+        let socket = start(&address, Some(source), PLAIN).unwrap();
+        assert_eq!(sys::option(&socket, sys::IP_BIND_ADDRESS_NO_PORT), 1);
+        let (_, peer) = listener.accept().unwrap();
+        assert_eq!(peer.ip(), source);
+    }
+
+    #[test]
+    fn a_full_unix_queue_is_said_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Arc::new(folder.path().join("s"));
+        let _listener = UnixListener::bind(&*path).unwrap();
+        let address = Address::Unix(path);
+        let queued: Vec<_> = std::iter::repeat_with(|| start(&address, None, PLAIN)).take(10_000).collect();
+        let error = queued.into_iter().find_map(Result::err).expect("a queue has an end");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
 }

@@ -46,8 +46,9 @@ pub enum Sharing {
     /// Further sockets of this process (SO_REUSEPORT), if nobody has the address yet.
     ///
     /// SO_REUSEPORT set before bind(2) would silently share the port with another process of the same
-    /// user, a second tidegate say. Set between bind and listen, the first socket still finds out that
-    /// the port is in use, and those that follow may join.
+    /// user, a second tidegate say. Set before listen(2), it would share it with one that starts at the same
+    /// moment: SO_REUSEADDR lets both bind as long as neither listens. Set after both, the first socket still
+    /// finds out that the port is in use, and those that follow may join.
     Workers,
     /// Any socket of this user that sets SO_REUSEPORT too.
     Anyone,
@@ -84,13 +85,13 @@ fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedF
         sys::set_option(&socket, sys::TCP_DEFER_ACCEPT, saturating(options.defer_accept))?;
     }
     rustix::net::bind(&socket, &address)?;
-    if options.sharing == Sharing::Workers {
-        sockopt::set_socket_reuseport(&socket, true)?;
-    }
     if options.fast_open > 0 {
         sys::set_option(&socket, sys::TCP_FASTOPEN, saturating(options.fast_open))?;
     }
     rustix::net::listen(&socket, options.backlog)?;
+    if options.sharing == Sharing::Workers {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
     Ok(socket)
 }
 
@@ -140,3 +141,6 @@ pub fn local_address(socket: &OwnedFd) -> io::Result<Address> {
 fn saturating(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

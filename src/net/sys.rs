@@ -53,3 +53,16 @@ pub fn unacknowledged(socket: impl AsFd) -> io::Result<usize> {
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { Ok(usize::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Reads an integer option back.
+#[cfg(test)]
+pub(super) fn option(socket: impl AsFd, option: IntOption) -> c_int {
+    let IntOption(level, name) = option;
+    let (mut value, mut size): (c_int, _) = (0, size_of::<c_int>() as libc::socklen_t);
+    // SAFETY: the descriptor is borrowed for the whole call, and the kernel writes at most `size` bytes to
+    // `value`, which has as many, and the new size to `size`.
+    let result =
+        unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut size) };
+    assert_eq!(result, 0, "{option:?}: {}", io::Error::last_os_error());
+    value
+}

@@ -69,6 +69,12 @@ impl Condition {
 /// Sixteenths of a microsecond in one.
 const FRACTION: u32 = 16;
 
+/// A failed connect counts as a sample of so many times the average: ten in a row make it 24-fold.
+const FAILED_SEEMS: u32 = 4;
+
+/// The least that a failed connect counts as, where there is no average worth multiplying.
+const FAILED_TAKES: Duration = Duration::from_millis(1);
+
 impl Backend {
     pub(super) fn new(index: BackendIndex, config: &model::Backend, condition: Condition) -> Backend {
         let addresses: Arc<[Address]> = match &config.address {
@@ -182,11 +188,12 @@ impl Backend {
         self.record_latency(took);
     }
 
-    /// A connect failed, and after how long. A failure after a while counts as latency: `least_latency` must not take a
-    /// backend that never answers for a fast one. One that is refused at once is told by health checks, not by its latency.
+    /// A connect failed, and after how long. Makes the backend look slower, also when it failed at once: a refusal takes less
+    /// time than any answer, and `least_latency` would otherwise send everybody to the one that is dead until a health check says so.
     pub fn record_connect_failure(&self, took: Duration) {
         self.live.connect_failures.fetch_add(1, Relaxed);
-        self.record_latency(took);
+        let average = Duration::from_micros(self.latency_us().into());
+        self.record_latency(took.max(average * FAILED_SEEMS).max(FAILED_TAKES));
     }
 
     /// The backend's first byte came, and how long after the client's first was forwarded.
@@ -256,13 +263,13 @@ impl Backend {
     pub(super) fn try_take(&self) -> bool {
         let max = self.live.max_connections;
         let more = |open: u32| (open < max).then(|| open + 1);
-        if !self.is_up() || self.live.connections.try_update(Relaxed, Relaxed, more).is_err() {
+        if self.live.connections.try_update(Relaxed, Relaxed, more).is_err() {
             return false;
         }
         if self.is_up() {
             return true;
         }
-        self.give_back(); // it went down in between
+        self.give_back(); // it went down since it was chosen
         false
     }
 

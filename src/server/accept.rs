@@ -1,6 +1,7 @@
 //! Accepting, and choosing the worker on which a connection lives.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub(super) fn start(accepting: Accepting) {
     });
 }
 
-async fn run(Accepting { listener, socket }: Accepting) -> std::io::Result<()> {
+async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
     let context = Context::current();
     let shared = &context.shared;
     let transport = match (&listener.config().bind[..], listener.config().socket.mptcp) {
@@ -60,45 +61,73 @@ async fn run(Accepting { listener, socket }: Accepting) -> std::io::Result<()> {
         _ => Transport::Other,
     };
     let socket = Socket::new(socket, Transport::Other)?;
-    loop {
-        let stopping = unless_stopped(&context, socket.readable()).await.is_none();
+    while unless_stopped(&context, socket.readable()).await.is_some() {
         for _ in 0..BATCH {
-            let room = if stopping {
-                // What waits in the queue is still taken, as far as there is room for it.
-                try_room(shared, &listener)
-            } else {
-                unless_stopped(&context, room(shared, &listener)).await
-            };
-            let Some(permits) = room else { break };
-            match acceptfrom_with(&socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-                Ok((fd, peer)) => {
-                    listener.counters().opened();
-                    let place = shared.place(context.worker);
-                    let (listener, client) = (Arc::clone(&listener), client_address(peer));
-                    let accepted = Instant::now();
-                    hand_over(&context, Fresh { socket: fd, transport, client, accepted, listener, permits, place });
-                }
-                Err(Errno::AGAIN) => {
-                    socket.not_readable();
-                    break;
-                }
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) if stopping => break,
-                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+            let Some(permits) = unless_stopped(&context, room(shared, &listener)).await else { break };
+            match accept(&socket) {
+                Ok(Some((fd, client))) => arrive(&context, &listener, fd, transport, client, permits),
+                Ok(None) => break,
+                Err(error) => {
                     drop(permits);
                     if let Some(more) = shared.accept_trouble.admit(Instant::now()) {
-                        let error = std::io::Error::from(error);
                         tracing::warn!(%error, more, "cannot accept now: connections wait in the kernel's queue");
                     }
                     unless_stopped(&context, worker::sleep_until(worker::now() + EXHAUSTED_PAUSE)).await;
                 }
-                // One connection's end, or a network error that is pending on it (accept(2)): on to the next.
-                Err(_) => {}
             }
         }
-        if stopping {
-            return Ok(());
-        }
         worker::yield_now().await;
+    }
+    // What waits in the queue is still taken, as far as there is room for it: closing would reset it.
+    while let Some(permits) = try_room(shared, &listener)
+        && let Ok(Some((fd, client))) = accept(&socket)
+    {
+        arrive(&context, &listener, fd, transport, client, permits);
+    }
+    Ok(())
+}
+
+/// The next connection; `None` when none waits.
+///
+/// # Errors
+/// Those that trying again at once would not help.
+fn accept(socket: &Socket) -> io::Result<Option<(OwnedFd, ClientAddr)>> {
+    loop {
+        match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((fd, peer)) => return Ok(Some((fd, client_address(peer)))),
+            Err(Errno::AGAIN) => {
+                socket.not_readable();
+                return Ok(None);
+            }
+            // One connection's end, or a network error that is pending on it (accept(2)): on to the next.
+            Err(
+                Errno::INTR | Errno::CONNABORTED | Errno::PERM | Errno::PROTO | Errno::NOPROTOOPT | Errno::OPNOTSUPP,
+            )
+            | Err(Errno::NETDOWN | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NONET) => {}
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else would come back at once.
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Counts the connection, finds it a place, and starts its session there.
+fn arrive(
+    context: &Context,
+    listener: &Arc<ListenerState>,
+    socket: OwnedFd,
+    transport: Transport,
+    client: ClientAddr,
+    permits: Permits,
+) {
+    listener.counters().opened();
+    let place = context.shared.place(context.worker);
+    let worker = place.worker;
+    let listener = Arc::clone(listener);
+    let fresh = Fresh { socket, transport, client, accepted: Instant::now(), listener, permits, place };
+    if worker == context.worker {
+        worker::spawn(session::serve(fresh));
+    } else if let Some(remote) = context.shared.remote(worker) {
+        remote.run(move || worker::spawn(session::serve(fresh)));
     }
 }
 
@@ -148,17 +177,6 @@ fn try_room(shared: &Shared, listener: &ListenerState) -> Option<Permits> {
 /// `None` is impossible: these semaphores are never closed.
 async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(semaphore).acquire_owned().await.ok()
-}
-
-/// Starts the session on the worker that has a place for it.
-fn hand_over(context: &Context, fresh: Fresh) {
-    if fresh.place.worker == context.worker {
-        worker::spawn(session::serve(fresh));
-        return;
-    }
-    if let Some(remote) = context.shared.remote(fresh.place.worker) {
-        remote.run(move || worker::spawn(session::serve(fresh)));
-    }
 }
 
 fn client_address(peer: Option<SocketAddrAny>) -> ClientAddr {

@@ -17,6 +17,9 @@ use crate::relay::Stream;
 use crate::stats::ending::Ending;
 use crate::worker::{self, Socket, Timer, Transport};
 
+/// How long to wait before another try when a unix socket's queue is full.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+
 /// A backend's socket and the claim on it.
 pub(super) struct Dialled {
     pub(super) socket: Socket,
@@ -118,9 +121,18 @@ async fn connect_to(address: &Address, listener: &ListenerState) -> io::Result<S
         Address::Tcp(_) => Transport::Tcp,
         Address::Unix(_) => Transport::Other,
     };
-    let socket = start(address, pool, options)?;
-    let socket = Socket::new(socket, transport)?;
     let deadline = worker::now() + pool.config().connect_timeout;
+    let socket = loop {
+        match start(address, pool, options) {
+            // A unix socket's full queue: no event tells when there is room.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && worker::now() < deadline => {
+                worker::sleep_until(deadline.min(worker::now() + QUEUE_FULL_PAUSE)).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+            started => break started?,
+        }
+    };
+    let socket = Socket::new(socket, transport)?;
     let mut timer = Timer::default();
     {
         let mut connected = pin!(socket.connected());

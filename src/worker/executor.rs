@@ -8,12 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
-use std::thread::{self, ThreadId};
 
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
-use super::{Task, local};
+use super::{Task, if_local};
 
 /// The way to a worker from other threads: an inbox, and an eventfd that ends its wait.
 #[derive(Debug)]
@@ -90,7 +89,6 @@ struct Handle {
     task: u32,
     /// In a queue already: further wakes add nothing until it runs.
     queued: AtomicBool,
-    home: ThreadId,
     remote: Arc<Remote>,
 }
 
@@ -103,9 +101,14 @@ impl Wake for Handle {
         if self.queued.swap(true, Ordering::AcqRel) {
             return;
         }
-        if thread::current().id() == self.home {
-            local(|worker| worker.executor.ready.borrow_mut().push_back(self.task));
-        } else {
+        let at_home = if_local(|worker| {
+            let at_home = Arc::ptr_eq(&worker.executor.remote, &self.remote);
+            if at_home {
+                worker.executor.ready.borrow_mut().push_back(self.task);
+            }
+            at_home
+        });
+        if at_home != Some(true) {
             self.remote.post(|inbox| inbox.woken.push(self.task));
         }
     }
@@ -114,7 +117,6 @@ impl Wake for Handle {
 /// The tasks of a worker and those of them that are to run.
 pub(super) struct Executor {
     remote: Arc<Remote>,
-    home: ThreadId,
     tasks: RefCell<Slab<Option<Entry>>>,
     ready: RefCell<VecDeque<u32>>,
 }
@@ -126,9 +128,8 @@ struct Entry {
 }
 
 impl Executor {
-    /// For the thread that it is made on.
     pub(super) fn new(remote: Arc<Remote>) -> Executor {
-        Executor { remote, home: thread::current().id(), tasks: RefCell::default(), ready: RefCell::default() }
+        Executor { remote, tasks: RefCell::default(), ready: RefCell::default() }
     }
 
     pub(super) fn spawn(&self, future: Task) {
@@ -137,7 +138,7 @@ impl Executor {
         // 2^32 tasks would need terabytes first.
         let task = vacant.key() as u32;
         let remote = Arc::clone(&self.remote);
-        let handle = Arc::new(Handle { task, queued: AtomicBool::new(true), home: self.home, remote });
+        let handle = Arc::new(Handle { task, queued: AtomicBool::new(true), remote });
         let waker = Waker::from(Arc::clone(&handle));
         vacant.insert(Some(Entry { future, handle, waker }));
         self.ready.borrow_mut().push_back(task);

@@ -141,11 +141,13 @@ impl Local {
 /// # Panics
 /// On a thread that is no worker: the face of the data plane has no meaning there.
 fn local<T>(f: impl FnOnce(&Local) -> T) -> T {
-    CURRENT.with(|current| {
-        #[allow(clippy::expect_used, reason = "a worker's thread sets it before anything else runs")]
-        let worker = current.get().expect("called on a worker's thread");
-        f(worker)
-    })
+    #[allow(clippy::expect_used, reason = "a worker's thread sets it before anything else runs")]
+    if_local(f).expect("called on a worker's thread")
+}
+
+/// Runs `f` with this thread's worker, if it has one.
+fn if_local<T>(f: impl FnOnce(&Local) -> T) -> Option<T> {
+    CURRENT.try_with(|current| current.get().map(|worker| f(worker))).ok().flatten()
 }
 
 /// Starts a task on this worker. A panic ends the task and nothing else; what it owned is dropped.
@@ -225,3 +227,6 @@ pub async fn yield_now() {
 }
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+#[cfg(test)]
+mod tests;

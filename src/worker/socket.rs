@@ -126,10 +126,14 @@ impl Stream for Socket {
     /// whether the socket has nothing or the pipe is full, and only the first may clear readiness.
     fn poll_splice_from(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
         ready!(self.poll(cx, Ready::READABLE));
+        if self.slot.ready().intersects(Ready::URGENT) {
+            // splice(2) stops before an urgent byte for good; only a read goes past it.
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        }
         match splice(&self.fd, None, pipe, None, limit, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
             // A short splice says nothing: a pipe is full by its slots, long before its bytes.
             Ok(count) => Poll::Ready(Ok(count)),
-            Err(error) => self.refused(cx, error, Ready::READABLE.union(Ready::URGENT)),
+            Err(error) => self.refused(cx, error, Ready::READABLE),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Black-box tests: the binary, real sockets, real servers. One file a feature; what they stand on is in `support`.
+//! The integration tests: the binary, real sockets, real servers. One file a feature; what they stand on is in
+//! `support`.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,14 +9,19 @@
     reason = "helpers of tests fail their test, and print what helps to see why"
 )]
 
+mod architecture;
 mod balance;
+mod config;
+mod demo;
 mod ending;
+mod examples;
 mod failover;
 mod half_close;
 mod integrity;
 mod leaks;
 mod memory;
 mod postgres;
+mod readme;
 mod redis;
 mod selftest;
 mod support;

@@ -7,9 +7,10 @@ use super::{Checker, copied, value};
 use crate::config::de::Located;
 use crate::config::model::{Backend, BackendAddress, Check, Health, HttpCheck, Initial};
 use crate::config::raw;
-use crate::config::report::Fault;
+use crate::config::report::{Fault, shown};
 use crate::config::tree::{NodeId, Value};
 use crate::config::units::{Period, StatusRange};
+use crate::config::words::Int;
 
 /// Longest text that a check sends or looks for, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
@@ -36,8 +37,7 @@ impl Checker<'_> {
         if let (Some(key), Some(unix)) = (&raw.port, unix)
             && port != 0
         {
-            let fault =
-                Fault::new(format!("backend `{}` is a unix socket, which has no port", unix.name.escape_debug()));
+            let fault = Fault::new(format!("backend `{}` is a unix socket, which has no port", shown(&unix.name)));
             self.warning(key.at, fault.hint("it is probed at its own path"));
         }
         Some(Health {
@@ -54,7 +54,7 @@ impl Checker<'_> {
         })
     }
 
-    fn in_a_row(&mut self, key: Option<&Located<crate::config::words::Int>>, default: u32) -> NonZeroU32 {
+    fn in_a_row(&mut self, key: Option<&Located<Int>>, default: u32) -> NonZeroU32 {
         let number = self.number(key, 1..=1000, i64::from(default));
         u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
     }
@@ -66,21 +66,14 @@ impl Checker<'_> {
             raw.exchange.as_ref().map(|key| key.at),
         ];
         let given: Vec<NodeId> = places.into_iter().flatten().collect();
-        if let [_, second, ..] = given.as_slice() {
-            let names: Vec<String> =
-                given.iter().filter_map(|at| self.tree.key(*at)).map(|key| format!("`{key}`")).collect();
-            let fault = Fault::new(format!("{} kinds of check: {}", names.len(), names.join(", ")))
-                .hint("keep one; two pools with the same backends can be checked in two ways");
-            let (path, place) = (self.tree.path(at), self.tree.key_span(*second));
-            let mut problem = self.problem(*second, fault.clone());
-            problem.message = format!("{path}: {}", fault.message);
-            problem.span = Some(place);
-            self.problems.push(problem);
+        if let [first, others @ ..] = given.as_slice() {
+            for other in others {
+                let hint = "keep one; two pools with the same backends can be checked in two ways";
+                self.twice(*other, *first, "a second kind of check", hint);
+            }
         }
-        if given.is_empty() && !self.refused_kind(at) {
-            let fault = Fault::new("no kind of check")
-                .hint("give one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`");
-            self.error(at, fault);
+        if given.is_empty() {
+            self.no_kind(at);
         }
         let tcp = value(raw.tcp.as_ref()).map(|_| Check::Tcp);
         let http = value(raw.http.as_ref()).map(|(http, _)| self.http(http));
@@ -88,23 +81,38 @@ impl Checker<'_> {
         tcp.or(http).or(exchange)
     }
 
-    /// Whether a kind is there that was refused already as not supported yet.
-    fn refused_kind(&self, at: NodeId) -> bool {
+    fn no_kind(&mut self, at: NodeId) {
         let Value::Map(children) = self.tree.value(at) else {
-            return false;
+            return;
         };
-        let later = ["tls", "postgres", "mysql", "redis"];
-        children.iter().any(|child| self.tree.key(*child).is_some_and(|key| later.contains(&key)))
+        let named = |names: &[&str]| {
+            let is = |child: &&NodeId| self.tree.key(**child).is_some_and(|key| names.contains(&key));
+            children.iter().find(is).copied()
+        };
+        if named(&["tls", "postgres", "mysql", "redis"]).is_some() {
+            // A kind is there; it was refused as not supported yet.
+            return;
+        }
+        let fault = Fault::new("no kind of check");
+        match named(&["tcp", "http", "exchange"]) {
+            Some(empty) => {
+                let key = self.tree.key(empty).unwrap_or_default();
+                let fault = fault.hint(format!("a key without a value is left out: write `{key}: {{}}`"));
+                self.error(empty, fault);
+            }
+            None => self
+                .error(at, fault.hint("give one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`")),
+        }
     }
 
     fn http(&mut self, raw: &raw::Http) -> Check {
         let path = value(raw.path.as_ref());
         if let Some((path, at)) = path {
-            if !path.starts_with('/') {
-                let fault = Fault::new("must begin with `/`").hint(format!("write /{}", path.escape_debug()));
-                self.error(at, fault);
+            let hint = "write a space as %20";
+            if self.printable(path, at, hint) && !path.starts_with('/') {
+                let fault = Fault::new("must begin with `/`");
+                self.error(at, fault.hint(format!("write /{}", shown(path))));
             }
-            self.printable(path, at);
         }
         let method = value(raw.method.as_ref());
         if let Some((method, at)) = method {
@@ -112,7 +120,7 @@ impl Checker<'_> {
         }
         let host = value(raw.host.as_ref());
         if let Some((host, at)) = host {
-            self.printable(host, at);
+            self.printable(host, at, "write a name, and a port if it has one");
         }
         let body = value(raw.body.as_ref());
         if let Some((body, at)) = body {
@@ -135,7 +143,7 @@ impl Checker<'_> {
     fn method(&mut self, method: &str, at: NodeId) {
         let upper = method.to_ascii_uppercase();
         if method.is_empty() || !upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
-            let fault = Fault::new(format!("`{}` is not an HTTP method", method.escape_debug()));
+            let fault = Fault::new(format!("`{}` is not an HTTP method", shown(method)));
             self.error(at, fault.hint("for example GET, HEAD or OPTIONS"));
         } else if upper != method {
             let fault = Fault::new(format!("`{method}` is not upper case"));
@@ -143,23 +151,24 @@ impl Checker<'_> {
         }
     }
 
-    /// What goes into a request's head unquoted: white space or a line's end would make two of it.
-    fn printable(&mut self, text: &str, at: NodeId) {
-        if text.is_empty() || text.len() > MAX_TEXT {
-            self.text(text, at);
-        } else if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            let fault = Fault::new("white space or control characters cannot be sent in a request's head");
-            self.error(at, fault.hint("write a space in a path as %20"));
+    /// What goes into a request's head as it is: white space or a line's end would make two of it.
+    fn printable(&mut self, text: &str, at: NodeId, hint: &str) -> bool {
+        if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            let fault = Fault::new("white space and control characters would break the request");
+            self.error(at, fault.hint(hint));
+            return false;
         }
+        self.text(text, at)
     }
 
-    fn text(&mut self, text: &str, at: NodeId) {
+    fn text(&mut self, text: &str, at: NodeId) -> bool {
         if text.is_empty() {
             self.error(at, Fault::new("must not be empty").hint("leave the key out instead"));
         } else if text.len() > MAX_TEXT {
             let fault = Fault::new(format!("{} bytes long", text.len()));
             self.error(at, fault.hint(format!("at most {MAX_TEXT}")));
         }
+        (1..=MAX_TEXT).contains(&text.len())
     }
 
     fn exchange(&mut self, raw: &raw::Exchange, at: NodeId) -> Option<Check> {

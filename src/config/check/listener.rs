@@ -7,7 +7,7 @@ use super::{Checker, copied, optional_period, value};
 use crate::config::de::Located;
 use crate::config::model::{Listener, ListenerSocket, ListenerTimeouts, PoolIndex, ReusePort};
 use crate::config::raw;
-use crate::config::report::{Fault, similar};
+use crate::config::report::{Fault, shown, similar};
 use crate::config::tree::NodeId;
 use crate::config::units::{BindAddress, Period};
 use crate::config::words::Switch;
@@ -43,7 +43,7 @@ impl Checker<'_> {
                         self.twice(
                             at,
                             *first,
-                            &format!("a second listener `{}`", name.escape_debug()),
+                            format!("a second listener `{}`", shown(name)),
                             "names of listeners are unique",
                         );
                     }
@@ -64,7 +64,10 @@ impl Checker<'_> {
                 listeners.push(Listener { name: name.as_str().into(), bind, pool, max_connections, timeouts, socket });
             }
         }
-        self.unused(&pools, &used);
+        // While a reference is wrong, every pool may be the one that was meant.
+        if !raw.is_empty() && listeners.len() == raw.len() {
+            self.unused(&pools, &used);
+        }
         (!listeners.is_empty()).then_some(listeners)
     }
 
@@ -93,7 +96,7 @@ impl Checker<'_> {
                     self.twice(
                         at,
                         *first,
-                        &format!("`{address}` is bound twice"),
+                        format!("`{address}` is bound twice"),
                         "one address belongs to one listener",
                     );
                 }
@@ -110,11 +113,14 @@ impl Checker<'_> {
         if let Some(index) = pools.index.get(name.as_str()) {
             return Some(PoolIndex(*index));
         }
-        let fault = Fault::new(format!("there is no pool `{}`", name.escape_debug()));
+        if pools.names.is_empty() {
+            // That there are none, or that they have no names, is an error of its own.
+            return None;
+        }
+        let fault = Fault::new(format!("there is no pool `{}`", shown(name)));
         let names = || pools.names.iter().map(|(name, _)| *name);
         let fault = match similar(name, names()) {
-            Some(meant) => fault.hint(format!("did you mean `{}`?", meant.escape_debug())),
-            None if pools.names.is_empty() => fault,
+            Some(meant) => fault.hint(format!("did you mean `{}`?", shown(meant))),
             None => {
                 let names: Vec<&str> = names().take(10).collect();
                 fault.hint(format!("the pools are: {}", names.join(", ")))
@@ -128,7 +134,7 @@ impl Checker<'_> {
         for (name, at) in &pools.names {
             let index = pools.index.get(name).copied().unwrap_or_default();
             if used.get(index) == Some(&false) {
-                let fault = Fault::new(format!("no listener uses pool `{}`", name.escape_debug()))
+                let fault = Fault::new(format!("no listener uses pool `{}`", shown(name)))
                     .hint("name it as the `pool` of a listener, or take it out");
                 self.warning(*at, fault);
             }

@@ -8,11 +8,13 @@ use super::{Checker, copied, period, value};
 use crate::config::de::Located;
 use crate::config::model::{Backend, BackendAddress, Balance, HashPrefix, OnDown, Pool};
 use crate::config::raw;
-use crate::config::report::Fault;
+use crate::config::report::{Fault, shown};
 use crate::config::tree::NodeId;
 use crate::config::units::SourceAddress;
 
 const EXAMPLE: &str = "for example: pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]";
+
+const UNIQUE: &str = "names of backends are unique in their pool; without a name it is the address";
 
 impl Checker<'_> {
     /// All pools, in the order typed: a [`PoolIndex`](crate::config::model::PoolIndex) counts both.
@@ -29,12 +31,7 @@ impl Checker<'_> {
                 self.name(name, at);
                 match names.get(name.as_str()) {
                     Some(first) => {
-                        self.twice(
-                            at,
-                            *first,
-                            &format!("a second pool `{}`", name.escape_debug()),
-                            "names of pools are unique",
-                        );
+                        self.twice(at, *first, format!("a second pool `{}`", shown(name)), "names of pools are unique");
                     }
                     None => drop(names.insert(name, at)),
                 }
@@ -107,12 +104,8 @@ impl Checker<'_> {
             if let Some((name, at)) = name {
                 match names.get(name) {
                     Some(first) => {
-                        self.twice(
-                            at,
-                            *first,
-                            &format!("a second backend `{}`", name.escape_debug()),
-                            "names of backends are unique in their pool; without a name it is the address",
-                        );
+                        let what = format!("a second backend `{}`", shown(name));
+                        self.twice(at, *first, what, UNIQUE);
                     }
                     None => drop(names.insert(name, at)),
                 }

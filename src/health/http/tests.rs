@@ -53,6 +53,7 @@ fn statuses() {
         ("SSH-2.0-OpenSSH_9.2p1\r\n", "answer is not HTTP"),
         ("\x15\x03\x01\x00\x02\x02", "answer is not HTTP"),
         ("-ERR unknown command\r\n", "answer is not HTTP"),
+        ("HTTP/1.1 200 OK\r\n{", "answer is not HTTP"),
         ("HTTP/1.1 two hundred\r\n\r\n", "answer is not HTTP"),
     ] {
         expect(&check(None), answer.as_bytes(), expected);

@@ -14,8 +14,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
 
-use super::DEADLINE;
 use super::client::{Place, with_deadline};
+use super::{DEADLINE, own_address};
 
 /// A listening socket whose connections go to a closure. Dropping it closes the listening socket: further connects are
 /// refused, connections that were handed out live on.
@@ -32,9 +32,9 @@ enum Listening {
 }
 
 impl Backend {
-    /// On a free port of 127.0.0.1; `serve` is called in the accepting thread.
+    /// On an address of its own; `serve` is called in the accepting thread.
     pub(crate) fn start(serve: impl FnMut(TcpStream) + Send + 'static) -> Backend {
-        Backend::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), serve)
+        Backend::bind(SocketAddr::from((own_address(), 0)), serve)
     }
 
     /// At this address, which may be one that a backend had before.
@@ -197,7 +197,8 @@ pub(crate) struct HealthPage {
 impl HealthPage {
     pub(crate) fn start() -> HealthPage {
         let status = Arc::new(AtomicU16::new(200));
-        let backend = Backend::start({
+        // On all addresses: what it tells is the health of backends elsewhere.
+        let backend = Backend::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), {
             let status = Arc::clone(&status);
             in_thread(move |mut stream| {
                 let mut head = Vec::new();
@@ -233,7 +234,7 @@ pub(crate) struct Unreachable {
 
 impl Unreachable {
     pub(crate) fn start() -> Unreachable {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let listener = TcpListener::bind((own_address(), 0)).expect("bind");
         rustix::net::listen(&listener, 0).expect("a shorter queue");
         let mut unreachable = Unreachable { listener, queue: Vec::new() };
         while unreachable.fill() {}
@@ -283,7 +284,7 @@ pub(crate) struct Dead(OwnedFd);
 impl Dead {
     pub(crate) fn start() -> Dead {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
-        rustix::net::bind(&socket, &SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).expect("bind");
+        rustix::net::bind(&socket, &SocketAddr::new(IpAddr::V4(own_address()), 0)).expect("bind");
         Dead(socket)
     }
 

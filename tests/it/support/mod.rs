@@ -13,6 +13,7 @@ pub(crate) mod tidegate;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,16 @@ pub(crate) fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool)
 /// Shows a measurement, also when the test passes: this is not captured.
 pub(crate) fn tell(text: &str) {
     _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// An address of this host for one backend alone, as every address in 127.0.0.0/8 is one. Ports on 127.0.0.1 find new
+/// owners within a test run, and somebody may still connect to the old one: a health check whose server was killed.
+pub(crate) fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    // Several test processes may run at a time; those that share an address still have different ports.
+    let process = 16 + (std::process::id() % 224) as u8;
+    Ipv4Addr::new(127, process, high, low)
 }
 
 /// A port that was free a moment ago. Only for servers that cannot bind port 0; they try again when it was taken.

@@ -54,6 +54,14 @@ impl Postgres {
         command.env("PGDATABASE", "postgres").env("PGCONNECT_TIMEOUT", "30");
         command
     }
+
+    /// psql against this server, reached through `port`.
+    pub(crate) fn psql(&self, port: u16) -> Command {
+        let mut command = bound(self.binaries.join("psql"), "KILL");
+        command.args(["-h", "127.0.0.1", "-U", "postgres", "-d", "postgres", "-p", &port.to_string()]);
+        command.env("PGCONNECT_TIMEOUT", "30");
+        command
+    }
 }
 
 fn start_server(binaries: &Path, directory: &Path) -> Option<(Process, u16)> {

@@ -78,6 +78,14 @@ impl Tidegate {
         Place::parse(&line.unwrap_or_else(|| panic!("no listener {listener}")).field("address"))
     }
 
+    /// The address of a listener whose log is text.
+    pub(crate) fn at_text(&self, listener: &str) -> std::net::SocketAddr {
+        let wanted = format!("listening listener={listener} address=");
+        let line = self.wait_for_log("where it listens", |line| line.text.contains(&wanted));
+        let (_, address) = line.text.split_once(&wanted).expect("just found");
+        address.parse().unwrap_or_else(|_| panic!("not an address: {address}"))
+    }
+
     pub(crate) fn logs(&self) -> Vec<Line> {
         self.logs.lines.lock().expect("the reader lives").clone()
     }

@@ -1,0 +1,160 @@
+use std::fmt::Debug;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn refused<T: FromStr<Err = Fault> + Debug>(texts: &[&str]) {
+    for text in texts {
+        let result = text.parse::<T>();
+        assert!(result.is_err(), "{text:?} gave {result:?}");
+    }
+}
+
+fn written<T: FromStr<Err = Fault> + Debug + fmt::Display>(pairs: &[(&str, &str)]) {
+    for (text, expected) in pairs {
+        assert_eq!(text.parse::<T>().unwrap().to_string(), *expected, "{text:?}");
+    }
+}
+
+#[test]
+fn durations() {
+    written::<Period>(&[
+        ("0s", "0s"),
+        ("250ms", "250ms"),
+        ("1000ms", "1s"),
+        ("90s", "90s"),
+        ("60s", "1m"),
+        ("5m", "5m"),
+        ("120m", "2h"),
+        ("8760h", "8760h"),
+    ]);
+    refused::<Period>(&[
+        "",
+        "s",
+        "5",
+        "-5s",
+        "5S",
+        "5 s",
+        " 5s",
+        "5s ",
+        "1m30s",
+        "1.5s",
+        "5us",
+        "1d",
+        "8761h",
+        "٣s",
+        "18446744073709551616ms",
+        "18446744073709551615h",
+        "0x5s",
+    ]);
+}
+
+#[test]
+fn sizes_and_percentages() {
+    written::<Size>(&[("0B", "0B"), ("1024B", "1KiB"), ("64KiB", "64KiB"), ("1536KiB", "1536KiB")]);
+    refused::<Size>(&["", "64", "64kb", "64KB", "-1B", "1.5MiB", "18446744073709551615GiB"]);
+    written::<Percent>(&[("0%", "0%"), ("50%", "50%"), ("100%", "100%")]);
+    refused::<Percent>(&["", "%", "50", "101%", "-1%", "256%", "50 %", "5.5%"]);
+}
+
+#[test]
+fn statuses() {
+    written::<StatusRange>(&[("200-399", "200-399"), ("204", "204"), ("200-200", "200")]);
+    refused::<StatusRange>(&["", "-", "200-", "-200", "2xx", "99", "600", "399-200", "+200", "0200", "200-300-400"]);
+}
+
+#[test]
+fn addresses() {
+    written::<BindAddress>(&[
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("0.0.0.0:0", "0.0.0.0:0"),
+        ("[::1]:8080", "[::1]:8080"),
+        ("[0:0::1]:80", "[::1]:80"),
+        ("unix:/run/app.sock", "unix:/run/app.sock"),
+    ]);
+    refused::<BindAddress>(&[
+        "",
+        ":",
+        "unix:",
+        "unix:/",
+        "unix:/a/",
+        "unix:@abstract",
+        "unix:/a\0b",
+        "localhost:80",
+        "[::1]",
+        "[::1]:",
+        "1.2.3.4:+5",
+    ]);
+    let path = format!("unix:/{}", "x".repeat(SUN_PATH - 1));
+    written::<BindAddress>(&[(&path, &path)]);
+    refused::<BindAddress>(&[&format!("{path}x")]);
+
+    let name = |host: &str, port| BackendAddress::Name { host: host.to_owned(), port };
+    assert_eq!("localhost:1".parse::<Target>().unwrap().address, name("localhost", 1));
+    assert_eq!("db.example.:65535".parse::<Target>().unwrap().address, name("db.example.", 65535));
+    let label = "x".repeat(63);
+    assert!(format!("{label}.{label}.{label}.{}:1", "x".repeat(61)).parse::<Target>().is_ok());
+    refused::<Target>(&[
+        &format!("{label}.{label}.{label}.{}:1", "x".repeat(62)),
+        &format!("{label}x:1"),
+        ":1",
+        ".:1",
+        "a.:0",
+        "a-:1",
+        "a b:1",
+        "a:65536",
+        "0.0.0.0:1",
+        "[::]:1",
+    ]);
+}
+
+#[test]
+fn access_targets() {
+    written::<AccessTarget>(&[("off", "off"), ("stderr", "stderr"), ("./a.log", "./a.log")]);
+    refused::<AccessTarget>(&["", "on", "stdout", "access.log", "/var/log/", "/a\nb"]);
+}
+
+fn survives<T: FromStr<Err = Fault> + PartialEq + Debug + fmt::Display>(text: &str) {
+    if let Ok(value) = text.parse::<T>() {
+        assert_eq!(value.to_string().parse::<T>().unwrap(), value);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_read_or_refused_and_what_is_written_is_read_back(text in prop_oneof![
+        ".*",
+        "[0-9]{1,20}(ms|s|m|h|B|KiB|MiB|GiB|%)?",
+        "(unix:)?/?[a-z0-9:.%\\[\\]-]{0,40}",
+        "[1-6][0-9]{2}(-[1-6][0-9]{2})?",
+    ]) {
+        survives::<Period>(&text);
+        survives::<Size>(&text);
+        survives::<Percent>(&text);
+        survives::<StatusRange>(&text);
+        survives::<BindAddress>(&text);
+        survives::<Target>(&text);
+        survives::<SourceAddress>(&text);
+        survives::<AccessTarget>(&text);
+    }
+
+    #[test]
+    fn every_duration_is_read_back(millis in 0..=LONGEST.as_millis() as u64) {
+        let period = Period(Duration::from_millis(millis));
+        prop_assert_eq!(period.to_string().parse::<Period>(), Ok(period));
+    }
+
+    #[test]
+    fn every_size_is_read_back(bytes: u64) {
+        prop_assert_eq!(Size(bytes).to_string().parse::<Size>(), Ok(Size(bytes)));
+    }
+
+    #[test]
+    fn every_socket_address_is_read_back(ip: IpAddr, port: u16) {
+        let bind = BindAddress(Address::Tcp(SocketAddr::new(ip, port)));
+        prop_assert_eq!(bind.to_string().parse::<BindAddress>(), Ok(bind));
+    }
+}

@@ -1,0 +1,194 @@
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SocketFlags, acceptfrom_with};
+
+use super::*;
+
+fn options() -> ListenOptions {
+    ListenOptions {
+        backlog: 16,
+        connection: Options { nodelay: false, keepalive: None },
+        fast_open: 0,
+        defer_accept: 0,
+        mptcp: false,
+        transparent: false,
+        sharing: Sharing::Exclusive,
+        v6_only: false,
+    }
+}
+
+fn tcp(address: &str) -> Address {
+    Address::Tcp(address.parse().unwrap())
+}
+
+fn bound(options: &ListenOptions) -> (OwnedFd, Address, SocketAddr) {
+    let socket = listen(&tcp("127.0.0.1:0"), options).unwrap();
+    let address = local_address(&socket).unwrap();
+    let Address::Tcp(tcp) = address else { panic!("{address}") };
+    (socket, address, tcp)
+}
+
+fn is_readable(socket: &OwnedFd, within: Duration) -> bool {
+    let timeout = Timespec::try_from(within).unwrap();
+    poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&timeout)).unwrap() == 1
+}
+
+fn accept(socket: &OwnedFd) -> OwnedFd {
+    assert!(is_readable(socket, Duration::from_secs(10)));
+    acceptfrom_with(socket, SocketFlags::CLOEXEC).unwrap().0
+}
+
+#[test]
+fn accepted_sockets_inherit_the_options_of_connections() {
+    for (nodelay, keepalive) in [(true, Some(Duration::from_secs(7))), (false, None)] {
+        let (socket, _, address) = bound(&ListenOptions { connection: Options { nodelay, keepalive }, ..options() });
+        let _client = TcpStream::connect(address).unwrap();
+        let accepted = accept(&socket);
+        assert_eq!(sockopt::tcp_nodelay(&accepted).unwrap(), nodelay);
+        assert_eq!(sockopt::socket_keepalive(&accepted).unwrap(), keepalive.is_some());
+        if let Some(idle) = keepalive {
+            assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), idle);
+            assert_eq!(sockopt::tcp_keepintvl(&accepted).unwrap(), idle);
+        }
+        assert!(sockopt::socket_oobinline(&accepted).unwrap());
+    }
+}
+
+#[test]
+fn a_port_in_use_is_found_out_by_each_way_of_sharing() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::Tcp(taken.local_addr().unwrap());
+    for sharing in [Sharing::Exclusive, Sharing::Workers, Sharing::Anyone] {
+        let error = listen(&address, &ListenOptions { sharing, ..options() }).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{sharing:?}");
+    }
+}
+
+#[test]
+fn workers_share_a_port_among_themselves_only() {
+    let workers = ListenOptions { sharing: Sharing::Workers, ..options() };
+    let (_first, address, _) = bound(&workers);
+    let _second = join(&address, &workers).unwrap();
+    let another_process = listen(&address, &workers).unwrap_err();
+    assert_eq!(another_process.kind(), io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn of_those_who_want_a_port_at_the_same_moment_one_gets_it() {
+    const RIVALS: usize = 4;
+    let options = ListenOptions { sharing: Sharing::Workers, ..options() };
+    let mut won = 0;
+    for _ in 0..200 {
+        let (free, address, _) = bound(&options);
+        drop(free);
+        let (start, tried) = (Barrier::new(RIVALS), Barrier::new(RIVALS));
+        let rival = || {
+            start.wait();
+            let got = listen(&address, &options);
+            tried.wait(); // nobody lets go before all have tried
+            got.is_ok()
+        };
+        let winners = thread::scope(|scope| {
+            let rivals: Vec<_> = (0..RIVALS).map(|_| scope.spawn(rival)).collect();
+            rivals.into_iter().map(|rival| rival.join().unwrap()).filter(|got| *got).count()
+        });
+        assert!(winners <= 1, "{winners} share {address}");
+        won += winners;
+    }
+    assert!(won >= 100, "a stranger has a port now and then, not as a rule: {won}");
+}
+
+#[test]
+fn anyone_shares_with_other_processes() {
+    let anyone = ListenOptions { sharing: Sharing::Anyone, ..options() };
+    let (_first, address, _) = bound(&anyone);
+    listen(&address, &anyone).unwrap();
+}
+
+#[test]
+fn connections_are_spread_over_the_sockets_of_workers() {
+    let workers = ListenOptions { sharing: Sharing::Workers, ..options() };
+    let (first, address, at) = bound(&workers);
+    let second = join(&address, &workers).unwrap();
+    let reached_both = (0..200).any(|_| {
+        let _client = TcpStream::connect(at).unwrap();
+        is_readable(&first, Duration::ZERO) && is_readable(&second, Duration::ZERO)
+    });
+    assert!(reached_both, "200 connections and all on one socket");
+}
+
+#[test]
+fn with_defer_accept_a_connection_comes_with_its_first_byte() {
+    let (socket, _, address) = bound(&ListenOptions { defer_accept: 30, ..options() });
+    let mut client = TcpStream::connect(address).unwrap();
+    // Connected for the client already: were it not deferred, it would be there.
+    assert!(!is_readable(&socket, Duration::from_millis(20)));
+    client.write_all(b"x").unwrap();
+    accept(&socket);
+}
+
+#[test]
+fn fast_open_is_set() {
+    assert_eq!(sys::option(bound(&options()).0, sys::TCP_FASTOPEN), 0);
+    assert_eq!(sys::option(bound(&ListenOptions { fast_open: 64, ..options() }).0, sys::TCP_FASTOPEN), 64);
+}
+
+#[test]
+fn mptcp_is_its_own_protocol() {
+    let (socket, _, address) = bound(&ListenOptions { mptcp: true, ..options() });
+    assert_eq!(sockopt::socket_protocol(&socket).unwrap(), Some(ipproto::MPTCP));
+    // Clients that speak plain TCP are served all the same.
+    let _client = TcpStream::connect(address).unwrap();
+    accept(&socket);
+}
+
+#[test]
+fn transparent_binds_to_an_address_of_others() {
+    // From TEST-NET-1 (RFC 5737), which no host has.
+    let foreign = tcp("192.0.2.1:0");
+    assert_eq!(listen(&foreign, &options()).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+    let transparent = listen(&foreign, &ListenOptions { transparent: true, ..options() });
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(sys::option(transparent.unwrap(), sys::IP_TRANSPARENT), 1);
+    } else {
+        assert_eq!(transparent.unwrap_err().kind(), io::ErrorKind::PermissionDenied, "it takes CAP_NET_ADMIN");
+    }
+}
+
+#[test]
+fn ipv6_takes_ipv4_too_unless_told_otherwise() {
+    for v6_only in [false, true] {
+        let socket = listen(&tcp("[::]:0"), &ListenOptions { v6_only, ..options() }).unwrap();
+        let Address::Tcp(address) = local_address(&socket).unwrap() else { panic!() };
+        let by_ipv4 = TcpStream::connect((Ipv4Addr::LOCALHOST, address.port()));
+        assert_eq!(by_ipv4.is_ok(), !v6_only);
+        TcpStream::connect(("::1", address.port())).unwrap();
+    }
+}
+
+#[test]
+fn a_socket_file_is_replaced_only_when_nobody_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Arc::new(folder.path().join("app.sock"));
+    let address = Address::Unix(Arc::clone(&path));
+    let first = listen(&address, &options()).unwrap();
+    assert_eq!(local_address(&first).unwrap(), address);
+    assert_eq!(listen(&address, &options()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    drop(first);
+    let second = listen(&address, &options()).expect("a stale file is no obstacle");
+    let mut client = UnixStream::connect(&*path).unwrap();
+    client.write_all(b"x").unwrap();
+    let mut server = UnixStream::from(accept(&second));
+    server.read_exact(&mut [0]).unwrap();
+
+    let file = folder.path().join("not-a-socket");
+    fs::write(&file, "precious").unwrap();
+    let error = listen(&Address::Unix(Arc::new(file.clone())), &options()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(fs::read_to_string(file).unwrap(), "precious");
+}

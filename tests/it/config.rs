@@ -1,0 +1,207 @@
+//! Configuration files and the subcommands that do not run anything, as a user meets them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const WARNS: &str = "listeners: [{ name: web, bind: 127.0.0.1:0, pool: web }]
+pools:
+  - { name: web, backends: [{ address: 127.0.0.1:3001, weight: 0 }] }
+  - { name: api, backends: [{ address: 127.0.0.1:3001 }, { address: 127.0.0.1:3002 }] }
+";
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn tidegate(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).current_dir(directory).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// What `check` says of a file with this content.
+fn check(content: impl AsRef<[u8]>) -> Output {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("x.yaml"), content).unwrap();
+    tidegate(directory.path(), &["check", "--config", "x.yaml"])
+}
+
+fn refused(output: &Output, message: &str) {
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(stdout(output), "");
+    assert!(stderr(output).contains(message), "{}", stderr(output));
+}
+
+/// The files of a folder with this ending, in order.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(repository(folder)).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == ending));
+    files.sort();
+    files
+}
+
+/// Each `tests/broken/*.yaml` is refused with exactly the text beside it. With `TIDEGATE_BLESS=1` the
+/// texts are written instead; read what changed before you commit it.
+#[test]
+fn every_broken_file_is_refused_with_its_message() {
+    let broken = files("tests/broken", "yaml");
+    assert!(broken.len() >= 60, "only {} files", broken.len());
+    let mut wrong = Vec::new();
+    for path in &broken {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let output = tidegate(&repository("tests/broken"), &["check", "--config", name]);
+        assert_eq!(output.status.code(), Some(2), "{name}: {output:?}");
+        assert_eq!(stdout(&output), "", "{name}");
+        // Whatever the text beside it says: each paragraph names its place and marks it.
+        for paragraph in stderr(&output).split("\n\n") {
+            let ok = (paragraph.starts_with("error: ") || paragraph.starts_with("warning: "))
+                && paragraph.contains(&format!("--> {name}:"))
+                && paragraph.contains('^');
+            assert!(ok, "{name}:\n{paragraph}");
+        }
+        let text = path.with_extension("txt");
+        if std::env::var_os("TIDEGATE_BLESS").is_some() {
+            fs::write(&text, &output.stderr).unwrap();
+        }
+        let expected = fs::read_to_string(&text).unwrap_or_default();
+        if stderr(&output) != expected {
+            wrong.push(format!("{name} says:\n{}\nexpected:\n{expected}", stderr(&output)));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let texts = files("tests/broken", "txt");
+    assert_eq!(texts.len(), broken.len(), "a text without its file");
+}
+
+#[test]
+fn every_example_is_ok() {
+    let examples = files("config", "yaml");
+    let names: Vec<&str> = examples.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    for name in ["full.yaml", "game.yaml", "postgres.yaml", "redis.yaml", "web.yaml"] {
+        assert!(names.contains(&name), "{name} is missing from {names:?}");
+    }
+    for path in examples {
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_str().unwrap();
+        let output = tidegate(&repository("."), &["check", "--config", path]);
+        assert_eq!(output.status.code(), Some(0), "{path}: {}", stderr(&output));
+        assert!(stdout(&output).starts_with(&format!("{path}: ok (")), "{}", stdout(&output));
+        assert_eq!(stderr(&output), "", "{path}");
+        let text = fs::read_to_string(repository(path)).unwrap();
+        assert!(text.starts_with("# "), "{path} does not say what it is");
+        let command = format!("tidegate run --config {path}");
+        assert!(text.contains(&command), "{path} does not say how to run it");
+    }
+}
+
+#[test]
+fn what_is_ok_is_counted_and_warnings_do_not_fail() {
+    let output = check(WARNS);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), "x.yaml: ok (1 listener, 2 pools, 3 backends)\n");
+    let warnings = stderr(&output);
+    assert_eq!(warnings.matches("warning: ").count(), 2, "{warnings}");
+    assert!(warnings.contains("x.yaml:4:13"), "{warnings}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+    let directory = TempDir::new().unwrap();
+    let at = |arguments: &[&str]| tidegate(directory.path(), arguments);
+    let missing = at(&["check", "--config", "none.yaml"]);
+    refused(&missing, "error: cannot read none.yaml: No such file or directory");
+    refused(&at(&["check", "--config", "."]), "error: cannot read .: Is a directory");
+    refused(&at(&["run", "--config", "none.yaml"]), "error: cannot read none.yaml");
+    refused(&check(b"workers: 2\nlog: \xff\n"), "error: x.yaml:2: not UTF-8 text");
+    let large = "# a comment\n".repeat((16 << 20) / 12 + 1);
+    refused(&check(large), "error: x.yaml is larger than 16 MiB");
+}
+
+#[test]
+fn without_a_name_the_usual_places_are_searched() {
+    let directory = TempDir::new().unwrap();
+    for command in ["check", "run"] {
+        let output = tidegate(directory.path(), &[command]);
+        refused(&output, "neither ./tidegate.yaml nor /etc/tidegate/config.yaml exists");
+    }
+    fs::write(directory.path().join("tidegate.yaml"), WARNS).unwrap();
+    let output = tidegate(directory.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).starts_with("tidegate: using ./tidegate.yaml\n"), "{output:?}");
+    assert!(stdout(&output).starts_with("./tidegate.yaml: ok ("), "{output:?}");
+}
+
+#[test]
+fn a_report_that_is_not_for_a_terminal_has_no_colours() {
+    let output = check("worker: 1\n");
+    assert!(!output.stderr.contains(&0x1b), "{}", stderr(&output));
+}
+
+#[test]
+fn the_file_cannot_send_escape_sequences_to_the_terminal() {
+    let output = check("\"\\e[31mred\": 1\nlog: { level: \"\\e]0;title\\a\" }\nx: \x1b[32m\n");
+    refused(&output, "unknown key");
+    assert!(!output.stderr.contains(&0x1b), "{}", stderr(&output));
+}
+
+#[test]
+fn the_schema_is_json_and_describes_the_keys() {
+    let output = tidegate(&repository("."), &["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["title"], "tidegate");
+    assert_eq!(schema["required"], serde_json::json!(["listeners", "pools"]));
+    let workers = &schema["properties"]["workers"];
+    assert_eq!(workers["default"], "auto");
+    assert!(workers["description"].is_string());
+}
+
+#[test]
+fn completions_and_the_manual_page_know_the_subcommands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = tidegate(&repository("."), &["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        for word in ["tidegate", "check", "completions", "config"] {
+            assert!(stdout(&output).contains(word), "{shell}: {word}");
+        }
+    }
+    let output = tidegate(&repository("."), &["completions", "cobol"]);
+    assert_eq!(output.status.code(), Some(2));
+
+    let output = tidegate(&repository("."), &["man"]);
+    assert_eq!(output.status.code(), Some(0));
+    let page = stdout(&output);
+    assert!(page.starts_with('.'), "{page}");
+    for word in [".TH tidegate 1", "check", "seconds", "SHELL", "shutdown.drain"] {
+        assert!(page.contains(word), "{word}: {page}");
+    }
+}
+
+#[test]
+fn the_version_names_the_commit_and_the_tls_provider() {
+    let output = tidegate(&repository("."), &["--version"]);
+    assert_eq!(output.status.code(), Some(0));
+    let expected =
+        format!("tidegate {} (git {}, TLS provider: none yet)\n", env!("CARGO_PKG_VERSION"), env!("TIDEGATE_GIT_HASH"));
+    assert_eq!(stdout(&output), expected);
+}
+
+#[test]
+fn a_reader_that_left_is_no_failure() {
+    for arguments in [&["schema"][..], &["man"], &["completions", "bash"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(arguments).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        assert_eq!(stderr(&output), "", "{arguments:?}");
+    }
+}

@@ -1,0 +1,146 @@
+//! The files in config/ do what their first lines say, with other ports.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::backend::{Backend, in_thread};
+use crate::support::client::{Place, connect, connect_from, read_to_end};
+use crate::support::postgres::Postgres;
+use crate::support::process::require;
+use crate::support::redis::Redis;
+use crate::support::tidegate::Tidegate;
+
+/// An example with each of these texts replaced, each of which must be in it.
+fn example(name: &str, replacements: &[(&str, String)]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    let mut yaml = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    for (from, to) in replacements {
+        assert!(yaml.contains(from), "{name} has no {from}");
+        yaml = yaml.replace(from, to);
+    }
+    yaml
+}
+
+/// A listener's address as a client on this host reaches it.
+fn reach(tidegate: &Tidegate, listener: &str) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), tidegate.at(listener).tcp().port())
+}
+
+/// Answers each request with its name, as an HTTP server would.
+fn web_server(name: &'static str) -> Backend {
+    Backend::start(in_thread(move |mut stream: TcpStream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if std::io::Read::read_exact(&mut stream, &mut byte).is_err() {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let length = name.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
+        _ = stream.write_all(answer.as_bytes());
+    }))
+}
+
+#[test]
+fn web_gives_the_first_server_half_of_the_connections() {
+    require("curl", "curl");
+    let servers = [web_server("one"), web_server("two"), web_server("three")];
+    let mut replacements = vec![("0.0.0.0:8080", "127.0.0.1:0".to_owned())];
+    for (server, written) in servers.iter().zip(["127.0.0.1:3001", "127.0.0.1:3002", "127.0.0.1:3003"]) {
+        replacements.push((written, server.address().to_string()));
+    }
+    let tidegate = Tidegate::start(&example("web.yaml", &replacements));
+    for backend in ["web-1", "web-2", "web-3"] {
+        tidegate.wait_for_up(backend);
+    }
+    let url = format!("http://{}/", reach(&tidegate, "web"));
+    let mut answers: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..20 {
+        let output = Command::new("curl").args(["-sS", "--max-time", "30", &url]).output().expect("curl");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        *answers.entry(String::from_utf8_lossy(&output.stdout).into_owned()).or_default() += 1;
+    }
+    assert_eq!(answers, [("one".to_owned(), 10), ("two".to_owned(), 5), ("three".to_owned(), 5)].into());
+}
+
+#[test]
+fn postgres_serves_psql() {
+    let postgres = Postgres::start();
+    let tidegate = Tidegate::start(&example(
+        "postgres.yaml",
+        &[("127.0.0.1:6432", "127.0.0.1:0".to_owned()), ("127.0.0.1:5432", format!("127.0.0.1:{}", postgres.port()))],
+    ));
+    tidegate.wait_for_up("pg-1");
+    let output =
+        postgres.psql(reach(&tidegate, "postgres").port()).args(["-Atc", "select 6 * 7"]).output().expect("psql");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n");
+}
+
+#[test]
+fn redis_serves_redis_cli() {
+    require("redis-cli", "redis-tools");
+    let redis = Redis::start();
+    let tidegate = Tidegate::start(&example(
+        "redis.yaml",
+        &[("127.0.0.1:6380", "127.0.0.1:0".to_owned()), ("127.0.0.1:6379", format!("127.0.0.1:{}", redis.port()))],
+    ));
+    tidegate.wait_for_up("redis-1");
+    let port = reach(&tidegate, "redis").port().to_string();
+    let output = Command::new("redis-cli").args(["-p", &port, "ping"]).output().expect("redis-cli");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "PONG\n");
+}
+
+#[test]
+fn game_keeps_a_client_on_its_server() {
+    let servers = [Backend::named("eu-1"), Backend::named("eu-2"), Backend::named("eu-3")];
+    let mut replacements = vec![("0.0.0.0:7777", "127.0.0.1:0".to_owned())];
+    for (server, written) in servers.iter().zip(["127.0.0.1:7801", "127.0.0.1:7802", "127.0.0.1:7803"]) {
+        replacements.push((written, server.address().to_string()));
+    }
+    let tidegate = Tidegate::start(&example("game.yaml", &replacements));
+    for backend in ["eu-1", "eu-2", "eu-3"] {
+        tidegate.wait_for_up(backend);
+    }
+    let mut used = BTreeMap::new();
+    for client in 1..=30 {
+        let client = Ipv4Addr::new(127, 0, 1, client);
+        let server = |_| read_to_end(&mut connect_from(client.into(), reach(&tidegate, "game"))).0;
+        let servers: Vec<_> = (0..3).map(server).collect();
+        assert!(servers.iter().all(|server| *server == servers[0]), "{client}: {servers:?}");
+        *used.entry(servers[0].clone()).or_insert(0) += 1;
+    }
+    assert_eq!(used.len(), 3, "30 clients, and only these servers: {used:?}");
+}
+
+#[test]
+fn full_runs_as_it_is() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let socket = folder.path().join("admin.sock");
+    // It has a log section of its own; and the names of sockets and ports may be in use here.
+    let yaml = example(
+        "full.yaml",
+        &[
+            ("unix:/tmp/tidegate-admin.sock", format!("unix:{}", socket.display())),
+            ("127.0.0.1:8080", "127.0.0.1:0".to_owned()),
+            ("127.0.0.1:8081", "127.0.0.1:0".to_owned()),
+            ("[::1]:8081", "[::1]:0".to_owned()),
+            ("127.0.0.1:8082", "127.0.0.1:0".to_owned()),
+            ("\nlog:\n  level: info ", "\n# log:\n#  level: info ".to_owned()),
+            ("\n  format: text ", "\n#  format: text ".to_owned()),
+            ("\n  access: off ", "\n#  access: off ".to_owned()),
+        ],
+    );
+    let tidegate = Tidegate::start(&yaml);
+    let listening: Vec<String> =
+        tidegate.logs().iter().filter(|line| line.is("listening")).map(|line| line.field("listener")).collect();
+    assert_eq!(listening, ["shop", "admin", "admin", "admin", "cache"]);
+    assert_eq!(read_to_end(&mut connect(&Place::Unix(socket))).0, b"", "no backend is up: closed at once");
+    tidegate.wait_for_access("of the refused connection", |line| line.end() == "refused: no backend");
+}

@@ -30,7 +30,7 @@ fn imports_run_downwards() {
         for used in uses(&code_of(&file)) {
             seen += 1;
             let fits = |room: &&str| used == **room || used.starts_with(&format!("{room}::"));
-            assert!(allowed.iter().any(|room| fits(room)), "{} uses crate::{used}", file.display());
+            assert!(allowed.iter().any(fits), "{} uses crate::{used}", file.display());
         }
     }
     assert!(seen > 50, "only {seen} imports were found: does this test still read them?");

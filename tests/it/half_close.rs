@@ -9,7 +9,8 @@ use rustix::net::sockopt;
 
 use crate::support::backend::{Backend, Dead, Scripted, Unreachable};
 use crate::support::client::{End, connect, expect, read_to_end, reset};
-use crate::support::data::{receive, send};
+use crate::support::data::{Summing, receive, send};
+use crate::support::proc::unacknowledged;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::{DEADLINE, eventually};
 
@@ -204,6 +205,32 @@ fn write_then_reset(mut first: TcpStream, mut second: TcpStream) {
     let (received, end) = read_to_end(&mut second);
     assert_eq!((received.len(), end), (bytes.len(), End::Reset));
     assert!(received == bytes, "other bytes than were sent");
+}
+
+/// The one who reads is slow: what was sent before the RST is still under way, and arrives all the same.
+#[test]
+fn a_rst_does_not_overtake_what_is_under_way() {
+    const BYTES: u64 = 1 << 20;
+    for up in [true, false] {
+        let (tidegate, client, backend) = one_connection("");
+        let (mut writer, mut reader) = if up { (client, backend) } else { (backend, client) };
+        let sent = send(&mut writer, 23, BYTES).unwrap();
+        eventually(DEADLINE, "it has left the writer", || unacknowledged(&writer) == 0);
+        reset(writer);
+        let mut got = Summing::default();
+        let mut buffer = [0; 16 * 1024];
+        let end = loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => break End::Fin,
+                Ok(count) => got.add(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break End::Reset,
+                Err(error) => panic!("{error}"),
+            }
+            thread::sleep(Duration::from_micros(200));
+        };
+        assert_eq!((got.sum(), end), (sent, End::Reset), "up: {up}");
+        assert_eq!(tidegate.only_access().end(), if up { "client reset" } else { "backend reset" });
+    }
 }
 
 /// A reset while the other side is in the middle of a bulk: it gets a part, and no FIN that would make it look whole.

@@ -251,9 +251,8 @@ impl Unreachable {
             let limit = Timespec::try_from(Duration::from_millis(300)).expect("a duration");
             poll(&mut waiting, Some(&limit)).expect("poll") > 0
         };
-        if connected {
-            self.queue.push(socket);
-        }
+        // Also the last one is kept: on a busy machine its handshake may still come about, and it is not taken for another's.
+        self.queue.push(socket);
         connected
     }
 

@@ -1,6 +1,7 @@
 //! What the kernel says about a process.
 
 use std::fs;
+use std::net::{SocketAddr, TcpStream};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -39,6 +40,20 @@ pub(crate) fn open_files_limit(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits of a process of our own");
     let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a line Max open files");
     line.split_whitespace().next().expect("the soft limit").parse().expect("a number")
+}
+
+/// Bytes written to an IPv4 stream that the other end of it has not acknowledged.
+pub(crate) fn unacknowledged(stream: &TcpStream) -> u64 {
+    let local = stream.local_addr().expect("its address");
+    let peer = stream.peer_addr().expect("connected");
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
+    let found = table.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is = |field: &str, address: SocketAddr| field.ends_with(&format!(":{:04X}", address.port()));
+        (is(fields[1], local) && is(fields[2], peer)).then(|| fields[4].to_owned())
+    });
+    let queues = found.expect("the stream is in the table");
+    u64::from_str_radix(queues.split(':').next().expect("the send queue"), 16).expect("a number")
 }
 
 /// Lets this process, which holds the clients and the backends, open `files` files.

@@ -367,3 +367,47 @@ impl Drop for Entered {
         self.context.sessions.borrow_mut().remove(self.key as usize);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(places: &[Place], workers: usize) -> Vec<usize> {
+        (0..workers).map(|worker| places.iter().filter(|place| place.worker == worker).count()).collect()
+    }
+
+    #[test]
+    fn few_long_connections_come_out_even_however_the_kernel_spreads_them() {
+        for workers in [1, 2, 3, 8] {
+            for accepted_on in [|_| 0, |n: usize| n * 7 / 3, |n: usize| n / 5] {
+                let shared = Shared::new(Vec::new(), Vec::new(), workers, 100);
+                let places: Vec<Place> = (0..20).map(|n| shared.place(accepted_on(n) % workers)).collect();
+                let counts = counts(&places, workers);
+                let (most, fewest) = (counts.iter().max().unwrap(), counts.iter().min().unwrap());
+                assert!(most - fewest <= 1, "{counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_even_spread_moves_nobody() {
+        let shared = Shared::new(Vec::new(), Vec::new(), 2, 100);
+        let places: Vec<Place> = (0..100).map(|n| shared.place(n % 2)).collect();
+        assert!(places.iter().enumerate().all(|(n, place)| place.worker == n % 2));
+    }
+
+    #[test]
+    fn among_many_a_small_difference_is_not_worth_a_move() {
+        let shared = Shared::new(Vec::new(), Vec::new(), 2, 100);
+        let mut places: Vec<Place> = (0..1000).map(|n| shared.place(n % 2)).collect();
+        places.extend((0..20).map(|_| shared.place(0)));
+        assert_eq!(counts(&places, 2), [520, 500]);
+    }
+
+    #[test]
+    fn a_place_is_given_back() {
+        let shared = Shared::new(Vec::new(), Vec::new(), 2, 100);
+        drop((0..50).map(|_| shared.place(0)).collect::<Vec<_>>());
+        assert!(shared.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
+    }
+}

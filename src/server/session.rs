@@ -218,3 +218,39 @@ impl Drop for Record {
         self.listener.counters().closed(self.ending, self.bytes_in, self.bytes_out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn timeouts() -> ListenerTimeouts {
+        ListenerTimeouts { idle: Some(IDLE), half_close: Some(Duration::from_secs(1)), lifetime: Some(HOUR) }
+    }
+
+    #[test]
+    fn what_is_due_first_comes_first() {
+        let now = Instant::now();
+        let relay = Relay::new(now);
+        let due = |expires, lasts_from| next_deadline(&relay, &timeouts(), expires, lasts_from);
+        // Not half-closed, so that half_close does not count.
+        assert_eq!(due(None, None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
+        assert_eq!(due(Some(now + HOUR), None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
+        assert_eq!(due(Some(now), None), Some((now, Due::End(Ending::Lifetime))));
+        assert_eq!(due(Some(now + HOUR), Some(now + LASTING)), Some((now + LASTING, Due::Lasting)));
+        let none = ListenerTimeouts { idle: None, half_close: None, lifetime: None };
+        assert_eq!(next_deadline(&relay, &none, None, None), None);
+    }
+
+    #[test]
+    fn lifetimes_are_spread_over_a_tenth_either_way() {
+        let accepted = Instant::now();
+        let ages: Vec<Duration> =
+            (0..1000).map(|_| expiry(&timeouts(), accepted).unwrap().duration_since(accepted)).collect();
+        assert!(ages.iter().all(|age| (HOUR.mul_f64(0.9)..=HOUR.mul_f64(1.1)).contains(age)));
+        assert!(ages.iter().any(|&age| age < HOUR.mul_f64(0.95)) && ages.iter().any(|&age| age > HOUR.mul_f64(1.05)));
+        assert_eq!(expiry(&ListenerTimeouts { lifetime: None, ..timeouts() }, accepted), None);
+    }
+}

@@ -29,7 +29,7 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 /// backends; meanwhile they wait in the kernel's queue.
 const FIRST_VERDICTS_LIMIT: Duration = Duration::from_secs(1);
 /// How often dropped log lines are reported.
-const REPORT_DROPPED: Duration = Duration::from_secs(10);
+const REPORT_DROPPED: Duration = Duration::from_secs(5);
 /// After all connections were cut: how long their ends may take.
 const CUT_LIMIT: Duration = Duration::from_secs(1);
 

@@ -32,6 +32,7 @@ pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
         .enable_all()
         .build()
         .and_then(|runtime| runtime.block_on(serve(loaded, &logging)));
+    logging.dropped_lines().report();
     // What is said from here on is said after the lines that wait.
     drop(logging);
     match result {

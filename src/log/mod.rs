@@ -77,13 +77,13 @@ impl DroppedLines {
         DroppedLines { counter: of.error_counter(), reported: 0, log }
     }
 
-    /// Logs how many there were since the last time, if any.
+    /// Logs how many there were so far, if there were more since the last time. The line may be dropped like any
+    /// other; that adds to the number, and the next time says it.
     pub fn report(&mut self) {
-        let dropped = self.counter.dropped_lines();
-        if dropped > self.reported {
-            let lines = dropped - self.reported;
-            tracing::warn!(log = self.log, lines, "lines dropped: what reads the log does not keep up");
-            self.reported = dropped;
+        let total = self.counter.dropped_lines();
+        if total > self.reported {
+            tracing::warn!(log = self.log, total, "lines dropped: what reads the log does not keep up");
+            self.reported = total;
         }
     }
 }

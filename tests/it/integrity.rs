@@ -2,11 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::support::backend::{Backend, Scripted, echo, in_thread};
 use crate::support::client::{Place, connect};
@@ -83,6 +85,32 @@ fn small_segments_for_a_reader_that_pauses_after_a_bulk() {
         eventually(DEADLINE, "100 kB are on their way", || written.load(Ordering::SeqCst) >= 100_000);
         assert_eq!(receive(&mut backend).unwrap(), small.join().unwrap());
     });
+}
+
+/// There is no second band behind the balancer: an urgent byte goes in its place, copied or amid a bulk that is spliced.
+#[test]
+fn an_urgent_byte_is_not_lost() {
+    for chunk in [10, 300_000] {
+        let (_tidegate, client, backend) = one_connection("");
+        for (from, mut to) in [(&client, &backend), (&backend, &client)] {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut from = from;
+                    for _ in 0..50 {
+                        from.write_all(&vec![b'.'; chunk]).unwrap();
+                        assert_eq!(rustix::net::send(from, b"!", SendFlags::OOB).unwrap(), 1);
+                        from.write_all(b"after").unwrap();
+                    }
+                });
+                for round in 0..50 {
+                    let mut received = vec![0; chunk + 6];
+                    to.read_exact(&mut received)
+                        .unwrap_or_else(|error| panic!("{chunk} bytes, round {round}: {error}"));
+                    assert!(received.ends_with(b".!after"), "{chunk} bytes, round {round}");
+                }
+            });
+        }
+    }
 }
 
 #[test]
@@ -275,6 +303,36 @@ fn every_kind_of_socket_to_every_other() {
 }
 
 /// One listener at several addresses.
+/// A unix socket whose queue is full says so at once, and nothing tells when it no longer is.
+#[test]
+fn a_full_unix_queue_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("backend.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 1).unwrap();
+    let mut queued = Vec::new();
+    loop {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+        match rustix::net::connect(&socket, &SocketAddrUnix::new(&path).unwrap()) {
+            Ok(()) => queued.push(socket),
+            Err(error) => break assert_eq!(error, rustix::io::Errno::AGAIN),
+        }
+    }
+    let tidegate = Tidegate::start(&forward(Place::Unix(path), "", ""));
+    let before = tidegate.open_files();
+    let mut client = connect(&tidegate.at("in"));
+    client.write_all(b"patient").unwrap();
+    eventually(DEADLINE, "it is accepted", || tidegate.open_files() > before);
+    for _ in &queued {
+        listener.accept().unwrap();
+    }
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut received = [0; 7];
+    connection.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"patient");
+}
+
 #[test]
 fn several_addresses_of_one_listener() {
     let backend = Backend::named("here");

@@ -19,6 +19,7 @@ mod failover;
 mod half_close;
 mod integrity;
 mod leaks;
+mod logs;
 mod memory;
 mod postgres;
 mod readme;

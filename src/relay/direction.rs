@@ -1,7 +1,7 @@
 //! One direction of a relayed pair.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use super::Stream;
 use super::pipe::{PIPE_SIZE, Pipe, Tools};
@@ -81,6 +81,8 @@ pub(super) enum AtEnd {
 pub(super) enum Progress {
     /// Until a socket is ready again.
     Waiting,
+    /// The turn is over, and there is more to do.
+    Again,
     /// The sender's FIN was passed on.
     Finished,
     /// A socket failed.
@@ -120,17 +122,10 @@ impl Direction {
     }
 
     /// Moves bytes until a socket is not ready, the sender has finished, or the turn is over.
-    pub(super) fn advance<S: Stream>(
-        &mut self,
-        cx: &Context<'_>,
-        from: &S,
-        to: &S,
-        tools: &mut Tools,
-        at_end: AtEnd,
-    ) -> Progress {
+    pub(super) fn advance<S: Stream>(&mut self, from: &S, to: &S, tools: &mut Tools, at_end: AtEnd) -> Progress {
         let mut left = TURN;
         loop {
-            let moved = match self.step(cx, from, to, tools) {
+            let moved = match self.step(from, to, tools) {
                 Poll::Pending => return Progress::Waiting,
                 Poll::Ready(Ok(0)) => return self.finish(to, at_end),
                 Poll::Ready(Ok(moved)) => moved,
@@ -141,32 +136,31 @@ impl Direction {
             };
             left = left.saturating_sub(moved);
             if left == 0 {
-                cx.waker().wake_by_ref();
-                return Progress::Waiting;
+                return Progress::Again;
             }
         }
     }
 
     /// Writes what is pending, or reads and writes once. `Ok(0)` is the sender's FIN.
-    fn step<S: Stream>(&mut self, cx: &Context<'_>, from: &S, to: &S, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+    fn step<S: Stream>(&mut self, from: &S, to: &S, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
         match std::mem::take(&mut self.pending) {
-            Pending::Bytes { bytes, written } => return self.write_kept(cx, to, bytes, written),
-            Pending::Piped { pipe, left } => return self.write_piped(cx, to, tools, pipe, left),
+            Pending::Bytes { bytes, written } => return self.write_kept(to, bytes, written),
+            Pending::Piped { pipe, left } => return self.write_piped(to, tools, pipe, left),
             Pending::Nothing => {}
         }
         if let Mode::Splice { small } = self.mode {
             match tools.lend() {
-                Some(pipe) => return self.splice(cx, from, to, tools, pipe, small),
+                Some(pipe) => return self.splice(from, to, tools, pipe, small),
                 // None to be had: copying works with what is there.
                 None => self.mode = Mode::default(),
             }
         }
-        self.copy(cx, from, to, tools)
+        self.copy(from, to, tools)
     }
 
-    fn copy<S: Stream>(&mut self, cx: &Context<'_>, from: &S, to: &S, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+    fn copy<S: Stream>(&mut self, from: &S, to: &S, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
         let scratch = tools.scratch();
-        let count = match from.poll_read(cx, scratch) {
+        let count = match from.poll_read(scratch) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::From(error))),
             Poll::Ready(Ok(0)) => return Poll::Ready(Ok(0)),
@@ -180,7 +174,7 @@ impl Direction {
             };
         }
         let bytes = &scratch[..count];
-        let written = match to.poll_write(cx, bytes) {
+        let written = match to.poll_write(bytes) {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
             Poll::Ready(Ok(written)) => written,
             Poll::Pending => 0,
@@ -192,14 +186,8 @@ impl Direction {
         Poll::Ready(Ok(count))
     }
 
-    fn write_kept<S: Stream>(
-        &mut self,
-        cx: &Context<'_>,
-        to: &S,
-        bytes: Box<[u8]>,
-        written: usize,
-    ) -> Poll<Result<usize, Fault>> {
-        let count = match to.poll_write(cx, &bytes[written..]) {
+    fn write_kept<S: Stream>(&mut self, to: &S, bytes: Box<[u8]>, written: usize) -> Poll<Result<usize, Fault>> {
+        let count = match to.poll_write(&bytes[written..]) {
             Poll::Pending => {
                 self.pending = Pending::Bytes { bytes, written };
                 return Poll::Pending;
@@ -217,21 +205,20 @@ impl Direction {
 
     fn splice<S: Stream>(
         &mut self,
-        cx: &Context<'_>,
         from: &S,
         to: &S,
         tools: &mut Tools,
         pipe: Pipe,
         small: u8,
     ) -> Poll<Result<usize, Fault>> {
-        let count = match from.poll_splice_from(cx, pipe.write_end(), PIPE_SIZE) {
+        let count = match from.poll_splice_from(pipe.write_end(), PIPE_SIZE) {
             Poll::Ready(Ok(count)) => count,
             other => {
                 tools.give_back(pipe);
                 return match other {
                     Poll::Ready(Err(error)) if is_unsupported(&error) => {
                         self.mode = Mode::CopyOnly;
-                        self.copy(cx, from, to, tools)
+                        self.copy(from, to, tools)
                     }
                     Poll::Ready(Err(error)) => Poll::Ready(Err(Fault::From(error))),
                     _ => Poll::Pending,
@@ -247,7 +234,7 @@ impl Direction {
             COPY_AFTER => Mode::default(),
             small => Mode::Splice { small },
         };
-        match self.write_piped(cx, to, tools, pipe, count) {
+        match self.write_piped(to, tools, pipe, count) {
             Poll::Ready(Err(fault)) => Poll::Ready(Err(fault)),
             // What is left in the pipe is pending, and the next step finds the receiver not ready.
             _ => Poll::Ready(Ok(count)),
@@ -256,13 +243,12 @@ impl Direction {
 
     fn write_piped<S: Stream>(
         &mut self,
-        cx: &Context<'_>,
         to: &S,
         tools: &mut Tools,
         pipe: Pipe,
         left: usize,
     ) -> Poll<Result<usize, Fault>> {
-        let count = match to.poll_splice_to(cx, pipe.read_end(), left) {
+        let count = match to.poll_splice_to(pipe.read_end(), left) {
             Poll::Pending => {
                 self.pending = Pending::Piped { pipe, left };
                 return Poll::Pending;

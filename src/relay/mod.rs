@@ -15,7 +15,7 @@ mod pipe;
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use direction::{AtEnd, Direction, Fault, Progress};
@@ -23,18 +23,19 @@ pub use pipe::{MAX_PIPES, Tools};
 
 use crate::stats::ending::Side;
 
-/// One socket of a relayed pair. Each method that is pending has the task woken once it is worth a retry.
+/// One socket of a relayed pair. After a method that is pending, whoever drives the relay is told by the socket once
+/// it is worth a retry.
 pub trait Stream {
     /// Reads; `Ok(0)` is FIN.
-    fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
+    fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
     /// Writes some.
-    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>>;
     /// Moves up to `limit` bytes into `pipe`, which is empty.
-    fn poll_splice_from(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
+    fn poll_splice_from(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
     /// Moves up to `limit` bytes out of `pipe`.
-    fn poll_splice_to(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
+    fn poll_splice_to(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
     /// Ready once the peer has reset the connection.
-    fn poll_reset(&self, cx: &Context<'_>) -> Poll<()>;
+    fn poll_reset(&self) -> Poll<()>;
     /// Sends FIN.
     ///
     /// # Errors
@@ -56,6 +57,17 @@ pub enum End {
     /// This side's peer no longer answers (keepalive or retransmissions ran out, no route); like a reset
     /// for the other.
     Lost(Side),
+}
+
+/// What came of a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// There is nothing to do until a socket is ready again.
+    Wait,
+    /// There is more to do; others come first.
+    Again,
+    /// The connection has ended.
+    Ended(End),
 }
 
 /// First wait before it is checked again whether the bytes before a RST have arrived; doubles up to
@@ -100,32 +112,29 @@ impl Relay {
         }
     }
 
-    /// Moves what can be moved, within a bound, and is ready once the connection has ended.
+    /// Moves what can be moved, within a bound.
     ///
-    /// `now` is the time at which this turn of the loop began. After [`Relay::wake_at`] it wants to be
-    /// polled again, whatever the sockets do.
-    pub fn poll<S: Stream>(
-        &mut self,
-        cx: &Context<'_>,
-        client: &S,
-        backend: &S,
-        tools: &mut Tools,
-        now: Instant,
-    ) -> Poll<End> {
-        self.advance(Side::Client, cx, client, backend, tools, now);
-        self.advance(Side::Backend, cx, backend, client, tools, now);
-        self.notice_reset(Side::Client, cx, client, now);
-        self.notice_reset(Side::Backend, cx, backend, now);
+    /// `now` is the time at which this turn of the loop began. After [`Relay::wake_at`] it wants another turn, whatever
+    /// the sockets do.
+    pub fn turn<S: Stream>(&mut self, client: &S, backend: &S, tools: &mut Tools, now: Instant) -> Turn {
+        let more = self.advance(Side::Client, client, backend, tools, now)
+            | self.advance(Side::Backend, backend, client, tools, now);
+        self.notice_reset(Side::Client, client, now);
+        self.notice_reset(Side::Backend, backend, now);
         if let Some(failed) = self.failed {
             let (to, direction) = match failed.side {
                 Side::Client => (backend, &self.to_backend),
                 Side::Backend => (client, &self.to_client),
             };
-            return if direction.is_done() { self.pass_on_failure(failed, to, now) } else { Poll::Pending };
+            if direction.is_done() {
+                return self.pass_on_failure(failed, to, now);
+            }
+            return if more { Turn::Again } else { Turn::Wait };
         }
         match self.finished {
-            Some(first) if self.to_backend.is_done() && self.to_client.is_done() => Poll::Ready(End::Closed(first)),
-            _ => Poll::Pending,
+            Some(first) if self.to_backend.is_done() && self.to_client.is_done() => Turn::Ended(End::Closed(first)),
+            _ if more => Turn::Again,
+            _ => Turn::Wait,
         }
     }
 
@@ -160,19 +169,19 @@ impl Relay {
         self.first_byte.take()
     }
 
-    /// Moves what `side` sends to the other.
-    fn advance<S: Stream>(&mut self, side: Side, cx: &Context<'_>, from: &S, to: &S, tools: &mut Tools, now: Instant) {
+    /// Moves what `side` sends to the other. True if there is more to do.
+    fn advance<S: Stream>(&mut self, side: Side, from: &S, to: &S, tools: &mut Tools, now: Instant) -> bool {
         let (direction, opposite) = match side {
             Side::Client => (&mut self.to_backend, &self.to_client),
             Side::Backend => (&mut self.to_client, &self.to_backend),
         };
         if direction.is_done() {
-            return;
+            return false;
         }
         let silent = self.failed.is_some() || opposite.is_done();
         let at_end = if silent { AtEnd::SayNothing } else { AtEnd::PassOnFin };
         let before = direction.moved();
-        let progress = direction.advance(cx, from, to, tools, at_end);
+        let progress = direction.advance(from, to, tools, at_end);
         let moved = direction.moved() - before;
         if moved > 0 {
             self.last_moved = now;
@@ -180,6 +189,7 @@ impl Relay {
         }
         match progress {
             Progress::Waiting => {}
+            Progress::Again => return true,
             Progress::Finished => {
                 self.last_moved = now;
                 self.finished.get_or_insert(side);
@@ -187,15 +197,16 @@ impl Relay {
             Progress::Failed(Fault::From(error)) => self.fail(side, &error, now),
             Progress::Failed(Fault::To(error)) => self.fail(side.other(), &error, now),
         }
+        false
     }
 
     /// A side that has finished is not read from any more; that it resets the connection is noticed all the same.
-    fn notice_reset<S: Stream>(&mut self, side: Side, cx: &Context<'_>, from: &S, now: Instant) {
+    fn notice_reset<S: Stream>(&mut self, side: Side, from: &S, now: Instant) {
         let finished = match side {
             Side::Client => self.to_backend.is_done() && !self.to_client.is_done(),
             Side::Backend => self.to_client.is_done() && !self.to_backend.is_done(),
         };
-        if finished && self.failed.is_none() && from.poll_reset(cx).is_ready() {
+        if finished && self.failed.is_none() && from.poll_reset().is_ready() {
             self.fail(side, &io::ErrorKind::ConnectionReset.into(), now);
         }
     }
@@ -240,18 +251,18 @@ impl Relay {
 
     /// Everything that the failed side sent was written. The RST throws away what the kernel has not
     /// delivered, so it waits for that, in growing steps: no event tells of the last acknowledgement.
-    fn pass_on_failure<S: Stream>(&mut self, failed: Failed, to: &S, now: Instant) -> Poll<End> {
+    fn pass_on_failure<S: Stream>(&mut self, failed: Failed, to: &S, now: Instant) -> Turn {
         let wait = match failed.recheck {
-            Some((at, _)) if now < at => return Poll::Pending,
+            Some((at, _)) if now < at => return Turn::Wait,
             Some((_, wait)) => (wait * 2).min(RECHECK_MAX),
             None => RECHECK_MIN,
         };
         if to.unacknowledged() > 0 {
             self.failed = Some(Failed { recheck: Some((now + wait, wait)), ..failed });
-            return Poll::Pending;
+            return Turn::Wait;
         }
         to.reset_on_close();
-        Poll::Ready(failed.end)
+        Turn::Ended(failed.end)
     }
 }
 

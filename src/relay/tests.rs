@@ -4,14 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{End, Relay, Stream, Tools};
+use super::{End, Relay, Stream, Tools, Turn};
 use crate::stats::ending::Side;
 
 /// The kernel's socket towards one peer, as far as it matters: what has arrived and was not read, how much
@@ -34,23 +32,24 @@ struct Scripted {
     unacknowledged: Cell<usize>,
     told_fin: Cell<bool>,
     told_reset: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    /// Something that happens is told.
+    awaited: Cell<bool>,
+    /// Something has happened.
+    tell: Cell<bool>,
 }
 
 impl Scripted {
     fn happen(&self, what: impl FnOnce(&Scripted)) {
         what(self);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
+        self.tell.set(self.awaited.take() || self.tell.get());
     }
 
-    fn wait<T>(&self, cx: &Context<'_>) -> Poll<T> {
-        *self.waker.borrow_mut() = Some(cx.waker().clone());
+    fn wait<T>(&self) -> Poll<T> {
+        self.awaited.set(true);
         Poll::Pending
     }
 
-    fn take(&self, cx: &Context<'_>, limit: usize) -> Poll<io::Result<Vec<u8>>> {
+    fn take(&self, limit: usize) -> Poll<io::Result<Vec<u8>>> {
         let mut arrived = self.arrived.borrow_mut();
         let count = arrived.len().min(limit).min(self.at_most.get());
         if count > 0 {
@@ -62,10 +61,10 @@ impl Scripted {
         if self.fin.get() || self.reset.get() {
             return Poll::Ready(Ok(Vec::new()));
         }
-        self.wait(cx)
+        self.wait()
     }
 
-    fn put(&self, cx: &Context<'_>, limit: usize) -> Poll<io::Result<usize>> {
+    fn put(&self, limit: usize) -> Poll<io::Result<usize>> {
         assert!(!self.told_fin.get(), "written after FIN");
         if self.error.take() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -74,7 +73,7 @@ impl Scripted {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         match self.room.get().min(limit).min(self.at_most.get()) {
-            0 => self.wait(cx),
+            0 => self.wait(),
             count => Poll::Ready(Ok(count)),
         }
     }
@@ -87,36 +86,36 @@ impl Scripted {
 }
 
 impl Stream for Scripted {
-    fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.take(cx, buffer.len()).map_ok(|bytes| {
+    fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.take(buffer.len()).map_ok(|bytes| {
             buffer[..bytes.len()].copy_from_slice(&bytes);
             bytes.len()
         })
     }
 
-    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.put(cx, bytes.len()).map_ok(|count| {
+    fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.put(bytes.len()).map_ok(|count| {
             self.wrote(&bytes[..count]);
             count
         })
     }
 
-    fn poll_splice_from(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
+    fn poll_splice_from(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
         if !self.splices.get() {
             return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
         }
-        self.take(cx, limit).map_ok(|bytes| {
+        self.take(limit).map_ok(|bytes| {
             // All of it: the pipe must have been empty.
             assert_eq!(if bytes.is_empty() { 0 } else { rustix::io::write(pipe, &bytes).unwrap() }, bytes.len());
             bytes.len()
         })
     }
 
-    fn poll_splice_to(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
+    fn poll_splice_to(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
         if !self.splices.get() {
             return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
         }
-        self.put(cx, limit).map_ok(|count| {
+        self.put(limit).map_ok(|count| {
             let mut bytes = vec![0; count];
             assert_eq!(rustix::io::read(pipe, &mut bytes).unwrap(), count);
             self.wrote(&bytes);
@@ -124,8 +123,8 @@ impl Stream for Scripted {
         })
     }
 
-    fn poll_reset(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.reset.get() { Poll::Ready(()) } else { self.wait(cx) }
+    fn poll_reset(&self) -> Poll<()> {
+        if self.reset.get() { Poll::Ready(()) } else { self.wait() }
     }
 
     fn shutdown_write(&self) -> io::Result<()> {
@@ -143,14 +142,6 @@ impl Stream for Scripted {
     fn reset_on_close(&self) {
         assert_eq!(self.unacknowledged.get(), 0, "a RST now would overtake bytes");
         self.told_reset.set(true);
-    }
-}
-
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
     }
 }
 
@@ -184,7 +175,8 @@ struct Pair {
     relay: Relay,
     tools: Tools,
     now: Instant,
-    woken: Arc<Flag>,
+    /// The relay asked for another turn, or has not had one.
+    again: bool,
     end: Option<End>,
     generator: u32,
 }
@@ -204,7 +196,7 @@ impl Pair {
             relay: Relay::new(now),
             tools: Tools::default(),
             now,
-            woken: Arc::new(Flag(AtomicBool::new(true))),
+            again: true,
             end: None,
             generator: 1,
         }
@@ -254,12 +246,13 @@ impl Pair {
     fn run(&mut self) {
         while self.end.is_none() {
             let due = self.relay.wake_at().is_some_and(|at| at <= self.now);
-            if !self.woken.0.swap(false, Ordering::SeqCst) && !due {
+            let told = self.client.tell.take() | self.backend.tell.take();
+            if !std::mem::take(&mut self.again) && !told && !due {
                 break;
             }
-            let waker = Waker::from(Arc::clone(&self.woken));
-            let cx = Context::from_waker(&waker);
-            if let Poll::Ready(end) = self.relay.poll(&cx, &self.client, &self.backend, &mut self.tools, self.now) {
+            let turn = self.relay.turn(&self.client, &self.backend, &mut self.tools, self.now);
+            self.again = turn == Turn::Again;
+            if let Turn::Ended(end) = turn {
                 self.end = Some(end);
                 if let End::Closed(first) = end {
                     // The close sends it, where it was not sent before.
@@ -373,12 +366,9 @@ fn one_stream_does_not_keep_the_worker() {
     let mut pair = Pair::new([true, true]);
     pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
     pair.happen(Side::Client, &Event::Arrive(8 << 20));
-    let waker = Waker::from(Arc::clone(&pair.woken));
-    pair.woken.0.store(false, Ordering::SeqCst);
-    let polled = pair.relay.poll(&Context::from_waker(&waker), &pair.client, &pair.backend, &mut pair.tools, pair.now);
-    assert!(polled.is_pending());
+    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.tools, pair.now);
+    assert_eq!(turn, Turn::Again, "it asks for the next turn");
     assert!(pair.backend.written.borrow().len() <= 512 << 10, "one turn is bounded");
-    assert!(pair.woken.0.load(Ordering::SeqCst), "and it asks for the next one");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::Accepting;
 use super::context::{Context, ListenerState, Place, Shared};
 use super::session;
 use crate::net::addr::{Address, ClientAddr};
-use crate::worker::{self, Socket, Transport};
+use crate::worker::{self, Socket, TaskHandle, Transport};
 
 /// Connections accepted in a turn of the loop before others get theirs.
 const BATCH: usize = 32;
@@ -61,6 +61,7 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
         _ => Transport::Other,
     };
     let socket = Socket::new(socket, Transport::Other)?;
+    TaskHandle::current().into_iter().for_each(|task| context.tell_of_stop(task));
     while unless_stopped(&context, socket.readable()).await.is_some() {
         for _ in 0..BATCH {
             let Some(permits) = unless_stopped(&context, room(shared, &listener)).await else { break };
@@ -135,7 +136,7 @@ fn arrive(
 async fn unless_stopped<T>(context: &Context, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
-        if context.poll_stopped(cx).is_ready() {
+        if context.has_stopped_accepting() {
             return Poll::Ready(None);
         }
         future.as_mut().poll(cx).map(Some)

@@ -4,7 +4,6 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -20,7 +19,7 @@ use crate::relay::Tools;
 use crate::stats::counters::ListenerCounters;
 use crate::stats::ending::Ending;
 use crate::stats::latency::BackendLatency;
-use crate::worker::Remote;
+use crate::worker::{Remote, TaskHandle};
 
 /// What all workers share.
 pub struct Shared {
@@ -200,7 +199,7 @@ pub(super) struct Context {
     latencies: RefCell<Vec<Vec<BackendLatency>>>,
     sessions: RefCell<Slab<Rc<Control>>>,
     stopped_accepting: Cell<bool>,
-    acceptors: RefCell<Vec<Waker>>,
+    acceptors: RefCell<Vec<TaskHandle>>,
 }
 
 impl Context {
@@ -244,21 +243,17 @@ impl Context {
 
     pub(super) fn stop_accepting(&self) {
         self.stopped_accepting.set(true);
-        for waker in self.acceptors.take() {
-            waker.wake();
-        }
+        self.acceptors.take().iter().for_each(TaskHandle::wake);
     }
 
-    /// Ready once nothing more is to be accepted.
-    pub(super) fn poll_stopped(&self, cx: &TaskContext<'_>) -> Poll<()> {
-        if self.stopped_accepting.get() {
-            return Poll::Ready(());
-        }
-        let mut acceptors = self.acceptors.borrow_mut();
-        if !acceptors.iter().any(|waker| waker.will_wake(cx.waker())) {
-            acceptors.push(cx.waker().clone());
-        }
-        Poll::Pending
+    /// Whether nothing more is to be accepted.
+    pub(super) fn has_stopped_accepting(&self) -> bool {
+        self.stopped_accepting.get()
+    }
+
+    /// Has a task that accepts woken when it is to stop.
+    pub(super) fn tell_of_stop(&self, acceptor: TaskHandle) {
+        self.acceptors.borrow_mut().push(acceptor);
     }
 
     pub(super) fn latencies(&self) -> Vec<Vec<BackendLatency>> {
@@ -301,8 +296,8 @@ impl Context {
     fn cut_where(&self, cut: Cut, concerned: impl Fn(&Control) -> bool) {
         for (_, control) in self.sessions.borrow().iter().filter(|(_, control)| concerned(control)) {
             control.cut.set(Some(cut));
-            if let Some(waker) = &*control.waker.borrow() {
-                waker.wake_by_ref();
+            if let Some(task) = control.task.get() {
+                task.wake();
             }
         }
     }
@@ -329,7 +324,8 @@ impl From<Cut> for Ending {
 struct Control {
     cut: Cell<Option<Cut>>,
     backend: Cell<Option<(PoolIndex, BackendIndex)>>,
-    waker: RefCell<Option<Waker>>,
+    /// Woken to see to it.
+    task: OnceCell<TaskHandle>,
 }
 
 /// A connection's entry in its worker's list.
@@ -349,16 +345,17 @@ impl Entered {
         self.control.backend.set(Some((pool, backend)));
     }
 
-    /// Ready once the connection is to end.
-    pub(super) fn poll_cut(&self, cx: &TaskContext<'_>) -> Poll<Cut> {
-        if let Some(cut) = self.control.cut.get() {
-            return Poll::Ready(cut);
+    /// The connection's task has begun: it is the one that is woken.
+    pub(super) fn begin(&self) {
+        if let Some(task) = TaskHandle::current() {
+            // Once in a connection's life.
+            let _ = self.control.task.set(task);
         }
-        let mut waker = self.control.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-        Poll::Pending
+    }
+
+    /// Why the connection is to end now, if it is.
+    pub(super) fn cut(&self) -> Option<Cut> {
+        self.control.cut.get()
     }
 }
 

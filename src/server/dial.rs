@@ -39,10 +39,10 @@ pub(super) async fn dial(
 ) -> Result<Dialled, Ending> {
     let mut dialling = pin!(dial_in_turn(entered, listener, client_ip));
     poll_fn(|cx| {
-        if let Poll::Ready(cut) = entered.poll_cut(cx) {
+        if let Some(cut) = entered.cut() {
             return Poll::Ready(Err(cut.into()));
         }
-        if client.poll_reset(cx).is_ready() {
+        if client.poll_reset().is_ready() {
             return Poll::Ready(Err(Ending::ClientLeft));
         }
         dialling.as_mut().poll(cx)
@@ -138,7 +138,7 @@ async fn connect_to(address: &Address, listener: &ListenerState) -> io::Result<S
             if let Poll::Ready(result) = connected.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
-            timer.poll_expired(cx, deadline).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            timer.poll_expired(deadline).map(|()| Err(io::ErrorKind::TimedOut.into()))
         })
         .await?;
     }

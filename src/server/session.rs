@@ -13,7 +13,7 @@ use crate::config::model::ListenerTimeouts;
 use crate::log::access::Line;
 use crate::net::addr::ClientAddr;
 use crate::pool::Lease;
-use crate::relay::{End, Relay, Stream};
+use crate::relay::{End, Relay, Stream, Turn};
 use crate::stats::ending::Ending;
 use crate::worker::{self, Socket, Timer};
 
@@ -53,6 +53,7 @@ struct Session {
 
 impl Session {
     async fn run(&mut self) {
+        self.entered.begin();
         self.record.ending = self.converse().await;
     }
 
@@ -90,27 +91,29 @@ impl Session {
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
         let options = record.listener.options();
         let mut lasts_from = options.keepalive.and_then(|idle| record.accepted.checked_add(idle.min(LASTING)));
-        poll_fn(|cx| {
-            if let Poll::Ready(cut) = entered.poll_cut(cx) {
+        poll_fn(|_| {
+            if let Some(cut) = entered.cut() {
                 return Poll::Ready(cut.into());
             }
             loop {
                 let context = &record.context;
                 let now = worker::now();
-                let polled = relay.poll(cx, client, backend, &mut context.tools.borrow_mut(), now);
+                let turn = relay.turn(client, backend, &mut context.tools.borrow_mut(), now);
                 record.bytes_in = relay.bytes_to_backend();
                 record.bytes_out = relay.bytes_to_client();
                 if let (Some(took), Some(lease)) = (relay.take_first_byte(), &record.lease) {
                     context.record_first_byte(record.listener.pool(), lease.backend(), took);
                 }
-                if let Poll::Ready(end) = polled {
-                    return Poll::Ready(end.into());
+                match turn {
+                    Turn::Ended(end) => return Poll::Ready(end.into()),
+                    Turn::Again => worker::run_again(),
+                    Turn::Wait => {}
                 }
                 let timeouts = &record.listener.config().timeouts;
                 let Some((deadline, due)) = next_deadline(&relay, timeouts, expires, lasts_from) else {
                     return Poll::Pending;
                 };
-                if timer.poll_expired(cx, deadline).is_pending() {
+                if timer.poll_expired(deadline).is_pending() {
                     return Poll::Pending;
                 }
                 match due {

@@ -1,18 +1,24 @@
 //! Tasks: futures of one thread, run when they are woken.
+//!
+//! What belongs to this worker (sockets, timers) knows a task by its [`Task`] and wakes it without an atomic
+//! operation. A [`Waker`] is for everything else, other threads included.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
-use super::{Task, if_local};
+use super::if_local;
 
 /// The way to a worker from other threads: an inbox, and an eventfd that ends its wait.
 #[derive(Debug)]
@@ -84,11 +90,8 @@ impl Remote {
 }
 
 /// What a waker of a task is made of.
-#[derive(Debug)]
 struct Handle {
     task: u32,
-    /// In a queue already: further wakes add nothing until it runs.
-    queued: AtomicBool,
     remote: Arc<Remote>,
 }
 
@@ -98,13 +101,10 @@ impl Wake for Handle {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.queued.swap(true, Ordering::AcqRel) {
-            return;
-        }
         let at_home = if_local(|worker| {
             let at_home = Arc::ptr_eq(&worker.executor.remote, &self.remote);
             if at_home {
-                worker.executor.ready.borrow_mut().push_back(self.task);
+                worker.executor.wake(self.task);
             }
             at_home
         });
@@ -114,34 +114,57 @@ impl Wake for Handle {
     }
 }
 
+/// A task of this worker.
+pub(super) struct Task {
+    /// Gone once it has ended.
+    future: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    waker: Waker,
+    key: u32,
+    /// In the queue already: further wakes add nothing until it runs.
+    queued: Cell<bool>,
+}
+
 /// The tasks of a worker and those of them that are to run.
 pub(super) struct Executor {
     remote: Arc<Remote>,
-    tasks: RefCell<Slab<Option<Entry>>>,
-    ready: RefCell<VecDeque<u32>>,
-}
-
-struct Entry {
-    future: Task,
-    handle: Arc<Handle>,
-    waker: Waker,
+    tasks: RefCell<Slab<Rc<Task>>>,
+    ready: RefCell<VecDeque<Rc<Task>>>,
+    current: RefCell<Option<Rc<Task>>>,
 }
 
 impl Executor {
     pub(super) fn new(remote: Arc<Remote>) -> Executor {
-        Executor { remote, tasks: RefCell::default(), ready: RefCell::default() }
+        Executor { remote, tasks: RefCell::default(), ready: RefCell::default(), current: RefCell::default() }
     }
 
-    pub(super) fn spawn(&self, future: Task) {
+    pub(super) fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) {
         let mut tasks = self.tasks.borrow_mut();
         let vacant = tasks.vacant_entry();
         // 2^32 tasks would need terabytes first.
-        let task = vacant.key() as u32;
-        let remote = Arc::clone(&self.remote);
-        let handle = Arc::new(Handle { task, queued: AtomicBool::new(true), remote });
-        let waker = Waker::from(Arc::clone(&handle));
-        vacant.insert(Some(Entry { future, handle, waker }));
-        self.ready.borrow_mut().push_back(task);
+        let key = vacant.key() as u32;
+        let waker = Waker::from(Arc::new(Handle { task: key, remote: Arc::clone(&self.remote) }));
+        let task = Rc::new(Task { future: RefCell::new(Some(future)), waker, key, queued: Cell::new(false) });
+        self.schedule(&task);
+        vacant.insert(task);
+    }
+
+    /// The task that runs now.
+    pub(super) fn current(&self) -> Option<Rc<Task>> {
+        self.current.borrow().clone()
+    }
+
+    /// Has the task run in the coming turn.
+    pub(super) fn schedule(&self, task: &Rc<Task>) {
+        if !task.queued.replace(true) {
+            self.ready.borrow_mut().push_back(Rc::clone(task));
+        }
+    }
+
+    /// A waker that outlived its task names nobody or a newer one: a poll for nothing, which futures bear.
+    fn wake(&self, key: u32) {
+        if let Some(task) = self.tasks.borrow().get(key as usize) {
+            self.schedule(task);
+        }
     }
 
     pub(super) fn has_ready(&self) -> bool {
@@ -157,21 +180,23 @@ impl Executor {
         }
     }
 
-    fn run(&self, task: u32) {
-        // The entry leaves the slab while it runs, so that it may spawn and wake others. A waker that
-        // outlived its task names an empty or a newer entry: a poll for nothing, which futures bear.
-        let Some(mut entry) = self.tasks.borrow_mut().get_mut(task as usize).and_then(Option::take) else { return };
-        entry.handle.queued.store(false, Ordering::Release);
-        let mut cx = Context::from_waker(&entry.waker);
+    fn run(&self, task: Rc<Task>) {
+        task.queued.set(false);
+        let mut slot = task.future.borrow_mut();
+        let Some(future) = &mut *slot else { return };
+        *self.current.borrow_mut() = Some(Rc::clone(&task));
+        let mut cx = Context::from_waker(&task.waker);
         // A task's state is dropped when it panics; nobody sees it half-changed.
-        let outcome = catch_unwind(AssertUnwindSafe(|| entry.future.as_mut().poll(&mut cx)));
-        if matches!(outcome, Ok(std::task::Poll::Pending)) {
-            self.tasks.borrow_mut()[task as usize] = Some(entry);
+        let outcome = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));
+        *self.current.borrow_mut() = None;
+        if matches!(outcome, Ok(Poll::Pending)) {
             return;
         }
+        let ended = slot.take();
+        drop(slot);
         // Dropped before its key is free, in case its Drop spawns; and a panic in there stays in here.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(entry)));
-        self.tasks.borrow_mut().remove(task as usize);
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
+        self.tasks.borrow_mut().remove(task.key as usize);
     }
 
     /// Takes what other threads have left.
@@ -179,7 +204,9 @@ impl Executor {
         let mut drained = [0u8; 8];
         let _ = rustix::io::read(&self.remote.eventfd, &mut drained);
         let Inbox { woken, calls, .. } = self.remote.take();
-        self.ready.borrow_mut().extend(woken);
+        for key in woken {
+            self.wake(key);
+        }
         for call in calls {
             let _ = catch_unwind(AssertUnwindSafe(call));
         }
@@ -188,14 +215,16 @@ impl Executor {
     /// Drops every task, and all that other threads may still send.
     pub(super) fn clear(&self) {
         self.remote.close();
+        self.ready.borrow_mut().clear();
         loop {
-            let entries: Vec<Entry> =
-                self.tasks.borrow_mut().iter_mut().filter_map(|(_, entry)| entry.take()).collect();
-            if entries.is_empty() {
+            let tasks: Vec<Rc<Task>> = self.tasks.borrow_mut().drain().collect();
+            if tasks.is_empty() {
                 break;
             }
-            drop(entries);
+            for task in tasks {
+                let future = task.future.borrow_mut().take();
+                drop(future);
+            }
         }
-        self.tasks.borrow_mut().clear();
     }
 }

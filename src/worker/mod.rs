@@ -16,15 +16,14 @@ mod timer;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use executor::Executor;
 pub use executor::Remote;
+use executor::{Executor, Task};
 use reactor::Reactor;
 pub use socket::{Socket, Transport};
 use timer::{Key, Wheel};
@@ -40,7 +39,7 @@ thread_local! {
 struct Local {
     reactor: Reactor,
     executor: Executor,
-    timers: RefCell<Wheel<Waker>>,
+    timers: RefCell<Wheel<Rc<Task>>>,
     started: Instant,
     now: Cell<Instant>,
     stopping: Cell<bool>,
@@ -105,7 +104,9 @@ impl Local {
         while !self.stopping.get() {
             self.executor.run_ready();
             let timeout = if self.executor.has_ready() { Some(Duration::ZERO) } else { self.until_next_timer() };
-            self.reactor.wait(timeout, || self.executor.take_remote());
+            if self.reactor.wait(timeout, |task| self.executor.schedule(task)) {
+                self.executor.take_remote();
+            }
             self.now.set(Instant::now());
             self.expire_timers();
         }
@@ -119,9 +120,9 @@ impl Local {
 
     fn expire_timers(&self) {
         let now = self.ticks_passed(self.now.get());
-        // The waker runs no task here, but it may drop one's last reference, so the wheel is not borrowed.
-        while let Some(waker) = { self.timers.borrow_mut().expire(now) } {
-            waker.wake();
+        let mut timers = self.timers.borrow_mut();
+        while let Some(task) = timers.expire(now) {
+            self.executor.schedule(&task);
         }
     }
 
@@ -160,42 +161,60 @@ pub fn now() -> Instant {
     local(|worker| worker.now.get())
 }
 
+/// Has the task that runs now run once more in the coming turn of the loop.
+pub fn run_again() {
+    local(|worker| {
+        if let Some(task) = worker.executor.current() {
+            worker.executor.schedule(&task);
+        }
+    });
+}
+
+/// The handle by which what belongs to this worker wakes a task.
+#[derive(Clone)]
+pub struct TaskHandle(Rc<Task>);
+
+impl TaskHandle {
+    /// That of the task that runs now; `None` outside of tasks.
+    pub fn current() -> Option<TaskHandle> {
+        local(|worker| worker.executor.current()).map(TaskHandle)
+    }
+
+    /// Has it run in the coming turn of the loop.
+    pub fn wake(&self) {
+        local(|worker| worker.executor.schedule(&self.0));
+    }
+}
+
 /// Waits until `deadline`, and up to a millisecond longer.
 pub async fn sleep_until(deadline: Instant) {
     let mut timer = Timer::default();
-    std::future::poll_fn(|cx| timer.poll_expired(cx, deadline)).await;
+    std::future::poll_fn(|_| timer.poll_expired(deadline)).await;
 }
 
-/// One lazy timer: a deadline that moves away costs nothing until the old one has passed.
+/// One lazy timer of one task: a deadline that moves away costs nothing until the old one has passed.
 #[derive(Debug, Default)]
 pub struct Timer {
     armed: Option<(Key, u64)>,
 }
 
 impl Timer {
-    /// Ready once `deadline` has passed; otherwise the task is woken then, or earlier.
-    pub fn poll_expired(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    /// Ready once `deadline` has passed; otherwise the task that asks is woken then, or earlier.
+    pub fn poll_expired(&mut self, deadline: Instant) -> Poll<()> {
         local(|worker| {
-            if deadline <= worker.now.get() {
+            let now = worker.now.get();
+            if deadline <= now {
                 return Poll::Ready(());
             }
-            let tick = worker.tick_of(deadline);
-            let mut timers = worker.timers.borrow_mut();
-            let passed = worker.ticks_passed(worker.now.get());
-            if let Some((key, armed)) = self.armed {
-                if armed <= passed {
-                    // It has expired, and its key is gone with it.
-                } else if armed <= tick {
-                    let waker = timers.value_mut(key);
-                    if !waker.will_wake(cx.waker()) {
-                        *waker = cx.waker().clone();
-                    }
+            let (tick, passed) = (worker.tick_of(deadline), worker.ticks_passed(now));
+            // One that is armed for a tick that has passed has expired, and its key is gone with it.
+            if let Some((key, armed)) = self.armed.filter(|&(_, armed)| armed > passed) {
+                if armed <= tick {
                     return Poll::Pending;
-                } else {
-                    timers.cancel(key);
                 }
+                worker.timers.borrow_mut().cancel(key);
             }
-            self.armed = Some((timers.insert(tick, cx.waker().clone()), tick));
+            self.armed = worker.executor.current().map(|task| (worker.timers.borrow_mut().insert(tick, task), tick));
             Poll::Pending
         })
     }
@@ -216,17 +235,15 @@ impl Drop for Timer {
 /// Lets the other tasks of this worker run before the caller goes on.
 pub async fn yield_now() {
     let mut yielded = false;
-    std::future::poll_fn(|cx| {
+    std::future::poll_fn(|_| {
         if std::mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
-        cx.waker().wake_by_ref();
+        run_again();
         Poll::Pending
     })
     .await;
 }
-
-type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 #[cfg(test)]
 mod tests;

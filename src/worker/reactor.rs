@@ -1,16 +1,18 @@
 //! Readiness: one epoll, in which each socket is registered once, edge-triggered.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use slab::Slab;
+
+use super::executor::Task;
+use super::local;
 
 /// Events taken from the kernel in one turn.
 const BATCH: usize = 256;
@@ -29,7 +31,8 @@ pub(super) struct Slot {
     key: Cell<u32>,
     generation: u32,
     ready: Cell<Ready>,
-    waker: RefCell<Option<Waker>>,
+    /// Woken at each event.
+    owner: OnceCell<Rc<Task>>,
 }
 
 /// A socket's readiness: what epoll reported and no system call has refuted yet.
@@ -94,12 +97,14 @@ impl Slot {
         self.ready.set(self.ready.get().union(what));
     }
 
-    /// The task that is woken at the socket's next event. A socket belongs to one task.
-    pub(super) fn wake_on_event(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        match &*waker {
-            Some(old) if old.will_wake(cx.waker()) => {}
-            _ => *waker = Some(cx.waker().clone()),
+    /// Has the task that runs now woken at the socket's events from now on. A socket belongs to the first task
+    /// that waits for it.
+    pub(super) fn adopt(&self) {
+        if self.owner.get().is_none()
+            && let Some(task) = local(|worker| worker.executor.current())
+        {
+            // It is empty, as was just seen.
+            let _ = self.owner.set(task);
         }
     }
 }
@@ -122,7 +127,7 @@ impl Reactor {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let ready = Cell::new(Ready(0));
-        let slot = Rc::new(Slot { key: Cell::new(0), generation, ready, waker: RefCell::new(None) });
+        let slot = Rc::new(Slot { key: Cell::new(0), generation, ready, owner: OnceCell::new() });
         let key = self.slots.borrow_mut().insert(Rc::clone(&slot));
         slot.key.set(key as u32);
         let data = EventData::new_u64(u64::from(generation) << 32 | key as u64);
@@ -139,18 +144,19 @@ impl Reactor {
         self.slots.borrow_mut().remove(slot.key.get() as usize);
     }
 
-    /// Waits for events, at most for `timeout` (`None`: for as long as it takes), and marks and wakes those
-    /// concerned.
-    pub(super) fn wait(&self, timeout: Option<Duration>, on_remote: impl FnOnce()) {
+    /// Waits for events, at most for `timeout` (`None`: for as long as it takes), and marks the sockets and
+    /// wakes the tasks concerned. True if another thread has left something.
+    pub(super) fn wait(&self, timeout: Option<Duration>, wake: impl Fn(&Rc<Task>)) -> bool {
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; BATCH];
         let timeout = timeout.map(rounded_up);
         let (events, _) = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
             Ok(events) => events,
             // EINTR: the caller looks at the clock and comes back. No other error is possible with an epoll
             // and a buffer that are ours.
-            Err(_) => return,
+            Err(_) => return false,
         };
         let mut remote = false;
+        let slots = self.slots.borrow();
         for event in events {
             // The kernel's struct is packed: copied out, not borrowed.
             let (flags, data) = (event.flags, event.data.u64());
@@ -158,19 +164,16 @@ impl Reactor {
                 remote = true;
                 continue;
             }
-            let slots = self.slots.borrow();
             let Some(slot) = slots.get(data as u32 as usize) else { continue };
             if slot.generation != (data >> 32) as u32 {
                 continue;
             }
             slot.set(Ready::of(flags));
-            if let Some(waker) = &*slot.waker.borrow() {
-                waker.wake_by_ref();
+            if let Some(task) = slot.owner.get() {
+                wake(task);
             }
         }
-        if remote {
-            on_remote();
-        }
+        remote
     }
 }
 

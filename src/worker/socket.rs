@@ -4,10 +4,10 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{Shutdown, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -16,8 +16,10 @@ use super::reactor::{Ready, Slot};
 use crate::net::sys;
 use crate::relay::Stream;
 
-/// A socket registered with the worker of this thread, and closed when dropped. It belongs to one task:
-/// the last that polled it is the one that is woken.
+const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
+
+/// A socket registered with the worker of this thread, and closed when dropped. It belongs to one task,
+/// the first that waits for it: that one is woken at each of its events.
 pub struct Socket {
     fd: OwnedFd,
     slot: Rc<Slot>,
@@ -48,14 +50,14 @@ impl Socket {
     /// # Errors
     /// What the connect failed with.
     pub async fn connected(&self) -> io::Result<()> {
-        poll_fn(|cx| self.poll(cx, Ready::WRITABLE.union(Ready::GONE))).await;
+        poll_fn(|_| self.poll(Ready::WRITABLE.union(Ready::GONE))).await;
         // A connect that fails is reported together with its error.
         if self.slot.ready().intersects(Ready::GONE) { Ok(sockopt::socket_error(&self.fd)??) } else { Ok(()) }
     }
 
     /// Waits until the socket is readable; on a listening one, until it has a connection.
     pub async fn readable(&self) {
-        poll_fn(|cx| self.poll(cx, Ready::READABLE)).await;
+        poll_fn(|_| self.poll(Ready::READABLE)).await;
     }
 
     /// Says that a system call beyond this face found nothing to read or accept.
@@ -63,11 +65,11 @@ impl Socket {
         self.slot.clear(Ready::READABLE);
     }
 
-    fn poll(&self, cx: &Context<'_>, wanted: Ready) -> Poll<()> {
+    fn poll(&self, wanted: Ready) -> Poll<()> {
         if self.slot.ready().intersects(wanted) {
             return Poll::Ready(());
         }
-        self.slot.wake_on_event(cx);
+        self.slot.adopt();
         Poll::Pending
     }
 
@@ -80,15 +82,11 @@ impl Socket {
         }
     }
 
-    fn refused<T>(&self, cx: &Context<'_>, error: Errno, exhausted: Ready) -> Poll<io::Result<T>> {
+    fn refused<T>(&self, error: Errno, exhausted: Ready) -> Poll<io::Result<T>> {
         match error {
             Errno::AGAIN => {
                 self.slot.clear(exhausted);
-                self.slot.wake_on_event(cx);
-                Poll::Pending
-            }
-            Errno::INTR => {
-                cx.waker().wake_by_ref();
+                self.slot.adopt();
                 Poll::Pending
             }
             error => Poll::Ready(Err(error.into())),
@@ -98,60 +96,60 @@ impl Socket {
 
 impl Stream for Socket {
     /// Reads what is there. `Ok(0)` is the peer's FIN (or an empty `buffer`).
-    fn poll_read(&self, cx: &Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll(cx, Ready::READABLE));
-        match rustix::io::read(&self.fd, &mut *buffer) {
+    fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll(Ready::READABLE));
+        match retry_on_intr(|| rustix::io::read(&self.fd, &mut *buffer)) {
             Ok(count) => {
                 self.after_read(count, buffer.len());
                 Poll::Ready(Ok(count))
             }
-            Err(error) => self.refused(cx, error, Ready::READABLE.union(Ready::URGENT)),
+            Err(error) => self.refused(error, Ready::READABLE.union(Ready::URGENT)),
         }
     }
 
     /// Writes as much as the socket takes, and without SIGPIPE: the Rust runtime ignores that.
-    fn poll_write(&self, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll(cx, Ready::WRITABLE));
-        match rustix::io::write(&self.fd, bytes) {
+    fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll(Ready::WRITABLE));
+        match retry_on_intr(|| rustix::io::write(&self.fd, bytes)) {
             Ok(count) => {
                 if count < bytes.len() {
                     self.slot.clear(Ready::WRITABLE);
                 }
                 Poll::Ready(Ok(count))
             }
-            Err(error) => self.refused(cx, error, Ready::WRITABLE),
+            Err(error) => self.refused(error, Ready::WRITABLE),
         }
     }
 
     /// Moves up to `limit` bytes from the socket into a pipe that must be **empty**: EAGAIN does not say
     /// whether the socket has nothing or the pipe is full, and only the first may clear readiness.
-    fn poll_splice_from(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
-        ready!(self.poll(cx, Ready::READABLE));
+    fn poll_splice_from(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        ready!(self.poll(Ready::READABLE));
         if self.slot.ready().intersects(Ready::URGENT) {
             // splice(2) stops before an urgent byte for good; only a read goes past it.
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         }
-        match splice(&self.fd, None, pipe, None, limit, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
+        match retry_on_intr(|| splice(&self.fd, None, pipe, None, limit, SPLICE)) {
             // A short splice says nothing: a pipe is full by its slots, long before its bytes.
             Ok(count) => Poll::Ready(Ok(count)),
-            Err(error) => self.refused(cx, error, Ready::READABLE),
+            Err(error) => self.refused(error, Ready::READABLE),
         }
     }
 
     /// Moves up to `limit` bytes, at most what is in it, from a pipe into the socket.
-    fn poll_splice_to(&self, cx: &Context<'_>, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
-        ready!(self.poll(cx, Ready::WRITABLE));
-        match splice(pipe, None, &self.fd, None, limit, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
+    fn poll_splice_to(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        ready!(self.poll(Ready::WRITABLE));
+        match retry_on_intr(|| splice(pipe, None, &self.fd, None, limit, SPLICE)) {
             Ok(count) => Poll::Ready(Ok(count)),
-            Err(error) => self.refused(cx, error, Ready::WRITABLE),
+            Err(error) => self.refused(error, Ready::WRITABLE),
         }
     }
 
     /// Over unix sockets there is no reset: a peer that has closed both ways may still be owed its last bytes'
     /// delivery, and a write tells of its absence.
-    fn poll_reset(&self, cx: &Context<'_>) -> Poll<()> {
+    fn poll_reset(&self) -> Poll<()> {
         match self.transport {
-            Transport::Tcp => self.poll(cx, Ready::GONE),
+            Transport::Tcp => self.poll(Ready::GONE),
             Transport::Other => Poll::Pending,
         }
     }

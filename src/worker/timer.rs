@@ -65,11 +65,6 @@ impl<T> Wheel<T> {
         self.entries.remove(key.0 as usize).value
     }
 
-    /// What a waiting timer would hand back.
-    pub(crate) fn value_mut(&mut self, key: Key) -> &mut T {
-        &mut self.entries[key.0 as usize].value
-    }
-
     /// No timer expires before this tick. It may be early (when a slot of a higher level has to be spread
     /// out first), never late. `None`: there are no timers.
     pub(crate) fn next(&self) -> Option<u64> {

@@ -59,6 +59,7 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
             }
             let (index, side) = ((token >> 1) as usize, (token & 1) as usize);
             let Some(pair) = &mut pairs.slots[index] else { continue };
+            pair.ways[side].hung_up |= flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
             pair.ways[side].readable |=
                 flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
             pair.ways[1 - side].writable |= flags.intersects(EventFlags::OUT | EventFlags::HUP | EventFlags::ERR);
@@ -84,11 +85,15 @@ struct Pair {
 struct Way {
     /// Its source may have something.
     readable: bool,
+    /// Its source has finished: what is left can be read to the end.
+    hung_up: bool,
     /// Its target may take something.
     writable: bool,
     /// Read, not yet written. Empty, and without memory, most of the time.
     left: Vec<u8>,
-    /// Splicing, and how many bytes are in the pipe.
+    /// What comes is large: it is spliced.
+    large: bool,
+    /// Lent while bytes are in it, and how many.
     pipe: Option<(Pipe, usize)>,
     /// Its source has finished, and so has it.
     done: bool,
@@ -161,7 +166,7 @@ impl Way {
                 }
                 continue;
             }
-            let going_on = if self.pipe.is_some() {
+            let going_on = if self.large || self.pipe.is_some() {
                 self.splice(source, target, tools)?
             } else {
                 self.copy(source, target, tools)?
@@ -190,39 +195,38 @@ impl Way {
             self.left.extend_from_slice(&tools.scratch[sent..received]);
             self.writable = false;
         }
-        if received >= LARGE {
-            self.pipe = Some((tools.pipe()?, 0));
-        }
-        // A short read does not mean that the end did not come with it: read again until it would block.
-        Ok(true)
+        self.large = received >= LARGE;
+        // A short read emptied the source; what comes later is a new edge. But the end may have come together
+        // with the bytes, in one event.
+        self.readable = received == SCRATCH || self.hung_up;
+        Ok(self.readable)
     }
 
     /// Returns whether there may be more.
     fn splice(&mut self, source: &OwnedFd, target: &OwnedFd, tools: &mut Tools) -> io::Result<bool> {
-        let Some((pipe, held)) = &mut self.pipe else { return Ok(true) };
+        let (pipe, mut held) = match self.pipe.take() {
+            Some(lent) => lent,
+            None => (tools.pipe()?, 0),
+        };
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        let (mut moved, mut ended) = (0, false);
+        let mut ended = false;
         if self.readable {
             match ready(rustix::pipe::splice(source, None, &pipe.1, None, PIPE, flags))? {
                 // Would block: because the source is empty only if the pipe is.
-                None => self.readable = *held > 0,
+                None => self.readable = held > 0,
                 Some(0) => ended = true,
-                Some(count) => (moved, *held) = (count, *held + count),
+                Some(moved) => (self.large, held) = (moved >= SMALL, held + moved),
             }
         }
-        while *held > 0 {
-            match ready(rustix::pipe::splice(&pipe.0, None, target, None, *held, flags))? {
-                None => {
-                    self.writable = false;
-                    return Ok(false);
-                }
-                Some(count) => *held -= count,
-            }
+        while held > 0 {
+            let Some(moved) = ready(rustix::pipe::splice(&pipe.0, None, target, None, held, flags))? else {
+                self.writable = false;
+                self.pipe = Some((pipe, held));
+                return Ok(false);
+            };
+            held -= moved;
         }
-        if moved < SMALL {
-            // The pipe is empty here: it goes back to the others.
-            tools.pipes.extend(self.pipe.take().map(|(pipe, _)| pipe));
-        }
+        tools.pipes.push(pipe);
         if ended { self.finish(target) } else { Ok(self.readable) }
     }
 

@@ -154,7 +154,7 @@ impl<'a> Load<'a> {
         outcome.bytes = self.hub.ledger.answers_received - bytes;
         // The kernel counts ticks of 10 ms towards /proc, whatever its own are.
         (outcome.cpu_ns, outcome.user_ms, outcome.system_ms) = (cpu.ns, cpu.user_ticks * 10, cpu.system_ticks * 10);
-        outcome.load_cpu_ns = load.ns;
+        (outcome.waited_ns, outcome.load_cpu_ns) = (cpu.waited_ns, load.ns);
         Ok(())
     }
 

@@ -2,12 +2,18 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose results are what it prints")]
 
+mod chart;
 mod child;
+mod goals;
 mod limit;
 mod load;
+mod peers;
+mod report;
 mod result;
+mod rounds;
 mod scenario;
 mod sock;
+mod summary;
 
 use std::process::ExitCode;
 
@@ -29,6 +35,10 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Task {
+    /// Runs everything and reports it.
+    Run(rounds::Args),
+    /// Reports once more what was measured last.
+    Report(report::Args),
     /// Plays clients and backends for one scenario and prints what it saw as JSON.
     Load(load::Args),
     /// The yardstick: relays and does nothing else.
@@ -43,6 +53,8 @@ fn main() -> ExitCode {
             println!("compare: nothing to do; `make compare` runs the comparison, --help lists its parts");
             Ok(())
         }
+        Some(Task::Run(args)) => rounds::run(&args),
+        Some(Task::Report(args)) => report::again(&args),
         Some(Task::Load(args)) => load::run(&args)
             .and_then(|outcome| serde_json::to_string(&outcome).map_err(|error| error.to_string()))
             .map(|json| println!("{json}")),

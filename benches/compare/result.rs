@@ -75,6 +75,9 @@ pub(crate) struct Outcome {
     pub(crate) user_ms: u64,
     /// See `user_ms`.
     pub(crate) system_ms: u64,
+    /// How long their threads were ready and had no CPU, all together. More than a little means that
+    /// others used the machine.
+    pub(crate) waited_ns: u64,
     /// CPU time of the load itself.
     pub(crate) load_cpu_ns: u64,
     /// Of operations, if there were any.

@@ -10,6 +10,8 @@ use std::path::Path;
 pub(crate) struct Cpu {
     /// Of all its threads, by the scheduler's own clock.
     pub(crate) ns: u64,
+    /// Ready to run, but without a CPU.
+    pub(crate) waited_ns: u64,
     /// Counted in ticks.
     pub(crate) user_ticks: u64,
     /// Counted in ticks.
@@ -22,9 +24,11 @@ impl Cpu {
         let mut sum = Cpu::default();
         for pid in pids {
             for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-                // The first field is the time on a CPU. A thread may end meanwhile.
+                // Time on a CPU, then time spent waiting for one. A thread may end meanwhile.
                 if let Ok(line) = fs::read_to_string(thread?.path().join("schedstat")) {
-                    sum.ns += number(line.split(' ').next())?;
+                    let mut fields = line.split(' ');
+                    sum.ns += number(fields.next())?;
+                    sum.waited_ns += number(fields.next())?;
                 }
             }
             let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -40,6 +44,7 @@ impl Cpu {
     pub(crate) fn since(self, start: Cpu) -> Cpu {
         Cpu {
             ns: self.ns.saturating_sub(start.ns),
+            waited_ns: self.waited_ns.saturating_sub(start.waited_ns),
             user_ticks: self.user_ticks.saturating_sub(start.user_ticks),
             system_ticks: self.system_ticks.saturating_sub(start.system_ticks),
         }

@@ -2,15 +2,16 @@
 
 use std::fmt::Write;
 
-use crate::result::Results;
-use crate::scenario::{self, Shape};
-use crate::summary::{Summary, ratio};
+use super::result::Results;
+use super::scenario::{self, Shape};
+use super::summary::{Summary, ratio};
 
 /// Who is drawn, with the colour's name in the style below.
-const PEERS: [(&str, &str); 5] = [
+const PEERS: [(&str, &str); 6] = [
     ("tidegate", "tidegate"),
     ("nginx", "nginx"),
     ("haproxy-splice", "HAProxy, splice"),
+    ("haproxy-auto", "HAProxy, auto"),
     ("haproxy", "HAProxy"),
     ("envoy", "Envoy"),
 ];
@@ -128,11 +129,11 @@ fn draw(
 const STYLE: &str = "<style>\n\
     .paper { fill: #ffffff } .ink { fill: #1f2328 } .faint { fill: #59636e }\n\
     .grid { stroke: #d9dee3 } .one { stroke: #59636e; stroke-dasharray: 4 3 }\n\
-    .c0 { fill: #0b7285 } .c1 { fill: #74b816 } .c2 { fill: #4c6ef5 } .c3 { fill: #91a7ff } .c4 { fill: #c2255c }\n\
+    .c0 { fill: #0b7285 } .c1 { fill: #74b816 } .c2 { fill: #4c6ef5 } .c3 { fill: #91a7ff } .c4 { fill: #c5d0f5 } .c5 { fill: #c2255c }\n\
     @media (prefers-color-scheme: dark) {\n\
     .paper { fill: #0d1117 } .ink { fill: #e6edf3 } .faint { fill: #9198a1 }\n\
     .grid { stroke: #2b3138 } .one { stroke: #9198a1 }\n\
-    .c0 { fill: #22b8cf } .c1 { fill: #82c91e } .c2 { fill: #748ffc } .c3 { fill: #bac8ff } .c4 { fill: #f06595 }\n\
+    .c0 { fill: #22b8cf } .c1 { fill: #82c91e } .c2 { fill: #748ffc } .c3 { fill: #4c5fb0 } .c4 { fill: #36406e } .c5 { fill: #f06595 }\n\
     }\n</style>";
 
 fn escape(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! What tidegate is to reach in the comparison, and whether it does.
 
-use crate::result::Results;
-use crate::summary::{Summary, median, ratio};
+use super::result::Results;
+use super::summary::{Summary, median, ratio};
 
 /// CPU per unit at most so many times that of nginx, HAProxy with splice, Envoy; in this order.
 const COST: &[(&str, [f64; 3])] = &[
@@ -16,7 +16,8 @@ const COST: &[(&str, [f64; 3])] = &[
     ("bulk-1", [0.92, 0.75, 0.80]),
     ("bulk-16", [0.40, 0.35, 0.45]),
 ];
-const RIVALS: [&str; 3] = ["nginx", "haproxy-splice", "envoy"];
+/// Whose columns those are: HAProxy's two ways to splice share one.
+const RIVALS: [(&str, usize); 4] = [("nginx", 0), ("haproxy-splice", 1), ("haproxy-auto", 1), ("envoy", 2)];
 /// Within 10 % of the limit everywhere.
 const LIMIT: f64 = 1.10;
 /// KiB of an idle connection.
@@ -57,16 +58,16 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     };
     for &(scenario, targets) in COST {
         let own = of("tidegate", 1, scenario).cost;
-        let rivals = RIVALS.iter().copied().zip(targets).chain([("limit", LIMIT)]);
+        let rivals = RIVALS.iter().map(|&(rival, column)| (rival, targets[column])).chain([("limit", LIMIT)]);
         for (rival, target) in rivals {
             add(format!("{scenario}: CPU against {rival}"), target, ratio(own, of(rival, 1, scenario).cost));
         }
     }
     let own = of("tidegate", 1, "latency").latency;
-    for rival in RIVALS {
+    for (rival, _) in RIVALS {
         let other = of(rival, 1, "latency").latency;
         let against =
-            |pick: fn(&crate::result::Latency) -> f64| ratio(own.as_ref().map(pick), other.as_ref().map(pick));
+            |pick: fn(&super::result::Latency) -> f64| ratio(own.as_ref().map(pick), other.as_ref().map(pick));
         add(format!("latency: p50 against {rival}"), 1.0, against(|latency| latency.p50));
         add(format!("latency: p99 against {rival}"), 1.0, against(|latency| latency.p99));
     }
@@ -74,12 +75,12 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     let starvation = ratio(beside.map(|latency| latency.p99), own.map(|latency| latency.p99));
     add("latency: p99 beside 4 bulk streams against without".into(), STARVATION, starvation);
     add("idle: KiB of a connection".into(), IDLE, of("tidegate", 1, "idle").cost);
-    for scenario in crate::scenario::TWO_WORKERS {
+    for scenario in super::scenario::TWO_WORKERS {
         let two = ratio(of("tidegate", 2, scenario).cost, of("tidegate", 1, scenario).cost);
         add(format!("{scenario}: CPU with two workers against one"), TWO_WORKERS, two);
     }
     let spread = results.runs.iter().filter(|run| run.peer == "tidegate" && run.workers == 2);
-    let uneven = spread.filter(|run| run.scenario == crate::scenario::SPREAD.name).filter_map(|run| {
+    let uneven = spread.filter(|run| run.scenario == super::scenario::SPREAD.name).filter_map(|run| {
         let spread = &run.outcome.as_ref().ok()?.spread;
         Some(*spread.first()? as f64 / (*spread.get(1)? as f64).max(0.1))
     });

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use crate::chart;
-use crate::goals;
-use crate::result::{Results, Run};
-use crate::scenario::{self, Scenario, Shape};
-use crate::summary::{Summary, cost, figure, median, quantity, ratio, throughput, unit};
+use super::chart;
+use super::goals;
+use super::result::{Results, Run};
+use super::scenario::{self, Scenario, Shape};
+use super::summary::{Summary, cost, figure, median, quantity, ratio, throughput, unit};
 
 /// `compare report`.
 #[derive(clap::Args, Debug)]

@@ -1,7 +1,7 @@
 //! The figures of one balancer in one scenario: what a unit cost, medians over the rounds.
 
-use crate::result::{Latency, Outcome, Results, Run};
-use crate::scenario::{self, Scenario, Shape};
+use super::result::{Latency, Outcome, Results, Run};
+use super::scenario::{self, Scenario, Shape};
 
 /// One peer in one scenario, over all rounds.
 #[derive(Default, Clone, Copy, Debug)]

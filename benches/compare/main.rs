@@ -53,8 +53,8 @@ fn main() -> ExitCode {
             println!("compare: nothing to do; `make compare` runs the comparison, --help lists its parts");
             Ok(())
         }
-        Some(Task::Run(args)) => rounds::run(&args),
-        Some(Task::Report(args)) => report::again(&args),
+        Some(Task::Run(args)) => rounds::run(&args).map(|report| print!("{report}")),
+        Some(Task::Report(args)) => report::again(&args).map(|report| print!("{report}")),
         Some(Task::Load(args)) => load::run(&args)
             .and_then(|outcome| serde_json::to_string(&outcome).map_err(|error| error.to_string()))
             .map(|json| println!("{json}")),

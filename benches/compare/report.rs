@@ -17,14 +17,13 @@ pub(crate) struct Args {
     out: std::path::PathBuf,
 }
 
-/// Renders once more what an earlier comparison measured.
-pub(crate) fn again(args: &Args) -> Result<(), String> {
+/// Renders once more what an earlier comparison measured, and returns the report.
+pub(crate) fn again(args: &Args) -> Result<String, String> {
     let path = args.out.join("results.json");
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let results = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     write(&results, &args.out)?;
-    print!("{}", markdown(&results));
-    Ok(())
+    Ok(markdown(&results))
 }
 
 /// results.json, report.md and chart.svg.

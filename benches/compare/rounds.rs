@@ -53,8 +53,8 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
-/// Runs everything and leaves the results in the directory.
-pub(crate) fn run(args: &Args) -> Result<(), String> {
+/// Runs everything, leaves the results in the directory and returns the report.
+pub(crate) fn run(args: &Args) -> Result<String, String> {
     let text = |error: io::Error| error.to_string();
     fs::create_dir_all(&args.out).map_err(text)?;
     let out = args.out.canonicalize().map_err(text)?;
@@ -99,8 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
         // What was measured until here is not lost when a later round is interrupted.
         report::write(&results, &out)?;
     }
-    print!("{}", report::markdown(&results));
-    Ok(())
+    Ok(report::markdown(&results))
 }
 
 /// Scenarios with the number of workers.

@@ -129,12 +129,7 @@ fn outcome(operations: u64, cpu_us: u64) -> Outcome {
         bytes: operations * 64,
         cpu_ns: cpu_us * 1_000,
         latency: Some(Latency { p50: 10.0, p99: 20.0, p999: 30.0, max: 40.0 }),
-        ledger: Ledger {
-            requests_sent: 6_400,
-            requests_received: 6_400,
-            answers_sent: 6_400,
-            answers_received: 6_400,
-        },
+        ledger: Ledger { requests_sent: 6_400, requests_received: 6_400, answers_sent: 6_400, answers_received: 6_400 },
         ..Outcome::default()
     }
 }

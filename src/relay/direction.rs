@@ -9,7 +9,7 @@ use super::pipe::{PIPE_SIZE, Pipe, Tools};
 /// Bytes one direction moves before the other connections of the worker get their turn.
 const TURN: usize = 256 * 1024;
 /// Reads in a row that filled the scratch buffer until a direction goes over to splice: a pipe costs four
-/// system calls to fetch and two per 64 KiB to use, so it pays off when there is much to move.
+/// system calls to fetch and two per 256 KiB to use, so it pays off when there is much to move.
 const SPLICE_AFTER: u8 = 2;
 /// A splice of less than this was not worth its second system call ...
 const SMALL_SPLICE: usize = 8 * 1024;

@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 /// Read by all directions of a worker in turn.
 const SCRATCH: usize = 32 * 1024;
-/// The most that is spliced into a pipe: the size that Linux gives a new one.
-pub(super) const PIPE_SIZE: usize = 64 * 1024;
+/// The most that is spliced into a pipe, and the size that is asked for: four times that of a new one halves what a
+/// bulk costs. Whoever may not have it (pipe(7), pipe-user-pages-soft) splices less at a time.
+pub(super) const PIPE_SIZE: usize = 256 * 1024;
 /// Pipes of a worker. A pipe is lent only while bytes are in it, so that many connections have to have a
 /// receiver that cannot keep up before the next one copies instead. All of them stay below the 1,024 after
 /// which Linux makes the pipes of an unprivileged user small (pipe(7), pipe-user-pages-soft).
@@ -45,6 +46,8 @@ impl Tools {
             return None;
         }
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
+        // Refused to users with many pipes; then it is smaller.
+        let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
         self.count.set(self.count.get() + 1);
         Some(Pipe { read, write, _counted: Counted(Rc::clone(&self.count)) })
     }

@@ -91,7 +91,7 @@ impl Session {
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
         let options = record.listener.options();
         let mut lasts_from = options.keepalive.and_then(|idle| record.accepted.checked_add(idle.min(LASTING)));
-        poll_fn(|_| {
+        let ending = poll_fn(|_| {
             if let Some(cut) = entered.cut() {
                 return Poll::Ready(cut.into());
             }
@@ -99,8 +99,6 @@ impl Session {
                 let context = &record.context;
                 let now = worker::now();
                 let turn = relay.turn(client, backend, &mut context.tools.borrow_mut(), now);
-                record.bytes_in = relay.bytes_to_backend();
-                record.bytes_out = relay.bytes_to_client();
                 if let (Some(took), Some(lease)) = (relay.take_first_byte(), &record.lease) {
                     context.record_first_byte(record.listener.pool(), lease.backend(), took);
                 }
@@ -127,7 +125,10 @@ impl Session {
                 }
             }
         })
-        .await
+        .await;
+        record.bytes_in = relay.bytes_to_backend();
+        record.bytes_out = relay.bytes_to_client();
+        ending
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod architecture;
 mod balance;
+mod compare;
 mod config;
 mod demo;
 mod ending;

@@ -1,0 +1,89 @@
+//! What tidegate is to reach in the comparison, and whether it does.
+
+use super::result::Results;
+use super::summary::{Summary, median, ratio};
+
+/// CPU per unit at most so many times that of nginx, HAProxy with splice, Envoy; in this order.
+const COST: &[(&str, [f64; 3])] = &[
+    ("crr", [0.98, 0.85, 0.60]),
+    ("rr64", [0.98, 0.80, 0.65]),
+    ("rr64-16", [0.98, 0.80, 0.65]),
+    ("rr64-1000", [0.85, 0.70, 0.60]),
+    ("rr4k", [0.98, 0.80, 0.65]),
+    ("rr4k-16", [0.98, 0.80, 0.65]),
+    ("rr64k", [0.55, 0.95, 0.60]),
+    ("rr64k-16", [0.55, 0.95, 0.60]),
+    ("bulk-1", [0.92, 0.75, 0.80]),
+    ("bulk-16", [0.40, 0.35, 0.45]),
+];
+/// Whose columns those are: HAProxy's two ways to splice share one.
+const RIVALS: [(&str, usize); 4] = [("nginx", 0), ("haproxy-splice", 1), ("haproxy-auto", 1), ("envoy", 2)];
+/// Within 10 % of the limit everywhere.
+const LIMIT: f64 = 1.10;
+/// KiB of an idle connection.
+const IDLE: f64 = 1.0;
+/// p99 beside bulk streams, against p99 without.
+const STARVATION: f64 = 3.0;
+/// CPU per unit with two workers, against one.
+const TWO_WORKERS: f64 = 1.10;
+/// The fuller worker's connections against the emptier one's.
+const SPREAD: f64 = 1.25;
+
+/// A goal and what came of it.
+pub(crate) struct Goal {
+    /// What is compared.
+    pub(crate) what: String,
+    /// At most.
+    pub(crate) target: f64,
+    /// In this run.
+    pub(crate) measured: f64,
+}
+
+impl Goal {
+    /// "met", or by how much it is not.
+    pub(crate) fn verdict(&self) -> String {
+        if self.measured <= self.target {
+            return "met".into();
+        }
+        format!("short by {:.0} %", ((self.measured / self.target - 1.0) * 100.0).max(1.0))
+    }
+}
+
+/// Every goal for which there are results.
+pub(crate) fn goals(results: &Results) -> Vec<Goal> {
+    let of = |peer: &str, workers, scenario: &str| Summary::of(results, peer, workers, scenario);
+    let mut goals = Vec::new();
+    let mut add = |what: String, target: f64, measured: Option<f64>| {
+        goals.extend(measured.map(|measured| Goal { what, target, measured }));
+    };
+    for &(scenario, targets) in COST {
+        let own = of("tidegate", 1, scenario).cost;
+        let rivals = RIVALS.iter().map(|&(rival, column)| (rival, targets[column])).chain([("limit", LIMIT)]);
+        for (rival, target) in rivals {
+            add(format!("{scenario}: CPU against {rival}"), target, ratio(own, of(rival, 1, scenario).cost));
+        }
+    }
+    let own = of("tidegate", 1, "latency").latency;
+    for (rival, _) in RIVALS {
+        let other = of(rival, 1, "latency").latency;
+        let against =
+            |pick: fn(&super::result::Latency) -> f64| ratio(own.as_ref().map(pick), other.as_ref().map(pick));
+        add(format!("latency: p50 against {rival}"), 1.0, against(|latency| latency.p50));
+        add(format!("latency: p99 against {rival}"), 1.0, against(|latency| latency.p99));
+    }
+    let beside = of("tidegate", 1, "latency-beside-4").latency;
+    let starvation = ratio(beside.map(|latency| latency.p99), own.map(|latency| latency.p99));
+    add("latency: p99 beside 4 bulk streams against without".into(), STARVATION, starvation);
+    add("idle: KiB of a connection".into(), IDLE, of("tidegate", 1, "idle").cost);
+    for scenario in super::scenario::TWO_WORKERS {
+        let two = ratio(of("tidegate", 2, scenario).cost, of("tidegate", 1, scenario).cost);
+        add(format!("{scenario}: CPU with two workers against one"), TWO_WORKERS, two);
+    }
+    let spread = results.runs.iter().filter(|run| run.peer == "tidegate" && run.workers == 2);
+    let uneven = spread.filter(|run| run.scenario == super::scenario::SPREAD.name).filter_map(|run| {
+        let spread = &run.outcome.as_ref().ok()?.spread;
+        Some(*spread.first()? as f64 / (*spread.get(1)? as f64).max(0.1))
+    });
+    add("20 long connections: fuller worker against emptier".into(), SPREAD, median(uneven.collect()));
+    goals
+}

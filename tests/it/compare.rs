@@ -1,0 +1,152 @@
+//! The comparison's figures: what counts as a valid run, medians, ratios, goals, what is drawn.
+
+#![allow(dead_code, reason = "only the pure rooms of the benchmark are included, and not all of each is used here")]
+
+#[path = "../../benches/compare/chart.rs"]
+mod chart;
+#[path = "../../benches/compare/goals.rs"]
+mod goals;
+#[path = "../../benches/compare/report.rs"]
+mod report;
+#[path = "../../benches/compare/result.rs"]
+mod result;
+#[path = "../../benches/compare/scenario.rs"]
+mod scenario;
+#[path = "../../benches/compare/summary.rs"]
+mod summary;
+
+use result::{Latency, Ledger, Memory, Outcome, Results, Run};
+use summary::{Summary, median, ratio};
+
+#[test]
+fn a_run_counts_only_if_every_byte_is_accounted_for() {
+    let valid = outcome(1_000, 10_000);
+    assert!(valid.clone().checked().is_ok());
+
+    let cut = |change: fn(&mut Outcome)| {
+        let mut outcome = valid.clone();
+        change(&mut outcome);
+        outcome.checked().expect_err("it must not count")
+    };
+    let lost = cut(|outcome| outcome.ledger.answers_received -= 1);
+    assert_eq!(lost, "backends sent 6400 bytes, clients received 6399");
+    let extra = cut(|outcome| outcome.ledger.requests_received += 1);
+    assert_eq!(extra, "clients sent 6400 bytes, backends received 6401");
+    assert_eq!(cut(|outcome| outcome.errors.push("reset".into())), "reset");
+    assert_eq!(cut(|outcome| outcome.errors = vec!["reset".into(), "cut".into()]), "reset (and 1 more)");
+    assert_eq!(cut(|outcome| outcome.ledger = Ledger::default()), "nothing was exchanged");
+}
+
+#[test]
+fn what_the_load_prints_is_read_back() {
+    let json = serde_json::to_string(&outcome(1_000, 10_000)).unwrap();
+    assert_eq!(Outcome::parse(&json).unwrap().operations, 1_000);
+    assert!(Outcome::parse("").unwrap_err().starts_with("the load's result: "));
+    // A field that is missing is not taken for zero.
+    assert!(Outcome::parse(&json.replace("\"answers_sent\"", "\"other\"")).unwrap_err().contains("answers_sent"));
+}
+
+#[test]
+fn medians_and_ratios() {
+    assert_eq!(median(vec![]), None);
+    assert_eq!(median(vec![3.0]), Some(3.0));
+    assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+    assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
+    assert_eq!(ratio(Some(3.0), Some(2.0)), Some(1.5));
+    assert_eq!(ratio(Some(3.0), Some(0.0)), None);
+    assert_eq!(ratio(None, Some(1.0)), None);
+}
+
+#[test]
+fn cost_is_cpu_per_unit_of_valid_runs() {
+    let mut results = Results::default();
+    for (round, micros) in [10, 30, 20].into_iter().enumerate() {
+        results.runs.push(run("tidegate", 1, round, "crr", Ok(outcome(1_000, micros * 1_000))));
+    }
+    results.runs.push(run("tidegate", 1, 4, "crr", Err("reset".into())));
+    // Neither another's runs nor those with other workers are mixed in.
+    results.runs.push(run("nginx", 1, 1, "crr", Ok(outcome(1_000, 99_000))));
+    results.runs.push(run("tidegate", 2, 1, "crr", Ok(outcome(1_000, 99_000))));
+    let summary = Summary::of(&results, "tidegate", 1, "crr");
+    assert_eq!(summary.cost, Some(20.0), "µs per operation, the median");
+    assert_eq!(summary.throughput, Some(500.0), "operations per second");
+    assert_eq!(summary.failed, 1);
+
+    let bulk = Outcome { bytes: 4_000_000_000, ..outcome(0, 2_000_000) };
+    results.runs.push(run("tidegate", 1, 1, "bulk-1", Ok(bulk)));
+    let summary = Summary::of(&results, "tidegate", 1, "bulk-1");
+    assert_eq!((summary.cost, summary.throughput), (Some(0.5), Some(2.0)), "s per GB, GB per second");
+
+    let memory = Memory { before_kib: 1_000, after_kib: 3_000, connections: 4_000 };
+    results.runs.push(run("tidegate", 1, 1, "idle", Ok(Outcome { memory: Some(memory), ..outcome(0, 0) })));
+    assert_eq!(Summary::of(&results, "tidegate", 1, "idle").cost, Some(0.5), "KiB per connection");
+}
+
+#[test]
+fn goals_are_met_or_short() {
+    let results = two_peers(96_000, 100_000);
+    let met = |results: &Results| {
+        let goals = goals::goals(results);
+        let goal = goals.iter().find(|goal| goal.what == "crr: CPU against nginx").unwrap();
+        goal.verdict()
+    };
+    assert_eq!(met(&results), "met");
+    assert_eq!(met(&two_peers(147_000, 100_000)), "short by 50 %");
+    // What was not measured is no goal.
+    assert!(goals::goals(&results).iter().all(|goal| !goal.what.contains("envoy")));
+}
+
+#[test]
+fn the_report_names_failures_and_hides_their_figures() {
+    let mut results = two_peers(96_000, 100_000);
+    results.runs.push(run("nginx", 1, 2, "rr64", Err("a client saw the end after 3 bytes of 64".into())));
+    let report = report::markdown(&results);
+    let row = report.lines().find(|line| line.starts_with("| rr64 (µs)")).unwrap();
+    assert!(row.contains("failed"), "{row}");
+    assert!(report.contains("round 2, rr64, nginx (1 workers): a client saw the end after 3 bytes of 64"), "{report}");
+    let row = report.lines().find(|line| line.starts_with("| crr (µs)")).unwrap();
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>().join(" "), "| crr (µs) | 96.00 | 100.00 |");
+
+    // From the raw results alone the same report comes again.
+    let read = serde_json::from_str(&serde_json::to_string(&results).unwrap()).unwrap();
+    assert_eq!(report::markdown(&read), report);
+}
+
+#[test]
+fn the_chart_has_a_bar_for_each_figure() {
+    let svg = chart::svg(&two_peers(96_000, 100_000));
+    assert!(svg.contains(">0.96</text>") && svg.contains(">1.00</text>"), "{svg}");
+    assert!(svg.trim_end().ends_with("</svg>"));
+    assert!(chart::svg(&Results::default()).starts_with("<svg"));
+}
+
+/// Over two seconds.
+fn outcome(operations: u64, cpu_us: u64) -> Outcome {
+    Outcome {
+        scenario: "crr".into(),
+        seconds: 2.0,
+        operations,
+        bytes: operations * 64,
+        cpu_ns: cpu_us * 1_000,
+        latency: Some(Latency { p50: 10.0, p99: 20.0, p999: 30.0, max: 40.0 }),
+        ledger: Ledger { requests_sent: 6_400, requests_received: 6_400, answers_sent: 6_400, answers_received: 6_400 },
+        ..Outcome::default()
+    }
+}
+
+fn run(peer: &str, workers: u32, round: usize, scenario: &str, outcome: Result<Outcome, String>) -> Run {
+    Run { peer: peer.into(), workers, round: round as u32, scenario: scenario.into(), attempt: 1, outcome }
+}
+
+/// One run of crr by each of two.
+fn two_peers(tidegate_us: u64, nginx_us: u64) -> Results {
+    let peer = |name: &str| result::Peer { name: name.into(), version: "1".into() };
+    Results {
+        peers: vec![peer("tidegate"), peer("nginx")],
+        runs: vec![
+            run("tidegate", 1, 1, "crr", Ok(outcome(1_000, tidegate_us))),
+            run("nginx", 1, 1, "crr", Ok(outcome(1_000, nginx_us))),
+        ],
+        ..Results::default()
+    }
+}

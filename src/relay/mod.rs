@@ -84,10 +84,20 @@ pub struct Relay {
     last_moved: Instant,
     /// Who finished first.
     finished: Option<Side>,
-    failed: Option<Failed>,
-    /// From when the backend's first byte is timed, until it has come.
-    unanswered_since: Option<Instant>,
-    first_byte: Option<Duration>,
+    /// Boxed: few connections come to it, and many pay for its place.
+    failed: Option<Box<Failed>>,
+    first_byte: FirstByte,
+}
+
+/// The backend's first byte.
+#[derive(Clone, Copy, Debug)]
+enum FirstByte {
+    /// It is timed from then.
+    Awaited(Instant),
+    /// It took so long.
+    Came(Duration),
+    /// And that was told.
+    Told,
 }
 
 /// A side is gone; the other one still has to receive what came before.
@@ -107,8 +117,7 @@ impl Relay {
             last_moved: now,
             finished: None,
             failed: None,
-            unanswered_since: Some(now),
-            first_byte: None,
+            first_byte: FirstByte::Awaited(now),
         }
     }
 
@@ -121,7 +130,7 @@ impl Relay {
             | self.advance(Side::Backend, backend, client, tools, now);
         self.notice_reset(Side::Client, client, now);
         self.notice_reset(Side::Backend, backend, now);
-        if let Some(failed) = self.failed {
+        if let Some(failed) = self.failed.as_deref().copied() {
             let (to, direction) = match failed.side {
                 Side::Client => (backend, &self.to_backend),
                 Side::Backend => (client, &self.to_client),
@@ -150,7 +159,7 @@ impl Relay {
 
     /// When the relay itself wants to be polled again.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.failed.and_then(|failed| failed.recheck).map(|(at, _)| at)
+        self.failed.as_ref()?.recheck.map(|(at, _)| at)
     }
 
     /// Bytes that have been handed to the backend's socket.
@@ -166,7 +175,9 @@ impl Relay {
     /// Once, when the backend's first byte has come: how long that took from the client's first byte, or,
     /// when the backend speaks first, from the start.
     pub fn take_first_byte(&mut self) -> Option<Duration> {
-        self.first_byte.take()
+        let FirstByte::Came(took) = self.first_byte else { return None };
+        self.first_byte = FirstByte::Told;
+        Some(took)
     }
 
     /// Moves what `side` sends to the other. True if there is more to do.
@@ -217,14 +228,11 @@ impl Relay {
     }
 
     fn time_first_byte(&mut self, side: Side, first: bool, now: Instant) {
-        let Some(since) = self.unanswered_since else { return };
+        let FirstByte::Awaited(since) = self.first_byte else { return };
         match side {
-            Side::Client if first => self.unanswered_since = Some(now),
+            Side::Client if first => self.first_byte = FirstByte::Awaited(now),
             Side::Client => {}
-            Side::Backend => {
-                self.unanswered_since = None;
-                self.first_byte = Some(now.saturating_duration_since(since));
-            }
+            Side::Backend => self.first_byte = FirstByte::Came(now.saturating_duration_since(since)),
         }
     }
 
@@ -246,7 +254,7 @@ impl Relay {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Reset(side),
             _ => End::Lost(side),
         };
-        self.failed = Some(Failed { side, end, recheck: None });
+        self.failed = Some(Box::new(Failed { side, end, recheck: None }));
     }
 
     /// Everything that the failed side sent was written. The RST throws away what the kernel has not
@@ -258,7 +266,7 @@ impl Relay {
             None => RECHECK_MIN,
         };
         if to.unacknowledged() > 0 {
-            self.failed = Some(Failed { recheck: Some((now + wait, wait)), ..failed });
+            self.failed = Some(Box::new(Failed { recheck: Some((now + wait, wait)), ..failed }));
             return Turn::Wait;
         }
         to.reset_on_close();

@@ -89,8 +89,7 @@ impl Session {
         let mut relay = Relay::new(worker::now());
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
-        let options = record.listener.options();
-        let mut lasts_from = options.keepalive.and_then(|idle| record.accepted.checked_add(idle.min(LASTING)));
+        let mut is_lasting = false;
         let ending = poll_fn(|_| {
             if let Some(cut) = entered.cut() {
                 return Poll::Ready(cut.into());
@@ -107,7 +106,9 @@ impl Session {
                     Turn::Again => worker::run_again(),
                     Turn::Wait => {}
                 }
-                let timeouts = &record.listener.config().timeouts;
+                let (timeouts, options) = (&record.listener.config().timeouts, record.listener.options());
+                let lasts_from =
+                    options.keepalive.filter(|_| !is_lasting).map(|idle| record.accepted + idle.min(LASTING));
                 let Some((deadline, due)) = next_deadline(&relay, timeouts, expires, lasts_from) else {
                     return Poll::Pending;
                 };
@@ -118,7 +119,7 @@ impl Session {
                     Due::End(ending) => return Poll::Ready(ending),
                     Due::Relay => {}
                     Due::Lasting => {
-                        lasts_from = None;
+                        is_lasting = true;
                         // Over a unix socket there is no such thing, and no need of it.
                         let _ = options.apply_lasting(&*backend);
                     }

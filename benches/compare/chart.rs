@@ -25,7 +25,7 @@ const TOP: f64 = 108.0;
 const BAR: f64 = 13.0;
 const GAP: f64 = 16.0;
 /// Longer bars are cut; their figures are not.
-const LONGEST: f64 = 4.0;
+const LONGEST: f64 = 5.0;
 
 /// An SVG that follows the reader's choice of light or dark.
 pub(crate) fn svg(results: &Results) -> String {
@@ -83,7 +83,7 @@ fn draw(
         let label = format!("{name} {}", version.split('-').next().unwrap_or_default());
         writeln!(svg, "<rect class=\"c{colour}\" x=\"{x:.0}\" y=\"66\" width=\"12\" height=\"12\" rx=\"2\"/>")?;
         writeln!(svg, "<text class=\"ink\" x=\"{:.0}\" y=\"76\">{}</text>", x + 17.0, escape(&label))?;
-        x += 46.0 + 6.6 * label.chars().count() as f64;
+        x += 36.0 + 6.3 * label.chars().count() as f64;
     }
     for tick in 1..=longest as u32 {
         let x = LEFT + f64::from(tick) * scale;
@@ -113,7 +113,7 @@ fn draw(
             writeln!(
                 svg,
                 "<rect class=\"c{colour}\" x=\"{LEFT}\" y=\"{y:.1}\" width=\"{length:.1}\" height=\"{:.1}\"/>\n\
-                 <text class=\"ink\" x=\"{:.1}\" y=\"{:.1}\" font-size=\"10.5\">{ratio:.2}{}</text>",
+                 <text class=\"ink figure\" x=\"{:.1}\" y=\"{:.1}\" font-size=\"10.5\">{ratio:.2}{}</text>",
                 BAR - 2.0,
                 LEFT + length + 5.0,
                 y + BAR - 3.5,
@@ -128,10 +128,12 @@ fn draw(
 
 const STYLE: &str = "<style>\n\
     .paper { fill: #ffffff } .ink { fill: #1f2328 } .faint { fill: #59636e }\n\
+    .figure { paint-order: stroke; stroke: #ffffff; stroke-width: 3px }\n\
     .grid { stroke: #d9dee3 } .one { stroke: #59636e; stroke-dasharray: 4 3 }\n\
     .c0 { fill: #0b7285 } .c1 { fill: #74b816 } .c2 { fill: #4c6ef5 } .c3 { fill: #91a7ff } .c4 { fill: #c5d0f5 } .c5 { fill: #c2255c }\n\
     @media (prefers-color-scheme: dark) {\n\
     .paper { fill: #0d1117 } .ink { fill: #e6edf3 } .faint { fill: #9198a1 }\n\
+    .figure { stroke: #0d1117 }\n\
     .grid { stroke: #2b3138 } .one { stroke: #9198a1 }\n\
     .c0 { fill: #22b8cf } .c1 { fill: #82c91e } .c2 { fill: #748ffc } .c3 { fill: #4c5fb0 } .c4 { fill: #36406e } .c5 { fill: #f06595 }\n\
     }\n</style>";

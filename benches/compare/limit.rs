@@ -16,8 +16,6 @@ const SCRATCH: usize = 64 << 10;
 const LARGE: usize = 32 << 10;
 /// A turn of splicing that moved less goes back to copying.
 const SMALL: usize = 16 << 10;
-/// What a pipe holds, if the user may have that much.
-const PIPE: usize = 1 << 20;
 /// Reads of one direction in its turn.
 const TURNS: usize = 4;
 
@@ -30,6 +28,9 @@ pub(crate) struct Args {
     /// Where it connects to, in turn.
     #[arg(long, value_delimiter = ',', required = true)]
     backend: Vec<SocketAddrV4>,
+    /// What a pipe holds, if the user may have that much.
+    #[arg(long, default_value_t = 1 << 20)]
+    pipe: usize,
 }
 
 /// Relays until it is killed.
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     let mut epoll = Epoll::new()?;
     epoll.add(&listener, u64::MAX, EventFlags::IN)?;
     let mut pairs = Pairs::default();
-    let mut tools = Tools { scratch: vec![0; SCRATCH], pipes: Vec::new() };
+    let mut tools = Tools { scratch: vec![0; SCRATCH], pipes: Vec::new(), size: args.pipe };
     let mut turn = 0;
     // Pairs with more to move than their turn allowed.
     let mut unfinished: Vec<usize> = Vec::new();
@@ -105,6 +106,8 @@ type Pipe = (OwnedFd, OwnedFd);
 struct Tools {
     scratch: Vec<u8>,
     pipes: Vec<Pipe>,
+    /// Of a pipe.
+    size: usize,
 }
 
 impl Pairs {
@@ -211,7 +214,7 @@ impl Way {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
         let mut ended = false;
         if self.readable {
-            match ready(rustix::pipe::splice(source, None, &pipe.1, None, PIPE, flags))? {
+            match ready(rustix::pipe::splice(source, None, &pipe.1, None, tools.size, flags))? {
                 // Would block: because the source is empty only if the pipe is.
                 None => self.readable = held > 0,
                 Some(0) => ended = true,
@@ -247,7 +250,7 @@ impl Tools {
         }
         let pipe = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         // A smaller one is slower, not wrong.
-        let _ = rustix::pipe::fcntl_setpipe_size(&pipe.0, PIPE);
+        let _ = rustix::pipe::fcntl_setpipe_size(&pipe.0, self.size);
         Ok(pipe)
     }
 }

@@ -89,7 +89,9 @@ pub(crate) fn markdown(results: &Results) -> String {
     let paced = shaped(&[Shape::Paced]);
 
     text += "\n## CPU per unit, one worker\n\nUser and system time of all of a balancer's processes.\n\n";
-    let busy = [&closed[..], &paced[..]].concat();
+    let mut busy = [&closed[..], &paced[..]].concat();
+    // Beside streams, a request's share of the CPU time cannot be told from theirs.
+    busy.retain(|scenario| scenario.beside == 0);
     text +=
         &grid(results, &busy, &balancers, named_with_unit, |scenario, summary| Some(figure(scenario, summary.cost?)));
 

@@ -12,7 +12,7 @@ use crate::child;
 use crate::peers::{Kind, Peer, Setup};
 use crate::report;
 use crate::result::{Machine, Outcome, Results, Run};
-use crate::scenario::{self, Scenario};
+use crate::scenario::{self, Scenario, Shape};
 
 /// Backends: 127.0.0.2 and the following.
 const BACKENDS: u8 = 4;
@@ -75,7 +75,11 @@ pub(crate) fn run(args: &Args) -> Result<String, String> {
     let mut ports = PORTS;
     for round in 1..=args.rounds {
         for &(scenario, workers) in &plan {
-            for peer in peers.iter().filter(|peer| workers == 1 || peer.kind.has_workers()) {
+            let fits = |peer: &&Peer| match peer.kind {
+                Kind::Direct => workers == 1 && scenario.shape != Shape::Idle,
+                kind => workers == 1 || kind.has_workers(),
+            };
+            for peer in peers.iter().filter(fits) {
                 let mut attempt = 1;
                 let outcome = loop {
                     let outcome = measure(args, peer, &scenario, workers, &mut ports, &out);

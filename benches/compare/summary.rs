@@ -57,8 +57,8 @@ pub(crate) fn cost(scenario: &Scenario, run: &Outcome) -> Option<f64> {
         Shape::Bulk => run.s_per_gb(),
         Shape::Short | Shape::Closed | Shape::Paced => run.us_per_operation(),
     };
-    // The control has no balancer, hence no cost.
-    cost.filter(|&cost| cost > 0.0)
+    // The control has no balancer, hence no cost; beside streams it would be mostly theirs.
+    cost.filter(|&cost| cost > 0.0 && scenario.beside == 0)
 }
 
 /// Units per second.

@@ -16,10 +16,8 @@ use super::Accepting;
 use super::context::{Context, ListenerState, Place, Shared};
 use super::session;
 use crate::net::addr::{Address, ClientAddr};
-use crate::worker::{self, Socket, TaskHandle, Transport};
+use crate::worker::{self, TaskHandle, Transport};
 
-/// Connections accepted in a turn of the loop before others get theirs.
-const BATCH: usize = 32;
 /// How long to wait before another try when the process or the host has run out of something.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -60,24 +58,26 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
         ([Address::Tcp(_), ..], false) => Transport::Tcp,
         _ => Transport::Other,
     };
-    let socket = Socket::new(socket, Transport::Other)?;
+    let socket = worker::Listener::new(socket)?;
     TaskHandle::current().into_iter().for_each(|task| context.tell_of_stop(task));
-    while unless_stopped(&context, socket.readable()).await.is_some() {
-        for _ in 0..BATCH {
-            let Some(permits) = unless_stopped(&context, room(shared, &listener)).await else { break };
-            match accept(&socket) {
-                Ok(Some((fd, client))) => arrive(&context, &listener, fd, transport, client, permits),
-                Ok(None) => break,
-                Err(error) => {
-                    drop(permits);
-                    if let Some(more) = shared.accept_trouble.admit(Instant::now()) {
-                        tracing::warn!(%error, more, "cannot accept now: connections wait in the kernel's queue");
-                    }
-                    unless_stopped(&context, worker::sleep_until(worker::now() + EXHAUSTED_PAUSE)).await;
+    while unless_stopped(&context, socket.waiting()).await.is_some() {
+        let permits = match try_room(shared, &listener) {
+            Some(permits) => Some(permits),
+            None => socket.paused(unless_stopped(&context, room(shared, &listener))).await?,
+        };
+        let Some(permits) = permits else { break };
+        match accept(&socket) {
+            Ok(Some((fd, client))) => arrive(&context, &listener, fd, transport, client, permits),
+            Ok(None) => {}
+            Err(error) => {
+                drop(permits);
+                if let Some(more) = shared.accept_trouble.admit(Instant::now()) {
+                    tracing::warn!(%error, more, "cannot accept now: connections wait in the kernel's queue");
                 }
+                let pause = worker::sleep_until(worker::now() + EXHAUSTED_PAUSE);
+                socket.paused(unless_stopped(&context, pause)).await?;
             }
         }
-        worker::yield_now().await;
     }
     // What waits in the queue is still taken, as far as there is room for it: closing would reset it.
     while let Some(permits) = try_room(shared, &listener)
@@ -92,14 +92,11 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
 ///
 /// # Errors
 /// Those that trying again at once would not help.
-fn accept(socket: &Socket) -> io::Result<Option<(OwnedFd, ClientAddr)>> {
+fn accept(socket: &worker::Listener) -> io::Result<Option<(OwnedFd, ClientAddr)>> {
     loop {
         match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             Ok((fd, peer)) => return Ok(Some((fd, client_address(peer)))),
-            Err(Errno::AGAIN) => {
-                socket.not_readable();
-                return Ok(None);
-            }
+            Err(Errno::AGAIN) => return Ok(None),
             // One connection's end, or a network error that is pending on it (accept(2)): on to the next.
             Err(
                 Errno::INTR | Errno::CONNABORTED | Errno::PERM | Errno::PROTO | Errno::NOPROTOOPT | Errno::OPNOTSUPP,

@@ -176,15 +176,15 @@ impl Executor {
         let turn = self.ready.borrow().len();
         for _ in 0..turn {
             let Some(task) = self.ready.borrow_mut().pop_front() else { break };
-            self.run(task);
+            self.run(&task);
         }
     }
 
-    fn run(&self, task: Rc<Task>) {
+    fn run(&self, task: &Rc<Task>) {
         task.queued.set(false);
         let mut slot = task.future.borrow_mut();
         let Some(future) = &mut *slot else { return };
-        *self.current.borrow_mut() = Some(Rc::clone(&task));
+        *self.current.borrow_mut() = Some(Rc::clone(task));
         let mut cx = Context::from_waker(&task.waker);
         // A task's state is dropped when it panics; nobody sees it half-changed.
         let outcome = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));

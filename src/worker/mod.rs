@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 pub use executor::Remote;
 use executor::{Executor, Task};
 use reactor::Reactor;
-pub use socket::{Socket, Transport};
+pub use socket::{Listener, Socket, Transport};
 use timer::{Key, Wheel};
 
 /// Timers are rounded up to this.

@@ -46,6 +46,8 @@ impl Ready {
     pub(super) const READ_CLOSED: Ready = Ready(4);
     /// Both ways are shut, or the socket has an error. Never cleared.
     pub(super) const GONE: Ready = Ready(8);
+    /// All was read, and FIN is what comes next: the read that would say so can be spared. Never cleared.
+    pub(super) const ENDED: Ready = Ready(32);
     /// Urgent data: a read stops short of it with more behind. Cleared with READABLE.
     pub(super) const URGENT: Ready = Ready(16);
 
@@ -84,7 +86,32 @@ impl Ready {
     }
 }
 
+/// Which events a registration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    /// Everything, once when it changes: a connection's.
+    Edges,
+    /// A connection that waits to be accepted, for as long as there is one.
+    Queue,
+    /// Nothing.
+    None,
+}
+
+impl Interest {
+    fn flags(self) -> EventFlags {
+        match self {
+            Interest::Edges => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET,
+            Interest::Queue => EventFlags::IN,
+            Interest::None => EventFlags::empty(),
+        }
+    }
+}
+
 impl Slot {
+    fn data(&self) -> EventData {
+        EventData::new_u64(u64::from(self.generation) << 32 | u64::from(self.key.get()))
+    }
+
     pub(super) fn ready(&self) -> Ready {
         self.ready.get()
     }
@@ -123,20 +150,30 @@ impl Reactor {
     }
 
     /// Registers a socket for the rest of its life.
-    pub(super) fn register(&self, fd: BorrowedFd<'_>) -> io::Result<Rc<Slot>> {
+    pub(super) fn register(&self, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Rc<Slot>> {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let ready = Cell::new(Ready(0));
         let slot = Rc::new(Slot { key: Cell::new(0), generation, ready, owner: OnceCell::new() });
         let key = self.slots.borrow_mut().insert(Rc::clone(&slot));
         slot.key.set(key as u32);
-        let data = EventData::new_u64(u64::from(generation) << 32 | key as u64);
-        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
-        if let Err(error) = epoll::add(&self.epoll, fd, data, interest) {
+        if let Err(error) = epoll::add(&self.epoll, fd, slot.data(), interest.flags()) {
             self.slots.borrow_mut().remove(key);
             return Err(error.into());
         }
         Ok(slot)
+    }
+
+    /// Changes what a listening socket's events are.
+    pub(super) fn reregister(&self, fd: BorrowedFd<'_>, slot: &Slot, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, slot.data(), interest.flags())?)
+    }
+
+    /// Takes a socket out of the epoll whose close alone might not.
+    pub(super) fn deregister(&self, fd: BorrowedFd<'_>, slot: &Slot) {
+        // It was registered and is open, so there is nothing to fail.
+        let _ = epoll::delete(&self.epoll, fd);
+        self.forget(slot);
     }
 
     /// Forgets a socket that is about to be closed; the close takes it out of the epoll.

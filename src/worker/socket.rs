@@ -1,6 +1,6 @@
 //! A non-blocking socket of this worker.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -8,11 +8,11 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{Shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::local;
-use super::reactor::{Ready, Slot};
+use super::reactor::{Interest, Ready, Slot};
 use crate::net::sys;
 use crate::relay::Stream;
 
@@ -41,7 +41,7 @@ impl Socket {
     /// # Errors
     /// Those of epoll_ctl(2): no memory, or too many watches of this user.
     pub fn new(fd: OwnedFd, transport: Transport) -> io::Result<Socket> {
-        let slot = local(|worker| worker.reactor.register(fd.as_fd()))?;
+        let slot = local(|worker| worker.reactor.register(fd.as_fd(), Interest::Edges))?;
         Ok(Socket { fd, slot, transport })
     }
 
@@ -55,16 +55,6 @@ impl Socket {
         if self.slot.ready().intersects(Ready::GONE) { Ok(sockopt::socket_error(&self.fd)??) } else { Ok(()) }
     }
 
-    /// Waits until the socket is readable; on a listening one, until it has a connection.
-    pub async fn readable(&self) {
-        poll_fn(|_| self.poll(Ready::READABLE)).await;
-    }
-
-    /// Says that a system call beyond this face found nothing to read or accept.
-    pub fn not_readable(&self) {
-        self.slot.clear(Ready::READABLE);
-    }
-
     fn poll(&self, wanted: Ready) -> Poll<()> {
         if self.slot.ready().intersects(wanted) {
             return Poll::Ready(());
@@ -73,12 +63,17 @@ impl Socket {
         Poll::Pending
     }
 
-    /// A short read has emptied the socket, which saves the read that would say so, unless a FIN that was
-    /// reported with the data, or urgent data, waits behind it: their edge has passed already.
+    /// A short read has emptied the socket, which saves the read that would say so. Not so where something waits
+    /// behind the data whose edge has passed already: a FIN, which then comes next, urgent data, or an error.
     fn after_read(&self, count: usize, asked: usize) {
-        let more_behind = self.slot.ready().intersects(Ready::READ_CLOSED.union(Ready::URGENT));
-        if count < asked && self.transport == Transport::Tcp && !more_behind {
+        if count == asked || self.transport != Transport::Tcp {
+            return;
+        }
+        let ready = self.slot.ready();
+        if !ready.intersects(Ready::READ_CLOSED.union(Ready::URGENT)) {
             self.slot.clear(Ready::READABLE);
+        } else if !ready.intersects(Ready::URGENT.union(Ready::GONE)) {
+            self.slot.set(Ready::ENDED);
         }
     }
 
@@ -98,8 +93,11 @@ impl Stream for Socket {
     /// Reads what is there. `Ok(0)` is the peer's FIN (or an empty `buffer`).
     fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll(Ready::READABLE));
-        match retry_on_intr(|| rustix::io::read(&self.fd, &mut *buffer)) {
-            Ok(count) => {
+        if self.slot.ready().intersects(Ready::ENDED) {
+            return Poll::Ready(Ok(0));
+        }
+        match retry_on_intr(|| recv(&self.fd, &mut *buffer, RecvFlags::empty())) {
+            Ok((count, _)) => {
                 self.after_read(count, buffer.len());
                 Poll::Ready(Ok(count))
             }
@@ -107,10 +105,10 @@ impl Stream for Socket {
         }
     }
 
-    /// Writes as much as the socket takes, and without SIGPIPE: the Rust runtime ignores that.
+    /// Writes as much as the socket takes.
     fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll(Ready::WRITABLE));
-        match retry_on_intr(|| rustix::io::write(&self.fd, bytes)) {
+        match retry_on_intr(|| send(&self.fd, bytes, SendFlags::NOSIGNAL)) {
             Ok(count) => {
                 if count < bytes.len() {
                     self.slot.clear(Ready::WRITABLE);
@@ -178,6 +176,64 @@ impl Stream for Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// A listening socket of this worker.
+///
+/// It is told of as long as a connection waits, not once: whoever accepts takes one at a time and need not ask for
+/// the one that is not there.
+pub struct Listener {
+    fd: OwnedFd,
+    slot: Rc<Slot>,
+}
+
+impl Listener {
+    /// Takes over a non-blocking listening socket.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn new(fd: OwnedFd) -> io::Result<Listener> {
+        let slot = local(|worker| worker.reactor.register(fd.as_fd(), Interest::Queue))?;
+        Ok(Listener { fd, slot })
+    }
+
+    /// Waits until a connection can be accepted. It may be gone by then.
+    pub async fn waiting(&self) {
+        poll_fn(|_| {
+            if self.slot.ready().intersects(Ready::READABLE) {
+                self.slot.clear(Ready::READABLE);
+                return Poll::Ready(());
+            }
+            self.slot.adopt();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Leaves waiting connections alone while `until` runs: without that, the loop would be told of them all the time.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub async fn paused<T>(&self, until: impl Future<Output = T>) -> io::Result<T> {
+        let register = |interest| local(|worker| worker.reactor.reregister(self.fd.as_fd(), &self.slot, interest));
+        register(Interest::None)?;
+        let result = until.await;
+        register(Interest::Queue)?;
+        Ok(result)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // The close would not do it where another worker has a duplicate, and this one would be told for ever.
+        local(|worker| worker.reactor.deregister(self.fd.as_fd(), &self.slot));
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Accepting;
 use super::context::{Context, ListenerState, Place, Shared};
 use super::session;
-use crate::net::addr::{Address, ClientAddr};
+use crate::net::addr::ClientAddr;
 use crate::worker::{self, TaskHandle, Transport};
 
 /// How long to wait before another try when the process or the host has run out of something.
@@ -54,28 +54,30 @@ pub(super) fn start(accepting: Accepting) {
 async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
     let context = Context::current();
     let shared = &context.shared;
-    let transport = match (&listener.config().bind[..], listener.config().socket.mptcp) {
-        ([Address::Tcp(_), ..], false) => Transport::Tcp,
-        _ => Transport::Other,
-    };
     let socket = worker::Listener::new(socket)?;
     TaskHandle::current().into_iter().for_each(|task| context.tell_of_stop(task));
+    let mut rush = Rush::default();
     while unless_stopped(&context, socket.waiting()).await.is_some() {
-        let permits = match try_room(shared, &listener) {
-            Some(permits) => Some(permits),
-            None => socket.paused(unless_stopped(&context, room(shared, &listener))).await?,
-        };
-        let Some(permits) = permits else { break };
-        match accept(&socket) {
-            Ok(Some((fd, client))) => arrive(&context, &listener, fd, transport, client, permits),
-            Ok(None) => {}
-            Err(error) => {
-                drop(permits);
-                if let Some(more) = shared.accept_trouble.admit(Instant::now()) {
-                    tracing::warn!(%error, more, "cannot accept now: connections wait in the kernel's queue");
+        for _ in 0..rush.at_turn(worker::turn()) {
+            let permits = match try_room(shared, &listener) {
+                Some(permits) => Some(permits),
+                None => socket.paused(unless_stopped(&context, room(shared, &listener))).await?,
+            };
+            let Some(permits) = permits else { break };
+            match accept(&socket) {
+                Ok(Some((fd, client))) => arrive(&context, &listener, fd, client, permits),
+                Ok(None) => {
+                    rush = Rush::default();
+                    break;
                 }
-                let pause = worker::sleep_until(worker::now() + EXHAUSTED_PAUSE);
-                socket.paused(unless_stopped(&context, pause)).await?;
+                Err(error) => {
+                    drop(permits);
+                    if let Some(more) = shared.accept_trouble.admit(Instant::now()) {
+                        tracing::warn!(%error, more, "cannot accept now: connections wait in the kernel's queue");
+                    }
+                    let pause = worker::sleep_until(worker::now() + EXHAUSTED_PAUSE);
+                    socket.paused(unless_stopped(&context, pause)).await?;
+                }
             }
         }
     }
@@ -83,9 +85,29 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
     while let Some(permits) = try_room(shared, &listener)
         && let Ok(Some((fd, client))) = accept(&socket)
     {
-        arrive(&context, &listener, fd, transport, client, permits);
+        arrive(&context, &listener, fd, client, permits);
     }
     Ok(())
+}
+
+/// How many connections are accepted in a turn of the loop: one, so that none is asked for that is not there, and
+/// more when there was one in each of many turns in a row, so that a rush does not wait for as many turns.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rush {
+    last: u64,
+    in_a_row: u32,
+}
+
+impl Rush {
+    const PATIENCE: u32 = 4;
+    const MOST: u32 = 32;
+
+    fn at_turn(&mut self, turn: u64) -> u32 {
+        self.in_a_row = if turn == self.last + 1 { self.in_a_row + 1 } else { 0 };
+        self.last = turn;
+        let beyond = self.in_a_row.saturating_sub(Rush::PATIENCE);
+        1u32.checked_shl(beyond).map_or(Rush::MOST, |most| most.min(Rush::MOST))
+    }
 }
 
 /// The next connection; `None` when none waits.
@@ -109,14 +131,11 @@ fn accept(socket: &worker::Listener) -> io::Result<Option<(OwnedFd, ClientAddr)>
 }
 
 /// Counts the connection, finds it a place, and starts its session there.
-fn arrive(
-    context: &Context,
-    listener: &Arc<ListenerState>,
-    socket: OwnedFd,
-    transport: Transport,
-    client: ClientAddr,
-    permits: Permits,
-) {
+fn arrive(context: &Context, listener: &Arc<ListenerState>, socket: OwnedFd, client: ClientAddr, permits: Permits) {
+    let transport = match client {
+        ClientAddr::Tcp(_) if !listener.config().socket.mptcp => Transport::Tcp,
+        _ => Transport::Other,
+    };
     listener.counters().opened();
     let place = context.shared.place(context.worker);
     let worker = place.worker;
@@ -179,4 +198,18 @@ async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 
 fn client_address(peer: Option<SocketAddrAny>) -> ClientAddr {
     peer.and_then(|peer| peer.try_into().ok()).map_or(ClientAddr::Unix, ClientAddr::Tcp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rush_is_met_by_more_at_a_time() {
+        let mut rush = Rush::default();
+        let turns: Vec<u32> = (100..113).map(|turn| rush.at_turn(turn)).collect();
+        assert_eq!(turns, [1, 1, 1, 1, 1, 2, 4, 8, 16, 32, 32, 32, 32]);
+        assert_eq!(rush.at_turn(200), 1, "after a pause, one");
+        assert!((201..400).map(|turn| rush.at_turn(turn)).all(|most| (1..=32).contains(&most)));
+    }
 }

@@ -42,6 +42,7 @@ struct Local {
     timers: RefCell<Wheel<Rc<Task>>>,
     started: Instant,
     now: Cell<Instant>,
+    turn: Cell<u64>,
     stopping: Cell<bool>,
 }
 
@@ -96,6 +97,7 @@ impl Local {
             timers: RefCell::new(Wheel::new(0)),
             started,
             now: Cell::new(started),
+            turn: Cell::new(0),
             stopping: Cell::new(false),
         }
     }
@@ -108,6 +110,7 @@ impl Local {
                 self.executor.take_remote();
             }
             self.now.set(Instant::now());
+            self.turn.set(self.turn.get() + 1);
             self.expire_timers();
         }
     }
@@ -184,6 +187,11 @@ impl TaskHandle {
     pub fn wake(&self) {
         local(|worker| worker.executor.schedule(&self.0));
     }
+}
+
+/// The number of this turn of the loop: those that follow each other have numbers that do.
+pub fn turn() -> u64 {
+    local(|worker| worker.turn.get())
 }
 
 /// Waits until `deadline`, and up to a millisecond longer.

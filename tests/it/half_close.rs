@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt;
 
 use crate::support::backend::{Backend, Dead, Scripted, Unreachable};
-use crate::support::client::{End, connect, expect, read_to_end, reset};
+use crate::support::client::{End, Place, connect, expect, read_to_end, reset};
 use crate::support::data::{Summing, receive, send};
 use crate::support::proc::unacknowledged;
 use crate::support::tidegate::{Tidegate, forward};
@@ -84,6 +84,30 @@ fn half_closed_and_talking_is_not_cut() {
         _ = backend.shutdown(Shutdown::Write);
         (longest, read_to_end(&mut client) == (vec![b'x'; 30], End::Fin))
     });
+}
+
+/// A unix socket knows no half-close by close(2): the client is gone both ways at once. It has finished, as over TCP,
+/// and not reset, also where a listener has addresses of both kinds.
+#[test]
+fn a_unix_client_that_closes_has_finished() {
+    let (backend, folder) = (Scripted::start(), tempfile::tempdir().unwrap());
+    let socket = folder.path().join("in.sock");
+    let tidegate = Tidegate::start(&format!(
+        "listeners: [{{ name: in, bind: [\"127.0.0.1:0\", \"unix:{}\"], pool: p }}]\n\
+         pools: [{{ name: p, backends: [{{ name: b, address: \"{}\" }}] }}]\n",
+        socket.display(),
+        backend.place()
+    ));
+    for (index, at) in [Place::Unix(socket), tidegate.at("in")].into_iter().enumerate() {
+        let mut client = connect(&at);
+        client.write_all(b"a job").unwrap();
+        drop(client);
+        let mut connection = backend.accept();
+        assert_eq!(read_to_end(&mut connection), (b"a job".to_vec(), End::Fin), "{at}");
+        drop(connection);
+        eventually(DEADLINE, "its access line", || tidegate.access().len() == index + 1);
+        assert_eq!(tidegate.access()[index].end(), "client closed", "{at}");
+    }
 }
 
 #[test]

@@ -10,8 +10,9 @@
 //! # Threads
 //!
 //! *Workers* are the data plane: each is one thread with one event loop ([`worker`]) and its own
-//! connections. A connection lives its whole life on one worker, so nothing on its path takes a lock or
-//! wakes another thread, but for limits that are configured. The *control thread* is a tokio runtime on
+//! connections. A connection lives its whole life on one worker: moving its bytes takes no lock and wakes no
+//! other thread. What is counted over all workers is taken at its beginning and given back at its end: room
+//! within the process's capacity and the listener's limit (a semaphore each), and the lease (an atomic). The *control thread* is a tokio runtime on
 //! which everything else happens: health checks, DNS, signals, timers of the pools. It changes what workers
 //! read by replacing a pool's snapshot and by atomics; it asks a worker for something by
 //! [`worker::Remote::run`].

@@ -1,12 +1,12 @@
 //! The data plane's thread: one event loop with its sockets, timers and tasks.
 //!
 //! What a connection needs of its worker is this small face: [`Socket`], [`spawn`], [`Timer`], [`now`].
-//! Everything behind it belongs to one thread and is reached through a thread-local, so nothing on a
-//! connection's path takes a lock or wakes another thread. Other threads reach a worker only through its
+//! Everything behind it belongs to one thread and is reached through a thread-local, so it takes no lock
+//! and wakes no other thread. Other threads reach a worker only through its
 //! [`Remote`].
 //!
-//! The loop is one edge-triggered epoll. A socket is registered once, for reading and writing, and leaves
-//! by being closed: no further epoll_ctl for the whole life of a connection.
+//! The loop is one epoll. A connection's socket is registered once, edge-triggered, for reading and writing,
+//! and leaves by being closed: no further epoll_ctl for its whole life. Listening sockets are level-triggered.
 
 mod executor;
 mod reactor;
@@ -238,19 +238,6 @@ impl Drop for Timer {
             }
         });
     }
-}
-
-/// Lets the other tasks of this worker run before the caller goes on.
-pub async fn yield_now() {
-    let mut yielded = false;
-    std::future::poll_fn(|_| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        run_again();
-        Poll::Pending
-    })
-    .await;
 }
 
 #[cfg(test)]

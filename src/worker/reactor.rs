@@ -1,4 +1,4 @@
-//! Readiness: one epoll, in which each socket is registered once, edge-triggered.
+//! Readiness: one epoll, in which each connection's socket is registered once, edge-triggered.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;

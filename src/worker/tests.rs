@@ -51,7 +51,7 @@ fn a_panic_ends_its_task_and_nothing_else() {
         let guard = Alive::new(&of_task);
         async move {
             let _guard = guard;
-            yield_now().await;
+            sleep_until(now() + Duration::from_millis(1)).await;
             sender.send(()).unwrap();
             panic!("on purpose");
         }

@@ -11,7 +11,7 @@ use crate::support::backend::{Backend, Dead, Scripted, Unreachable};
 use crate::support::client::{End, Place, connect, expect, read_to_end, reset};
 use crate::support::data::{Summing, receive, send};
 use crate::support::proc::unacknowledged;
-use crate::support::tidegate::{Tidegate, forward};
+use crate::support::tidegate::{Tidegate, forward, one_connection};
 use crate::support::{DEADLINE, eventually};
 
 const FIFTY_MIB: u64 = 50 << 20;
@@ -400,14 +400,6 @@ fn another_backend_is_tried() {
         assert_eq!(line.end(), "backend closed");
         assert!(line.number("connect_ms").is_some(), "{line:?}");
     }
-}
-
-fn one_connection(listener: &str) -> (Tidegate, TcpStream, TcpStream) {
-    let scripted = Scripted::start();
-    let tidegate = Tidegate::start(&forward(scripted.place(), listener, ""));
-    let client = connect(&tidegate.at("in"));
-    let backend = scripted.accept();
-    (tidegate, client, backend)
 }
 
 /// Waits until the other side has closed this stream, by FIN or RST.

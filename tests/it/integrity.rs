@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::support::backend::{Backend, Scripted, echo, in_thread};
+use crate::support::backend::{Backend, echo, in_thread};
 use crate::support::client::{Place, connect};
 use crate::support::data::{Sum, Summing, receive, send, send_in};
-use crate::support::tidegate::{Tidegate, forward};
+use crate::support::tidegate::{Tidegate, forward, one_connection};
 use crate::support::{DEADLINE, eventually, tell};
 
 const MIB: u64 = 1 << 20;
@@ -351,15 +351,6 @@ fn several_addresses_of_one_listener() {
     for address in &addresses {
         assert_eq!(receive(&mut connect(address)).unwrap().bytes, 4, "{address}");
     }
-}
-
-/// Both ends of a connection through the balancer.
-fn one_connection(listener: &str) -> (Tidegate, TcpStream, TcpStream) {
-    let scripted = Scripted::start();
-    let tidegate = Tidegate::start(&forward(scripted.place(), listener, ""));
-    let client = connect(&tidegate.at("in"));
-    let backend = scripted.accept();
-    (tidegate, client, backend)
 }
 
 /// Sends `bytes` from either end at the same time; what was sent and received, first to the backend, then to the client.

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -13,7 +14,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::client::Place;
+use super::backend::Scripted;
+use super::client::{Place, connect};
 use super::process::{Process, bound};
 use super::{DEADLINE, eventually, proc};
 
@@ -52,6 +54,15 @@ pub(crate) fn forward(to: impl Display, listener: &str, pool: &str) -> String {
         "listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p, {listener} }}]\n\
          pools: [{{ name: p, backends: [{{ name: b, address: \"{to}\" }}], {pool} }}]\n"
     )
+}
+
+/// Both ends of a connection through the balancer: the client's and the backend's. `listener` is more keys of it.
+pub(crate) fn one_connection(listener: &str) -> (Tidegate, TcpStream, TcpStream) {
+    let scripted = Scripted::start();
+    let tidegate = Tidegate::start(&forward(scripted.place(), listener, ""));
+    let client = connect(&tidegate.at("in"));
+    let backend = scripted.accept();
+    (tidegate, client, backend)
 }
 
 impl Tidegate {

@@ -92,6 +92,8 @@ fn config(balance: Balance) -> Config {
         slow_start: Duration::ZERO,
         retries: 2,
         connect_timeout: Duration::from_secs(5),
+        send_proxy: None,
+        tls: None,
         source: Vec::new(),
     }
 }

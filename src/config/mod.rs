@@ -6,6 +6,7 @@
 
 mod check;
 mod de;
+pub mod files;
 mod later;
 pub mod model;
 mod raw;

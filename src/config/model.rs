@@ -1,12 +1,19 @@
 //! The configuration as meant: defaults and references are resolved, wrong values cannot be expressed.
 //! Nothing downstream validates again. Keys, meanings and defaults are those of `config/full.yaml`.
 
+mod first_bytes;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use first_bytes::{
+    Authorities, CertificateFiles, ClientAuth, ListenerTls, Plaintext, PoolTls, ProxyProtocol, Route, SendProxy,
+    StartTls, TlsVersion, UnknownSni, Verify,
+};
 
 use crate::net::addr::Address;
 
@@ -84,8 +91,16 @@ pub struct Listener {
     pub name: Arc<str>,
     /// At least one; no address twice in the whole configuration. Port 0 lets the kernel choose.
     pub bind: Vec<Address>,
-    /// Where its connections go.
+    /// Where its connections go when no route matches.
     pub pool: PoolIndex,
+    /// The first that matches wins.
+    pub routes: Vec<Route>,
+    /// TLS ends here.
+    pub tls: Option<ListenerTls>,
+    /// PROXY headers are taken.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// TLS handshakes under way at once (`limits.handshakes`); over it, a connection is closed at once.
+    pub max_handshakes: Option<NonZeroU32>,
     /// Connections open at once; further ones wait in the kernel's queue.
     pub max_connections: Option<NonZeroU32>,
     /// Bounds on a connection's phases.
@@ -97,6 +112,10 @@ pub struct Listener {
 /// `listeners[].timeouts`; `None` (0s in the file) is no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTimeouts {
+    /// Until the first bytes are complete: PROXY header, STARTTLS, ClientHello.
+    pub sniff: Option<Duration>,
+    /// From the ClientHello to the end of the TLS handshake.
+    pub handshake: Option<Duration>,
     /// No byte in either direction for this long.
     pub idle: Option<Duration>,
     /// One side has finished, the other has been silent for this long.
@@ -158,6 +177,10 @@ pub struct Pool {
     pub retries: u32,
     /// How long one connect may take.
     pub connect_timeout: Duration,
+    /// The PROXY header that backends get.
+    pub send_proxy: Option<SendProxy>,
+    /// TLS to the backends.
+    pub tls: Option<PoolTls>,
     /// Local addresses to connect from, in turn; empty lets the kernel choose.
     pub source: Vec<IpAddr>,
 }

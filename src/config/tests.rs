@@ -101,8 +101,14 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
             name: "web".into(),
             bind: vec![Address::Tcp("127.0.0.1:8080".parse().unwrap())],
             pool: PoolIndex(0),
+            routes: Vec::new(),
+            tls: None,
+            proxy_protocol: None,
+            max_handshakes: None,
             max_connections: None,
             timeouts: ListenerTimeouts {
+                sniff: Some(Duration::from_secs(5)),
+                handshake: Some(Duration::from_secs(10)),
                 idle: Some(Duration::from_secs(3600)),
                 half_close: Some(Duration::from_secs(60)),
                 lifetime: None,
@@ -134,6 +140,8 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
             slow_start: Duration::ZERO,
             retries: 2,
             connect_timeout: Duration::from_secs(5),
+            send_proxy: None,
+            tls: None,
             source: vec![],
         }],
     };
@@ -180,7 +188,16 @@ pools:
     assert_eq!(a.bind[1], Address::Unix(std::sync::Arc::new("/run/a.sock".into())));
     assert_eq!(a.max_connections.map(std::num::NonZero::get), Some(10));
     let (none, seconds) = (None, |count| Some(Duration::from_secs(count)));
-    assert_eq!(a.timeouts, ListenerTimeouts { idle: none, half_close: seconds(2), lifetime: seconds(3600) });
+    assert_eq!(
+        a.timeouts,
+        ListenerTimeouts {
+            sniff: seconds(5),
+            handshake: seconds(10),
+            idle: none,
+            half_close: seconds(2),
+            lifetime: seconds(3600)
+        }
+    );
     let socket = ListenerSocket {
         backlog: 5,
         nodelay: false,

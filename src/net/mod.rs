@@ -3,4 +3,5 @@
 pub mod addr;
 pub mod dial;
 pub mod listen;
+pub mod name;
 pub mod sys;

@@ -21,6 +21,8 @@ pub(crate) fn pool(backends: Vec<Backend>) -> Pool {
         slow_start: Duration::ZERO,
         retries: 2,
         connect_timeout: Duration::from_secs(5),
+        send_proxy: None,
+        tls: None,
         source: Vec::new(),
     }
 }

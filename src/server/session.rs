@@ -232,7 +232,13 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn timeouts() -> ListenerTimeouts {
-        ListenerTimeouts { idle: Some(IDLE), half_close: Some(Duration::from_secs(1)), lifetime: Some(HOUR) }
+        ListenerTimeouts {
+            sniff: None,
+            handshake: None,
+            idle: Some(IDLE),
+            half_close: Some(Duration::from_secs(1)),
+            lifetime: Some(HOUR),
+        }
     }
 
     #[test]
@@ -245,7 +251,7 @@ mod tests {
         assert_eq!(due(Some(now + HOUR), None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
         assert_eq!(due(Some(now), None), Some((now, Due::End(Ending::Lifetime))));
         assert_eq!(due(Some(now + HOUR), Some(now + LASTING)), Some((now + LASTING, Due::Lasting)));
-        let none = ListenerTimeouts { idle: None, half_close: None, lifetime: None };
+        let none = ListenerTimeouts { idle: None, half_close: None, lifetime: None, ..timeouts() };
         assert_eq!(next_deadline(&relay, &none, None, None), None);
     }
 

@@ -61,7 +61,18 @@ impl Checker<'_> {
             let socket = self.socket(raw.socket.as_ref());
             let max_connections = self.limit(raw.max_connections.as_ref());
             if let (Some((name, _)), Some(pool)) = (name, pool) {
-                listeners.push(Listener { name: name.as_str().into(), bind, pool, max_connections, timeouts, socket });
+                listeners.push(Listener {
+                    name: name.as_str().into(),
+                    bind,
+                    pool,
+                    routes: Vec::new(),
+                    tls: None,
+                    proxy_protocol: None,
+                    max_handshakes: None,
+                    max_connections,
+                    timeouts,
+                    socket,
+                });
             }
         }
         // While a reference is wrong, every pool may be the one that was meant.
@@ -184,6 +195,8 @@ fn timeouts(key: Option<&Located<raw::ListenerTimeouts>>) -> ListenerTimeouts {
     let absent = raw::ListenerTimeouts::default();
     let raw = value(key).map_or(&absent, |(timeouts, _)| timeouts);
     ListenerTimeouts {
+        sniff: Some(Duration::from_secs(5)),
+        handshake: Some(Duration::from_secs(10)),
         idle: optional_period(raw.idle.as_ref(), Duration::from_secs(3600)),
         half_close: optional_period(raw.half_close.as_ref(), Duration::from_secs(60)),
         lifetime: optional_period(raw.lifetime.as_ref(), Duration::ZERO),

@@ -49,6 +49,8 @@ impl Checker<'_> {
             balance: balance(raw),
             hash: self.hash(raw),
             health: value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends)),
+            send_proxy: None,
+            tls: None,
             source: self.source(raw, &backends),
             backends,
             on_down: match copied(raw.on_down.as_ref()).unwrap_or(raw::OnDown::Keep) {

@@ -30,6 +30,8 @@ pub(super) struct Direction {
 enum State {
     #[default]
     Running,
+    /// The sender has finished; that is still to be passed on.
+    Finishing,
     /// FIN was passed on, or there is nobody left to pass anything on to.
     Done,
 }
@@ -69,10 +71,9 @@ enum Pending {
 /// What the sender's end means for the receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtEnd {
-    /// The sender has finished: so be it told.
-    PassOnFin,
-    /// It need not be told: both have finished, and the sockets are closed next, which sends the FIN. Or the
-    /// sender is gone, which the receiver learns by a RST; a FIN before that would be a lie.
+    /// The sender has finished: so be it told. With `last`, both have, and the sockets are closed next.
+    PassOnFin { last: bool },
+    /// The sender is gone, which the receiver learns by a RST; a FIN before that would be a lie.
     SayNothing,
 }
 
@@ -97,12 +98,26 @@ pub(super) enum Fault {
 }
 
 impl Direction {
+    /// One that begins with bytes which were read already.
+    pub(super) fn with(ahead: Vec<u8>) -> Direction {
+        let pending = match ahead.is_empty() {
+            true => Pending::Nothing,
+            false => Pending::Bytes { bytes: ahead.into(), written: 0 },
+        };
+        Direction { pending, ..Direction::default() }
+    }
+
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }
 
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Whether nothing more will be read.
+    pub(super) fn has_read_all(&self) -> bool {
+        self.state != State::Running
     }
 
     #[cfg(test)]
@@ -122,12 +137,24 @@ impl Direction {
     }
 
     /// Moves bytes until a socket is not ready, the sender has finished, or the turn is over.
-    pub(super) fn advance<S: Stream>(&mut self, from: &S, to: &S, tools: &mut Tools, at_end: AtEnd) -> Progress {
+    pub(super) fn advance(
+        &mut self,
+        from: &impl Stream,
+        to: &impl Stream,
+        tools: &mut Tools,
+        at_end: AtEnd,
+    ) -> Progress {
         let mut left = TURN;
         loop {
+            if self.state == State::Finishing {
+                return self.finish(to, at_end);
+            }
             let moved = match self.step(from, to, tools) {
                 Poll::Pending => return Progress::Waiting,
-                Poll::Ready(Ok(0)) => return self.finish(to, at_end),
+                Poll::Ready(Ok(0)) => {
+                    self.state = State::Finishing;
+                    continue;
+                }
                 Poll::Ready(Ok(moved)) => moved,
                 Poll::Ready(Err(fault)) => {
                     self.abandon();
@@ -142,7 +169,12 @@ impl Direction {
     }
 
     /// Writes what is pending, or reads and writes once. `Ok(0)` is the sender's FIN.
-    fn step<S: Stream>(&mut self, from: &S, to: &S, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+    fn step(&mut self, from: &impl Stream, to: &impl Stream, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+        match to.poll_flush() {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
+            Poll::Ready(Ok(())) => {}
+        }
         match std::mem::take(&mut self.pending) {
             Pending::Bytes { bytes, written } => return self.write_kept(to, bytes, written),
             Pending::Piped { pipe, left } => return self.write_piped(to, tools, pipe, left),
@@ -158,8 +190,8 @@ impl Direction {
         self.copy(from, to, tools)
     }
 
-    fn copy<S: Stream>(&mut self, from: &S, to: &S, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
-        let scratch = tools.scratch();
+    fn copy(&mut self, from: &impl Stream, to: &impl Stream, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+        let scratch = tools.scratch(from.chunk().max(to.chunk()));
         let count = match from.poll_read(scratch) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::From(error))),
@@ -169,7 +201,8 @@ impl Direction {
         if let Mode::Copy { full } = self.mode {
             self.mode = match full + 1 {
                 _ if count < scratch.len() => Mode::Copy { full: 0 },
-                SPLICE_AFTER => Mode::Splice { small: 0 },
+                SPLICE_AFTER if from.can_splice() && to.can_splice() => Mode::Splice { small: 0 },
+                SPLICE_AFTER => Mode::CopyOnly,
                 full => Mode::Copy { full },
             };
         }
@@ -186,7 +219,7 @@ impl Direction {
         Poll::Ready(Ok(count))
     }
 
-    fn write_kept<S: Stream>(&mut self, to: &S, bytes: Box<[u8]>, written: usize) -> Poll<Result<usize, Fault>> {
+    fn write_kept(&mut self, to: &impl Stream, bytes: Box<[u8]>, written: usize) -> Poll<Result<usize, Fault>> {
         let count = match to.poll_write(&bytes[written..]) {
             Poll::Pending => {
                 self.pending = Pending::Bytes { bytes, written };
@@ -203,10 +236,10 @@ impl Direction {
         Poll::Ready(Ok(count.max(1)))
     }
 
-    fn splice<S: Stream>(
+    fn splice(
         &mut self,
-        from: &S,
-        to: &S,
+        from: &impl Stream,
+        to: &impl Stream,
         tools: &mut Tools,
         pipe: Pipe,
         small: u8,
@@ -241,9 +274,9 @@ impl Direction {
         }
     }
 
-    fn write_piped<S: Stream>(
+    fn write_piped(
         &mut self,
-        to: &S,
+        to: &impl Stream,
         tools: &mut Tools,
         pipe: Pipe,
         left: usize,
@@ -276,12 +309,14 @@ impl Direction {
         Poll::Ready(Ok(count.max(1)))
     }
 
-    fn finish<S: Stream>(&mut self, to: &S, at_end: AtEnd) -> Progress {
+    fn finish(&mut self, to: &impl Stream, at_end: AtEnd) -> Progress {
+        let told = match at_end {
+            AtEnd::PassOnFin { last } => to.poll_shutdown(last),
+            AtEnd::SayNothing => Poll::Ready(Ok(())),
+        };
+        let Poll::Ready(told) = told else { return Progress::Waiting };
         self.state = State::Done;
-        if at_end == AtEnd::SayNothing {
-            return Progress::Finished;
-        }
-        match to.shutdown_write() {
+        match told {
             Ok(()) => Progress::Finished,
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 Progress::Failed(Fault::To(io::ErrorKind::ConnectionReset.into()))

@@ -23,25 +23,32 @@ pub use pipe::{MAX_PIPES, Tools};
 
 use crate::stats::ending::Side;
 
-/// One socket of a relayed pair. After a method that is pending, whoever drives the relay is told by the socket once
-/// it is worth a retry.
+/// One side of a relayed pair: a socket, or a layer over one. After a method that is pending, whoever drives the relay
+/// is told by the socket once it is worth a retry.
 pub trait Stream {
+    /// Bytes that are best read, or written, at a time; at most 64 KiB.
+    fn chunk(&self) -> usize;
+    /// Whether bytes may pass by pipe, unseen.
+    fn can_splice(&self) -> bool;
     /// Reads; `Ok(0)` is FIN.
     fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
-    /// Writes some.
+    /// Takes some to write. A layer may hold back what its socket has no room for; it takes no more until
+    /// [`Stream::poll_flush`] is ready.
     fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>>;
+    /// Ready once nothing that was taken is held back, or the connection is gone and with it what was.
+    fn poll_flush(&self) -> Poll<io::Result<()>>;
     /// Moves up to `limit` bytes into `pipe`, which is empty.
     fn poll_splice_from(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
     /// Moves up to `limit` bytes out of `pipe`.
     fn poll_splice_to(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
     /// Ready once the peer has reset the connection.
     fn poll_reset(&self) -> Poll<()>;
-    /// Sends FIN.
+    /// Sends FIN, after all that was taken. With `last`, the close that follows sends the socket's own.
     ///
     /// # Errors
     /// The connection is gone.
-    fn shutdown_write(&self) -> io::Result<()>;
-    /// Bytes written that have not arrived at the peer.
+    fn poll_shutdown(&self, last: bool) -> Poll<io::Result<()>>;
+    /// Bytes taken that have not arrived at the peer.
     fn unacknowledged(&self) -> usize;
     /// Makes the close a RST.
     fn reset_on_close(&self);
@@ -57,6 +64,8 @@ pub enum End {
     /// This side's peer no longer answers (keepalive or retransmissions ran out, no route); like a reset
     /// for the other.
     Lost(Side),
+    /// What this side sent breaks the rules of the layer it speaks; like a reset for the other.
+    Garbled(Side),
 }
 
 /// What came of a turn.
@@ -109,10 +118,10 @@ struct Failed {
 }
 
 impl Relay {
-    /// For two sockets that are connected, from now on.
-    pub fn new(now: Instant) -> Relay {
+    /// For two sockets that are connected, from now on. `ahead` was read from the client already.
+    pub fn new(now: Instant, ahead: Vec<u8>) -> Relay {
         Relay {
-            to_backend: Direction::default(),
+            to_backend: Direction::with(ahead),
             to_client: Direction::default(),
             last_moved: now,
             finished: None,
@@ -125,18 +134,16 @@ impl Relay {
     ///
     /// `now` is the time at which this turn of the loop began. After [`Relay::wake_at`] it wants another turn, whatever
     /// the sockets do.
-    pub fn turn<S: Stream>(&mut self, client: &S, backend: &S, tools: &mut Tools, now: Instant) -> Turn {
+    pub fn turn(&mut self, client: &impl Stream, backend: &impl Stream, tools: &mut Tools, now: Instant) -> Turn {
         let more = self.advance(Side::Client, client, backend, tools, now)
             | self.advance(Side::Backend, backend, client, tools, now);
         self.notice_reset(Side::Client, client, now);
         self.notice_reset(Side::Backend, backend, now);
         if let Some(failed) = self.failed.as_deref().copied() {
-            let (to, direction) = match failed.side {
-                Side::Client => (backend, &self.to_backend),
-                Side::Backend => (client, &self.to_client),
-            };
-            if direction.is_done() {
-                return self.pass_on_failure(failed, to, now);
+            match failed.side {
+                Side::Client if self.to_backend.is_done() => return self.pass_on_failure(failed, backend, now),
+                Side::Backend if self.to_client.is_done() => return self.pass_on_failure(failed, client, now),
+                _ => {}
             }
             return if more { Turn::Again } else { Turn::Wait };
         }
@@ -162,6 +169,11 @@ impl Relay {
         self.failed.as_ref()?.recheck.map(|(at, _)| at)
     }
 
+    /// Bytes that have been handed to either socket.
+    pub fn bytes(&self) -> u64 {
+        self.to_backend.moved() + self.to_client.moved()
+    }
+
     /// Bytes that have been handed to the backend's socket.
     pub fn bytes_to_backend(&self) -> u64 {
         self.to_backend.moved()
@@ -181,7 +193,7 @@ impl Relay {
     }
 
     /// Moves what `side` sends to the other. True if there is more to do.
-    fn advance<S: Stream>(&mut self, side: Side, from: &S, to: &S, tools: &mut Tools, now: Instant) -> bool {
+    fn advance(&mut self, side: Side, from: &impl Stream, to: &impl Stream, tools: &mut Tools, now: Instant) -> bool {
         let (direction, opposite) = match side {
             Side::Client => (&mut self.to_backend, &self.to_client),
             Side::Backend => (&mut self.to_client, &self.to_backend),
@@ -189,8 +201,10 @@ impl Relay {
         if direction.is_done() {
             return false;
         }
-        let silent = self.failed.is_some() || opposite.is_done();
-        let at_end = if silent { AtEnd::SayNothing } else { AtEnd::PassOnFin };
+        let at_end = match self.failed {
+            Some(_) => AtEnd::SayNothing,
+            None => AtEnd::PassOnFin { last: opposite.is_done() },
+        };
         let before = direction.moved();
         let progress = direction.advance(from, to, tools, at_end);
         let moved = direction.moved() - before;
@@ -212,10 +226,10 @@ impl Relay {
     }
 
     /// A side that has finished is not read from any more; that it resets the connection is noticed all the same.
-    fn notice_reset<S: Stream>(&mut self, side: Side, from: &S, now: Instant) {
+    fn notice_reset(&mut self, side: Side, from: &impl Stream, now: Instant) {
         let finished = match side {
-            Side::Client => self.to_backend.is_done() && !self.to_client.is_done(),
-            Side::Backend => self.to_client.is_done() && !self.to_backend.is_done(),
+            Side::Client => self.to_backend.has_read_all() && !self.to_client.is_done(),
+            Side::Backend => self.to_client.has_read_all() && !self.to_backend.is_done(),
         };
         if finished && self.failed.is_none() && from.poll_reset().is_ready() {
             self.fail(side, &io::ErrorKind::ConnectionReset.into(), now);
@@ -252,6 +266,7 @@ impl Relay {
         self.last_moved = now;
         let end = match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Reset(side),
+            io::ErrorKind::InvalidData => End::Garbled(side),
             _ => End::Lost(side),
         };
         self.failed = Some(Box::new(Failed { side, end, recheck: None }));
@@ -259,12 +274,14 @@ impl Relay {
 
     /// Everything that the failed side sent was written. The RST throws away what the kernel has not
     /// delivered, so it waits for that, in growing steps: no event tells of the last acknowledgement.
-    fn pass_on_failure<S: Stream>(&mut self, failed: Failed, to: &S, now: Instant) -> Turn {
+    fn pass_on_failure(&mut self, failed: Failed, to: &impl Stream, now: Instant) -> Turn {
         let wait = match failed.recheck {
             Some((at, _)) if now < at => return Turn::Wait,
             Some((_, wait)) => (wait * 2).min(RECHECK_MAX),
             None => RECHECK_MIN,
         };
+        // What it cannot write any more, it does not hold any more.
+        let _ = to.poll_flush();
         if to.unacknowledged() > 0 {
             self.failed = Some(Box::new(Failed { recheck: Some((now + wait, wait)), ..failed }));
             return Turn::Wait;

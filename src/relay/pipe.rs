@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-/// Read by all directions of a worker in turn.
-const SCRATCH: usize = 32 * 1024;
+/// Read by all directions of a worker in turn; the largest [`Stream::chunk`](super::Stream::chunk).
+const SCRATCH: usize = 64 * 1024;
 /// The most that is spliced into a pipe, and the size that is asked for: four times that of a new one halves what a
 /// bulk costs. Whoever may not have it (pipe(7), pipe-user-pages-soft) splices less at a time.
 pub(super) const PIPE_SIZE: usize = 256 * 1024;
@@ -33,8 +33,9 @@ impl Default for Tools {
 }
 
 impl Tools {
-    pub(super) fn scratch(&mut self) -> &mut [u8] {
-        &mut self.scratch
+    pub(super) fn scratch(&mut self, size: usize) -> &mut [u8] {
+        let size = size.min(self.scratch.len());
+        &mut self.scratch[..size]
     }
 
     /// An empty pipe; `None` when too many are in use, or the process has no descriptors left for one.

@@ -15,11 +15,15 @@ use crate::net::addr::ClientAddr;
 use crate::pool::Lease;
 use crate::relay::{End, Relay, Stream, Turn};
 use crate::stats::ending::Ending;
-use crate::worker::{self, Socket, Timer};
+use crate::worker::{self, Socket, Timer, Weight};
 
 /// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
 /// the start, as accepted sockets inherit it.
 const LASTING: Duration = Duration::from_secs(5);
+
+/// Bytes moved in one turn from which on a connection is a stream that others need not wait for: twice what a
+/// message of 64 KiB is, and half of what a turn allows.
+const MUCH: u64 = 128 * 1024;
 
 /// Begins a connection's life on this worker; it goes on as a task.
 pub(super) fn start(fresh: Fresh) {
@@ -86,7 +90,7 @@ impl Session {
         let Session { client, backend: Some(backend), record, entered, .. } = self else {
             return Ending::InternalError;
         };
-        let mut relay = Relay::new(worker::now());
+        let mut relay = Relay::new(worker::now(), Vec::new());
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
         let mut is_lasting = false;
@@ -97,10 +101,12 @@ impl Session {
             loop {
                 let context = &record.context;
                 let now = worker::now();
+                let before = relay.bytes();
                 let turn = relay.turn(client, backend, &mut context.tools.borrow_mut(), now);
                 if let (Some(took), Some(lease)) = (relay.take_first_byte(), &record.lease) {
                     context.record_first_byte(record.listener.pool(), lease.backend(), took);
                 }
+                worker::weigh(if relay.bytes() - before >= MUCH { Weight::Heavy } else { Weight::Light });
                 match turn {
                     Turn::Ended(end) => return Poll::Ready(end.into()),
                     Turn::Again => worker::run_again(),
@@ -176,6 +182,7 @@ impl From<End> for Ending {
             End::Closed(side) => Ending::Closed(side),
             End::Reset(side) => Ending::Reset(side),
             End::Lost(side) => Ending::Lost(side),
+            End::Garbled(side) => Ending::Garbled(side),
         }
     }
 }
@@ -244,7 +251,7 @@ mod tests {
     #[test]
     fn what_is_due_first_comes_first() {
         let now = Instant::now();
-        let relay = Relay::new(now);
+        let relay = Relay::new(now, Vec::new());
         let due = |expires, lasts_from| next_deadline(&relay, &timeouts(), expires, lasts_from);
         // Not half-closed, so that half_close does not count.
         assert_eq!(due(None, None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));

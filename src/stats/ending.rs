@@ -42,6 +42,11 @@ pub enum Ending {
     Reset(Side),
     /// This side's host no longer answers.
     Lost(Side),
+    /// What this side sent breaks the rules of TLS.
+    Garbled(Side),
+    /// Both sides have finished; this one did so first, and without the close_notify that TLS wants: what it sent may
+    /// have been cut.
+    Truncated(Side),
     /// No byte in either direction for `timeouts.idle`.
     IdleTimeout,
     /// One side had finished, the other was silent for `timeouts.half_close`.
@@ -56,8 +61,24 @@ pub enum Ending {
     NoBackend,
     /// No connect to a backend succeeded.
     ConnectFailed,
-    /// The client reset the connection before a backend was connected.
+    /// The client left before a backend was connected.
     ClientLeft,
+    /// The client's first bytes (PROXY header, STARTTLS, ClientHello) were not complete after `timeouts.sniff`.
+    SniffTimeout,
+    /// The TLS handshake had not finished after `timeouts.handshake`.
+    HandshakeTimeout,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// There were `limits.handshakes` others under way.
+    HandshakeLimit,
+    /// The client speaks no TLS, on a listener that wants it.
+    NotTls,
+    /// The client asked for a server name that no certificate fits, and the listener says `unknown_sni: refuse`.
+    UnknownName,
+    /// The peer sent no PROXY header, or a wrong one.
+    BadProxyHeader,
+    /// A PROXY header came from a peer that is not in `trusted`.
+    UntrustedProxyHeader,
     /// This host had no descriptor, port or memory left for the connection to a backend.
     OutOfResources,
     /// A defect of tidegate ended it.
@@ -66,13 +87,17 @@ pub enum Ending {
 
 impl Ending {
     /// Every ending, in the order of [`Ending::index`].
-    pub const ALL: [Ending; 16] = [
+    pub const ALL: [Ending; 28] = [
         Ending::Closed(Side::Client),
         Ending::Closed(Side::Backend),
         Ending::Reset(Side::Client),
         Ending::Reset(Side::Backend),
         Ending::Lost(Side::Client),
         Ending::Lost(Side::Backend),
+        Ending::Garbled(Side::Client),
+        Ending::Garbled(Side::Backend),
+        Ending::Truncated(Side::Client),
+        Ending::Truncated(Side::Backend),
         Ending::IdleTimeout,
         Ending::HalfCloseTimeout,
         Ending::Lifetime,
@@ -81,6 +106,14 @@ impl Ending {
         Ending::NoBackend,
         Ending::ConnectFailed,
         Ending::ClientLeft,
+        Ending::SniffTimeout,
+        Ending::HandshakeTimeout,
+        Ending::HandshakeFailed,
+        Ending::HandshakeLimit,
+        Ending::NotTls,
+        Ending::UnknownName,
+        Ending::BadProxyHeader,
+        Ending::UntrustedProxyHeader,
         Ending::OutOfResources,
         Ending::InternalError,
     ];
@@ -94,30 +127,54 @@ impl Ending {
             Ending::Reset(Side::Backend) => 3,
             Ending::Lost(Side::Client) => 4,
             Ending::Lost(Side::Backend) => 5,
-            Ending::IdleTimeout => 6,
-            Ending::HalfCloseTimeout => 7,
-            Ending::Lifetime => 8,
-            Ending::BackendDown => 9,
-            Ending::DrainDeadline => 10,
-            Ending::NoBackend => 11,
-            Ending::ConnectFailed => 12,
-            Ending::ClientLeft => 13,
-            Ending::OutOfResources => 14,
-            Ending::InternalError => 15,
+            Ending::Garbled(Side::Client) => 6,
+            Ending::Garbled(Side::Backend) => 7,
+            Ending::Truncated(Side::Client) => 8,
+            Ending::Truncated(Side::Backend) => 9,
+            Ending::IdleTimeout => 10,
+            Ending::HalfCloseTimeout => 11,
+            Ending::Lifetime => 12,
+            Ending::BackendDown => 13,
+            Ending::DrainDeadline => 14,
+            Ending::NoBackend => 15,
+            Ending::ConnectFailed => 16,
+            Ending::ClientLeft => 17,
+            Ending::SniffTimeout => 18,
+            Ending::HandshakeTimeout => 19,
+            Ending::HandshakeFailed => 20,
+            Ending::HandshakeLimit => 21,
+            Ending::NotTls => 22,
+            Ending::UnknownName => 23,
+            Ending::BadProxyHeader => 24,
+            Ending::UntrustedProxyHeader => 25,
+            Ending::OutOfResources => 26,
+            Ending::InternalError => 27,
         }
     }
 
     /// Who caused it: `client`, `backend`, or `tidegate` itself by a limit or for want of a backend.
     pub fn side(self) -> &'static str {
         match self {
-            Ending::Closed(side) | Ending::Reset(side) | Ending::Lost(side) => side.name(),
-            Ending::ClientLeft => "client",
+            Ending::Closed(side)
+            | Ending::Reset(side)
+            | Ending::Lost(side)
+            | Ending::Garbled(side)
+            | Ending::Truncated(side) => side.name(),
+            Ending::ClientLeft
+            | Ending::SniffTimeout
+            | Ending::HandshakeTimeout
+            | Ending::HandshakeFailed
+            | Ending::NotTls
+            | Ending::UnknownName
+            | Ending::BadProxyHeader
+            | Ending::UntrustedProxyHeader => "client",
             Ending::BackendDown | Ending::ConnectFailed => "backend",
             Ending::IdleTimeout
             | Ending::HalfCloseTimeout
             | Ending::Lifetime
             | Ending::DrainDeadline
             | Ending::NoBackend
+            | Ending::HandshakeLimit
             | Ending::OutOfResources
             | Ending::InternalError => "tidegate",
         }
@@ -129,6 +186,8 @@ impl Ending {
             Ending::Closed(_) => "closed",
             Ending::Reset(_) => "reset",
             Ending::Lost(_) => "lost",
+            Ending::Garbled(_) => "sent bad TLS",
+            Ending::Truncated(_) => "closed without close_notify",
             Ending::IdleTimeout => "idle timeout",
             Ending::HalfCloseTimeout => "half-close timeout",
             Ending::Lifetime => "lifetime reached",
@@ -137,6 +196,14 @@ impl Ending {
             Ending::NoBackend => "no backend",
             Ending::ConnectFailed => "connect failed",
             Ending::ClientLeft => "left",
+            Ending::SniffTimeout => "first bytes timeout",
+            Ending::HandshakeTimeout => "TLS handshake timeout",
+            Ending::HandshakeFailed => "TLS handshake failed",
+            Ending::HandshakeLimit => "too many TLS handshakes",
+            Ending::NotTls => "no TLS",
+            Ending::UnknownName => "unknown server name",
+            Ending::BadProxyHeader => "bad PROXY header",
+            Ending::UntrustedProxyHeader => "untrusted PROXY header",
             Ending::OutOfResources => "out of resources",
             Ending::InternalError => "internal error",
         }
@@ -144,19 +211,33 @@ impl Ending {
 
     /// Whether the client got no backend at all.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Ending::NoBackend | Ending::ConnectFailed | Ending::OutOfResources)
+        matches!(
+            self,
+            Ending::NoBackend
+                | Ending::ConnectFailed
+                | Ending::OutOfResources
+                | Ending::HandshakeLimit
+                | Ending::NotTls
+                | Ending::UnknownName
+                | Ending::BadProxyHeader
+                | Ending::UntrustedProxyHeader
+        )
     }
 }
 
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ending::Closed(_) | Ending::Reset(_) | Ending::Lost(_) | Ending::BackendDown | Ending::ClientLeft => {
+            Ending::Closed(_)
+            | Ending::Reset(_)
+            | Ending::Lost(_)
+            | Ending::Garbled(_)
+            | Ending::Truncated(_)
+            | Ending::BackendDown
+            | Ending::ClientLeft => {
                 write!(f, "{} {}", self.side(), self.reason())
             }
-            Ending::NoBackend | Ending::ConnectFailed | Ending::OutOfResources => {
-                write!(f, "refused: {}", self.reason())
-            }
+            _ if self.is_refusal() => write!(f, "refused: {}", self.reason()),
             _ => f.write_str(self.reason()),
         }
     }

@@ -4,7 +4,6 @@
 //! operation. A [`Waker`] is for everything else, other threads included.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +18,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
 use super::if_local;
+use super::turns::{Turns, Weight};
 
 /// The way to a worker from other threads: an inbox, and an eventfd that ends its wait.
 #[derive(Debug)]
@@ -122,13 +122,14 @@ pub(super) struct Task {
     key: u32,
     /// In the queue already: further wakes add nothing until it runs.
     queued: Cell<bool>,
+    weight: Cell<Weight>,
 }
 
 /// The tasks of a worker and those of them that are to run.
 pub(super) struct Executor {
     remote: Arc<Remote>,
     tasks: RefCell<Slab<Rc<Task>>>,
-    ready: RefCell<VecDeque<Rc<Task>>>,
+    ready: RefCell<Turns<Rc<Task>>>,
     current: RefCell<Option<Rc<Task>>>,
 }
 
@@ -143,7 +144,13 @@ impl Executor {
         // 2^32 tasks would need terabytes first.
         let key = vacant.key() as u32;
         let waker = Waker::from(Arc::new(Handle { task: key, remote: Arc::clone(&self.remote) }));
-        let task = Rc::new(Task { future: RefCell::new(Some(future)), waker, key, queued: Cell::new(false) });
+        let task = Rc::new(Task {
+            future: RefCell::new(Some(future)),
+            waker,
+            key,
+            queued: Cell::default(),
+            weight: Cell::default(),
+        });
         self.schedule(&task);
         vacant.insert(task);
     }
@@ -153,10 +160,17 @@ impl Executor {
         self.current.borrow().clone()
     }
 
-    /// Has the task run in the coming turn.
+    /// Has the task run in a coming turn.
     pub(super) fn schedule(&self, task: &Rc<Task>) {
         if !task.queued.replace(true) {
-            self.ready.borrow_mut().push_back(Rc::clone(task));
+            self.ready.borrow_mut().push(Rc::clone(task), task.weight.get());
+        }
+    }
+
+    /// Says how much the task that runs now moves when it does, from its next turn on.
+    pub(super) fn weigh(&self, weight: Weight) {
+        if let Some(task) = &*self.current.borrow() {
+            task.weight.set(weight);
         }
     }
 
@@ -171,11 +185,12 @@ impl Executor {
         !self.ready.borrow().is_empty()
     }
 
-    /// Runs the tasks that are ready now, each once; those they wake run in the next turn, after new events.
+    /// Runs the tasks of this turn, each once; those they wake run in the next one, after new events.
     pub(super) fn run_ready(&self) {
-        let turn = self.ready.borrow().len();
-        for _ in 0..turn {
-            let Some(task) = self.ready.borrow_mut().pop_front() else { break };
+        self.ready.borrow_mut().begin();
+        loop {
+            let next = self.ready.borrow_mut().next();
+            let Some(task) = next else { break };
             self.run(&task);
         }
     }

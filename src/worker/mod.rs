@@ -12,6 +12,7 @@ mod executor;
 mod reactor;
 mod socket;
 mod timer;
+mod turns;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -27,6 +28,7 @@ use executor::{Executor, Task};
 use reactor::Reactor;
 pub use socket::{Listener, Socket, Transport};
 use timer::{Key, Wheel};
+pub use turns::Weight;
 
 /// Timers are rounded up to this.
 const TICK: Duration = Duration::from_millis(1);
@@ -164,7 +166,12 @@ pub fn now() -> Instant {
     local(|worker| worker.now.get())
 }
 
-/// Has the task that runs now run once more in the coming turn of the loop.
+/// Says how much the task that runs now moves when it does: which decides when it runs among others.
+pub fn weigh(weight: Weight) {
+    local(|worker| worker.executor.weigh(weight));
+}
+
+/// Has the task that runs now run once more in a coming turn of the loop.
 pub fn run_again() {
     local(|worker| {
         if let Some(task) = worker.executor.current() {
@@ -183,7 +190,7 @@ impl TaskHandle {
         local(|worker| worker.executor.current()).map(TaskHandle)
     }
 
-    /// Has it run in the coming turn of the loop.
+    /// Has it run in a coming turn of the loop.
     pub fn wake(&self) {
         local(|worker| worker.executor.schedule(&self.0));
     }

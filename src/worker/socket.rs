@@ -90,6 +90,15 @@ impl Socket {
 }
 
 impl Stream for Socket {
+    /// What the caches next to the processor hold of both sides' bytes.
+    fn chunk(&self) -> usize {
+        32 * 1024
+    }
+
+    fn can_splice(&self) -> bool {
+        true
+    }
+
     /// Reads what is there. `Ok(0)` is the peer's FIN (or an empty `buffer`).
     fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll(Ready::READABLE));
@@ -117,6 +126,11 @@ impl Stream for Socket {
             }
             Err(error) => self.refused(error, Ready::WRITABLE),
         }
+    }
+
+    /// A socket holds back nothing.
+    fn poll_flush(&self) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     /// Moves up to `limit` bytes from the socket into a pipe that must be **empty**: EAGAIN does not say
@@ -156,8 +170,11 @@ impl Stream for Socket {
     ///
     /// # Errors
     /// ENOTCONN: the peer is gone already.
-    fn shutdown_write(&self) -> io::Result<()> {
-        Ok(rustix::net::shutdown(&self.fd, Shutdown::Write)?)
+    fn poll_shutdown(&self, last: bool) -> Poll<io::Result<()>> {
+        if last {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(Ok(rustix::net::shutdown(&self.fd, Shutdown::Write)?))
     }
 
     /// Bytes written that the peer's kernel has not acknowledged; zero if that cannot be told.

@@ -176,7 +176,7 @@ fn bytes_and_their_end_in_one_event_are_both_seen() {
             let count = std::future::poll_fn(|_| socket.poll_read(&mut buffer)).await.unwrap();
             sender.send(buffer[..count].to_vec()).unwrap();
         }
-        socket.shutdown_write().unwrap();
+        assert!(matches!(socket.poll_shutdown(false), Poll::Ready(Ok(()))));
     });
     assert_eq!(read.recv_timeout(LIMIT).unwrap(), b"last words");
     assert_eq!(read.recv_timeout(LIMIT).unwrap(), b"", "the FIN that came with them");

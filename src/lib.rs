@@ -60,4 +60,5 @@ pub mod pool;
 pub mod relay;
 pub mod server;
 pub mod stats;
+pub mod tls;
 pub mod worker;

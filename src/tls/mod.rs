@@ -1,0 +1,2 @@
+//! TLS.
+pub mod stream;

@@ -1,0 +1,451 @@
+//! TLS over a worker's socket, as a side of a relayed pair.
+//!
+//! rustls is used by its unbuffered face: the buffers in which records are opened and sealed belong to the worker, not to
+//! the connection. A connection keeps bytes of its own only while part of a record is in flight, or while its socket
+//! has no room.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Poll, ready};
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
+use rustls::{CommonState, Error};
+
+use crate::relay::Stream;
+use crate::worker::{self, Socket};
+
+/// Plaintext that is sealed, or opened, at a time: four full records (RFC 8446, 5.1).
+const CHUNK: usize = 64 * 1024;
+/// What four records are longer than their plaintext, at the least (RFC 8446, 5.2: header, tag, type).
+const OVERHEAD: usize = 4 * 21;
+/// The longest message of a handshake, over several records, that rustls takes is 64 KiB; with this much unfinished,
+/// something is wrong.
+const MAX_KEPT: usize = 128 * 1024;
+/// Reads in a row without a byte of plaintext until other connections get their turn.
+const READS: usize = 8;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { incoming: Vec::new(), outgoing: Vec::new() }) };
+}
+
+/// What all connections of a worker use in turn.
+struct Scratch {
+    /// Records to be opened, in place.
+    incoming: Vec<u8>,
+    /// Records that were sealed. Its length is its room.
+    outgoing: Vec<u8>,
+}
+
+/// Either end of TLS.
+pub trait Engine {
+    /// What rustls keeps beside it.
+    type Data;
+    /// Goes on with what has come.
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    /// What both ends have in common.
+    fn common(&self) -> &CommonState;
+}
+
+impl Engine for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ServerConnectionData> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+impl Engine for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ClientConnectionData> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self
+    }
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub enum HandshakeError {
+    /// The rules were broken, or what the peer offers does not do. It was told by an alert.
+    Tls(Error),
+    /// The connection failed.
+    Io(io::Error),
+    /// The peer has closed it.
+    Left,
+}
+
+/// A TLS connection.
+pub struct TlsStream<E> {
+    socket: Socket,
+    state: RefCell<State<E>>,
+}
+
+struct State<E> {
+    engine: E,
+    /// The beginning of a record of which the rest has not come.
+    received: Vec<u8>,
+    /// Opened, and not yet read: from `plain_read` on.
+    plain: Vec<u8>,
+    plain_read: usize,
+    /// Sealed, and not yet sent: from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+    /// The peer has finished, by close_notify or by a bare FIN.
+    finished: bool,
+    truncated: bool,
+    close_notified: bool,
+    failure: Option<Error>,
+}
+
+impl<E: Engine> TlsStream<E> {
+    /// Begins a handshake on a socket from which `ahead` was read already.
+    pub fn new(socket: Socket, engine: E, ahead: Vec<u8>) -> TlsStream<E> {
+        let state = State {
+            engine,
+            received: ahead,
+            plain: Vec::new(),
+            plain_read: 0,
+            unsent: Vec::new(),
+            sent: 0,
+            finished: false,
+            truncated: false,
+            close_notified: false,
+            failure: None,
+        };
+        TlsStream { socket, state: RefCell::new(state) }
+    }
+
+    /// Goes on with the handshake; ready once it has ended.
+    ///
+    /// # Errors
+    /// Those of [`HandshakeError`].
+    pub fn poll_handshake(&self) -> Poll<Result<(), HandshakeError>> {
+        let mut state = self.state.borrow_mut();
+        SCRATCH.with_borrow_mut(|Scratch { incoming, outgoing }| {
+            // What was read ahead, or nothing: the client speaks first.
+            let mut received = std::mem::take(&mut state.received);
+            state.open_kept(&mut received, outgoing);
+            loop {
+                let flushed = state.poll_flush(&self.socket);
+                if state.failure.is_some() && !flushed.is_pending() {
+                    return Poll::Ready(Err(state.failure.take().map_or(HandshakeError::Left, HandshakeError::Tls)));
+                }
+                ready!(flushed).map_err(HandshakeError::Io)?;
+                if state.finished {
+                    return Poll::Ready(Err(HandshakeError::Left));
+                }
+                if !state.engine.common().is_handshaking() {
+                    return Poll::Ready(Ok(()));
+                }
+                let kept = state.received.len();
+                reserve(incoming, kept + CHUNK);
+                let count = ready!(self.socket.poll_read(&mut incoming[kept..])).map_err(HandshakeError::Io)?;
+                if count == 0 {
+                    return Poll::Ready(Err(HandshakeError::Left));
+                }
+                incoming[..kept].copy_from_slice(&state.received);
+                state.open(&mut incoming[..kept + count], outgoing, &mut []);
+            }
+        })
+    }
+
+    /// What is known of the connection.
+    pub fn with_common<T>(&self, f: impl FnOnce(&CommonState) -> T) -> T {
+        f(self.state.borrow().engine.common())
+    }
+
+    /// Whether the peer has closed without a close_notify: somebody may have cut what it sent.
+    pub fn is_truncated(&self) -> bool {
+        self.state.borrow().truncated
+    }
+
+    /// Whether the peer has sent data already.
+    pub fn has_plaintext(&self) -> bool {
+        !self.state.borrow().plain.is_empty()
+    }
+}
+
+impl<E: Engine> State<E> {
+    /// Opens records. What they hold goes to `buffer`, and what does not fit there waits; the rest of a record that is
+    /// not complete is kept. Returns how much is in the buffer.
+    fn open(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
+        let (mut filled, mut sealed, mut used) = (0, 0, 0);
+        loop {
+            let UnbufferedStatus { mut discard, state } = self.engine.process(&mut incoming[used..]);
+            let more = match state {
+                Ok(ConnectionState::ReadTraffic(mut records)) => {
+                    while let Some(Ok(record)) = records.next_record() {
+                        discard += record.discard;
+                        let (now, later) = record.payload.split_at(record.payload.len().min(buffer.len() - filled));
+                        buffer[filled..filled + now.len()].copy_from_slice(now);
+                        filled += now.len();
+                        self.plain.extend_from_slice(later);
+                    }
+                    true
+                }
+                Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                    while let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
+                        message.encode(&mut outgoing[sealed..]).map(|count| sealed += count)
+                    {
+                        reserve(outgoing, sealed + required_size);
+                    }
+                    true
+                }
+                Ok(ConnectionState::TransmitTlsData(sent)) => {
+                    sent.done();
+                    true
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.finished = true;
+                    true
+                }
+                // After an error it is asked once more, for the alert.
+                Err(error) => self.failure.replace(error).is_none(),
+                // Closed; and early data, which is never accepted.
+                _ => false,
+            };
+            used += discard;
+            if !more {
+                break;
+            }
+        }
+        self.received.clear();
+        if !self.finished && self.failure.is_none() {
+            self.received.extend_from_slice(&incoming[used..]);
+        }
+        if self.received.is_empty() {
+            self.received = Vec::new();
+        } else if self.received.len() > MAX_KEPT {
+            self.failure = Some(Error::General("a message longer than any that is allowed".to_owned()));
+        }
+        self.unsent.extend_from_slice(&outgoing[..sealed]);
+        filled
+    }
+
+    /// Opens what is kept of records, if that can be done without more.
+    fn open_kept(&mut self, received: &mut [u8], outgoing: &mut Vec<u8>) {
+        self.open(received, outgoing, &mut []);
+    }
+
+    /// Hands over what was opened before.
+    fn take_plain(&mut self, buffer: &mut [u8]) -> usize {
+        let left = &self.plain[self.plain_read..];
+        let count = left.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&left[..count]);
+        self.plain_read += count;
+        if self.plain_read == self.plain.len() {
+            (self.plain, self.plain_read) = (Vec::new(), 0);
+        }
+        count
+    }
+
+    fn poll_flush(&mut self, socket: &Socket) -> Poll<io::Result<()>> {
+        while self.sent < self.unsent.len() {
+            match ready!(socket.poll_write(&self.unsent[self.sent..])) {
+                Ok(count) => self.sent += count,
+                Err(error) => {
+                    (self.unsent, self.sent) = (Vec::new(), 0);
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+        if self.sent > 0 {
+            (self.unsent, self.sent) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Seals with `seal` into `outgoing`, as soon as the engine lets it. Returns how much there is to send, what the
+    /// engine itself had to say included.
+    fn seal(
+        &mut self,
+        outgoing: &mut Vec<u8>,
+        bytes: Option<&[u8]>,
+    ) -> io::Result<usize> {
+        let mut received = std::mem::take(&mut self.received);
+        let (mut sealed, mut used) = (0, 0);
+        let outcome = loop {
+            let UnbufferedStatus { mut discard, state } = self.engine.process(&mut received[used..]);
+            let result = match state {
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    let done = loop {
+                        let room = &mut outgoing[sealed..];
+                        let done = match bytes {
+                            Some(bytes) => traffic.encrypt(bytes, room),
+                            None => traffic.queue_close_notify(room),
+                        };
+                        match done {
+                            Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                                reserve(outgoing, sealed + required_size);
+                            }
+                            done => break done,
+                        }
+                    };
+                    Some(match done {
+                        Ok(count) => Ok(sealed + count),
+                        Err(_) => Err(io::Error::other("the keys of this TLS connection are used up")),
+                    })
+                }
+                Ok(ConnectionState::EncodeTlsData(mut message)) => {
+                    while let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
+                        message.encode(&mut outgoing[sealed..]).map(|count| sealed += count)
+                    {
+                        reserve(outgoing, sealed + required_size);
+                    }
+                    None
+                }
+                Ok(ConnectionState::TransmitTlsData(sent)) => {
+                    sent.done();
+                    None
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.finished = true;
+                    None
+                }
+                Ok(ConnectionState::ReadTraffic(mut records)) => {
+                    while let Some(Ok(record)) = records.next_record() {
+                        discard += record.discard;
+                        self.plain.extend_from_slice(record.payload);
+                    }
+                    None
+                }
+                Ok(_) | Err(_) => Some(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+            used += discard;
+            if let Some(result) = result {
+                break result;
+            }
+        };
+        received.drain(..used);
+        self.received = received;
+        outcome
+    }
+}
+
+impl<E: Engine> Stream for TlsStream<E> {
+    /// Several full records at a time: a system call for each would cost more than its encryption.
+    fn chunk(&self) -> usize {
+        CHUNK
+    }
+
+    fn can_splice(&self) -> bool {
+        false
+    }
+
+    fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.state.borrow_mut();
+        for _ in 0..READS {
+            let count = state.take_plain(buffer);
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
+            if let Some(error) = &state.failure {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error.clone())));
+            }
+            if state.finished {
+                return Poll::Ready(Ok(0));
+            }
+            let filled = SCRATCH.with_borrow_mut(|Scratch { incoming, outgoing }| {
+                let kept = state.received.len();
+                let limit = (buffer.len() + OVERHEAD).max(kept + CHUNK / 4);
+                reserve(incoming, limit);
+                let count = ready!(self.socket.poll_read(&mut incoming[kept..limit]))?;
+                if count == 0 {
+                    (state.finished, state.truncated, state.received) = (true, true, Vec::new());
+                    return Poll::Ready(Ok(0));
+                }
+                incoming[..kept].copy_from_slice(&state.received);
+                let filled = state.open(&mut incoming[..kept + count], outgoing, buffer);
+                // An answer of the engine's own, or an alert. What the socket has no room for goes with the next flush.
+                let _ = state.poll_flush(&self.socket);
+                Poll::Ready(io::Result::Ok(filled))
+            });
+            let filled = ready!(filled)?;
+            if filled > 0 {
+                return Poll::Ready(Ok(filled));
+            }
+        }
+        worker::run_again();
+        Poll::Pending
+    }
+
+    fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.state.borrow_mut();
+        ready!(state.poll_flush(&self.socket))?;
+        let bytes = &bytes[..bytes.len().min(CHUNK)];
+        SCRATCH.with_borrow_mut(|Scratch { outgoing, .. }| {
+            reserve(outgoing, CHUNK + 4 * OVERHEAD);
+            let sealed = state.seal(outgoing, Some(bytes))?;
+            let sent = match self.socket.poll_write(&outgoing[..sealed]) {
+                Poll::Ready(sent) => sent?,
+                Poll::Pending => 0,
+            };
+            state.unsent.extend_from_slice(&outgoing[sent..sealed]);
+            Poll::Ready(Ok(bytes.len()))
+        })
+    }
+
+    fn poll_flush(&self) -> Poll<io::Result<()>> {
+        self.state.borrow_mut().poll_flush(&self.socket)
+    }
+
+    fn poll_splice_from(&self, _: BorrowedFd<'_>, _: usize) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    fn poll_splice_to(&self, _: BorrowedFd<'_>, _: usize) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    fn poll_reset(&self) -> Poll<()> {
+        self.socket.poll_reset()
+    }
+
+    /// A close_notify (RFC 8446, 6.1), and the socket's FIN.
+    fn poll_shutdown(&self, last: bool) -> Poll<io::Result<()>> {
+        let mut state = self.state.borrow_mut();
+        if !state.close_notified {
+            ready!(state.poll_flush(&self.socket))?;
+            state.close_notified = true;
+            SCRATCH.with_borrow_mut(|Scratch { outgoing, .. }| {
+                let sealed = state.seal(outgoing, None)?;
+                state.unsent.extend_from_slice(&outgoing[..sealed]);
+                io::Result::Ok(())
+            })?;
+        }
+        ready!(state.poll_flush(&self.socket))?;
+        self.socket.poll_shutdown(last)
+    }
+
+    fn unacknowledged(&self) -> usize {
+        let state = self.state.borrow();
+        self.socket.unacknowledged() + state.unsent.len() - state.sent
+    }
+
+    fn reset_on_close(&self) {
+        self.socket.reset_on_close();
+    }
+}
+
+impl<E> AsFd for TlsStream<E> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Makes room for so much.
+fn reserve(buffer: &mut Vec<u8>, size: usize) {
+    if buffer.len() < size {
+        buffer.resize(size, 0);
+    }
+}

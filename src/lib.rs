@@ -23,6 +23,7 @@
 //! |---|---|---|
 //! | [`net`] | addresses, listening and connecting sockets, the one home of `unsafe` | nothing |
 //! | [`stats`] | how connections end, counters, histograms | nothing |
+//! | [`sniff`] | what a connection's first bytes are: yes, no, or more; pure | net |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
 //! | [`balance`] | one algorithm a file; pure | config::model |
 //! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |
@@ -59,6 +60,7 @@ pub mod net;
 pub mod pool;
 pub mod relay;
 pub mod server;
+pub mod sniff;
 pub mod stats;
 pub mod tls;
 pub mod worker;

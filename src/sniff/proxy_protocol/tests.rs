@@ -1,0 +1,495 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+use proxy_header::{ParseConfig, Protocol, ProxiedAddress, ProxyHeader, SslInfo, Tlv};
+
+use super::*;
+
+fn proxied(source: &str, destination: &str) -> Addresses {
+    Addresses::Proxied(ends(source, destination))
+}
+
+fn ends(source: &str, destination: &str) -> Ends {
+    Ends { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
+}
+
+/// A header of version 2.
+fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let length = (rest.len() as u16).to_be_bytes();
+    [v2::SIGNATURE, &[0x20 | command, family], &length, rest].concat()
+}
+
+fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
+    [&[kind], &(value.len() as u16).to_be_bytes()[..], value].concat()
+}
+
+/// TLVs after 12 bytes of addresses, the last of them the header's right checksum.
+fn with_checksum(tlvs: &[u8]) -> Vec<u8> {
+    let mut header = v2(1, 0x11, &[&[0; 12], tlvs, &tlv(3, &[0; 4])].concat());
+    let sum = crc32c::crc32c(header.iter()).to_be_bytes();
+    let place = header.len() - 4;
+    header[place..].copy_from_slice(&sum);
+    header
+}
+
+/// Every cut of the header wants more, and all of it, alone and with others behind, gives these addresses.
+#[track_caller]
+fn is_header(header: &[u8], addresses: Addresses) {
+    for cut in 0..header.len() {
+        let Verdict::More(more) = recognise(&header[..cut]) else {
+            panic!("{cut} of {} bytes: {:?}", header.len(), recognise(&header[..cut]));
+        };
+        assert!(more.get() > cut && more.get() <= header.len(), "{cut} bytes: {more}");
+    }
+    let wanted = Verdict::Yes(Header { length: header.len(), addresses });
+    assert_eq!(recognise(header), wanted);
+    assert_eq!(recognise(&[header, header].concat()), wanted);
+    assert_eq!(recognise(&[header, b"\r\n\0\xff"].concat()), wanted);
+}
+
+#[track_caller]
+fn is_fault(bytes: &[u8], fault: Fault) {
+    assert_eq!(recognise(bytes), Verdict::No(fault), "{}", String::from_utf8_lossy(bytes));
+    assert_eq!(recognise(&[bytes, b" and more"].concat()), Verdict::No(fault));
+}
+
+#[test]
+fn lines_of_version_1_are_read() {
+    is_header(b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n", proxied("192.0.2.1:56324", "198.51.100.2:443"));
+    is_header(b"PROXY TCP4 255.255.255.255 0.0.0.0 65535 0\r\n", proxied("255.255.255.255:65535", "0.0.0.0:0"));
+    is_header(b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n", proxied("[2001:db8::1]:1", "[::1]:2"));
+    let full = "FFFF:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    let line = format!("PROXY TCP6 {full} {full} 65535 65535\r\n");
+    assert_eq!(line.len(), 104);
+    is_header(line.as_bytes(), proxied(&format!("[{full}]:65535"), &format!("[{full}]:65535")));
+    is_header(b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n", proxied("[::ffff:192.0.2.1]:1", "[::1]:2"));
+}
+
+#[test]
+fn what_follows_unknown_is_ignored_up_to_its_end() {
+    is_header(b"PROXY UNKNOWN\r\n", Addresses::Local);
+    is_header(b"PROXY UNKNOWN \r\n", Addresses::Local);
+    is_header(b"PROXY UNKNOWN \n\r\r\0 TCP4\r\n", Addresses::Local);
+    let full = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    let line = format!("PROXY UNKNOWN {full} {full} 65535 65535\r\n");
+    assert_eq!(line.len(), v1::SIGNATURE.len() + 102);
+    is_header(line.as_bytes(), Addresses::Local);
+}
+
+#[test]
+fn malformed_lines_are_told_apart() {
+    for line in ["PROXYTCP4", "PROXY  TCP4", "PROXY TCP5", "PROXY\tTCP4", "PROXY UNKNOWNS", "PROXY \r\n", "PROXY UDP4 "]
+    {
+        is_fault(line.as_bytes(), Fault::Protocol);
+    }
+    for line in ["PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n", "PROXY TCP4 1.2.3.4\rx", "PROXY TCP6 ::1 ::1 1 2\r\r\n"] {
+        is_fault(line.as_bytes(), Fault::LineEnd);
+    }
+    for fields in ["", " ", "1.2.3.4 1.2.3.4 1", "1.2.3.4 1.2.3.4 1 2 ", "1.2.3.4 1.2.3.4 1 2 3", "\u{e4} 1.2.3.4"] {
+        is_fault(format!("PROXY TCP4 {fields}\r\n").as_bytes(), Fault::Fields);
+    }
+    is_fault(b"PROXY TCP4 \xff 1.2.3.4 1 2\r\n", Fault::Fields);
+    for address in ["::1", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.4", "1.2.3.4/8", "", "0x1.2.3.4", "localhost"] {
+        is_fault(format!("PROXY TCP4 {address} 1.2.3.4 1 2\r\n").as_bytes(), Fault::Address);
+        is_fault(format!("PROXY TCP4 1.2.3.4 {address} 1 2\r\n").as_bytes(), Fault::Address);
+    }
+    for address in ["1.2.3.4", "1::2::3", "1:2:3:4:5:6:7", "::12345", "[::1]", "fe80::1%eth0", ":", "1:2:3:4:5:6:7:8:9"]
+    {
+        is_fault(format!("PROXY TCP6 {address} ::1 1 2\r\n").as_bytes(), Fault::Address);
+    }
+    for port in ["65536", "-1", "+1", "01", "00", "0x1", "", "1.0", "99999999999999999999"] {
+        is_fault(format!("PROXY TCP4 1.2.3.4 1.2.3.4 {port} 2\r\n").as_bytes(), Fault::Port);
+        is_fault(format!("PROXY TCP4 1.2.3.4 1.2.3.4 1 {port}\r\n").as_bytes(), Fault::Port);
+    }
+}
+
+#[test]
+fn a_line_has_107_bytes_at_most() {
+    for start in ["PROXY UNKNOWN ", "PROXY TCP4 "] {
+        let line = format!("{start:x<108}");
+        for cut in start.len()..107 {
+            assert!(matches!(recognise(&line.as_bytes()[..cut]), Verdict::More(_)), "{cut}");
+        }
+        is_fault(&line.as_bytes()[..107], Fault::LongLine);
+        is_fault(format!("{start:x<106}\r\n").as_bytes(), Fault::LongLine);
+    }
+    is_header(format!("{:x<105}\r\n", "PROXY UNKNOWN ").as_bytes(), Addresses::Local);
+}
+
+#[test]
+fn what_starts_like_no_header_has_none() {
+    for bytes in [
+        "\u{16}\u{3}\u{1}",
+        "GET / HTTP/1.1",
+        "PRI * HTTP/2.0",
+        "proxy TCP4",
+        "\r\n\r\n\r\n",
+        "\r\n\r\nGET",
+        "\0\0\0\u{8}",
+    ] {
+        is_fault(bytes.as_bytes(), Fault::Absent);
+    }
+    // Already when the first byte is another.
+    for byte in (0..=255).filter(|byte| !b"P\r".contains(byte)) {
+        is_fault(&[byte], Fault::Absent);
+    }
+}
+
+#[test]
+fn headers_of_version_2_are_read() {
+    let inet = [192, 0, 2, 1, 198, 51, 100, 2, 0xdc, 0x04, 0x01, 0xbb];
+    for family in [0x11, 0x12] {
+        is_header(&v2(1, family, &inet), proxied("192.0.2.1:56324", "198.51.100.2:443"));
+    }
+    let (from, to) = ("2001:db8::1".parse::<Ipv6Addr>().unwrap(), Ipv6Addr::LOCALHOST);
+    let inet6 = [&from.octets()[..], &to.octets(), &[0, 1, 0, 2]].concat();
+    for family in [0x21, 0x22] {
+        is_header(&v2(1, family, &inet6), proxied("[2001:db8::1]:1", "[::1]:2"));
+    }
+    for family in [0x31, 0x32] {
+        is_header(&v2(1, family, &[7; 216]), Addresses::Unix);
+    }
+    for tlvs in [tlv(4, b""), tlv(0xea, &[1; 300]), [tlv(1, b"h2"), tlv(0x20, b"whatever")].concat()] {
+        is_header(&v2(1, 0x11, &[&inet[..], &tlvs].concat()), proxied("192.0.2.1:56324", "198.51.100.2:443"));
+    }
+}
+
+#[test]
+fn who_speaks_for_itself_may_add_anything() {
+    for rest in [&b""[..], b"\xff", &[0; 65_535]] {
+        for family in [0x00, 0x11, 0x21, 0x31, 0x77, 0xff] {
+            let header = v2(0, family, rest);
+            let wanted = Verdict::Yes(Header { length: 16 + rest.len(), addresses: Addresses::Local });
+            assert_eq!(recognise(&header), wanted);
+        }
+        for family in [0x00, 0x01, 0x02, 0x10, 0x20, 0x30] {
+            let wanted = Verdict::Yes(Header { length: 16 + rest.len(), addresses: Addresses::Local });
+            assert_eq!(recognise(&v2(1, family, rest)), wanted);
+        }
+    }
+    is_header(&v2(0, 0, b""), Addresses::Local);
+    is_header(&v2(0, 0x11, b"rest"), Addresses::Local);
+}
+
+#[test]
+fn the_longest_header_is_read() {
+    let header = v2(1, 0x11, &[&[0; 12][..], &tlv(4, &vec![0; 65_535 - 12 - 3])].concat());
+    assert_eq!(header.len(), LIMIT);
+    let wanted = Verdict::Yes(Header { length: LIMIT, addresses: proxied("0.0.0.0:0", "0.0.0.0:0") });
+    assert_eq!(recognise(&header), wanted);
+    assert_eq!(recognise(&[&header[..], &header].concat()), wanted);
+    // What lacks is known from its length on, so that nobody has to ask for every byte.
+    for cut in [16, 17, LIMIT - 1] {
+        assert_eq!(recognise(&header[..cut]), Verdict::more(cut, LIMIT));
+    }
+}
+
+#[test]
+fn malformed_headers_of_version_2_are_told_apart() {
+    let version_command = |byte: u8| [v2::SIGNATURE, &[byte]].concat();
+    is_fault(&version_command(0x11), Fault::Version(1));
+    is_fault(&version_command(0x31), Fault::Version(3));
+    is_fault(&version_command(0x22), Fault::Command(2));
+    for family in [0x41, 0x13, 0xff, 0x03, 0x40] {
+        is_fault(&[v2::SIGNATURE, &[0x21, family]].concat(), Fault::Family(family));
+    }
+    for (family, needed) in [(0x11, 12), (0x12, 12), (0x21, 36), (0x31, 216)] {
+        for length in [0, needed - 1] {
+            is_fault(&v2(1, family, &vec![0; length]), Fault::ShortAddresses { length, needed });
+        }
+    }
+}
+
+#[test]
+fn tlvs_must_fill_the_header() {
+    for wrong in [&[7][..], &[7, 0], &[7, 0, 1], &[7, 0xff, 0xff, 0], &[4, 0, 0, 7], &[4, 0, 1, 0, 7, 0]] {
+        is_fault(&v2(1, 0x11, &[&[0; 12], wrong].concat()), Fault::Tlv(7));
+        is_fault(&v2(1, 0x31, &[&[0; 216], wrong].concat()), Fault::Tlv(7));
+    }
+}
+
+#[test]
+fn a_checksum_is_verified() {
+    let header = with_checksum(&tlv(1, b"h2"));
+    is_header(&header, proxied("0.0.0.0:0", "0.0.0.0:0"));
+    for at in 16..header.len() {
+        let mut damaged = header.clone();
+        damaged[at] ^= 0x10;
+        assert!(matches!(recognise(&damaged), Verdict::No(_)), "byte {at}");
+    }
+    let mut damaged = header.clone();
+    damaged[20] ^= 1;
+    is_fault(&damaged, Fault::Checksum);
+
+    is_fault(&v2(1, 0x11, &[&[0; 12][..], &tlv(3, &[0; 3])].concat()), Fault::ChecksumForm);
+    is_fault(&with_checksum(&tlv(3, &[0; 4])), Fault::ChecksumForm);
+}
+
+#[test]
+fn a_client_is_written_in_both_versions() {
+    let written = |source: &str, destination: &str| {
+        let outgoing = Outgoing { client: Some(ends(source, destination)), ..Outgoing::default() };
+        (String::from_utf8(outgoing.v1()).unwrap(), recognise(&outgoing.v2()))
+    };
+    let header = |length, source: &str, destination: &str| {
+        Verdict::Yes(Header { length, addresses: proxied(source, destination) })
+    };
+    let cases = [
+        ("192.0.2.1:1", "192.0.2.2:65535", "TCP4 192.0.2.1 192.0.2.2 1 65535", 28, "192.0.2.1:1", "192.0.2.2:65535"),
+        ("[2001:db8::1]:1", "[::1]:2", "TCP6 2001:db8::1 ::1 1 2", 52, "[2001:db8::1]:1", "[::1]:2"),
+        // A dual-stack socket's addresses.
+        (
+            "[::ffff:192.0.2.1]:1",
+            "[::ffff:192.0.2.2]:2",
+            "TCP4 192.0.2.1 192.0.2.2 1 2",
+            28,
+            "192.0.2.1:1",
+            "192.0.2.2:2",
+        ),
+        ("[::ffff:192.0.2.1]:1", "192.0.2.2:2", "TCP4 192.0.2.1 192.0.2.2 1 2", 28, "192.0.2.1:1", "192.0.2.2:2"),
+        // A header from another proxy may have told of one end only what this socket tells of the other.
+        ("192.0.2.1:1", "[::1]:2", "TCP6 ::ffff:c000:201 ::1 1 2", 52, "[::ffff:192.0.2.1]:1", "[::1]:2"),
+        ("[::1]:1", "[::ffff:192.0.2.2]:2", "TCP6 ::1 ::ffff:c000:202 1 2", 52, "[::1]:1", "[::ffff:192.0.2.2]:2"),
+    ];
+    for (source, destination, line, length, read_source, read_destination) in cases {
+        let (v1, v2) = written(source, destination);
+        assert_eq!(v1, format!("PROXY {line}\r\n"));
+        assert_eq!(v2, header(length, read_source, read_destination), "{source} {destination}");
+        is_header(v1.as_bytes(), proxied(read_source, read_destination));
+    }
+}
+
+#[test]
+fn without_a_client_it_is_a_connection_of_its_own() {
+    let outgoing = Outgoing { unique_id: Some(b"x"), ..Outgoing::default() };
+    assert_eq!(outgoing.v1(), b"PROXY UNKNOWN\r\n");
+    assert_eq!(outgoing.v2(), v2(0, 0, &tlv(5, b"x")));
+}
+
+#[test]
+fn the_facts_of_tls_are_read_back_by_another_reader() {
+    let certificates = [
+        (ClientCertificate::None, [false, false], 1, None),
+        (ClientCertificate::Shown { common_name: Some("alice") }, [true, true], 0, Some("alice")),
+        (ClientCertificate::Resumed { common_name: Some("bob") }, [false, true], 0, Some("bob")),
+        (ClientCertificate::Shown { common_name: None }, [true, true], 0, None),
+    ];
+    for (certificate, [connection, session], verify, common_name) in certificates {
+        let tls = TlsFacts { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", certificate };
+        let outgoing = Outgoing {
+            client: Some(ends("192.0.2.1:1", "192.0.2.2:2")),
+            authority: Some("db.example.com"),
+            alpn: Some(b"postgresql"),
+            unique_id: Some(b"0123456789"),
+            tls: Some(tls),
+        };
+        let bytes = outgoing.v2();
+        let (header, length) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
+        assert_eq!(length, bytes.len());
+        assert_eq!(header.authority(), Some("db.example.com"));
+        assert_eq!(header.alpn(), Some(&b"postgresql"[..]));
+        assert_eq!(header.unique_id(), Some(&b"0123456789"[..]));
+        let ssl = header.ssl().unwrap();
+        assert!(ssl.client_ssl());
+        assert_eq!([ssl.client_cert_conn(), ssl.client_cert_sess()], [connection, session]);
+        assert_eq!((ssl.verify(), ssl.cn()), (verify, common_name));
+        assert_eq!((ssl.version(), ssl.cipher()), (Some("TLSv1.3"), Some("TLS_AES_128_GCM_SHA256")));
+        assert_eq!((header.tlvs().count(), ssl.tlvs().count()), (4, 2 + usize::from(common_name.is_some())));
+    }
+}
+
+#[test]
+fn values_that_are_too_long_are_left_out_and_not_cut() {
+    let long = "x".repeat(70_000);
+    let certificate = ClientCertificate::Shown { common_name: Some(&long) };
+    let outgoing = Outgoing {
+        client: None,
+        authority: Some(&long),
+        alpn: Some(long.as_bytes()),
+        unique_id: Some(&[b'x'; 129]),
+        tls: Some(TlsFacts { version: &long, cipher: &long, certificate }),
+    };
+    assert_eq!(outgoing.v2(), v2(0, 0, &tlv(0x20, &[7, 0, 0, 0, 0])));
+    let id = Outgoing { unique_id: Some(&[b'x'; 128]), ..Outgoing::default() };
+    assert_eq!(id.v2().len(), 16 + 3 + 128);
+}
+
+/// What the other reader makes of the bytes.
+fn other(bytes: &[u8]) -> Verdict<Header, ()> {
+    match ProxyHeader::parse(bytes, ParseConfig::default()) {
+        Ok((header, length)) => {
+            let addresses =
+                header.proxied_address().map_or(Addresses::Local, |&ProxiedAddress { source, destination, .. }| {
+                    Addresses::Proxied(Ends { source, destination })
+                });
+            Verdict::Yes(Header { length, addresses })
+        }
+        Err(proxy_header::Error::BufferTooShort) => Verdict::one_more(bytes.len()),
+        Err(_) => Verdict::No(()),
+    }
+}
+
+/// Where we differ from the other reader, and why the specification is with us; anything else is a defect.
+fn may_differ(bytes: &[u8], ours: &Verdict<Header, Fault>, theirs: &Verdict<Header, ()>) -> bool {
+    match (ours, theirs) {
+        (Verdict::Yes(a), Verdict::Yes(b)) if a == b => true,
+        (Verdict::No(_), Verdict::No(())) | (Verdict::More(_), Verdict::More(_)) => true,
+        // Unix addresses are another kind there.
+        (Verdict::Yes(Header { addresses: Addresses::Unix, length }), Verdict::Yes(b)) => {
+            *length == b.length && b.addresses == Addresses::Local
+        }
+        // We say no as early as it is known (section 2.1: "as soon as possible").
+        (Verdict::No(_), Verdict::More(_)) => true,
+        // It has TLVs and checksums looked at by its caller.
+        (Verdict::No(Fault::Tlv(_) | Fault::Checksum | Fault::ChecksumForm), Verdict::Yes(_)) => true,
+        // It takes "PROXY?TCP4" and "UNKNOWNS" ("exactly one space"), "+1" and "01" as ports ("heading zeroes are
+        // not permitted"), and lines of more than 107 bytes if they come in one piece.
+        (Verdict::No(Fault::Protocol | Fault::Port | Fault::LongLine), Verdict::Yes(_)) => bytes.starts_with(b"PROXY"),
+        // It ends UNKNOWN at the first CR, and refuses if that is not the end ("ignore anything presented before the CRLF").
+        (Verdict::Yes(_) | Verdict::More(_), Verdict::No(())) if bytes.starts_with(b"PROXY UNKNOWN ") => true,
+        // It looks at the addresses before the line has ended ("must wait for the CRLF sequence").
+        (Verdict::More(_), Verdict::No(())) if bytes.starts_with(b"PROXY TCP") => true,
+        // It refuses LOCAL headers for their family or what stands in for addresses ("the family which is ignored").
+        (Verdict::Yes(Header { addresses: Addresses::Local, .. }), Verdict::No(())) => bytes.get(12) == Some(&0x20),
+        // It has no families or transports of which one half is UNSPEC ("free to accept the connection anyway").
+        (Verdict::Yes(Header { addresses: Addresses::Local, .. }) | Verdict::More(_), Verdict::No(())) => {
+            bytes.get(13).is_some_and(|family| family >> 4 == 0 || family & 0xf == 0)
+        }
+        _ => false,
+    }
+}
+
+fn addresses() -> impl Strategy<Value = Option<ProxiedAddress>> {
+    let v4 = any::<([u8; 4], [u8; 4])>().prop_map(|(a, b)| (IpAddr::from(a), IpAddr::from(b)));
+    let v6 = any::<([u8; 16], [u8; 16])>().prop_map(|(a, b)| (IpAddr::from(a), IpAddr::from(b)));
+    let special = Just((IpAddr::from(Ipv6Addr::UNSPECIFIED), Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()));
+    (prop_oneof![v4, v6, special], any::<(u16, u16, bool)>()).prop_map(|((from, to), (from_port, to_port, stream))| {
+        let protocol = if stream { Protocol::Stream } else { Protocol::Datagram };
+        let (source, destination) = (SocketAddr::new(from, from_port), SocketAddr::new(to, to_port));
+        Some(ProxiedAddress { protocol, source, destination })
+    })
+}
+
+fn tlvs() -> impl Strategy<Value = Vec<Tlv<'static>>> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..200);
+    prop::collection::vec(
+        prop_oneof![
+            bytes().prop_map(|value| Tlv::Alpn(value.into())),
+            bytes().prop_map(|value| Tlv::UniqueId(value.into())),
+            "[a-z.]{0,40}".prop_map(|value| Tlv::Authority(value.into())),
+            (0..40_usize).prop_map(Tlv::Noop),
+            (0xe0..0xef_u8, bytes()).prop_map(|(kind, value)| Tlv::Custom(kind, value.into())),
+            any::<(bool, u32)>().prop_map(|(shown, verify)| Tlv::Ssl(SslInfo::new(true, shown, shown, verify))),
+        ],
+        0..6,
+    )
+}
+
+/// A valid header of either version, written by the other crate.
+fn header() -> impl Strategy<Value = Vec<u8>> {
+    let address = prop_oneof![4 => addresses(), 1 => Just(None)];
+    (address, tlvs(), any::<bool>()).prop_map(|(address, tlvs, text)| {
+        let mut bytes = Vec::new();
+        if text {
+            let address = address.map(|address| ProxiedAddress { protocol: Protocol::Stream, ..address });
+            ProxyHeader::with_tlvs(address, []).encode_v1(&mut bytes).unwrap();
+        } else {
+            ProxyHeader::with_tlvs(address, tlvs).encode_v2(&mut bytes).unwrap();
+        }
+        bytes
+    })
+}
+
+/// One thing done to bytes.
+#[derive(Clone, Debug)]
+enum Change {
+    Set(prop::sample::Index, u8),
+    Remove(prop::sample::Index),
+    Insert(prop::sample::Index, u8),
+    Cut(prop::sample::Index),
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    // What has a meaning somewhere, more often than chance would have it.
+    let byte = || {
+        prop_oneof![
+            any::<u8>(),
+            prop::sample::select(&b"\r\n 0123456789.:+PROXYTCPUNKNOWN\x00\x03\x20\x21\x11\x31"[..])
+        ]
+    };
+    let index = any::<prop::sample::Index>;
+    let change = prop_oneof![
+        4 => (index(), byte()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        1 => index().prop_map(Change::Remove),
+        1 => (index(), byte()).prop_map(|(at, byte)| Change::Insert(at, byte)),
+        1 => index().prop_map(Change::Cut),
+    ];
+    prop::collection::vec(change, 1..4)
+}
+
+fn apply(bytes: &mut Vec<u8>, changes: &[Change]) {
+    // Most of what is decided is decided by the first bytes.
+    let at = |bytes: &[u8], index: &prop::sample::Index| index.index(bytes.len().min(64));
+    for change in changes.iter().filter(|_| true) {
+        if bytes.is_empty() {
+            return;
+        }
+        match change {
+            Change::Set(index, byte) => {
+                let at = at(bytes, index);
+                bytes[at] = *byte;
+            }
+            Change::Remove(index) => {
+                bytes.remove(at(bytes, index));
+            }
+            Change::Insert(index, byte) => bytes.insert(at(bytes, index), *byte),
+            Change::Cut(index) => bytes.truncate(index.index(bytes.len())),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn valid_headers_are_read_as_another_reader_does(header in header(), payload: Vec<u8>) {
+        let bytes = [&header[..], &payload].concat();
+        let (ours, theirs) = (recognise(&bytes), other(&bytes));
+        let (Verdict::Yes(ours), Verdict::Yes(theirs)) = (&ours, &theirs) else {
+            panic!("{ours:?} and {theirs:?} of {bytes:?}");
+        };
+        prop_assert_eq!(ours, theirs);
+        prop_assert_eq!(ours.length, header.len());
+    }
+
+    #[test]
+    fn damaged_headers_are_read_as_another_reader_does_or_by_the_specification(
+        mut bytes in header(), changes in changes(),
+    ) {
+        apply(&mut bytes, &changes);
+        // A line of UNKNOWN may go on behind the header; without a payload there is no doubt where it ends.
+        let (ours, theirs) = (recognise(&bytes), other(&bytes));
+        prop_assert!(may_differ(&bytes, &ours, &theirs), "{ours:?} and {theirs:?}\nof {:?}", String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back(address in addresses(), authority in "[a-z.]{0,300}", id: [u8; 16]) {
+        let client = address.map(|ProxiedAddress { source, destination, .. }| Ends { source, destination });
+        let outgoing = Outgoing { client, authority: Some(&authority), unique_id: Some(&id), ..Outgoing::default() };
+        for bytes in [outgoing.v1(), outgoing.v2()] {
+            let ours = recognise(&bytes);
+            prop_assert_eq!(&ours, &match other(&bytes) {
+                Verdict::Yes(header) => Verdict::Yes(header),
+                different => panic!("{different:?}"),
+            });
+            let Verdict::Yes(Header { length, addresses: Addresses::Proxied(ends) }) = ours else {
+                panic!("{ours:?}");
+            };
+            prop_assert_eq!(length, bytes.len());
+            let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+            let client = client.unwrap();
+            prop_assert_eq!(canonical(ends.source), canonical(client.source));
+            prop_assert_eq!(canonical(ends.destination), canonical(client.destination));
+        }
+    }
+}

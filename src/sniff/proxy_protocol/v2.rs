@@ -1,0 +1,109 @@
+//! Version 2: binary, with a length and TLVs (section 2.2).
+
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::crc32c::crc32c;
+use super::{Addresses, Ends, Fault, Header};
+use crate::sniff::Verdict;
+
+pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// Bytes of what every header has: signature, version and command, family and transport, length of the rest.
+pub(super) const FIXED: usize = 16;
+
+/// Bytes of both addresses of a unix socket.
+const UNIX: usize = 2 * 108;
+
+/// The type of the checksum's TLV.
+const CRC32C: u8 = 0x03;
+
+/// Bytes that start with the signature.
+pub(super) fn recognise(bytes: &[u8]) -> Verdict<Header, Fault> {
+    let mut after = bytes.iter().skip(SIGNATURE.len());
+    let Some(version_command) = after.next() else { return Verdict::one_more(bytes.len()) };
+    let is_local = match (version_command >> 4, version_command & 0xf) {
+        (2, 0) => true,
+        (2, 1) => false,
+        (2, command) => return Verdict::No(Fault::Command(command)),
+        (version, _) => return Verdict::No(Fault::Version(version)),
+    };
+    let Some(&family) = after.next() else { return Verdict::one_more(bytes.len()) };
+    // The family that comes with LOCAL is ignored, whatever it is.
+    if !is_local && (family >> 4 > 3 || family & 0xf > 2) {
+        return Verdict::No(Fault::Family(family));
+    }
+    let (Some(&high), Some(&low)) = (after.next(), after.next()) else { return Verdict::one_more(bytes.len()) };
+    let length = FIXED + usize::from(u16::from_be_bytes([high, low]));
+
+    let Some(header) = bytes.get(..length) else { return Verdict::more(bytes.len(), length) };
+    let addresses = if is_local { Ok(Addresses::Local) } else { addresses(header, family) };
+    match addresses {
+        Ok(addresses) => Verdict::Yes(Header { length, addresses }),
+        Err(fault) => Verdict::No(fault),
+    }
+}
+
+/// What a header with the command PROXY says.
+///
+/// Datagrams (UDP) are taken like streams: the specification has a receiver that knows nothing of them accept the header,
+/// and without these addresses the client would be unknown. Where family or transport are unspecified, it is
+/// not said where TLVs begin: nothing is read, and the connection's own addresses hold.
+fn addresses(header: &[u8], family: u8) -> Result<Addresses, Fault> {
+    let block = header.get(FIXED..).unwrap_or_default();
+    let (addresses, needed) = match family {
+        0x11 | 0x12 => (inet(block), 2 * (4 + 2)),
+        0x21 | 0x22 => (inet6(block), 2 * (16 + 2)),
+        0x31 | 0x32 => ((block.len() >= UNIX).then_some(Addresses::Unix), UNIX),
+        _ => return Ok(Addresses::Local),
+    };
+    let addresses = addresses.ok_or(Fault::ShortAddresses { length: block.len(), needed })?;
+    verify(header, FIXED + needed)?;
+    Ok(addresses)
+}
+
+fn inet(block: &[u8]) -> Option<Addresses> {
+    let (&source, rest) = block.split_first_chunk::<4>()?;
+    let (&destination, ports) = rest.split_first_chunk::<4>()?;
+    proxied(Ipv4Addr::from(source).into(), Ipv4Addr::from(destination).into(), ports)
+}
+
+fn inet6(block: &[u8]) -> Option<Addresses> {
+    let (&source, rest) = block.split_first_chunk::<16>()?;
+    let (&destination, ports) = rest.split_first_chunk::<16>()?;
+    proxied(Ipv6Addr::from(source).into(), Ipv6Addr::from(destination).into(), ports)
+}
+
+fn proxied(source: IpAddr, destination: IpAddr, ports: &[u8]) -> Option<Addresses> {
+    let &[a, b, c, d] = ports.first_chunk()?;
+    Some(Addresses::Proxied(Ends {
+        source: SocketAddr::new(source, u16::from_be_bytes([a, b])),
+        destination: SocketAddr::new(destination, u16::from_be_bytes([c, d])),
+    }))
+}
+
+/// Checks that the TLVs, from `start`, fill the header, and the checksum if there is one. What else they say is skipped.
+fn verify(header: &[u8], start: usize) -> Result<(), Fault> {
+    let mut checksum = None;
+    let mut at = start;
+    while let Some(&[kind, ref rest @ ..]) = header.get(at..)
+        && at < header.len()
+    {
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or(Fault::Tlv(kind))?;
+        let value = rest.get(..u16::from_be_bytes(*length).into()).ok_or(Fault::Tlv(kind))?;
+        if kind == CRC32C {
+            let value: [u8; 4] = value.try_into().map_err(|_| Fault::ChecksumForm)?;
+            if checksum.replace((at + 3, u32::from_be_bytes(value))).is_some() {
+                return Err(Fault::ChecksumForm);
+            }
+        }
+        at += 3 + value.len();
+    }
+    let Some((place, wanted)) = checksum else { return Ok(()) };
+    // The sum is that of the header with zeros in its place.
+    let (before, from) = header.split_at_checked(place).unwrap_or((header, &[]));
+    let after = from.get(4..).unwrap_or_default();
+    let sum = crc32c(before.iter().chain(&[0; 4]).chain(after));
+    if sum == wanted { Ok(()) } else { Err(Fault::Checksum) }
+}

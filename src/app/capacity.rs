@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn two_descriptors_a_connection_beside_what_else_is_open() {
-        let config = crate::config::parse("test", ONE).unwrap().config;
+        let config = crate::config::parse("test", ONE, &crate::config::files::Unread).unwrap().config;
         assert_eq!(capacity(20_000, &config), (20_000 - 24 - 2 * 3 - 256) / 2);
         assert_eq!(capacity(64, &config), (64 - 24 - 2 * 3 - 8) / 2);
         assert_eq!(capacity(3, &config), 1, "at least one");

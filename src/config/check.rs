@@ -1,18 +1,28 @@
 //! From what was typed to what is meant: defaults, references, ranges. Everything wrong is collected,
 //! each with its place; a model comes out only when nothing is.
 
+mod files;
 mod health;
 mod listener;
 mod pool;
+mod references;
+mod route;
+mod tls;
 
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use files::Lookup;
+
 use super::de::Located;
+use super::files::Files;
 use super::model::{AccessLog, Config, Log, LogFormat, LogLevel, Shutdown};
 use super::raw;
-use super::report::{Fault, Problem, Severity, similar};
+use super::report::{Fault, Problem, Severity, shown, similar};
 use super::tree::{NodeId, Tree, Value};
 use super::units::{AccessTarget, Period};
 use super::words::{Int, Workers};
@@ -24,8 +34,8 @@ const MAX_NAME: usize = 128;
 const MAX_WORKERS: i64 = 1024;
 
 /// Checks a whole configuration. The model is there when none of the problems is an error.
-pub(crate) fn check(tree: &Tree, raw: &raw::Config) -> (Option<Config>, Vec<Problem>) {
-    let mut checker = Checker { tree, problems: Vec::new() };
+pub(crate) fn check(tree: &Tree, raw: &raw::Config, files: &dyn Files) -> (Option<Config>, Vec<Problem>) {
+    let mut checker = Checker { tree, problems: Vec::new(), files: Lookup::new(files) };
     let config = checker.config(raw);
     (config, checker.problems)
 }
@@ -34,6 +44,7 @@ pub(crate) fn check(tree: &Tree, raw: &raw::Config) -> (Option<Config>, Vec<Prob
 struct Checker<'t> {
     tree: &'t Tree,
     problems: Vec<Problem>,
+    files: Lookup<'t>,
 }
 
 impl Checker<'_> {
@@ -118,6 +129,26 @@ impl Checker<'_> {
         value(key)
     }
 
+    /// The first child of a mapping that has one of these keys, whatever its value.
+    fn child(&self, owner: NodeId, keys: &[&str]) -> Option<NodeId> {
+        let Value::Map(children) = self.tree.value(owner) else {
+            return None;
+        };
+        let named = |child: &&NodeId| self.tree.key(**child).is_some_and(|key| keys.contains(&key));
+        children.iter().find(named).copied()
+    }
+
+    /// A section of which only the key is written. Elsewhere that is as good as leaving it out; here it would
+    /// mean less protection than the author believes in.
+    fn hollow(&mut self, owner: NodeId, key: &str, hint: &str) {
+        if let Some(at) = self.child(owner, &[key])
+            && self.tree.text(at) == Some("")
+            && self.tree.is_null(at)
+        {
+            self.error(at, Fault::new("nothing is given").hint(hint));
+        }
+    }
+
     /// Whether a mapping has a key that was probably meant to be `name`. It was reported as unknown, with
     /// that guess; that `name` is missing would say the same once more.
     fn misspelt(&self, owner: NodeId, name: &str) -> bool {
@@ -152,6 +183,26 @@ impl Checker<'_> {
             }
             (None, None) => &[],
         }
+    }
+
+    /// The elements of a list in which none should be twice; `None` when one could not be read, which is reported.
+    fn distinct<'r, T: Eq + Hash + Display>(&mut self, list: &'r [Located<T>]) -> Option<Vec<(&'r T, NodeId)>> {
+        let mut first: HashMap<&T, NodeId> = HashMap::new();
+        let mut elements = Vec::with_capacity(list.len());
+        for element in list {
+            let Some((element, at)) = value(Some(element)) else {
+                continue;
+            };
+            match first.get(element) {
+                Some(first) => {
+                    let what = format!("`{}` is given twice", shown(&element.to_string()));
+                    self.twice(at, *first, what, "once is enough");
+                }
+                None => drop(first.insert(element, at)),
+            }
+            elements.push((element, at));
+        }
+        (elements.len() == list.len()).then_some(elements)
     }
 
     fn number(&mut self, key: Option<&Located<Int>>, range: RangeInclusive<i64>, default: i64) -> i64 {

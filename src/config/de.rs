@@ -246,7 +246,15 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
                 error.fault.hint = Some("begin each entry with `- `".to_owned());
                 Err(error)
             }
-            Value::Scalar { .. } => Err(self.mismatch("a list")),
+            Value::Scalar { text, plain, .. } => {
+                let mut error = self.mismatch("a list");
+                if let Some(Resolved::Text(_)) = self.tree.resolve(self.id) {
+                    let quote = if *plain { "" } else { "\"" };
+                    error.fault.hint =
+                        Some(format!("write a list of one in brackets: [{quote}{}{quote}]", shown(text)));
+                }
+                Err(error)
+            }
         }
     }
 

@@ -34,119 +34,6 @@ pub(crate) enum Sniff {
 
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub(crate) struct Route {
-    /// All given keys must match.
-    r#match: Match,
-    /// Where what matches goes.
-    pool: String,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Match {
-    /// Server names, with `*.` for one label.
-    sni: Option<Vec<String>>,
-    /// Application protocols.
-    alpn: Option<Vec<String>>,
-    /// Host headers; needs sniff: http.
-    host: Option<Vec<String>>,
-    /// Beginnings of the path; needs sniff: http.
-    path_prefix: Option<Vec<String>>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Certificate {
-    /// PEM file of the chain.
-    cert: String,
-    /// PEM file of the private key.
-    key: String,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct ListenerTls {
-    /// The one whose names fit the SNI is used, the first one otherwise.
-    certificates: Vec<Certificate>,
-    /// default, or refuse with the alert unrecognized_name.
-    #[schemars(extend("default" = "default"))]
-    unknown_sni: Option<UnknownSni>,
-    #[schemars(extend("default" = "1.2"))]
-    min_version: Option<TlsVersion>,
-    #[schemars(extend("default" = []))]
-    alpn: Option<Vec<String>>,
-    client_auth: Option<ClientAuth>,
-    /// The protocol's own TLS request is answered first.
-    #[schemars(extend("default" = "off"))]
-    starttls: Option<StartTls>,
-    /// With starttls: clients that do not ask for TLS.
-    #[schemars(extend("default" = "refuse"))]
-    plaintext: Option<Plaintext>,
-    #[schemars(extend("default" = true))]
-    session_tickets: Option<bool>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum UnknownSni {
-    Default,
-    Refuse,
-}
-
-#[derive(JsonSchema)]
-enum TlsVersion {
-    #[schemars(rename = "1.2")]
-    V12,
-    #[schemars(rename = "1.3")]
-    V13,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum StartTls {
-    Off,
-    Postgres,
-    Mysql,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum Plaintext {
-    Refuse,
-    Allow,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct ClientAuth {
-    #[schemars(extend("default" = "off"))]
-    mode: Option<ClientAuthMode>,
-    /// PEM file.
-    ca: Option<String>,
-    /// PEM file.
-    crl: Option<String>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum ClientAuthMode {
-    Off,
-    Optional,
-    Required,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct ProxyProtocol {
-    /// CIDRs; a header from any other peer closes the connection.
-    trusted: Vec<String>,
-    /// false: peers in trusted may also send none.
-    #[schemars(extend("default" = true))]
-    required: Option<bool>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
 pub(crate) struct Access {
     /// CIDRs; when not empty, all others are refused.
     #[schemars(extend("default" = []))]
@@ -157,24 +44,8 @@ pub(crate) struct Access {
 }
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Limits {
-    #[schemars(extend("default" = 0))]
-    connections_per_ip: Option<Int>,
-    /// Such as 20/s; 0 is no limit.
-    #[schemars(extend("default" = 0))]
-    connection_rate_per_ip: Option<Rate>,
-    /// Such as 1000/s, over the whole listener; 0 is no limit.
-    #[schemars(extend("default" = 0))]
-    connection_rate: Option<Rate>,
-    /// TLS handshakes under way at once.
-    #[schemars(extend("default" = 0))]
-    handshakes: Option<Int>,
-}
-
-#[derive(JsonSchema)]
 #[schemars(untagged, inline)]
-enum Rate {
+pub(crate) enum Rate {
     None(#[schemars(range(min = 0, max = 0))] Int),
     PerSecond(#[schemars(regex(pattern = "^[0-9]+/s$"))] String),
 }
@@ -211,40 +82,6 @@ pub(crate) struct Queue {
     size: Option<Int>,
     #[schemars(extend("default" = "5s"))]
     timeout: Option<Period>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-pub(crate) enum SendProxy {
-    Off,
-    V1,
-    V2,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct PoolTls {
-    /// off is logged as a warning at every start.
-    #[schemars(extend("default" = "full"))]
-    verify: Option<Verify>,
-    /// system, or a PEM file.
-    #[schemars(extend("default" = "system"))]
-    ca: Option<String>,
-    /// By default the backend's host.
-    server_name: Option<String>,
-    #[schemars(extend("default" = []))]
-    alpn: Option<Vec<String>>,
-    client_certificate: Option<Certificate>,
-    #[schemars(extend("default" = "off"))]
-    starttls: Option<StartTls>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum Verify {
-    Full,
-    Ca,
-    Off,
 }
 
 #[derive(JsonSchema)]

@@ -23,6 +23,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use files::Files;
 use report::{Fault, Source};
 pub use report::{Problem, Severity, Style};
 
@@ -90,12 +91,12 @@ pub fn find() -> Option<PathBuf> {
     DEFAULT_PATHS.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
-/// Reads and checks a file.
+/// Reads and checks a file, and those that it names.
 ///
 /// # Errors
 ///
 /// The file cannot be read, is larger than 16 MiB or not UTF-8, or its content is refused as by [`parse`].
-pub fn load(path: &Path) -> Result<Loaded, Failure> {
+pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Failure> {
     let name = path.display();
     let unreadable = |error: std::io::Error| {
         let fault = Fault::new(format!("cannot read {name}: {error}"));
@@ -121,7 +122,7 @@ pub fn load(path: &Path) -> Result<Loaded, Failure> {
         return Err(Failure::of_file(path, fault));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&name.to_string(), &text),
+        Ok(text) => parse(&name.to_string(), &text, files),
         Err(error) => {
             let good = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -131,16 +132,17 @@ pub fn load(path: &Path) -> Result<Loaded, Failure> {
     }
 }
 
-/// Checks the text of a configuration; `name` is what the reports call it.
+/// Checks the text of a configuration; `name` is what the reports call it, and `files` looks into the files that it
+/// names.
 ///
 /// # Errors
 ///
 /// Everything that is wrong with it, with places.
-pub fn parse(name: &str, text: &str) -> Result<Loaded, Failure> {
+pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Loaded, Failure> {
     // A byte order mark is not part of the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source::new(name, text);
-    let (config, mut problems) = read(text);
+    let (config, mut problems) = read(text, files);
     // Stable: at one place, what was found first is said first. Problems of the whole file lead.
     problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
@@ -150,7 +152,7 @@ pub fn parse(name: &str, text: &str) -> Result<Loaded, Failure> {
     }
 }
 
-fn read(text: &str) -> (Option<model::Config>, Vec<Problem>) {
+fn read(text: &str, files: &dyn Files) -> (Option<model::Config>, Vec<Problem>) {
     let (tree, mut problems, complete) = tree::parse(text);
     if !complete {
         // What follows an error of syntax cannot be told, and guesses would bury the one that counts.
@@ -169,7 +171,7 @@ fn read(text: &str) -> (Option<model::Config>, Vec<Problem>) {
     let Some(raw) = raw else {
         return (None, problems);
     };
-    let (config, wrong) = check::check(&tree, &raw);
+    let (config, wrong) = check::check(&tree, &raw, files);
     problems.extend(wrong);
     (config, problems)
 }

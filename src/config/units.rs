@@ -1,6 +1,8 @@
 //! The words of the configuration language: durations, sizes, percentages, addresses. Each is a type
 //! with one way to read it and one way to write it, and reading what was written gives it back.
 
+mod first_bytes;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -8,6 +10,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use first_bytes::{FilePath, MinVersion, NameRule, Network, ProtocolName, ServerName, TrustedBy};
 
 use super::model::BackendAddress;
 use super::report::{Fault, shown};

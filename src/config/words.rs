@@ -11,7 +11,10 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
 use super::de::{Located, NotYet, OneOrMany};
 use super::report::Fault;
-use super::units::{AccessTarget, BindAddress, Percent, Period, Size, SourceAddress, StatusRange, Target};
+use super::units::{
+    AccessTarget, BindAddress, FilePath, MinVersion, NameRule, Network, Percent, Period, ProtocolName, ServerName,
+    Size, SourceAddress, StatusRange, Target, TrustedBy,
+};
 
 /// A whole number; its range is checked where its meaning is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,19 @@ macro_rules! word {
     };
 }
 
+/// As `word!`, of what a number never is.
+macro_rules! text {
+    ($type:ty, $schema:tt) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(Word { expected: "text", word: PhantomData })
+            }
+        }
+
+        schema!($type, $schema);
+    };
+}
+
 macro_rules! schema {
     ($type:ty, $schema:tt) => {
         impl JsonSchema for $type {
@@ -116,6 +132,14 @@ word!(Target, "an address such as 10.0.0.1:8080", {
 });
 word!(SourceAddress, "an IP address", { "type": "string", "pattern": "^[0-9a-fA-F:.]+$" });
 word!(AccessTarget, "off, stderr or a path", { "type": "string", "pattern": "^(off|stderr|.*/.*[^/])$" });
+word!(MinVersion, "a version of TLS such as \"1.2\"", { "enum": ["1.2", "1.3", 1.2, 1.3] });
+
+text!(ProtocolName, { "type": "string", "minLength": 1, "maxLength": 255 });
+text!(NameRule, { "type": "string", "pattern": "^(\\*\\.)?[0-9A-Za-z_.-]+$", "examples": ["www.example.com", "*.example.com"] });
+text!(ServerName, { "type": "string", "pattern": "^[0-9A-Za-z_.:-]+$" });
+text!(FilePath, { "type": "string", "pattern": "[^/]$" });
+text!(TrustedBy, { "type": "string", "pattern": "[^/]$" });
+text!(Network, { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "examples": ["10.0.0.0/8", "::1"] });
 
 schema!(Size, { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
 schema!(Percent, { "type": "string", "pattern": "^(100|[0-9]{1,2})%$" });

@@ -98,7 +98,7 @@ fn configuration_text(listen: SocketAddr, backends: &Backends) -> String {
 }
 
 fn configuration(listen: SocketAddr, backends: &Backends) -> io::Result<Loaded> {
-    config::parse("demo", &configuration_text(listen, backends))
+    config::parse("demo", &configuration_text(listen, backends), &config::files::Unread)
         .map_err(|failure| io::Error::other(failure.to_string()))
 }
 

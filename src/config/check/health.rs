@@ -82,19 +82,14 @@ impl Checker<'_> {
     }
 
     fn no_kind(&mut self, at: NodeId) {
-        let Value::Map(children) = self.tree.value(at) else {
-            return;
-        };
-        let named = |names: &[&str]| {
-            let is = |child: &&NodeId| self.tree.key(**child).is_some_and(|key| names.contains(&key));
-            children.iter().find(is).copied()
-        };
-        if named(&["tls", "postgres", "mysql", "redis"]).is_some() {
-            // A kind is there; it was refused as not supported yet.
+        if !matches!(self.tree.value(at), Value::Map(_))
+            || self.child(at, &["tls", "postgres", "mysql", "redis"]).is_some()
+        {
+            // A kind of the second sort is there; it was refused as not supported yet.
             return;
         }
         let fault = Fault::new("no kind of check");
-        match named(&["tcp", "http", "exchange"]) {
+        match self.child(at, &["tcp", "http", "exchange"]) {
             Some(empty) => {
                 let key = self.tree.key(empty).unwrap_or_default();
                 let fault = fault.hint(format!("a key without a value is left out: write `{key}: {{}}`"));

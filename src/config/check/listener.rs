@@ -1,15 +1,17 @@
 //! `listeners`.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::references::Pools;
 use super::{Checker, copied, optional_period, value};
 use crate::config::de::Located;
-use crate::config::model::{Listener, ListenerSocket, ListenerTimeouts, PoolIndex, ReusePort};
+use crate::config::model::{Listener, ListenerSocket, ListenerTimeouts, ProxyProtocol, ReusePort};
 use crate::config::raw;
-use crate::config::report::{Fault, shown, similar};
+use crate::config::report::{Fault, shown};
 use crate::config::tree::NodeId;
-use crate::config::units::{BindAddress, Period};
+use crate::config::units::{BindAddress, Network, Period};
 use crate::config::words::Switch;
 use crate::net::addr::Address;
 
@@ -26,13 +28,13 @@ impl Checker<'_> {
         pools: Option<&Located<Vec<Located<raw::Pool>>>>,
     ) -> Option<Vec<Listener>> {
         let raw = self.elements(key, "listeners", self.tree.root(), EXAMPLE);
-        let pools = Pools::new(pools);
+        let mut pools = Pools::new(pools);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
         let mut binds: HashMap<&Address, NodeId> = HashMap::new();
-        let mut used = vec![false; pools.count];
         let mut listeners = Vec::with_capacity(raw.len());
         for listener in raw {
             let Some((raw, at)) = value(Some(listener)) else {
+                pools.unclear();
                 continue;
             };
             let name = self.required(raw.name.as_ref(), "name", at, "name: web");
@@ -51,13 +53,15 @@ impl Checker<'_> {
                 }
             }
             let bind = self.bind(raw, at, &mut binds);
-            let pool = self.pool_of(raw, at, &pools);
-            if let Some(PoolIndex(index)) = pool
-                && let Some(used) = used.get_mut(index)
-            {
-                *used = true;
+            let pool = self.pool_of(raw.pool.as_ref(), at, &mut pools);
+            let routes = self.routes(raw, at, &mut pools);
+            let tls = self.listener_tls(raw, at);
+            if raw.tls.is_none() || tls.is_some() {
+                self.dead_routes(&routes, tls.as_ref());
             }
-            let timeouts = timeouts(raw.timeouts.as_ref());
+            let proxy_protocol = self.proxy_protocol(raw, at);
+            let max_handshakes = self.max_handshakes(raw);
+            let timeouts = self.timeouts(raw);
             let socket = self.socket(raw.socket.as_ref());
             let max_connections = self.limit(raw.max_connections.as_ref());
             if let (Some((name, _)), Some(pool)) = (name, pool) {
@@ -65,19 +69,18 @@ impl Checker<'_> {
                     name: name.as_str().into(),
                     bind,
                     pool,
-                    routes: Vec::new(),
-                    tls: None,
-                    proxy_protocol: None,
-                    max_handshakes: None,
+                    routes: routes.into_iter().map(|(route, _)| route).collect(),
+                    tls,
+                    proxy_protocol,
+                    max_handshakes,
                     max_connections,
                     timeouts,
                     socket,
                 });
             }
         }
-        // While a reference is wrong, every pool may be the one that was meant.
-        if !raw.is_empty() && listeners.len() == raw.len() {
-            self.unused(&pools, &used);
+        if !raw.is_empty() {
+            self.unused(&pools);
         }
         (!listeners.is_empty()).then_some(listeners)
     }
@@ -118,37 +121,55 @@ impl Checker<'_> {
         addresses
     }
 
-    fn pool_of(&mut self, raw: &raw::Listener, owner: NodeId, pools: &Pools<'_>) -> Option<PoolIndex> {
-        let hint = "pool: the name of one of `pools`";
-        let (name, at) = self.required(raw.pool.as_ref(), "pool", owner, hint)?;
-        if let Some(index) = pools.index.get(name.as_str()) {
-            return Some(PoolIndex(*index));
+    /// `None` when it is left out, or something in it is wrong, which is reported.
+    fn proxy_protocol(&mut self, listener: &raw::Listener, owner: NodeId) -> Option<ProxyProtocol> {
+        let hint = "trusted: the networks of those that send headers, such as [10.0.0.0/8]";
+        if listener.proxy_protocol.is_none() {
+            self.hollow(owner, "proxy_protocol", hint);
         }
-        if pools.names.is_empty() {
-            // That there are none, or that they have no names, is an error of its own.
-            return None;
+        let (raw, at) = value(listener.proxy_protocol.as_ref())?;
+        let (networks, list) = self.required(raw.trusted.as_ref(), "trusted", at, hint)?;
+        if networks.is_empty() {
+            self.error(list, Fault::new("no network: every header would be refused").hint(hint));
         }
-        let fault = Fault::new(format!("there is no pool `{}`", shown(name)));
-        let names = || pools.names.iter().map(|(name, _)| *name);
-        let fault = match similar(name, names()) {
-            Some(meant) => fault.hint(format!("did you mean `{}`?", shown(meant))),
-            None => {
-                let names: Vec<&str> = names().take(10).collect();
-                fault.hint(format!("the pools are: {}", names.join(", ")))
+        let trusted = self.distinct(networks)?;
+        for (Network(network), at) in &trusted {
+            if network.prefix_len() == 0 {
+                let fault = Fault::new("everybody is trusted: any client can claim any address");
+                self.warning(*at, fault.hint("name the networks of the balancers that send headers"));
             }
-        };
-        self.error(at, fault);
-        None
+        }
+        let trusted = trusted.into_iter().map(|(Network(network), _)| *network).collect();
+        let required = copied(raw.required.as_ref()).unwrap_or(true);
+        Some(ProxyProtocol { trusted, required })
     }
 
-    fn unused(&mut self, pools: &Pools<'_>, used: &[bool]) {
-        for (name, at) in &pools.names {
-            let index = pools.index.get(name).copied().unwrap_or_default();
-            if used.get(index) == Some(&false) {
-                let fault = Fault::new(format!("no listener uses pool `{}`", shown(name)))
-                    .hint("name it as the `pool` of a listener, or take it out");
-                self.warning(*at, fault);
+    fn max_handshakes(&mut self, listener: &raw::Listener) -> Option<NonZeroU32> {
+        let (limits, _) = value(listener.limits.as_ref())?;
+        let most = self.limit(limits.handshakes.as_ref());
+        if let (Some(_), Some(key), None) = (most, &limits.handshakes, &listener.tls) {
+            let fault = Fault::new("has no effect").hint("only a listener with `tls` has TLS handshakes");
+            self.warning(key.at, fault);
+        }
+        most
+    }
+
+    fn timeouts(&mut self, listener: &raw::Listener) -> ListenerTimeouts {
+        let absent = raw::ListenerTimeouts::default();
+        let raw = value(listener.timeouts.as_ref()).map_or(&absent, |(timeouts, _)| timeouts);
+        let sniffs = listener.tls.is_some() || listener.routes.is_some() || listener.proxy_protocol.is_some();
+        for (key, phase, default) in [(&raw.sniff, sniffs, "5s"), (&raw.handshake, listener.tls.is_some(), "10s")] {
+            if let (Some((Period(Duration::ZERO), at)), true) = (value(key.as_ref()), phase) {
+                let fault = Fault::new("no limit: clients that connect and send nothing keep their places");
+                self.warning(at, fault.hint(format!("the default is {default}")));
             }
+        }
+        ListenerTimeouts {
+            sniff: optional_period(raw.sniff.as_ref(), Duration::from_secs(5)),
+            handshake: optional_period(raw.handshake.as_ref(), Duration::from_secs(10)),
+            idle: optional_period(raw.idle.as_ref(), Duration::from_secs(3600)),
+            half_close: optional_period(raw.half_close.as_ref(), Duration::from_secs(60)),
+            lifetime: optional_period(raw.lifetime.as_ref(), Duration::ZERO),
         }
     }
 
@@ -188,42 +209,5 @@ impl Checker<'_> {
                 .hint(format!("the kernel counts seconds: {}s", length.as_secs() + 1));
             self.error(at, fault);
         }
-    }
-}
-
-fn timeouts(key: Option<&Located<raw::ListenerTimeouts>>) -> ListenerTimeouts {
-    let absent = raw::ListenerTimeouts::default();
-    let raw = value(key).map_or(&absent, |(timeouts, _)| timeouts);
-    ListenerTimeouts {
-        sniff: Some(Duration::from_secs(5)),
-        handshake: Some(Duration::from_secs(10)),
-        idle: optional_period(raw.idle.as_ref(), Duration::from_secs(3600)),
-        half_close: optional_period(raw.half_close.as_ref(), Duration::from_secs(60)),
-        lifetime: optional_period(raw.lifetime.as_ref(), Duration::ZERO),
-    }
-}
-
-/// The pools' names, for references.
-struct Pools<'r> {
-    names: Vec<(&'r str, NodeId)>,
-    index: HashMap<&'r str, usize>,
-    count: usize,
-}
-
-impl<'r> Pools<'r> {
-    fn new(key: Option<&'r Located<Vec<Located<raw::Pool>>>>) -> Pools<'r> {
-        let raw = value(key).map_or(&[][..], |(pools, _)| pools);
-        let mut pools = Pools { names: Vec::new(), index: HashMap::new(), count: raw.len() };
-        for (index, pool) in raw.iter().enumerate() {
-            let name = value(Some(pool)).and_then(|(pool, _)| value(pool.name.as_ref()));
-            // A second pool of the same name is an error of its own.
-            if let Some((name, at)) = name
-                && !pools.index.contains_key(name.as_str())
-            {
-                pools.names.push((name, at));
-                pools.index.insert(name, index);
-            }
-        }
-        pools
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Checker, copied, period, value};
 use crate::config::de::Located;
-use crate::config::model::{Backend, BackendAddress, Balance, HashPrefix, OnDown, Pool};
+use crate::config::model::{Backend, BackendAddress, Balance, HashPrefix, Health, OnDown, Pool, PoolTls, SendProxy};
 use crate::config::raw;
 use crate::config::report::{Fault, shown};
 use crate::config::tree::NodeId;
@@ -44,13 +44,20 @@ impl Checker<'_> {
 
     fn pool(&mut self, raw: &raw::Pool, at: NodeId, name: &str) -> Pool {
         let backends = self.backends(raw, at);
+        let health = value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends));
+        let tls = self.pool_tls(raw, at, &backends);
+        self.plain_probes(raw, health.as_ref(), tls.as_ref());
         Pool {
             name: name.into(),
             balance: balance(raw),
             hash: self.hash(raw),
-            health: value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends)),
-            send_proxy: None,
-            tls: None,
+            health,
+            send_proxy: match copied(raw.send_proxy.as_ref()).unwrap_or(raw::SendProxy::Off) {
+                raw::SendProxy::Off => None,
+                raw::SendProxy::V1 => Some(SendProxy::V1),
+                raw::SendProxy::V2 => Some(SendProxy::V2),
+            },
+            tls,
             source: self.source(raw, &backends),
             backends,
             on_down: match copied(raw.on_down.as_ref()).unwrap_or(raw::OnDown::Keep) {
@@ -63,6 +70,21 @@ impl Checker<'_> {
                 let connect = value(raw.timeouts.as_ref()).and_then(|(timeouts, _)| timeouts.connect.as_ref());
                 self.positive(connect, Duration::from_secs(5))
             },
+        }
+    }
+
+    /// Says when probes would talk in plain to a port that speaks TLS, and never pass.
+    fn plain_probes(&mut self, raw: &raw::Pool, health: Option<&Health>, tls: Option<&PoolTls>) {
+        let (Some(health), Some(PoolTls { starttls: None, .. })) = (health, tls) else {
+            return;
+        };
+        let Some((kinds, _)) = value(raw.health.as_ref()) else {
+            return;
+        };
+        let talks = kinds.http.as_ref().map(|key| key.at).or(kinds.exchange.as_ref().map(|key| key.at));
+        if let (Some(at), None) = (talks, health.port) {
+            let fault = Fault::new("probes speak plain TCP, and this pool's backends speak TLS");
+            self.warning(at, fault.hint("give the `port` on which they answer without TLS, or check with `tcp: {}`"));
         }
     }
 

@@ -1,0 +1,94 @@
+//! References to pools by name.
+
+use std::collections::HashMap;
+
+use super::{Checker, value};
+use crate::config::de::Located;
+use crate::config::model::PoolIndex;
+use crate::config::raw;
+use crate::config::report::{Fault, shown, similar};
+use crate::config::tree::NodeId;
+
+/// The pools' names, and which of them something refers to.
+pub(super) struct Pools<'r> {
+    names: Vec<(&'r str, NodeId)>,
+    index: HashMap<&'r str, usize>,
+    used: Vec<bool>,
+    /// Whether a reference could not be read or resolved: then every pool may be the one that was meant.
+    unclear: bool,
+}
+
+impl<'r> Pools<'r> {
+    pub(super) fn new(key: Option<&'r Located<Vec<Located<raw::Pool>>>>) -> Pools<'r> {
+        let raw = value(key).map_or(&[][..], |(pools, _)| pools);
+        let used = vec![false; raw.len()];
+        let mut pools = Pools { names: Vec::new(), index: HashMap::new(), used, unclear: false };
+        for (index, pool) in raw.iter().enumerate() {
+            let name = value(Some(pool)).and_then(|(pool, _)| value(pool.name.as_ref()));
+            // A second pool of the same name is an error of its own.
+            if let Some((name, at)) = name
+                && !pools.index.contains_key(name.as_str())
+            {
+                pools.names.push((name, at));
+                pools.index.insert(name, index);
+            }
+        }
+        pools
+    }
+
+    /// Notes that something which refers to a pool could not be read.
+    pub(super) fn unclear(&mut self) {
+        self.unclear = true;
+    }
+}
+
+impl Checker<'_> {
+    /// The pool that the key `pool` of `owner` names.
+    pub(super) fn pool_of(
+        &mut self,
+        key: Option<&Located<String>>,
+        owner: NodeId,
+        pools: &mut Pools<'_>,
+    ) -> Option<PoolIndex> {
+        let named = self.required(key, "pool", owner, "pool: the name of one of `pools`");
+        let index = named.and_then(|(name, _)| pools.index.get(name.as_str()).copied());
+        if let Some(index) = index {
+            if let Some(used) = pools.used.get_mut(index) {
+                *used = true;
+            }
+            return Some(PoolIndex(index));
+        }
+        pools.unclear();
+        let (name, at) = named?;
+        if pools.names.is_empty() {
+            // That there are none, or that they have no names, is an error of its own.
+            return None;
+        }
+        let fault = Fault::new(format!("there is no pool `{}`", shown(name)));
+        let names = || pools.names.iter().map(|(name, _)| *name);
+        let fault = match similar(name, names()) {
+            Some(meant) => fault.hint(format!("did you mean `{}`?", shown(meant))),
+            None => {
+                let names: Vec<&str> = names().take(10).collect();
+                fault.hint(format!("the pools are: {}", names.join(", ")))
+            }
+        };
+        self.error(at, fault);
+        None
+    }
+
+    /// Warns of pools that nothing refers to, once every reference is known.
+    pub(super) fn unused(&mut self, pools: &Pools<'_>) {
+        if pools.unclear {
+            return;
+        }
+        for (name, at) in &pools.names {
+            let index = pools.index.get(name).copied().unwrap_or_default();
+            if pools.used.get(index) == Some(&false) {
+                let fault = Fault::new(format!("no listener uses pool `{}`", shown(name)))
+                    .hint("name it as the `pool` of a listener or of a route, or take it out");
+                self.warning(*at, fault);
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! `tls` of listeners and of pools.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Checker, copied, value};
+use crate::config::de::Located;
+use crate::config::model::{
+    Authorities, Backend, BackendAddress, CertificateFiles, ClientAuth, ListenerTls, Plaintext, PoolTls, StartTls,
+    TlsVersion, UnknownSni, Verify,
+};
+use crate::config::raw;
+use crate::config::report::{Fault, shown};
+use crate::config::tree::NodeId;
+use crate::config::units::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
+
+const CERTIFICATE: &str = "for example: certificates: [{ cert: server.pem, key: server.key }]; one to try it with: \
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 30 -subj /CN=localhost \
+-addext subjectAltName=DNS:localhost -keyout server.key -out server.pem";
+
+/// What PostgreSQL's clients offer when they begin with TLS at once (`sslnegotiation=direct`), and insist on.
+const POSTGRESQL: &str = "postgresql";
+
+impl Checker<'_> {
+    /// A listener's side; `None` when it is left out, or something in it is wrong, which is reported.
+    pub(super) fn listener_tls(&mut self, listener: &raw::Listener, owner: NodeId) -> Option<ListenerTls> {
+        if listener.tls.is_none() {
+            self.hollow(owner, "tls", "give `certificates`, or take the key out: connections would be plain TCP");
+        }
+        let (raw, at) = value(listener.tls.as_ref())?;
+        let certificates = self.certificates(raw, at);
+        let alpn = self.protocols(raw.alpn.as_ref());
+        let client_auth = value(raw.client_auth.as_ref()).and_then(|(auth, at)| self.client_auth(auth, at));
+        let starttls = self.starttls(raw.starttls.as_ref());
+        let plaintext = copied(raw.plaintext.as_ref()).unwrap_or(raw::Plaintext::Refuse);
+        if let (raw::Plaintext::Allow, Some(key)) = (plaintext, &raw.plaintext) {
+            if client_auth.as_ref().is_some_and(|auth| auth.required) {
+                let fault = Fault::new("clients that do not ask for TLS are served without a certificate");
+                self.warning(key.at, fault.hint("`client_auth.mode: required` holds only for those that do"));
+            }
+            if raw.starttls.as_ref().is_none_or(|key| matches!(key.value, Some(raw::StartTls::Off))) {
+                let fault = Fault::new("without `starttls`, every connection begins with TLS");
+                self.error(
+                    key.at,
+                    fault.hint("give `starttls`, or leave this out; a listener without `tls` takes plain TCP"),
+                );
+            }
+        }
+        if let (Some(StartTls::Postgres), Some(alpn), Some(key)) = (starttls, &alpn, &raw.alpn)
+            && !alpn.is_empty()
+            && !alpn.iter().any(|protocol| **protocol == *POSTGRESQL)
+        {
+            let fault = Fault::new(format!("`{POSTGRESQL}` is missing among the protocols"));
+            self.warning(key.at, fault.hint("clients with sslnegotiation=direct insist on it and cannot connect"));
+        }
+        Some(ListenerTls {
+            certificates: certificates?,
+            unknown_sni: match copied(raw.unknown_sni.as_ref()).unwrap_or(raw::UnknownSni::Default) {
+                raw::UnknownSni::Default => UnknownSni::Default,
+                raw::UnknownSni::Refuse => UnknownSni::Refuse,
+            },
+            min_version: copied(raw.min_version.as_ref()).map_or(TlsVersion::V1_2, |MinVersion(version)| version),
+            alpn: alpn?,
+            client_auth,
+            starttls,
+            plaintext: match plaintext {
+                raw::Plaintext::Refuse => Plaintext::Refuse,
+                raw::Plaintext::Allow => Plaintext::Allow,
+            },
+            session_tickets: copied(raw.session_tickets.as_ref()).unwrap_or(true),
+        })
+    }
+
+    /// A pool's side.
+    pub(super) fn pool_tls(&mut self, pool: &raw::Pool, owner: NodeId, backends: &[Backend]) -> Option<PoolTls> {
+        if pool.tls.is_none() {
+            self.hollow(owner, "tls", "write `tls: {}` for TLS as the defaults have it, or take the key out");
+        }
+        let (raw, at) = value(pool.tls.as_ref())?;
+        let verify = match copied(raw.verify.as_ref()).unwrap_or(raw::Verify::Full) {
+            raw::Verify::Full => Verify::Full,
+            raw::Verify::Ca => Verify::Ca,
+            raw::Verify::Off => Verify::Off,
+        };
+        let ca = value(raw.ca.as_ref());
+        if let Some((TrustedBy(Authorities::File(path)), at)) = ca {
+            self.authorities_file(path, at);
+            if verify == Verify::Off {
+                self.warning(at, Fault::new("has no effect").hint("with `verify: off` no certificate is checked"));
+            }
+        }
+        if let (Verify::Off, Some(key)) = (verify, &raw.verify) {
+            let fault = Fault::new("the backends' certificates are not checked: anybody on the way can pose as one");
+            self.warning(key.at, fault.hint("name your own authority by `ca`; `verify: ca` ignores only the name"));
+        }
+        let unix = backends.iter().find(|backend| matches!(backend.address, BackendAddress::Unix(_)));
+        if let (Verify::Full, Some(unix), None) = (verify, unix, &raw.server_name) {
+            let fault = Fault::new(format!("backend `{}` is a unix socket: no name to verify", shown(&unix.name)));
+            self.error(at, fault.hint("server_name: the name that its certificate is for"));
+        }
+        let client_certificate = value(raw.client_certificate.as_ref());
+        let alpn = self.protocols(raw.alpn.as_ref());
+        Some(PoolTls {
+            verify,
+            ca: ca.map_or(Authorities::System, |(TrustedBy(ca), _)| ca.clone()),
+            server_name: value(raw.server_name.as_ref()).map(|(ServerName(name), _)| name.as_str().into()),
+            client_certificate: client_certificate.and_then(|(raw, at)| self.certificate(raw, at)),
+            starttls: self.starttls(raw.starttls.as_ref()),
+            alpn: alpn?,
+        })
+    }
+
+    /// `None` when there is none, or one of them could not be read.
+    fn certificates(&mut self, raw: &raw::ListenerTls, owner: NodeId) -> Option<Vec<CertificateFiles>> {
+        let raw = self.elements(raw.certificates.as_ref(), "certificates", Some(owner), CERTIFICATE);
+        let mut first: HashMap<CertificateFiles, NodeId> = HashMap::new();
+        let mut certificates = Vec::with_capacity(raw.len());
+        for certificate in raw {
+            let Some((raw, at)) = value(Some(certificate)) else { continue };
+            let Some(files) = self.certificate(raw, at) else { continue };
+            match first.get(&files) {
+                Some(first) => self.twice(at, *first, "the same certificate once more", "once is enough"),
+                None => drop(first.insert(files.clone(), at)),
+            }
+            certificates.push(files);
+        }
+        (!raw.is_empty() && certificates.len() == raw.len()).then_some(certificates)
+    }
+
+    fn certificate(&mut self, raw: &raw::Certificate, at: NodeId) -> Option<CertificateFiles> {
+        let hint = "cert: the PEM file of the chain, the certificate itself first";
+        let cert = self.required(raw.cert.as_ref(), "cert", at, hint);
+        let hint = "key: the PEM file of the private key; the same file again if it is in there";
+        let key = self.required(raw.key.as_ref(), "key", at, hint);
+        let ((FilePath(cert), cert_at), (FilePath(key), key_at)) = cert.zip(key)?;
+        let files = CertificateFiles { cert: cert.clone(), key: key.clone() };
+        self.certificate_files(&files, cert_at, key_at);
+        Some(files)
+    }
+
+    /// `None` when it is off.
+    fn client_auth(&mut self, raw: &raw::ClientAuth, at: NodeId) -> Option<ClientAuth> {
+        let crl = value(raw.crl.as_ref());
+        let required = match copied(raw.mode.as_ref()).unwrap_or(raw::ClientAuthMode::Off) {
+            raw::ClientAuthMode::Off => {
+                self.no_client_auth(raw, at);
+                return None;
+            }
+            raw::ClientAuthMode::Optional => false,
+            raw::ClientAuthMode::Required => true,
+        };
+        let hint = "ca: the PEM file of the authorities that sign the clients' certificates";
+        let ca = self.required(raw.ca.as_ref(), "ca", at, hint);
+        if let Some((FilePath(ca), at)) = ca {
+            self.authorities_file(ca, at);
+        }
+        if let Some((FilePath(crl), at)) = crl {
+            self.revocations_file(crl, at);
+        }
+        let (FilePath(ca), _) = ca?;
+        Some(ClientAuth { required, ca: ca.clone(), crl: crl.map(|(FilePath(crl), _)| crl.clone()) })
+    }
+
+    /// Who names authorities without a mode believes that clients are checked; who writes `off` does not.
+    fn no_client_auth(&mut self, raw: &raw::ClientAuth, at: NodeId) {
+        let files = [raw.ca.as_ref(), raw.crl.as_ref()];
+        match &raw.mode {
+            None if files.iter().any(Option::is_some) && !self.misspelt(at, "mode") => {
+                let fault = Fault::new("`mode` is missing: no client would be asked for a certificate");
+                self.error(at, fault.hint("write mode: required, or mode: optional"));
+            }
+            Some(Located { value: Some(_), .. }) => {
+                for file in files.into_iter().flatten() {
+                    let fault = Fault::new("has no effect");
+                    self.warning(file.at, fault.hint("with `mode: off` no client is asked for a certificate"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn starttls(&mut self, key: Option<&Located<raw::StartTls>>) -> Option<StartTls> {
+        match value(key)? {
+            (raw::StartTls::Off, _) => None,
+            (raw::StartTls::Postgres, _) => Some(StartTls::Postgres),
+            (raw::StartTls::Mysql, at) => {
+                let fault = Fault::new("`mysql` is not supported yet");
+                self.error(at, fault.hint("this version has `postgres` only"));
+                None
+            }
+        }
+    }
+
+    /// Names for ALPN; `None` when one could not be read, which is reported.
+    pub(super) fn protocols(&mut self, key: Option<&Located<Vec<Located<ProtocolName>>>>) -> Option<Vec<Arc<str>>> {
+        let Some(list) = key else {
+            return Some(Vec::new());
+        };
+        let elements = list.value.as_ref()?;
+        let names = self.distinct(elements)?;
+        Some(names.into_iter().map(|(ProtocolName(name), _)| name.as_str().into()).collect())
+    }
+}

@@ -1,0 +1,95 @@
+//! `pools[].health` as typed.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Key;
+use crate::config::de::NotYet;
+use crate::config::later;
+use crate::config::units::{Period, StatusRange};
+use crate::config::words::Int;
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Health {
+    /// A connect is enough.
+    pub(crate) tcp: Key<Tcp>,
+    /// A request, and the status and perhaps the body of its answer.
+    pub(crate) http: Key<Http>,
+    /// A TLS handshake.
+    #[serde(default)]
+    pub(crate) tls: NotYet<later::HealthTls>,
+    /// Bytes sent, bytes expected.
+    pub(crate) exchange: Key<Exchange>,
+    /// A login and the server's role.
+    #[serde(default)]
+    pub(crate) postgres: NotYet<later::Postgres>,
+    /// A login and the server's role.
+    #[serde(default)]
+    pub(crate) mysql: NotYet<later::Mysql>,
+    /// A PING and the server's role.
+    #[serde(default)]
+    pub(crate) redis: NotYet<later::Redis>,
+    /// From the start of a probe to the start of the next, give or take 10 %.
+    #[schemars(extend("default" = "2s"))]
+    pub(crate) interval: Key<Period>,
+    /// How long one probe may take.
+    #[schemars(extend("default" = "1s"))]
+    pub(crate) timeout: Key<Period>,
+    /// Passes in a row until up.
+    #[schemars(extend("default" = 2), range(min = 1, max = 1000))]
+    pub(crate) rise: Key<Int>,
+    /// Failures in a row until down.
+    #[schemars(extend("default" = 3), range(min = 1, max = 1000))]
+    pub(crate) fall: Key<Int>,
+    /// The port that is probed; 0 is the backend's own.
+    #[schemars(extend("default" = 0), range(min = 0, max = 65535))]
+    pub(crate) port: Key<Int>,
+    /// probe: down until the first pass, and one is enough; up: up until `fall` failures.
+    #[schemars(extend("default" = "probe"))]
+    pub(crate) initial: Key<Initial>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Initial {
+    Probe,
+    Up,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tcp {}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Http {
+    /// What is asked for.
+    #[schemars(extend("default" = "/health"), regex(pattern = "^/"))]
+    pub(crate) path: Key<String>,
+    /// How it is asked for.
+    #[schemars(extend("default" = "GET"))]
+    pub(crate) method: Key<String>,
+    /// The Host header; by default the probed address.
+    pub(crate) host: Key<String>,
+    /// Statuses that pass.
+    #[schemars(extend("default" = "200-399"))]
+    pub(crate) status: Key<StatusRange>,
+    /// A substring that the body must have.
+    pub(crate) body: Key<String>,
+    /// Ask over TLS.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub(crate) tls: NotYet<bool>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Exchange {
+    /// Sent once connected; left out, the server speaks first. In double quotes \r and \n are one byte.
+    #[schemars(extend("default" = ""))]
+    pub(crate) send: Key<String>,
+    /// What the answer must begin with.
+    #[schemars(required, length(min = 1))]
+    pub(crate) expect: Key<String>,
+}

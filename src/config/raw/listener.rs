@@ -1,0 +1,162 @@
+//! `listeners` as typed.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Key, ListenerTls};
+use crate::config::de::{Located, NotYet, OneOrMany};
+use crate::config::later;
+use crate::config::units::{BindAddress, NameRule, Network, Period, ProtocolName};
+use crate::config::words::{Int, Switch};
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    /// Unique; used in logs and metrics.
+    #[schemars(required, length(min = 1, max = 128))]
+    pub(crate) name: Key<String>,
+    /// One address or a list. Port 0 lets the kernel choose.
+    #[schemars(required)]
+    pub(crate) bind: Key<OneOrMany<BindAddress>>,
+    /// tcp or udp.
+    #[serde(default)]
+    #[schemars(extend("default" = "tcp"))]
+    pub(crate) protocol: NotYet<later::Protocol>,
+    /// The pool that connections go to when no route matches.
+    #[schemars(required)]
+    pub(crate) pool: Key<String>,
+    /// Connections open at once; over it, they wait in the kernel's queue. 0 is no limit.
+    #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
+    pub(crate) max_connections: Key<Int>,
+    /// Whether HTTP/1.x is watched as it goes by.
+    #[serde(default)]
+    #[schemars(extend("default" = "off"))]
+    pub(crate) sniff: NotYet<later::Sniff>,
+    /// The first route that matches gives the pool. Without `tls`, the ClientHello is read and passed on unopened.
+    pub(crate) routes: Key<Vec<Located<Route>>>,
+    /// TLS is terminated here. Left out: plain TCP, or TLS passthrough.
+    pub(crate) tls: Key<ListenerTls>,
+    /// A PROXY protocol header is taken from these peers; v1 and v2 are told apart by themselves.
+    pub(crate) proxy_protocol: Key<ProxyProtocol>,
+    /// Who may connect.
+    #[serde(default)]
+    pub(crate) access: NotYet<later::Access>,
+    /// Limits over which a connection is closed at once.
+    pub(crate) limits: Key<Limits>,
+    /// Bounds on the phases of a connection; 0s is no limit.
+    pub(crate) timeouts: Key<ListenerTimeouts>,
+    /// Options of the sockets.
+    pub(crate) socket: Key<Socket>,
+    /// Flows of protocol udp.
+    #[serde(default)]
+    pub(crate) udp: NotYet<later::Udp>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    /// What a connection must be like; all given keys must match.
+    #[schemars(required)]
+    pub(crate) r#match: Key<Match>,
+    /// Where what matches goes.
+    #[schemars(required)]
+    pub(crate) pool: Key<String>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Match {
+    /// Names of the server that was asked for (SNI), one of which must fit; `*.` stands for one label.
+    #[schemars(length(min = 1))]
+    pub(crate) sni: Key<Vec<Located<NameRule>>>,
+    /// Application protocols, one of which must be the connection's.
+    #[schemars(length(min = 1))]
+    pub(crate) alpn: Key<Vec<Located<ProtocolName>>>,
+    /// Host headers; needs sniff: http.
+    #[serde(default)]
+    pub(crate) host: NotYet<Vec<String>>,
+    /// Beginnings of the path; needs sniff: http.
+    #[serde(default)]
+    pub(crate) path_prefix: NotYet<Vec<String>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProxyProtocol {
+    /// Networks and addresses; a header from any other peer closes the connection.
+    #[schemars(required, length(min = 1))]
+    pub(crate) trusted: Key<Vec<Located<Network>>>,
+    /// false: peers in trusted may also send none.
+    #[schemars(extend("default" = true))]
+    pub(crate) required: Key<bool>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Connections that one address may have open.
+    #[serde(default)]
+    #[schemars(extend("default" = 0))]
+    pub(crate) connections_per_ip: NotYet<Int>,
+    /// Connections that one address may make, such as 20/s; 0 is no limit.
+    #[serde(default)]
+    #[schemars(extend("default" = 0))]
+    pub(crate) connection_rate_per_ip: NotYet<later::Rate>,
+    /// Connections over the whole listener, such as 1000/s; 0 is no limit.
+    #[serde(default)]
+    #[schemars(extend("default" = 0))]
+    pub(crate) connection_rate: NotYet<later::Rate>,
+    /// TLS handshakes under way at once; 0 is no limit.
+    #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
+    pub(crate) handshakes: Key<Int>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerTimeouts {
+    /// First bytes: ClientHello, PROXY header, STARTTLS, HTTP head.
+    #[schemars(extend("default" = "5s"))]
+    pub(crate) sniff: Key<Period>,
+    /// TLS handshake.
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) handshake: Key<Period>,
+    /// No byte in either direction for this long.
+    #[schemars(extend("default" = "1h"))]
+    pub(crate) idle: Key<Period>,
+    /// One side has finished, and the other has been silent for this long.
+    #[schemars(extend("default" = "1m"))]
+    pub(crate) half_close: Key<Period>,
+    /// A connection is closed at this age, give or take 10 %.
+    #[schemars(extend("default" = "0s"))]
+    pub(crate) lifetime: Key<Period>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Socket {
+    /// Connections that wait to be accepted; the kernel caps it at net.core.somaxconn.
+    #[schemars(extend("default" = 4096), range(min = 1, max = 2_147_483_647))]
+    pub(crate) backlog: Key<Int>,
+    /// TCP_NODELAY on both sides.
+    #[schemars(extend("default" = true))]
+    pub(crate) nodelay: Key<bool>,
+    /// Idle time before the first keepalive probe, on both sides, in whole seconds; 0s is off.
+    #[schemars(extend("default" = "60s"))]
+    pub(crate) keepalive: Key<Period>,
+    /// TCP_FASTOPEN: requests with data in the SYN that may be pending; 0 is off.
+    #[schemars(extend("default" = 0), range(min = 0, max = 65535))]
+    pub(crate) fast_open: Key<Int>,
+    /// TCP_DEFER_ACCEPT: a connection is accepted once it has sent a byte, or after this long; 0s is off.
+    #[schemars(extend("default" = "0s"))]
+    pub(crate) defer_accept: Key<Period>,
+    /// Multipath TCP.
+    #[schemars(extend("default" = false))]
+    pub(crate) mptcp: Key<bool>,
+    /// auto: a listening socket for each worker, and no other process may bind the port;
+    /// true: other processes may too; false: one socket that all workers accept from.
+    #[schemars(extend("default" = "auto"))]
+    pub(crate) reuse_port: Key<Switch>,
+    /// IP_TRANSPARENT: bind to an address that is not this host's.
+    #[schemars(extend("default" = false))]
+    pub(crate) transparent: Key<bool>,
+}

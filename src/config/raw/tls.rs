@@ -1,0 +1,132 @@
+//! `tls` of listeners and of pools as typed.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Key;
+use crate::config::de::Located;
+use crate::config::units::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerTls {
+    /// The one whose names fit the SNI is used, the first one otherwise.
+    #[schemars(required, length(min = 1))]
+    pub(crate) certificates: Key<Vec<Located<Certificate>>>,
+    /// What a client gets that names a server which no certificate fits, or names none.
+    #[schemars(extend("default" = "default"))]
+    pub(crate) unknown_sni: Key<UnknownSni>,
+    /// The oldest version of TLS that is spoken.
+    #[schemars(extend("default" = "1.2"))]
+    pub(crate) min_version: Key<MinVersion>,
+    /// Application protocols, the preferred one first; empty: none is negotiated.
+    #[schemars(extend("default" = []))]
+    pub(crate) alpn: Key<Vec<Located<ProtocolName>>>,
+    /// Certificates of clients.
+    pub(crate) client_auth: Key<ClientAuth>,
+    /// The protocol's own TLS request is answered first.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) starttls: Key<StartTls>,
+    /// With starttls: clients that do not ask for TLS.
+    #[schemars(extend("default" = "refuse"))]
+    pub(crate) plaintext: Key<Plaintext>,
+    /// Clients get tickets by which they resume.
+    #[schemars(extend("default" = true))]
+    pub(crate) session_tickets: Key<bool>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Certificate {
+    /// PEM file of the chain, the own certificate first.
+    #[schemars(required)]
+    pub(crate) cert: Key<FilePath>,
+    /// PEM file of the private key, not encrypted.
+    #[schemars(required)]
+    pub(crate) key: Key<FilePath>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum UnknownSni {
+    /// The first certificate.
+    Default,
+    /// The alert unrecognized_name.
+    Refuse,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClientAuth {
+    /// Whether clients are asked for a certificate.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) mode: Key<ClientAuthMode>,
+    /// PEM file of the authorities that may have signed it; needed unless mode is off.
+    pub(crate) ca: Key<FilePath>,
+    /// PEM file of revocation lists.
+    pub(crate) crl: Key<FilePath>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClientAuthMode {
+    /// They are not asked.
+    Off,
+    /// They may show none; one that is shown must be good.
+    Optional,
+    /// They must show one.
+    Required,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StartTls {
+    /// TLS from the first byte.
+    Off,
+    /// PostgreSQL's SSLRequest.
+    Postgres,
+    /// MySQL's SSLRequest; not supported yet.
+    #[schemars(extend("x-not-supported-yet" = true))]
+    Mysql,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Plaintext {
+    /// They are told to use TLS, and closed.
+    Refuse,
+    /// They are served without TLS.
+    Allow,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PoolTls {
+    /// What is verified of a backend's certificate.
+    #[schemars(extend("default" = "full"))]
+    pub(crate) verify: Key<Verify>,
+    /// Who may have signed it: system, or a PEM file.
+    #[schemars(extend("default" = "system"))]
+    pub(crate) ca: Key<TrustedBy>,
+    /// The name it must be for; by default the backend's host.
+    pub(crate) server_name: Key<ServerName>,
+    /// Application protocols that are offered.
+    #[schemars(extend("default" = []))]
+    pub(crate) alpn: Key<Vec<Located<ProtocolName>>>,
+    /// What backends that ask for a certificate get.
+    pub(crate) client_certificate: Key<Certificate>,
+    /// The protocol's own TLS request is sent first.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) starttls: Key<StartTls>,
+}
+
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verify {
+    /// Who signed it, and its name.
+    Full,
+    /// Who signed it.
+    Ca,
+    /// Nothing; logged as a warning at every start.
+    Off,
+}

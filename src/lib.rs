@@ -27,6 +27,7 @@
 //! | [`balance`] | one algorithm a file; pure | config::model |
 //! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |
 //! | [`log`] | log and access lines that never block | config::model, net, stats |
+//! | [`tls`] | certificates, authorities, TLS on both sides | config, log, net |
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net |
 //! | [`health`] | one check a file, and the verdict | config::model, log, net, pool |
@@ -60,4 +61,5 @@ pub mod pool;
 pub mod relay;
 pub mod server;
 pub mod stats;
+pub mod tls;
 pub mod worker;

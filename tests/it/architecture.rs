@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("net", &[]),
     ("stats", &[]),
     ("config/model.rs", &["net"]),
@@ -12,6 +12,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("balance", &["config::model"]),
     ("relay", &["stats"]),
     ("log", &["config::model", "net", "stats"]),
+    ("tls", &["config", "log", "net"]),
     ("worker", &["net", "relay"]),
     ("pool", &["balance", "config::model", "log", "net", "pool"]),
     ("health", &["config::model", "log", "net", "pool"]),

@@ -29,9 +29,10 @@
 //! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |
 //! | [`log`] | log and access lines that never block | config::model, net, stats |
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay |
+//! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, relay, worker |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net |
 //! | [`health`] | one check a file, and the verdict | config::model, log, net, pool |
-//! | [`server`] | accept, session, dial | all of the above but health |
+//! | [`server`] | accept, first bytes, session, dial | all of the above but health |
 //! | [`app`] | wires everything, runs, drains | all |
 //!
 //! The program itself (`main.rs`, `cli/`) uses the library from outside. A test reads the `use crate::` lines

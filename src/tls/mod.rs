@@ -1,2 +1,30 @@
-//! TLS.
+//! TLS on both sides: certificates and authorities from files, what rustls is told to do with them, and their
+//! replacement while connections go on.
+//!
+//! A file's content is read once and judged whole ([`certificate`](Certificate), `authorities`): what is in
+//! service was good when it was put there. [`ServerTls`] is what a listener holds, [`ClientTls`] what a pool
+//! holds; both hand out the configuration of the moment, and [`watch`] replaces it.
+
+mod authorities;
+mod certificate;
+mod certificates;
+mod client;
+mod explain;
+mod files;
+mod pem;
+mod provider;
+mod reload;
+mod report;
+mod server;
 pub mod stream;
+pub mod watch;
+
+pub use certificate::{Certificate, Facts, KeyKind};
+pub use certificates::Certificates;
+pub use client::ClientTls;
+pub use explain::explain;
+pub use files::{LoadError, OnDisk};
+pub use provider::provider;
+pub use reload::{Now, Outcome, Reloads};
+pub use report::{CertificateReport, describe};
+pub use server::{ServerTls, Serving};

@@ -13,11 +13,12 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("balance", &["config::model"]),
     ("relay", &["stats"]),
     ("log", &["config::model", "net", "stats"]),
+    ("tls", &["config", "log", "net", "relay", "worker"]),
     ("worker", &["net", "relay"]),
     ("pool", &["balance", "config::model", "log", "net", "pool"]),
     ("health", &["config::model", "log", "net", "pool"]),
-    ("server", &["balance", "config::model", "log", "net", "pool", "relay", "stats", "worker"]),
-    ("app", &["config", "health", "log", "net", "pool", "relay", "server", "stats", "worker"]),
+    ("server", &["balance", "config::model", "log", "net", "pool", "relay", "sniff", "stats", "tls", "worker"]),
+    ("app", &["config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.

@@ -1,0 +1,186 @@
+//! Files as they are read: bounded, with their faults in sentences, and a stamp that tells when one changed.
+
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::{authorities, certificate};
+use crate::config::Severity;
+use crate::config::files::{FileFault, Files, Part};
+use crate::config::model::CertificateFiles;
+
+/// Largest file of certificates or keys, in bytes. All authorities of a system are a quarter of it.
+pub(super) const MAX_PEM: u64 = 1024 * 1024;
+
+/// Largest file of revocation lists, in bytes: those of large authorities are.
+pub(super) const MAX_CRL: u64 = 64 * 1024 * 1024;
+
+/// A file that changed less than this before it was read may change again within the same tick of its file
+/// system's clock, and keep its stamp. FAT counts in steps of two seconds, nothing in longer ones.
+const TICK: Duration = Duration::from_secs(2);
+
+/// Looks into the files themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct OnDisk;
+
+impl Files for OnDisk {
+    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
+        let cert = Content::read(&files.cert, MAX_PEM);
+        let key = Content::read(&files.key, MAX_PEM);
+        certificate::read(&cert, &key, SystemTime::now()).faults
+    }
+
+    fn authorities(&self, path: &Path) -> Vec<FileFault> {
+        let (_, faults) = authorities::roots(&Content::read(path, MAX_PEM), SystemTime::now());
+        faults
+    }
+
+    fn revocations(&self, path: &Path) -> Vec<FileFault> {
+        let (_, faults) = authorities::revocations(&Content::read(path, MAX_CRL), SystemTime::now());
+        faults
+    }
+}
+
+/// Why something cannot be put in service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    /// At least one; errors, and what warnings there were.
+    pub faults: Vec<FileFault>,
+}
+
+impl LoadError {
+    pub(super) fn of(message: impl Into<String>, hint: impl Into<String>) -> LoadError {
+        LoadError { faults: vec![error(message, hint)] }
+    }
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errors = self.faults.iter().filter(|fault| fault.severity == Severity::Error);
+        for (place, fault) in errors.enumerate() {
+            let separator = if place == 0 { "" } else { "; " };
+            write!(f, "{separator}{}", fault.message)?;
+            if let Some(hint) = &fault.hint {
+                write!(f, " ({hint})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+pub(super) fn error(message: impl Into<String>, hint: impl Into<String>) -> FileFault {
+    FileFault { severity: Severity::Error, message: message.into(), hint: Some(hint.into()) }
+}
+
+pub(super) fn warning(message: impl Into<String>, hint: impl Into<String>) -> FileFault {
+    FileFault { severity: Severity::Warning, message: message.into(), hint: Some(hint.into()) }
+}
+
+pub(super) fn has_error<'a>(faults: impl IntoIterator<Item = &'a FileFault>) -> bool {
+    faults.into_iter().any(|fault| fault.severity == Severity::Error)
+}
+
+/// A file as it was at one moment.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) path: PathBuf,
+    pub(super) bytes: Result<Vec<u8>, FileFault>,
+    /// Permission bits; 0 when it could not be read.
+    pub(super) mode: u32,
+}
+
+impl Content {
+    /// Reads a file of at most `max` bytes.
+    pub(super) fn read(path: &Path, max: u64) -> Content {
+        let (bytes, mode) = match read(path, max) {
+            Ok((bytes, mode)) => (Ok(bytes), mode),
+            Err(fault) => (Err(fault), 0),
+        };
+        Content { path: path.to_owned(), bytes, mode }
+    }
+
+    /// Two contents of one path with the same digest are the same, or the same failure to read.
+    pub(super) fn digest(contents: &[Content]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for content in contents {
+            content.bytes.as_ref().map_err(|fault| &fault.message).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+fn read(path: &Path, max: u64) -> Result<(Vec<u8>, u32), FileFault> {
+    let name = path.display();
+    let unreadable = |failure: io::Error| match failure.kind() {
+        io::ErrorKind::NotFound => error(
+            format!("{name} does not exist"),
+            "check the path; a relative one begins at the directory that tidegate is started in",
+        ),
+        io::ErrorKind::PermissionDenied => error(
+            format!("{name} cannot be read: permission denied"),
+            "the user that tidegate runs as must be allowed to read it, and to enter the directories above it",
+        ),
+        _ => error(format!("{name} cannot be read: {failure}"), "check the path and the file system it is on"),
+    };
+    // Before it is opened: to open a pipe waits for somebody who writes.
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(error(format!("{name} is a directory"), "name the file in it"));
+    }
+    if !metadata.is_file() {
+        return Err(error(format!("{name} is not a regular file"), "name a PEM file"));
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > max {
+        let mebibytes = max / (1024 * 1024);
+        return Err(error(
+            format!("{name} is larger than {mebibytes} MiB"),
+            "this is probably not the file that was meant",
+        ));
+    }
+    Ok((bytes, mode))
+}
+
+/// What tells that a file changed, without reading it. `None` inside: it was not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp(Option<Seen>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(path: &Path) -> Stamp {
+        let seen = |metadata: Metadata| Seen {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        };
+        Stamp(fs::metadata(path).ok().map(seen))
+    }
+
+    /// Whether a further change must show in the stamp. `now` is the time at which the file was read.
+    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+        let Some(seen) = &self.0 else { return true };
+        let latest = u64::try_from(seen.modified.0.max(seen.changed.0)).unwrap_or(0);
+        let since = now.duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(latest));
+        since.is_ok_and(|since| since > TICK + Duration::from_secs(1))
+    }
+}

@@ -1,0 +1,236 @@
+//! What a listener needs to terminate TLS.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
+
+use super::authorities;
+use super::certificate::{self, Certificate, Facts};
+use super::certificates::Certificates;
+use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
+use super::provider::{provider, versions};
+use super::reload::{Made, Now, Outcome, Piece, Reloads};
+use super::watch::{tell, worst};
+use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, StartTls};
+
+/// Tickets after a full handshake of TLS 1.3. A client uses each once (RFC 8446, C.4), so that one that opens
+/// two connections at a time needs two; each costs an encryption of a few hundred bytes.
+const TICKETS: usize = 2;
+
+/// What libpq offers, and demands when it speaks TLS at once: the protocol's name at IANA.
+const POSTGRES: &[u8] = b"postgresql";
+
+/// TLS of one listener. Connections read what is in service; a change of files replaces it.
+pub struct ServerTls {
+    name: Arc<str>,
+    tls: ListenerTls,
+    serving: ArcSwap<Serving>,
+    files: Mutex<Sources>,
+    reloads: Reloads,
+}
+
+/// What is in service at a listener.
+#[derive(Debug)]
+pub struct Serving {
+    /// For a connection.
+    pub config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+}
+
+impl Serving {
+    /// Whether a certificate is for the name a client asks for. A client that asks for none is not known.
+    pub fn knows(&self, name: Option<&str>) -> bool {
+        self.certificates.knows(name)
+    }
+}
+
+struct Sources {
+    certificates: Vec<Piece<Certificate>>,
+    verifier: Option<Piece<Arc<dyn ClientCertVerifier>>>,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+}
+
+impl ServerTls {
+    /// Reads the files and puts them in service; `name` is the listener's, for the log.
+    ///
+    /// # Errors
+    /// What is wrong with the files.
+    pub fn new(name: &str, tls: &ListenerTls) -> Result<ServerTls, LoadError> {
+        let now = Now::read();
+        let load = |files: &CertificateFiles| certificate_piece(files, now);
+        let files = Sources {
+            certificates: tls.certificates.iter().map(load).collect::<Result<_, _>>()?,
+            verifier: tls.client_auth.as_ref().map(|auth| verifier_piece(auth, now)).transpose()?,
+            tickets: ticketer(tls)?,
+        };
+        let serving = ArcSwap::from_pointee(serve(tls, &files)?);
+        Ok(ServerTls {
+            name: name.into(),
+            tls: tls.clone(),
+            serving,
+            files: Mutex::new(files),
+            reloads: Reloads::default(),
+        })
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is in service, without touching the count of those who hold it.
+    pub fn load(&self) -> Guard<Arc<Serving>> {
+        self.serving.load()
+    }
+
+    /// The configuration for a connection that begins now.
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.serving.load().config.clone()
+    }
+
+    /// Whether a certificate is for the name a client asks for. A client that asks for none is not known.
+    pub fn knows(&self, name: Option<&str>) -> bool {
+        self.serving.load().knows(name)
+    }
+
+    /// How often files were replaced.
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// What is in the certificates in service.
+    pub fn facts(&self) -> Vec<Facts> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.certificates.iter().map(|piece| piece.get().facts.clone()).collect()
+    }
+
+    pub(super) fn paths(&self) -> Vec<std::path::PathBuf> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let certificates = files.certificates.iter().flat_map(Piece::paths);
+        certificates.chain(files.verifier.iter().flat_map(Piece::paths)).cloned().collect()
+    }
+
+    /// Looks whether files have changed. What is new and good goes into service, what is not is logged; one bad
+    /// certificate does not keep back another good one.
+    pub fn refresh(&self, now: Now) -> Outcome {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner = format!("listener {}", self.name);
+        let mut outcomes = Vec::new();
+        for piece in &mut files.certificates {
+            let look = piece.refresh(now);
+            outcomes.push(tell(&owner, &look, Some(&piece.get().facts), now.wall));
+        }
+        if let Some(piece) = &mut files.verifier {
+            let look = piece.refresh(now);
+            let outcome = tell(&owner, &look, None, now.wall);
+            outcomes.push(outcome);
+            if outcome == Outcome::Replaced {
+                // A ticket says that its client was verified, and that was by the authorities of before.
+                files.tickets = ticketer(&self.tls).unwrap_or_else(|failure| {
+                    tracing::error!(owner, %failure, "TLS: session tickets are given no more");
+                    None
+                });
+            }
+        }
+        for outcome in &outcomes {
+            self.reloads.count(*outcome);
+        }
+        if outcomes.contains(&Outcome::Replaced) {
+            match serve(&self.tls, &files) {
+                Ok(serving) => self.serving.store(Arc::new(serving)),
+                Err(failure) => tracing::error!(owner, %failure, "TLS: new files cannot be put in service"),
+            }
+        }
+        worst(&outcomes)
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Keys of this listener alone: a ticket of one that asks for no certificate must not open one that does. They
+/// live in memory, and are replaced every six hours.
+fn ticketer(tls: &ListenerTls) -> Result<Option<Arc<dyn ProducesTickets>>, LoadError> {
+    let no_key = |failure| {
+        LoadError::of(format!("no key for session tickets: {failure}"), "session_tickets: false does without")
+    };
+    tls.session_tickets.then(Ticketer::new).transpose().map_err(no_key)
+}
+
+pub(super) fn certificate_piece(files: &CertificateFiles, now: Now) -> Result<Piece<Certificate>, LoadError> {
+    let make = |contents: &[Content], now| match contents {
+        [cert, key] => {
+            let reading = certificate::read(cert, key, now);
+            (reading.certificate, reading.faults.into_iter().map(|(_, fault)| fault).collect())
+        }
+        _ => (None, Vec::new()),
+    };
+    Piece::load(vec![(files.cert.clone(), MAX_PEM), (files.key.clone(), MAX_PEM)], make, now)
+}
+
+fn verifier_piece(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<dyn ClientCertVerifier>>, LoadError> {
+    let required = auth.required;
+    let make = move |contents: &[Content], now| -> Made<Arc<dyn ClientCertVerifier>> {
+        let (ca, crl) = match contents {
+            [ca] => (ca, None),
+            [ca, crl] => (ca, Some(crl)),
+            _ => return (None, Vec::new()),
+        };
+        let (roots, mut faults) = authorities::roots(ca, now);
+        let lists = match crl.map(|crl| authorities::revocations(crl, now)) {
+            Some((lists, more)) => {
+                faults.extend(more);
+                lists
+            }
+            None => Some(Vec::new()),
+        };
+        let Some((roots, lists)) = roots.zip(lists) else { return (None, faults) };
+        match authorities::client_verifier(roots, lists, required) {
+            Ok(verifier) => (Some(verifier), faults),
+            Err(fault) => {
+                faults.push(fault);
+                (None, faults)
+            }
+        }
+    };
+    let crl = auth.crl.iter().map(|path| (path.clone(), MAX_CRL));
+    Piece::load([(auth.ca.clone(), MAX_PEM)].into_iter().chain(crl).collect(), make, now)
+}
+
+/// What rustls is told.
+fn serve(tls: &ListenerTls, files: &Sources) -> Result<Serving, LoadError> {
+    let impossible =
+        |failure: rustls::Error| LoadError::of(format!("TLS cannot be set up: {failure}"), "see min_version");
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions(tls.min_version))
+        .map_err(impossible)?;
+    let builder = match &files.verifier {
+        Some(piece) => builder.with_client_cert_verifier(piece.get().as_ref().clone()),
+        None => builder.with_no_client_auth(),
+    };
+    let certificates = Arc::new(Certificates::new(files.certificates.iter().map(|piece| piece.get().as_ref())));
+    let mut config = builder.with_cert_resolver(certificates.clone());
+    config.alpn_protocols = match (tls.starttls, tls.alpn.is_empty()) {
+        (Some(StartTls::Postgres), true) => vec![POSTGRES.to_vec()],
+        _ => tls.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect(),
+    };
+    // The client's order of suites holds: all are good, and it knows whether it has AES in hardware.
+    config.ignore_client_order = false;
+    // Early data can be replayed (RFC 8446, 8), and a balancer cannot know what may be.
+    config.max_early_data_size = 0;
+    // Sessions live in tickets or not at all: no state of clients here, and no lock between workers.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = if files.tickets.is_some() { TICKETS } else { 0 };
+    if let Some(tickets) = &files.tickets {
+        config.ticketer = tickets.clone();
+    }
+    Ok(Serving { config: Arc::new(config), certificates })
+}

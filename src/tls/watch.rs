@@ -1,0 +1,213 @@
+//! Files that change without a reload of the configuration.
+//!
+//! A change is noticed at once where the file system tells of it, and within [`POLL`] where it does not. What
+//! is then done is decided in `reload`, by a look at the files: a notice only says when to look.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{sleep, timeout};
+
+use super::certificate::Facts;
+use super::client::ClientTls;
+use super::reload::{Look, Now, Outcome, SETTLE};
+use super::report::{Age, Summary, date, distance};
+use super::server::ServerTls;
+use crate::config::Severity;
+use crate::config::files::FileFault;
+
+/// Files are looked at this often without any notice: some file systems give none.
+const POLL: Duration = Duration::from_secs(10);
+
+/// From a notice to the look: what is written in several steps is seen once.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+
+/// A certificate's near end is told again after this time.
+const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Keeps looking at the files of all of these, as long as the task is not aborted. To be called on a runtime; the
+/// files are read on its blocking threads, as a file system may hang.
+pub fn spawn(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut watch = Watch { servers, clients, notices: Notices::start(), told: Vec::new() };
+        let notice = watch.notices.notice.clone();
+        loop {
+            let looked = spawn_blocking(move || {
+                let outcome = watch.look(Now::read());
+                (watch, outcome)
+            });
+            // A look that panicked has taken what was looked at with it; what is in service stays.
+            let Ok((back, outcome)) = looked.await else {
+                tracing::error!("TLS: changes of files are no longer watched, because of a fault in this program");
+                return;
+            };
+            watch = back;
+            let pause = if outcome == Outcome::Settling { SETTLE } else { POLL };
+            if timeout(pause, notice.notified()).await.is_ok() {
+                sleep(DEBOUNCE).await;
+            }
+        }
+    })
+}
+
+struct Watch {
+    servers: Vec<Arc<ServerTls>>,
+    clients: Vec<Arc<ClientTls>>,
+    notices: Notices,
+    told: Vec<Told>,
+}
+
+impl Watch {
+    fn look(&mut self, now: Now) -> Outcome {
+        let paths = self.servers.iter().flat_map(|server| server.paths());
+        let paths = paths.chain(self.clients.iter().flat_map(|client| client.paths()));
+        // Before the look: what changes after it gives a notice.
+        self.notices.watch(&paths.collect());
+        let mut outcomes: Vec<Outcome> = self.servers.iter().map(|server| server.refresh(now)).collect();
+        outcomes.extend(self.clients.iter().map(|client| client.refresh(now)));
+        let facts = self.servers.iter().flat_map(|server| server.facts());
+        let facts: Vec<Facts> = facts.chain(self.clients.iter().flat_map(|client| client.facts())).collect();
+        remind(&mut self.told, &facts, now);
+        worst(&outcomes)
+    }
+}
+
+/// Notices of the file system, or none, if it cannot give them.
+struct Notices {
+    notice: Arc<Notify>,
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeSet<PathBuf>,
+}
+
+impl Notices {
+    fn start() -> Notices {
+        let notice = Arc::new(Notify::new());
+        let to = notice.clone();
+        let handler = move |event: notify::Result<notify::Event>| {
+            // Reading a file gives notices too, and a look reads them.
+            let only_read = event.is_ok_and(|event| match event.kind {
+                EventKind::Access(kind) => kind != AccessKind::Close(AccessMode::Write),
+                _ => false,
+            });
+            if !only_read {
+                to.notify_one();
+            }
+        };
+        let watcher = notify::recommended_watcher(handler).map_err(|failure| without(&failure)).ok();
+        Notices { notice, watcher, watched: BTreeSet::new() }
+    }
+
+    /// Watches the directories in which a change of these files shows: a file that is renamed into place, or a
+    /// symbolic link that points elsewhere, is an event of the directory and not of the file.
+    fn watch(&mut self, paths: &BTreeSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let wanted: BTreeSet<PathBuf> = paths.iter().flat_map(|path| directories(path)).collect();
+        for gone in self.watched.difference(&wanted) {
+            // It may be gone from the disk as well.
+            _ = watcher.unwatch(gone);
+        }
+        let mut failed = None;
+        // Also those that are watched: a directory that was replaced by another one is watched anew.
+        for directory in &wanted {
+            if let Err(failure) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+                if directory.exists() {
+                    failed = Some(failure);
+                }
+            }
+        }
+        self.watched = wanted;
+        if let Some(failure) = failed {
+            without(&failure);
+            self.watcher = None;
+        }
+    }
+}
+
+fn without(failure: &notify::Error) {
+    tracing::warn!(%failure, "TLS: changes of files are noticed within {POLL:?} instead of at once");
+}
+
+/// The directory that a path names and the one in which the file really is.
+fn directories(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => Some(parent.to_owned()),
+        _ => Some(PathBuf::from(".")),
+    };
+    let real = path.canonicalize().ok();
+    [parent(path), real.as_deref().and_then(parent)].into_iter().flatten()
+}
+
+/// Logs what a look at one piece of `owner` came to.
+pub(super) fn tell(owner: &str, look: &Look, facts: Option<&Facts>, now: SystemTime) -> Outcome {
+    match look {
+        Look::Unchanged => Outcome::Unchanged,
+        Look::Settling => Outcome::Settling,
+        Look::Refused(faults) => {
+            for FileFault { message, hint, .. } in faults.iter().filter(|fault| fault.severity == Severity::Error) {
+                tracing::warn!(owner, hint, "TLS: a change is refused, what was in service stays: {message}");
+            }
+            Outcome::Refused
+        }
+        Look::Replaced(warnings) => {
+            for FileFault { message, hint, .. } in warnings {
+                tracing::warn!(owner, hint, "TLS: {message}");
+            }
+            match facts {
+                Some(facts) => {
+                    let summary = Summary { facts, now };
+                    tracing::info!(owner, "TLS: {} is replaced: {summary}", facts.path.display());
+                }
+                None => tracing::info!(owner, "TLS: the authorities are replaced"),
+            }
+            Outcome::Replaced
+        }
+    }
+}
+
+/// The outcome that matters most to who called: another look is due, then news.
+pub(super) fn worst(outcomes: &[Outcome]) -> Outcome {
+    let order = [Outcome::Settling, Outcome::Refused, Outcome::Replaced];
+    order.into_iter().find(|outcome| outcomes.contains(outcome)).unwrap_or(Outcome::Unchanged)
+}
+
+/// A certificate whose near end was told.
+#[derive(Debug)]
+struct Told {
+    path: PathBuf,
+    not_after: SystemTime,
+    age: Age,
+    at: Instant,
+}
+
+/// Warns of certificates that end soon or have ended: when that becomes so, and once a day. Says of how many.
+fn remind(told: &mut Vec<Told>, facts: &[Facts], now: Now) -> usize {
+    let is_told = |told: &Told, facts: &Facts, age| {
+        told.path == facts.path
+            && told.not_after == facts.not_after
+            && told.age == age
+            && now.instant.saturating_duration_since(told.at) < REMIND
+    };
+    told.retain(|told| facts.iter().any(|facts| is_told(told, facts, told.age)));
+    let mut count = 0;
+    for facts in facts {
+        let (path, end) = (facts.path.display(), facts.not_after);
+        let age = Age::of(facts, now.wall);
+        if age == Age::Fresh || told.iter().any(|told| is_told(told, facts, age)) {
+            continue;
+        }
+        let (date, distance) = (date(end), distance(now.wall, end));
+        match age {
+            Age::Expired => tracing::error!("TLS: {path} has expired on {date} ({distance}); clients refuse it"),
+            _ => tracing::warn!("TLS: {path} expires on {date} ({distance})"),
+        }
+        told.push(Told { path: facts.path.clone(), not_after: end, age, at: now.instant });
+        count += 1;
+    }
+    count
+}

@@ -1,6 +1,7 @@
 //! The composition root: wires everything from a configuration, runs it, drains it.
 
 mod capacity;
+mod secured;
 mod sockets;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use self::secured::Secured;
 use self::sockets::Bound;
 use crate::config::model::{Config, PoolIndex};
 use crate::health;
@@ -22,6 +24,7 @@ use crate::pool::resolve::Resolver;
 use crate::pool::{self, Pool};
 use crate::server::{ListenerState, Plane, Shared};
 use crate::stats::latency::BackendLatency;
+use crate::tls;
 
 /// How long the start waits for names to be resolved. Those that are not by then have no address yet.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
@@ -83,10 +86,12 @@ impl App {
     pub async fn start(config: Config, dropped_lines: Vec<DroppedLines>, access: Access) -> Result<App, StartError> {
         let pools: Vec<Arc<Pool>> =
             config.pools.iter().enumerate().map(|(index, pool)| Pool::new(pool, PoolIndex(index))).collect();
+        let Secured { servers, clients, upstreams } = Secured::load(&config, &pools).map_err(StartError)?;
         let listeners: Vec<Arc<ListenerState>> = config
             .listeners
             .iter()
-            .map(|listener| ListenerState::new(listener.clone(), Arc::clone(&pools[listener.pool.0])))
+            .zip(&servers)
+            .map(|(listener, tls)| ListenerState::new(listener.clone(), &pools, tls.clone()))
             .collect();
         let workers = config.workers.get();
         let capacity = capacity::establish(&config);
@@ -100,9 +105,10 @@ impl App {
         // Too slow ones come in when they come in.
         let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;
         control.spawn(keep_time(pools.clone()));
+        control.spawn(tls::watch::run(servers.into_iter().flatten().collect(), clients));
         control.spawn(report_dropped_lines(dropped_lines, access.dropped_lines()));
 
-        let shared = Shared::new(pools, listeners, workers, capacity);
+        let shared = Shared::new(pools, upstreams, listeners, workers, capacity);
         let plane = Plane::start(shared, sockets, access.writer().as_ref())?;
         for (listener, address) in &addresses {
             tracing::info!(%listener, %address, "listening");

@@ -99,7 +99,7 @@ fn command() -> clap::Command {
 /// is the exit code; warnings are left to the caller.
 pub(crate) fn load(given: Option<PathBuf>) -> Result<(PathBuf, Loaded), ExitCode> {
     let path = config_path(given)?;
-    match config::load(&path, &config::files::Unread) {
+    match config::load(&path, &tidegate::tls::OnDisk) {
         Ok(loaded) => Ok((path, loaded)),
         Err(failure) => {
             say(failure.render(Style::of_stderr()).trim_end());

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -28,6 +29,8 @@ pub struct Line<'a> {
     pub client: ClientAddr,
     /// The backend's name; `None` if it got none.
     pub backend: Option<&'a str>,
+    /// What names it to a backend that was sent a PROXY header.
+    pub id: Option<NonZeroU64>,
     /// How long the connect that succeeded took.
     pub connect: Option<Duration>,
     /// From accept to end.
@@ -58,6 +61,9 @@ impl Line<'_> {
             }
             None => line.push_str(" connect_ms=-"),
         }
+        if let Some(id) = self.id {
+            let _ = write!(line, " id={id:016x}");
+        }
         let _ = writeln!(
             line,
             " duration_ms={} bytes_in={} bytes_out={} end=\"{}\"",
@@ -84,6 +90,9 @@ impl Line<'_> {
                 let _ = write!(line, ",\"connect_ms\":{}", Millis(connect));
             }
             None => line.push_str(",\"connect_ms\":null"),
+        }
+        if let Some(id) = self.id {
+            let _ = write!(line, ",\"id\":\"{id:016x}\"");
         }
         let _ = writeln!(
             line,

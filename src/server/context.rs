@@ -1,6 +1,8 @@
 //! What connections share: some of it with all workers, some with those of their own worker only.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::fmt;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,20 +12,25 @@ use crossbeam_utils::CachePadded;
 use slab::Slab;
 use tokio::sync::Semaphore;
 
+use super::upstream::Upstream;
 use crate::config::model::{self, PoolIndex};
 use crate::log::access::AccessWriter;
 use crate::log::throttle::Throttle;
+use crate::net::addr::ClientAddr;
 use crate::net::dial::Options;
 use crate::pool::{Backend, BackendIndex, Pool};
 use crate::relay::Tools;
 use crate::stats::counters::ListenerCounters;
 use crate::stats::ending::Ending;
 use crate::stats::latency::BackendLatency;
-use crate::worker::{Remote, TaskHandle};
+use crate::tls::ServerTls;
+use crate::worker::{self, Remote, TaskHandle};
 
 /// What all workers share.
 pub struct Shared {
     pools: Vec<Arc<Pool>>,
+    /// TLS to backends, by the pool's index.
+    upstreams: Vec<Option<Upstream>>,
     listeners: Vec<Arc<ListenerState>>,
     /// Connections of each worker, from accept to end.
     loads: Box<[CachePadded<AtomicUsize>]>,
@@ -39,8 +46,14 @@ pub struct Shared {
 pub struct ListenerState {
     config: model::Listener,
     pool: Arc<Pool>,
+    /// The pools of `routes`.
+    routed: Vec<Arc<Pool>>,
+    tls: Option<Arc<ServerTls>>,
     counters: ListenerCounters,
     pub(super) limit: Option<Arc<Semaphore>>,
+    /// TLS handshakes that may begin.
+    pub(super) handshakes: Option<Arc<Semaphore>>,
+    refused_clients: Throttle,
     pub(super) refusals: Throttle,
     pub(super) failed_connects: Throttle,
 }
@@ -49,12 +62,14 @@ impl Shared {
     /// For so many workers, and at most `capacity` connections at once over all listeners.
     pub fn new(
         pools: Vec<Arc<Pool>>,
+        upstreams: Vec<Option<Upstream>>,
         listeners: Vec<Arc<ListenerState>>,
         workers: usize,
         capacity: usize,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             pools,
+            upstreams,
             listeners,
             loads: (0..workers).map(|_| CachePadded::default()).collect(),
             accepting: AtomicUsize::new(0),
@@ -67,6 +82,11 @@ impl Shared {
     /// The pools, by their index.
     pub fn pools(&self) -> &[Arc<Pool>] {
         &self.pools
+    }
+
+    /// TLS to the backends of a pool.
+    pub(super) fn upstream(&self, pool: PoolIndex) -> Option<&Upstream> {
+        self.upstreams.get(pool.0)?.as_ref()
     }
 
     /// The listeners, in the order of the configuration.
@@ -152,12 +172,19 @@ impl Drop for AcceptGuard {
 }
 
 impl ListenerState {
-    /// For a listener whose connections go to `pool`.
-    pub fn new(config: model::Listener, pool: Arc<Pool>) -> Arc<ListenerState> {
-        let limit = config.max_connections.map(|max| Arc::new(Semaphore::new(max.get() as usize)));
+    /// For a listener whose connections go to some of `pools`.
+    pub fn new(config: model::Listener, pools: &[Arc<Pool>], tls: Option<Arc<ServerTls>>) -> Arc<ListenerState> {
+        let at_most = |max: Option<NonZeroU32>| max.map(|max| Arc::new(Semaphore::new(max.get() as usize)));
+        let (limit, handshakes) = (at_most(config.max_connections), at_most(config.max_handshakes));
+        let pool = Arc::clone(&pools[config.pool.0]);
+        let routed = config.routes.iter().map(|route| Arc::clone(&pools[route.pool.0])).collect();
         Arc::new(ListenerState {
             config,
             pool,
+            routed,
+            tls,
+            handshakes,
+            refused_clients: Throttle::default(),
             counters: ListenerCounters::default(),
             limit,
             refusals: Throttle::default(),
@@ -175,9 +202,37 @@ impl ListenerState {
         Options { nodelay: self.config.socket.nodelay, keepalive: self.config.socket.keepalive }
     }
 
-    /// Where its connections go.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
+    /// Where its connections go that match a route, and those that match none.
+    pub(super) fn pool(&self, route: Option<usize>) -> &Arc<Pool> {
+        route.and_then(|route| self.routed.get(route)).unwrap_or(&self.pool)
+    }
+
+    /// The first route that connections for this server name and of one of these protocols match.
+    pub(super) fn route(&self, server_name: Option<&str>, protocols: &[&[u8]]) -> Option<usize> {
+        self.config.routes.iter().position(|route| {
+            let fits = |name| route.sni.iter().any(|pattern| pattern.fits(name));
+            let speaks = |wanted: &Arc<str>| protocols.contains(&wanted.as_bytes());
+            (route.sni.is_empty() || server_name.is_some_and(fits))
+                && (route.alpn.is_empty() || route.alpn.iter().any(speaks))
+        })
+    }
+
+    /// TLS, if it ends here.
+    pub(super) fn tls(&self) -> Option<(&model::ListenerTls, &ServerTls)> {
+        self.config.tls.as_ref().zip(self.tls.as_deref())
+    }
+
+    /// Whether a connection's first bytes are looked at before it gets a backend.
+    pub(super) fn looks_first(&self) -> bool {
+        self.tls.is_some() || self.config.proxy_protocol.is_some() || !self.config.routes.is_empty()
+    }
+
+    /// Says in the log why a client is refused. `why` is what it does wrong.
+    pub(super) fn refuse(&self, client: ClientAddr, why: &dyn fmt::Display) {
+        if let Some(more) = self.refused_clients.admit(worker::now()) {
+            let listener = &self.config.name;
+            tracing::info!(%listener, %client, more, "a client is refused: it {why}");
+        }
     }
 
     /// What its connections have left behind so far.
@@ -377,7 +432,7 @@ mod tests {
     fn few_long_connections_come_out_even_however_the_kernel_spreads_them() {
         for workers in [1, 2, 3, 8] {
             for accepted_on in [|_| 0, |n: usize| n * 7 / 3, |n: usize| n / 5] {
-                let shared = Shared::new(Vec::new(), Vec::new(), workers, 100);
+                let shared = Shared::new(Vec::new(), Vec::new(), Vec::new(), workers, 100);
                 let places: Vec<Place> = (0..20).map(|n| shared.place(accepted_on(n) % workers)).collect();
                 let counts = counts(&places, workers);
                 let (most, fewest) = (counts.iter().max().unwrap(), counts.iter().min().unwrap());
@@ -388,14 +443,14 @@ mod tests {
 
     #[test]
     fn an_even_spread_moves_nobody() {
-        let shared = Shared::new(Vec::new(), Vec::new(), 2, 100);
+        let shared = Shared::new(Vec::new(), Vec::new(), Vec::new(), 2, 100);
         let places: Vec<Place> = (0..100).map(|n| shared.place(n % 2)).collect();
         assert!(places.iter().enumerate().all(|(n, place)| place.worker == n % 2));
     }
 
     #[test]
     fn among_many_a_small_difference_is_not_worth_a_move() {
-        let shared = Shared::new(Vec::new(), Vec::new(), 2, 100);
+        let shared = Shared::new(Vec::new(), Vec::new(), Vec::new(), 2, 100);
         let mut places: Vec<Place> = (0..1000).map(|n| shared.place(n % 2)).collect();
         places.extend((0..20).map(|_| shared.place(0)));
         assert_eq!(counts(&places, 2), [520, 500]);
@@ -403,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_place_is_given_back() {
-        let shared = Shared::new(Vec::new(), Vec::new(), 2, 100);
+        let shared = Shared::new(Vec::new(), Vec::new(), Vec::new(), 2, 100);
         drop((0..50).map(|_| shared.place(0)).collect::<Vec<_>>());
         assert!(shared.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
     }

@@ -2,13 +2,14 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::context::{Entered, ListenerState};
+use super::peer::Backend;
+use super::upstream::{self, Origin, Upstream};
 use crate::config::model::OnDown;
 use crate::net::addr::Address;
 use crate::net::dial;
@@ -20,29 +21,29 @@ use crate::worker::{self, Socket, Timer, Transport};
 /// How long to wait before another try when a unix socket's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
-/// A backend's socket and the claim on it.
+/// A backend, and the claim on it.
 pub(super) struct Dialled {
-    pub(super) socket: Socket,
+    pub(super) backend: Backend,
     pub(super) lease: Lease,
     pub(super) took: Duration,
 }
 
-/// Leases a backend and connects to it, or to further ones when that fails.
+/// Leases a backend of the pool and connects to it, or to further ones when that fails.
 ///
 /// A client that has reset its connection ends this; one that has only sent FIN may have sent a request
 /// before, and waits for the answer.
 pub(super) async fn dial(
     entered: &Entered,
     listener: &ListenerState,
-    client_ip: Option<IpAddr>,
-    client: &Socket,
+    pool: &Pool,
+    origin: &Origin<'_>,
 ) -> Result<Dialled, Ending> {
-    let mut dialling = pin!(dial_in_turn(entered, listener, client_ip));
+    let mut dialling = pin!(dial_in_turn(entered, listener, pool, origin));
     poll_fn(|cx| {
         if let Some(cut) = entered.cut() {
             return Poll::Ready(Err(cut.into()));
         }
-        if client.poll_reset().is_ready() {
+        if origin.client.poll_reset().is_ready() {
             return Poll::Ready(Err(Ending::ClientLeft));
         }
         dialling.as_mut().poll(cx)
@@ -53,12 +54,12 @@ pub(super) async fn dial(
 async fn dial_in_turn(
     entered: &Entered,
     listener: &ListenerState,
-    client_ip: Option<IpAddr>,
+    pool: &Pool,
+    origin: &Origin<'_>,
 ) -> Result<Dialled, Ending> {
-    let pool = listener.pool();
     let mut tried = Tried::new();
     for _ in 0..=pool.config().retries {
-        let lease = match pool.lease(client_ip, &tried) {
+        let lease = match pool.lease(origin.address.ip(), &tried) {
             Ok(lease) => lease,
             Err(_) if !tried.is_empty() => break,
             Err(why) => {
@@ -70,14 +71,15 @@ async fn dial_in_turn(
             }
         };
         let started = Instant::now();
-        let result = connect(listener, &lease).await;
+        let upstream = entered.context().shared.upstream(pool.index());
+        let result = connect(listener, pool, &lease, upstream, origin).await;
         let took = started.elapsed();
         match result {
             Ok(_) if lease.went_down() && pool.config().on_down == OnDown::Cut => {}
-            Ok(socket) => {
+            Ok(backend) => {
                 entered.is_on(pool.index(), lease.backend().index());
                 entered.context().record_connect(pool, lease.backend(), took);
-                return Ok(Dialled { socket, lease, took });
+                return Ok(Dialled { backend, lease, took });
             }
             Err(failure) => {
                 if let Some(more) = listener.failed_connects.admit(worker::now()) {
@@ -96,15 +98,28 @@ async fn dial_in_turn(
 }
 
 /// Tries the backend's addresses, beginning with a random one, each for the whole connect timeout.
-async fn connect(listener: &ListenerState, lease: &Lease) -> Result<Socket, Failure> {
+async fn connect(
+    listener: &ListenerState,
+    pool: &Pool,
+    lease: &Lease,
+    upstream: Option<&Upstream>,
+    origin: &Origin<'_>,
+) -> Result<Backend, Failure> {
     let addresses = lease.backend().addresses();
     let first = if addresses.len() > 1 { fastrand::usize(..addresses.len()) } else { 0 };
     let (tail, head) = addresses.split_at(first);
     let mut failure = Failure { what: "it has no address".to_owned(), is_local: false };
     for address in head.iter().chain(tail) {
-        match connect_to(address, listener).await {
-            Ok(socket) => return Ok(socket),
-            Err(error) => failure = Failure::new(address, &error, listener.pool().config().connect_timeout),
+        let deadline = worker::now() + pool.config().connect_timeout;
+        match connect_to(address, listener, pool, deadline).await {
+            Ok(socket) => {
+                let backend = lease.backend().index().0;
+                match upstream::introduce(socket, pool, backend, upstream, origin, deadline).await {
+                    Ok(backend) => return Ok(backend),
+                    Err(trouble) => failure = Failure { what: format!("{address}: {trouble}"), is_local: false },
+                }
+            }
+            Err(error) => failure = Failure::new(address, &error, pool.config().connect_timeout),
         }
         if failure.is_local {
             break;
@@ -113,13 +128,11 @@ async fn connect(listener: &ListenerState, lease: &Lease) -> Result<Socket, Fail
     Err(failure)
 }
 
-async fn connect_to(address: &Address, listener: &ListenerState) -> io::Result<Socket> {
-    let pool = listener.pool();
+async fn connect_to(address: &Address, listener: &ListenerState, pool: &Pool, deadline: Instant) -> io::Result<Socket> {
     let transport = match address {
         Address::Tcp(_) => Transport::Tcp,
         Address::Unix(_) => Transport::Other,
     };
-    let deadline = worker::now() + pool.config().connect_timeout;
     let socket = loop {
         match start(address, pool, listener.options()) {
             // A unix socket's full queue: no event tells when there is room.

@@ -4,9 +4,14 @@
 //! [`session`] is the life of one connection, top-down.
 
 mod accept;
+mod ahead;
 mod context;
 mod dial;
+mod farewell;
+mod opening;
+mod peer;
 mod session;
+mod upstream;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,6 +22,7 @@ use tokio::sync::oneshot;
 
 use context::{Context, Cut};
 pub use context::{ListenerState, Shared};
+pub use upstream::Upstream;
 
 use crate::config::model::PoolIndex;
 use crate::log::access::AccessWriter;

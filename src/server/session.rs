@@ -1,6 +1,7 @@
 //! The life of one connection.
 
 use std::future::poll_fn;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -9,12 +10,17 @@ use std::time::{Duration, Instant, SystemTime};
 use super::accept::{Fresh, Permits};
 use super::context::{Context, Entered, ListenerState, Place};
 use super::dial;
-use crate::config::model::ListenerTimeouts;
+use super::farewell::farewell;
+use super::opening::{self, Opened};
+use super::peer::{Backend, Client, Peer};
+use super::upstream::Origin;
+use crate::config::model::{ListenerTimeouts, ListenerTls, StartTls};
 use crate::log::access::Line;
 use crate::net::addr::ClientAddr;
-use crate::pool::Lease;
+use crate::pool::{Lease, Pool};
 use crate::relay::{End, Relay, Stream, Turn};
-use crate::stats::ending::Ending;
+use crate::sniff::postgres;
+use crate::stats::ending::{Ending, Side};
 use crate::worker::{self, Socket, Timer, Weight};
 
 /// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
@@ -31,14 +37,16 @@ pub(super) fn start(fresh: Fresh) {
     let context = Context::current();
     let entered = context.enter();
     let mut record = Record::new(context, listener, client, accepted);
-    let client = match Socket::new(socket, transport) {
-        Ok(client) => client,
+    let socket = match Socket::new(socket, transport) {
+        Ok(socket) => socket,
         Err(_) => {
             record.ending = Ending::OutOfResources;
             return;
         }
     };
-    let mut session = Session { client, backend: None, record, entered, _permits: permits, _place: place };
+    let client = Some(Peer::Plain(socket));
+    let mut session =
+        Session { client, opened: None, backend: None, record, entered, _permits: permits, _place: place };
     // A block, because an async fn would keep what it is given twice.
     worker::spawn(async move { session.run().await });
 }
@@ -47,8 +55,11 @@ pub(super) fn start(fresh: Fresh) {
 /// dropped, in this order: the sockets are closed before the connection is counted and logged as ended, and
 /// its room is given away last.
 struct Session {
-    client: Socket,
-    backend: Option<Socket>,
+    /// Gone only while it is being opened.
+    client: Option<Client>,
+    /// What its first bytes have told, where they were looked at, until it is relayed.
+    opened: Option<Box<Opened>>,
+    backend: Option<Backend>,
     record: Record,
     entered: Entered,
     _permits: Permits,
@@ -61,36 +72,86 @@ impl Session {
         self.record.ending = self.converse().await;
     }
 
-    /// Gives the client a backend, and passes on what they have to say to each other.
+    /// Learns what the client wants, gives it a backend, and passes on what they have to say to each other.
     async fn converse(&mut self) -> Ending {
+        if self.record.listener.looks_first()
+            && let Err(ending) = self.open().await
+        {
+            return ending;
+        }
         if let Err(ending) = self.dial().await {
+            if let Some(words) = last_words(&self.record.listener, ending)
+                && let Some(client) = &self.client
+            {
+                Box::pin(farewell(client, &words)).await;
+            }
             return ending;
         }
         let ending = self.relay().await;
-        if !matches!(ending, Ending::Closed(_)) {
-            // Cut short: neither side may take it for complete. For one that was told already, it is the same.
-            self.client.reset_on_close();
-            self.backend.as_ref().inspect(|backend| backend.reset_on_close());
-        }
+        self.reset_unless_complete(ending);
         ending
     }
 
-    async fn dial(&mut self) -> Result<(), Ending> {
+    async fn open(&mut self) -> Result<(), Ending> {
         let Session { client, record, entered, .. } = self;
-        // Boxed, because few connections are in there at once, and what that takes is more than a relay does.
-        let dialled = Box::pin(dial::dial(entered, &record.listener, record.client.ip(), client)).await?;
-        self.record.connect = Some(dialled.took);
-        self.record.lease = Some(dialled.lease);
-        self.backend = Some(dialled.socket);
+        let Some(Peer::Plain(socket)) = client.take() else { return Err(Ending::InternalError) };
+        // Boxed, as what follows is: few connections are in there at once, and what that takes is more than a relay does.
+        let mut opening = Box::pin(opening::open(&record.listener, &mut record.client, socket));
+        let opened = poll_fn(|cx| match entered.cut() {
+            Some(cut) => Poll::Ready(Err(cut.into())),
+            None => opening.as_mut().poll(cx),
+        });
+        let (client, opened) = opened.await?;
+        drop(opening);
+        self.record.route = opened.route.and_then(|route| u32::try_from(route).ok());
+        self.client = Some(client);
+        self.opened = Some(Box::new(opened));
         Ok(())
+    }
+
+    async fn dial(&mut self) -> Result<(), Ending> {
+        let Session { client: Some(client), opened, record, entered, .. } = self else {
+            return Err(Ending::InternalError);
+        };
+        if record.pool().config().send_proxy.is_some() {
+            record.id = NonZeroU64::new(fastrand::u64(1..));
+        }
+        let (listener, pool) = (&record.listener, record.pool());
+        let origin = Origin {
+            client,
+            address: record.client,
+            destination: opened.as_ref().and_then(|opened| opened.destination),
+            server_name: opened.as_ref().and_then(|opened| opened.server_name.as_deref()),
+            id: record.id.unwrap_or(NonZeroU64::MIN),
+        };
+        let dialled = Box::pin(dial::dial(entered, listener, pool, &origin)).await?;
+        record.connect = Some(dialled.took);
+        record.lease = Some(dialled.lease);
+        self.backend = Some(dialled.backend);
+        Ok(())
+    }
+
+    /// Cut short, neither side may take it for complete. For one that was told already, it is the same.
+    fn reset_unless_complete(&self, ending: Ending) {
+        if matches!(ending, Ending::Closed(_) | Ending::Truncated(_)) {
+            return;
+        }
+        // Whoever broke the rules of TLS was told so by an alert, which a reset would overtake.
+        if ending != Ending::Garbled(Side::Client) {
+            self.client.as_ref().inspect(|client| client.reset_on_close());
+        }
+        if ending != Ending::Garbled(Side::Backend) {
+            self.backend.as_ref().inspect(|backend| backend.reset_on_close());
+        }
     }
 
     /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
     async fn relay(&mut self) -> Ending {
-        let Session { client, backend: Some(backend), record, entered, .. } = self else {
+        let Session { client: Some(client), backend: Some(backend), opened, record, entered, .. } = self else {
             return Ending::InternalError;
         };
-        let mut relay = Relay::new(worker::now(), Vec::new());
+        let ahead = opened.take().map(|opened| opened.ahead).unwrap_or_default();
+        let mut relay = Relay::new(worker::now(), ahead);
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
         let mut is_lasting = false;
@@ -104,7 +165,7 @@ impl Session {
                 let before = relay.bytes();
                 let turn = relay.turn(client, backend, &mut context.tools.borrow_mut(), now);
                 if let (Some(took), Some(lease)) = (relay.take_first_byte(), &record.lease) {
-                    context.record_first_byte(record.listener.pool(), lease.backend(), took);
+                    context.record_first_byte(record.pool(), lease.backend(), took);
                 }
                 worker::weigh(if relay.bytes() - before >= MUCH { Weight::Heavy } else { Weight::Light });
                 match turn {
@@ -135,8 +196,22 @@ impl Session {
         .await;
         record.bytes_in = relay.bytes_to_backend();
         record.bytes_out = relay.bytes_to_client();
-        ending
+        match ending {
+            Ending::Closed(Side::Client) if client.is_truncated() => Ending::Truncated(Side::Client),
+            Ending::Closed(Side::Backend) if backend.is_truncated() => Ending::Truncated(Side::Backend),
+            ending => ending,
+        }
     }
+}
+
+/// What a client is told in its own language that gets no backend.
+fn last_words(listener: &ListenerState, ending: Ending) -> Option<Vec<u8>> {
+    let Some((ListenerTls { starttls: Some(StartTls::Postgres), .. }, _)) = listener.tls() else { return None };
+    let gets_none = matches!(ending, Ending::NoBackend | Ending::ConnectFailed | Ending::OutOfResources);
+    gets_none.then(|| {
+        let hint = Some("The load balancer's log says why; try again later.");
+        postgres::error_response("57P03", "no database server can take the connection now", hint)
+    })
 }
 
 /// When a connection that was accepted then is too old: `lifetime` ± 10 %, so that those which came together
@@ -198,6 +273,10 @@ struct Record {
     connect: Option<Duration>,
     bytes_in: u64,
     bytes_out: u64,
+    /// What names it to a backend that gets a PROXY header.
+    id: Option<NonZeroU64>,
+    /// The listener's route that it takes.
+    route: Option<u32>,
     ending: Ending,
 }
 
@@ -205,7 +284,13 @@ impl Record {
     fn new(context: Rc<Context>, listener: Arc<ListenerState>, client: ClientAddr, accepted: Instant) -> Record {
         // Unless it gets as far as to say otherwise.
         let ending = Ending::InternalError;
-        Record { context, listener, client, accepted, lease: None, connect: None, bytes_in: 0, bytes_out: 0, ending }
+        let (lease, connect, bytes_in, bytes_out, id, route) = (None, None, 0, 0, None, None);
+        Record { context, listener, client, accepted, lease, connect, bytes_in, bytes_out, id, route, ending }
+    }
+
+    /// Where the connection goes.
+    fn pool(&self) -> &Arc<Pool> {
+        self.listener.pool(self.route.map(|route| route as usize))
     }
 }
 
@@ -218,6 +303,7 @@ impl Drop for Record {
                 client: self.client,
                 backend: self.lease.as_ref().map(|lease| &**lease.backend().name()),
                 connect: self.connect,
+                id: self.id,
                 duration: self.accepted.elapsed(),
                 bytes_in: self.bytes_in,
                 bytes_out: self.bytes_out,

@@ -252,7 +252,7 @@ impl Facts {
             }
         }
         if names.is_empty() {
-            names.extend(common_name(certificate));
+            names.extend(subject(certificate));
         }
         let validity = &tbs.validity;
         Facts {
@@ -274,7 +274,12 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
     }
 }
 
-fn common_name(certificate: &x509_cert::Certificate) -> Option<String> {
+/// The common name of a certificate's subject, with control characters escaped; `None` if it has none.
+pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    subject(&x509_cert::Certificate::from_der(certificate).ok()?)
+}
+
+fn subject(certificate: &x509_cert::Certificate) -> Option<String> {
     let parts = certificate.tbs_certificate.subject.0.iter().flat_map(|relative| relative.0.iter());
     let value = &parts.filter(|part| part.oid == COMMON_NAME).last()?.value;
     Some(String::from_utf8_lossy(value.value()).escape_debug().to_string())

@@ -19,7 +19,7 @@ mod server;
 pub mod stream;
 pub mod watch;
 
-pub use certificate::{Certificate, Facts, KeyKind};
+pub use certificate::{Certificate, Facts, KeyKind, common_name};
 pub use certificates::Certificates;
 pub use client::ClientTls;
 pub use explain::explain;

@@ -267,11 +267,7 @@ impl<E: Engine> State<E> {
 
     /// Seals with `seal` into `outgoing`, as soon as the engine lets it. Returns how much there is to send, what the
     /// engine itself had to say included.
-    fn seal(
-        &mut self,
-        outgoing: &mut Vec<u8>,
-        bytes: Option<&[u8]>,
-    ) -> io::Result<usize> {
+    fn seal(&mut self, outgoing: &mut Vec<u8>, bytes: Option<&[u8]>) -> io::Result<usize> {
         let mut received = std::mem::take(&mut self.received);
         let (mut sealed, mut used) = (0, 0);
         let outcome = loop {

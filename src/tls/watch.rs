@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::certificate::Facts;
@@ -31,29 +31,27 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// A certificate's near end is told again after this time.
 const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Keeps looking at the files of all of these, as long as the task is not aborted. To be called on a runtime; the
-/// files are read on its blocking threads, as a file system may hang.
-pub fn spawn(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut watch = Watch { servers, clients, notices: Notices::start(), told: Vec::new() };
-        let notice = watch.notices.notice.clone();
-        loop {
-            let looked = spawn_blocking(move || {
-                let outcome = watch.look(Now::read());
-                (watch, outcome)
-            });
-            // A look that panicked has taken what was looked at with it; what is in service stays.
-            let Ok((back, outcome)) = looked.await else {
-                tracing::error!("TLS: changes of files are no longer watched, because of a fault in this program");
-                return;
-            };
-            watch = back;
-            let pause = if outcome == Outcome::Settling { SETTLE } else { POLL };
-            if timeout(pause, notice.notified()).await.is_ok() {
-                sleep(DEBOUNCE).await;
-            }
+/// Keeps looking at the files of all of these, until it is dropped. To be run on a runtime; the files are
+/// read on its blocking threads, as a file system may hang.
+pub async fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) {
+    let mut watch = Watch { servers, clients, notices: Notices::start(), told: Vec::new() };
+    let notice = watch.notices.notice.clone();
+    loop {
+        let looked = spawn_blocking(move || {
+            let outcome = watch.look(Now::read());
+            (watch, outcome)
+        });
+        // A look that panicked has taken what was looked at with it; what is in service stays.
+        let Ok((back, outcome)) = looked.await else {
+            tracing::error!("TLS: changes of files are no longer watched, because of a fault in this program");
+            return;
+        };
+        watch = back;
+        let pause = if outcome == Outcome::Settling { SETTLE } else { POLL };
+        if timeout(pause, notice.notified()).await.is_ok() {
+            sleep(DEBOUNCE).await;
         }
-    })
+    }
 }
 
 struct Watch {

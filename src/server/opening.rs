@@ -1,0 +1,318 @@
+//! From accept to a chosen pool: PROXY header, STARTTLS, TLS or a look at the ClientHello, route.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use rustls::AlertDescription;
+use rustls::server::UnbufferedServerConnection;
+
+use super::ahead::{Ahead, Cut, write_all};
+use super::context::ListenerState;
+use super::farewell::farewell;
+use super::peer::{Client, Peer};
+use crate::config::model::{ListenerTls, Plaintext, ProxyProtocol, StartTls, UnknownSni};
+use crate::net::addr::ClientAddr;
+use crate::sniff::client_hello::{self, ClientHello};
+use crate::sniff::postgres;
+use crate::sniff::proxy_protocol::{self, Addresses, Fault};
+use crate::stats::ending::Ending;
+use crate::tls::stream::{HandshakeError, TlsStream};
+use crate::tls::{self, ServerTls};
+use crate::worker::{self, Socket, Timer};
+
+/// The protocol's name (ALPN), which a client has to offer that begins with TLS unasked: as PostgreSQL does, which so
+/// keeps a client of another protocol from being taken for one of its own.
+const POSTGRES: &[u8] = b"postgresql";
+
+/// What a connection's first bytes have told.
+#[derive(Default)]
+pub(super) struct Opened {
+    /// What of them is for the backend.
+    pub(super) ahead: Vec<u8>,
+    /// The listener's route that they match.
+    pub(super) route: Option<usize>,
+    /// The server name that was asked for.
+    pub(super) server_name: Option<Arc<str>>,
+    /// What the client connected to, where a PROXY header says so.
+    pub(super) destination: Option<SocketAddr>,
+}
+
+/// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
+pub(super) async fn open(
+    listener: &ListenerState,
+    client: &mut ClientAddr,
+    socket: Socket,
+) -> Result<(Client, Opened), Ending> {
+    let mut opened = Opened::default();
+    let deadline = after(listener.config().timeouts.sniff);
+    let mut ahead = Ahead::new(&socket, deadline);
+    if let Some(rule) = &listener.config().proxy_protocol {
+        opened.destination = proxy_header(listener, rule, client, &mut ahead).await?;
+    }
+    match listener.tls() {
+        Some((rules, tls)) => match before_tls(listener, rules, tls, *client, &mut ahead).await? {
+            First::Hello(hello) => {
+                let hello_bytes = ahead.into_bytes();
+                terminate(listener, tls, *client, socket, hello, hello_bytes, opened).await
+            }
+            First::Plain => {
+                opened.ahead = ahead.into_bytes();
+                opened.route = listener.route(None, &[]);
+                Ok((Peer::Plain(socket), opened))
+            }
+        },
+        None => {
+            if !listener.config().routes.is_empty() {
+                match ahead.until(client_hello::recognise).await {
+                    Ok(Ok(hello)) => {
+                        let offered: Vec<&[u8]> = hello.alpn.iter().map(Vec::as_slice).collect();
+                        opened.route = listener.route(hello.server_name.as_deref(), &offered);
+                        opened.server_name = hello.server_name;
+                    }
+                    // No TLS, or nothing at all: no route matches.
+                    Ok(Err(_)) | Err(Cut::Finished) => {}
+                    Err(cut) => return Err(cut.into()),
+                }
+            }
+            opened.ahead = ahead.into_bytes();
+            Ok((Peer::Plain(socket), opened))
+        }
+    }
+}
+
+impl From<Cut> for Ending {
+    fn from(cut: Cut) -> Ending {
+        match cut {
+            Cut::Finished | Cut::Gone => Ending::ClientLeft,
+            Cut::TooSlow => Ending::SniffTimeout,
+        }
+    }
+}
+
+fn after(timeout: Option<Duration>) -> Option<Instant> {
+    timeout.and_then(|timeout| worker::now().checked_add(timeout))
+}
+
+/// Takes off a PROXY header. Returns what the client had connected to.
+///
+/// Only trusted peers may send one. Others are clients like any other, but for one thing: their bytes must not look
+/// like a header, which a backend could believe.
+async fn proxy_header(
+    listener: &ListenerState,
+    rule: &ProxyProtocol,
+    client: &mut ClientAddr,
+    ahead: &mut Ahead<'_>,
+) -> Result<Option<SocketAddr>, Ending> {
+    let trusted = client.ip().is_none_or(|ip| rule.trusted.iter().any(|network| network.contains(&ip)));
+    let required = trusted && rule.required;
+    let fault = match ahead.until(proxy_protocol::recognise).await {
+        Ok(Ok(header)) if trusted => {
+            ahead.take_off(header.length);
+            return Ok(match header.addresses {
+                Addresses::Proxied(ends) => {
+                    *client = ClientAddr::Tcp(ends.source);
+                    Some(ends.destination)
+                }
+                Addresses::Unix => {
+                    *client = ClientAddr::Unix;
+                    None
+                }
+                Addresses::Local => None,
+            });
+        }
+        Ok(Err(Fault::Absent)) if !required => return Ok(None),
+        // A protocol in which the server speaks first, or a client that says nothing.
+        Err(Cut::TooSlow | Cut::Finished) if !required && ahead.bytes().is_empty() => return Ok(None),
+        Ok(Ok(_)) => None,
+        Ok(Err(fault)) => Some(fault),
+        Err(cut) => return Err(cut.into()),
+    };
+    match fault {
+        Some(fault) if trusted => {
+            listener.refuse(*client, &fault);
+            Err(Ending::BadProxyHeader)
+        }
+        _ => {
+            listener.refuse(*client, &"sends a PROXY header, and is not in proxy_protocol.trusted");
+            Err(Ending::UntrustedProxyHeader)
+        }
+    }
+}
+
+/// How a client begins on a listener with TLS.
+enum First {
+    Hello(ClientHello),
+    /// In plain text, as the protocol allows it.
+    Plain,
+}
+
+async fn before_tls(
+    listener: &ListenerState,
+    rules: &ListenerTls,
+    tls: &ServerTls,
+    client: ClientAddr,
+    ahead: &mut Ahead<'_>,
+) -> Result<First, Ending> {
+    let mut direct = false;
+    if let Some(StartTls::Postgres) = rules.starttls {
+        match postgres_opening(listener, rules, client, ahead).await? {
+            Asked::InPlain => return Ok(First::Plain),
+            Asked::Tls => {}
+            Asked::Directly => direct = true,
+        }
+    }
+    let hello = match ahead.until(client_hello::recognise).await? {
+        Ok(hello) => hello,
+        Err(why) => {
+            match crate::sniff::http::looks_like_http(ahead.bytes()) {
+                true => listener.refuse(client, &"speaks plain HTTP, on a listener with TLS"),
+                false => listener.refuse(client, &why),
+            }
+            return Err(Ending::NotTls);
+        }
+    };
+    if direct && !hello.alpn.iter().any(|protocol| protocol == POSTGRES) {
+        listener.refuse(client, &"begins with TLS at once, and does not offer the protocol postgresql (ALPN)");
+        farewell(ahead.socket(), &alert(AlertDescription::NoApplicationProtocol)).await;
+        return Err(Ending::HandshakeFailed);
+    }
+    if rules.unknown_sni == UnknownSni::Refuse && !tls.knows(hello.server_name.as_deref()) {
+        let name = hello.server_name.as_deref().unwrap_or("none");
+        listener.refuse(client, &format_args!("asks for server name {name}, which no certificate fits"));
+        farewell(ahead.socket(), &alert(AlertDescription::UnrecognisedName)).await;
+        return Err(Ending::UnknownName);
+    }
+    Ok(First::Hello(hello))
+}
+
+/// A fatal alert in plain text: a record of two bytes (RFC 8446, 5.1 and 6).
+fn alert(description: AlertDescription) -> [u8; 7] {
+    [0x15, 3, 3, 0, 2, 2, description.into()]
+}
+
+/// What a PostgreSQL client asked for.
+enum Asked {
+    /// TLS, by an SSLRequest, which was accepted.
+    Tls,
+    /// TLS, by beginning with it (PostgreSQL 17).
+    Directly,
+    /// Nothing: it begins in plain text, and may.
+    InPlain,
+}
+
+/// Answers a PostgreSQL client until it begins in earnest.
+async fn postgres_opening(
+    listener: &ListenerState,
+    rules: &ListenerTls,
+    client: ClientAddr,
+    ahead: &mut Ahead<'_>,
+) -> Result<Asked, Ending> {
+    loop {
+        match ahead.until(postgres::recognise).await? {
+            Ok(postgres::Opening::SslRequest) => {
+                ahead.take_off(postgres::SSL_REQUEST.len());
+                if !ahead.bytes().is_empty() {
+                    // Somebody in between could have put them there (CVE-2021-23214).
+                    listener.refuse(client, &"sends unencrypted data after its SSLRequest");
+                    let words = postgres::error_response("08P01", "unencrypted data after the SSL request", None);
+                    farewell(ahead.socket(), &words).await;
+                    return Err(Ending::NotTls);
+                }
+                answer(ahead, postgres::ACCEPT_TLS).await?;
+                return Ok(Asked::Tls);
+            }
+            Ok(postgres::Opening::GssEncRequest) => {
+                ahead.take_off(postgres::SSL_REQUEST.len());
+                answer(ahead, postgres::REFUSE).await?;
+            }
+            Ok(postgres::Opening::DirectTls) => return Ok(Asked::Directly),
+            // Clients before PostgreSQL 17 cancel in plain text, whatever the connection used.
+            Ok(postgres::Opening::Cancel { .. }) => return Ok(Asked::InPlain),
+            Ok(postgres::Opening::Startup { .. }) if rules.plaintext == Plaintext::Allow => return Ok(Asked::InPlain),
+            Ok(postgres::Opening::Startup { .. }) => {
+                listener.refuse(client, &"asks for no TLS, on a listener that wants it (tls.plaintext: refuse)");
+                let words = postgres::error_response(
+                    "28000",
+                    "this server takes encrypted connections only",
+                    Some("Connect with sslmode=require or stronger."),
+                );
+                farewell(ahead.socket(), &words).await;
+                return Err(Ending::NotTls);
+            }
+            Err(why) => {
+                listener.refuse(client, &why);
+                return Err(Ending::NotTls);
+            }
+        }
+    }
+}
+
+async fn answer(ahead: &Ahead<'_>, byte: u8) -> Result<(), Ending> {
+    write_all(ahead.socket(), &[byte]).await.map_err(|_| Ending::ClientLeft)
+}
+
+/// TLS ends here.
+async fn terminate(
+    listener: &ListenerState,
+    tls: &ServerTls,
+    client: ClientAddr,
+    socket: Socket,
+    hello: ClientHello,
+    hello_bytes: Vec<u8>,
+    mut opened: Opened,
+) -> Result<(Client, Opened), Ending> {
+    let _permit = match &listener.handshakes {
+        None => None,
+        Some(limit) => match Arc::clone(limit).try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => {
+                listener.refuse(client, &"comes while limits.handshakes others are under way");
+                return Err(Ending::HandshakeLimit);
+            }
+        },
+    };
+    let engine = UnbufferedServerConnection::new(tls.current()).map_err(|error| {
+        listener.refuse(client, &format_args!("cannot be served: {error}"));
+        Ending::InternalError
+    })?;
+    let stream = Box::new(TlsStream::new(socket, engine, hello_bytes));
+    handshake(&stream, after(listener.config().timeouts.handshake)).await.map_err(|failed| match failed {
+        Failed::TooSlow => Ending::HandshakeTimeout,
+        Failed::Handshake(HandshakeError::Tls(error)) => {
+            listener.refuse(client, &format_args!("TLS handshake failed: {}", tls::explain(&error)));
+            Ending::HandshakeFailed
+        }
+        Failed::Handshake(HandshakeError::Io(_) | HandshakeError::Left) => Ending::ClientLeft,
+    })?;
+    opened.route =
+        stream.with_common(|common| listener.route(hello.server_name.as_deref(), common.alpn_protocol().as_slice()));
+    opened.server_name = hello.server_name;
+    Ok((Peer::Tls(stream), opened))
+}
+
+/// Why a handshake did not come to its end.
+pub(super) enum Failed {
+    TooSlow,
+    Handshake(HandshakeError),
+}
+
+/// Drives a handshake to its end.
+pub(super) async fn handshake<E: tls::stream::Engine>(
+    stream: &TlsStream<E>,
+    deadline: Option<Instant>,
+) -> Result<(), Failed> {
+    let mut timer = Timer::default();
+    poll_fn(|_| {
+        if let Poll::Ready(done) = stream.poll_handshake() {
+            return Poll::Ready(done.map_err(Failed::Handshake));
+        }
+        match deadline {
+            Some(deadline) => timer.poll_expired(deadline).map(|()| Err(Failed::TooSlow)),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}

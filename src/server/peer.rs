@@ -1,0 +1,119 @@
+//! One side of a connection: its socket, or TLS over it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::Poll;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+
+use crate::relay::Stream;
+use crate::tls::stream::{Engine, TlsStream};
+use crate::worker::Socket;
+
+/// The client's side.
+pub(super) type Client = Peer<UnbufferedServerConnection>;
+/// The backend's side.
+pub(super) type Backend = Peer<UnbufferedClientConnection>;
+
+/// A side of a connection.
+pub(super) enum Peer<E> {
+    Plain(Socket),
+    /// Boxed: a plain connection does not pay for its place.
+    Tls(Box<TlsStream<E>>),
+}
+
+impl<E: Engine> Peer<E> {
+    /// Whether TLS was cut off where it ended.
+    pub(super) fn is_truncated(&self) -> bool {
+        match self {
+            Peer::Plain(_) => false,
+            Peer::Tls(tls) => tls.is_truncated(),
+        }
+    }
+}
+
+impl<E: Engine> Stream for Peer<E> {
+    fn chunk(&self) -> usize {
+        match self {
+            Peer::Plain(socket) => socket.chunk(),
+            Peer::Tls(tls) => tls.chunk(),
+        }
+    }
+
+    fn can_splice(&self) -> bool {
+        matches!(self, Peer::Plain(_))
+    }
+
+    fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Peer::Plain(socket) => socket.poll_read(buffer),
+            Peer::Tls(tls) => tls.poll_read(buffer),
+        }
+    }
+
+    fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Peer::Plain(socket) => socket.poll_write(bytes),
+            Peer::Tls(tls) => tls.poll_write(bytes),
+        }
+    }
+
+    fn poll_flush(&self) -> Poll<io::Result<()>> {
+        match self {
+            Peer::Plain(socket) => socket.poll_flush(),
+            Peer::Tls(tls) => tls.poll_flush(),
+        }
+    }
+
+    fn poll_splice_from(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        match self {
+            Peer::Plain(socket) => socket.poll_splice_from(pipe, limit),
+            Peer::Tls(tls) => tls.poll_splice_from(pipe, limit),
+        }
+    }
+
+    fn poll_splice_to(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
+        match self {
+            Peer::Plain(socket) => socket.poll_splice_to(pipe, limit),
+            Peer::Tls(tls) => tls.poll_splice_to(pipe, limit),
+        }
+    }
+
+    fn poll_reset(&self) -> Poll<()> {
+        match self {
+            Peer::Plain(socket) => socket.poll_reset(),
+            Peer::Tls(tls) => tls.poll_reset(),
+        }
+    }
+
+    fn poll_shutdown(&self, last: bool) -> Poll<io::Result<()>> {
+        match self {
+            Peer::Plain(socket) => socket.poll_shutdown(last),
+            Peer::Tls(tls) => tls.poll_shutdown(last),
+        }
+    }
+
+    fn unacknowledged(&self) -> usize {
+        match self {
+            Peer::Plain(socket) => socket.unacknowledged(),
+            Peer::Tls(tls) => tls.unacknowledged(),
+        }
+    }
+
+    fn reset_on_close(&self) {
+        match self {
+            Peer::Plain(socket) => socket.reset_on_close(),
+            Peer::Tls(tls) => tls.reset_on_close(),
+        }
+    }
+}
+
+impl<E> AsFd for Peer<E> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Peer::Plain(socket) => socket.as_fd(),
+            Peer::Tls(tls) => tls.as_fd(),
+        }
+    }
+}

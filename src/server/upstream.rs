@@ -1,0 +1,187 @@
+//! What a backend's connection begins with: a PROXY header, the protocol's request for TLS, TLS.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Instant;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::{CommonState, HandshakeKind};
+
+use super::ahead::write_all;
+use super::opening::{Failed, handshake};
+use super::peer::{Backend, Client, Peer};
+use crate::config::model::{SendProxy, StartTls};
+use crate::net::addr::ClientAddr;
+use crate::pool::Pool;
+use crate::relay::Stream;
+use crate::sniff::postgres;
+use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
+use crate::tls::stream::{HandshakeError, TlsStream};
+use crate::tls::{self, ClientTls};
+use crate::worker::{Socket, Timer};
+
+/// TLS towards a pool's backends.
+pub struct Upstream {
+    tls: Arc<ClientTls>,
+    /// Whom each backend must be, by its index.
+    names: Vec<ServerName<'static>>,
+}
+
+impl Upstream {
+    /// For the backends of `pool`.
+    ///
+    /// # Errors
+    /// A backend has no name that could be verified.
+    pub fn new(tls: Arc<ClientTls>, pool: &Pool) -> Result<Upstream, String> {
+        let name = |backend: &crate::config::model::Backend| tls.server_name(&backend.address);
+        let names = pool.config().backends.iter().map(name).collect::<Result<_, _>>()?;
+        Ok(Upstream { tls, names })
+    }
+}
+
+/// Where a connection comes from, as backends are told.
+pub(super) struct Origin<'c> {
+    pub(super) client: &'c Client,
+    /// Its address, which a PROXY header may have named.
+    pub(super) address: ClientAddr,
+    /// What it connected to, if that is not this host.
+    pub(super) destination: Option<SocketAddr>,
+    pub(super) server_name: Option<&'c str>,
+    /// What names the connection here and there.
+    pub(super) id: NonZeroU64,
+}
+
+/// Makes a connected socket a backend that takes a client's bytes.
+pub(super) async fn introduce(
+    socket: Socket,
+    pool: &Pool,
+    backend: usize,
+    upstream: Option<&Upstream>,
+    origin: &Origin<'_>,
+    deadline: Instant,
+) -> Result<Backend, Trouble> {
+    if let Some(version) = pool.config().send_proxy {
+        let header = origin.header(version);
+        // A fresh socket has room for it.
+        by(deadline, write_all(&socket, &header)).await?.map_err(Trouble::Io)?;
+    }
+    let (Some(upstream), Some(rules)) = (upstream, &pool.config().tls) else { return Ok(Peer::Plain(socket)) };
+    if let Some(StartTls::Postgres) = rules.starttls {
+        by(deadline, ask_postgres(&socket)).await??;
+    }
+    let name = upstream.names.get(backend).cloned().ok_or(Trouble::Io(io::ErrorKind::NotFound.into()))?;
+    let engine = UnbufferedClientConnection::new(upstream.tls.current(), name)
+        .map_err(|error| Trouble::Tls(tls::explain(&error)))?;
+    let stream = Box::new(TlsStream::new(socket, engine, Vec::new()));
+    handshake(&stream, Some(deadline)).await.map_err(|failed| match failed {
+        Failed::TooSlow => Trouble::TooSlow,
+        Failed::Handshake(HandshakeError::Tls(error)) => Trouble::Tls(tls::explain(&error)),
+        Failed::Handshake(HandshakeError::Io(error)) => Trouble::Io(error),
+        Failed::Handshake(HandshakeError::Left) => Trouble::Closed,
+    })?;
+    Ok(Peer::Tls(stream))
+}
+
+/// Asks for TLS. The answer is one byte, and no more than that is read: what comes after it is TLS, or an error.
+async fn ask_postgres(socket: &Socket) -> Result<(), Trouble> {
+    write_all(socket, &postgres::SSL_REQUEST).await.map_err(Trouble::Io)?;
+    let mut answer = [0];
+    let count = poll_fn(|_| socket.poll_read(&mut answer)).await.map_err(Trouble::Io)?;
+    match (count, answer) {
+        (0, _) => Err(Trouble::Closed),
+        (_, [postgres::ACCEPT_TLS]) => Ok(()),
+        (_, [postgres::REFUSE]) => Err(Trouble::NoTls),
+        (_, [byte]) => Err(Trouble::Answer(byte)),
+    }
+}
+
+async fn by<T>(deadline: Instant, what: impl Future<Output = T>) -> Result<T, Trouble> {
+    let mut timer = Timer::default();
+    let mut what = std::pin::pin!(what);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = what.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        ready!(timer.poll_expired(deadline));
+        Poll::Ready(Err(Trouble::TooSlow))
+    })
+    .await
+}
+
+/// Why a backend that took the connection cannot have the client's bytes.
+pub(super) enum Trouble {
+    Io(io::Error),
+    TooSlow,
+    Closed,
+    Tls(String),
+    NoTls,
+    Answer(u8),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Io(error) => error.fmt(f),
+            Trouble::TooSlow => f.write_str("timed out in its TLS handshake"),
+            Trouble::Closed => f.write_str("closed the connection instead of a TLS handshake"),
+            Trouble::Tls(why) => write!(f, "TLS handshake failed: {why}"),
+            Trouble::NoTls => f.write_str("refuses TLS (PostgreSQL: ssl = off)"),
+            Trouble::Answer(byte) => {
+                write!(f, "answers the request for TLS by byte 0x{byte:02x}, as PostgreSQL never does")
+            }
+        }
+    }
+}
+
+impl Origin<'_> {
+    fn header(&self, version: SendProxy) -> Vec<u8> {
+        let ends = match self.address {
+            ClientAddr::Tcp(source) => {
+                self.destination.or_else(|| local_address(self.client)).map(|destination| Ends { source, destination })
+            }
+            ClientAddr::Unix => None,
+        };
+        let id = format!("{:016x}", self.id);
+        let outgoing = Outgoing {
+            client: ends,
+            authority: self.server_name,
+            unique_id: Some(id.as_bytes()),
+            ..Outgoing::default()
+        };
+        match (version, self.client) {
+            (SendProxy::V1, _) => outgoing.v1(),
+            (SendProxy::V2, Peer::Plain(_)) => outgoing.v2(),
+            (SendProxy::V2, Peer::Tls(tls)) => tls.with_common(|common| with_tls(outgoing, common)),
+        }
+    }
+}
+
+fn with_tls(outgoing: Outgoing<'_>, common: &CommonState) -> Vec<u8> {
+    let version = match common.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "TLSv1.2",
+    };
+    // rustls tells the suites of TLS 1.3 from others by a name of its own; IANA's is the one that backends know.
+    let cipher = common.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
+    let shown = common.peer_certificates().and_then(<[_]>::first);
+    let common_name = shown.and_then(|certificate| tls::common_name(certificate));
+    let common_name = common_name.as_deref();
+    let certificate = match (shown, common.handshake_kind()) {
+        (None, _) => ClientCertificate::None,
+        (Some(_), Some(HandshakeKind::Resumed)) => ClientCertificate::Resumed { common_name },
+        (Some(_), _) => ClientCertificate::Shown { common_name },
+    };
+    let tls = TlsFacts { version, cipher: cipher.as_deref().unwrap_or_default(), certificate };
+    Outgoing { alpn: common.alpn_protocol(), tls: Some(tls), ..outgoing }.v2()
+}
+
+fn local_address(socket: &impl AsFd) -> Option<SocketAddr> {
+    rustix::net::getsockname(socket).ok()?.try_into().ok()
+}

@@ -7,16 +7,19 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::net::{RecvFlags, SendFlags};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConnectionData, Resumption, UnbufferedClientConnection};
+use rustls::client::{
+    ClientConnectionData, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+    UnbufferedClientConnection,
+};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus, WriteTraffic};
-use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, HandshakeKind, NamedGroup, SignatureScheme};
 
 use super::hub::broken;
 use crate::certificate;
@@ -24,8 +27,8 @@ use crate::result::Handshakes;
 use crate::scenario::Tls;
 use crate::sock;
 
-/// Servers whose tickets are kept; there is only one, and the cache wants to know.
-const SERVERS: usize = 1;
+/// Tickets that are kept: more than clients take at the same time.
+const TICKETS: usize = 256;
 /// More than a record's header, tag and type add to what it carries (RFC 8446, section 5.2).
 const OVERHEAD: usize = 64;
 
@@ -56,7 +59,7 @@ impl Connector {
             .with_no_client_auth();
         config.resumption = match wanted {
             Tls::Full => Resumption::disabled(),
-            Tls::Resumed => Resumption::in_memory_sessions(SERVERS),
+            Tls::Resumed => Resumption::store(Arc::new(Tickets::default())),
         };
         let name = ServerName::try_from(certificate::NAME).map_err(io::Error::other)?;
         Ok(Connector { wanted, config: Arc::new(config), name, handshakes: Handshakes::default() })
@@ -86,7 +89,13 @@ impl Connector {
             (Some(HandshakeKind::Full), Tls::Full) => self.handshakes.full += 1,
             (Some(HandshakeKind::Full), Tls::Resumed) if first => self.handshakes.full += 1,
             (Some(HandshakeKind::Resumed), Tls::Resumed) => self.handshakes.resumed += 1,
-            _ => return broken(format!("a handshake was {kind:?} instead of {:?}", self.wanted)),
+            (kind, wanted) => {
+                let Handshakes { full, resumed } = self.handshakes;
+                let kind = kind.map_or_else(|| "of no kind".into(), |kind| format!("{kind:?}"));
+                return broken(format!(
+                    "a handshake was {kind} instead of {wanted:?}, after {full} full and {resumed} resumed ones"
+                ));
+            }
         }
         Ok(())
     }
@@ -148,7 +157,8 @@ impl Stream {
             return Ok(None);
         };
         if received == 0 {
-            if !self.peer_closed {
+            // nginx does not say it to a client that has said it.
+            if !self.peer_closed && !self.closed {
                 return broken("a client saw the end of a TLS connection without close_notify");
             }
             return Ok(Some(Heard { end: true, ..Heard::default() }));
@@ -249,6 +259,39 @@ fn append(to: &mut Vec<u8>, room: usize, write: impl FnOnce(&mut [u8]) -> io::Re
     let written = write(&mut to[start..])?;
     to.truncate(start + written);
     Ok(())
+}
+
+/// Tickets of the one server, each to be used once. rustls' own store keeps eight for a server, and clients that
+/// begin at the same time take more.
+#[derive(Default, Debug)]
+struct Tickets(Mutex<Vec<Tls13ClientSessionValue>>);
+
+impl ClientSessionStore for Tickets {
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        let mut tickets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if tickets.len() < TICKETS {
+            tickets.push(ticket);
+        }
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    // There is one key exchange to offer, and no TLS 1.2.
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
 }
 
 /// Knows the certificate by its bytes. Its signature is left unverified: that is work of the load, which is the

@@ -100,17 +100,17 @@ fn draw(svg: &mut String, results: &Results, peers: &[(usize, &str, &str)], sect
         writeln!(svg, "<text class=\"ink\" x=\"{:.0}\" y=\"76\">{}</text>", x + 17.0, escape(&label))?;
         x += 36.0 + 6.3 * label.chars().count() as f64;
     }
-    let ratios = sections.iter().flat_map(|section| &section.groups).flat_map(|(_, bars)| bars);
-    let longest = ratios.map(|&(_, ratio)| ratio).fold(1.5, f64::max).min(LONGEST);
     let mut top = TOP;
     for section in sections {
-        draw_section(svg, section, top, longest)?;
+        draw_section(svg, section, top)?;
         top += section.height();
     }
     writeln!(svg, "</svg>")
 }
 
-fn draw_section(svg: &mut String, section: &Section, top: f64, longest: f64) -> std::fmt::Result {
+fn draw_section(svg: &mut String, section: &Section, top: f64) -> std::fmt::Result {
+    let ratios = section.groups.iter().flat_map(|(_, bars)| bars).map(|&(_, ratio)| ratio);
+    let longest = ratios.fold(1.5, f64::max).min(LONGEST);
     let scale = (WIDTH - LEFT - RIGHT) / longest;
     let mut y = top + TITLE;
     writeln!(

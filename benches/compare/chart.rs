@@ -1,9 +1,9 @@
-//! The bar chart: CPU per unit, relative to the limit, grouped by scenario.
+//! The bar chart: CPU per unit, relative to the limit, and over TLS to nginx, grouped by scenario.
 
 use std::fmt::Write;
 
 use super::result::Results;
-use super::scenario::{self, Shape};
+use super::scenario::{self, Scenario, Shape};
 use super::summary::{Summary, ratio};
 
 /// Who is drawn, with the colour's name in the style below.
@@ -15,65 +15,80 @@ const PEERS: [(&str, &str); 6] = [
     ("haproxy", "HAProxy"),
     ("envoy", "Envoy"),
 ];
-/// What the bars are relative to: the first of these that was measured.
-const BASES: [(&str, &str); 2] = [("limit", "a bare proxy without features"), ("nginx", "nginx")];
+/// What the bars are relative to: the first of these that was measured. The limit has no TLS.
+const BASES: [(&str, &str); 3] =
+    [("limit", "a bare proxy without features"), ("nginx", "nginx"), ("haproxy", "HAProxy")];
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 110.0;
 const RIGHT: f64 = 60.0;
-const TOP: f64 = 108.0;
+const TOP: f64 = 88.0;
+/// Of a section: its title and the axis.
+const TITLE: f64 = 46.0;
 const BAR: f64 = 13.0;
 const GAP: f64 = 16.0;
 /// Longer bars are cut; their figures are not.
 const LONGEST: f64 = 5.0;
 
+/// Scenarios whose bars are relative to the same.
+struct Section {
+    title: String,
+    /// By scenario: who, and how much.
+    groups: Vec<(&'static str, Vec<(usize, f64)>)>,
+}
+
+impl Section {
+    fn of(results: &Results, peers: &[(usize, &str, &str)], tls: bool) -> Option<Section> {
+        let scenarios: Vec<&Scenario> = scenario::ALL
+            .iter()
+            .filter(|scenario| matches!(scenario.shape, Shape::Short | Shape::Closed | Shape::Bulk))
+            .filter(|scenario| scenario.tls.is_some() == tls)
+            .collect();
+        let cost = |peer: &str, scenario: &Scenario| Summary::of(results, peer, 1, scenario.name).cost;
+        let measured = |peer: &str| scenarios.iter().any(|scenario| cost(peer, scenario).is_some());
+        let (base, base_name) = BASES.into_iter().find(|(peer, _)| measured(peer))?;
+        let groups = scenarios.iter().filter_map(|scenario| {
+            let of = |&(colour, peer, _): &(usize, &str, &str)| {
+                Some((colour, ratio(cost(peer, scenario), cost(base, scenario))?))
+            };
+            let bars: Vec<(usize, f64)> = peers.iter().filter_map(of).collect();
+            (!bars.is_empty()).then_some((scenario.name, bars))
+        });
+        let what = if tls { "Over TLS 1.3" } else { "Plain TCP" };
+        Some(Section { title: format!("{what}, relative to {base_name} = 1"), groups: groups.collect() })
+    }
+
+    fn height(&self) -> f64 {
+        TITLE + self.groups.iter().map(|(_, bars)| bars.len() as f64 * BAR + GAP).sum::<f64>()
+    }
+}
+
 /// An SVG that follows the reader's choice of light or dark.
 pub(crate) fn svg(results: &Results) -> String {
     let measured = |peer: &str| results.runs.iter().any(|run| run.peer == peer && run.outcome.is_ok());
-    let Some((base, base_name)) = BASES.into_iter().find(|(peer, _)| measured(peer)) else {
-        return "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1 1\"/>\n".into();
-    };
     let peers: Vec<(usize, &str, &str)> = PEERS
         .into_iter()
         .enumerate()
         .filter(|(_, (peer, _))| measured(peer))
         .map(|(index, (peer, name))| (index, peer, name))
         .collect();
-    let groups: Vec<(&str, Vec<(usize, f64)>)> = scenario::ALL
-        .iter()
-        .filter(|scenario| matches!(scenario.shape, Shape::Short | Shape::Closed | Shape::Bulk))
-        .filter_map(|scenario| {
-            let cost = |peer: &str| Summary::of(results, peer, 1, scenario.name).cost;
-            let of = |&(index, peer, _): &(usize, &str, &str)| Some((index, ratio(cost(peer), cost(base))?));
-            let bars: Vec<(usize, f64)> = peers.iter().filter_map(of).collect();
-            (!bars.is_empty()).then_some((scenario.name, bars))
-        })
-        .collect();
-    let longest = groups.iter().flat_map(|(_, bars)| bars).map(|&(_, ratio)| ratio).fold(1.5, f64::max).min(LONGEST);
-    let scale = (WIDTH - LEFT - RIGHT) / longest;
-    let height = TOP + groups.iter().map(|(_, bars)| bars.len() as f64 * BAR + GAP).sum::<f64>() + 8.0;
-
+    let sections: Vec<Section> = [false, true].iter().filter_map(|&tls| Section::of(results, &peers, tls)).collect();
     let mut svg = String::new();
     // Writing to a String cannot fail.
-    let _ = draw(&mut svg, results, &peers, &groups, (base_name, scale, longest, height));
+    let _ = draw(&mut svg, results, &peers, &sections);
     svg
 }
 
-fn draw(
-    svg: &mut String,
-    results: &Results,
-    peers: &[(usize, &str, &str)],
-    groups: &[(&str, Vec<(usize, f64)>)],
-    (base, scale, longest, height): (&str, f64, f64, f64),
-) -> std::fmt::Result {
+fn draw(svg: &mut String, results: &Results, peers: &[(usize, &str, &str)], sections: &[Section]) -> std::fmt::Result {
     let machine = &results.machine;
+    let height = TOP + sections.iter().map(Section::height).sum::<f64>() + 8.0;
     writeln!(
         svg,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" \
          font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" font-size=\"12\">\n{STYLE}\n\
          <rect class=\"paper\" width=\"100%\" height=\"100%\" rx=\"6\"/>\n\
          <text class=\"ink\" x=\"20\" y=\"30\" font-size=\"17\" font-weight=\"600\">CPU time per unit of work</text>\n\
-         <text class=\"faint\" x=\"20\" y=\"50\">relative to {base} = 1; shorter is better. One worker, Linux {}, {}</text>",
+         <text class=\"faint\" x=\"20\" y=\"50\">shorter is better. One worker, Linux {}, {}</text>",
         escape(&machine.kernel),
         escape(machine.date.get(..10).unwrap_or(&machine.date)),
     )?;
@@ -85,23 +100,37 @@ fn draw(
         writeln!(svg, "<text class=\"ink\" x=\"{:.0}\" y=\"76\">{}</text>", x + 17.0, escape(&label))?;
         x += 36.0 + 6.3 * label.chars().count() as f64;
     }
+    let mut top = TOP;
+    for section in sections {
+        draw_section(svg, section, top)?;
+        top += section.height();
+    }
+    writeln!(svg, "</svg>")
+}
+
+fn draw_section(svg: &mut String, section: &Section, top: f64) -> std::fmt::Result {
+    let ratios = section.groups.iter().flat_map(|(_, bars)| bars).map(|&(_, ratio)| ratio);
+    let longest = ratios.fold(1.5, f64::max).min(LONGEST);
+    let scale = (WIDTH - LEFT - RIGHT) / longest;
+    let mut y = top + TITLE;
+    writeln!(
+        svg,
+        "<text class=\"ink\" x=\"20\" y=\"{:.0}\" font-weight=\"600\">{}</text>",
+        top + 22.0,
+        escape(&section.title)
+    )?;
     for tick in 1..=longest as u32 {
         let x = LEFT + f64::from(tick) * scale;
         let class = if tick == 1 { "one" } else { "grid" };
         writeln!(
             svg,
             "<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{:.0}\" y2=\"{:.0}\"/>",
-            TOP - 6.0,
-            height - 12.0
+            y - 6.0,
+            top + section.height() - GAP + 4.0
         )?;
-        writeln!(
-            svg,
-            "<text class=\"faint\" x=\"{x:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{tick}</text>",
-            TOP - 9.0
-        )?;
+        writeln!(svg, "<text class=\"faint\" x=\"{x:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{tick}</text>", y - 9.0)?;
     }
-    let mut y = TOP;
-    for (name, bars) in groups {
+    for (name, bars) in &section.groups {
         let middle = y + bars.len() as f64 * BAR / 2.0 + 4.0;
         writeln!(
             svg,
@@ -123,7 +152,7 @@ fn draw(
         }
         y += GAP;
     }
-    writeln!(svg, "</svg>")
+    Ok(())
 }
 
 const STYLE: &str = "<style>\n\

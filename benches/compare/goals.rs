@@ -18,9 +18,16 @@ const COST: &[(&str, [f64; 3])] = &[
 ];
 /// Whose columns those are: HAProxy's two ways to splice share one.
 const RIVALS: [(&str, usize); 4] = [("nginx", 0), ("haproxy-splice", 1), ("haproxy-auto", 1), ("envoy", 2)];
+/// The same over TLS, of nginx, HAProxy, Envoy: so many times their handshakes, or bytes, for a second of CPU.
+const TLS: &[(&str, [f64; 3])] =
+    &[("tls-full", [1.0 / 1.5, 1.0 / 1.5, 1.0 / 1.1]), ("tls-bulk", [1.0 / 1.1; 3]), ("tls-bulk-16", [1.0 / 1.1; 3])];
+/// Who speaks it.
+const TLS_RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy"];
+/// KiB of an idle connection over TLS.
+const TLS_IDLE: f64 = 20.0;
 /// Within 10 % of the limit everywhere.
 const LIMIT: f64 = 1.10;
-/// KiB of an idle connection.
+/// KiB of an idle connection, plain.
 const IDLE: f64 = 1.0;
 /// p99 beside bulk streams, against p99 without.
 const STARVATION: f64 = 3.0;
@@ -63,6 +70,12 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
             add(format!("{scenario}: CPU against {rival}"), target, ratio(own, of(rival, 1, scenario).cost));
         }
     }
+    for &(scenario, targets) in TLS {
+        let own = of("tidegate", 1, scenario).cost;
+        for (rival, target) in TLS_RIVALS.into_iter().zip(targets) {
+            add(format!("{scenario}: CPU against {rival}"), target, ratio(own, of(rival, 1, scenario).cost));
+        }
+    }
     let own = of("tidegate", 1, "latency").latency;
     for (rival, _) in RIVALS {
         let other = of(rival, 1, "latency").latency;
@@ -75,6 +88,7 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     let starvation = ratio(beside.map(|latency| latency.p99), own.map(|latency| latency.p99));
     add("latency: p99 beside 4 bulk streams against without".into(), STARVATION, starvation);
     add("idle: KiB of a connection".into(), IDLE, of("tidegate", 1, "idle").cost);
+    add("tls-idle: KiB of a connection".into(), TLS_IDLE, of("tidegate", 1, "tls-idle").cost);
     for scenario in super::scenario::TWO_WORKERS {
         let two = ratio(of("tidegate", 2, scenario).cost, of("tidegate", 1, scenario).cost);
         add(format!("{scenario}: CPU with two workers against one"), TWO_WORKERS, two);

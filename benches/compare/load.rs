@@ -4,10 +4,12 @@
 mod backends;
 mod clients;
 mod hub;
+mod tls;
 mod watch;
 
 use std::io;
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -15,6 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use self::backends::Backends;
 use self::clients::Clients;
 use self::hub::{Hub, Side, broken, whose};
+use self::tls::Connector;
 use self::watch::Cpu;
 use crate::result::{Latency, Memory, Outcome};
 use crate::scenario::{self, Scenario, Shape};
@@ -44,6 +47,9 @@ pub(crate) struct Args {
     /// Before the window.
     #[arg(long, default_value_t = 0.5)]
     warmup: f64,
+    /// The balancer's certificate, a PEM file, for scenarios with TLS.
+    #[arg(long)]
+    certificate: Option<PathBuf>,
     /// Processes whose CPU time and memory are read at the window's start and end.
     #[arg(long, value_delimiter = ',')]
     watch: Vec<u32>,
@@ -97,7 +103,12 @@ impl<'a> Load<'a> {
     fn new(args: &'a Args, scenario: Scenario) -> io::Result<Load<'a>> {
         let hub = Hub::new(scenario)?;
         let backends = Backends::new(&hub, &args.backend)?;
-        let clients = Clients::new(&hub, args.target.clone())?;
+        let connector = match (scenario.tls, &args.certificate) {
+            (None, _) => None,
+            (Some(tls), Some(certificate)) => Some(Connector::new(tls, certificate)?),
+            (Some(_), None) => return broken(format!("{} needs --certificate", scenario.name)),
+        };
+        let clients = Clients::new(&hub, args.target.clone(), connector)?;
         Ok(Load { args, scenario, hub, backends, clients })
     }
 
@@ -113,6 +124,7 @@ impl<'a> Load<'a> {
         let closed = |load: &Load| load.clients.open() == 0 && load.backends.open() == 0;
         let result = self.turn_until(deadline, closed);
         outcome.ledger = self.hub.ledger;
+        outcome.handshakes = self.clients.handshakes();
         if !result? {
             return broken(format!(
                 "at the end {} of the clients' and {} of the backends' connections did not close",

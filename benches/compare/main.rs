@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose results are what it prints")]
 
+mod certificate;
 mod chart;
 mod child;
 mod goals;

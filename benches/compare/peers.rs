@@ -1,8 +1,8 @@
 //! The balancers that are compared: where they are found, how they are configured and started.
 //!
-//! All are configured alike: one listener on one port, one pool with the same backends in turn, plain TCP,
-//! limits and backlog raised far above what the scenarios need, no access log. Buffers and everything else
-//! are left at what each ships with.
+//! All are configured alike: one listener on one port, one pool with the same backends in turn, limits and backlog
+//! raised far above what the scenarios need, no access log; plain TCP, or TLS 1.3 towards clients with the same
+//! certificate. Buffers, session tickets and everything else are left at what each ships with.
 
 use std::ffi::OsString;
 use std::fs;
@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::certificate::Certificate;
 use crate::child::Process;
 use crate::result;
+use crate::scenario::{Scenario, Shape};
 
 /// Connections that each is allowed. No more, because HAProxy refuses to start unless all of them have
 /// descriptors, and there may be only 20,000.
@@ -71,9 +73,15 @@ impl Kind {
         }
     }
 
-    /// Whether it can run more than one worker.
-    pub(crate) fn has_workers(self) -> bool {
-        !matches!(self, Kind::Limit | Kind::Direct)
+    /// Whether there is something to measure.
+    pub(crate) fn takes(self, scenario: &Scenario, workers: u32) -> bool {
+        match self {
+            Kind::Direct if scenario.shape == Shape::Idle => false,
+            Kind::Direct | Kind::Limit => workers == 1 && scenario.tls.is_none(),
+            // What is encrypted passes through the process: it would be the same HAProxy three times.
+            Kind::HaproxySplice | Kind::HaproxyAuto => scenario.tls.is_none(),
+            Kind::Tidegate | Kind::Nginx | Kind::Haproxy | Kind::Envoy => true,
+        }
     }
 }
 
@@ -91,6 +99,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) listen: SocketAddrV4,
     /// Where its backends are.
     pub(crate) backends: &'a [SocketAddrV4],
+    /// With what it speaks TLS to clients.
+    pub(crate) tls: Option<&'a Certificate>,
     /// Its workers.
     pub(crate) workers: u32,
     /// The CPUs it runs on.
@@ -200,11 +210,17 @@ impl Peer {
 
 fn tidegate(setup: &Setup) -> String {
     let backends = each(setup, |backend| format!("      - address: {backend}\n"));
+    let tls = setup.tls.map(|Certificate { cert, key, .. }| {
+        let (cert, key) = (quoted(cert), quoted(key));
+        format!("    tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], min_version: \"1.3\" }}\n")
+    });
     format!(
         "workers: {}\nlog: {{ level: warn, access: off }}\nshutdown: {{ drain: 1s }}\n\
-         listeners:\n  - name: compare\n    bind: {}\n    pool: compare\n\
+         listeners:\n  - name: compare\n    bind: {}\n    pool: compare\n{}\
          pools:\n  - name: compare\n    balance: round_robin\n    backends:\n{backends}",
-        setup.workers, setup.listen
+        setup.workers,
+        setup.listen,
+        tls.unwrap_or_default(),
     )
 }
 
@@ -212,30 +228,39 @@ fn nginx(setup: &Setup) -> String {
     let backends = each(setup, |backend| format!("        server {backend} max_fails=0;\n"));
     // Its workers read nothing of other users this way, and the directory may be one of root's. Only root may
     // say it.
+    let tls = setup.tls.map(|Certificate { cert, key, .. }| {
+        let (cert, key) = (quoted(cert), quoted(key));
+        format!("        ssl_protocols TLSv1.3;\n        ssl_certificate {cert};\n        ssl_certificate_key {key};\n")
+    });
     let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
     format!(
         "load_module {NGINX_STREAM};\n{user}daemon off;\nworker_processes {};\npid nginx.pid;\nerror_log stderr error;\n\
          events {{\n    worker_connections {};\n    multi_accept on;\n}}\n\
          stream {{\n    access_log off;\n    upstream compare {{\n{backends}    }}\n    server {{\n        \
-         listen {} backlog=4096{};\n        proxy_pass compare;\n        proxy_timeout 1h;\n    }}\n}}\n",
+         listen {} backlog=4096{}{};\n{}        proxy_pass compare;\n        proxy_timeout 1h;\n    }}\n}}\n",
         setup.workers,
         // It counts both sides.
         3 * CONNECTIONS,
         setup.listen,
         // Otherwise all workers share one queue, and whoever wakes first takes most.
         if setup.workers > 1 { " reuseport" } else { "" },
+        if setup.tls.is_some() { " ssl" } else { "" },
+        tls.unwrap_or_default(),
     )
 }
 
 fn haproxy(setup: &Setup, options: &[&str]) -> String {
     let backends = each(setup, |backend| format!("    server s{} {backend}\n", backend.ip().octets()[3]));
     let options: String = options.iter().map(|option| format!("    option {option}\n")).collect();
+    let tls = setup.tls.map(|tls| format!(" ssl crt {} ssl-min-ver TLSv1.3", quoted(&tls.pair)));
     format!(
         "global\n    nbthread {}\n    maxconn {CONNECTIONS}\n\
          defaults\n    mode tcp\n    maxconn {CONNECTIONS}\n    backlog 4096\n{options}    timeout connect 5s\n    \
          timeout client 1h\n    timeout server 1h\n\
-         listen compare\n    bind {}\n    balance roundrobin\n{backends}",
-        setup.workers, setup.listen
+         listen compare\n    bind {}{}\n    balance roundrobin\n{backends}",
+        setup.workers,
+        setup.listen,
+        tls.unwrap_or_default(),
     )
 }
 
@@ -244,22 +269,38 @@ fn envoy(setup: &Setup) -> String {
         format!("{{ socket_address: {{ address: {}, port_value: {} }} }}", address.ip(), address.port())
     };
     let backends = each(setup, |backend| format!("        - endpoint: {{ address: {} }}\n", address(backend)));
+    let tls = setup.tls.map(|Certificate { cert, key, .. }| {
+        let (cert, key) = (quoted(cert), quoted(key));
+        format!(
+            "      transport_socket:\n        name: envoy.transport_sockets.tls\n        typed_config:\n          \
+             \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\n          \
+             common_tls_context:\n            tls_params: {{ tls_minimum_protocol_version: TLSv1_3, \
+             tls_maximum_protocol_version: TLSv1_3 }}\n            tls_certificates:\n            \
+             - {{ certificate_chain: {{ filename: {cert} }}, private_key: {{ filename: {key} }} }}\n"
+        )
+    });
     // Its circuit breakers would stop at 1,024 connections.
     format!(
         "static_resources:\n  listeners:\n  - name: compare\n    address: {}\n    tcp_backlog_size: 4096\n    \
          filter_chains:\n    - filters:\n      - name: envoy.filters.network.tcp_proxy\n        typed_config:\n          \
          \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n          \
-         stat_prefix: compare\n          cluster: compare\n\
+         stat_prefix: compare\n          cluster: compare\n{}\
          \x20 clusters:\n  - name: compare\n    type: STATIC\n    lb_policy: ROUND_ROBIN\n    connect_timeout: 5s\n    \
          circuit_breakers:\n      thresholds:\n      - {{ max_connections: {n}, max_pending_requests: {n} }}\n    \
          load_assignment:\n      cluster_name: compare\n      endpoints:\n      - lb_endpoints:\n{backends}",
         address(&setup.listen),
+        tls.unwrap_or_default(),
         n = CONNECTIONS,
     )
 }
 
 fn each(setup: &Setup, line: impl Fn(&SocketAddrV4) -> String) -> String {
     setup.backends.iter().map(line).collect()
+}
+
+/// A path as all of them read it: in double quotes, of which a sane path has none.
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display())
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {

@@ -85,7 +85,8 @@ pub(crate) fn markdown(results: &Results) -> String {
         let ran = |name: &str| results.runs.iter().any(|run| run.workers == 1 && run.scenario == name);
         scenario::ALL.iter().filter(|scenario| shapes.contains(&scenario.shape) && ran(scenario.name)).collect()
     };
-    let closed = shaped(&[Shape::Short, Shape::Closed, Shape::Bulk]);
+    let (over_tls, closed): (Vec<&Scenario>, Vec<&Scenario>) =
+        shaped(&[Shape::Short, Shape::Closed, Shape::Bulk]).into_iter().partition(|scenario| scenario.tls.is_some());
     let paced = shaped(&[Shape::Paced]);
 
     text += "\n## CPU per unit, one worker\n\nUser and system time of all of a balancer's processes.\n\n";
@@ -104,6 +105,8 @@ pub(crate) fn markdown(results: &Results) -> String {
         summary.latency.map(|latency| format!("{:.0} / {:.0} / {:.0}", latency.p50, latency.p99, latency.p999))
     });
 
+    text += &tls(results, &over_tls);
+
     text += "\n## Memory, one worker\n\nOf the processes, for each idle connection.\n\n";
     text += &grid(results, &shaped(&[Shape::Idle]), &balancers, named_with_unit, |_, summary| {
         Some(format!("{:.2}", summary.cost?))
@@ -111,6 +114,7 @@ pub(crate) fn markdown(results: &Results) -> String {
 
     text += &two_workers(results, &balancers);
     text += &the_load(results, &closed);
+    text += &the_load_over_tls(results, &over_tls);
 
     text += "\n## Goals\n\ntidegate's figure divided by the other's.\n\n";
     let mut table = Table::new(&["goal", "at most", "measured", ""], &[]);
@@ -178,6 +182,53 @@ fn the_load(results: &Results, scenarios: &[&Scenario]) -> String {
     let about = "CPU per unit of the load, clients and backends together, without a balancer; and how much more it does then \
                  than through the limit.";
     format!("\n## The load itself\n\n{about}\n\n{}", table.render())
+}
+
+/// CPU per unit, and what a second of it is worth.
+fn tls(results: &Results, scenarios: &[&Scenario]) -> String {
+    if scenarios.is_empty() {
+        return String::new();
+    }
+    let balancers = tls_balancers(results);
+    let mut text =
+        "\n## Over TLS, one worker\n\nTLS 1.3 with X25519, AES-128-GCM and a certificate of ECDSA P-256 towards \
+                    clients, plain towards backends. CPU per unit:\n\n"
+            .to_owned();
+    text += &grid(results, scenarios, &balancers, named_with_unit, |scenario, summary| {
+        Some(figure(scenario, summary.cost?))
+    });
+    text += "\nConnections, round trips and GB for a second of CPU:\n\n";
+    text += &grid(results, scenarios, &balancers, named, |scenario, summary| {
+        let a_second = if scenario.per_byte() { 1.0 } else { 1e6 };
+        Some(quantity(scenario, a_second / summary.cost?))
+    });
+    text += "\nThroughput per second:\n\n";
+    text + &grid(results, scenarios, &balancers, named, |scenario, summary| {
+        Some(quantity(scenario, summary.throughput?))
+    })
+}
+
+/// Those that took part and speak it.
+fn tls_balancers(results: &Results) -> Vec<&str> {
+    let ran = |peer: &str| {
+        results
+            .runs
+            .iter()
+            .any(|run| run.peer == peer && scenario::find(&run.scenario).is_some_and(|s| s.tls.is_some()))
+    };
+    results.peers.iter().map(|peer| peer.name.as_str()).filter(|peer| ran(peer)).collect()
+}
+
+/// Whether it was the load that was slow. There is no control: with it, backends would have to speak TLS.
+fn the_load_over_tls(results: &Results, scenarios: &[&Scenario]) -> String {
+    if scenarios.is_empty() {
+        return String::new();
+    }
+    let balancers = tls_balancers(results);
+    let text = "\nOver TLS, beside each balancer. Where the load's CPU per unit is more than the balancer's (above), the \
+                throughput is the load's.\n\n";
+    let cell = |scenario: &Scenario, summary: &Summary| Some(figure(scenario, summary.load_cost?));
+    text.to_owned() + &grid(results, scenarios, &balancers, named_with_unit, cell)
 }
 
 /// Scenarios against peers. Cells without a valid run say so.

@@ -87,7 +87,9 @@ pub(crate) struct Outcome {
     /// Backends' and clients' connections on each event loop of the watched processes, most first. Only of
     /// idle connections.
     pub(crate) spread: Vec<usize>,
-    /// Every byte of the whole run, warm-up and end included.
+    /// Only of TLS: those that were completed in the whole run, warm-up and end included.
+    pub(crate) handshakes: Option<Handshakes>,
+    /// Every byte of the whole run, warm-up and end included; of TLS what it carries.
     pub(crate) ledger: Ledger,
     /// Anything that makes the run invalid.
     pub(crate) errors: Vec<String>,
@@ -115,6 +117,15 @@ pub(crate) struct Memory {
     pub(crate) after_kib: u64,
     /// Those opened in between.
     pub(crate) connections: usize,
+}
+
+/// How TLS sessions began.
+#[derive(Serialize, Deserialize, Default, Clone, Copy, Debug)]
+pub(crate) struct Handshakes {
+    /// With the server's signature.
+    pub(crate) full: u64,
+    /// With a ticket.
+    pub(crate) resumed: u64,
 }
 
 /// Bytes that entered sockets on one side and left them on the other.

@@ -8,11 +8,12 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::certificate::Certificate;
 use crate::child;
 use crate::peers::{Kind, Peer, Setup};
 use crate::report;
 use crate::result::{Machine, Outcome, Results, Run};
-use crate::scenario::{self, Scenario, Shape};
+use crate::scenario::{self, Scenario};
 
 /// Backends: 127.0.0.2 and the following.
 const BACKENDS: u8 = 4;
@@ -72,17 +73,14 @@ pub(crate) fn run(args: &Args) -> Result<String, String> {
         return Err("two CPUs are needed: one for the balancer, one for the load".into());
     }
     let mut results = Results { machine, peers: peers.iter().map(Peer::described).collect(), runs: Vec::new() };
+    let certificate = Certificate::make(&out).map_err(text)?;
     let mut ports = PORTS;
     for round in 1..=args.rounds {
         for &(scenario, workers) in &plan {
-            let fits = |peer: &&Peer| match peer.kind {
-                Kind::Direct => workers == 1 && scenario.shape != Shape::Idle,
-                kind => workers == 1 || kind.has_workers(),
-            };
-            for peer in peers.iter().filter(fits) {
+            for peer in peers.iter().filter(|peer| peer.kind.takes(&scenario, workers)) {
                 let mut attempt = 1;
                 let outcome = loop {
-                    let outcome = measure(args, peer, &scenario, workers, &mut ports, &out);
+                    let outcome = measure(args, peer, &scenario, workers, &mut ports, &certificate, &out);
                     if outcome.is_ok() || attempt == ATTEMPTS {
                         break outcome;
                     }
@@ -129,11 +127,13 @@ fn measure(
     scenario: &Scenario,
     workers: u32,
     ports: &mut std::ops::Range<u16>,
+    certificate: &Certificate,
     out: &Path,
 ) -> Result<Outcome, String> {
     let (listen, backends) = addresses(ports)?;
     let (cpus, load_cpus): (&[usize], &[usize]) = if workers == 1 { (&[0], &[1]) } else { (&[0, 1], &[0, 1]) };
-    let mut process = peer.start(&Setup { listen, backends: &backends, workers, cpus, dir: out })?;
+    let tls = scenario.tls.map(|_| certificate);
+    let mut process = peer.start(&Setup { listen, backends: &backends, tls, workers, cpus, dir: out })?;
     let pids = match &process {
         Some(process) => process.pids().map_err(|error| error.to_string())?,
         None => Vec::new(),
@@ -152,6 +152,9 @@ fn measure(
     option("--warmup", args.warmup.to_string());
     if !pids.is_empty() {
         option("--watch", joined(pids.iter().map(ToString::to_string).collect()));
+    }
+    if let Some(tls) = tls {
+        command.extend(["--certificate".into(), tls.cert.clone().into()]);
     }
     let limit = PATIENCE + Duration::from_secs_f64(args.seconds + args.warmup);
     let outcome = Outcome::parse(&child::output(&command, load_cpus, limit)?)?;

@@ -15,6 +15,15 @@ pub(crate) enum Shape {
     Idle,
 }
 
+/// TLS 1.3 between clients and balancer, and how its sessions begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tls {
+    /// With a full handshake: the balancer signs.
+    Full,
+    /// With a ticket of an earlier session, and a new key exchange.
+    Resumed,
+}
+
 /// One workload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
@@ -32,6 +41,8 @@ pub(crate) struct Scenario {
     pub(crate) rate: u64,
     /// Bulk streams that run at the same time.
     pub(crate) beside: usize,
+    /// Clients speak TLS to the balancer; it speaks plain TCP to the backends.
+    pub(crate) tls: Option<Tls>,
     /// For people.
     pub(crate) about: &'static str,
 }
@@ -44,6 +55,7 @@ const ROUND_TRIPS: Scenario = Scenario {
     answer: 64,
     rate: 0,
     beside: 0,
+    tls: None,
     about: "64 B asked, 64 B answered, on 64 connections",
 };
 
@@ -110,6 +122,52 @@ pub(crate) const ALL: &[Scenario] = &[
         shape: Shape::Idle,
         connections: 4_000,
         about: "4,000 connections, one 64 B exchange on each, then held",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "tls-full",
+        shape: Shape::Short,
+        connections: 16,
+        tls: Some(Tls::Full),
+        about: "connect, full TLS 1.3 handshake (ECDSA P-256), 64 B each way, close; 16 at a time",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "tls-resumed",
+        shape: Shape::Short,
+        connections: 16,
+        tls: Some(Tls::Resumed),
+        about: "the same with the session resumed by a ticket and a key exchange",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "tls-rr64",
+        tls: Some(Tls::Full),
+        about: "rr64 over TLS: 64 B asked, 64 B answered, on 64 connections",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "tls-bulk",
+        shape: Shape::Bulk,
+        connections: 1,
+        tls: Some(Tls::Full),
+        about: "one stream from a backend, encrypted by the balancer",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "tls-bulk-16",
+        shape: Shape::Bulk,
+        connections: 16,
+        tls: Some(Tls::Full),
+        about: "16 streams from the backends, encrypted by the balancer",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "tls-idle",
+        shape: Shape::Idle,
+        connections: 1_000,
+        tls: Some(Tls::Full),
+        about: "1,000 connections, a handshake and one 64 B exchange on each, then held",
         ..ROUND_TRIPS
     },
 ];

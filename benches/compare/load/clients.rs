@@ -9,6 +9,8 @@ use hdrhistogram::Histogram;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::hub::{ANSWER, Hub, STREAM, Side, broken, token};
+use super::tls::{Connector, Heard, Stream};
+use crate::result::Handshakes;
 use crate::scenario::Shape;
 use crate::sock::{self, EventFlags};
 
@@ -35,6 +37,8 @@ pub(crate) struct Clients {
     /// Of operations in the window, in nanoseconds.
     pub(crate) histogram: Histogram<u64>,
     schedule: Option<Schedule>,
+    /// Of scenarios with TLS.
+    connector: Option<Connector>,
 }
 
 /// Fixed points in time, dealt to the connections in turn.
@@ -49,6 +53,7 @@ struct Schedule {
 #[derive(Default)]
 struct Client {
     socket: Option<OwnedFd>,
+    tls: Option<Box<Stream>>,
     /// Streams instead of asking.
     bulk: bool,
     up: bool,
@@ -70,7 +75,7 @@ struct Client {
 
 impl Clients {
     /// None of them is connected yet.
-    pub(crate) fn new(hub: &Hub, targets: Vec<SocketAddrV4>) -> io::Result<Clients> {
+    pub(crate) fn new(hub: &Hub, targets: Vec<SocketAddrV4>, connector: Option<Connector>) -> io::Result<Clients> {
         let asking = if hub.scenario.shape == Shape::Bulk { 0 } else { hub.scenario.connections };
         let total = hub.scenario.connections + hub.scenario.beside;
         let slots = (0..total).map(|index| Client { bulk: index >= asking, ..Client::default() }).collect();
@@ -89,6 +94,7 @@ impl Clients {
             operations: 0,
             histogram,
             schedule: None,
+            connector,
         })
     }
 
@@ -100,6 +106,11 @@ impl Clients {
     /// Connections that are open.
     pub(crate) fn open(&self) -> usize {
         self.open
+    }
+
+    /// TLS handshakes so far.
+    pub(crate) fn handshakes(&self) -> Option<Handshakes> {
+        self.connector.as_ref().map(|connector| connector.handshakes)
     }
 
     /// Opens connections until there are so many; they come up as others do.
@@ -158,15 +169,17 @@ impl Clients {
     fn connect(&mut self, hub: &mut Hub, index: usize) -> io::Result<()> {
         let since = self.now();
         let socket = sock::connect(self.targets[index % self.targets.len()])?;
+        let tls = self.connector.as_ref().map(Connector::open).transpose()?.map(Box::new);
         let slot = &mut self.slots[index];
-        *slot = Client { socket: Some(socket), bulk: slot.bulk, up: slot.up, ..Client::default() };
+        *slot = Client { socket: Some(socket), tls, bulk: slot.bulk, up: slot.up, ..Client::default() };
         self.open += 1;
         // On the loopback the connection is usually established by now: one wake-up less.
         self.ask(hub, index, since)?;
         let slot = &self.slots[index];
         if let Some(socket) = &slot.socket {
             let flags = EventFlags::IN | EventFlags::RDHUP;
-            let flags = if slot.sent == hub.scenario.request { flags } else { flags | EventFlags::OUT };
+            let flushed = slot.tls.as_ref().map_or(slot.sent == hub.scenario.request, |tls| tls.is_flushed());
+            let flags = if flushed { flags } else { flags | EventFlags::OUT };
             hub.epoll.add(socket, token(Side::Client, index), flags)?;
         }
         Ok(())
@@ -184,7 +197,11 @@ impl Clients {
         let Some(socket) = &slot.socket else { return Ok(()) };
         self.request[0] = if slot.bulk { STREAM } else { ANSWER };
         let rest = &self.request[slot.sent..hub.scenario.request];
-        if let Some(sent) = sock::ready(rustix::net::send(socket, rest, SendFlags::NOSIGNAL))? {
+        let sent = match &mut slot.tls {
+            Some(tls) => tls.send(socket, rest)?,
+            None => sock::ready(rustix::net::send(socket, rest, SendFlags::NOSIGNAL))?,
+        };
+        if let Some(sent) = sent {
             slot.sent += sent;
             hub.ledger.requests_sent += sent as u64;
         }
@@ -198,33 +215,39 @@ impl Clients {
             return Ok(());
         }
         if slot.busy && slot.sent < hub.scenario.request {
-            return self.send(hub, index);
+            let handshake = slot.tls.is_some();
+            self.send(hub, index)?;
+            return if handshake { self.receive(hub, index) } else { Ok(()) };
         }
         if !slot.bulk {
             return self.receive(hub, index);
         }
-        if !slot.queued {
-            slot.queued = true;
-            hub.streams.push_back(token(Side::Client, index));
-        }
+        slot.queue(hub, index);
         Ok(())
     }
 
     fn receive(&mut self, hub: &mut Hub, index: usize) -> io::Result<()> {
         loop {
             let slot = &mut self.slots[index];
-            let Some(socket) = &slot.socket else { return Ok(()) };
-            // Room for more than an answer, so that a byte too many is seen. The bytes are discarded in the
-            // kernel: what is measured is the balancer, and its load must not be what is slow.
-            let Some((_, received)) = sock::ready(rustix::net::recv(socket, &mut hub.scratch[..], RecvFlags::TRUNC))?
-            else {
-                return Ok(());
-            };
-            if received == 0 {
+            // Room for more than an answer, so that a byte too many is seen.
+            let Some(heard) = slot.hear(&mut hub.scratch)? else { return Ok(()) };
+            if heard.end {
                 return self.ended(hub, index);
             }
-            hub.ledger.answers_received += received as u64;
-            slot.got += received;
+            hub.ledger.answers_received += heard.bytes as u64;
+            slot.got += heard.bytes;
+            if heard.established {
+                self.established(hub, index)?;
+                if self.slots[index].bulk {
+                    self.slots[index].queue(hub, index);
+                    return Ok(());
+                }
+                continue;
+            }
+            if heard.bytes == 0 {
+                // What TLS says for itself.
+                continue;
+            }
             if !slot.busy || slot.got > hub.scenario.answer {
                 return broken(format!("a client received {} bytes of an answer of {}", slot.got, hub.scenario.answer));
             }
@@ -233,6 +256,15 @@ impl Clients {
                 return self.complete(hub, index);
             }
         }
+    }
+
+    /// A TLS handshake has completed: now the request can be sent.
+    fn established(&mut self, hub: &mut Hub, index: usize) -> io::Result<()> {
+        let slot = &self.slots[index];
+        if let (Some(connector), Some(tls)) = (&mut self.connector, &slot.tls) {
+            connector.completed(tls, !slot.up)?;
+        }
+        self.send(hub, index)
     }
 
     /// The other side has finished.
@@ -287,17 +319,15 @@ impl Clients {
     pub(crate) fn stream(&mut self, hub: &mut Hub, index: usize) -> io::Result<()> {
         let slot = &mut self.slots[index];
         slot.queued = false;
-        let Some(socket) = &slot.socket else { return Ok(()) };
         let chunk = (4 * hub.chunk).min(hub.scratch.len());
-        match sock::ready(rustix::net::recv(socket, &mut hub.scratch[..chunk], RecvFlags::TRUNC))? {
+        match slot.hear(&mut hub.scratch[..chunk])? {
             None => Ok(()),
-            Some((_, 0)) => self.ended(hub, index),
-            Some((_, received)) => {
-                hub.ledger.answers_received += received as u64;
-                slot.got += received;
-                slot.queued = true;
-                hub.streams.push_back(token(Side::Client, index));
-                if !slot.up {
+            Some(heard) if heard.end => self.ended(hub, index),
+            Some(heard) => {
+                hub.ledger.answers_received += heard.bytes as u64;
+                slot.got += heard.bytes;
+                slot.queue(hub, index);
+                if !slot.up && slot.got > 0 {
                     self.came_up(hub, index)?;
                 }
                 Ok(())
@@ -320,8 +350,32 @@ impl Clients {
         let slot = &mut self.slots[index];
         if let Some(socket) = &slot.socket {
             slot.ended = true;
+            if let Some(tls) = &mut slot.tls {
+                tls.finish(socket)?;
+            }
             rustix::net::shutdown(socket, Shutdown::Write)?;
         }
         Ok(())
+    }
+}
+
+impl Client {
+    /// Reads once and discards what came: in the kernel, because what is measured is the balancer, and its load
+    /// must not be what is slow; or, over TLS, once it is decrypted. `None`: there is nothing yet.
+    fn hear(&mut self, scratch: &mut [u8]) -> io::Result<Option<Heard>> {
+        let Some(socket) = &self.socket else { return Ok(None) };
+        if let Some(tls) = &mut self.tls {
+            return tls.receive(socket, scratch);
+        }
+        let received = sock::ready(rustix::net::recv(socket, scratch, RecvFlags::TRUNC))?;
+        Ok(received.map(|(_, bytes)| Heard { bytes, end: bytes == 0, established: false }))
+    }
+
+    /// Its stream can go on.
+    fn queue(&mut self, hub: &mut Hub, index: usize) {
+        if !self.queued {
+            self.queued = true;
+            hub.streams.push_back(token(Side::Client, index));
+        }
     }
 }

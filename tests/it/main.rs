@@ -17,6 +17,7 @@ mod demo;
 mod ending;
 mod examples;
 mod failover;
+mod fuzz_corpus;
 mod half_close;
 mod integrity;
 mod leaks;

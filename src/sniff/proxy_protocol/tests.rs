@@ -212,7 +212,8 @@ fn tlvs_must_fill_the_header() {
 fn a_checksum_is_verified() {
     let header = with_checksum(&tlv(1, b"h2"));
     is_header(&header, proxied("0.0.0.0:0", "0.0.0.0:0"));
-    for at in 16..header.len() {
+    // But for the byte that says that it is a checksum.
+    for at in (16..header.len()).filter(|at| *at != header.len() - 7) {
         let mut damaged = header.clone();
         damaged[at] ^= 0x10;
         assert!(matches!(recognise(&damaged), Verdict::No(_)), "byte {at}");
@@ -349,11 +350,11 @@ fn may_differ(bytes: &[u8], ours: &Verdict<Header, Fault>, theirs: &Verdict<Head
         (Verdict::Yes(_) | Verdict::More(_), Verdict::No(())) if bytes.starts_with(b"PROXY UNKNOWN ") => true,
         // It looks at the addresses before the line has ended ("must wait for the CRLF sequence").
         (Verdict::More(_), Verdict::No(())) if bytes.starts_with(b"PROXY TCP") => true,
-        // It refuses LOCAL headers for their family or what stands in for addresses ("the family which is ignored").
-        (Verdict::Yes(Header { addresses: Addresses::Local, .. }), Verdict::No(())) => bytes.get(12) == Some(&0x20),
-        // It has no families or transports of which one half is UNSPEC ("free to accept the connection anyway").
-        (Verdict::Yes(Header { addresses: Addresses::Local, .. }) | Verdict::More(_), Verdict::No(())) => {
-            bytes.get(13).is_some_and(|family| family >> 4 == 0 || family & 0xf == 0)
+        // It refuses LOCAL headers for their family or what stands in for addresses ("the family which is ignored"), and
+        // families or transports of which one half is UNSPEC ("free to accept the connection anyway").
+        (Verdict::Yes(Header { addresses: Addresses::Local, .. }), Verdict::No(())) => {
+            let is_unspecified = |family: &u8| family >> 4 == 0 || family & 0xf == 0;
+            bytes.get(12) == Some(&0x20) || bytes.get(13).is_some_and(is_unspecified)
         }
         _ => false,
     }
@@ -430,7 +431,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
 fn apply(bytes: &mut Vec<u8>, changes: &[Change]) {
     // Most of what is decided is decided by the first bytes.
     let at = |bytes: &[u8], index: &prop::sample::Index| index.index(bytes.len().min(64));
-    for change in changes.iter().filter(|_| true) {
+    for change in changes {
         if bytes.is_empty() {
             return;
         }
@@ -467,7 +468,6 @@ proptest! {
         mut bytes in header(), changes in changes(),
     ) {
         apply(&mut bytes, &changes);
-        // A line of UNKNOWN may go on behind the header; without a payload there is no doubt where it ends.
         let (ours, theirs) = (recognise(&bytes), other(&bytes));
         prop_assert!(may_differ(&bytes, &ours, &theirs), "{ours:?} and {theirs:?}\nof {:?}", String::from_utf8_lossy(&bytes));
     }

@@ -1,0 +1,198 @@
+//! What must hold of the recognisers whatever the bytes are. The fuzz targets try it with bytes of their own, the test
+//! `fuzz_corpus` with those in `corpus/`.
+
+use std::fmt::Debug;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tidegate::net::name;
+use tidegate::sniff::proxy_protocol::{Addresses, ClientCertificate, Ends, Outgoing, TlsFacts};
+use tidegate::sniff::{Verdict, client_hello, http, postgres, proxy_protocol};
+
+/// Bytes up to which every cut is tried; of longer inputs some are.
+const EVERY_CUT: usize = 1024;
+
+pub(crate) fn client_hello(bytes: &[u8]) {
+    let looks = portions(bytes, client_hello::LIMIT, client_hello::recognise);
+    assert!(looks <= 100, "{looks} looks at {} bytes", bytes.len());
+    let whole = client_hello::recognise(bytes);
+    let Verdict::Yes(hello) = &whole else { return };
+    assert!(hello.alpn.iter().all(|protocol| (1..=255).contains(&protocol.len())));
+    if let Some(name) = &hello.server_name {
+        is_normal(name);
+        assert!(name.parse::<Ipv4Addr>().is_err());
+    }
+
+    // The same message in other records is the same hello, as long as it is within the limit.
+    let message = first_message(bytes);
+    let size = usize::from(bytes[bytes.len() - 1]) + 1;
+    let records: Vec<u8> = message.chunks(size).flat_map(record).collect();
+    if records.len() <= client_hello::LIMIT {
+        assert_eq!(client_hello::recognise(&records), whole);
+        assert!(!matches!(client_hello::recognise(&records[..records.len() - 1]), Verdict::Yes(_)));
+    }
+}
+
+pub(crate) fn proxy_protocol(bytes: &[u8]) {
+    portions(bytes, proxy_protocol::LIMIT, proxy_protocol::recognise);
+    if let Verdict::Yes(header) = proxy_protocol::recognise(bytes) {
+        ends_at(bytes, header.length, proxy_protocol::recognise);
+        if let Addresses::Proxied(ends) = header.addresses {
+            is_read_back(&Outgoing { client: Some(ends), ..Outgoing::default() });
+        }
+    }
+    // The same bytes as what a header is to say.
+    let Some((start, text)) = bytes.split_first_chunk::<40>() else { return };
+    let text = String::from_utf8_lossy(text);
+    let parts: Vec<&str> = text.split('\n').collect();
+    let part = |index: usize| parts.get(index).copied();
+    let common_name = part(2);
+    let certificate = match start[1] % 3 {
+        0 => ClientCertificate::None,
+        1 => ClientCertificate::Shown { common_name },
+        _ => ClientCertificate::Resumed { common_name },
+    };
+    let tls = part(3).zip(part(4)).map(|(version, cipher)| TlsFacts { version, cipher, certificate });
+    let client = (start[0] & 4 == 0).then(|| Ends {
+        source: address(start[0] & 1 == 0, &start[2..20]),
+        destination: address(start[0] & 2 == 0, &start[20..38]),
+    });
+    let unique_id = part(5).map(str::as_bytes);
+    is_read_back(&Outgoing { client, authority: part(0), alpn: part(1).map(str::as_bytes), unique_id, tls });
+}
+
+pub(crate) fn postgres(bytes: &[u8]) {
+    portions(bytes, postgres::LIMIT, postgres::recognise);
+    match postgres::recognise(bytes) {
+        Verdict::Yes(postgres::Opening::SslRequest) => assert_eq!(bytes[..8], postgres::SSL_REQUEST),
+        Verdict::Yes(postgres::Opening::Cancel { length } | postgres::Opening::Startup { length }) => {
+            ends_at(bytes, length, postgres::recognise);
+        }
+        Verdict::Yes(postgres::Opening::DirectTls) => {
+            assert!(!matches!(client_hello::recognise(&bytes[..1]), Verdict::No(_)));
+        }
+        _ => {}
+    }
+    // An error is as long as it says, whatever its texts are.
+    let text = String::from_utf8_lossy(bytes);
+    let response = postgres::error_response("08P01", &text, Some(&text));
+    let length = response[1..5].iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
+    assert_eq!(response.len(), 1 + length);
+    assert_eq!(response[5..].split(|&byte| byte == 0).count(), 5 + 2, "five fields, and the end");
+}
+
+pub(crate) fn http(bytes: &[u8]) {
+    portions(bytes, http::LIMIT, http::recognise);
+    let Verdict::Yes(head) = http::recognise(bytes) else { return };
+    ends_at(bytes, head.length, http::recognise);
+    assert!(!head.method.is_empty());
+    assert!(!head.path.contains('?'));
+    if let Some(host) = &head.host {
+        is_normal(host);
+    }
+}
+
+/// The same bytes get the same answer in whatever portions they come. The number of looks that it takes when the verdicts
+/// are followed.
+fn portions<T: Debug + PartialEq, E: Debug + PartialEq>(
+    bytes: &[u8],
+    limit: usize,
+    recognise: impl Fn(&[u8]) -> Verdict<T, E>,
+) -> usize {
+    let whole = recognise(bytes);
+    let step = bytes.len() / EVERY_CUT + 1;
+    let mut needed = 0;
+    for cut in (0..=bytes.len()).step_by(step) {
+        match recognise(&bytes[..cut]) {
+            Verdict::More(more) => {
+                assert!(more.get() > cut && more.get() <= limit, "{more} at {cut}");
+                needed = needed.max(more.get());
+            }
+            decided => {
+                assert_eq!(decided, whole, "at {cut} of {}", bytes.len());
+                let early = matches!(decided, Verdict::Yes(_)) && cut < needed;
+                assert!(!early, "yes at {cut}, where {needed} were said to be needed");
+                break;
+            }
+        }
+    }
+
+    let (mut here, mut looks) = (0, 1);
+    loop {
+        match recognise(&bytes[..here]) {
+            Verdict::More(more) if more.get() <= bytes.len() => here = more.get(),
+            Verdict::More(_) => {
+                assert!(!matches!(whole, Verdict::Yes(_)), "{whole:?}, never seen by who follows the verdicts");
+                return looks;
+            }
+            decided => {
+                assert_eq!(decided, whole);
+                return looks;
+            }
+        }
+        looks += 1;
+    }
+}
+
+/// What is recognised has this length: no byte less is enough, and the others do not matter.
+fn ends_at<T: Debug + PartialEq, E: Debug + PartialEq>(
+    bytes: &[u8],
+    length: usize,
+    recognise: impl Fn(&[u8]) -> Verdict<T, E>,
+) {
+    assert!((1..=bytes.len()).contains(&length), "{length} of {}", bytes.len());
+    assert_eq!(recognise(&bytes[..length]), recognise(bytes));
+    assert!(matches!(recognise(&bytes[..length - 1]), Verdict::More(_)));
+}
+
+fn is_read_back(outgoing: &Outgoing<'_>) {
+    for written in [outgoing.v1(), outgoing.v2()] {
+        let Verdict::Yes(header) = proxy_protocol::recognise(&written) else {
+            panic!("{outgoing:?}: {:?}", String::from_utf8_lossy(&written));
+        };
+        assert_eq!(header.length, written.len());
+        let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+        match (header.addresses, outgoing.client) {
+            (Addresses::Proxied(read), Some(client)) => {
+                assert_eq!(canonical(read.source), canonical(client.source));
+                assert_eq!(canonical(read.destination), canonical(client.destination));
+            }
+            (addresses, client) => assert_eq!((addresses, client), (Addresses::Local, None)),
+        }
+    }
+}
+
+fn is_normal(host: &str) {
+    assert_eq!(name::normal(host), host);
+    assert!(name::NamePattern::parse(host).is_some_and(|pattern| pattern.fits(host)), "{host}");
+}
+
+/// An address of 18 bytes.
+fn address(v4: bool, bytes: &[u8]) -> SocketAddr {
+    let ip = if v4 {
+        IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]])
+    } else {
+        IpAddr::from(<[u8; 16]>::try_from(&bytes[..16]).expect("16 bytes"))
+    };
+    SocketAddr::new(ip, u16::from_be_bytes([bytes[16], bytes[17]]))
+}
+
+/// The first handshake message of a connection that is known to start with a whole one.
+fn first_message(mut bytes: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    loop {
+        if let Some(&[_, a, b, c]) = message.first_chunk() {
+            let length = 4 + (usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c));
+            if message.len() >= length {
+                message.truncate(length);
+                return message;
+            }
+        }
+        let end = (5 + usize::from(bytes[3]) * 256 + usize::from(bytes[4])).min(bytes.len());
+        message.extend_from_slice(&bytes[5..end]);
+        bytes = &bytes[end..];
+    }
+}
+
+fn record(part: &[u8]) -> Vec<u8> {
+    [&[22, 3, 3, (part.len() >> 8) as u8, part.len() as u8], part].concat()
+}

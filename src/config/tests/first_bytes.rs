@@ -195,24 +195,24 @@ fn only_a_route_that_is_covered_by_one_before_it_is_called_dead() {
 struct Suspicious(RefCell<Vec<String>>);
 
 impl Suspicious {
-    fn fault(&self, question: String, severity: Severity) -> FileFault {
-        self.0.borrow_mut().push(question.clone());
+    fn fault(&self, question: &str, severity: Severity) -> FileFault {
+        self.0.borrow_mut().push(question.to_owned());
         FileFault { severity, message: format!("{question} is odd"), hint: Some("look".to_owned()) }
     }
 }
 
 impl Files for Suspicious {
     fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
-        let fault = self.fault(format!("{}+{}", files.cert.display(), files.key.display()), Severity::Warning);
+        let fault = self.fault(&format!("{}+{}", files.cert.display(), files.key.display()), Severity::Warning);
         vec![(Part::Key, fault.clone()), (Part::Cert, fault)]
     }
 
     fn authorities(&self, path: &Path) -> Vec<FileFault> {
-        vec![self.fault(format!("ca {}", path.display()), Severity::Error)]
+        vec![self.fault(&format!("ca {}", path.display()), Severity::Error)]
     }
 
     fn revocations(&self, path: &Path) -> Vec<FileFault> {
-        vec![self.fault(format!("crl {}", path.display()), Severity::Warning)]
+        vec![self.fault(&format!("crl {}", path.display()), Severity::Warning)]
     }
 }
 

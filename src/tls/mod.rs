@@ -18,6 +18,11 @@ mod report;
 mod server;
 pub mod watch;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use certificate::{Certificate, Facts, KeyKind};
 pub use certificates::Certificates;
 pub use client::ClientTls;

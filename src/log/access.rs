@@ -244,6 +244,7 @@ mod tests {
 
     fn line<'a>(listener: &'a str, backend: Option<&'a str>) -> Line<'a> {
         Line {
+            id: NonZeroU64::new(0xabc),
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             listener,
             client: ClientAddr::Tcp("[::ffff:192.0.2.7]:5000".parse().unwrap()),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("net", &[]),
     ("stats", &[]),
     ("sniff", &["net", "sniff"]),

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tidegate::config::Style;
+use tidegate::tls;
 
-/// Shows everything that is wrong with a configuration; what it amounts to if nothing is.
+/// Shows everything that is wrong with a configuration; if nothing is, what it amounts to, and the names, the
+/// expiry and the key type of each certificate.
 pub(crate) fn check(given: Option<PathBuf>) -> ExitCode {
     let (path, loaded) = match super::load(given) {
         Ok(loaded) => loaded,
@@ -15,14 +17,17 @@ pub(crate) fn check(given: Option<PathBuf>) -> ExitCode {
         super::say(loaded.render_warnings(Style::of_stderr()).trim_end());
     }
     let backends = loaded.config.pools.iter().map(|pool| pool.backends.len()).sum();
-    let line = format!(
+    let mut text = format!(
         "{}: ok ({}, {}, {})\n",
         path.display(),
         count(loaded.config.listeners.len(), "listener"),
         count(loaded.config.pools.len(), "pool"),
         count(backends, "backend"),
     );
-    super::print(line.as_bytes())
+    for report in tls::describe(&loaded.config) {
+        text.push_str(&format!("  {report}\n"));
+    }
+    super::print(text.as_bytes())
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -244,6 +244,7 @@ mod tests {
 
     fn line<'a>(listener: &'a str, backend: Option<&'a str>) -> Line<'a> {
         Line {
+            id: backend.and(NonZeroU64::new(0xabc)),
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             listener,
             client: ClientAddr::Tcp("[::ffff:192.0.2.7]:5000".parse().unwrap()),
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(
             line("shop", Some("shop-1")).text(),
             "2023-11-14T22:13:20.123Z listener=shop client=192.0.2.7:5000 backend=shop-1 connect_ms=0.213 \
-             duration_ms=12345.678 bytes_in=12 bytes_out=34 end=\"client closed\"\n"
+             id=0000000000000abc duration_ms=12345.678 bytes_in=12 bytes_out=34 end=\"client closed\"\n"
         );
         assert_eq!(
             line("shop", None).text(),
@@ -277,7 +278,7 @@ mod tests {
             parsed,
             serde_json::json!({
                 "time": "2023-11-14T22:13:20.123Z", "listener": "shop", "client": "192.0.2.7:5000",
-                "backend": "shop-1", "connect_ms": 0.213, "duration_ms": 12345.678, "bytes_in": 12,
+                "backend": "shop-1", "connect_ms": 0.213, "id": "0000000000000abc", "duration_ms": 12345.678, "bytes_in": 12,
                 "bytes_out": 34, "end": "client closed", "side": "client", "reason": "closed",
             })
         );

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use crate::worker::{self, Socket, Timer};
 /// keeps a client of another protocol from being taken for one of its own.
 const POSTGRES: &[u8] = b"postgresql";
 
-/// What a connection's first bytes have told.
+/// What there is to know of a connection besides its bytes: of few there is anything.
 #[derive(Default)]
 pub(super) struct Opened {
     /// What of them is for the backend.
@@ -38,6 +39,8 @@ pub(super) struct Opened {
     pub(super) server_name: Option<Arc<str>>,
     /// What the client connected to, where a PROXY header says so.
     pub(super) destination: Option<SocketAddr>,
+    /// What names the connection to a backend that gets a PROXY header.
+    pub(super) id: Option<NonZeroU64>,
 }
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.

@@ -45,8 +45,7 @@ pub(super) fn start(fresh: Fresh) {
         }
     };
     let client = Some(Peer::Plain(socket));
-    let mut session =
-        Session { client, opened: None, backend: None, record, entered, _permits: permits, _place: place };
+    let mut session = Session { client, backend: None, record, entered, _permits: permits, _place: place };
     // A block, because an async fn would keep what it is given twice.
     worker::spawn(async move { session.run().await });
 }
@@ -57,8 +56,6 @@ pub(super) fn start(fresh: Fresh) {
 struct Session {
     /// Gone only while it is being opened.
     client: Option<Client>,
-    /// What its first bytes have told, where they were looked at, until it is relayed.
-    opened: Option<Box<Opened>>,
     backend: Option<Backend>,
     record: Record,
     entered: Entered,
@@ -103,27 +100,20 @@ impl Session {
         });
         let (client, opened) = opened.await?;
         drop(opening);
-        self.record.route = opened.route.and_then(|route| u32::try_from(route).ok());
+        self.record.opened = Some(Box::new(opened));
         self.client = Some(client);
-        self.opened = Some(Box::new(opened));
         Ok(())
     }
 
     async fn dial(&mut self) -> Result<(), Ending> {
-        let Session { client: Some(client), opened, record, entered, .. } = self else {
+        let Session { client: Some(client), record, entered, .. } = self else {
             return Err(Ending::InternalError);
         };
         if record.pool().config().send_proxy.is_some() {
-            record.id = NonZeroU64::new(fastrand::u64(1..));
+            record.opened.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
         }
         let (listener, pool) = (&record.listener, record.pool());
-        let origin = Origin {
-            client,
-            address: record.client,
-            destination: opened.as_ref().and_then(|opened| opened.destination),
-            server_name: opened.as_ref().and_then(|opened| opened.server_name.as_deref()),
-            id: record.id.unwrap_or(NonZeroU64::MIN),
-        };
+        let origin = Origin { client, address: record.client, opened: record.opened.as_deref() };
         let dialled = Box::pin(dial::dial(entered, listener, pool, &origin)).await?;
         record.connect = Some(dialled.took);
         record.lease = Some(dialled.lease);
@@ -147,10 +137,10 @@ impl Session {
 
     /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
     async fn relay(&mut self) -> Ending {
-        let Session { client: Some(client), backend: Some(backend), opened, record, entered, .. } = self else {
+        let Session { client: Some(client), backend: Some(backend), record, entered, .. } = self else {
             return Ending::InternalError;
         };
-        let ahead = opened.take().map(|opened| opened.ahead).unwrap_or_default();
+        let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
         let mut relay = Relay::new(worker::now(), ahead);
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
@@ -273,10 +263,8 @@ struct Record {
     connect: Option<Duration>,
     bytes_in: u64,
     bytes_out: u64,
-    /// What names it to a backend that gets a PROXY header.
-    id: Option<NonZeroU64>,
-    /// The listener's route that it takes.
-    route: Option<u32>,
+    /// Boxed: most connections have none.
+    opened: Option<Box<Opened>>,
     ending: Ending,
 }
 
@@ -284,13 +272,13 @@ impl Record {
     fn new(context: Rc<Context>, listener: Arc<ListenerState>, client: ClientAddr, accepted: Instant) -> Record {
         // Unless it gets as far as to say otherwise.
         let ending = Ending::InternalError;
-        let (lease, connect, bytes_in, bytes_out, id, route) = (None, None, 0, 0, None, None);
-        Record { context, listener, client, accepted, lease, connect, bytes_in, bytes_out, id, route, ending }
+        let (lease, connect, opened) = (None, None, None);
+        Record { context, listener, client, accepted, lease, connect, bytes_in: 0, bytes_out: 0, opened, ending }
     }
 
     /// Where the connection goes.
     fn pool(&self) -> &Arc<Pool> {
-        self.listener.pool(self.route.map(|route| route as usize))
+        self.listener.pool(self.opened.as_ref().and_then(|opened| opened.route))
     }
 }
 
@@ -303,7 +291,7 @@ impl Drop for Record {
                 client: self.client,
                 backend: self.lease.as_ref().map(|lease| &**lease.backend().name()),
                 connect: self.connect,
-                id: self.id,
+                id: self.opened.as_ref().and_then(|opened| opened.id),
                 duration: self.accepted.elapsed(),
                 bytes_in: self.bytes_in,
                 bytes_out: self.bytes_out,

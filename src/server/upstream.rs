@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -15,7 +14,7 @@ use rustls::pki_types::ServerName;
 use rustls::{CommonState, HandshakeKind};
 
 use super::ahead::write_all;
-use super::opening::{Failed, handshake};
+use super::opening::{Failed, Opened, handshake};
 use super::peer::{Backend, Client, Peer};
 use crate::config::model::{SendProxy, StartTls};
 use crate::net::addr::ClientAddr;
@@ -51,11 +50,7 @@ pub(super) struct Origin<'c> {
     pub(super) client: &'c Client,
     /// Its address, which a PROXY header may have named.
     pub(super) address: ClientAddr,
-    /// What it connected to, if that is not this host.
-    pub(super) destination: Option<SocketAddr>,
-    pub(super) server_name: Option<&'c str>,
-    /// What names the connection here and there.
-    pub(super) id: NonZeroU64,
+    pub(super) opened: Option<&'c Opened>,
 }
 
 /// Makes a connected socket a backend that takes a client's bytes.
@@ -142,17 +137,18 @@ impl fmt::Display for Trouble {
 
 impl Origin<'_> {
     fn header(&self, version: SendProxy) -> Vec<u8> {
+        let named = self.opened.and_then(|opened| opened.destination);
         let ends = match self.address {
             ClientAddr::Tcp(source) => {
-                self.destination.or_else(|| local_address(self.client)).map(|destination| Ends { source, destination })
+                named.or_else(|| local_address(self.client)).map(|destination| Ends { source, destination })
             }
             ClientAddr::Unix => None,
         };
-        let id = format!("{:016x}", self.id);
+        let id = self.opened.and_then(|opened| opened.id).map(|id| format!("{id:016x}"));
         let outgoing = Outgoing {
             client: ends,
-            authority: self.server_name,
-            unique_id: Some(id.as_bytes()),
+            authority: self.opened.and_then(|opened| opened.server_name.as_deref()),
+            unique_id: id.as_deref().map(str::as_bytes),
             ..Outgoing::default()
         };
         match (version, self.client) {

@@ -66,9 +66,6 @@ impl ClientTls {
         })?;
         let files = Sources { roots, certificate };
         let current = ArcSwap::new(configure(tls, &files)?);
-        if tls.verify == Verify::Off {
-            tracing::warn!(pool = name, "TLS: verify is off: anybody on the way may pass for a backend");
-        }
         Ok(ClientTls {
             name: name.into(),
             tls: tls.clone(),

@@ -1,10 +1,12 @@
 //! Why a handshake failed, in sentences.
 
-use rustls::pki_types::ServerName;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{AlertDescription, CertRevocationListError, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 use super::report::date;
-use std::time::{Duration, SystemTime};
 
 /// A failure of TLS as it is shown to people: what is so, from this side's view of its peer.
 pub fn explain(error: &Error) -> String {
@@ -35,7 +37,7 @@ pub fn explain(error: &Error) -> String {
 }
 
 fn certificate(why: &CertificateError) -> String {
-    let day = |at: &rustls::pki_types::UnixTime| date(SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs()));
+    let day = |at: &UnixTime| date(SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_secs()));
     match why {
         CertificateError::Expired => "the certificate has expired".to_owned(),
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -55,7 +57,7 @@ fn certificate(why: &CertificateError) -> String {
         CertificateError::NotValidForName => "the certificate is for another name".to_owned(),
         CertificateError::NotValidForNameContext { expected, presented } => {
             let expected = match expected {
-                ServerName::IpAddress(ip) => std::net::IpAddr::from(*ip).to_string(),
+                ServerName::IpAddress(ip) => IpAddr::from(*ip).to_string(),
                 name => name.to_str().into_owned(),
             };
             format!("the certificate is not for {expected}, but for {}", names(presented))
@@ -80,11 +82,12 @@ fn certificate(why: &CertificateError) -> String {
     }
 }
 
-/// `DnsName("a")` and the like, as webpki writes them, without what is around the name.
+/// `DnsName("a")` and `IpAddress(b)`, as webpki writes them, without what is around the name. The peer chose
+/// these names.
 fn names(presented: &[String]) -> String {
-    let bare = |name: &String| {
-        let name = name.as_str();
-        name.split_once('"').and_then(|(_, rest)| rest.strip_suffix("\")")).unwrap_or(name).to_owned()
+    let bare = |text: &String| {
+        let inner = text.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(text);
+        inner.trim_matches('"').escape_debug().take(100).collect::<String>()
     };
     let names: Vec<String> = presented.iter().take(4).map(bare).collect();
     match presented.len() {
@@ -130,5 +133,20 @@ fn incompatible(why: &PeerIncompatible) -> String {
         | PeerIncompatible::Tls12NotOffered
         | PeerIncompatible::Tls12NotOfferedOrEnabled => "no version of TLS in common".to_owned(),
         other => format!("the peer lacks what is needed ({other:?})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_names_are_few_short_and_on_one_line() {
+        let dns = |name: &str| format!("DnsName(\"{name}\")");
+        assert_eq!(names(&[dns("a.org"), "IpAddress(10.0.0.1)".to_owned()]), "a.org, 10.0.0.1");
+        assert_eq!(names(&[]), "no name at all");
+        assert_eq!(names(&["a", "b", "c", "d", "e", "f"].map(dns)), "a, b, c, d and 2 more");
+        assert_eq!(names(&[dns("a\nb")]), "a\\nb");
+        assert_eq!(names(&[dns(&"a".repeat(1000))]).len(), 100);
     }
 }

@@ -19,6 +19,11 @@ mod server;
 pub mod stream;
 pub mod watch;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use certificate::{Certificate, Facts, KeyKind, common_name};
 pub use certificates::Certificates;
 pub use client::ClientTls;

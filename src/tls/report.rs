@@ -120,3 +120,61 @@ pub(super) fn distance(now: SystemTime, at: SystemTime) -> String {
     let plural = if number == 1 { "" } else { "s" };
     if is_past { format!("{number} {unit}{plural} ago") } else { format!("in {number} {unit}{plural}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::certificate::KeyKind;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn facts(names: usize, from: u64, to: u64) -> Facts {
+        let names = (0..names).map(|number| format!("n{number}.example.com")).collect();
+        let (not_before, not_after) = (at(from), at(to));
+        Facts { path: "a.pem".into(), names, patterns: Vec::new(), not_before, not_after, key: KeyKind::Rsa(2048) }
+    }
+
+    #[test]
+    fn one_line_says_names_expiry_and_key() {
+        let facts = facts(10, 0, 1_798_761_600);
+        let summary = Summary { facts: &facts, now: at(1_798_761_600 - 41 * DAY - 5) };
+        let names: Vec<String> = (0..8).map(|number| format!("n{number}.example.com")).collect();
+        let expected = format!("{} and 2 more; expires 2027-01-01 (in 41 days); RSA 2048", names.join(", "));
+        assert_eq!(summary.to_string(), expected);
+    }
+
+    #[test]
+    fn how_far_off_a_moment_is() {
+        let now = at(1_000_000_000);
+        let cases = [
+            (2 * DAY, "in 2 days", "2 days ago"),
+            (DAY + 5, "in 1 day", "1 day ago"),
+            (23 * HOUR, "in 23 hours", "23 hours ago"),
+            (90, "in 1 minute", "1 minute ago"),
+            (0, "in 0 minutes", "in 0 minutes"),
+        ];
+        for (seconds, ahead, behind) in cases {
+            assert_eq!(distance(now, at(1_000_000_000 + seconds)), ahead);
+            assert_eq!(distance(now, at(1_000_000_000 - seconds)), behind);
+        }
+    }
+
+    #[test]
+    fn the_last_day_a_certificate_can_have_is_a_date() {
+        // RFC 5280, 4.1.2.5: 99991231235959Z.
+        assert_eq!(date(at(253_402_300_799)), "9999-12-31");
+    }
+
+    #[test]
+    fn two_weeks_before_its_end_or_a_third_of_a_short_life() {
+        let year = facts(1, 0, 365 * DAY);
+        assert_eq!(Age::of(&year, at(350 * DAY)), Age::Fresh);
+        assert_eq!(Age::of(&year, at(351 * DAY)), Age::EndsSoon);
+        assert_eq!(Age::of(&year, at(365 * DAY + 1)), Age::Expired);
+        let day = facts(1, 0, 24 * HOUR);
+        assert_eq!(Age::of(&day, at(15 * HOUR)), Age::Fresh);
+        assert_eq!(Age::of(&day, at(16 * HOUR)), Age::EndsSoon);
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -87,13 +87,8 @@ impl Notices {
     fn start() -> Notices {
         let notice = Arc::new(Notify::new());
         let to = notice.clone();
-        let handler = move |event: notify::Result<notify::Event>| {
-            // Reading a file gives notices too, and a look reads them.
-            let only_read = event.is_ok_and(|event| match event.kind {
-                EventKind::Access(kind) => kind != AccessKind::Close(AccessMode::Write),
-                _ => false,
-            });
-            if !only_read {
+        let handler = move |event: notify::Result<Event>| {
+            if !event.is_ok_and(|event| is_only_read(&event.kind)) {
                 to.notify_one();
             }
         };
@@ -113,10 +108,10 @@ impl Notices {
         let mut failed = None;
         // Also those that are watched: a directory that was replaced by another one is watched anew.
         for directory in &wanted {
-            if let Err(failure) = watcher.watch(directory, RecursiveMode::NonRecursive) {
-                if directory.exists() {
-                    failed = Some(failure);
-                }
+            match watcher.watch(directory, RecursiveMode::NonRecursive) {
+                // One that does not exist yet is looked for at every look.
+                Err(failure) if directory.exists() => failed = Some(failure),
+                _ => {}
             }
         }
         self.watched = wanted;
@@ -125,6 +120,11 @@ impl Notices {
             self.watcher = None;
         }
     }
+}
+
+/// Reading a file gives notices too, and a look reads them: it must not lead to the next.
+fn is_only_read(kind: &EventKind) -> bool {
+    matches!(kind, EventKind::Access(kind) if *kind != AccessKind::Close(AccessMode::Write))
 }
 
 fn without(failure: &notify::Error) {
@@ -208,4 +208,109 @@ fn remind(told: &mut Vec<Told>, facts: &[Facts], now: Now) -> usize {
         count += 1;
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::tls::testing::{Authority, Folder};
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn only_what_changes_a_file_is_a_reason_to_look() {
+        use notify::event::{CreateKind, ModifyKind, RenameMode};
+        assert!(is_only_read(&EventKind::Access(AccessKind::Open(AccessMode::Any))));
+        assert!(is_only_read(&EventKind::Access(AccessKind::Close(AccessMode::Read))));
+        assert!(!is_only_read(&EventKind::Access(AccessKind::Close(AccessMode::Write))));
+        assert!(!is_only_read(&EventKind::Create(CreateKind::File)));
+        assert!(!is_only_read(&EventKind::Modify(ModifyKind::Name(RenameMode::To))));
+    }
+
+    #[test]
+    fn the_directory_that_is_named_and_the_one_behind_links_are_watched() {
+        let folder = Folder::new();
+        fs::create_dir(folder.path("real")).unwrap();
+        folder.write("real/a.pem", "a");
+        symlink("real/a.pem", folder.path("a.pem")).unwrap();
+        let root = folder.path("").canonicalize().unwrap();
+        let found: BTreeSet<PathBuf> = directories(&root.join("a.pem")).collect();
+        assert_eq!(found, BTreeSet::from([root.clone(), root.join("real")]));
+        assert_eq!(directories(Path::new("does-not-exist.pem")).collect::<Vec<_>>(), [PathBuf::from(".")]);
+    }
+
+    /// Without the fallback: the paused clock would jump to it, but nothing here sleeps.
+    #[tokio::test]
+    async fn a_rename_and_a_swapped_link_give_notices() {
+        let folder = Folder::new();
+        fs::create_dir(folder.path("1")).unwrap();
+        fs::create_dir(folder.path("2")).unwrap();
+        folder.write("1/tls.crt", "a");
+        folder.write("2/tls.crt", "b");
+        symlink("1", folder.path("..data")).unwrap();
+        symlink("..data/tls.crt", folder.path("tls.crt")).unwrap();
+        let mut notices = Notices::start();
+        notices.watch(&BTreeSet::from([folder.path("tls.crt")]));
+        assert!(notices.watcher.is_some());
+
+        symlink("2", folder.path("..data_tmp")).unwrap();
+        timeout(DEADLINE, notices.notice.notified()).await.unwrap();
+        fs::rename(folder.path("..data_tmp"), folder.path("..data")).unwrap();
+        timeout(DEADLINE, notices.notice.notified()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_pair_goes_into_service_by_itself() {
+        let (folder, authority) = (Folder::new(), Authority::new("authority"));
+        let pair = folder.pair("a", &authority.issue(&["old.example.com"]));
+        let server = Arc::new(ServerTls::new("web", &folder.listener(vec![pair])).unwrap());
+        let task = tokio::spawn(run(vec![server.clone()], Vec::new()));
+        folder.replace_pair("a", &authority.issue(&["new.example.com"]));
+        let renewed = async {
+            while !server.knows(Some("new.example.com")) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(DEADLINE, renewed).await.unwrap();
+        assert_eq!((server.reloads().loaded(), server.reloads().refused()), (1, 0));
+        task.abort();
+    }
+
+    #[test]
+    fn an_end_is_told_when_it_nears_when_it_comes_and_once_a_day() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let start = Now { instant: Instant::now(), wall: SystemTime::UNIX_EPOCH + 100 * day };
+        let after = |days: u32, minutes: u64| {
+            let passed = days * day + Duration::from_secs(60 * minutes);
+            Now { instant: start.instant + passed, wall: start.wall + passed }
+        };
+        let facts = [Facts {
+            path: "a.pem".into(),
+            names: Vec::new(),
+            patterns: Vec::new(),
+            not_before: start.wall - 90 * day,
+            not_after: start.wall + 15 * day,
+            key: crate::tls::KeyKind::Ed25519,
+        }];
+        let mut told = Vec::new();
+        let looks = [
+            (after(0, 0), 0),
+            (after(1, 0), 1),
+            (after(1, 1), 0),
+            (after(1, 24 * 60 - 1), 0),
+            (after(2, 0), 1),
+            (after(15, 0), 1),
+            (after(15, 1), 1),
+            (after(15, 2), 0),
+            (after(16, 1), 1),
+        ];
+        for (place, (now, expected)) in looks.into_iter().enumerate() {
+            assert_eq!(remind(&mut told, &facts, now), expected, "look {place}");
+        }
+        assert_eq!(remind(&mut told, &[], after(17, 0)), 0);
+        assert!(told.is_empty(), "what is no longer in service is forgotten");
+    }
 }

@@ -55,7 +55,7 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 #[test]
 fn every_broken_file_is_refused_with_its_message() {
     let broken = files("tests/broken", "yaml");
-    assert!(broken.len() >= 60, "only {} files", broken.len());
+    assert!(broken.len() >= 70, "only {} files", broken.len());
     let mut wrong = Vec::new();
     for path in &broken {
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -87,7 +87,7 @@ fn every_broken_file_is_refused_with_its_message() {
 fn every_example_is_ok() {
     let examples = files("config", "yaml");
     let names: Vec<&str> = examples.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-    for name in ["full.yaml", "game.yaml", "postgres.yaml", "redis.yaml", "web.yaml"] {
+    for name in ["full.yaml", "game.yaml", "passthrough.yaml", "postgres.yaml", "redis.yaml", "tls.yaml", "web.yaml"] {
         assert!(names.contains(&name), "{name} is missing from {names:?}");
     }
     for path in examples {

@@ -16,8 +16,11 @@ use crate::support::tidegate::Tidegate;
 
 /// An example with each of these texts replaced, each of which must be in it.
 fn example(name: &str, replacements: &[(&str, String)]) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = repository.join("config").join(name);
     let mut yaml = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    // It runs in another directory.
+    yaml = yaml.replace(" certs/", &format!(" {}/certs/", repository.display()));
     for (from, to) in replacements {
         assert!(yaml.contains(from), "{name} has no {from}");
         yaml = yaml.replace(from, to);
@@ -132,6 +135,8 @@ fn full_runs_as_it_is() {
             ("127.0.0.1:8081", "127.0.0.1:0".to_owned()),
             ("[::1]:8081", "[::1]:0".to_owned()),
             ("127.0.0.1:8082", "127.0.0.1:0".to_owned()),
+            ("127.0.0.1:8443", "127.0.0.1:0".to_owned()),
+            ("127.0.0.1:8444", "127.0.0.1:0".to_owned()),
             ("\nlog:\n  level: info ", "\n# log:\n#  level: info ".to_owned()),
             ("\n  format: text ", "\n#  format: text ".to_owned()),
             ("\n  access: off ", "\n#  access: off ".to_owned()),
@@ -140,7 +145,7 @@ fn full_runs_as_it_is() {
     let tidegate = Tidegate::start(&yaml);
     let listening: Vec<String> =
         tidegate.logs().iter().filter(|line| line.is("listening")).map(|line| line.field("listener")).collect();
-    assert_eq!(listening, ["shop", "admin", "admin", "admin", "cache"]);
+    assert_eq!(listening, ["shop", "admin", "admin", "admin", "cache", "secure", "passthrough"]);
     assert_eq!(read_to_end(&mut connect(&Place::Unix(socket))).0, b"", "no backend is up: closed at once");
     tidegate.wait_for_access("of the refused connection", |line| line.end() == "refused: no backend");
 }

@@ -85,7 +85,7 @@ impl Checker<'_> {
         if !matches!(self.tree.value(at), Value::Map(_))
             || self.child(at, &["tls", "postgres", "mysql", "redis"]).is_some()
         {
-            // A kind of the second sort is there; it was refused as not supported yet.
+            // If a kind is there, it was refused as not supported yet.
             return;
         }
         let fault = Fault::new("no kind of check");

@@ -83,7 +83,7 @@ impl Checker<'_> {
         };
         let talks = kinds.http.as_ref().map(|key| key.at).or(kinds.exchange.as_ref().map(|key| key.at));
         if let (Some(at), None) = (talks, health.port) {
-            let fault = Fault::new("probes speak plain TCP, and this pool's backends speak TLS");
+            let fault = Fault::new("the probe speaks without TLS to backends that are reached by TLS");
             self.warning(at, fault.hint("give the `port` on which they answer without TLS, or check with `tcp: {}`"));
         }
     }

@@ -14,6 +14,8 @@ pub(super) struct Pools<'r> {
     names: Vec<(&'r str, NodeId)>,
     index: HashMap<&'r str, usize>,
     used: Vec<bool>,
+    /// Which of them speak TLS to their backends.
+    tls: Vec<bool>,
     /// Whether a reference could not be read or resolved: then every pool may be the one that was meant.
     unclear: bool,
 }
@@ -21,8 +23,14 @@ pub(super) struct Pools<'r> {
 impl<'r> Pools<'r> {
     pub(super) fn new(key: Option<&'r Located<Vec<Located<raw::Pool>>>>) -> Pools<'r> {
         let raw = value(key).map_or(&[][..], |(pools, _)| pools);
-        let used = vec![false; raw.len()];
-        let mut pools = Pools { names: Vec::new(), index: HashMap::new(), used, unclear: false };
+        let tls = raw.iter().map(|pool| value(Some(pool)).is_some_and(|(pool, _)| pool.tls.is_some()));
+        let mut pools = Pools {
+            names: Vec::new(),
+            index: HashMap::new(),
+            used: vec![false; raw.len()],
+            tls: tls.collect(),
+            unclear: false,
+        };
         for (index, pool) in raw.iter().enumerate() {
             let name = value(Some(pool)).and_then(|(pool, _)| value(pool.name.as_ref()));
             // A second pool of the same name is an error of its own.
@@ -34,6 +42,11 @@ impl<'r> Pools<'r> {
             }
         }
         pools
+    }
+
+    /// Whether a pool speaks TLS to its backends.
+    pub(super) fn speaks_tls(&self, PoolIndex(index): PoolIndex) -> bool {
+        self.tls.get(index) == Some(&true)
     }
 
     /// Notes that something which refers to a pool could not be read.

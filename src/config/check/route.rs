@@ -8,13 +8,13 @@ use super::{Checker, value};
 use crate::config::de::Located;
 use crate::config::model::{ListenerTls, Route};
 use crate::config::raw;
-use crate::config::report::{Fault, Problem, Severity, shown};
+use crate::config::report::{Fault, Problem, Severity};
 use crate::config::tree::NodeId;
 use crate::config::units::NameRule;
 use crate::net::name::NamePattern;
 
 impl Checker<'_> {
-    /// A listener's routes, in their order. `tls` is what the listener does, if it could be read.
+    /// A listener's routes, in their order, and where they are; without those in which something is wrong.
     pub(super) fn routes(&mut self, raw: &raw::Listener, owner: NodeId, pools: &mut Pools<'_>) -> Vec<(Route, NodeId)> {
         if raw.routes.is_none() && self.misspelt(owner, "routes") {
             pools.unclear();
@@ -36,6 +36,16 @@ impl Checker<'_> {
             let given = self.required(route.r#match.as_ref(), "match", at, hint);
             let conditions = given.and_then(|(given, at)| self.conditions(given, at));
             if let (Some((sni, alpn)), Some(pool)) = (conditions, pool) {
+                if let (Some(key), None) = (&route.pool, &raw.tls)
+                    && pools.speaks_tls(pool)
+                {
+                    let fault =
+                        Fault::new("TLS inside TLS: what this route takes is TLS already, and the pool has `tls`");
+                    self.warning(
+                        key.at,
+                        fault.hint("end the client's TLS by `tls` of the listener, or use a pool without"),
+                    );
+                }
                 routes.push((Route { sni, alpn, pool }, at));
             }
         }
@@ -83,21 +93,26 @@ impl Checker<'_> {
         }
     }
 
-    /// Warns of routes that no connection can ever take.
+    /// Warns of routes that no connection can ever take. With `tls`, a connection's protocol is one of its `alpn`.
     pub(super) fn dead_routes(&mut self, routes: &[(Route, NodeId)], tls: Option<&ListenerTls>) {
         let mut earlier = Earlier::default();
         for (index, (route, at)) in routes.iter().enumerate() {
-            if let Some((_, first)) = earlier.covers(route, routes).and_then(|index| routes.get(index)) {
-                let fault = Fault::new("never matches: an earlier route takes all that it would")
-                    .hint("the first route that matches wins: put the narrower one first");
-                let problem = self.problem(*at, fault).other(self.tree.span(*first), "this one");
+            if let Some((first, first_at)) = earlier.covers(route, routes).and_then(|index| routes.get(index)) {
+                let fault = if covers(route, first) {
+                    Fault::new("never matches: an earlier route is the same")
+                        .hint("the first route that matches wins: take one of the two out")
+                } else {
+                    Fault::new("never matches: an earlier route takes all that it would")
+                        .hint("the first route that matches wins: put the narrower one first")
+                };
+                let problem = self.problem(*at, fault).other(self.tree.span(*first_at), "this one");
                 self.problems.push(Problem { severity: Severity::Warning, ..problem });
             } else if let Some(tls) = tls
-                && let Some(protocol) = route.alpn.first()
+                && !route.alpn.is_empty()
                 && !route.alpn.iter().any(|protocol| tls.alpn.contains(protocol))
             {
-                let fault = Fault::new(format!("never matches: `tls.alpn` does not have `{}`", shown(protocol)))
-                    .hint("TLS ends at this listener, which agrees only on the protocols of its `tls.alpn`");
+                let fault = Fault::new("never matches: the listener's `tls.alpn` has none of these protocols")
+                    .hint("TLS ends at this listener, and only what is in `tls.alpn` is agreed on with a client");
                 self.warning(*at, fault);
             }
             earlier.add(index, route);

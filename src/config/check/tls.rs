@@ -25,7 +25,7 @@ impl Checker<'_> {
     /// A listener's side; `None` when it is left out, or something in it is wrong, which is reported.
     pub(super) fn listener_tls(&mut self, listener: &raw::Listener, owner: NodeId) -> Option<ListenerTls> {
         if listener.tls.is_none() {
-            self.hollow(owner, "tls", "give `certificates`, or take the key out: connections would be plain TCP");
+            self.hollow(owner, "tls", "give `certificates`; without the key, connections are plain TCP");
         }
         let (raw, at) = value(listener.tls.as_ref())?;
         let certificates = self.certificates(raw, at);
@@ -74,7 +74,11 @@ impl Checker<'_> {
     /// A pool's side.
     pub(super) fn pool_tls(&mut self, pool: &raw::Pool, owner: NodeId, backends: &[Backend]) -> Option<PoolTls> {
         if pool.tls.is_none() {
-            self.hollow(owner, "tls", "write `tls: {}` for TLS as the defaults have it, or take the key out");
+            self.hollow(
+                owner,
+                "tls",
+                "write `tls: {}` for TLS with the defaults; without the key, connections are plain TCP",
+            );
         }
         let (raw, at) = value(pool.tls.as_ref())?;
         let verify = match copied(raw.verify.as_ref()).unwrap_or(raw::Verify::Full) {
@@ -84,14 +88,19 @@ impl Checker<'_> {
         };
         let ca = value(raw.ca.as_ref());
         if let Some((TrustedBy(Authorities::File(path)), at)) = ca {
-            self.authorities_file(path, at);
-            if verify == Verify::Off {
-                self.warning(at, Fault::new("has no effect").hint("with `verify: off` no certificate is checked"));
+            match verify {
+                Verify::Full | Verify::Ca => self.authorities_file(path, at),
+                Verify::Off => {
+                    self.warning(at, Fault::new("has no effect").hint("with `verify: off` no certificate is checked"));
+                }
             }
         }
         if let (Verify::Off, Some(key)) = (verify, &raw.verify) {
             let fault = Fault::new("the backends' certificates are not checked: anybody on the way can pose as one");
-            self.warning(key.at, fault.hint("name your own authority by `ca`; `verify: ca` ignores only the name"));
+            self.warning(
+                key.at,
+                fault.hint("name an authority of your own by `ca`; `verify: ca` leaves only the name unchecked"),
+            );
         }
         let unix = backends.iter().find(|backend| matches!(backend.address, BackendAddress::Unix(_)));
         if let (Verify::Full, Some(unix), None) = (verify, unix, &raw.server_name) {

@@ -167,7 +167,7 @@ impl FromStr for TrustedBy {
             return Ok(TrustedBy(Authorities::System));
         }
         if !text.contains(['/', '.']) && similar(text, ["system"]).is_some() {
-            let fault = Fault::new(format!("`{text}` is not system or a path"));
+            let fault = Fault::new(format!("`{text}` is neither system nor a path"));
             return Err(fault.hint("did you mean `system`? A path has a slash: ./ca.pem"));
         }
         text.parse().map(|FilePath(path)| TrustedBy(Authorities::File(path)))

@@ -158,3 +158,77 @@ proptest! {
         prop_assert_eq!(bind.to_string().parse::<BindAddress>(), Ok(bind));
     }
 }
+
+#[test]
+fn versions_of_tls() {
+    written::<MinVersion>(&[("1.2", "1.2"), ("1.3", "1.3")]);
+    refused::<MinVersion>(&["", "1", "1.0", "1.1", "1.4", "2", "TLSv1.2", "tls1.3", " 1.2"]);
+}
+
+#[test]
+fn names_of_protocols() {
+    written::<ProtocolName>(&[("h2", "h2"), ("http/1.1", "http/1.1"), (&"x".repeat(255), &"x".repeat(255))]);
+    refused::<ProtocolName>(&["", &"x".repeat(256), &"ä".repeat(128)]);
+}
+
+#[test]
+fn names_of_servers() {
+    written::<NameRule>(&[("a.example.com", "a.example.com"), ("*.Example.COM.", "*.example.com"), ("x_1", "x_1")]);
+    refused::<NameRule>(&[
+        "",
+        "*",
+        "a*.com",
+        "*.*.com",
+        "a.*",
+        "10.0.0.1",
+        "::1",
+        "a.com:443",
+        "https://a.com",
+        "ä.de",
+    ]);
+    written::<ServerName>(&[("db.internal", "db.internal"), ("10.0.0.1", "10.0.0.1"), ("::1", "::1"), ("a_b", "a_b")]);
+    refused::<ServerName>(&["", "*.a.com", "a.com:443", "[::1]", "https://a.com", "10.0.0", "-a", "a b", "ä.de"]);
+}
+
+#[test]
+fn paths_of_files() {
+    written::<FilePath>(&[("a.pem", "a.pem"), ("/etc/a b.pem", "/etc/a b.pem")]);
+    refused::<FilePath>(&["", "/", "certs/", "a\nb", "-----BEGIN CERTIFICATE-----\nMII"]);
+    written::<TrustedBy>(&[("system", "system"), ("./system", "./system"), ("ca", "ca"), ("sys.pem", "sys.pem")]);
+    refused::<TrustedBy>(&["", "sytem", "System", "certs/"]);
+}
+
+#[test]
+fn networks() {
+    written::<Network>(&[
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("10.0.0.1/32", "10.0.0.1"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("::1", "::1"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("::/0", "::/0"),
+    ]);
+    refused::<Network>(&[
+        "",
+        "/",
+        "/8",
+        "10.0.0.0/",
+        "10.0.0.0/33",
+        "10.0.0.0/+8",
+        "10.0.0.0/-1",
+        "10.0.0.0/8/8",
+        "10.0.0.1/8",
+        "10.0.0/8",
+        "10.0.0.0/255.0.0.0",
+        "10.0.0.1:80",
+        "[::1]",
+        "::/129",
+        "::1/64",
+        "fe80::1%eth0",
+        "::ffff:10.0.0.1",
+        "::ffff:10.0.0.0/104",
+        "::ffff:0:0/96",
+        "localhost",
+    ]);
+}

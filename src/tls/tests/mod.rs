@@ -1,0 +1,5 @@
+//! The room as its users see it: files in, handshakes out.
+
+mod faults;
+mod handshakes;
+mod reloads;

@@ -1,0 +1,220 @@
+//! Files that change while what was made of them is in service. Time is what the tests say it is.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::Duration;
+
+use rcgen::{KeyPair, date_time_ymd};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CertificateError, Error, HandshakeKind};
+
+use crate::config::model::{CertificateFiles, ListenerTls, PoolTls, Verify};
+use crate::tls::testing::{Authority, Folder, Pair, Refusal, handshake};
+use crate::tls::{ClientTls, Now, Outcome, ServerTls};
+
+/// Later than now by so many seconds.
+fn after(start: Now, seconds: u64) -> Now {
+    let passed = Duration::from_secs(seconds);
+    Now { instant: start.instant + passed, wall: start.wall + passed }
+}
+
+/// Which of these a client gets that takes any.
+fn served(folder: &Folder, authority: &Authority, server: &ServerTls) -> Vec<u8> {
+    let client = ClientTls::new("any", &folder.pool(Verify::Off, authority)).unwrap();
+    let ends = handshake(&client.current(), &server.current(), "localhost").unwrap();
+    ends.client.peer_certificates().unwrap()[0].to_vec()
+}
+
+fn der(pair: &Pair) -> Vec<u8> {
+    CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap().to_vec()
+}
+
+#[test]
+fn a_pair_that_is_renamed_into_place_is_served() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let (old, new) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
+    let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &old)])).unwrap();
+    let start = Now::read();
+    assert_eq!(server.refresh(start), Outcome::Unchanged);
+
+    folder.replace("a.pem", &new.cert);
+    assert_eq!(server.refresh(start), Outcome::Settling, "its key is not there yet");
+    assert_eq!(served(&folder, &authority, &server), der(&old));
+    folder.replace("a.key", &new.key);
+    assert_eq!(server.refresh(after(start, 1)), Outcome::Replaced);
+    assert_eq!(served(&folder, &authority, &server), der(&new));
+    assert_eq!(server.refresh(after(start, 20)), Outcome::Unchanged);
+    assert_eq!((server.reloads().loaded(), server.reloads().refused()), (1, 0));
+}
+
+#[test]
+fn a_link_that_is_swapped_is_served() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let (old, new) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
+    for (version, pair) in [("v1", &old), ("v2", &new)] {
+        fs::create_dir(folder.path(version)).unwrap();
+        folder.pair(&format!("{version}/tls"), pair);
+    }
+    symlink("v1", folder.path("..data")).unwrap();
+    symlink("..data/tls.pem", folder.path("tls.pem")).unwrap();
+    symlink("..data/tls.key", folder.path("tls.key")).unwrap();
+    let files = CertificateFiles { cert: folder.path("tls.pem"), key: folder.path("tls.key") };
+    let server = ServerTls::new("web", &folder.listener(vec![files])).unwrap();
+
+    symlink("v2", folder.path("..data_tmp")).unwrap();
+    fs::rename(folder.path("..data_tmp"), folder.path("..data")).unwrap();
+    assert_eq!(server.refresh(Now::read()), Outcome::Replaced);
+    assert_eq!(served(&folder, &authority, &server), der(&new));
+}
+
+#[test]
+fn what_is_broken_is_never_served_and_told_once() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let (old, new) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
+    let expired = authority.issue_with(&["localhost"], &KeyPair::generate().unwrap(), |params| {
+        params.not_after = date_time_ymd(2025, 1, 1);
+    });
+    let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &old)])).unwrap();
+    let mut now = Now::read();
+    let breaks: [(&str, &dyn Fn()); 5] = [
+        ("rubbish", &|| folder.replace("a.pem", "rubbish")),
+        ("cut off", &|| folder.replace("a.pem", &new.cert[..new.cert.len() / 2])),
+        ("gone", &|| fs::remove_file(folder.path("a.pem")).unwrap()),
+        ("another's key", &|| folder.replace_pair("a", &Pair { cert: new.cert.clone(), key: old.key.clone() })),
+        ("expired", &|| folder.replace_pair("a", &expired)),
+    ];
+    for (count, (what, change)) in breaks.into_iter().enumerate() {
+        change();
+        now = after(now, 10);
+        assert_eq!(server.refresh(now), Outcome::Settling, "{what}");
+        assert_eq!(server.refresh(after(now, 1)), Outcome::Settling, "{what}");
+        assert_eq!(server.refresh(after(now, 2)), Outcome::Refused, "{what}");
+        assert_eq!(server.refresh(after(now, 3)), Outcome::Unchanged, "{what}: told again");
+        assert_eq!(served(&folder, &authority, &server), der(&old), "{what}");
+        assert_eq!(server.reloads().refused(), count as u64 + 1, "{what}");
+    }
+    folder.replace_pair("a", &new);
+    assert_eq!(server.refresh(after(now, 10)), Outcome::Replaced);
+    assert_eq!(served(&folder, &authority, &server), der(&new));
+    assert_eq!((server.reloads().loaded(), server.reloads().refused()), (1, 5));
+}
+
+#[test]
+fn what_was_refused_and_is_as_before_is_no_news() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let pair = authority.issue(&["localhost"]);
+    let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &pair)])).unwrap();
+    let start = Now::read();
+    folder.replace("a.pem", "rubbish");
+    assert_eq!(server.refresh(start), Outcome::Settling);
+    folder.replace("a.pem", &pair.cert);
+    assert_eq!(server.refresh(after(start, 3)), Outcome::Unchanged);
+    assert_eq!((server.reloads().loaded(), server.reloads().refused()), (0, 0));
+}
+
+#[test]
+fn a_certificate_that_was_too_early_is_served_when_its_time_has_come() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let server =
+        ServerTls::new("web", &folder.listener(vec![folder.pair("a", &authority.issue(&["localhost"]))])).unwrap();
+    let start = Now::read();
+    let early = authority.issue_with(&["localhost"], &KeyPair::generate().unwrap(), |params| {
+        params.not_before = (start.wall + Duration::from_secs(3600)).into();
+    });
+    folder.replace_pair("a", &early);
+    assert_eq!(server.refresh(start), Outcome::Settling);
+    assert_eq!(server.refresh(after(start, 5)), Outcome::Refused);
+    assert_eq!(server.refresh(after(start, 3599)), Outcome::Unchanged);
+    assert_eq!(server.refresh(after(start, 3601)), Outcome::Replaced);
+}
+
+/// The same size, the same file, the same tick of the clock: only the content tells.
+#[test]
+fn a_file_that_is_written_in_place_right_after_it_was_read_is_seen() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let pair = authority.issue(&["localhost"]);
+    let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &pair)])).unwrap();
+    let times = |name: &str| fs::metadata(folder.path(name)).unwrap().modified().unwrap();
+    let before = times("a.pem");
+    let file = fs::OpenOptions::new().write(true).open(folder.path("a.pem")).unwrap();
+    std::io::Write::write_all(&mut &file, pair.cert.replace('A', "B").as_bytes()).unwrap();
+    file.set_modified(before).unwrap();
+    assert_eq!(server.refresh(Now::read()), Outcome::Settling);
+}
+
+#[test]
+fn one_bad_certificate_does_not_keep_back_another() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let files = ["one.org", "two.org"].map(|name| folder.pair(name, &authority.issue(&[name])));
+    let server = ServerTls::new("web", &folder.listener(files.to_vec())).unwrap();
+    let start = Now::read();
+    folder.replace("one.org.pem", "rubbish");
+    folder.replace_pair("two.org", &authority.issue(&["three.org"]));
+    assert_eq!(server.refresh(start), Outcome::Settling);
+    assert!(server.knows(Some("one.org")) && server.knows(Some("three.org")) && !server.knows(Some("two.org")));
+    assert_eq!(server.refresh(after(start, 2)), Outcome::Refused);
+}
+
+/// Tickets say that a client was verified: they end with the authorities by which it was, and not before.
+#[test]
+fn tickets_outlive_a_certificate_and_not_the_authorities() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let clients = Authority::new("clients");
+    let mut auth = folder.client_auth(&clients, true);
+    auth.crl = Some(folder.write("clients.crl", clients.revoke(&[], 2040)));
+    let pair = folder.pair("a", &authority.issue(&["localhost"]));
+    let listener = ListenerTls { client_auth: Some(auth), ..folder.listener(vec![pair]) };
+    let server = ServerTls::new("web", &listener).unwrap();
+    let own = folder.pair("client", &clients.issue_client(7));
+    let pool = PoolTls { client_certificate: Some(own), ..folder.pool(Verify::Full, &authority) };
+    let client = ClientTls::new("web", &pool).unwrap().current();
+    let kind = || {
+        let ends = handshake(&client, &server.current(), "localhost")?;
+        Ok(ends.server.handshake_kind().unwrap())
+    };
+    let start = Now::read();
+    assert_ne!(kind(), Ok(HandshakeKind::Resumed));
+    assert_eq!(kind(), Ok(HandshakeKind::Resumed));
+
+    folder.replace_pair("a", &authority.issue(&["localhost"]));
+    assert_eq!(server.refresh(start), Outcome::Replaced);
+    assert_eq!(kind(), Ok(HandshakeKind::Resumed), "only the certificate has changed");
+
+    folder.replace("clients.crl", clients.revoke(&[7], 2040));
+    assert_eq!(server.refresh(after(start, 1)), Outcome::Replaced);
+    assert_eq!(kind(), Err(Refusal::Server(Error::InvalidCertificate(CertificateError::Revoked))));
+
+    folder.replace("clients.crl", clients.revoke(&[], 2040));
+    assert_eq!(server.refresh(after(start, 2)), Outcome::Replaced);
+    assert_ne!(kind(), Ok(HandshakeKind::Resumed));
+    assert_eq!(kind(), Ok(HandshakeKind::Resumed));
+    folder.replace("clients.pem", format!("{}{}", clients.pem(), Authority::new("more").pem()));
+    assert_eq!(server.refresh(after(start, 3)), Outcome::Replaced);
+    assert_ne!(kind(), Ok(HandshakeKind::Resumed), "the authorities have changed");
+}
+
+#[test]
+fn a_pool_follows_its_authorities_and_its_own_certificate() {
+    let (folder, old, new) = (Folder::new(), Authority::new("old"), Authority::new("new"));
+    let own = folder.pair("client", &old.issue_client(1));
+    let pool = PoolTls { client_certificate: Some(own), ..folder.pool(Verify::Full, &old) };
+    let client = ClientTls::new("db", &pool).unwrap();
+    let mut listener = folder.listener(vec![folder.pair("a", &new.issue(&["localhost"]))]);
+    listener.client_auth = Some(folder.client_auth(&new, true));
+    let server = ServerTls::new("web", &listener).unwrap();
+    let meet = || handshake(&client.current(), &server.current(), "localhost").map(|_| ());
+    let start = Now::read();
+    assert!(matches!(meet(), Err(Refusal::Client(Error::InvalidCertificate(CertificateError::UnknownIssuer)))));
+
+    folder.replace("servers.pem", "rubbish");
+    assert_eq!(client.refresh(start), Outcome::Settling);
+    assert_eq!(client.refresh(after(start, 2)), Outcome::Refused);
+    folder.replace("servers.pem", new.pem());
+    assert_eq!(client.refresh(after(start, 3)), Outcome::Replaced);
+    assert!(matches!(meet(), Err(Refusal::Server(Error::InvalidCertificate(_)))), "{:?}", meet());
+    folder.replace_pair("client", &new.issue_client(1));
+    assert_eq!(client.refresh(after(start, 4)), Outcome::Replaced);
+    assert_eq!(meet(), Ok(()));
+    assert_eq!((client.reloads().loaded(), client.reloads().refused()), (2, 1));
+}

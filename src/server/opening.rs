@@ -213,6 +213,7 @@ async fn postgres_opening(
     client: ClientAddr,
     ahead: &mut Ahead<'_>,
 ) -> Result<Asked, Ending> {
+    let mut gss_refused = false;
     loop {
         match ahead.until(postgres::recognise).await? {
             Ok(postgres::Opening::SslRequest) => {
@@ -227,7 +228,13 @@ async fn postgres_opening(
                 answer(ahead, postgres::ACCEPT_TLS).await?;
                 return Ok(Asked::Tls);
             }
+            // Again and again, each would cost an answer, and nothing would bound it.
+            Ok(postgres::Opening::GssEncRequest) if gss_refused => {
+                listener.refuse(client, &"asks for GSSAPI encryption again, which was refused");
+                return Err(Ending::NotTls);
+            }
             Ok(postgres::Opening::GssEncRequest) => {
+                gss_refused = true;
                 ahead.take_off(postgres::SSL_REQUEST.len());
                 answer(ahead, postgres::REFUSE).await?;
             }

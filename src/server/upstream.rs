@@ -93,6 +93,7 @@ async fn ask_postgres(socket: &Socket) -> Result<(), Trouble> {
         (0, _) => Err(Trouble::Closed),
         (_, [postgres::ACCEPT_TLS]) => Ok(()),
         (_, [postgres::REFUSE]) => Err(Trouble::NoTls),
+        (_, [b'E']) => Err(Trouble::Error),
         (_, [byte]) => Err(Trouble::Answer(byte)),
     }
 }
@@ -117,6 +118,7 @@ pub(super) enum Trouble {
     Closed,
     Tls(String),
     NoTls,
+    Error,
     Answer(u8),
 }
 
@@ -128,6 +130,10 @@ impl fmt::Display for Trouble {
             Trouble::Closed => f.write_str("closed the connection instead of a TLS handshake"),
             Trouble::Tls(why) => write!(f, "TLS handshake failed: {why}"),
             Trouble::NoTls => f.write_str("refuses TLS (PostgreSQL: ssl = off)"),
+            // Its words are not read: anybody on the way could have put them there (CVE-2024-10977).
+            Trouble::Error => f.write_str(
+                "answers the request for TLS by an error, as PostgreSQL does when it cannot start a process for it",
+            ),
             Trouble::Answer(byte) => {
                 write!(f, "answers the request for TLS by byte 0x{byte:02x}, as PostgreSQL never does")
             }

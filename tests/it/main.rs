@@ -24,6 +24,7 @@ mod leaks;
 mod logs;
 mod memory;
 mod postgres;
+mod postgres_tls;
 mod readme;
 mod redis;
 mod selftest;

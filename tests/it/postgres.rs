@@ -1,6 +1,6 @@
 //! pgbench through the balancer to the real PostgreSQL.
 
-use crate::support::postgres::Postgres;
+use crate::support::postgres::{Postgres, tps};
 use crate::support::tell;
 use crate::support::tidegate::{Tidegate, forward};
 
@@ -37,17 +37,5 @@ fn in_front_of(postgres: &Postgres) -> Tidegate {
 
 /// Transactions a second of 20 clients, none of whom saw an error.
 fn pgbench(postgres: &Postgres, port: u16, arguments: &[&str]) -> String {
-    let output = postgres.pgbench(port).args(["-n", "-c", "20", "-j", "2"]).args(arguments).output().expect("pgbench");
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let told = format!("pgbench {arguments:?}: {}\n{out}\n{err}", output.status);
-    assert!(output.status.success(), "{told}");
-    assert!(!err.contains("error") && !err.contains("aborted") && !out.contains("aborted"), "{told}");
-
-    let value = |label: &str| {
-        let line = out.lines().find_map(|line| line.strip_prefix(label));
-        line.unwrap_or_else(|| panic!("no {label:?}: {told}")).trim().to_owned()
-    };
-    assert!(value("number of transactions actually processed:").parse::<u64>().expect("a number") > 0, "{told}");
-    assert!(value("number of failed transactions:").starts_with("0 "), "{told}");
-    value("tps =").split('.').next().expect("a number").to_owned()
+    tps(postgres.pgbench(port).args(["-n", "-c", "20", "-j", "2"]).args(arguments))
 }

@@ -2,9 +2,11 @@
 //!
 //! Nothing here waits for time to pass: it waits for a condition, under a deadline that is only reached when the test fails.
 
+pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod data;
+pub(crate) mod pgwire;
 pub(crate) mod postgres;
 pub(crate) mod proc;
 pub(crate) mod process;

@@ -9,6 +9,7 @@ use std::process::Command;
 use rustix::process::{Signal, geteuid};
 use tempfile::TempDir;
 
+use super::authority::Issued;
 use super::process::{Process, bound, require};
 use super::{DEADLINE, free_port, holds_within};
 
@@ -23,24 +24,46 @@ pub(crate) struct Postgres {
 impl Postgres {
     /// A server on a free port, with the tables of pgbench.
     pub(crate) fn start() -> Postgres {
+        let postgres = Postgres::bare(&[]);
+        let mut load = postgres.pgbench(postgres.port);
+        run(load.args(["-i", "-q", "-s", "5"]));
+        postgres
+    }
+
+    /// A server on a free port that speaks TLS.
+    pub(crate) fn with_tls(files: &Issued) -> Postgres {
+        Postgres::with(&["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server.key"], Some(files))
+    }
+
+    /// A server on a free port, with these settings and nothing in it.
+    pub(crate) fn bare(settings: &[&str]) -> Postgres {
+        Postgres::with(settings, None)
+    }
+
+    fn with(settings: &[&str], files: Option<&Issued>) -> Postgres {
         let binaries = binaries();
         let directory =
             tempfile::Builder::new().prefix("tidegate-pg-").tempdir_in("/tmp").expect("a temporary directory");
-        if geteuid().is_root() {
-            let (user, group) = (id("-u"), id("-g"));
-            chown(directory.path(), Some(user), Some(group)).expect("chown");
+        // The server reads a key only if nobody else does.
+        let own = |path: &Path| {
+            if geteuid().is_root() {
+                chown(path, Some(id("-u")), Some(id("-g"))).expect("chown");
+            }
+        };
+        own(directory.path());
+        for (file, name) in files.iter().flat_map(|files| [(&files.cert, "server.pem"), (&files.key, "server.key")]) {
+            let copy = directory.path().join(name);
+            fs::copy(file, &copy).expect("copy");
+            own(&copy);
         }
         let mut initdb = as_server_user(binaries.join("initdb"), "KILL");
         initdb.args(["-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D", "data"]);
         run(initdb.current_dir(directory.path()));
 
         let (process, port) = (0..5)
-            .find_map(|_| start_server(&binaries, directory.path()))
+            .find_map(|_| start_server(&binaries, directory.path(), settings))
             .unwrap_or_else(|| panic!("postgres does not start:\n{}", log(directory.path())));
-        let postgres = Postgres { _process: process, port, binaries, _directory: directory };
-        let mut load = postgres.pgbench(port);
-        run(load.args(["-i", "-q", "-s", "5"]));
-        postgres
+        Postgres { _process: process, port, binaries, _directory: directory }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -64,12 +87,29 @@ impl Postgres {
     }
 }
 
-fn start_server(binaries: &Path, directory: &Path) -> Option<(Process, u16)> {
+/// What pgbench counted, in transactions a second; fails the test when a client saw an error.
+pub(crate) fn tps(pgbench: &mut Command) -> String {
+    let output = pgbench.output().unwrap_or_else(|error| panic!("{pgbench:?}: {error}"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let told = format!("{pgbench:?}: {}\n{out}\n{err}", output.status);
+    assert!(output.status.success(), "{told}");
+    assert!(!err.contains("error") && !err.contains("aborted") && !out.contains("aborted"), "{told}");
+
+    let value = |label: &str| {
+        let line = out.lines().find_map(|line| line.strip_prefix(label));
+        line.unwrap_or_else(|| panic!("no {label:?}: {told}")).trim().to_owned()
+    };
+    assert!(value("number of transactions actually processed:").parse::<u64>().expect("a number") > 0, "{told}");
+    assert!(value("number of failed transactions:").starts_with("0 "), "{told}");
+    value("tps =").split('.').next().expect("a number").to_owned()
+}
+
+fn start_server(binaries: &Path, directory: &Path, settings: &[&str]) -> Option<(Process, u16)> {
     let port = free_port();
     // SIGINT ends the server at once but in order, with its shared memory: SIGKILL would leave that behind.
     let mut command = as_server_user(binaries.join("postgres"), "INT");
     command.args(["-D", "data", "-p", &port.to_string()]);
-    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200"] {
+    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200"].iter().chain(settings) {
         command.args(["-c", setting]);
     }
     command.arg("-c").arg(format!("unix_socket_directories={}", directory.display()));

@@ -298,7 +298,7 @@ fn each_kind_of_verification_finds_what_it_should() {
     let foreign = theirs.issue(&["localhost"]);
     let for_clients = mine.issue_client(1);
     let unknown = "the certificate was issued by an unknown authority";
-    let cases: [(&str, &Pair, &str, Option<&str>, Option<&str>); 6] = [
+    let cases = [
         ("good", &good, "localhost", None, None),
         ("name", &good, "other.org", Some("the certificate is not for other.org, but for localhost"), None),
         ("expired", &expired, "localhost", Some("the certificate has expired on 2025-06-01"), Some("=")),

@@ -275,8 +275,8 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 fn common_name(certificate: &x509_cert::Certificate) -> Option<String> {
-    let parts = certificate.tbs_certificate.subject.0.iter().flat_map(|relative| relative.0.iter());
-    let value = &parts.filter(|part| part.oid == COMMON_NAME).next_back()?.value;
+    let mut parts = certificate.tbs_certificate.subject.0.iter().flat_map(|relative| relative.0.iter());
+    let value = &parts.rfind(|part| part.oid == COMMON_NAME)?.value;
     Some(String::from_utf8_lossy(value.value()).escape_debug().to_string())
 }
 

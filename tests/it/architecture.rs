@@ -12,7 +12,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("balance", &["config::model"]),
     ("relay", &["stats"]),
     ("log", &["config::model", "net", "stats"]),
-    ("tls", &["config", "log", "net"]),
+    ("tls", &["config", "log", "net", "tls"]),
     ("worker", &["net", "relay"]),
     ("pool", &["balance", "config::model", "log", "net", "pool"]),
     ("health", &["config::model", "log", "net", "pool"]),

@@ -20,8 +20,14 @@ use tidegate::config::{self, Loaded, Style};
 /// The exit code of wrong arguments and wrong configurations; clap has the same.
 const USAGE: u8 = 2;
 
-const VERSION: &str =
-    concat!(env!("CARGO_PKG_VERSION"), " (git ", env!("TIDEGATE_GIT_HASH"), ", TLS provider: none yet)");
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (git ",
+    env!("TIDEGATE_GIT_HASH"),
+    ", TLS provider: ",
+    env!("TIDEGATE_TLS"),
+    ")"
+);
 
 /// A Layer-4 load balancer: TCP connections in, the same bytes out to healthy backends.
 #[derive(Parser)]

@@ -16,7 +16,7 @@ use crate::net::dial;
 use crate::pool::{Lease, Pool, Tried};
 use crate::relay::Stream;
 use crate::stats::ending::Ending;
-use crate::worker::{self, Socket, Timer, Transport};
+use crate::worker::{self, Socket, Transport};
 
 /// How long to wait before another try when a unix socket's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
@@ -72,11 +72,9 @@ async fn dial_in_turn(
         };
         let started = Instant::now();
         let upstream = entered.context().shared.upstream(pool.index());
-        let result = connect(listener, pool, &lease, upstream, origin).await;
-        let took = started.elapsed();
-        match result {
+        match connect(listener, pool, &lease, upstream, origin).await {
             Ok(_) if lease.went_down() && pool.config().on_down == OnDown::Cut => {}
-            Ok(backend) => {
+            Ok((backend, took)) => {
                 entered.is_on(pool.index(), lease.backend().index());
                 entered.context().record_connect(pool, lease.backend(), took);
                 return Ok(Dialled { backend, lease, took });
@@ -89,7 +87,7 @@ async fn dial_in_turn(
                 if failure.is_local {
                     return Err(Ending::OutOfResources);
                 }
-                lease.backend().record_connect_failure(took);
+                lease.backend().record_connect_failure(started.elapsed());
             }
         }
         tried.add(lease.backend().index());
@@ -97,25 +95,28 @@ async fn dial_in_turn(
     Err(Ending::ConnectFailed)
 }
 
-/// Tries the backend's addresses, beginning with a random one, each for the whole connect timeout.
+/// Tries the backend's addresses, beginning with a random one, each for the whole connect timeout, TLS included. Says
+/// how long the connect itself took.
 async fn connect(
     listener: &ListenerState,
     pool: &Pool,
     lease: &Lease,
     upstream: Option<&Upstream>,
     origin: &Origin<'_>,
-) -> Result<Backend, Failure> {
+) -> Result<(Backend, Duration), Failure> {
     let addresses = lease.backend().addresses();
     let first = if addresses.len() > 1 { fastrand::usize(..addresses.len()) } else { 0 };
     let (tail, head) = addresses.split_at(first);
     let mut failure = Failure { what: "it has no address".to_owned(), is_local: false };
     for address in head.iter().chain(tail) {
+        let started = Instant::now();
         let deadline = worker::now() + pool.config().connect_timeout;
         match connect_to(address, listener, pool, deadline).await {
             Ok(socket) => {
+                let took = started.elapsed();
                 let backend = lease.backend().index().0;
                 match upstream::introduce(socket, pool, backend, upstream, origin, deadline).await {
-                    Ok(backend) => return Ok(backend),
+                    Ok(backend) => return Ok((backend, took)),
                     Err(trouble) => failure = Failure { what: format!("{address}: {trouble}"), is_local: false },
                 }
             }
@@ -144,17 +145,7 @@ async fn connect_to(address: &Address, listener: &ListenerState, pool: &Pool, de
         }
     };
     let socket = Socket::new(socket, transport)?;
-    let mut timer = Timer::default();
-    {
-        let mut connected = pin!(socket.connected());
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = connected.as_mut().poll(cx) {
-                return Poll::Ready(result);
-            }
-            timer.poll_expired(deadline).map(|()| Err(io::ErrorKind::TimedOut.into()))
-        })
-        .await?;
-    }
+    worker::until(Some(deadline), socket.connected()).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     Ok(socket)
 }
 

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustls::AlertDescription;
@@ -22,7 +21,7 @@ use crate::sniff::proxy_protocol::{self, Addresses, Fault};
 use crate::stats::ending::Ending;
 use crate::tls::stream::{HandshakeError, TlsStream};
 use crate::tls::{self, ServerTls};
-use crate::worker::{self, Socket, Timer};
+use crate::worker::{self, Socket};
 
 /// The protocol's name (ALPN), which a client has to offer that begins with TLS unasked: as PostgreSQL does, which so
 /// keeps a client of another protocol from being taken for one of its own.
@@ -289,40 +288,18 @@ async fn terminate(
         Ending::InternalError
     })?;
     let stream = Box::new(TlsStream::new(socket, engine, hello_bytes));
-    handshake(&stream, after(listener.config().timeouts.handshake)).await.map_err(|failed| match failed {
-        Failed::TooSlow => Ending::HandshakeTimeout,
-        Failed::Handshake(HandshakeError::Tls(error)) => {
-            listener.refuse(client, &format_args!("TLS handshake failed: {}", tls::explain(&error)));
-            Ending::HandshakeFailed
+    let deadline = after(listener.config().timeouts.handshake);
+    match worker::until(deadline, poll_fn(|_| stream.poll_handshake())).await {
+        None => return Err(Ending::HandshakeTimeout),
+        Some(Ok(())) => {}
+        Some(Err(HandshakeError::Tls(error))) => {
+            listener.refuse(client, &format_args!("fails in its TLS handshake: {}", tls::explain(&error)));
+            return Err(Ending::HandshakeFailed);
         }
-        Failed::Handshake(HandshakeError::Io(_) | HandshakeError::Left) => Ending::ClientLeft,
-    })?;
+        Some(Err(HandshakeError::Io(_) | HandshakeError::Left)) => return Err(Ending::ClientLeft),
+    }
     opened.route =
         stream.with_common(|common| listener.route(hello.server_name.as_deref(), common.alpn_protocol().as_slice()));
     opened.server_name = hello.server_name;
     Ok((Peer::Tls(stream), opened))
-}
-
-/// Why a handshake did not come to its end.
-pub(super) enum Failed {
-    TooSlow,
-    Handshake(HandshakeError),
-}
-
-/// Drives a handshake to its end.
-pub(super) async fn handshake<E: tls::stream::Engine>(
-    stream: &TlsStream<E>,
-    deadline: Option<Instant>,
-) -> Result<(), Failed> {
-    let mut timer = Timer::default();
-    poll_fn(|_| {
-        if let Poll::Ready(done) = stream.poll_handshake() {
-            return Poll::Ready(done.map_err(Failed::Handshake));
-        }
-        match deadline {
-            Some(deadline) => timer.poll_expired(deadline).map(|()| Err(Failed::TooSlow)),
-            None => Poll::Pending,
-        }
-    })
-    .await
 }

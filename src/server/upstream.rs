@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::Instant;
 
 use rustls::client::UnbufferedClientConnection;
@@ -14,7 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{CommonState, HandshakeKind};
 
 use super::ahead::write_all;
-use super::opening::{Failed, Opened, handshake};
+use super::opening::Opened;
 use super::peer::{Backend, Client, Peer};
 use crate::config::model::{SendProxy, StartTls};
 use crate::net::addr::ClientAddr;
@@ -24,7 +23,7 @@ use crate::sniff::postgres;
 use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
 use crate::tls::stream::{HandshakeError, TlsStream};
 use crate::tls::{self, ClientTls};
-use crate::worker::{Socket, Timer};
+use crate::worker::{self, Socket};
 
 /// TLS towards a pool's backends.
 pub struct Upstream {
@@ -75,11 +74,10 @@ pub(super) async fn introduce(
     let engine = UnbufferedClientConnection::new(upstream.tls.current(), name)
         .map_err(|error| Trouble::Tls(tls::explain(&error)))?;
     let stream = Box::new(TlsStream::new(socket, engine, Vec::new()));
-    handshake(&stream, Some(deadline)).await.map_err(|failed| match failed {
-        Failed::TooSlow => Trouble::TooSlow,
-        Failed::Handshake(HandshakeError::Tls(error)) => Trouble::Tls(tls::explain(&error)),
-        Failed::Handshake(HandshakeError::Io(error)) => Trouble::Io(error),
-        Failed::Handshake(HandshakeError::Left) => Trouble::Closed,
+    by(deadline, poll_fn(|_| stream.poll_handshake())).await?.map_err(|error| match error {
+        HandshakeError::Tls(error) => Trouble::Tls(tls::explain(&error)),
+        HandshakeError::Io(error) => Trouble::Io(error),
+        HandshakeError::Left => Trouble::Closed,
     })?;
     Ok(Peer::Tls(stream))
 }
@@ -99,16 +97,7 @@ async fn ask_postgres(socket: &Socket) -> Result<(), Trouble> {
 }
 
 async fn by<T>(deadline: Instant, what: impl Future<Output = T>) -> Result<T, Trouble> {
-    let mut timer = Timer::default();
-    let mut what = std::pin::pin!(what);
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = what.as_mut().poll(cx) {
-            return Poll::Ready(Ok(done));
-        }
-        ready!(timer.poll_expired(deadline));
-        Poll::Ready(Err(Trouble::TooSlow))
-    })
-    .await
+    worker::until(Some(deadline), what).await.ok_or(Trouble::TooSlow)
 }
 
 /// Why a backend that took the connection cannot have the client's bytes.

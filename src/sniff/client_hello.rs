@@ -76,7 +76,7 @@ pub enum NotTls {
 /// Looks for a ClientHello in the bytes a connection starts with. What follows it does not matter.
 ///
 /// [`Verdict::More`] asks for as many bytes as the hello lacks at least, so that also a hello in single bytes, or in
-/// records of one byte each, is looked at some sixty times at most.
+/// records of one byte each, is looked at fewer than a hundred times.
 pub fn recognise(bytes: &[u8]) -> Verdict<ClientHello, NotTls> {
     let bytes = bytes.get(..LIMIT).unwrap_or(bytes);
     let stream = Stream::walk(bytes);

@@ -21,7 +21,7 @@ pub enum Verdict<T, E> {
     /// It may still be. There is no point in asking again before that many bytes, counted from the first, have come:
     /// always more than there are, never more than the recogniser's limit.
     More(NonZeroUsize),
-    /// It is something else; why, for people.
+    /// It is something else; why, for people: what it says is a sentence when who sent the bytes is put before it.
     No(E),
 }
 

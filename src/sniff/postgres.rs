@@ -167,7 +167,7 @@ mod tests {
         for length in [16, 44, 268] {
             opens(&message(length, 1234, 5678), Opening::Cancel { length });
         }
-        for (length, minor) in [(8, 0), (9, 0), (85, 2), (LIMIT, 9999)] {
+        for (length, minor) in [(8, 0), (9, 0), (85, 2), (10_004, 9999)] {
             opens(&message(length, 3, minor), Opening::Startup { length });
         }
         opens(&[0x16], Opening::DirectTls);
@@ -183,7 +183,7 @@ mod tests {
             (message(12, 1234, 5680), NotPostgres::RequestLength("GSSENCRequest", 12)),
             (message(15, 1234, 5678), NotPostgres::RequestLength("CancelRequest", 15)),
             (message(269, 1234, 5678), NotPostgres::RequestLength("CancelRequest", 269)),
-            (message(LIMIT + 1, 3, 0), NotPostgres::TooLong),
+            (message(10_005, 3, 0), NotPostgres::TooLong),
             (b"\x00\x00\x00\x07\x00\x03\x00\x00".to_vec(), NotPostgres::TooShort),
             (b"\x00\x00\x00\x00".to_vec(), NotPostgres::TooShort),
         ];

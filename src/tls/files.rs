@@ -184,3 +184,21 @@ impl Stamp {
         since.is_ok_and(|since| since > TICK + Duration::from_secs(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::testing::Folder;
+
+    #[test]
+    fn a_stamp_is_trusted_once_its_tick_is_over() {
+        let folder = Folder::new();
+        let path = folder.write("a", "a");
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(fs::metadata(&path).unwrap().ctime() as u64);
+        let settled_after = |seconds| Stamp::of(&path).is_settled(changed + Duration::from_secs(seconds));
+        assert!(!settled_after(0) && !settled_after(3) && settled_after(4));
+        // A clock that was put back cannot tell.
+        assert!(!Stamp::of(&path).is_settled(changed - Duration::from_secs(60)));
+        assert!(Stamp::of(&folder.path("missing")).is_settled(changed));
+    }
+}

@@ -15,8 +15,9 @@ mod timer;
 mod turns;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -204,7 +205,23 @@ pub fn turn() -> u64 {
 /// Waits until `deadline`, and up to a millisecond longer.
 pub async fn sleep_until(deadline: Instant) {
     let mut timer = Timer::default();
-    std::future::poll_fn(|_| timer.poll_expired(deadline)).await;
+    poll_fn(|_| timer.poll_expired(deadline)).await;
+}
+
+/// What `future` comes to, if it does before `deadline`, if there is one.
+pub async fn until<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    let mut timer = Timer::default();
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        match deadline {
+            Some(deadline) => timer.poll_expired(deadline).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// One lazy timer of one task: a deadline that moves away costs nothing until the old one has passed.

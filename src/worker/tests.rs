@@ -141,7 +141,7 @@ fn a_lazy_timer_follows_its_deadline_both_ways() {
         let mut timer = Timer::default();
         let (start, mut deadline) = (Instant::now(), Instant::now() + Duration::from_secs(3600));
         let mut polls = 0;
-        std::future::poll_fn(|_| {
+        poll_fn(|_| {
             polls += 1;
             // Armed far away, moved near, then moved further while it waits.
             deadline = match polls {
@@ -173,7 +173,7 @@ fn bytes_and_their_end_in_one_event_are_both_seen() {
         let socket = Socket::new(ours.into(), Transport::Tcp).unwrap();
         let mut buffer = [0; 100];
         for _ in 0..2 {
-            let count = std::future::poll_fn(|_| socket.poll_read(&mut buffer)).await.unwrap();
+            let count = poll_fn(|_| socket.poll_read(&mut buffer)).await.unwrap();
             sender.send(buffer[..count].to_vec()).unwrap();
         }
         assert!(matches!(socket.poll_shutdown(false), Poll::Ready(Ok(()))));
@@ -191,7 +191,7 @@ fn a_panicking_future_does_not_poison_timers_of_others() {
         worker.remote().run(|| {
             spawn(async {
                 let mut timer = Timer::default();
-                std::future::poll_fn(|_| {
+                poll_fn(|_| {
                     assert!(timer.poll_expired(now() + Duration::from_millis(2)).is_ready(), "on purpose");
                     Poll::Ready(())
                 })

@@ -13,7 +13,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("balance", &["config::model"]),
     ("relay", &["stats"]),
     ("log", &["config::model", "net", "stats"]),
-    ("tls", &["config", "log", "net", "relay", "worker"]),
+    ("tls", &["config", "log", "net", "relay", "tls", "worker"]),
     ("worker", &["net", "relay"]),
     ("pool", &["balance", "config::model", "log", "net", "pool"]),
     ("health", &["config::model", "log", "net", "pool"]),

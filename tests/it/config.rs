@@ -190,8 +190,12 @@ fn completions_and_the_manual_page_know_the_subcommands() {
 fn the_version_names_the_commit_and_the_tls_provider() {
     let output = tidegate(&repository("."), &["--version"]);
     assert_eq!(output.status.code(), Some(0));
-    let expected =
-        format!("tidegate {} (git {}, TLS provider: none yet)\n", env!("CARGO_PKG_VERSION"), env!("TIDEGATE_GIT_HASH"));
+    let expected = format!(
+        "tidegate {} (git {}, TLS provider: {})\n",
+        env!("CARGO_PKG_VERSION"),
+        env!("TIDEGATE_GIT_HASH"),
+        env!("TIDEGATE_TLS")
+    );
     assert_eq!(stdout(&output), expected);
 }
 

@@ -8,7 +8,10 @@ use std::fs;
 use std::panic;
 use std::path::Path;
 
-const TARGETS: [(&str, fn(&[u8])); 4] = [
+/// Panics if something does not hold of the bytes.
+type Property = fn(&[u8]);
+
+const TARGETS: [(&str, Property); 4] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
     ("postgres", properties::postgres),

@@ -129,9 +129,8 @@ fn a_certificate_that_was_too_early_is_served_when_its_time_has_come() {
     assert_eq!(server.refresh(after(start, 3601)), Outcome::Replaced);
 }
 
-/// The same size, the same file, the same tick of the clock: only the content tells.
 #[test]
-fn a_file_that_is_written_in_place_right_after_it_was_read_is_seen() {
+fn a_file_that_is_written_in_place_is_seen_also_with_its_time_put_back() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let pair = authority.issue(&["localhost"]);
     let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &pair)])).unwrap();

@@ -181,6 +181,7 @@ impl<E: Engine> State<E> {
     fn open(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
         let (mut filled, mut sealed, mut used) = (0, 0, 0);
         loop {
+            let left = incoming.len() - used;
             let UnbufferedStatus { mut discard, state } = self.engine.process(&mut incoming[used..]);
             let more = match state {
                 Ok(ConnectionState::ReadTraffic(mut records)) => {
@@ -209,8 +210,11 @@ impl<E: Engine> State<E> {
                     self.finished = true;
                     true
                 }
-                // After an error it is asked once more, for the alert.
-                Err(error) => self.failure.replace(error).is_none(),
+                // It is asked once more, for the alert. Shown the same bytes again, it would fail again.
+                Err(error) => {
+                    discard = left;
+                    self.failure.replace(error).is_none()
+                }
                 // Closed; and early data, which is never accepted.
                 _ => false,
             };

@@ -26,6 +26,8 @@ mod logs;
 mod memory;
 mod postgres;
 mod postgres_tls;
+mod postgres_tls_backends;
+mod proxy_protocol;
 mod readme;
 mod redis;
 mod selftest;

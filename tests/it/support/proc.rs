@@ -44,16 +44,31 @@ pub(crate) fn open_files_limit(pid: u32) -> u64 {
 
 /// Bytes written to an IPv4 stream that the other end of it has not acknowledged.
 pub(crate) fn unacknowledged(stream: &TcpStream) -> u64 {
-    let local = stream.local_addr().expect("its address");
-    let peer = stream.peer_addr().expect("connected");
+    let (local, peer) = ends(stream);
+    queues(local, peer).expect("the stream is in the table").0
+}
+
+/// Whether the process at the other end of an IPv4 stream, which is on this host, has read all that was written.
+pub(crate) fn is_read(stream: &TcpStream) -> bool {
+    let (local, peer) = ends(stream);
+    queues(local, peer).is_some_and(|(unsent, _)| unsent == 0)
+        && queues(peer, local).is_none_or(|(_, unread)| unread == 0)
+}
+
+fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {
+    (stream.local_addr().expect("its address"), stream.peer_addr().expect("connected"))
+}
+
+/// What the kernel holds of an IPv4 stream's end: bytes to send, and bytes to read.
+fn queues(local: SocketAddr, peer: SocketAddr) -> Option<(u64, u64)> {
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
     let found = table.lines().skip(1).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let is = |field: &str, address: SocketAddr| field.ends_with(&format!(":{:04X}", address.port()));
         (is(fields[1], local) && is(fields[2], peer)).then(|| fields[4].to_owned())
     });
-    let queues = found.expect("the stream is in the table");
-    u64::from_str_radix(queues.split(':').next().expect("the send queue"), 16).expect("a number")
+    let bytes = |queue: &str| u64::from_str_radix(queue, 16).expect("a number");
+    found.map(|found| found.split_once(':').map(|(send, receive)| (bytes(send), bytes(receive))).expect("two queues"))
 }
 
 /// Lets this process, which holds the clients and the backends, open `files` files.

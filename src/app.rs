@@ -105,7 +105,10 @@ impl App {
         // Too slow ones come in when they come in.
         let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;
         control.spawn(keep_time(pools.clone()));
-        control.spawn(tls::watch::run(servers.into_iter().flatten().collect(), clients));
+        let servers: Vec<_> = servers.into_iter().flatten().collect();
+        if !servers.is_empty() || !clients.is_empty() {
+            control.spawn(tls::watch::run(servers, clients));
+        }
         control.spawn(report_dropped_lines(dropped_lines, access.dropped_lines()));
 
         let shared = Shared::new(pools, upstreams, listeners, workers, capacity);

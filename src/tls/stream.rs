@@ -424,7 +424,12 @@ impl<E: Engine> Stream for TlsStream<E> {
             })?;
         }
         ready!(state.poll_flush(&self.socket))?;
-        self.socket.poll_shutdown(last)
+        match ready!(self.socket.poll_shutdown(last)) {
+            // A peer that has closed as well, without reading the close_notify, has reset the connection by that. What
+            // it sent before is still there to be read; if that ends as it should, nothing was lost.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            told => Poll::Ready(told),
+        }
     }
 
     fn unacknowledged(&self) -> usize {

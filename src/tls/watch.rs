@@ -33,23 +33,26 @@ const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Keeps looking at the files of all of these, until it is dropped. To be run on a runtime; the files are
 /// read on its blocking threads, as a file system may hang.
-pub async fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) {
+pub fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> impl Future<Output = ()> + Send {
+    // At once: whoever counts the process's open files after its start finds those of the watch among them.
     let mut watch = Watch { servers, clients, notices: Notices::start(), told: Vec::new() };
-    let notice = watch.notices.notice.clone();
-    loop {
-        let looked = spawn_blocking(move || {
-            let outcome = watch.look(Now::read());
-            (watch, outcome)
-        });
-        // A look that panicked has taken what was looked at with it; what is in service stays.
-        let Ok((back, outcome)) = looked.await else {
-            tracing::error!("TLS: changes of files are no longer watched, because of a fault in this program");
-            return;
-        };
-        watch = back;
-        let pause = if outcome == Outcome::Settling { SETTLE } else { POLL };
-        if timeout(pause, notice.notified()).await.is_ok() {
-            sleep(DEBOUNCE).await;
+    async move {
+        let notice = watch.notices.notice.clone();
+        loop {
+            let looked = spawn_blocking(move || {
+                let outcome = watch.look(Now::read());
+                (watch, outcome)
+            });
+            // A look that panicked has taken what was looked at with it; what is in service stays.
+            let Ok((back, outcome)) = looked.await else {
+                tracing::error!("TLS: changes of files are no longer watched, because of a fault in this program");
+                return;
+            };
+            watch = back;
+            let pause = if outcome == Outcome::Settling { SETTLE } else { POLL };
+            if timeout(pause, notice.notified()).await.is_ok() {
+                sleep(DEBOUNCE).await;
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Configuration files and the subcommands that do not run anything, as a user meets them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -41,6 +42,11 @@ fn refused(output: &Output, message: &str) {
     assert!(stderr(output).contains(message), "{}", stderr(output));
 }
 
+/// Git keeps no modes, and a key that everybody may read is warned of.
+fn close_the_key() {
+    fs::set_permissions(repository("certs/dev.key"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// The files of a folder with this ending, in order.
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(repository(folder)).unwrap();
@@ -54,6 +60,7 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 /// texts are written instead; read what changed before you commit it.
 #[test]
 fn every_broken_file_is_refused_with_its_message() {
+    close_the_key();
     let broken = files("tests/broken", "yaml");
     assert!(broken.len() >= 70, "only {} files", broken.len());
     let mut wrong = Vec::new();
@@ -85,6 +92,7 @@ fn every_broken_file_is_refused_with_its_message() {
 
 #[test]
 fn every_example_is_ok() {
+    close_the_key();
     let examples = files("config", "yaml");
     let names: Vec<&str> = examples.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
     for name in ["full.yaml", "game.yaml", "passthrough.yaml", "postgres.yaml", "redis.yaml", "tls.yaml", "web.yaml"] {

@@ -11,6 +11,7 @@
 
 mod architecture;
 mod balance;
+mod certificates;
 mod compare;
 mod config;
 mod demo;

@@ -31,7 +31,7 @@
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay |
 //! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, relay, worker |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net |
-//! | [`health`] | one check a file, and the verdict | config::model, log, net, pool |
+//! | [`health`] | one check a file, and the verdict | config::model, log, net, pool, sniff |
 //! | [`server`] | accept, first bytes, session, dial | all of the above but health |
 //! | [`app`] | wires everything, runs, drains | all |
 //!

@@ -12,9 +12,11 @@ mod tests;
 mod verdict;
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
@@ -22,10 +24,11 @@ use tracing::{debug, info, warn};
 
 use self::failure::Failure;
 use self::verdict::{Change, Verdict};
-use crate::config::model::{Check, Health};
+use crate::config::model::{Check, Health, SendProxy};
 use crate::log::throttle::Throttle;
 use crate::net::addr::Address;
 use crate::pool::{Backend, Pool};
+use crate::sniff::proxy_protocol::Outgoing;
 
 /// Trouble of this host's, whichever of the checks meets it. With a thousand of them, the log would be the next trouble.
 static OUR_TROUBLE: Throttle = Throttle::new();
@@ -100,8 +103,7 @@ impl Checker {
         let addresses = self.backend.addresses();
         let mut outcome = Err(self.no_address());
         for address in &*addresses {
-            let address = self.probed(address);
-            outcome = time::timeout_at(deadline, self.probe_one(&address))
+            outcome = time::timeout_at(deadline, self.probe_one(address))
                 .await
                 .unwrap_or_else(|_| Err(Failure::timed_out(self.health.timeout)));
             if outcome.is_ok() || Instant::now() >= deadline {
@@ -118,11 +120,20 @@ impl Checker {
         }
     }
 
-    async fn probe_one(&self, address: &Address) -> Result<(), Failure> {
-        let connection = tcp::connect(address, self.pool.source(address)).await?;
+    async fn probe_one(&self, own: &Address) -> Result<(), Failure> {
+        let address = self.probed(own);
+        let mut connection = tcp::connect(&address, self.pool.source(&address)).await?;
+        // Where it is demanded of every connection. A port of its own (`health.port`) is another service, which takes none.
+        if let Some(version) = self.pool.config().send_proxy.filter(|_| address == *own) {
+            match connection.write_all(&header(version)).await {
+                // Closed already; what is said before that tells more.
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+                sent => sent?,
+            }
+        }
         match &self.health.check {
             Check::Tcp => Ok(()),
-            Check::Http(check) => http::probe(connection, address, check).await,
+            Check::Http(check) => http::probe(connection, &address, check).await,
             Check::Exchange { send, expect } => exchange::probe(connection, send, expect).await,
         }
     }
@@ -171,6 +182,15 @@ impl Checker {
             (None, None) => {}
         }
         self.waiting = None;
+    }
+}
+
+/// The PROXY header of a connection that is tidegate's own: UNKNOWN, or LOCAL.
+fn header(version: SendProxy) -> Vec<u8> {
+    let own = Outgoing::default();
+    match version {
+        SendProxy::V1 => own.v1(),
+        SendProxy::V2 => own.v2(),
     }
 }
 

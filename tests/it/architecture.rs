@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("tls", &["config", "log", "net", "relay", "tls", "worker"]),
     ("worker", &["net", "relay"]),
     ("pool", &["balance", "config::model", "log", "net", "pool"]),
-    ("health", &["config::model", "log", "net", "pool"]),
+    ("health", &["config::model", "log", "net", "pool", "sniff"]),
     ("server", &["balance", "config::model", "log", "net", "pool", "relay", "sniff", "stats", "tls", "worker"]),
     ("app", &["config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
 ];

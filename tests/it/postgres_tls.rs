@@ -23,8 +23,7 @@ const ALPN: &[&str] = &["postgresql"];
 
 /// The keys of a listener on which PostgreSQL's TLS ends.
 fn starttls(files: &Issued, more: &str) -> String {
-    let (cert, key) = (files.cert.display(), files.key.display());
-    format!("tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], starttls: postgres, {more} }}")
+    format!("tls: {{ certificates: [{}], starttls: postgres, {more} }}", files.yaml())
 }
 
 /// A listener with a certificate for [`NAME`] and 127.0.0.1, in front of `to`.

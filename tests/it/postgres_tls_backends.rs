@@ -16,13 +16,12 @@ const NAME: &str = "db.example.test";
 
 /// Two listeners, `plain` and `tls`, in front of one backend that is asked for TLS.
 fn in_front_of(to: impl Display, authority: &Authority, pool_tls: &str) -> Tidegate {
-    let own = authority.issue(&["127.0.0.1"]);
-    let (cert, key) = (own.cert.display(), own.key.display());
+    let own = authority.issue(&["127.0.0.1"]).yaml();
     Tidegate::start(&format!(
         "listeners:\n\
          - {{ name: plain, bind: \"127.0.0.1:0\", pool: p }}\n\
          - {{ name: tls, bind: \"127.0.0.1:0\", pool: p,\n\
-         \x20   tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], starttls: postgres, plaintext: allow }} }}\n\
+         \x20   tls: {{ certificates: [{own}], starttls: postgres, plaintext: allow }} }}\n\
          pools:\n\
          - {{ name: p, backends: [{{ name: b, address: \"{to}\" }}], tls: {{ starttls: postgres, {pool_tls} }} }}\n"
     ))

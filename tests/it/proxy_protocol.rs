@@ -333,10 +333,9 @@ fn the_address_is_passed_on() {
 #[test]
 fn the_header_comes_before_tls() {
     let (backend, authority) = (Backend::echo(), Authority::new());
-    let issued = authority.issue(&["a.example.test"]);
-    let certificates = format!("certificates: [{{ cert: {}, key: {} }}]", issued.cert.display(), issued.key.display());
+    let certificate = authority.issue(&["a.example.test"]).yaml();
     let start = |tls: &str| {
-        let listener = format!("{REQUIRED}, tls: {{ {certificates}, {tls} }}");
+        let listener = format!("{REQUIRED}, tls: {{ certificates: [{certificate}], {tls} }}");
         Tidegate::start(&forward(backend.place(), &listener, ""))
     };
     let through = |client: TcpStream| {

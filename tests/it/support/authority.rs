@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ALL_VERSIONS, ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 use tempfile::TempDir;
 
 /// A connection with TLS over any stream.
@@ -65,30 +67,51 @@ impl Authority {
 
     /// A client that asks for this name and offers these protocols (ALPN).
     pub(crate) fn client(&self, name: &str, alpn: &[&str]) -> ClientConnection {
-        self.client_with(name, alpn, None)
+        connection(&self.client_of(ALL_VERSIONS, alpn, None), name)
     }
 
-    /// As [`Authority::client`], with a certificate of its own.
-    pub(crate) fn client_with(&self, name: &str, alpn: &[&str], own: Option<&Issued>) -> ClientConnection {
+    /// What clients of these versions have in common that offer these protocols, and show this certificate.
+    pub(crate) fn client_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&str],
+        own: Option<&Issued>,
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone()).expect("a root");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("versions")
             .with_root_certificates(roots);
         let mut config = match own {
             None => builder.with_no_client_auth(),
-            Some(Issued { cert, key }) => {
-                let chain = CertificateDer::pem_file_iter(cert).expect("a chain").map(|cert| cert.expect("PEM"));
-                let key = PrivateKeyDer::from_pem_file(key).expect("a key");
-                builder.with_client_auth_cert(chain.collect(), key).expect("a certificate and its key")
-            }
+            Some(own) => builder.with_client_auth_cert(own.chain(), own.key()).expect("a certificate and its key"),
         };
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from(name.to_owned()).expect("a name");
-        ClientConnection::new(Arc::new(config), name).expect("a client")
+        Arc::new(config)
     }
+}
+
+impl Issued {
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_file_iter(&self.cert).expect("a chain").map(|cert| cert.expect("PEM")).collect()
+    }
+
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_file(&self.key).expect("a key")
+    }
+
+    /// As an entry of `certificates`, or as `client_certificate`.
+    pub(crate) fn yaml(&self) -> String {
+        format!("{{ cert: {}, key: {} }}", self.cert.display(), self.key.display())
+    }
+}
+
+/// A client that asks for this name.
+pub(crate) fn connection(config: &Arc<ClientConfig>, name: &str) -> ClientConnection {
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    ClientConnection::new(Arc::clone(config), name).expect("a client")
 }
 
 /// Begins with TLS, and ends the handshake.

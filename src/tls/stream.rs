@@ -11,7 +11,9 @@ use std::task::{Poll, ready};
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
+};
 use rustls::{CommonState, Error};
 
 use crate::relay::Stream;
@@ -134,7 +136,7 @@ impl<E: Engine> TlsStream<E> {
         SCRATCH.with_borrow_mut(|Scratch { incoming, outgoing }| {
             // What was read ahead, or nothing: the client speaks first.
             let mut received = std::mem::take(&mut state.received);
-            state.open_kept(&mut received, outgoing);
+            state.open(&mut received, outgoing, &mut []);
             loop {
                 let flushed = state.poll_flush(&self.socket);
                 if state.failure.is_some() && !flushed.is_pending() {
@@ -168,37 +170,39 @@ impl<E: Engine> TlsStream<E> {
     pub fn is_truncated(&self) -> bool {
         self.state.borrow().truncated
     }
-
-    /// Whether the peer has sent data already.
-    pub fn has_plaintext(&self) -> bool {
-        !self.state.borrow().plain.is_empty()
-    }
 }
 
 impl<E: Engine> State<E> {
-    /// Opens records. What they hold goes to `buffer`, and what does not fit there waits; the rest of a record that is
-    /// not complete is kept. Returns how much is in the buffer.
-    fn open(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
-        let (mut filled, mut sealed, mut used) = (0, 0, 0);
+    /// Goes on with what has come, as far as that goes, and then seals `what`. Opened bytes go to `buffer`, and those that
+    /// do not fit there wait.
+    fn drive(
+        &mut self,
+        incoming: &mut [u8],
+        outgoing: &mut Vec<u8>,
+        buffer: &mut [u8],
+        what: Option<Seal<'_>>,
+    ) -> Driven {
+        let mut driven = Driven { used: 0, filled: 0, sealed: 0, done: None };
+        let Driven { used, filled, sealed, done } = &mut driven;
         loop {
-            let left = incoming.len() - used;
-            let UnbufferedStatus { mut discard, state } = self.engine.process(&mut incoming[used..]);
+            let left = incoming.len() - *used;
+            let UnbufferedStatus { mut discard, state } = self.engine.process(&mut incoming[*used..]);
             let more = match state {
                 Ok(ConnectionState::ReadTraffic(mut records)) => {
                     while let Some(Ok(record)) = records.next_record() {
                         discard += record.discard;
-                        let (now, later) = record.payload.split_at(record.payload.len().min(buffer.len() - filled));
-                        buffer[filled..filled + now.len()].copy_from_slice(now);
-                        filled += now.len();
+                        let (now, later) = record.payload.split_at(record.payload.len().min(buffer.len() - *filled));
+                        buffer[*filled..*filled + now.len()].copy_from_slice(now);
+                        *filled += now.len();
                         self.plain.extend_from_slice(later);
                     }
                     true
                 }
                 Ok(ConnectionState::EncodeTlsData(mut message)) => {
                     while let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
-                        message.encode(&mut outgoing[sealed..]).map(|count| sealed += count)
+                        message.encode(&mut outgoing[*sealed..]).map(|count| *sealed += count)
                     {
-                        reserve(outgoing, sealed + required_size);
+                        reserve(outgoing, *sealed + required_size);
                     }
                     true
                 }
@@ -210,35 +214,53 @@ impl<E: Engine> State<E> {
                     self.finished = true;
                     true
                 }
+                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                    *done = what.as_ref().map(|what| what.seal(&mut traffic, outgoing, sealed));
+                    false
+                }
                 // It is asked once more, for the alert. Shown the same bytes again, it would fail again.
                 Err(error) => {
                     discard = left;
                     self.failure.replace(error).is_none()
                 }
-                // Closed; and early data, which is never accepted.
+                // Nothing more comes of it; and early data is never accepted.
                 _ => false,
             };
-            used += discard;
+            *used += discard;
             if !more {
-                break;
+                return driven;
             }
         }
-        self.received.clear();
-        if !self.finished && self.failure.is_none() {
-            self.received.extend_from_slice(&incoming[used..]);
-        }
-        if self.received.is_empty() {
-            self.received = Vec::new();
-        } else if self.received.len() > MAX_KEPT {
-            self.failure = Some(Error::General("a message longer than any that is allowed".to_owned()));
-        }
+    }
+
+    /// Opens records. Returns how much of what they hold is in `buffer`; the rest of one that is not complete is kept.
+    fn open(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
+        let Driven { used, filled, sealed, .. } = self.drive(incoming, outgoing, buffer, None);
+        self.keep(&incoming[used..]);
         self.unsent.extend_from_slice(&outgoing[..sealed]);
         filled
     }
 
-    /// Opens what is kept of records, if that can be done without more.
-    fn open_kept(&mut self, received: &mut [u8], outgoing: &mut Vec<u8>) {
-        self.open(received, outgoing, &mut []);
+    /// Seals `what`. Returns how much there is to send: what the engine itself had to say, and that.
+    fn seal(&mut self, outgoing: &mut Vec<u8>, what: Seal<'_>) -> io::Result<usize> {
+        let mut received = std::mem::take(&mut self.received);
+        let Driven { used, sealed, done, .. } = self.drive(&mut received, outgoing, &mut [], Some(what));
+        match used {
+            0 => self.received = received,
+            _ => self.keep(&received[used..]),
+        }
+        done.unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into())).map(|()| sealed)
+    }
+
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() || self.finished || self.failure.is_some() {
+            self.received = Vec::new();
+        } else if rest.len() > MAX_KEPT {
+            self.failure = Some(Error::General("a message longer than any that is allowed".to_owned()));
+        } else {
+            self.received.clear();
+            self.received.extend_from_slice(rest);
+        }
     }
 
     /// Hands over what was opened before.
@@ -268,67 +290,48 @@ impl<E: Engine> State<E> {
         }
         Poll::Ready(Ok(()))
     }
+}
 
-    /// Seals with `seal` into `outgoing`, as soon as the engine lets it. Returns how much there is to send, what the
-    /// engine itself had to say included.
-    fn seal(&mut self, outgoing: &mut Vec<u8>, bytes: Option<&[u8]>) -> io::Result<usize> {
-        let mut received = std::mem::take(&mut self.received);
-        let (mut sealed, mut used) = (0, 0);
-        let outcome = loop {
-            let UnbufferedStatus { mut discard, state } = self.engine.process(&mut received[used..]);
-            let result = match state {
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    let done = loop {
-                        let room = &mut outgoing[sealed..];
-                        let done = match bytes {
-                            Some(bytes) => traffic.encrypt(bytes, room),
-                            None => traffic.queue_close_notify(room),
-                        };
-                        match done {
-                            Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
-                                reserve(outgoing, sealed + required_size);
-                            }
-                            done => break done,
-                        }
-                    };
-                    Some(match done {
-                        Ok(count) => Ok(sealed + count),
-                        Err(_) => Err(io::Error::other("the keys of this TLS connection are used up")),
-                    })
-                }
-                Ok(ConnectionState::EncodeTlsData(mut message)) => {
-                    while let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
-                        message.encode(&mut outgoing[sealed..]).map(|count| sealed += count)
-                    {
-                        reserve(outgoing, sealed + required_size);
-                    }
-                    None
-                }
-                Ok(ConnectionState::TransmitTlsData(sent)) => {
-                    sent.done();
-                    None
-                }
-                Ok(ConnectionState::PeerClosed) => {
-                    self.finished = true;
-                    None
-                }
-                Ok(ConnectionState::ReadTraffic(mut records)) => {
-                    while let Some(Ok(record)) = records.next_record() {
-                        discard += record.discard;
-                        self.plain.extend_from_slice(record.payload);
-                    }
-                    None
-                }
-                Ok(_) | Err(_) => Some(Err(io::ErrorKind::BrokenPipe.into())),
+/// What came of driving the engine.
+struct Driven {
+    /// Bytes that have come, and are done with.
+    used: usize,
+    /// Bytes that were opened into the buffer.
+    filled: usize,
+    /// Bytes that are to be sent.
+    sealed: usize,
+    /// Whether what was to be sealed is among them; `None` if the engine did not come to it.
+    done: Option<io::Result<()>>,
+}
+
+/// What is to be sealed.
+#[derive(Clone, Copy)]
+enum Seal<'b> {
+    Bytes(&'b [u8]),
+    CloseNotify,
+}
+
+impl Seal<'_> {
+    fn seal<D>(&self, traffic: &mut WriteTraffic<'_, D>, outgoing: &mut Vec<u8>, sealed: &mut usize) -> io::Result<()> {
+        loop {
+            let room = &mut outgoing[*sealed..];
+            let done = match self {
+                Seal::Bytes(bytes) => traffic.encrypt(bytes, room),
+                Seal::CloseNotify => traffic.queue_close_notify(room),
             };
-            used += discard;
-            if let Some(result) = result {
-                break result;
+            match done {
+                Ok(count) => {
+                    *sealed += count;
+                    return Ok(());
+                }
+                Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
+                    reserve(outgoing, *sealed + required_size);
+                }
+                Err(EncryptError::EncryptExhausted) => {
+                    return Err(io::Error::other("the keys of this TLS connection are used up"));
+                }
             }
-        };
-        received.drain(..used);
-        self.received = received;
-        outcome
+        }
     }
 }
 
@@ -385,7 +388,7 @@ impl<E: Engine> Stream for TlsStream<E> {
         let bytes = &bytes[..bytes.len().min(CHUNK)];
         SCRATCH.with_borrow_mut(|Scratch { outgoing, .. }| {
             reserve(outgoing, CHUNK + 4 * OVERHEAD);
-            let sealed = state.seal(outgoing, Some(bytes))?;
+            let sealed = state.seal(outgoing, Seal::Bytes(bytes))?;
             let sent = match self.socket.poll_write(&outgoing[..sealed]) {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => 0,
@@ -418,7 +421,7 @@ impl<E: Engine> Stream for TlsStream<E> {
             ready!(state.poll_flush(&self.socket))?;
             state.close_notified = true;
             SCRATCH.with_borrow_mut(|Scratch { outgoing, .. }| {
-                let sealed = state.seal(outgoing, None)?;
+                let sealed = state.seal(outgoing, Seal::CloseNotify)?;
                 state.unsent.extend_from_slice(&outgoing[..sealed]);
                 io::Result::Ok(())
             })?;

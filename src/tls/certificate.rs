@@ -19,6 +19,7 @@ use super::explain::explain;
 use super::files::{Content, error, has_error, warning};
 use super::pem;
 use super::provider::provider;
+use super::reload::Occasion;
 use super::report::{date, distance};
 use crate::config::files::{FileFault, Part};
 use crate::net::name::NamePattern;
@@ -36,7 +37,7 @@ const SERVER: [ObjectIdentifier; 2] =
     [ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1"), ObjectIdentifier::new_unwrap("2.5.29.37.0")];
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// A chain and a key that fit each other, and were valid when they were read.
+/// A chain and a key that fit each other.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
@@ -94,12 +95,12 @@ pub(super) struct Reading {
     pub(super) faults: Vec<(Part, FileFault)>,
 }
 
-/// Reads a chain and its key. All that is wrong is told at once.
-pub(super) fn read(cert: &Content, key: &Content, now: SystemTime) -> Reading {
+/// Reads a chain and its key, for use at this occasion. All that is wrong is told at once.
+pub(super) fn read(cert: &Content, key: &Content, occasion: Occasion, now: SystemTime) -> Reading {
     let mut faults = Vec::new();
     let chain = take(Part::Cert, Chain::read(cert), &mut faults);
     if let Some(chain) = &chain {
-        let about = chain.validity(now).into_iter().chain(chain.without_names()).chain(chain.out_of_order());
+        let about = chain.validity(occasion, now).into_iter().chain(chain.without_names()).chain(chain.out_of_order());
         faults.extend(about.map(|fault| (Part::Cert, fault)));
     }
     let signing = take(Part::Key, signing_key(key), &mut faults);
@@ -144,18 +145,24 @@ impl Chain {
         Ok(Chain { facts, ders, parsed })
     }
 
-    fn validity(&self, now: SystemTime) -> Option<FileFault> {
+    /// A fault when it is not valid now. At the start it is served all the same: a balancer that does not start serves
+    /// nobody. It never replaces what is in service.
+    fn validity(&self, occasion: Occasion, now: SystemTime) -> Option<FileFault> {
         let Facts { path, not_before, not_after, .. } = &self.facts;
         let name = path.display();
-        if now > *not_after {
+        let (message, hint) = if now > *not_after {
             let message = format!("{name} has expired on {} ({})", date(*not_after), distance(now, *not_after));
-            return Some(error(message, "renew it"));
-        }
-        if now < *not_before {
+            (message, "renew it: whoever verifies it refuses it")
+        } else if now < *not_before {
             let message = format!("{name} is not valid before {} ({})", date(*not_before), distance(now, *not_before));
-            return Some(error(message, "wait, or use another one until then; is this host's clock right?"));
-        }
-        None
+            (message, "wait, or use another one until then; is this host's clock right?")
+        } else {
+            return None;
+        };
+        Some(match occasion {
+            Occasion::Start => warning(message, hint),
+            Occasion::Replacement => error(message, hint),
+        })
     }
 
     /// A warning when no client that verifies names can accept it. One that is only for clients needs no names.

@@ -53,7 +53,7 @@ impl ClientTls {
         let roots = match (&tls.ca, tls.verify) {
             (Authorities::System, _) | (_, Verify::Off) => None,
             (Authorities::File(path), _) => {
-                let make = |contents: &[Content], now| match contents {
+                let make = |contents: &[Content], _, now| match contents {
                     [file] => authorities::roots(file, now),
                     _ => (None, Vec::new()),
                 };

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::reload::Occasion;
 use super::{authorities, certificate};
 use crate::config::Severity;
 use crate::config::files::{FileFault, Files, Part};
@@ -31,7 +32,7 @@ impl Files for OnDisk {
     fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
         let cert = Content::read(&files.cert, MAX_PEM);
         let key = Content::read(&files.key, MAX_PEM);
-        certificate::read(&cert, &key, SystemTime::now()).faults
+        certificate::read(&cert, &key, Occasion::Start, SystemTime::now()).faults
     }
 
     fn authorities(&self, path: &Path) -> Vec<FileFault> {

@@ -1,8 +1,9 @@
 //! TLS on both sides: certificates and authorities from files, what rustls is told to do with them, and their
 //! replacement while connections go on.
 //!
-//! A file's content is read once and judged whole ([`certificate`](Certificate), `authorities`): what is in
-//! service was good when it was put there. [`ServerTls`] is what a listener holds, [`ClientTls`] what a pool
+//! A file's content is read once and judged whole ([`certificate`](Certificate), `authorities`): what cannot be used
+//! is never in service. Dates alone do not keep a certificate from it at the start, with a warning; what replaces one
+//! in service must be valid. [`ServerTls`] is what a listener holds, [`ClientTls`] what a pool
 //! holds; both hand out the configuration of the moment, and [`watch`] replaces it.
 
 mod authorities;

@@ -71,8 +71,17 @@ impl Now {
 /// What was made of files, and the faults they had; `None` when one of these is an error.
 pub(super) type Made<T> = (Option<T>, Vec<FileFault>);
 
+/// What files are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Nothing is in service yet.
+    Start,
+    /// To replace what is in service.
+    Replacement,
+}
+
 /// Makes something of the contents of files, in the order of their paths.
-type Make<T> = dyn Fn(&[Content], SystemTime) -> Made<T> + Send + Sync;
+type Make<T> = dyn Fn(&[Content], Occasion, SystemTime) -> Made<T> + Send + Sync;
 
 /// Files that make one thing together: a certificate and its key, authorities and their lists.
 pub(super) struct Piece<T> {
@@ -108,11 +117,11 @@ impl<T> Piece<T> {
     /// Puts the files' present content in service.
     pub(super) fn load(
         paths: Vec<(PathBuf, u64)>,
-        make: impl Fn(&[Content], SystemTime) -> Made<T> + Send + Sync + 'static,
+        make: impl Fn(&[Content], Occasion, SystemTime) -> Made<T> + Send + Sync + 'static,
         now: Now,
     ) -> Result<Piece<T>, LoadError> {
         let (stamps, contents) = look(&paths, now);
-        match make(&contents, now.wall) {
+        match make(&contents, Occasion::Start, now.wall) {
             (Some(made), _) => Ok(Piece {
                 paths,
                 make: Box::new(make),
@@ -147,7 +156,7 @@ impl<T> Piece<T> {
             self.trouble = None;
             return Look::Unchanged;
         }
-        match (self.make)(&contents, now.wall) {
+        match (self.make)(&contents, Occasion::Replacement, now.wall) {
             (Some(made), warnings) => {
                 self.in_service = Arc::new(made);
                 self.digest = digest;

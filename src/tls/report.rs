@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::certificate::{self, Facts};
 use super::files::{Content, MAX_PEM};
+use super::reload::Occasion;
 use crate::config::model::{CertificateFiles, Config};
 
 const HOUR: u64 = 60 * 60;
@@ -56,7 +57,7 @@ pub fn describe(config: &Config) -> Vec<CertificateReport> {
 
 fn report(files: &CertificateFiles, now: SystemTime) -> CertificateReport {
     let (cert, key) = (Content::read(&files.cert, MAX_PEM), Content::read(&files.key, MAX_PEM));
-    let facts = certificate::read(&cert, &key, now).certificate.map(|certificate| certificate.facts);
+    let facts = certificate::read(&cert, &key, Occasion::Start, now).certificate.map(|certificate| certificate.facts);
     CertificateReport { path: files.cert.clone(), facts, now }
 }
 
@@ -75,7 +76,8 @@ impl fmt::Display for Summary<'_> {
         if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             write!(f, " and {more} more")?;
         }
-        write!(f, "; expires {} ({}); {key}", date(*not_after), distance(self.now, *not_after))
+        let verb = if self.now > *not_after { "expired" } else { "expires" };
+        write!(f, "; {verb} {} ({}); {key}", date(*not_after), distance(self.now, *not_after))
     }
 }
 
@@ -143,6 +145,8 @@ mod tests {
         let names: Vec<String> = (0..8).map(|number| format!("n{number}.example.com")).collect();
         let expected = format!("{} and 2 more; expires 2027-01-01 (in 41 days); RSA 2048", names.join(", "));
         assert_eq!(summary.to_string(), expected);
+        let summary = Summary { now: at(1_798_761_600 + 3 * DAY), ..summary };
+        assert!(summary.to_string().ends_with("; expired 2027-01-01 (3 days ago); RSA 2048"), "{summary}");
     }
 
     #[test]

@@ -166,9 +166,9 @@ fn ticketer(tls: &ListenerTls) -> Result<Option<Arc<dyn ProducesTickets>>, LoadE
 }
 
 pub(super) fn certificate_piece(files: &CertificateFiles, now: Now) -> Result<Piece<Certificate>, LoadError> {
-    let make = |contents: &[Content], now| match contents {
+    let make = |contents: &[Content], occasion, now| match contents {
         [cert, key] => {
-            let reading = certificate::read(cert, key, now);
+            let reading = certificate::read(cert, key, occasion, now);
             (reading.certificate, reading.faults.into_iter().map(|(_, fault)| fault).collect())
         }
         _ => (None, Vec::new()),
@@ -178,7 +178,7 @@ pub(super) fn certificate_piece(files: &CertificateFiles, now: Now) -> Result<Pi
 
 fn verifier_piece(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<dyn ClientCertVerifier>>, LoadError> {
     let required = auth.required;
-    let make = move |contents: &[Content], now| -> Made<Arc<dyn ClientCertVerifier>> {
+    let make = move |contents: &[Content], _, now| -> Made<Arc<dyn ClientCertVerifier>> {
         let (ca, crl) = match contents {
             [ca] => (ca, None),
             [ca, crl] => (ca, Some(crl)),

@@ -106,8 +106,8 @@ fn each_wrong_file_is_named_with_what_to_do() {
         (cert, older.as_bytes(), &["key: error: a.key holds an encrypted private key"]),
         (cert, public.as_bytes(), &["key: error: a.key holds a public key"]),
         (cert, other.key.as_bytes(), &["key: error: a.key does not belong to a.pem"]),
-        (expired.cert.as_bytes(), good.key.as_bytes(), &["cert: error: a.pem has expired on 2025-06-01 ("]),
-        (early.cert.as_bytes(), good.key.as_bytes(), &["cert: error: a.pem is not valid before 3000-06-01 (in "]),
+        (expired.cert.as_bytes(), good.key.as_bytes(), &["cert: warning: a.pem has expired on 2025-06-01 ("]),
+        (early.cert.as_bytes(), good.key.as_bytes(), &["cert: warning: a.pem is not valid before 3000-06-01 (in "]),
         (
             reversed.as_bytes(),
             good.key.as_bytes(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use rcgen::{KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, Error, HandshakeKind};
@@ -98,6 +98,33 @@ fn what_is_broken_is_never_served_and_told_once() {
     assert_eq!(server.refresh(after(now, 10)), Outcome::Replaced);
     assert_eq!(served(&folder, &authority, &server), der(&new));
     assert_eq!((server.reloads().loaded(), server.reloads().refused()), (1, 5));
+}
+
+/// One that has ended must not keep all others from starting; but it is no news that is worth a replacement.
+#[test]
+fn what_is_not_valid_now_is_served_from_the_start_and_replaces_nothing() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let issue = |change: &dyn Fn(&mut CertificateParams)| {
+        authority.issue_with(&["localhost"], &KeyPair::generate().unwrap(), change)
+    };
+    let expired = || issue(&|params| params.not_after = date_time_ymd(2025, 1, 1));
+    let early = || issue(&|params| params.not_before = date_time_ymd(3000, 1, 1));
+    for (first, second, name) in [(expired(), early(), "expired"), (early(), expired(), "early")] {
+        let server = ServerTls::new("web", &folder.listener(vec![folder.pair(name, &first)])).unwrap();
+        let start = Now::read();
+        assert_eq!(served(&folder, &authority, &server), der(&first), "{name}");
+        assert_eq!(server.refresh(start), Outcome::Unchanged, "{name}");
+        for other in [&expired(), &second] {
+            folder.replace_pair(name, other);
+            assert_eq!(server.refresh(start), Outcome::Settling, "{name}");
+            assert_eq!(server.refresh(after(start, 2)), Outcome::Refused, "{name}");
+            assert_eq!(served(&folder, &authority, &server), der(&first), "{name}");
+        }
+        let valid = authority.issue(&["localhost"]);
+        folder.replace_pair(name, &valid);
+        assert_eq!(server.refresh(after(start, 3)), Outcome::Replaced, "{name}");
+        assert_eq!(served(&folder, &authority, &server), der(&valid), "{name}");
+    }
 }
 
 #[test]

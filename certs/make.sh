@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes the development certificate: dev.pem and dev.key, for localhost only, known to everybody. Never use it for anything real.
+# The two names below localhost are those of config/tls.yaml: curl takes no wildcard right below a top-level domain.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -21,7 +22,7 @@ organizationName = supplied
 organizationalUnitName = supplied
 commonName = supplied
 [server]
-subjectAltName = DNS:localhost, DNS:*.localhost, IP:127.0.0.1, IP:::1
+subjectAltName = DNS:localhost, DNS:*.localhost, DNS:admin.localhost, DNS:shop.localhost, IP:127.0.0.1, IP:::1
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::backend::{Backend, in_thread};
+use crate::support::backend::Backend;
 use crate::support::client::{Place, connect, connect_from, read_to_end};
 use crate::support::postgres::Postgres;
 use crate::support::process::require;
@@ -33,27 +32,10 @@ fn reach(tidegate: &Tidegate, listener: &str) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::LOCALHOST.into(), tidegate.at(listener).tcp().port())
 }
 
-/// Answers each request with its name, as an HTTP server would.
-fn web_server(name: &'static str) -> Backend {
-    Backend::start(in_thread(move |mut stream: TcpStream| {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            if std::io::Read::read_exact(&mut stream, &mut byte).is_err() {
-                return;
-            }
-            head.push(byte[0]);
-        }
-        let length = name.len();
-        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
-        _ = stream.write_all(answer.as_bytes());
-    }))
-}
-
 #[test]
 fn web_gives_the_first_server_half_of_the_connections() {
     require("curl", "curl");
-    let servers = [web_server("one"), web_server("two"), web_server("three")];
+    let servers = ["one", "two", "three"].map(Backend::web);
     let mut replacements = vec![("0.0.0.0:8080", "127.0.0.1:0".to_owned())];
     for (server, written) in servers.iter().zip(["127.0.0.1:3001", "127.0.0.1:3002", "127.0.0.1:3003"]) {
         replacements.push((written, server.address().to_string()));
@@ -98,6 +80,66 @@ fn redis_serves_redis_cli() {
     let port = reach(&tidegate, "redis").port().to_string();
     let output = Command::new("redis-cli").args(["-p", &port, "ping"]).output().expect("redis-cli");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "PONG\n");
+}
+
+/// What curl gets from the name at a listener.
+fn fetch(tidegate: &Tidegate, listener: &str, name: &str, options: &[&str]) -> String {
+    require("curl", "curl");
+    let port = reach(tidegate, listener).port();
+    let (resolve, url) = (format!("{name}:{port}:127.0.0.1"), format!("https://{name}:{port}/"));
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "30", "--resolve", &resolve, &url]).args(options);
+    let output = curl.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("curl");
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn tls_gives_each_name_its_servers() {
+    let [shop, admin] = ["shop", "admin"].map(Backend::web);
+    let tidegate = Tidegate::start(&example(
+        "tls.yaml",
+        &[
+            ("0.0.0.0:8443", "127.0.0.1:0".to_owned()),
+            ("127.0.0.1:3001", shop.address().to_string()),
+            ("127.0.0.1:3002", admin.address().to_string()),
+        ],
+    ));
+    tidegate.wait_for_up("shop-1");
+    tidegate.wait_for_up("admin-1");
+    for (name, server) in [("localhost", "shop"), ("shop.localhost", "shop"), ("admin.localhost", "admin")] {
+        assert_eq!(fetch(&tidegate, "web", name, &["--cacert", "certs/dev.pem"]), server, "{name}");
+    }
+}
+
+#[test]
+fn passthrough_gives_each_name_its_servers() {
+    let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
+    let tls = format!("{{ certificates: [{{ cert: {0}/dev.pem, key: {0}/dev.key }}] }}", certs.display());
+    let servers = ["www", "internal", "default"].map(|name| (name, Backend::web(name)));
+    let mut listeners = String::from("listeners:\n");
+    let mut pools = String::from("pools:\n");
+    for (name, server) in &servers {
+        listeners.push_str(&format!("  - {{ name: {name}, bind: 127.0.0.1:0, pool: {name}, tls: {tls} }}\n"));
+        pools.push_str(&format!("  - {{ name: {name}, backends: [{{ address: {} }}] }}\n", server.address()));
+    }
+    let behind = Tidegate::start(&(listeners + &pools));
+    let mut replacements = vec![("0.0.0.0:8443", "127.0.0.1:0".to_owned())];
+    for ((name, _), written) in servers.iter().zip(["127.0.0.1:3443", "127.0.0.1:3444", "127.0.0.1:3445"]) {
+        replacements.push((written, reach(&behind, name).to_string()));
+    }
+    let tidegate = Tidegate::start(&example("passthrough.yaml", &replacements));
+    for backend in ["www-1", "internal-1", "default-1"] {
+        tidegate.wait_for_up(backend);
+    }
+    for (name, server) in [
+        ("www.example.com", "www"),
+        ("eu.www.example.com", "www"),
+        ("wiki.example.com", "internal"),
+        ("example.org", "default"),
+    ] {
+        assert_eq!(fetch(&tidegate, "tls", name, &["--insecure"]), server, "{name}");
+    }
 }
 
 #[test]

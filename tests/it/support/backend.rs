@@ -101,6 +101,23 @@ impl Backend {
         }))
     }
 
+    /// Answers each request with its name, as an HTTP server would.
+    pub(crate) fn web(name: &'static str) -> Backend {
+        Backend::start(in_thread(move |mut stream: TcpStream| {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).is_err() {
+                    return;
+                }
+                head.push(byte[0]);
+            }
+            let length = name.len();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
+            _ = stream.write_all(answer.as_bytes());
+        }))
+    }
+
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }

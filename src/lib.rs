@@ -2,10 +2,22 @@
 //!
 //! # The life of a connection
 //!
-//! [`server`] reads like this, top-down, in `session.rs`: accept -> a place on a worker -> lease a backend
-//! -> dial it, or another one on failure -> relay -> how it ended -> counters, histograms, access log.
-//! One task, no hops between threads once it has its place. The lease, the permits and the place are values
-//! whose `Drop` gives back, so that every way out of a connection, a panic included, ends in the same state.
+//! [`server`] reads like this, top-down, in `session.rs`:
+//!
+//! 1. accept, and a place on a worker (`accept.rs`);
+//! 2. where the listener says so, the first bytes (`opening.rs`): PROXY header -> STARTTLS -> TLS, or a look at the
+//!    ClientHello -> route;
+//! 3. lease a backend, and dial it, or another one on failure (`dial.rs`); the PROXY header, the request for TLS and
+//!    TLS to the backend (`upstream.rs`);
+//! 4. what was read ahead of the client goes first, then all else: relay;
+//! 5. how it ended -> counters, histograms, access log.
+//!
+//! A connection that needs no look at its first bytes goes from 1 to 3. One task, no hops between threads once it has its
+//! place. The lease, the permits and the place are values whose `Drop` gives back, so that every way out of a
+//! connection, a panic included, ends in the same state.
+//!
+//! Both sides of a relay are a [`relay::Stream`]: a worker's socket, or TLS over one ([`tls::stream`]), which the
+//! relay does not tell apart but by what they can do.
 //!
 //! # Threads
 //!
@@ -46,9 +58,18 @@
 //! - `max_connections` of a backend is never exceeded, also by workers that pick at the same moment
 //!   ([`pool::Lease`]).
 //! - A backend that is down gets no new connection from that instant ([`pool`]).
+//! - Until a connection is relayed, a client has a deadline for what it must send, and a limit to it: `timeouts.sniff`
+//!   and each recogniser's `LIMIT` ([`sniff`]), then `timeouts.handshake` and the size of TLS's messages
+//!   ([`tls::stream`]).
+//! - No byte that was read ahead is lost. What is not tidegate's own (a PROXY header, the request for TLS, the
+//!   handshake) goes to the backend as it came, before all else (`server/ahead.rs`).
+//! - No byte that came in plain text is taken for one that came by TLS: what follows a request for TLS before the
+//!   answer ends the connection, and of a backend's answer one byte is read (`server/opening.rs`, `upstream.rs`).
+//! - A certificate that cannot be used is never in service, and what replaces one in service must be valid ([`tls`]).
+//!   What cannot be verified, client or backend, gets no byte of the other side's.
 //! - Nothing from the network grows the process without a bound: connections by the capacity that the limit
-//!   of open files allows (`app/capacity.rs`), a connection's bytes by back-pressure ([`relay`]), answers to
-//!   health checks by their size and time ([`health`]), log lines by their queue ([`log`]).
+//!   of open files allows (`app/capacity.rs`), a connection's bytes by back-pressure ([`relay`]) and the bounds of
+//!   its first ones, answers to health checks by their size and time ([`health`]), log lines by their queue ([`log`]).
 
 #![warn(missing_docs)]
 

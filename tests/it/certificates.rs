@@ -35,7 +35,10 @@ pools: [{ name: p, backends: [{ address: 127.0.0.1:3001 }] }]
     assert_eq!(lines.len(), 2, "one certificate, one line: {text}");
     assert_eq!(lines[0], "x.yaml: ok (2 listeners, 1 pool, 1 backend)");
     let (before, rest) = lines[1].split_once(" (in ").unwrap();
-    assert_eq!(before, "  dev.pem: localhost, *.localhost, admin.localhost, shop.localhost, 127.0.0.1, ::1; expires 2044-01-01");
+    assert_eq!(
+        before,
+        "  dev.pem: localhost, *.localhost, admin.localhost, shop.localhost, 127.0.0.1, ::1; expires 2044-01-01"
+    );
     assert!(rest.ends_with(" days); ECDSA P-256"), "{text}");
 }
 
@@ -44,7 +47,8 @@ pools: [{ name: p, backends: [{ address: 127.0.0.1:3001 }] }]
 fn an_expired_certificate_is_served_with_a_warning() {
     let (authority, backend) = (Authority::new(), Backend::named("b"));
     let issued = authority.issue_with(&["localhost"], |params| params.not_after = date_time_ymd(2025, 6, 1));
-    let tls = format!("tls: {{ certificates: [{{ cert: {}, key: {} }}] }}", issued.cert.display(), issued.key.display());
+    let tls =
+        format!("tls: {{ certificates: [{{ cert: {}, key: {} }}] }}", issued.cert.display(), issued.key.display());
     let yaml = forward(backend.place(), &tls, "");
     let warning = format!("{} has expired on 2025-06-01 (", issued.cert.display());
 

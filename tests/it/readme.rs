@@ -2,14 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use tidegate::stats::ending::Ending;
 
+use crate::support::authority::Authority;
+use crate::support::backend::Backend;
 use crate::support::free_port;
 use crate::support::postgres::Postgres;
-use crate::support::tidegate::Tidegate;
+use crate::support::process::require;
+use crate::support::tidegate::{Tidegate, forward};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -32,17 +37,56 @@ fn blocks(language: &str) -> Vec<String> {
     blocks
 }
 
-fn the_yaml() -> String {
-    let [yaml] = &blocks("yaml")[..] else { panic!("one YAML block is expected") };
+/// The example under this name, which its first line is.
+fn yaml(name: &str) -> String {
+    let named = format!("# {name}\n");
+    let found: Vec<String> = blocks("yaml").into_iter().filter(|block| block.starts_with(&named)).collect();
+    let [yaml] = &found[..] else { panic!("one block of {name} is expected, not {}", found.len()) };
     yaml.clone()
 }
 
-/// `tidegate check` of this text under the README's name.
+/// The example in which tidegate stands in front of PostgreSQL.
+fn the_yaml() -> String {
+    yaml("postgres.yaml")
+}
+
+/// The block of commands that begins with this.
+fn command(beginning: &str) -> String {
+    let found = blocks("sh").into_iter().find(|block| block.starts_with(beginning));
+    found.unwrap_or_else(|| panic!("a command {beginning}")).trim().to_owned()
+}
+
+fn quote(containing: &str) -> String {
+    let found = blocks("text").into_iter().find(|block| block.contains(containing));
+    found.unwrap_or_else(|| panic!("a quote with {containing}"))
+}
+
+/// `tidegate check` of this text under the README's name, in a directory that has `certs`.
 fn check(yaml: &str) -> Output {
     let folder = tempfile::tempdir().expect("a temporary directory");
-    fs::write(folder.path().join("postgres.yaml"), yaml).expect("write the configuration");
+    let name = yaml.lines().next().and_then(|line| line.strip_prefix("# ")).expect("the name in the first line");
+    fs::write(folder.path().join(name), yaml).expect("write the configuration");
+    let certs = folder.path().join("certs");
+    fs::create_dir(&certs).expect("a directory");
+    fs::copy(root().join("certs/dev.pem"), certs.join("dev.pem")).expect("copy");
+    let key = fs::read(root().join("certs/dev.key")).expect("the key");
+    // Git does not keep that only its owner may read it.
+    let private = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(certs.join("dev.key"));
+    private.and_then(|mut file| file.write_all(&key)).expect("write the key");
+    fs::copy(Authority::new().file(), certs.join("ca.pem")).expect("copy");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.args(["check", "--config", "postgres.yaml"]).current_dir(folder.path()).output().expect("tidegate check")
+    command.args(["check", "--config", name]).current_dir(folder.path()).output().expect("tidegate check")
+}
+
+#[test]
+fn every_example_can_be_used() {
+    let examples = blocks("yaml");
+    assert!(examples.len() >= 3, "{examples:?}");
+    for example in examples {
+        let output = check(&example);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.is_empty(), "{example}\n{told}");
+    }
 }
 
 #[test]
@@ -59,8 +103,7 @@ fn the_mistake_is_shown_as_quoted() {
     let output = check(&the_yaml().replacen("pool: postgres", "pol: postgres", 1));
     assert_eq!(output.status.code(), Some(2));
     let printed = String::from_utf8_lossy(&output.stderr);
-    let quoted = blocks("text").into_iter().find(|block| block.starts_with("error:")).expect("the error's block");
-    assert_eq!(printed, quoted);
+    assert_eq!(printed, quote("error: unknown key"));
 }
 
 #[test]
@@ -77,20 +120,62 @@ fn the_example_runs_in_front_of_postgres() {
     let up = |line: &crate::support::tidegate::Line| line.text.contains("backend up") && line.text.contains("db-1");
     tidegate.wait_for_log("db-1 is up", up);
 
-    let sh = blocks("sh").into_iter().find(|block| block.starts_with("psql")).expect("the psql command");
     let port = tidegate.at_text("postgres").port();
-    let command = sh.trim().replace("6432", &port.to_string());
+    let command = command("psql").replace("6432", &port.to_string());
     let mut shell = Command::new("sh");
     shell.args(["-c", &command]).env("PGUSER", "postgres").env("PGCONNECT_TIMEOUT", "30");
     let output = shell.output().expect("sh");
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("(1 row)"));
 
-    let quoted = blocks("text").into_iter().find(|block| block.contains("end=")).expect("the access line's block");
+    let quoted = quote("end=");
     let line = tidegate.wait_for_log("the access line", |line| line.text.contains("end=\"client closed\""));
     let keys = |line: &str| line.split(' ').map(|pair| pair.split('=').next().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(keys(&line.text)[1..], keys(quoted.trim_end())[1..], "the same fields in the same order");
     assert!(line.text.contains("listener=postgres") && line.text.contains("backend=db-1"), "{}", line.text);
+}
+
+#[test]
+fn the_example_of_tls_answers_curl() {
+    require("curl", "curl");
+    let [shop, admin] = ["shop", "admin"].map(Backend::web);
+    let example = yaml("tls.yaml")
+        .replace("127.0.0.1:8443", "127.0.0.1:0")
+        .replace("127.0.0.1:3001", &shop.address().to_string())
+        .replace("127.0.0.1:3002", &admin.address().to_string())
+        .replace(" certs/", &format!(" {}/certs/", root().display()));
+    let tidegate = Tidegate::start(&example);
+    let port = tidegate.at("web").tcp().port().to_string();
+    let quoted = command("curl").replace("8443", &port);
+    for (command, answer) in [(quoted.clone(), "admin"), (quoted.replace("admin.", ""), "shop")] {
+        let mut shell = Command::new("sh");
+        let output =
+            shell.args(["-c", &format!("{command} -sS --max-time 30")]).current_dir(root()).output().expect("sh");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), answer, "{command}: {told}");
+    }
+}
+
+#[test]
+fn psql_without_tls_is_told_what_is_quoted() {
+    let postgres = Postgres::start();
+    let nobody = free_port();
+    let certs = root().join("certs");
+    let tls = format!(
+        "tls: {{ certificates: [{{ cert: {0}/dev.pem, key: {0}/dev.key }}], starttls: postgres }}",
+        certs.display()
+    );
+    let tidegate = Tidegate::start(&forward(format!("127.0.0.1:{nobody}"), &tls, ""));
+    let port = tidegate.at("in").tcp().port();
+    let told = |mode: &str| {
+        let output = postgres.psql(port).env("PGSSLMODE", mode).args(["-c", "select 1"]).output().expect("psql");
+        assert!(!output.status.success(), "{mode}");
+        String::from_utf8_lossy(&output.stderr).replace(&port.to_string(), "6432")
+    };
+    assert_eq!(told("disable"), quote("psql: error"));
+    let words = "FATAL:  no database server can take the connection now";
+    assert!(told("require").contains(words), "{}", told("require"));
+    assert!(readme().contains(words));
 }
 
 #[test]

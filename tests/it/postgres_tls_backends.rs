@@ -51,11 +51,7 @@ fn a_server_is_asked_for_tls_and_verified() {
     let postgres = Postgres::with_tls(&authority.issue(&[NAME]));
     let address = format!("127.0.0.1:{}", postgres.port());
     let ca = authority.file();
-    for rules in [
-        trusting(&authority),
-        format!("verify: ca, ca: {}", ca.display()),
-        "verify: off".to_owned(),
-    ] {
+    for rules in [trusting(&authority), format!("verify: ca, ca: {}", ca.display()), "verify: off".to_owned()] {
         let tidegate = in_front_of(&address, &authority, &rules);
         for (listener, mode) in [("plain", "disable"), ("tls", "verify-full"), ("tls", "disable")] {
             let output = psql(&postgres, &tidegate, listener, mode, &authority).output().expect("psql");
@@ -122,10 +118,7 @@ fn answers_other_than_tls_are_errors() {
     for (answer, reason) in [
         (&b"SE\0\0\0\x0bSFATAL\0\0"[..], "TLS handshake failed: the peer does not speak TLS"),
         (b"SSSSSSSS", "TLS handshake failed: the peer does not speak TLS"),
-        (
-            refusal,
-            "answers the request for TLS by an error, as PostgreSQL does when it cannot start a process for it",
-        ),
+        (refusal, "answers the request for TLS by an error, as PostgreSQL does when it cannot start a process for it"),
         (b"X", "answers the request for TLS by byte 0x58, as PostgreSQL never does"),
         (b"N", "refuses TLS (PostgreSQL: ssl = off)"),
         (b"", "closed the connection instead of a TLS handshake"),

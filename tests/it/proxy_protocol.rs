@@ -135,14 +135,8 @@ fn broken_headers_close_the_connection_and_the_log_says_why() {
             v2(1, 0x11, &[&INET[..], &[4, 0, 9, 0]].concat()),
             "sends a malformed PROXY header: TLV 0x04 is longer than the header",
         ),
-        (
-            v2(1, 0x11, &[]),
-            "sends a malformed PROXY header: 0 bytes are too few for its addresses, which have 12",
-        ),
-        (
-            v2(1, 0x21, &INET),
-            "sends a malformed PROXY header: 12 bytes are too few for its addresses, which have 36",
-        ),
+        (v2(1, 0x11, &[]), "sends a malformed PROXY header: 0 bytes are too few for its addresses, which have 12"),
+        (v2(1, 0x21, &INET), "sends a malformed PROXY header: 12 bytes are too few for its addresses, which have 36"),
         (v2(1, 0x41, &INET), "sends a malformed PROXY header: family and transport 0x41 do not exist"),
         (v2(2, 0x11, &INET), "sends a malformed PROXY header: command 2 is neither LOCAL nor PROXY"),
         (
@@ -212,7 +206,8 @@ fn only_trusted_peers_may_send_a_header() {
     let stranger = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
     let reason = "sends a PROXY header, and is not in proxy_protocol.trusted";
     for listener in [REQUIRED, ALLOWED] {
-        for header in [v1(), with_tlvs(), b"PROXY UNKNOWN\r\n".to_vec(), v2(0, 0, &[]), b"PROXY nonsense\r\n".to_vec()] {
+        for header in [v1(), with_tlvs(), b"PROXY UNKNOWN\r\n".to_vec(), v2(0, 0, &[]), b"PROXY nonsense\r\n".to_vec()]
+        {
             is_refused(&backend, listener, stranger, &header, reason, "refused: untrusted PROXY header");
         }
     }
@@ -276,8 +271,10 @@ fn a_server_may_speak_first_where_no_header_is_required() {
 #[test]
 fn ip_hash_places_by_the_address_in_the_header() {
     let backends = ["a", "b", "c", "d", "e"].map(|name| (name, Backend::named(name)));
-    let listed: Vec<String> =
-        backends.iter().map(|(name, backend)| format!("{{ name: {name}, address: \"{}\" }}", backend.place())).collect();
+    let listed: Vec<String> = backends
+        .iter()
+        .map(|(name, backend)| format!("{{ name: {name}, address: \"{}\" }}", backend.place()))
+        .collect();
     let start = |listener: &str| {
         Tidegate::start(&format!(
             "workers: 2\n\

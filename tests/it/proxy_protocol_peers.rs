@@ -132,6 +132,7 @@ fn tells_the_client(receiver: &Peer, version: &str) {
         let own = client.local_addr().unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
         let page = String::from_utf8(read_to_end(&mut client).0).unwrap();
+        drop(client);
         let told = page.lines().last().unwrap_or_default();
         let mut words = told.split(' ');
         assert_eq!(words.next(), Some(own.to_string().as_str()), "{page}");

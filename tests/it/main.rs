@@ -28,6 +28,7 @@ mod postgres;
 mod postgres_tls;
 mod postgres_tls_backends;
 mod proxy_protocol;
+mod proxy_protocol_peers;
 mod proxy_protocol_sent;
 mod readme;
 mod redis;

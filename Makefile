@@ -1,8 +1,8 @@
 # make test: everything, against real servers. As root it installs the Debian packages that are missing.
 
 # A program that the tests call, and the package it comes with.
-NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-benchmark:redis-tools \
-         curl:curl openssl:openssl setpriv:util-linux prlimit:util-linux
+NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools \
+         curl:curl openssl:openssl sslscan:sslscan testssl:testssl.sh setpriv:util-linux prlimit:util-linux
 
 VENV := target/compare/venv
 

@@ -11,6 +11,7 @@
 
 mod architecture;
 mod balance;
+mod certificates;
 mod compare;
 mod config;
 mod demo;
@@ -23,8 +24,13 @@ mod integrity;
 mod leaks;
 mod logs;
 mod memory;
+mod passthrough;
 mod postgres;
 mod readme;
 mod redis;
 mod selftest;
 mod support;
+mod tls;
+mod tls_backends;
+mod tls_clients;
+mod tls_integrity;

@@ -141,11 +141,12 @@ impl<E: Engine> TlsStream<E> {
                     return Poll::Ready(Err(state.failure.take().map_or(HandshakeError::Left, HandshakeError::Tls)));
                 }
                 ready!(flushed).map_err(HandshakeError::Io)?;
+                if !state.engine.common().is_handshaking() {
+                    // Also when the peer has finished in the same breath: what it sent is there.
+                    return Poll::Ready(Ok(()));
+                }
                 if state.finished {
                     return Poll::Ready(Err(HandshakeError::Left));
-                }
-                if !state.engine.common().is_handshaking() {
-                    return Poll::Ready(Ok(()));
                 }
                 let kept = state.received.len();
                 reserve(incoming, kept + CHUNK);
@@ -209,13 +210,16 @@ impl<E: Engine> State<E> {
                     self.finished = true;
                     true
                 }
-                // After an error it is asked once more, for the alert.
-                Err(error) => self.failure.replace(error).is_none(),
+                Err(error) => {
+                    self.failure.get_or_insert(error);
+                    true
+                }
                 // Closed; and early data, which is never accepted.
                 _ => false,
             };
             used += discard;
-            if !more {
+            // After a failure only its alert is asked for: the record at fault is still there, and would fail again.
+            if !more || (self.failure.is_some() && !self.engine.common().wants_write()) {
                 break;
             }
         }
@@ -268,6 +272,9 @@ impl<E: Engine> State<E> {
     /// Seals with `seal` into `outgoing`, as soon as the engine lets it. Returns how much there is to send, what the
     /// engine itself had to say included.
     fn seal(&mut self, outgoing: &mut Vec<u8>, bytes: Option<&[u8]>) -> io::Result<usize> {
+        if self.failure.is_some() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut received = std::mem::take(&mut self.received);
         let (mut sealed, mut used) = (0, 0);
         let outcome = loop {
@@ -357,7 +364,8 @@ impl<E: Engine> Stream for TlsStream<E> {
                 reserve(incoming, limit);
                 let count = ready!(self.socket.poll_read(&mut incoming[kept..limit]))?;
                 if count == 0 {
-                    (state.finished, state.truncated, state.received) = (true, true, Vec::new());
+                    // What is kept of a record stays: the engine remembers it, and it is asked again for sealing.
+                    (state.finished, state.truncated) = (true, true);
                     return Poll::Ready(Ok(0));
                 }
                 incoming[..kept].copy_from_slice(&state.received);

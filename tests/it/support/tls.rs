@@ -313,12 +313,16 @@ impl Read for &Tls {
             let count = (&self.socket).read(&mut received)?;
             let mut rest = &received[..count];
             let mut connection = self.connection.lock().expect("no panic under it");
+            // Nothing is how it learns of the FIN.
             while connection.read_tls(&mut rest)? > 0 {
                 connection.process_new_packets().map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
                 // rustls keeps little of it, and takes no more before that is gone.
                 let mut portion = [0; 16 * 1024];
                 while let Ok(count @ 1..) = connection.reader().read(&mut portion) {
                     opened.extend(&portion[..count]);
+                }
+                if rest.is_empty() {
+                    break;
                 }
             }
         }

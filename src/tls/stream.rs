@@ -143,11 +143,12 @@ impl<E: Engine> TlsStream<E> {
                     return Poll::Ready(Err(state.failure.take().map_or(HandshakeError::Left, HandshakeError::Tls)));
                 }
                 ready!(flushed).map_err(HandshakeError::Io)?;
+                if !state.engine.common().is_handshaking() {
+                    // Also when the peer has finished in the same breath: what it sent is there.
+                    return Poll::Ready(Ok(()));
+                }
                 if state.finished {
                     return Poll::Ready(Err(HandshakeError::Left));
-                }
-                if !state.engine.common().is_handshaking() {
-                    return Poll::Ready(Ok(()));
                 }
                 let kept = state.received.len();
                 reserve(incoming, kept + CHUNK);
@@ -185,7 +186,6 @@ impl<E: Engine> State<E> {
         let mut driven = Driven { used: 0, filled: 0, sealed: 0, done: None };
         let Driven { used, filled, sealed, done } = &mut driven;
         loop {
-            let left = incoming.len() - *used;
             let UnbufferedStatus { mut discard, state } = self.engine.process(&mut incoming[*used..]);
             let more = match state {
                 Ok(ConnectionState::ReadTraffic(mut records)) => {
@@ -218,16 +218,16 @@ impl<E: Engine> State<E> {
                     *done = what.as_ref().map(|what| what.seal(&mut traffic, outgoing, sealed));
                     false
                 }
-                // It is asked once more, for the alert. Shown the same bytes again, it would fail again.
                 Err(error) => {
-                    discard = left;
-                    self.failure.replace(error).is_none()
+                    self.failure.get_or_insert(error);
+                    true
                 }
                 // Nothing more comes of it; and early data is never accepted.
                 _ => false,
             };
             *used += discard;
-            if !more {
+            // After a failure only its alert is asked for: the record at fault is still there, and would fail again.
+            if !more || (self.failure.is_some() && !self.engine.common().wants_write()) {
                 return driven;
             }
         }
@@ -243,6 +243,9 @@ impl<E: Engine> State<E> {
 
     /// Seals `what`. Returns how much there is to send: what the engine itself had to say, and that.
     fn seal(&mut self, outgoing: &mut Vec<u8>, what: Seal<'_>) -> io::Result<usize> {
+        if self.failure.is_some() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut received = std::mem::take(&mut self.received);
         let Driven { used, sealed, done, .. } = self.drive(&mut received, outgoing, &mut [], Some(what));
         match used {
@@ -364,7 +367,8 @@ impl<E: Engine> Stream for TlsStream<E> {
                 reserve(incoming, limit);
                 let count = ready!(self.socket.poll_read(&mut incoming[kept..limit]))?;
                 if count == 0 {
-                    (state.finished, state.truncated, state.received) = (true, true, Vec::new());
+                    // What is kept of a record stays: the engine remembers it, and is asked again for sealing.
+                    (state.finished, state.truncated) = (true, true);
                     return Poll::Ready(Ok(0));
                 }
                 incoming[..kept].copy_from_slice(&state.received);

@@ -11,6 +11,7 @@
 
 mod architecture;
 mod balance;
+mod certificate_changes;
 mod certificates;
 mod compare;
 mod config;
@@ -24,6 +25,7 @@ mod integrity;
 mod leaks;
 mod logs;
 mod memory;
+mod passthrough;
 mod postgres;
 mod postgres_tls;
 mod postgres_tls_backends;
@@ -34,3 +36,7 @@ mod readme;
 mod redis;
 mod selftest;
 mod support;
+mod tls;
+mod tls_backends;
+mod tls_clients;
+mod tls_integrity;

@@ -144,7 +144,7 @@ fn tls_unasked_without_the_protocols_name_is_refused() {
     let backend = Backend::echo();
     let (authority, tidegate) = in_front_of(backend.place(), "");
     for protocols in [&[][..], &["h2", "http/1.1"], &["postgresq", "postgresql2"]] {
-        let refused = handshake(authority.client(NAME, protocols), connect(&tidegate.at("in"))).err().expect("refused");
+        let refused = handshake(authority.client(NAME, protocols), connect(&tidegate.at("in"))).expect_err("refused");
         let reason = refused.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         assert_eq!(reason, Some(&Error::AlertReceived(AlertDescription::NoApplicationProtocol)), "{protocols:?}");
     }

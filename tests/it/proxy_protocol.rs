@@ -203,12 +203,12 @@ fn a_header_that_is_not_required_may_be_left_out() {
 #[test]
 fn only_trusted_peers_may_send_a_header() {
     let backend = Backend::echo();
-    let stranger = Some(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
+    let stranger = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
     let reason = "sends a PROXY header, and is not in proxy_protocol.trusted";
     for listener in [REQUIRED, ALLOWED] {
         for header in [v1(), with_tlvs(), b"PROXY UNKNOWN\r\n".to_vec(), v2(0, 0, &[]), b"PROXY nonsense\r\n".to_vec()]
         {
-            is_refused(&backend, listener, stranger, &header, reason, "refused: untrusted PROXY header");
+            is_refused(&backend, listener, Some(stranger), &header, reason, "refused: untrusted PROXY header");
         }
     }
     assert_eq!(backend.accepted(), 0);
@@ -216,7 +216,7 @@ fn only_trusted_peers_may_send_a_header() {
     // Without one they are clients like any other.
     for listener in [REQUIRED, ALLOWED] {
         let tidegate = Tidegate::start(&forward(backend.place(), listener, ""));
-        let mut client = connect_from(stranger.unwrap(), tidegate.at("in").tcp());
+        let mut client = connect_from(stranger, tidegate.at("in").tcp());
         let own = client.local_addr().unwrap().to_string();
         client.write_all(PAYLOAD).unwrap();
         assert_eq!(echoed(&mut client), PAYLOAD);

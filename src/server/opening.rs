@@ -285,7 +285,7 @@ async fn terminate(
     handshake(&stream, after(listener.config().timeouts.handshake)).await.map_err(|failed| match failed {
         Failed::TooSlow => Ending::HandshakeTimeout,
         Failed::Handshake(HandshakeError::Tls(error)) => {
-            listener.refuse(client, &format_args!("TLS handshake failed: {}", tls::explain(&error)));
+            listener.refuse(client, &format_args!("fails in its TLS handshake: {}", tls::explain(&error)));
             Ending::HandshakeFailed
         }
         Failed::Handshake(HandshakeError::Io(_) | HandshakeError::Left) => Ending::ClientLeft,

@@ -74,6 +74,7 @@ fn writes_of_many_sizes() {
                 got_down.add(&buffer[..count]);
                 left -= count as u64;
             }
+            eprintln!("old {old}");
             assert_eq!(got_down.sum(), sent_down.join().unwrap(), "backend to client, old: {old}");
             assert_eq!(got_up.join().unwrap(), sent_up.join().unwrap(), "client to backend, old: {old}");
         });

@@ -222,8 +222,8 @@ fn serve(tls: &ListenerTls, files: &Sources) -> Result<Serving, LoadError> {
         (Some(StartTls::Postgres), true) => vec![POSTGRES.to_vec()],
         _ => tls.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect(),
     };
-    // The client's order of suites holds: all are good, and it knows whether it has AES in hardware.
-    config.ignore_client_order = false;
+    // The order of suites is ours, as scanners demand it; all of them are good.
+    config.ignore_client_order = true;
     // Early data can be replayed (RFC 8446, 8), and a balancer cannot know what may be.
     config.max_early_data_size = 0;
     // Sessions live in tickets or not at all: no state of clients here, and no lock between workers.

@@ -14,9 +14,9 @@ use tempfile::TempDir;
 
 use crate::support::backend::Backend;
 use crate::support::client::Place;
-use crate::support::tell;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Issued, Tls, read_all, write_key};
+use crate::support::{DEADLINE, eventually, tell};
 
 /// A listener whose certificate is at a place where the test changes it.
 struct Served {
@@ -45,9 +45,7 @@ impl Served {
 
     /// Waits until there are so many log lines with this.
     fn wait_for(&self, what: &str, count: usize) {
-        self.tidegate.wait_for_log(&format!("{what}, {count} times"), |line| {
-            line.text.contains(what) && self.count(what) >= count
-        });
+        eventually(DEADLINE, &format!("{what}, {count} times"), || self.count(what) >= count);
     }
 
     fn serves(&self) -> CertificateDer<'static> {

@@ -381,8 +381,6 @@ pub(crate) struct Terminated {
     pub(crate) tidegate: Tidegate,
     pub(crate) client: Tls,
     pub(crate) backend: TcpStream,
-    /// Its files are looked at as long as the balancer runs.
-    _authority: Authority,
 }
 
 /// As [`Terminated`] says, for a client of the newest version; `listener` is more keys of it.
@@ -397,7 +395,7 @@ pub(crate) fn one_tls_connection_of(listener: &str, client: impl Fn(&Authority) 
     let tidegate = Tidegate::start(&terminate(scripted.place(), &[&certificate], "", listener));
     let client = Tls::connect(&tidegate.at("in"), &client(&authority), "a.example");
     let backend = scripted.accept();
-    Terminated { tidegate, client, backend, _authority: authority }
+    Terminated { tidegate, client, backend }
 }
 
 /// A backend that speaks TLS: after each handshake, its connection goes to a closure, in a thread of its own. Handshakes that

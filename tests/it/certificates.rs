@@ -63,7 +63,7 @@ fn an_expired_certificate_is_served_with_a_warning() {
 
     let tidegate = Tidegate::start(&yaml);
     tidegate.wait_for_log("the warning", |line| line.level() == "WARN" && line.text.contains(&warning));
-    let Err(refused) = handshake(authority.client("localhost", &[]), connect(&tidegate.at("in"))) else {
+    let Err(refused) = handshake(authority.client_for("localhost", &[]), connect(&tidegate.at("in"))) else {
         panic!("it is refused");
     };
     let reason = refused.get_ref().and_then(|inner| inner.downcast_ref::<Error>());

@@ -128,7 +128,7 @@ fn tls_unasked_works_on_the_same_port() {
     let postgres = Postgres::bare(&[]);
     let (authority, tidegate) = in_front_of(&place_of(&postgres), "");
     for protocols in [ALPN, &["h2", "postgresql"]] {
-        let mut client = handshake(authority.client(NAME, protocols), connect(&tidegate.at("in"))).unwrap();
+        let mut client = handshake(authority.client_for(NAME, protocols), connect(&tidegate.at("in"))).unwrap();
         assert_eq!(client.conn.alpn_protocol(), Some(&b"postgresql"[..]), "libpq insists on it");
         client.write_all(&startup(3, 0)).unwrap();
         until_ready(&mut client);
@@ -144,7 +144,7 @@ fn tls_unasked_without_the_protocols_name_is_refused() {
     let backend = Backend::echo();
     let (authority, tidegate) = in_front_of(backend.place(), "");
     for protocols in [&[][..], &["h2", "http/1.1"], &["postgresq", "postgresql2"]] {
-        let Err(refused) = handshake(authority.client(NAME, protocols), connect(&tidegate.at("in"))) else {
+        let Err(refused) = handshake(authority.client_for(NAME, protocols), connect(&tidegate.at("in"))) else {
             panic!("it is refused");
         };
         let reason = refused.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
@@ -159,7 +159,7 @@ fn tls_unasked_without_the_protocols_name_is_refused() {
     let mut asked = connect(&tidegate.at("in"));
     asked.write_all(&SSL_REQUEST).unwrap();
     expect(&mut asked, b"S");
-    echoes(handshake(authority.client(NAME, &[]), asked).unwrap());
+    echoes(handshake(authority.client_for(NAME, &[]), asked).unwrap());
 }
 
 #[test]
@@ -175,8 +175,8 @@ fn gssapi_encryption_is_refused_once_and_tls_goes_on() {
     let mut client = begin();
     client.write_all(&SSL_REQUEST).unwrap();
     expect(&mut client, b"S");
-    echoes(handshake(authority.client(NAME, ALPN), client).unwrap());
-    echoes(handshake(authority.client(NAME, ALPN), begin()).unwrap());
+    echoes(handshake(authority.client_for(NAME, ALPN), client).unwrap());
+    echoes(handshake(authority.client_for(NAME, ALPN), begin()).unwrap());
 
     // Asked again and again, that would never end.
     let mut client = begin();
@@ -225,7 +225,7 @@ fn a_query_is_cancelled() {
     drop(psql);
 
     // And a client of version 17, by TLS.
-    let direct = || handshake(authority.client(NAME, ALPN), connect(&tidegate.at("in"))).unwrap();
+    let direct = || handshake(authority.client_for(NAME, ALPN), connect(&tidegate.at("in"))).unwrap();
     let mut client = direct();
     client.write_all(&startup(3, 0)).unwrap();
     let key = until_ready(&mut client).into_iter().find(|(kind, _)| *kind == b'K').expect("BackendKeyData").1;
@@ -260,8 +260,8 @@ fn first_bytes_may_come_one_by_one() {
         asked.write_all(&request).unwrap();
         expect(&mut asked.0, if request == SSL_REQUEST { b"S" } else { b"N" });
     }
-    echoes(handshake(authority.client(NAME, ALPN), asked).unwrap());
-    echoes(handshake(authority.client(NAME, ALPN), one_by_one()).unwrap());
+    echoes(handshake(authority.client_for(NAME, ALPN), asked).unwrap());
+    echoes(handshake(authority.client_for(NAME, ALPN), one_by_one()).unwrap());
 
     let mut plain = one_by_one();
     plain.write_all(&startup(3, 0)).unwrap();
@@ -343,7 +343,7 @@ fn psql_reads_that_no_server_can_take_it() {
             let told = complaint(&psql(&postgres, &tidegate, mode, &authority, "select 1"));
             assert!(told.contains("FATAL:  no database server can take the connection now\n"), "{mode}: {told}");
         }
-        let mut client = handshake(authority.client(NAME, ALPN), connect(&tidegate.at("in"))).unwrap();
+        let mut client = handshake(authority.client_for(NAME, ALPN), connect(&tidegate.at("in"))).unwrap();
         client.write_all(&startup(3, 0)).unwrap();
         assert_eq!(read_error(&mut client)[&'C'], "57P03");
         let rest = client.read(&mut [0]).expect("close_notify, then FIN");
@@ -393,7 +393,7 @@ fn wait_for_refusal(tidegate: &Tidegate, reason: &str) {
 
 /// What is said comes back, and the end of it.
 #[track_caller]
-fn echoes<S: Read + Write>(mut client: crate::support::authority::Tls<S>) {
+fn echoes<S: Read + Write>(mut client: crate::support::authority::TlsOver<S>) {
     client.write_all(b"hello").unwrap();
     let mut answer = [0; 5];
     client.read_exact(&mut answer).unwrap();

@@ -339,7 +339,7 @@ fn the_header_comes_before_tls() {
         Tidegate::start(&forward(backend.place(), &listener, ""))
     };
     let through = |client: TcpStream| {
-        let mut tls = handshake(authority.client("a.example.test", &["postgresql"]), client).unwrap();
+        let mut tls = handshake(authority.client_for("a.example.test", &["postgresql"]), client).unwrap();
         tls.write_all(PAYLOAD).unwrap();
         let mut answer = vec![0; PAYLOAD.len()];
         tls.read_exact(&mut answer).unwrap();

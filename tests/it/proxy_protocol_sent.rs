@@ -9,7 +9,7 @@ use proxy_header::{Error, ParseConfig, ProxiedAddress, ProxyHeader};
 use rustls::pki_types::ServerName;
 use rustls::{ALL_VERSIONS, HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
-use crate::support::authority::{Authority, connection, handshake};
+use crate::support::authority::{Authority, client_connection, handshake};
 use crate::support::backend::{Backend, Scripted, in_thread};
 use crate::support::client::{Place, connect, expect, read_to_end};
 use crate::support::pgwire::SSL_REQUEST;
@@ -121,7 +121,7 @@ fn clients_of_a_unix_socket_are_unknown() {
 fn version_2_tells_of_tls_that_has_ended() {
     const NAME: &str = "a.example.test";
     let authority = Authority::new();
-    let (server, own) = (authority.issue(&[NAME]).yaml(), authority.issue(&["client-7"]));
+    let (server, own) = (authority.issue(&[NAME]).yaml(), authority.issue_client("client-7"));
     let scripted = Scripted::start();
     let listener = format!(
         "tls: {{ certificates: [{server}], alpn: [h2], client_auth: {{ mode: optional, ca: {} }} }}",
@@ -139,7 +139,7 @@ fn version_2_tells_of_tls_that_has_ended() {
         (&old, "TLSv1.2", Some(b"h2"), true, false),
         (&old, "TLSv1.2", Some(b"h2"), true, true),
     ] {
-        let mut client = handshake(connection(config, NAME), connect(&tidegate.at("in"))).unwrap();
+        let mut client = handshake(client_connection(config, NAME), connect(&tidegate.at("in"))).unwrap();
         let (from, to) = (client.sock.local_addr().unwrap(), client.sock.peer_addr().unwrap());
         let mut backend = scripted.accept();
         let (header, _) = header_of(&mut backend);
@@ -176,7 +176,7 @@ fn version_2_tells_the_name_of_a_connection_that_was_only_looked_at() {
     let (authority, scripted) = (Authority::new(), Scripted::start());
     let listener = "routes: [{ match: { sni: [\"*.example.test\"] }, pool: p }]";
     let tidegate = Tidegate::start(&forward(scripted.place(), listener, "send_proxy: v2"));
-    let mut client = authority.client("a.example.test", &[]);
+    let mut client = authority.client_for("a.example.test", &[]);
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
     connect(&tidegate.at("in")).write_all(&hello).unwrap();
@@ -198,7 +198,7 @@ fn the_header_comes_before_tls_to_the_backend() {
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(issued.chain(), issued.key())
+        .with_single_cert(vec![issued.der.clone()], issued.private_key())
         .unwrap();
     let server = Arc::new(server);
     for starttls in ["off", "postgres"] {

@@ -51,8 +51,16 @@ impl Socket {
     /// What the connect failed with.
     pub async fn connected(&self) -> io::Result<()> {
         poll_fn(|_| self.poll(Ready::WRITABLE.union(Ready::GONE))).await;
-        // A connect that fails is reported together with its error.
-        if self.slot.ready().intersects(Ready::GONE) { Ok(sockopt::socket_error(&self.fd)??) } else { Ok(()) }
+        if !self.slot.ready().intersects(Ready::GONE) {
+            return Ok(());
+        }
+        // A connect that fails is reported together with its error, which whoever asks first gets. A peer that has
+        // accepted, written and reset by now is no failure: what it wrote is there, and the reset comes after it.
+        match recv(&self.fd, &mut [0], RecvFlags::PEEK) {
+            Ok(_) => Ok(()),
+            Err(Errno::AGAIN) => Ok(sockopt::socket_error(&self.fd)??),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn poll(&self, wanted: Ready) -> Poll<()> {

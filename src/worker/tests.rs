@@ -206,3 +206,30 @@ fn a_panicking_future_does_not_poison_timers_of_others() {
     other.recv_timeout(LIMIT).unwrap();
     worker.stop();
 }
+
+#[test]
+fn what_came_before_a_reset_is_read_even_if_nobody_saw_the_connect() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = crate::net::addr::Address::Tcp(listener.local_addr().unwrap());
+    let options = crate::net::dial::Options { nodelay: true, keepalive: None };
+    let started = crate::net::dial::start(&address, None, options).unwrap();
+    let (mut peer, _) = listener.accept().unwrap();
+    peer.write_all(b"last words").unwrap();
+    rustix::net::sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+    drop(peer);
+    let worker = worker();
+    let read = on(&worker, |sender| async move {
+        let socket = Socket::new(started, Transport::Tcp).unwrap();
+        sender.send(socket.connected().await.map(|()| Vec::new())).unwrap();
+        for _ in 0..2 {
+            let mut buffer = [0; 100];
+            let count = poll_fn(|_| socket.poll_read(&mut buffer)).await;
+            sender.send(count.map(|count| buffer[..count].to_vec())).unwrap();
+        }
+    });
+    assert!(read.recv_timeout(LIMIT).unwrap().is_ok(), "it was connected");
+    assert_eq!(read.recv_timeout(LIMIT).unwrap().unwrap(), b"last words");
+    let end = read.recv_timeout(LIMIT).unwrap();
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    worker.stop();
+}

@@ -131,7 +131,8 @@ fn answers_other_than_tls_are_errors() {
         let mut backend = scripted.accept();
         expect(&mut backend, &SSL_REQUEST);
         backend.write_all(answer).unwrap();
-        backend.shutdown(Shutdown::Write).unwrap();
+        // After a wrong answer it may have closed already.
+        _ = backend.shutdown(Shutdown::Write);
         let (got, _) = read_to_end(&mut backend);
         assert!(!got.windows(6).any(|part| part == b"secret"), "{answer:?}: {got:?}");
         assert_eq!(read_to_end(&mut client).0, b"", "{answer:?}");

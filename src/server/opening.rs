@@ -16,8 +16,8 @@ use super::peer::{Client, Peer};
 use crate::config::model::{ListenerTls, Plaintext, ProxyProtocol, StartTls, UnknownSni};
 use crate::net::addr::ClientAddr;
 use crate::sniff::client_hello::{self, ClientHello};
-use crate::sniff::postgres;
 use crate::sniff::proxy_protocol::{self, Addresses, Fault};
+use crate::sniff::{http, postgres};
 use crate::stats::ending::Ending;
 use crate::tls::stream::{HandshakeError, TlsStream};
 use crate::tls::{self, ServerTls};
@@ -169,7 +169,7 @@ async fn before_tls(
     let hello = match ahead.until(client_hello::recognise).await? {
         Ok(hello) => hello,
         Err(why) => {
-            match crate::sniff::http::looks_like_http(ahead.bytes()) {
+            match http::looks_like_http(ahead.bytes()) {
                 true => listener.refuse(client, &"speaks plain HTTP, on a listener with TLS"),
                 false => listener.refuse(client, &why),
             }

@@ -144,7 +144,7 @@ impl Session {
         let mut relay = Relay::new(worker::now(), ahead);
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
-        let mut is_lasting = false;
+        let (mut is_lasting, mut weight) = (false, Weight::default());
         let ending = poll_fn(|_| {
             if let Some(cut) = entered.cut() {
                 return Poll::Ready(cut.into());
@@ -157,7 +157,11 @@ impl Session {
                 if let (Some(took), Some(lease)) = (relay.take_first_byte(), &record.lease) {
                     context.record_first_byte(record.pool(), lease.backend(), took);
                 }
-                worker::weigh(if relay.bytes() - before >= MUCH { Weight::Heavy } else { Weight::Light });
+                let now_moves = if relay.bytes() - before >= MUCH { Weight::Heavy } else { Weight::Light };
+                if now_moves != weight {
+                    weight = now_moves;
+                    worker::weigh(weight);
+                }
                 match turn {
                     Turn::Ended(end) => return Poll::Ready(end.into()),
                     Turn::Again => worker::run_again(),

@@ -11,9 +11,10 @@ use std::path::Path;
 /// Panics if something does not hold of the bytes.
 type Property = fn(&[u8]);
 
-const TARGETS: [(&str, Property); 4] = [
+const TARGETS: [(&str, Property); 5] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
+    ("http_dialogue", properties::http_dialogue),
     ("postgres", properties::postgres),
     ("proxy_protocol", properties::proxy_protocol),
 ];

@@ -21,6 +21,7 @@ mod examples;
 mod failover;
 mod fuzz_corpus;
 mod half_close;
+mod http_dialogues;
 mod integrity;
 mod leaks;
 mod logs;

@@ -101,7 +101,7 @@ fn config(balance: Balance) -> Config {
 fn lease(c: &mut Criterion) {
     let mut group = c.benchmark_group("lease");
     for (name, balance) in ALL {
-        let pool = Pool::new(&config(balance), PoolIndex(0));
+        let pool = Pool::new(&config(balance), PoolIndex(0), 1);
         // Under load: nobody is idle, nobody is alike.
         let _held: Vec<_> = (0..50_u32 * BACKENDS as u32)
             .filter_map(|n| pool.lease(Some(IpAddr::from(n.to_be_bytes())), &Tried::new()).ok())

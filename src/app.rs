@@ -8,13 +8,16 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use self::secured::Secured;
 use self::sockets::Bound;
+use crate::admin::view::View;
+use crate::admin::{self, Admin, Sources};
 use crate::config::model::{Config, PoolIndex};
 use crate::health;
 use crate::log::DroppedLines;
@@ -22,8 +25,7 @@ use crate::log::access::Access;
 use crate::net::addr::Address;
 use crate::pool::resolve::Resolver;
 use crate::pool::{self, Pool};
-use crate::server::{ListenerState, Plane, Shared};
-use crate::stats::latency::BackendLatency;
+use crate::server::{self, ListenerState, Plane, Shared};
 use crate::tls;
 
 /// How long the start waits for names to be resolved. Those that are not by then have no address yet.
@@ -43,6 +45,8 @@ const CUT_LIMIT: Duration = Duration::from_secs(1);
 pub struct App {
     plane: Plane,
     addresses: Vec<(Arc<str>, Address)>,
+    admin: Option<Admin>,
+    draining: Arc<AtomicBool>,
     /// Names, timers of the pools, reports; they end with the app, as do the health checks.
     control: JoinSet<()>,
     _checks: Vec<health::Checks>,
@@ -84,18 +88,22 @@ impl App {
     /// A listener cannot be bound, the access log cannot be opened, or the system has no threads or
     /// descriptors left.
     pub async fn start(config: Config, dropped_lines: Vec<DroppedLines>, access: Access) -> Result<App, StartError> {
-        let pools: Vec<Arc<Pool>> =
-            config.pools.iter().enumerate().map(|(index, pool)| Pool::new(pool, PoolIndex(index))).collect();
+        let started = (SystemTime::now(), Instant::now());
+        let workers = config.workers.get();
+        let new_pool = |(index, pool)| Pool::new(pool, PoolIndex(index), workers);
+        let pools: Vec<Arc<Pool>> = config.pools.iter().enumerate().map(new_pool).collect();
         let Secured { servers, clients, upstreams } = Secured::load(&config, &pools).map_err(StartError)?;
         let listeners: Vec<Arc<ListenerState>> = config
             .listeners
             .iter()
             .zip(&servers)
-            .map(|(listener, tls)| ListenerState::new(listener.clone(), &pools, tls.clone()))
+            .enumerate()
+            .map(|(place, (listener, tls))| ListenerState::new(listener.clone(), place, &pools, tls.clone(), workers))
             .collect();
-        let workers = config.workers.get();
         let capacity = capacity::establish(&config);
         let Bound { sockets, addresses, socket_files } = sockets::bind(&listeners, workers).map_err(StartError)?;
+        let stats_port = config.admin.as_ref().map(admin::bind).transpose();
+        let stats_port = stats_port.map_err(|error| StartError(vec![error]))?;
 
         let mut control = JoinSet::new();
         let mut resolver = Resolver::new(&pools);
@@ -107,17 +115,29 @@ impl App {
         control.spawn(keep_time(pools.clone()));
         let servers: Vec<_> = servers.into_iter().flatten().collect();
         if !servers.is_empty() || !clients.is_empty() {
-            control.spawn(tls::watch::run(servers, clients));
+            control.spawn(tls::watch::run(servers.clone(), clients.clone()));
         }
         control.spawn(report_dropped_lines(dropped_lines, access.dropped_lines()));
 
         let shared = Shared::new(pools, upstreams, listeners, workers, capacity);
-        let plane = Plane::start(shared, sockets, access.writer().as_ref())?;
+        let (samples, measurements) = server::samples();
+        let samples = stats_port.is_some().then_some(samples);
+        let plane = Plane::start(shared, sockets, access.writer().as_ref(), samples.as_ref())?;
         for (listener, address) in &addresses {
             tracing::info!(%listener, %address, "listening");
         }
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut admin = None;
+        if let Some(stats_port) = stats_port {
+            let shared = Arc::clone(plane.shared());
+            let (addresses, version, draining) = (addresses.clone(), version(), Arc::clone(&draining));
+            let sources = Sources { shared, addresses, servers, clients, version, started, draining };
+            let stats_port = stats_port.start(sources, measurements)?;
+            tracing::info!(address = %stats_port.address(), "stats port");
+            admin = Some(stats_port);
+        }
         tracing::info!(workers, connection_capacity = capacity, "ready");
-        Ok(App { plane, addresses, control, _checks: checks, socket_files, _access: access })
+        Ok(App { plane, addresses, admin, draining, control, _checks: checks, socket_files, _access: access })
     }
 
     /// Where each listener listens; port 0 is replaced by the port that the kernel chose.
@@ -140,15 +160,21 @@ impl App {
         self.plane.shared().open()
     }
 
-    /// What was measured of each backend, by pool.
-    pub async fn latencies(&self) -> Vec<Vec<BackendLatency>> {
-        self.plane.latencies().await
+    /// Where the stats port is; `None` if there is none.
+    pub fn stats_port(&self) -> Option<&Address> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Everything that the stats port shows; `None` without one.
+    pub async fn view(&self) -> Option<View> {
+        self.admin.as_ref()?.view().await
     }
 
     /// Stops accepting, waits until every connection has ended, at most for `limit` or until `hurry` is ready,
     /// then cuts those that are left.
     pub async fn drain(mut self, limit: Duration, hurry: impl Future<Output = ()>) -> Drained {
         tracing::info!(connections = self.open(), deadline = ?limit, "draining");
+        self.draining.store(true, Ordering::Relaxed);
         self.plane.stop_accepting();
         let in_time = tokio::select! {
             drained = timeout(limit, self.plane.drained()) => drained.is_ok(),
@@ -166,6 +192,7 @@ impl App {
             Drained::Cut(connections)
         };
         self.control.abort_all();
+        drop(self.admin.take());
         self.plane.stop();
         for path in &self.socket_files {
             // Somebody may have removed it already.
@@ -173,6 +200,11 @@ impl App {
         }
         outcome
     }
+}
+
+/// The version, and the commit that it was built from.
+fn version() -> (&'static str, &'static str) {
+    (env!("CARGO_PKG_VERSION"), env!("TIDEGATE_GIT_HASH"))
 }
 
 /// Pools' slow starts and aging latencies.

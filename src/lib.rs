@@ -27,7 +27,8 @@
 //! within the process's capacity and the listener's limit (a semaphore each), and the lease (an atomic). The *control thread* is a tokio runtime on
 //! which everything else happens: health checks, DNS, signals, timers of the pools. It changes what workers
 //! read by replacing a pool's snapshot and by atomics; it asks a worker for something by
-//! [`worker::Remote::run`].
+//! [`worker::Remote::run`]. The *stats thread*, if there is a stats port, takes what workers have measured and answers
+//! who asks ([`admin`]), at a lower priority than theirs.
 //!
 //! # Rooms, from the bottom up
 //!
@@ -42,9 +43,10 @@
 //! | [`log`] | log and access lines that never block | config::model, net, stats |
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay |
 //! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, relay, worker |
-//! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net |
-//! | [`health`] | one check a file, and the verdict | config::model, log, net, pool, sniff |
+//! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net, stats |
+//! | [`health`] | one check a file, and the verdict | config::model, log, net, pool, sniff, stats |
 //! | [`server`] | accept, first bytes, session, dial | all of the above but health |
+//! | [`admin`] | the stats port: what is measured, and every way to show it | config::model, log, net, pool, server, stats, tls |
 //! | [`app`] | wires everything, runs, drains | all |
 //!
 //! The program itself (`main.rs`, `cli/`) uses the library from outside. A test reads the `use crate::` lines
@@ -73,6 +75,7 @@
 
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod app;
 pub mod balance;
 pub mod config;

@@ -12,6 +12,7 @@ mod tls;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -20,12 +21,13 @@ use files::Lookup;
 
 use super::de::Located;
 use super::files::Files;
-use super::model::{AccessLog, Config, Log, LogFormat, LogLevel, Shutdown};
+use super::model::{AccessLog, Admin, Config, Log, LogFormat, LogLevel, Shutdown};
 use super::raw;
 use super::report::{Fault, Problem, Severity, shown, similar};
 use super::tree::{NodeId, Tree, Value};
-use super::units::{AccessTarget, Period};
+use super::units::{AccessTarget, BindAddress, FilePath, Period};
 use super::words::{Int, Workers};
+use crate::net::addr::Address;
 
 /// Longest name of a listener, pool or backend, in characters: names become labels of metrics.
 const MAX_NAME: usize = 128;
@@ -50,11 +52,12 @@ struct Checker<'t> {
 impl Checker<'_> {
     fn config(&mut self, raw: &raw::Config) -> Option<Config> {
         let workers = self.workers(raw.workers.as_ref());
+        let admin = value(raw.admin.as_ref()).map(|(admin, at)| self.admin(admin, at));
         let log = self.log(raw.log.as_ref());
         let shutdown = self.shutdown(raw.shutdown.as_ref());
         let listeners = self.listeners(raw.listeners.as_ref(), raw.pools.as_ref());
         let pools = self.pools(raw.pools.as_ref());
-        Some(Config { workers: workers?, log, shutdown, listeners: listeners?, pools: pools? })
+        Some(Config { workers: workers?, admin, log, shutdown, listeners: listeners?, pools: pools? })
     }
 
     fn workers(&mut self, key: Option<&Located<Workers>>) -> Option<NonZeroUsize> {
@@ -66,6 +69,25 @@ impl Checker<'_> {
             // Only a system that cannot count its CPUs fails here.
             _ => Some(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
         }
+    }
+
+    fn admin(&mut self, raw: &raw::Admin, owner: NodeId) -> Admin {
+        let default = || Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)));
+        let bind = value(raw.bind.as_ref()).map_or_else(default, |(BindAddress(address), _)| address.clone());
+        let is_near = match &bind {
+            Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Address::Unix(_) => true,
+        };
+        if let (false, None, Some(key)) = (is_near, &raw.token_file, &raw.bind)
+            && !self.misspelt(owner, "token_file")
+        {
+            let fault = Fault::new(format!("`{bind}` can be reached from elsewhere, and there is no token_file"));
+            self.error(
+                key.at,
+                fault.hint("give token_file, a file with a secret that readers have to show, or bind to 127.0.0.1"),
+            );
+        }
+        Admin { bind, token_file: value(raw.token_file.as_ref()).map(|(FilePath(path), _)| path.clone()) }
     }
 
     fn log(&mut self, key: Option<&Located<raw::Log>>) -> Log {

@@ -9,16 +9,6 @@ use super::units::{Percent, Period};
 use super::words::Int;
 
 #[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Admin {
-    /// Loopback or unix needs no token to read; anything else needs token_file.
-    #[schemars(extend("default" = "127.0.0.1:9900"))]
-    bind: Option<super::units::BindAddress>,
-    /// A file with the bearer token that every change needs.
-    token_file: Option<String>,
-}
-
-#[derive(JsonSchema)]
 #[schemars(rename_all = "snake_case")]
 pub(crate) enum Protocol {
     Tcp,

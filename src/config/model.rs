@@ -22,6 +22,8 @@ use crate::net::addr::Address;
 pub struct Config {
     /// Data-plane threads; `auto` is already resolved to the CPUs this process may use.
     pub workers: NonZeroUsize,
+    /// The stats port; `None` is none.
+    pub admin: Option<Admin>,
     /// What is logged, and how.
     pub log: Log,
     /// How the process ends.
@@ -30,6 +32,15 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Every pool, also those that no listener uses.
     pub pools: Vec<Pool>,
+}
+
+/// `admin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens; port 0 lets the kernel choose.
+    pub bind: Address,
+    /// Who reads has to show what is in there. Always given unless `bind` is loopback or a unix socket.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `log`.

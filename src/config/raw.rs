@@ -22,9 +22,8 @@ pub(crate) use tls::{
     Certificate, ClientAuth, ClientAuthMode, ListenerTls, Plaintext, PoolTls, StartTls, UnknownSni, Verify,
 };
 
-use super::de::{Located, NotYet};
-use super::later;
-use super::units::{AccessTarget, Period};
+use super::de::Located;
+use super::units::{AccessTarget, BindAddress, FilePath, Period};
 use super::words::Workers;
 
 /// A key that may be left out, and why it may be a hole is said at [`Located`].
@@ -39,8 +38,7 @@ pub(crate) struct Config {
     #[schemars(extend("default" = "auto"))]
     pub(crate) workers: Key<Workers>,
     /// The stats port. Left out, there is none.
-    #[serde(default)]
-    pub(crate) admin: NotYet<later::Admin>,
+    pub(crate) admin: Key<Admin>,
     /// What is logged, and how.
     pub(crate) log: Key<Log>,
     /// How the process ends.
@@ -51,6 +49,16 @@ pub(crate) struct Config {
     /// Where they go.
     #[schemars(required, length(min = 1))]
     pub(crate) pools: Key<Vec<Located<Pool>>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// Loopback or unix needs no token to read; anything else needs token_file.
+    #[schemars(extend("default" = "127.0.0.1:9900"))]
+    pub(crate) bind: Key<BindAddress>,
+    /// A file with the bearer token that has to be shown.
+    pub(crate) token_file: Key<FilePath>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

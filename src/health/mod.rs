@@ -14,7 +14,7 @@ mod verdict;
 use std::convert::Infallible;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
@@ -24,11 +24,12 @@ use tracing::{debug, info, warn};
 
 use self::failure::Failure;
 use self::verdict::{Change, Verdict};
-use crate::config::model::{Check, Health, SendProxy};
+use crate::config::model::{self, Health, SendProxy};
 use crate::log::throttle::Throttle;
 use crate::net::addr::Address;
 use crate::pool::{Backend, Pool};
 use crate::sniff::proxy_protocol::Outgoing;
+use crate::stats::counters::Check;
 
 /// Trouble of this host's, whichever of the checks meets it. With a thousand of them, the log would be the next trouble.
 static OUR_TROUBLE: Throttle = Throttle::new();
@@ -91,7 +92,7 @@ impl Checker {
         loop {
             let started = Instant::now();
             let outcome = self.probe().await;
-            self.settle(outcome);
+            self.settle(outcome, started.elapsed());
             // From start to start. Where a probe has outlasted its interval, the next one starts now, and none is made up for.
             time::sleep_until(started + jittered(self.health.interval, fastrand::f64())).await;
         }
@@ -132,9 +133,9 @@ impl Checker {
             }
         }
         match &self.health.check {
-            Check::Tcp => Ok(()),
-            Check::Http(check) => http::probe(connection, &address, check).await,
-            Check::Exchange { send, expect } => exchange::probe(connection, send, expect).await,
+            model::Check::Tcp => Ok(()),
+            model::Check::Http(check) => http::probe(connection, &address, check).await,
+            model::Check::Exchange { send, expect } => exchange::probe(connection, send, expect).await,
         }
     }
 
@@ -150,7 +151,7 @@ impl Checker {
     }
 
     /// What follows from a probe.
-    fn settle(&mut self, outcome: Result<(), Failure>) {
+    fn settle(&mut self, outcome: Result<(), Failure>, took: Duration) {
         let (pool, backend) = (self.pool.name(), self.backend.name());
         let reason = match outcome {
             Ok(()) => None,
@@ -162,6 +163,8 @@ impl Checker {
                 return; // no verdict: the backend had no chance
             }
         };
+        let failure = reason.as_deref().map(Arc::from);
+        self.backend.counters().checked(Check { at: SystemTime::now(), took, failure });
         let index = self.backend.index();
         match (self.verdict.observe(reason.is_none()), &reason) {
             (Some(Change::Up), _) => {

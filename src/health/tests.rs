@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::*;
-use crate::config::model::{self, BackendAddress, HttpCheck, Initial, PoolIndex};
+use crate::config::model::{self, BackendAddress, Check, HttpCheck, Initial, PoolIndex};
 use crate::pool::testing::{backends, capture_log, health, pool};
 use crate::pool::{BackendIndex, Tried};
 
@@ -64,7 +64,7 @@ fn checked(check: Check, address: BackendAddress) -> model::Pool {
 
 fn checker(config: &model::Pool) -> Checker {
     let health = Arc::new(config.health.clone().unwrap());
-    let pool = Pool::new(config, PoolIndex(0));
+    let pool = Pool::new(config, PoolIndex(0), 1);
     let backend = Arc::clone(&pool.backends()[0]);
     Checker { pool, backend, verdict: Verdict::new(&health), health, waiting: None }
 }
@@ -244,7 +244,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
     }
     let (log, _guard) = capture_log();
     let config = checked(http(None), serve(moody).await.into());
-    let pool = Pool::new(&config, PoolIndex(0));
+    let pool = Pool::new(&config, PoolIndex(0), 1);
     let mut checks = [spawn(Arc::clone(&pool)).unwrap()];
     assert!(pool.lease(None, &Tried::new()).is_err(), "not before the first probe");
     time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
@@ -279,7 +279,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
 #[tokio::test]
 async fn a_first_verdict_can_be_bad() {
     let (log, _guard) = capture_log();
-    let pool = Pool::new(&checked(Check::Tcp, nobody().await.into()), PoolIndex(0));
+    let pool = Pool::new(&checked(Check::Tcp, nobody().await.into()), PoolIndex(0), 1);
     let mut checks = [spawn(Arc::clone(&pool)).unwrap()];
     time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
@@ -288,7 +288,7 @@ async fn a_first_verdict_can_be_bad() {
 
 #[tokio::test]
 async fn a_pool_without_checks_has_none() {
-    assert!(spawn(Pool::new(&pool(backends(&[1])), PoolIndex(0))).is_none());
+    assert!(spawn(Pool::new(&pool(backends(&[1])), PoolIndex(0), 1)).is_none());
 }
 
 #[tokio::test]
@@ -298,27 +298,27 @@ async fn our_own_trouble_is_not_the_backends() {
     config.health.as_mut().unwrap().initial = Initial::Up;
     let mut checker = checker(&config);
     for _ in 0..10 {
-        checker.settle(Err(Failure::from(io::Error::from_raw_os_error(libc::EMFILE))));
+        checker.settle(Err(Failure::from(io::Error::from_raw_os_error(libc::EMFILE))), Duration::ZERO);
     }
     assert!(checker.backend.is_up());
     let complaints = log.with("too many open files here");
     assert_eq!(complaints.len(), 1, "{complaints:?}");
     // Nor does it make one well that isn't.
     for _ in 0..3 {
-        checker.settle(Err(Failure::theirs("refused")));
+        checker.settle(Err(Failure::theirs("refused")), Duration::ZERO);
     }
     assert!(!checker.backend.is_up());
-    checker.settle(Ok(()));
-    checker.settle(Err(Failure::Ours("x".into())));
-    checker.settle(Ok(()));
+    checker.settle(Ok(()), Duration::ZERO);
+    checker.settle(Err(Failure::Ours("x".into())), Duration::ZERO);
+    checker.settle(Ok(()), Duration::ZERO);
     assert!(checker.backend.is_up());
 }
 
 #[tokio::test]
 async fn the_reason_shown_is_the_latest() {
     let mut checker = checker(&checked(Check::Tcp, nobody().await.into()));
-    checker.settle(Err(Failure::theirs("refused")));
-    checker.settle(Err(Failure::theirs("status 500")));
+    checker.settle(Err(Failure::theirs("refused")), Duration::ZERO);
+    checker.settle(Err(Failure::theirs("status 500")), Duration::ZERO);
     let condition = checker.pool.backends()[BackendIndex(0).0].condition();
     assert_eq!(condition.reason.as_deref(), Some("status 500"));
 }
@@ -330,7 +330,7 @@ async fn probes_begin_an_interval_apart_even_when_they_take_long() {
     let mut config = checked(ping(), listener.local_addr().unwrap().into());
     config.health = Some(health(ping()));
     let (log, _guard) = capture_log();
-    let pool = Pool::new(&config, PoolIndex(0));
+    let pool = Pool::new(&config, PoolIndex(0), 1);
     let _checks = spawn(pool);
     time::sleep(Duration::from_secs(200)).await;
     let probes = log.with("timed out after 1s").len();

@@ -1,6 +1,6 @@
 //! The access log: one line for each finished connection.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::num::NonZeroU64;
@@ -25,84 +25,138 @@ pub struct Line<'a> {
     pub time: SystemTime,
     /// The listener's name.
     pub listener: &'a str,
+    /// The name of the pool that it was for.
+    pub pool: &'a str,
     /// Where it came from.
     pub client: ClientAddr,
     /// The backend's name; `None` if it got none.
     pub backend: Option<&'a str>,
     /// What names it to a backend that was sent a PROXY header.
     pub id: Option<NonZeroU64>,
+    /// How long it waited for a backend.
+    pub queue: Option<Duration>,
     /// How long the connect that succeeded took.
     pub connect: Option<Duration>,
+    /// The TLS handshake with the client.
+    pub client_handshake: Option<Duration>,
+    /// The TLS handshake with the backend.
+    pub backend_handshake: Option<Duration>,
+    /// From the client's first byte to the backend's.
+    pub first_byte: Option<Duration>,
+    /// How often the direction turned from the client to the backend and back; 0 when that is not measured.
+    pub turnarounds: u32,
+    /// How long that took on average.
+    pub turnaround: Option<Duration>,
     /// From accept to end.
     pub duration: Duration,
     /// From the client, handed to the backend.
     pub bytes_in: u64,
     /// From the backend, handed to the client.
     pub bytes_out: u64,
+    /// Backends that were tried after the first one.
+    pub retries: u32,
+    /// What was open when it ended, this one among them.
+    pub open: Open,
     /// How it ended.
     pub ending: Ending,
 }
 
+/// Connections that are open.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open {
+    /// In the process.
+    pub process: usize,
+    /// At the listener.
+    pub listener: usize,
+    /// On the pool's backends.
+    pub pool: u32,
+    /// On its backend.
+    pub backend: u32,
+}
+
 impl Line<'_> {
-    /// `key=value` pairs on one line, control characters escaped.
+    /// The fields of HAProxy's `option tcplog`, in their order (its configuration manual, 8.2.2), with times in whole
+    /// milliseconds; then what that has no field for.
     pub fn text(&self) -> String {
-        let mut line = String::with_capacity(224);
+        let mut line = String::with_capacity(288);
+        let accepted = self.time.checked_sub(self.duration).unwrap_or(self.time);
+        let redispatched = if self.retries > 0 { "+" } else { "" };
         // Writing to a String cannot fail.
-        let _ = write!(line, "{} listener=", humantime::format_rfc3339_millis(self.time));
-        push_escaped(&mut line, self.listener);
-        let _ = write!(line, " client={} backend=", self.client);
-        match self.backend {
-            Some(backend) => push_escaped(&mut line, backend),
-            None => line.push('-'),
-        }
-        match self.connect {
-            Some(connect) => {
-                let _ = write!(line, " connect_ms={}", Millis(connect));
-            }
-            None => line.push_str(" connect_ms=-"),
-        }
+        let _ = write!(line, "tidegate[{}]: {} [", std::process::id(), self.client);
+        push_date(&mut line, accepted);
+        line.push_str("] ");
+        push_word(&mut line, self.listener);
+        line.push(' ');
+        push_word(&mut line, self.pool);
+        line.push('/');
+        push_word(&mut line, self.backend.unwrap_or("<NOSRV>"));
+        let _ = write!(
+            line,
+            " {}/{}/{} {} {} {}/{}/{}/{}/{redispatched}{} 0/0 bytes_in={}",
+            Whole(self.queue),
+            Whole(self.connect),
+            Whole(Some(self.duration)),
+            self.bytes_out,
+            self.ending.code(),
+            self.open.process,
+            self.open.listener,
+            self.open.pool,
+            self.open.backend,
+            self.retries,
+            self.bytes_in,
+        );
         if let Some(id) = self.id {
             let _ = write!(line, " id={id:016x}");
         }
-        let _ = writeln!(
-            line,
-            " duration_ms={} bytes_in={} bytes_out={} end=\"{}\"",
-            Millis(self.duration),
-            self.bytes_in,
-            self.bytes_out,
-            self.ending
-        );
+        let _ = writeln!(line, " end=\"{}\"", self.ending);
         line
     }
 
-    /// One JSON object on one line.
+    /// One JSON object on one line; times in milliseconds with three decimals, `null` for a stage it never came to.
     pub fn json(&self) -> String {
-        let mut line = String::with_capacity(320);
+        let mut line = String::with_capacity(512);
         let _ = write!(line, "{{\"time\":\"{}\",\"listener\":", humantime::format_rfc3339_millis(self.time));
         push_json(&mut line, self.listener);
-        let _ = write!(line, ",\"client\":\"{}\",\"backend\":", self.client);
+        let _ = write!(line, ",\"client\":\"{}\",\"pool\":", self.client);
+        push_json(&mut line, self.pool);
+        line.push_str(",\"backend\":");
         match self.backend {
             Some(backend) => push_json(&mut line, backend),
             None => line.push_str("null"),
         }
-        match self.connect {
-            Some(connect) => {
-                let _ = write!(line, ",\"connect_ms\":{}", Millis(connect));
+        for (stage, took) in [
+            ("queue", self.queue),
+            ("connect", self.connect),
+            ("tls_handshake", self.client_handshake),
+            ("backend_tls_handshake", self.backend_handshake),
+            ("first_byte", self.first_byte),
+            ("turnaround", self.turnaround),
+            ("duration", Some(self.duration)),
+        ] {
+            match took {
+                Some(took) => {
+                    let _ = write!(line, ",\"{stage}_ms\":{}", Millis(took));
+                }
+                None => {
+                    let _ = write!(line, ",\"{stage}_ms\":null");
+                }
             }
-            None => line.push_str(",\"connect_ms\":null"),
         }
         if let Some(id) = self.id {
             let _ = write!(line, ",\"id\":\"{id:016x}\"");
         }
         let _ = writeln!(
             line,
-            ",\"duration_ms\":{},\"bytes_in\":{},\"bytes_out\":{},\"end\":\"{}\",\"side\":\"{}\",\"reason\":\"{}\"}}",
-            Millis(self.duration),
+            ",\"turnarounds\":{},\"retries\":{},\"bytes_in\":{},\"bytes_out\":{},\
+             \"end\":\"{}\",\"side\":\"{}\",\"reason\":\"{}\",\"code\":\"{}\"}}",
+            self.turnarounds,
+            self.retries,
             self.bytes_in,
             self.bytes_out,
             self.ending,
             self.ending.side(),
-            self.ending.reason()
+            self.ending.reason(),
+            self.ending.code()
         );
         line
     }
@@ -111,23 +165,39 @@ impl Line<'_> {
 /// Milliseconds with three decimals.
 struct Millis(Duration);
 
-impl std::fmt::Display for Millis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros();
         write!(f, "{}.{:03}", micros / 1000, micros % 1000)
     }
 }
 
-/// A value of a text line: quoted when it holds what would blur its borders.
-fn push_escaped(line: &mut String, value: &str) {
-    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, '"' | '\\' | '=');
-    if !value.is_empty() && value.chars().all(plain) {
-        line.push_str(value);
-        return;
+/// Whole milliseconds; -1 for what it never came to.
+struct Whole(Option<Duration>);
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(took) => took.as_millis().fmt(f),
+            None => f.write_str("-1"),
+        }
     }
-    line.push('"');
-    line.extend(value.chars().flat_map(char::escape_debug));
-    line.push('"');
+}
+
+/// A moment as HAProxy writes it, in UTC: `06/Feb/2009:12:14:14.655`.
+fn push_date(line: &mut String, at: SystemTime) {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    // `2009-02-06T12:14:14.655Z`
+    let text = humantime::format_rfc3339_millis(at).to_string();
+    let part = |range| text.get::<std::ops::Range<usize>>(range).unwrap_or_default();
+    let month = part(5..7).parse::<usize>().ok().and_then(|month| MONTHS.get(month.checked_sub(1)?).copied());
+    let _ = write!(line, "{}/{}/{}:{}", part(8..10), month.unwrap_or("???"), part(0..4), part(11..23));
+}
+
+/// A name as one word: what would blur its borders becomes `_`. JSON lines have names as they are.
+fn push_word(line: &mut String, name: &str) {
+    let fits = |c: char| !c.is_control() && !c.is_whitespace() && c != '"' && c != '/';
+    line.extend(name.chars().map(|c| if fits(c) { c } else { '_' }));
 }
 
 fn push_json(line: &mut String, value: &str) {
@@ -243,31 +313,46 @@ mod tests {
     use crate::stats::ending::Side;
 
     fn line<'a>(listener: &'a str, backend: Option<&'a str>) -> Line<'a> {
+        let took = |micros| backend.map(|_| Duration::from_micros(micros));
         Line {
             id: backend.and(NonZeroU64::new(0xabc)),
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             listener,
+            pool: "web",
             client: ClientAddr::Tcp("[::ffff:192.0.2.7]:5000".parse().unwrap()),
             backend,
-            connect: backend.map(|_| Duration::from_micros(213)),
+            queue: took(0),
+            connect: took(2_213),
+            client_handshake: None,
+            backend_handshake: took(1_500),
+            first_byte: took(3_000),
+            turnarounds: if backend.is_some() { 2 } else { 0 },
+            turnaround: took(2_500),
             duration: Duration::from_micros(12_345_678),
             bytes_in: 12,
             bytes_out: 34,
+            retries: u32::from(backend.is_some()),
+            open: Open { process: 4, listener: 3, pool: 2, backend: u32::from(backend.is_some()) },
             ending: if backend.is_some() { Ending::Closed(Side::Client) } else { Ending::NoBackend },
         }
     }
 
     #[test]
-    fn text() {
+    fn text_has_the_fields_of_tcplog() {
+        let pid = std::process::id();
         assert_eq!(
             line("shop", Some("shop-1")).text(),
-            "2023-11-14T22:13:20.123Z listener=shop client=192.0.2.7:5000 backend=shop-1 connect_ms=0.213 \
-             id=0000000000000abc duration_ms=12345.678 bytes_in=12 bytes_out=34 end=\"client closed\"\n"
+            format!(
+                "tidegate[{pid}]: 192.0.2.7:5000 [14/Nov/2023:22:13:07.777] shop web/shop-1 0/2/12345 34 -- 4/3/2/1/+1 0/0 \
+                 bytes_in=12 id=0000000000000abc end=\"client closed\"\n"
+            )
         );
         assert_eq!(
             line("shop", None).text(),
-            "2023-11-14T22:13:20.123Z listener=shop client=192.0.2.7:5000 backend=- connect_ms=- \
-             duration_ms=12345.678 bytes_in=12 bytes_out=34 end=\"refused: no backend\"\n"
+            format!(
+                "tidegate[{pid}]: 192.0.2.7:5000 [14/Nov/2023:22:13:07.777] shop web/<NOSRV> -1/-1/12345 34 SC 4/3/2/0/0 0/0 \
+                 bytes_in=12 end=\"refused: no backend\"\n"
+            )
         );
     }
 
@@ -277,21 +362,27 @@ mod tests {
         assert_eq!(
             parsed,
             serde_json::json!({
-                "time": "2023-11-14T22:13:20.123Z", "listener": "shop", "client": "192.0.2.7:5000",
-                "backend": "shop-1", "connect_ms": 0.213, "id": "0000000000000abc", "duration_ms": 12345.678, "bytes_in": 12,
-                "bytes_out": 34, "end": "client closed", "side": "client", "reason": "closed",
+                "time": "2023-11-14T22:13:20.123Z", "listener": "shop", "client": "192.0.2.7:5000", "pool": "web",
+                "backend": "shop-1", "queue_ms": 0.0, "connect_ms": 2.213, "tls_handshake_ms": null,
+                "backend_tls_handshake_ms": 1.5, "first_byte_ms": 3.0, "turnaround_ms": 2.5, "turnarounds": 2,
+                "id": "0000000000000abc", "duration_ms": 12345.678, "bytes_in": 12, "bytes_out": 34, "retries": 1,
+                "end": "client closed", "side": "client", "reason": "closed", "code": "--",
             })
         );
         let parsed: serde_json::Value = serde_json::from_str(&line("shop", None).json()).unwrap();
-        assert_eq!((&parsed["backend"], &parsed["connect_ms"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+        for key in ["backend", "queue_ms", "connect_ms", "first_byte_ms", "turnaround_ms"] {
+            assert_eq!(parsed[key], serde_json::Value::Null, "{key}");
+        }
     }
 
     #[test]
-    fn control_characters_cannot_forge_a_line() {
-        let evil = "a\r\n2023 listener=b\u{1b}[2J\"";
+    fn names_cannot_forge_a_line_or_a_field() {
+        let evil = "a\r\n2023 b/c\u{1b}[2J\"";
         let text = line(evil, Some(evil)).text();
         assert_eq!(text.matches('\n').count(), 1, "{text}");
         assert!(text.trim_end_matches('\n').chars().all(|c| !c.is_control()), "{text}");
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!((fields[3], fields[4]), ("a__2023_b_c_[2J_", "web/a__2023_b_c_[2J_"), "{text}");
         let json = line(evil, Some(evil)).json();
         assert_eq!(json.matches('\n').count(), 1, "{json}");
         let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();

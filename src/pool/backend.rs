@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +13,8 @@ use crossbeam_utils::CachePadded;
 use crate::balance;
 use crate::config::model::{self, BackendAddress};
 use crate::net::addr::Address;
+use crate::stats::counters::BackendCounters;
+use crate::stats::traffic::Traffic;
 
 /// The place of a backend in [`Pool::backends`](super::Pool::backends).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +30,8 @@ pub struct Backend {
     addresses: ArcSwap<Arc<[Address]>>,
     condition: Mutex<Condition>,
     live: CachePadded<Live>,
+    counters: CachePadded<BackendCounters>,
+    traffic: Traffic,
 }
 
 /// What changes with each connection: together, as a pick looks at all of it, and away from everybody else's.
@@ -43,10 +47,6 @@ struct Live {
     measured: AtomicBool,
     /// How often it went down.
     downs: AtomicU32,
-    connections_total: AtomicU64,
-    connect_failures: AtomicU64,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
 }
 
 /// Whether a backend takes connections, why not, and since when.
@@ -58,11 +58,13 @@ pub struct Condition {
     pub reason: Option<Arc<str>>,
     /// When `up` last changed.
     pub since: SystemTime,
+    /// How long it was down before, all in all.
+    pub downtime: Duration,
 }
 
 impl Condition {
     pub(super) fn now(up: bool, reason: Option<Arc<str>>) -> Condition {
-        Condition { up, reason, since: SystemTime::now() }
+        Condition { up, reason, since: SystemTime::now(), downtime: Duration::ZERO }
     }
 }
 
@@ -76,7 +78,7 @@ const FAILED_SEEMS: u32 = 4;
 const FAILED_TAKES: Duration = Duration::from_millis(1);
 
 impl Backend {
-    pub(super) fn new(index: BackendIndex, config: &model::Backend, condition: Condition) -> Backend {
+    pub(super) fn new(index: BackendIndex, config: &model::Backend, condition: Condition, workers: usize) -> Backend {
         let addresses: Arc<[Address]> = match &config.address {
             BackendAddress::Ip(address) => [Address::Tcp(*address)].into(),
             BackendAddress::Unix(path) => [Address::Unix(Arc::new(PathBuf::clone(path)))].into(),
@@ -97,11 +99,9 @@ impl Backend {
                 up: AtomicBool::new(condition.up),
                 measured: AtomicBool::new(false),
                 downs: AtomicU32::new(0),
-                connections_total: AtomicU64::new(0),
-                connect_failures: AtomicU64::new(0),
-                bytes_in: AtomicU64::new(0),
-                bytes_out: AtomicU64::new(0),
             }),
+            counters: CachePadded::default(),
+            traffic: Traffic::new(workers),
             condition: Mutex::new(condition),
         }
     }
@@ -162,36 +162,31 @@ impl Backend {
         self.live.latency.load(Relaxed).div_ceil(FRACTION)
     }
 
-    /// Connections established since the start.
-    pub fn connections_total(&self) -> u64 {
-        self.live.connections_total.load(Relaxed)
+    /// What its connections and checks have left behind so far.
+    pub fn counters(&self) -> &BackendCounters {
+        &self.counters
     }
 
-    /// Connects that failed since the start.
-    pub fn connect_failures(&self) -> u64 {
-        self.live.connect_failures.load(Relaxed)
+    /// Bytes, those of connections that are open among them.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
-    /// Bytes that clients sent and this backend was given, of finished sessions.
-    pub fn bytes_in(&self) -> u64 {
-        self.live.bytes_in.load(Relaxed)
-    }
-
-    /// Bytes that this backend sent and clients were given, of finished sessions.
-    pub fn bytes_out(&self) -> u64 {
-        self.live.bytes_out.load(Relaxed)
+    /// How often it went down.
+    pub fn downs(&self) -> u32 {
+        self.live.downs.load(Acquire)
     }
 
     /// A connect succeeded, and how long it took.
     pub fn record_connect(&self, took: Duration) {
-        self.live.connections_total.fetch_add(1, Relaxed);
+        self.counters.connected();
         self.record_latency(took);
     }
 
     /// A connect failed, and after how long. Makes the backend look slower, also when it failed at once: a refusal takes less
     /// time than any answer, and `least_latency` would otherwise send everybody to the one that is dead until a health check says so.
     pub fn record_connect_failure(&self, took: Duration) {
-        self.live.connect_failures.fetch_add(1, Relaxed);
+        self.counters.connect_failed();
         let average = Duration::from_micros(self.latency_us().into());
         self.record_latency(took.max(average * FAILED_SEEMS).max(FAILED_TAKES));
     }
@@ -199,12 +194,6 @@ impl Backend {
     /// The backend's first byte came, and how long after the client's first was forwarded.
     pub fn record_first_byte(&self, took: Duration) {
         self.record_latency(took);
-    }
-
-    /// A session has ended: bytes from the client to the backend, and back.
-    pub fn record_session(&self, bytes_in: u64, bytes_out: u64) {
-        self.live.bytes_in.fetch_add(bytes_in, Relaxed);
-        self.live.bytes_out.fetch_add(bytes_out, Relaxed);
     }
 
     /// Exponentially weighted moving average with a weight of 1/8 for the sample; the first sample is the average.
@@ -244,15 +233,15 @@ impl Backend {
         {
             let mut condition = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
             let since = if condition.up == up { condition.since } else { new.since };
-            *condition = Condition { since, ..new };
+            let was_down = match up && !condition.up {
+                true => new.since.duration_since(condition.since).unwrap_or_default(),
+                false => Duration::ZERO,
+            };
+            *condition = Condition { since, downtime: condition.downtime + was_down, ..new };
         }
         if self.live.up.swap(up, AcqRel) && !up {
             self.live.downs.fetch_add(1, Release);
         }
-    }
-
-    pub(super) fn downs(&self) -> u32 {
-        self.live.downs.load(Acquire)
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -263,10 +252,11 @@ impl Backend {
     pub(super) fn try_take(&self) -> bool {
         let max = self.live.max_connections;
         let more = |open: u32| (open < max).then(|| open + 1);
-        if self.live.connections.try_update(Relaxed, Relaxed, more).is_err() {
+        let Ok(others) = self.live.connections.try_update(Relaxed, Relaxed, more) else {
             return false;
-        }
+        };
         if self.is_up() {
+            self.counters.are_open(others + 1);
             return true;
         }
         self.give_back(); // it went down since it was chosen

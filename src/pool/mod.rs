@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
@@ -30,6 +30,7 @@ pub use self::tried::Tried;
 use crate::balance::{Balancer, Candidate, Draw};
 use crate::config::model::{self, BackendAddress, OnDown, PoolIndex};
 use crate::net::addr::Address;
+use crate::stats::journal::Journal;
 
 /// A pool of backends, shared by all workers and the control thread.
 pub struct Pool {
@@ -41,6 +42,19 @@ pub struct Pool {
     source_turn: AtomicU64,
     writer: Mutex<Writer>,
     cut: OnceLock<Box<dyn Fn(BackendIndex) + Send + Sync>>,
+    transitions: Journal<Transition>,
+    refused: AtomicU64,
+}
+
+/// A backend has gone up or down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Which one.
+    pub backend: BackendIndex,
+    /// Which way.
+    pub up: bool,
+    /// Why it is down.
+    pub reason: Option<Arc<str>>,
 }
 
 /// Who can be chosen, at one moment.
@@ -86,10 +100,13 @@ enum Verdict {
 /// milliseconds, and a large pool's first verdicts all come in the same moment.
 const REBUILDS_PER_TICK: u32 = 16;
 
+/// Transitions that are remembered of one pool.
+const TRANSITIONS: usize = 64;
+
 impl Pool {
     /// A pool as configured. Backends whose health is not known before a first probe (`initial: probe`), and those
-    /// whose name is not resolved, are down until they are known to be well.
-    pub fn new(config: &model::Pool, index: PoolIndex) -> Arc<Pool> {
+    /// whose name is not resolved, are down until they are known to be well. Bytes are counted by each of `workers` for itself.
+    pub fn new(config: &model::Pool, index: PoolIndex, workers: usize) -> Arc<Pool> {
         let health = match &config.health {
             Some(health) if health.initial == model::Initial::Probe => Verdict::Unknown,
             _ => Verdict::Good,
@@ -115,7 +132,7 @@ impl Pool {
             .zip(&writer.backends)
             .enumerate()
             .map(|(index, (backend, standing))| {
-                Arc::new(Backend::new(BackendIndex(index), backend, standing.condition()))
+                Arc::new(Backend::new(BackendIndex(index), backend, standing.condition(), workers))
             })
             .collect();
         Arc::new(Pool {
@@ -127,6 +144,8 @@ impl Pool {
             source_turn: AtomicU64::new(0),
             writer: Mutex::new(writer),
             cut: OnceLock::new(),
+            transitions: Journal::new(TRANSITIONS),
+            refused: AtomicU64::new(0),
         })
     }
 
@@ -163,6 +182,31 @@ impl Pool {
             _ => self.source_turn.fetch_add(1, Relaxed) % fitting,
         };
         self.config.source.iter().filter(fits).nth(turn as usize).copied()
+    }
+
+    /// The last times that a backend went up or down, the oldest first.
+    pub fn transitions(&self) -> Vec<(SystemTime, Transition)> {
+        self.transitions.entries()
+    }
+
+    /// Whether there is a backend that is up and has a weight; it may be full.
+    pub fn is_usable(&self) -> bool {
+        self.backends.iter().any(|backend| backend.is_up() && backend.weight() > 0)
+    }
+
+    /// Connections leased at this moment, over all backends.
+    pub fn connections(&self) -> u32 {
+        self.backends.iter().map(|backend| backend.connections()).sum()
+    }
+
+    /// A connection that was for this pool got no backend.
+    pub fn record_refusal(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Connections that got no backend.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
     }
 
     /// Chooses a backend for a new connection and counts the connection against it until the lease is dropped.
@@ -237,8 +281,14 @@ impl Pool {
         *which(standing) = to;
 
         let was_up = backend.is_up();
-        backend.set_condition(standing.condition());
+        let condition = standing.condition();
+        let reason = condition.reason.clone();
+        backend.set_condition(condition);
         let is_up = backend.is_up();
+        // One that is found down at its first look has never been up.
+        if was_up != is_up || changed && !is_up {
+            self.transitions.add(Transition { backend: index, up: is_up, reason });
+        }
         if was_up == is_up {
             return changed;
         }

@@ -191,7 +191,7 @@ mod tests {
     fn named(host: &str) -> Arc<Pool> {
         let mut config = pool(backends(&[1]));
         config.backends[0].address = BackendAddress::Name { host: host.into(), port: 80 };
-        Pool::new(&config, PoolIndex(0))
+        Pool::new(&config, PoolIndex(0), 1)
     }
 
     fn addresses(pool: &Pool) -> String {

@@ -22,7 +22,7 @@ const ALL: [Balance; 6] = [
 ];
 
 fn build(config: &model::Pool) -> Arc<Pool> {
-    Pool::new(config, PoolIndex(0))
+    Pool::new(config, PoolIndex(0), 1)
 }
 
 fn lease(pool: &Pool) -> Result<Lease, NoBackend> {
@@ -306,7 +306,7 @@ fn latency_is_an_average_that_fades() {
     assert_eq!(backend.latency_us(), 800);
     backend.record_first_byte(Duration::from_micros(1_600));
     assert_eq!(backend.latency_us(), 900);
-    assert_eq!(backend.connections_total(), 1);
+    assert_eq!(backend.counters().connections(), 1);
 
     let start = Instant::now();
     let tick = |second: u64| pool.tick(start + Duration::from_secs(second));
@@ -337,7 +337,7 @@ fn one_that_refuses_at_once_is_not_the_fastest() {
         }
     }
     assert!((1..10).contains(&refused), "{refused} of 100 connections");
-    assert_eq!(pool.backends()[0].connect_failures(), refused);
+    assert_eq!(pool.backends()[0].counters().connect_failures(), refused);
 }
 
 #[test]

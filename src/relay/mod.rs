@@ -12,6 +12,7 @@
 
 mod direction;
 mod pipe;
+mod timing;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use direction::{AtEnd, Direction, Fault, Progress};
 pub use pipe::{MAX_PIPES, Tools};
+use timing::Timing;
 
 use crate::stats::ending::Side;
 
@@ -95,18 +97,7 @@ pub struct Relay {
     finished: Option<Side>,
     /// Boxed: few connections come to it, and many pay for its place.
     failed: Option<Box<Failed>>,
-    first_byte: FirstByte,
-}
-
-/// The backend's first byte.
-#[derive(Clone, Copy, Debug)]
-enum FirstByte {
-    /// It is timed from then.
-    Awaited(Instant),
-    /// It took so long.
-    Came(Duration),
-    /// And that was told.
-    Told,
+    timing: Timing,
 }
 
 /// A side is gone; the other one still has to receive what came before.
@@ -126,7 +117,7 @@ impl Relay {
             last_moved: now,
             finished: None,
             failed: None,
-            first_byte: FirstByte::Awaited(now),
+            timing: Timing::new(now),
         }
     }
 
@@ -135,8 +126,12 @@ impl Relay {
     /// `now` is the time at which this turn of the loop began. After [`Relay::wake_at`] it wants another turn, whatever
     /// the sockets do.
     pub fn turn(&mut self, client: &impl Stream, backend: &impl Stream, tools: &mut Tools, now: Instant) -> Turn {
-        let more = self.advance(Side::Client, client, backend, tools, now)
-            | self.advance(Side::Backend, backend, client, tools, now);
+        let before = (self.to_backend.moved(), self.to_client.moved());
+        let mut more = self.advance(Side::Client, client, backend, tools, now);
+        let from_client = self.to_backend.moved() > before.0;
+        let at = if from_client { tools.time() } else { None };
+        more |= self.advance(Side::Backend, backend, client, tools, now);
+        self.timing.moved(from_client, self.to_client.moved() > before.1, now, at);
         self.notice_reset(Side::Client, client, now);
         self.notice_reset(Side::Backend, backend, now);
         if let Some(failed) = self.failed.as_deref().copied() {
@@ -187,9 +182,13 @@ impl Relay {
     /// Once, when the backend's first byte has come: how long that took from the client's first byte, or,
     /// when the backend speaks first, from the start.
     pub fn take_first_byte(&mut self) -> Option<Duration> {
-        let FirstByte::Came(took) = self.first_byte else { return None };
-        self.first_byte = FirstByte::Told;
-        Some(took)
+        self.timing.take_first_byte()
+    }
+
+    /// After each turn in which the direction turned, if the tools have a clock: how long it took from the last byte
+    /// handed to the backend to the first that came back.
+    pub fn take_turnaround(&mut self) -> Option<Duration> {
+        self.timing.take_turnaround()
     }
 
     /// Moves what `side` sends to the other. True if there is more to do.
@@ -207,10 +206,8 @@ impl Relay {
         };
         let before = direction.moved();
         let progress = direction.advance(from, to, tools, at_end);
-        let moved = direction.moved() - before;
-        if moved > 0 {
+        if direction.moved() > before {
             self.last_moved = now;
-            self.time_first_byte(side, before == 0, now);
         }
         match progress {
             Progress::Waiting => {}
@@ -239,15 +236,6 @@ impl Relay {
     #[cfg(test)]
     fn holds_nothing(&self) -> bool {
         self.to_backend.holds_nothing() && self.to_client.holds_nothing()
-    }
-
-    fn time_first_byte(&mut self, side: Side, first: bool, now: Instant) {
-        let FirstByte::Awaited(since) = self.first_byte else { return };
-        match side {
-            Side::Client if first => self.first_byte = FirstByte::Awaited(now),
-            Side::Client => {}
-            Side::Backend => self.first_byte = FirstByte::Came(now.saturating_duration_since(since)),
-        }
     }
 
     /// `side` is gone: nothing more goes there. What it sent before still goes to the other, unless the

@@ -1,9 +1,10 @@
-//! What a worker lends to the directions it drives: one scratch buffer, and pipes for splice(2).
+//! What a worker lends to the directions it drives: one scratch buffer, pipes for splice(2), and a clock.
 
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Instant;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
@@ -17,22 +18,32 @@ pub(super) const PIPE_SIZE: usize = 256 * 1024;
 /// which Linux makes the pipes of an unprivileged user small (pipe(7), pipe-user-pages-soft).
 pub const MAX_PIPES: usize = 64;
 
-/// A worker's scratch buffer and pipes.
+/// A worker's scratch buffer, pipes and clock.
 #[derive(Debug)]
 pub struct Tools {
     scratch: Box<[u8]>,
     idle: Vec<Pipe>,
     /// Pipes that exist, idle or lent.
     count: Rc<Cell<usize>>,
+    clock: Option<fn() -> Instant>,
 }
 
 impl Default for Tools {
     fn default() -> Tools {
-        Tools { scratch: vec![0; SCRATCH].into(), idle: Vec::new(), count: Rc::default() }
+        Tools { scratch: vec![0; SCRATCH].into(), idle: Vec::new(), count: Rc::default(), clock: None }
     }
 }
 
 impl Tools {
+    /// Tools with a clock, by which turnarounds are timed.
+    pub fn with_clock(clock: fn() -> Instant) -> Tools {
+        Tools { clock: Some(clock), ..Tools::default() }
+    }
+
+    pub(super) fn time(&self) -> Option<Instant> {
+        self.clock.map(|clock| clock())
+    }
+
     pub(super) fn scratch(&mut self, size: usize) -> &mut [u8] {
         let size = size.min(self.scratch.len());
         &mut self.scratch[..size]

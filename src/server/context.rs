@@ -6,23 +6,27 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_utils::CachePadded;
 use slab::Slab;
 use tokio::sync::Semaphore;
 
+use super::samples::Samples;
 use super::upstream::Upstream;
 use crate::config::model::{self, PoolIndex};
 use crate::log::access::AccessWriter;
 use crate::log::throttle::Throttle;
 use crate::net::addr::ClientAddr;
 use crate::net::dial::Options;
-use crate::pool::{Backend, BackendIndex, Pool};
+use crate::pool::{BackendIndex, Pool};
 use crate::relay::Tools;
 use crate::stats::counters::ListenerCounters;
 use crate::stats::ending::Ending;
-use crate::stats::latency::BackendLatency;
+use crate::stats::http::HttpEvent;
+use crate::stats::journal::Journal;
+use crate::stats::latency::{BackendId, ListenerId, Sample, Stage};
+use crate::stats::traffic::Traffic;
 use crate::tls::ServerTls;
 use crate::worker::{self, Remote, TaskHandle};
 
@@ -32,11 +36,14 @@ pub struct Shared {
     /// TLS to backends, by the pool's index.
     upstreams: Vec<Option<Upstream>>,
     listeners: Vec<Arc<ListenerState>>,
+    /// The place of each pool's first backend among those of all pools.
+    first_backends: Vec<usize>,
     /// Connections of each worker, from accept to end.
     loads: Box<[CachePadded<AtomicUsize>]>,
     /// Listening sockets that still accept.
     accepting: AtomicUsize,
     /// As many connections as there are descriptors for.
+    size: usize,
     capacity: Arc<Semaphore>,
     remotes: OnceLock<Vec<Arc<Remote>>>,
     pub(super) accept_trouble: Throttle,
@@ -49,7 +56,10 @@ pub struct ListenerState {
     /// The pools of `routes`.
     routed: Vec<Arc<Pool>>,
     tls: Option<Arc<ServerTls>>,
+    id: ListenerId,
     counters: ListenerCounters,
+    traffic: Traffic,
+    refused: Journal<Refusal>,
     pub(super) limit: Option<Arc<Semaphore>>,
     /// TLS handshakes that may begin.
     pub(super) handshakes: Option<Arc<Semaphore>>,
@@ -57,6 +67,20 @@ pub struct ListenerState {
     pub(super) refusals: Throttle,
     pub(super) failed_connects: Throttle,
 }
+
+/// A client that was refused.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Its address.
+    pub client: ClientAddr,
+    /// Why, for people.
+    pub reason: String,
+    /// How many more there were since the one before.
+    pub more: u64,
+}
+
+/// Refusals that are remembered of one listener.
+const REFUSALS: usize = 32;
 
 impl Shared {
     /// For so many workers, and at most `capacity` connections at once over all listeners.
@@ -67,12 +91,19 @@ impl Shared {
         workers: usize,
         capacity: usize,
     ) -> Arc<Shared> {
+        let first_backends = pools.iter().scan(0, |next, pool| {
+            let first = *next;
+            *next += pool.backends().len();
+            Some(first)
+        });
         Arc::new(Shared {
+            first_backends: first_backends.collect(),
             pools,
             upstreams,
             listeners,
             loads: (0..workers).map(|_| CachePadded::default()).collect(),
             accepting: AtomicUsize::new(0),
+            size: capacity,
             capacity: Arc::new(Semaphore::new(capacity.min(Semaphore::MAX_PERMITS))),
             remotes: OnceLock::new(),
             accept_trouble: Throttle::default(),
@@ -103,6 +134,16 @@ impl Shared {
         self.accepting.load(Ordering::Acquire)
     }
 
+    /// Connections that may be open at once.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Workers.
+    pub fn workers(&self) -> usize {
+        self.loads.len()
+    }
+
     pub(super) fn capacity(&self) -> &Arc<Semaphore> {
         &self.capacity
     }
@@ -116,15 +157,17 @@ impl Shared {
         self.remotes.get().and_then(|remotes| remotes.get(worker))
     }
 
-    pub(super) fn on_each_worker(&self, call: impl FnOnce() + Send + Copy + 'static) {
-        for remote in self.remotes.get().into_iter().flatten() {
-            remote.run(call);
-        }
+    pub(super) fn remotes(&self) -> impl Iterator<Item = &Arc<Remote>> {
+        self.remotes.get().into_iter().flatten()
     }
 
-    /// An empty histogram set for each backend of each pool.
-    pub(super) fn no_latencies(&self) -> Vec<Vec<BackendLatency>> {
-        self.pools.iter().map(|pool| vec![BackendLatency::default(); pool.backends().len()]).collect()
+    pub(super) fn on_each_worker(&self, call: impl FnOnce() + Send + Copy + 'static) {
+        self.remotes().for_each(|remote| remote.run(call));
+    }
+
+    /// The place of a backend among those of all pools.
+    pub(super) fn backend_id(&self, pool: PoolIndex, backend: BackendIndex) -> BackendId {
+        self.first_backends.get(pool.0).map_or(BackendId::NONE, |first| BackendId::new(first + backend.0))
     }
 
     /// Counts a connection against a worker until the place is dropped. The worker on which it was accepted
@@ -173,7 +216,15 @@ impl Drop for AcceptGuard {
 
 impl ListenerState {
     /// For a listener whose connections go to some of `pools`.
-    pub fn new(config: model::Listener, pools: &[Arc<Pool>], tls: Option<Arc<ServerTls>>) -> Arc<ListenerState> {
+    ///
+    /// `place` is its own among the listeners; bytes are counted by each of `workers` for itself.
+    pub fn new(
+        config: model::Listener,
+        place: usize,
+        pools: &[Arc<Pool>],
+        tls: Option<Arc<ServerTls>>,
+        workers: usize,
+    ) -> Arc<ListenerState> {
         let at_most = |max: Option<NonZeroU32>| max.map(|max| Arc::new(Semaphore::new(max.get() as usize)));
         let (limit, handshakes) = (at_most(config.max_connections), at_most(config.max_handshakes));
         let pool = Arc::clone(&pools[config.pool.0]);
@@ -185,7 +236,10 @@ impl ListenerState {
             tls,
             handshakes,
             refused_clients: Throttle::default(),
+            id: ListenerId::new(place),
             counters: ListenerCounters::default(),
+            traffic: Traffic::new(workers),
+            refused: Journal::new(REFUSALS),
             limit,
             refusals: Throttle::default(),
             failed_connects: Throttle::default(),
@@ -232,7 +286,33 @@ impl ListenerState {
         if let Some(more) = self.refused_clients.admit(worker::now()) {
             let listener = &self.config.name;
             tracing::info!(%listener, %client, more, "a client is refused: it {why}");
+            self.remember(client, format!("it {why}"), more);
         }
+    }
+
+    /// Keeps a refusal for who asks later.
+    pub(super) fn remember(&self, client: ClientAddr, reason: String, more: u64) {
+        self.refused.add(Refusal { client, reason, more });
+    }
+
+    /// The last clients that were refused, the oldest first: of many in the same second, one.
+    pub fn refused_clients(&self) -> Vec<(SystemTime, Refusal)> {
+        self.refused.entries()
+    }
+
+    /// Every pool that its connections may go to: the one for what matches no route first.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        std::iter::once(&self.pool).chain(&self.routed)
+    }
+
+    /// Its place among the listeners.
+    pub(super) fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    /// Bytes, those of connections that are open among them.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// What its connections have left behind so far.
@@ -251,7 +331,7 @@ pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
     pub(super) tools: RefCell<Tools>,
     access: RefCell<Option<AccessWriter>>,
-    latencies: RefCell<Vec<Vec<BackendLatency>>>,
+    samples: RefCell<Option<Samples>>,
     sessions: RefCell<Slab<Rc<Control>>>,
     stopped_accepting: Cell<bool>,
     acceptors: RefCell<Vec<TaskHandle>>,
@@ -259,12 +339,13 @@ pub(super) struct Context {
 
 impl Context {
     /// Makes this thread's context. Called once on each worker.
-    pub(super) fn install(worker: usize, shared: Arc<Shared>, access: Option<AccessWriter>) {
+    pub(super) fn install(worker: usize, shared: Arc<Shared>, access: Option<AccessWriter>, samples: Option<Samples>) {
+        let tools = if samples.is_some() { Tools::with_clock(Instant::now) } else { Tools::default() };
         let context = Rc::new(Context {
             worker,
-            tools: RefCell::default(),
+            tools: RefCell::new(tools),
             access: RefCell::new(access),
-            latencies: RefCell::new(shared.no_latencies()),
+            samples: RefCell::new(samples),
             shared,
             sessions: RefCell::default(),
             stopped_accepting: Cell::new(false),
@@ -311,22 +392,32 @@ impl Context {
         self.acceptors.borrow_mut().push(acceptor);
     }
 
-    pub(super) fn latencies(&self) -> Vec<Vec<BackendLatency>> {
-        self.latencies.borrow().clone()
+    /// Writes a measurement down, if there is somebody to read it.
+    pub(super) fn measure(&self, listener: &ListenerState, backend: BackendId, stage: Stage, took: Duration) {
+        if let Some(samples) = &mut *self.samples.borrow_mut() {
+            samples.add(Sample::new(listener.id(), backend, stage, took));
+        }
     }
 
-    pub(super) fn record_connect(&self, pool: &Pool, backend: &Backend, took: Duration) {
-        backend.record_connect(took);
-        self.measure(pool, backend, |latency| latency.connect.record(took));
+    /// Writes a backend's own measurement down, which says nothing of the listener.
+    pub(super) fn measure_backend(&self, backend: BackendId, stage: Stage, took: Duration) {
+        if let Some(samples) = &mut *self.samples.borrow_mut() {
+            samples.add(Sample::new(ListenerId::NONE, backend, stage, took));
+        }
     }
 
-    pub(super) fn record_first_byte(&self, pool: &Pool, backend: &Backend, took: Duration) {
-        backend.record_first_byte(took);
-        self.measure(pool, backend, |latency| latency.first_byte.record(took));
+    /// Writes down what was seen of HTTP.
+    pub(super) fn saw_http(&self, listener: &ListenerState, backend: BackendId, event: HttpEvent) {
+        if let Some(samples) = &mut *self.samples.borrow_mut() {
+            samples.add(Sample::http(listener.id(), backend, event));
+        }
     }
 
-    fn measure(&self, pool: &Pool, backend: &Backend, record: impl FnOnce(&mut BackendLatency)) {
-        record(&mut self.latencies.borrow_mut()[pool.index().0][backend.index().0]);
+    /// Hands over what was written down so far.
+    pub(super) fn hand_over(&self) {
+        if let Some(samples) = &mut *self.samples.borrow_mut() {
+            samples.hand_over();
+        }
     }
 
     pub(super) fn access(&self) -> std::cell::RefMut<'_, Option<AccessWriter>> {

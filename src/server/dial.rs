@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,10 @@ use super::upstream::{self, Origin, Upstream};
 use crate::config::model::OnDown;
 use crate::net::addr::Address;
 use crate::net::dial;
-use crate::pool::{Lease, Pool, Tried};
+use crate::pool::{self, Lease, Pool, Tried};
 use crate::relay::Stream;
 use crate::stats::ending::Ending;
+use crate::stats::latency::Stage;
 use crate::worker::{self, Socket, Transport};
 
 /// How long to wait before another try when a unix socket's queue is full.
@@ -25,20 +27,24 @@ const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct Dialled {
     pub(super) backend: Backend,
     pub(super) lease: Lease,
+    /// The connect.
     pub(super) took: Duration,
+    /// The TLS handshake after it.
+    pub(super) handshake: Option<Duration>,
 }
 
 /// Leases a backend of the pool and connects to it, or to further ones when that fails.
 ///
-/// A client that has reset its connection ends this; one that has only sent FIN may have sent a request
+/// Counts in `retries` the further ones. A client that has reset its connection ends this; one that has only sent FIN may have sent a request
 /// before, and waits for the answer.
 pub(super) async fn dial(
     entered: &Entered,
     listener: &ListenerState,
     pool: &Pool,
     origin: &Origin<'_>,
+    retries: &mut u32,
 ) -> Result<Dialled, Ending> {
-    let mut dialling = pin!(dial_in_turn(entered, listener, pool, origin));
+    let mut dialling = pin!(dial_in_turn(entered, listener, pool, origin, retries));
     poll_fn(|cx| {
         if let Some(cut) = entered.cut() {
             return Poll::Ready(Err(cut.into()));
@@ -56,28 +62,47 @@ async fn dial_in_turn(
     listener: &ListenerState,
     pool: &Pool,
     origin: &Origin<'_>,
+    retries: &mut u32,
 ) -> Result<Dialled, Ending> {
+    let context = entered.context();
     let mut tried = Tried::new();
+    let mut failed: Option<Arc<pool::Backend>> = None;
     for _ in 0..=pool.config().retries {
         let lease = match pool.lease(origin.address.ip(), &tried) {
             Ok(lease) => lease,
             Err(_) if !tried.is_empty() => break,
             Err(why) => {
                 if let Some(more) = listener.refusals.admit(worker::now()) {
+                    listener.remember(origin.address, format!("pool {}: {why}", pool.name()), more);
                     let (listener, pool) = (&listener.config().name, pool.name());
                     tracing::warn!(%listener, %pool, reason = %why, more, "no backend for a connection: closed");
                 }
+                pool.record_refusal();
                 return Err(Ending::NoBackend);
             }
         };
+        let id = context.shared.backend_id(pool.index(), lease.backend().index());
+        match failed.take() {
+            Some(failed) => {
+                *retries += 1;
+                failed.counters().retried();
+                listener.counters().retried();
+            }
+            // There is no queue yet: whoever finds no place is refused.
+            None => context.measure(listener, id, Stage::Queue, Duration::ZERO),
+        }
         let started = Instant::now();
         let upstream = entered.context().shared.upstream(pool.index());
         match connect(listener, pool, &lease, upstream, origin).await {
             Ok(_) if lease.went_down() && pool.config().on_down == OnDown::Cut => {}
-            Ok((backend, took)) => {
+            Ok((backend, took, handshake)) => {
                 entered.is_on(pool.index(), lease.backend().index());
-                entered.context().record_connect(pool, lease.backend(), took);
-                return Ok(Dialled { backend, lease, took });
+                lease.backend().record_connect(took);
+                context.measure(listener, id, Stage::Connect, took);
+                if let Some(handshake) = handshake {
+                    context.measure_backend(id, Stage::TlsHandshake, handshake);
+                }
+                return Ok(Dialled { backend, lease, took, handshake });
             }
             Err(failure) => {
                 if let Some(more) = listener.failed_connects.admit(worker::now()) {
@@ -85,25 +110,28 @@ async fn dial_in_turn(
                     tracing::warn!(%pool, %backend, reason = %failure, more, "connect failed");
                 }
                 if failure.is_local {
+                    pool.record_refusal();
                     return Err(Ending::OutOfResources);
                 }
                 lease.backend().record_connect_failure(started.elapsed());
             }
         }
         tried.add(lease.backend().index());
+        failed = Some(Arc::clone(lease.backend()));
     }
+    pool.record_refusal();
     Err(Ending::ConnectFailed)
 }
 
 /// Tries the backend's addresses, beginning with a random one, each for the whole connect timeout, TLS included. Says
-/// how long the connect itself took.
+/// how long the connect itself took, and the TLS handshake.
 async fn connect(
     listener: &ListenerState,
     pool: &Pool,
     lease: &Lease,
     upstream: Option<&Upstream>,
     origin: &Origin<'_>,
-) -> Result<(Backend, Duration), Failure> {
+) -> Result<(Backend, Duration, Option<Duration>), Failure> {
     let addresses = lease.backend().addresses();
     let first = if addresses.len() > 1 { fastrand::usize(..addresses.len()) } else { 0 };
     let (tail, head) = addresses.split_at(first);
@@ -116,7 +144,10 @@ async fn connect(
                 let took = started.elapsed();
                 let backend = lease.backend().index().0;
                 match upstream::introduce(socket, pool, backend, upstream, origin, deadline).await {
-                    Ok(backend) => return Ok((backend, took)),
+                    Ok(backend) => {
+                        let handshake = upstream.map(|_| started.elapsed() - took);
+                        return Ok((backend, took, handshake));
+                    }
                     Err(trouble) => failure = Failure { what: format!("{address}: {trouble}"), is_local: false },
                 }
             }

@@ -10,6 +10,7 @@ mod dial;
 mod farewell;
 mod opening;
 mod peer;
+mod samples;
 mod session;
 mod upstream;
 
@@ -21,13 +22,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use context::{Context, Cut};
-pub use context::{ListenerState, Shared};
+pub use context::{ListenerState, Refusal, Shared};
+pub use samples::{Measurements, Samples, samples};
 pub use upstream::Upstream;
 
 use crate::config::model::PoolIndex;
 use crate::log::access::AccessWriter;
 use crate::pool::BackendIndex;
-use crate::stats::latency::BackendLatency;
 use crate::worker::Worker;
 
 /// How often a drain looks whether connections are left.
@@ -48,7 +49,8 @@ pub struct Accepting {
 }
 
 impl Plane {
-    /// Starts as many workers as `sockets` has entries, each with its listening sockets, and accepts.
+    /// Starts as many workers as `sockets` has entries, each with its listening sockets, and accepts. With `samples`,
+    /// they measure.
     ///
     /// # Errors
     /// A thread or its descriptors cannot be had.
@@ -56,14 +58,15 @@ impl Plane {
         shared: Arc<Shared>,
         sockets: Vec<Vec<Accepting>>,
         access: Option<&AccessWriter>,
+        samples: Option<&Samples>,
     ) -> io::Result<Plane> {
         let workers =
             (0..sockets.len()).map(|index| Worker::start(format!("worker-{index}"))).collect::<io::Result<Vec<_>>>()?;
         shared.set_remotes(workers.iter().map(|worker| Arc::clone(worker.remote())).collect());
         for (index, (worker, sockets)) in workers.iter().zip(sockets).enumerate() {
-            let (shared, access) = (Arc::clone(&shared), access.cloned());
+            let (shared, access, samples) = (Arc::clone(&shared), access.cloned(), samples.cloned());
             worker.remote().run(move || {
-                Context::install(index, shared, access);
+                Context::install(index, shared, access, samples);
                 for accepting in sockets {
                     accept::start(accepting);
                 }
@@ -102,23 +105,6 @@ impl Plane {
         self.shared.on_each_worker(|| Context::with(|context| context.cut_all(Cut::DrainDeadline)));
     }
 
-    /// What the workers have measured of each backend so far, by pool.
-    pub async fn latencies(&self) -> Vec<Vec<BackendLatency>> {
-        let mut merged = self.shared.no_latencies();
-        for worker in &self.workers {
-            let (answer, answered) = oneshot::channel();
-            worker.remote().run(move || {
-                // Who asked may have gone.
-                let _ = answer.send(Context::with(Context::latencies));
-            });
-            let Ok(part) = answered.await else { continue };
-            for (merged, part) in merged.iter_mut().flatten().zip(part.iter().flatten()) {
-                merged.merge(part);
-            }
-        }
-        merged
-    }
-
     /// Ends the workers, and with them every connection that is left.
     pub fn stop(self) {
         for worker in self.workers {
@@ -128,6 +114,23 @@ impl Plane {
 }
 
 impl Shared {
+    /// Has every worker hand over what it has measured. Returns once they have: at once on one that has stopped.
+    pub async fn hand_over(&self) {
+        let mut answers = Vec::new();
+        for remote in self.remotes() {
+            let (answer, answered) = oneshot::channel();
+            remote.run(move || {
+                Context::with(Context::hand_over);
+                // Who asked may have gone.
+                let _ = answer.send(());
+            });
+            answers.push(answered);
+        }
+        for answered in answers {
+            let _ = answered.await;
+        }
+    }
+
     fn cut_backend(&self, pool: PoolIndex, backend: BackendIndex) {
         self.on_each_worker(move || Context::with(|context| context.cut_backend(pool, backend)));
     }

@@ -10,7 +10,7 @@ use rustls::AlertDescription;
 use rustls::server::UnbufferedServerConnection;
 
 use super::ahead::{Ahead, Cut, write_all};
-use super::context::ListenerState;
+use super::context::{Context, ListenerState};
 use super::farewell::farewell;
 use super::peer::{Client, Peer};
 use crate::config::model::{ListenerTls, Plaintext, ProxyProtocol, StartTls, UnknownSni};
@@ -19,6 +19,7 @@ use crate::sniff::client_hello::{self, ClientHello};
 use crate::sniff::proxy_protocol::{self, Addresses, Fault};
 use crate::sniff::{http, postgres};
 use crate::stats::ending::Ending;
+use crate::stats::latency::{BackendId, Stage};
 use crate::tls::stream::{HandshakeError, TlsStream};
 use crate::tls::{self, ServerTls};
 use crate::worker::{self, Socket};
@@ -40,6 +41,8 @@ pub(super) struct Opened {
     pub(super) destination: Option<SocketAddr>,
     /// What names the connection to a backend that gets a PROXY header.
     pub(super) id: Option<NonZeroU64>,
+    /// How long the TLS handshake took.
+    pub(super) handshake: Option<Duration>,
 }
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
@@ -288,6 +291,7 @@ async fn terminate(
         Ending::InternalError
     })?;
     let stream = Box::new(TlsStream::new(socket, engine, hello_bytes));
+    let began = Instant::now();
     let deadline = after(listener.config().timeouts.handshake);
     match worker::until(deadline, poll_fn(|_| stream.poll_handshake())).await {
         None => return Err(Ending::HandshakeTimeout),
@@ -298,6 +302,9 @@ async fn terminate(
         }
         Some(Err(HandshakeError::Io(_) | HandshakeError::Left)) => return Err(Ending::ClientLeft),
     }
+    let took = began.elapsed();
+    opened.handshake = Some(took);
+    Context::with(|context| context.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
     opened.route =
         stream.with_common(|common| listener.route(hello.server_name.as_deref(), common.alpn_protocol().as_slice()));
     opened.server_name = hello.server_name;

@@ -15,12 +15,13 @@ use super::opening::{self, Opened};
 use super::peer::{Backend, Client, Peer};
 use super::upstream::Origin;
 use crate::config::model::{ListenerTimeouts, ListenerTls, StartTls};
-use crate::log::access::Line;
+use crate::log::access::{Line, Open};
 use crate::net::addr::ClientAddr;
 use crate::pool::{Lease, Pool};
 use crate::relay::{End, Relay, Stream, Turn};
 use crate::sniff::postgres;
 use crate::stats::ending::{Ending, Side};
+use crate::stats::latency::{BackendId, Stage};
 use crate::worker::{self, Socket, Timer, Weight};
 
 /// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
@@ -114,8 +115,13 @@ impl Session {
         }
         let (listener, pool) = (&record.listener, record.pool());
         let origin = Origin { client, address: record.client, opened: record.opened.as_deref() };
-        let dialled = Box::pin(dial::dial(entered, listener, pool, &origin)).await?;
+        let mut retries = 0;
+        let dialled = Box::pin(dial::dial(entered, listener, pool, &origin, &mut retries)).await;
+        record.retries = retries;
+        let dialled = dialled?;
+        record.backend = record.context.shared.backend_id(record.pool().index(), dialled.lease.backend().index());
         record.connect = Some(dialled.took);
+        record.backend_handshake = dialled.handshake;
         record.lease = Some(dialled.lease);
         self.backend = Some(dialled.backend);
         Ok(())
@@ -150,14 +156,10 @@ impl Session {
                 return Poll::Ready(cut.into());
             }
             loop {
-                let context = &record.context;
                 let now = worker::now();
-                let before = relay.bytes();
-                let turn = relay.turn(client, backend, &mut context.tools.borrow_mut(), now);
-                if let (Some(took), Some(lease)) = (relay.take_first_byte(), &record.lease) {
-                    context.record_first_byte(record.pool(), lease.backend(), took);
-                }
-                let now_moves = if relay.bytes() - before >= MUCH { Weight::Heavy } else { Weight::Light };
+                let turn = relay.turn(client, backend, &mut record.context.tools.borrow_mut(), now);
+                let moved = record.moved(&mut relay);
+                let now_moves = if moved >= MUCH { Weight::Heavy } else { Weight::Light };
                 if now_moves != weight {
                     weight = now_moves;
                     worker::weigh(weight);
@@ -188,8 +190,6 @@ impl Session {
             }
         })
         .await;
-        record.bytes_in = relay.bytes_to_backend();
-        record.bytes_out = relay.bytes_to_client();
         match ending {
             Ending::Closed(Side::Client) if client.is_truncated() => Ending::Truncated(Side::Client),
             Ending::Closed(Side::Backend) if backend.is_truncated() => Ending::Truncated(Side::Backend),
@@ -264,7 +264,14 @@ struct Record {
     accepted: Instant,
     /// The connection's claim on its backend.
     lease: Option<Lease>,
+    backend: BackendId,
     connect: Option<Duration>,
+    /// The TLS handshake with the backend.
+    backend_handshake: Option<Duration>,
+    first_byte: Option<Duration>,
+    /// How many there were, and their sum.
+    turnarounds: (u32, Duration),
+    retries: u32,
     bytes_in: u64,
     bytes_out: u64,
     /// Boxed: most connections have none.
@@ -274,38 +281,98 @@ struct Record {
 
 impl Record {
     fn new(context: Rc<Context>, listener: Arc<ListenerState>, client: ClientAddr, accepted: Instant) -> Record {
-        // Unless it gets as far as to say otherwise.
-        let ending = Ending::InternalError;
-        let (lease, connect, opened) = (None, None, None);
-        Record { context, listener, client, accepted, lease, connect, bytes_in: 0, bytes_out: 0, opened, ending }
+        Record {
+            context,
+            listener,
+            client,
+            accepted,
+            lease: None,
+            backend: BackendId::NONE,
+            connect: None,
+            backend_handshake: None,
+            first_byte: None,
+            turnarounds: (0, Duration::ZERO),
+            retries: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            opened: None,
+            // Unless it gets as far as to say otherwise.
+            ending: Ending::InternalError,
+        }
     }
 
     /// Where the connection goes.
     fn pool(&self) -> &Arc<Pool> {
         self.listener.pool(self.opened.as_ref().and_then(|opened| opened.route))
     }
+
+    /// Takes down what a turn of the relay has moved and measured. Returns the bytes.
+    fn moved(&mut self, relay: &mut Relay) -> u64 {
+        let Record { context, listener, lease: Some(lease), backend, .. } = self else { return 0 };
+        let (bytes_in, bytes_out) = (relay.bytes_to_backend(), relay.bytes_to_client());
+        let (more_in, more_out) = (bytes_in - self.bytes_in, bytes_out - self.bytes_out);
+        if more_in + more_out > 0 {
+            (self.bytes_in, self.bytes_out) = (bytes_in, bytes_out);
+            listener.traffic().add(context.worker, more_in, more_out);
+            lease.backend().traffic().add(context.worker, more_in, more_out);
+            if let Some(took) = relay.take_turnaround() {
+                self.turnarounds = (self.turnarounds.0.saturating_add(1), self.turnarounds.1 + took);
+                context.measure(listener, *backend, Stage::Turnaround, took);
+            }
+            if let Some(took) = relay.take_first_byte() {
+                self.first_byte = Some(took);
+                lease.backend().record_first_byte(took);
+                context.measure(listener, *backend, Stage::FirstByte, took);
+            }
+        }
+        more_in + more_out
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let duration = self.accepted.elapsed();
+        let (shared, lease) = (&self.context.shared, self.lease.as_ref());
         if let Some(writer) = &mut *self.context.access() {
+            let pool = self.pool();
+            let (turnarounds, sum) = self.turnarounds;
             writer.write(&Line {
                 time: SystemTime::now(),
                 listener: &self.listener.config().name,
+                pool: pool.name(),
                 client: self.client,
-                backend: self.lease.as_ref().map(|lease| &**lease.backend().name()),
-                connect: self.connect,
+                backend: lease.map(|lease| &**lease.backend().name()),
                 id: self.opened.as_ref().and_then(|opened| opened.id),
-                duration: self.accepted.elapsed(),
+                queue: self.connect.map(|_| Duration::ZERO),
+                connect: self.connect,
+                client_handshake: self.opened.as_ref().and_then(|opened| opened.handshake),
+                backend_handshake: self.backend_handshake,
+                first_byte: self.first_byte,
+                turnarounds,
+                turnaround: sum.checked_div(turnarounds),
+                duration,
                 bytes_in: self.bytes_in,
                 bytes_out: self.bytes_out,
+                retries: self.retries,
+                open: Open {
+                    process: shared.open(),
+                    listener: self.listener.counters().open(),
+                    pool: pool.connections(),
+                    backend: lease.map_or(0, |lease| lease.backend().connections()),
+                },
                 ending: self.ending,
             });
         }
-        if let Some(lease) = self.lease.take() {
-            lease.backend().record_session(self.bytes_in, self.bytes_out);
+        self.context.measure(&self.listener, self.backend, Stage::Session, duration);
+        if let Some(lease) = self.lease.take()
+            && let Ending::Reset(Side::Backend)
+            | Ending::Lost(Side::Backend)
+            | Ending::Garbled(Side::Backend)
+            | Ending::Truncated(Side::Backend) = self.ending
+        {
+            lease.backend().counters().failed();
         }
-        self.listener.counters().closed(self.ending, self.bytes_in, self.bytes_out);
+        self.listener.counters().closed(self.ending);
     }
 }
 

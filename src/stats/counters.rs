@@ -1,7 +1,9 @@
-//! Counters of a listener, shared by all workers. They change once or twice in a connection's life, never
+//! Counters of listeners and backends, shared by all workers. They change a few times in a connection's life, never
 //! for a read.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use crossbeam_utils::CachePadded;
 
@@ -12,22 +14,24 @@ use super::ending::Ending;
 pub struct ListenerCounters {
     open: CachePadded<AtomicUsize>,
     accepted: CachePadded<AtomicU64>,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
+    /// The most that were open at once.
+    peak: AtomicUsize,
+    retries: AtomicU64,
     endings: [AtomicU64; Ending::ALL.len()],
 }
 
 impl ListenerCounters {
     /// A connection was accepted.
     pub fn opened(&self) {
-        self.open.fetch_add(1, Ordering::Relaxed);
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        if open > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(open, Ordering::Relaxed);
+        }
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection has ended.
-    pub fn closed(&self, ending: Ending, bytes_in: u64, bytes_out: u64) {
-        self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
-        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+    pub fn closed(&self, ending: Ending) {
         self.endings[ending.index()].fetch_add(1, Ordering::Relaxed);
         // Last, and released: who reads that nothing is open sees all the rest.
         self.open.fetch_sub(1, Ordering::Release);
@@ -43,14 +47,19 @@ impl ListenerCounters {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Bytes from clients that were handed to backends, by connections that have ended.
-    pub fn bytes_in(&self) -> u64 {
-        self.bytes_in.load(Ordering::Relaxed)
+    /// A connect has failed, and another backend is tried.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Bytes from backends that were handed to clients, by connections that have ended.
-    pub fn bytes_out(&self) -> u64 {
-        self.bytes_out.load(Ordering::Relaxed)
+    /// The most connections that were open at once.
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Connects that were tried again with another backend.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     /// Connections that ended this way.
@@ -58,8 +67,114 @@ impl ListenerCounters {
         self.endings[ending.index()].load(Ordering::Relaxed)
     }
 
+    /// Connections that have ended, however.
+    pub fn all_ended(&self) -> u64 {
+        self.endings.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
     /// Connections that got no backend.
     pub fn refused(&self) -> u64 {
         Ending::ALL.into_iter().filter(|ending| ending.is_refusal()).map(|ending| self.ended(ending)).sum()
+    }
+}
+
+/// What a backend's connections and health checks leave behind.
+#[derive(Debug, Default)]
+pub struct BackendCounters {
+    connections: AtomicU64,
+    connect_failures: AtomicU64,
+    retries: AtomicU64,
+    failures: AtomicU64,
+    /// The most connections that it had at once.
+    peak: AtomicU32,
+    checks: Mutex<Checks>,
+}
+
+/// The health checks that a backend had.
+#[derive(Clone, Debug, Default)]
+pub struct Checks {
+    /// How many.
+    pub count: u64,
+    /// How many of them failed.
+    pub failed: u64,
+    /// The last one.
+    pub last: Option<Check>,
+}
+
+/// One health check.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// When it ended.
+    pub at: SystemTime,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it failed; `None` when it passed.
+    pub failure: Option<Arc<str>>,
+}
+
+impl BackendCounters {
+    /// A connection was established.
+    pub fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many connections are open now.
+    pub fn are_open(&self, open: u32) {
+        if open > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(open, Ordering::Relaxed);
+        }
+    }
+
+    /// A connect failed.
+    pub fn connect_failed(&self) {
+        self.connect_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connect failed, and another backend is tried.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection ended by the backend's fault.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A health check has ended.
+    pub fn checked(&self, check: Check) {
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.count += 1;
+        checks.failed += u64::from(check.failure.is_some());
+        checks.last = Some(check);
+    }
+
+    /// Connections established.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The most connections that it had at once.
+    pub fn peak(&self) -> u32 {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Connects that failed.
+    pub fn connect_failures(&self) -> u64 {
+        self.connect_failures.load(Ordering::Relaxed)
+    }
+
+    /// Failed connects after which another backend was tried.
+    pub fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    /// Connections that ended by the backend's fault: it reset them, was lost, or broke the rules of TLS.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Its health checks.
+    pub fn checks(&self) -> Checks {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

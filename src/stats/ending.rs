@@ -209,6 +209,37 @@ impl Ending {
         }
     }
 
+    /// The two letters that HAProxy's logs have for it (its configuration manual, 8.5), as near as they come: who
+    /// ended the session (`C`lient, `S`erver, `P`roxy, `R`esources, `I`nternal, `D`own, `K`illed, a `c`lient's timeout), and when
+    /// (`R`equest, `C`onnect, `D`ata). `--` is a session that ended as it should.
+    pub fn code(self) -> &'static str {
+        match self {
+            Ending::Closed(_) => "--",
+            Ending::Reset(Side::Client)
+            | Ending::Lost(Side::Client)
+            | Ending::Garbled(Side::Client)
+            | Ending::Truncated(Side::Client) => "CD",
+            Ending::Reset(Side::Backend)
+            | Ending::Lost(Side::Backend)
+            | Ending::Garbled(Side::Backend)
+            | Ending::Truncated(Side::Backend) => "SD",
+            Ending::IdleTimeout | Ending::HalfCloseTimeout => "cD",
+            Ending::Lifetime | Ending::DrainDeadline => "KD",
+            Ending::BackendDown => "DD",
+            Ending::NoBackend | Ending::ConnectFailed => "SC",
+            Ending::ClientLeft => "CC",
+            Ending::SniffTimeout | Ending::HandshakeTimeout => "cR",
+            Ending::HandshakeFailed
+            | Ending::HandshakeLimit
+            | Ending::NotTls
+            | Ending::UnknownName
+            | Ending::BadProxyHeader
+            | Ending::UntrustedProxyHeader => "PR",
+            Ending::OutOfResources => "RC",
+            Ending::InternalError => "ID",
+        }
+    }
+
     /// Whether the client got no backend at all.
     pub fn is_refusal(self) -> bool {
         matches!(

@@ -1,71 +1,322 @@
-//! Latency histograms, recorded by each worker for itself and merged by who asks.
+//! How long things take: samples that workers write down, and the histograms that are made of them elsewhere.
+//!
+//! A worker only appends to a list ([`Sample`], 16 bytes), which costs it a few nanoseconds, touches no memory of a
+//! backend's, and takes no lock; the list is handed over whole. [`Latencies`] is what it becomes: for each listener and
+//! each backend a histogram of each [`Stage`], over all time and over the last 10 s, 1 min and 5 min.
+//! Histograms are made when first used. Pure: time comes in as a number of seconds.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use super::histogram::{Histogram, Sparse};
+use super::http::{HttpCounts, HttpEvent};
 
-/// Two significant digits: a value is known to within 1 %.
-const DIGITS: u8 = 2;
-
-/// How long one stage took, in microseconds, as an HDR histogram that grows with its largest value.
-#[derive(Clone, Debug, Default)]
-pub struct Latency {
-    /// Made when first used: a backend that is never used costs nothing.
-    histogram: Option<Box<Histogram<u32>>>,
+/// A part of a connection's life that is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// The wait for a backend, from when the client's pool is known.
+    Queue,
+    /// From the start of the connect that succeeded to its success.
+    Connect,
+    /// The TLS handshake: the client's at a listener, its own at a backend.
+    TlsHandshake,
+    /// From the client's first byte handed to the backend to the backend's first byte; from the connect on when the
+    /// backend speaks first.
+    FirstByte,
+    /// From the last byte handed to the backend to the first that comes back, every time the direction turns: the answer
+    /// time of any protocol of requests and responses.
+    Turnaround,
+    /// The whole connection, from accept to end.
+    Session,
+    /// With `sniff: http`, from the end of a request's head to its response's first byte.
+    HttpFirstByte,
+    /// With `sniff: http`, from the end of a request's head to its response's end.
+    HttpResponse,
 }
 
-impl Latency {
-    /// Counts one value.
-    pub fn record(&mut self, duration: Duration) {
-        if self.histogram.is_none() {
-            self.histogram = Histogram::new(DIGITS).ok().map(Box::new);
-        }
-        if let Some(histogram) = &mut self.histogram {
-            let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-            // An auto-resizing histogram takes every u64 there is memory for.
-            let _ = histogram.record(micros);
+impl Stage {
+    /// Every stage, in the order of a connection's life.
+    pub const ALL: [Stage; 8] = [
+        Stage::Queue,
+        Stage::Connect,
+        Stage::TlsHandshake,
+        Stage::FirstByte,
+        Stage::Turnaround,
+        Stage::Session,
+        Stage::HttpFirstByte,
+        Stage::HttpResponse,
+    ];
+
+    /// As it is written in every format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Queue => "queue",
+            Stage::Connect => "connect",
+            Stage::TlsHandshake => "tls_handshake",
+            Stage::FirstByte => "first_byte",
+            Stage::Turnaround => "turnaround",
+            Stage::Session => "session",
+            Stage::HttpFirstByte => "http_first_byte",
+            Stage::HttpResponse => "http_response",
         }
     }
 
-    /// Adds what another worker has recorded.
-    pub fn merge(&mut self, other: &Latency) {
-        match (&mut self.histogram, &other.histogram) {
-            (_, None) => {}
-            (Some(mine), Some(theirs)) => {
-                // Both resize and have the same digits.
-                let _ = mine.add(&**theirs);
+    /// The one that is written so.
+    pub fn named(name: &str) -> Option<Stage> {
+        Stage::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+}
+
+/// A span of time that a histogram is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Window {
+    /// Since the start.
+    All,
+    /// The last 10 s, and the second that is not over.
+    TenSeconds,
+    /// The last minute, to within 5 s.
+    Minute,
+    /// The last 5 minutes, to within 30 s.
+    FiveMinutes,
+}
+
+impl Window {
+    /// Every window.
+    pub const ALL: [Window; 4] = [Window::All, Window::TenSeconds, Window::Minute, Window::FiveMinutes];
+
+    /// As it is written in every format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Window::All => "all",
+            Window::TenSeconds => "10s",
+            Window::Minute => "1m",
+            Window::FiveMinutes => "5m",
+        }
+    }
+
+    /// The one that is written so.
+    pub fn named(name: &str) -> Option<Window> {
+        Window::ALL.into_iter().find(|window| window.name() == name)
+    }
+}
+
+/// The place of a listener among the listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerId(u16);
+
+/// The place of a backend among those of all pools, one pool after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendId(u32);
+
+impl ListenerId {
+    /// None: of a listener that nothing is measured of.
+    pub const NONE: ListenerId = ListenerId(u16::MAX);
+
+    /// The one with this place; none beyond 65,534.
+    pub fn new(place: usize) -> ListenerId {
+        u16::try_from(place).map_or(ListenerId::NONE, ListenerId)
+    }
+}
+
+impl BackendId {
+    /// None: what was measured belongs to no backend.
+    pub const NONE: BackendId = BackendId(u32::MAX);
+
+    /// The one with this place.
+    pub fn new(place: usize) -> BackendId {
+        u32::try_from(place).map_or(BackendId::NONE, BackendId)
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    micros: u64,
+    backend: BackendId,
+    listener: ListenerId,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Took(Stage),
+    Http(HttpEvent),
+}
+
+impl Sample {
+    /// So long it took.
+    pub fn new(listener: ListenerId, backend: BackendId, stage: Stage, took: Duration) -> Sample {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        Sample { micros, backend, listener, kind: Kind::Took(stage) }
+    }
+
+    /// What was seen of HTTP.
+    pub fn http(listener: ListenerId, backend: BackendId, event: HttpEvent) -> Sample {
+        Sample { micros: 0, backend, listener, kind: Kind::Http(event) }
+    }
+}
+
+/// Spans of one length that are over, and the one that is not.
+#[derive(Clone, Debug, Default)]
+struct Ring {
+    current: Sparse,
+    /// Each with the second at which it was over; those in which nothing was measured are left out.
+    over: VecDeque<(u64, Sparse)>,
+}
+
+impl Ring {
+    /// The current span is over; it is given away too, for the next longer spans.
+    fn turn(&mut self, second: u64, keep: u64) -> Option<&Sparse> {
+        while self.over.front().is_some_and(|(at, _)| at + keep <= second) {
+            self.over.pop_front();
+        }
+        if self.current.is_empty() {
+            return None;
+        }
+        let mut current = std::mem::take(&mut self.current);
+        current.shrink();
+        self.over.push_back((second, current));
+        self.over.back().map(|(_, span)| span)
+    }
+
+    fn add_to(&self, histogram: &mut Histogram) {
+        self.over.iter().for_each(|(_, span)| histogram.merge_sparse(span));
+    }
+}
+
+/// Seconds of a span and of its window: the longer ones are made of the shorter ones.
+const MIDDLE: (u64, u64) = (5, 60);
+const LONG: (u64, u64) = (30, 300);
+const SHORT: u64 = 10;
+
+/// One stage of one listener or backend.
+#[derive(Clone, Debug, Default)]
+pub struct Series {
+    total: Histogram,
+    seconds: Ring,
+    middle: Ring,
+    long: Ring,
+}
+
+impl Series {
+    fn record(&mut self, micros: u64) {
+        self.total.record(micros);
+        self.seconds.current.record(micros);
+    }
+
+    /// The time is `second` now, and everything recorded so far came before.
+    fn turn(&mut self, second: u64) {
+        if let Some(span) = self.seconds.turn(second, SHORT) {
+            self.middle.current.merge(span);
+        }
+        if second.is_multiple_of(MIDDLE.0)
+            && let Some(span) = self.middle.turn(second, MIDDLE.1)
+        {
+            self.long.current.merge(span);
+        }
+        if second.is_multiple_of(LONG.0) {
+            self.long.turn(second, LONG.1);
+        }
+    }
+
+    /// Everything since the start.
+    pub fn total(&self) -> &Histogram {
+        &self.total
+    }
+
+    /// What was measured in a window of time.
+    pub fn window(&self, window: Window) -> Histogram {
+        let mut histogram = Histogram::default();
+        let rings: &[&Ring] = match window {
+            Window::All => return self.total.clone(),
+            Window::TenSeconds => &[&self.seconds],
+            Window::Minute => &[&self.middle],
+            Window::FiveMinutes => &[&self.long, &self.middle],
+        };
+        histogram.merge_sparse(&self.seconds.current);
+        if let [ring, shorter @ ..] = rings {
+            ring.add_to(&mut histogram);
+            // What is not in one of its spans yet.
+            if window != Window::TenSeconds {
+                histogram.merge_sparse(&ring.current);
             }
-            (none, Some(theirs)) => *none = Some(theirs.clone()),
+            shorter.iter().for_each(|ring| histogram.merge_sparse(&ring.current));
+        }
+        histogram
+    }
+}
+
+/// What is measured of one listener or one backend.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    stages: [Option<Box<Series>>; Stage::ALL.len()],
+    http: Option<Box<HttpCounts>>,
+}
+
+impl Measured {
+    /// A stage; `None` when it never came to it.
+    pub fn stage(&self, stage: Stage) -> Option<&Series> {
+        self.stages[stage as usize].as_deref()
+    }
+
+    /// What was seen of HTTP; `None` where there was none.
+    pub fn http(&self) -> Option<&HttpCounts> {
+        self.http.as_deref()
+    }
+
+    fn absorb(&mut self, sample: &Sample) {
+        match sample.kind {
+            Kind::Took(stage) => self.stages[stage as usize].get_or_insert_default().record(sample.micros),
+            Kind::Http(event) => self.http.get_or_insert_default().count(event),
+        }
+    }
+}
+
+/// Everything that is measured.
+#[derive(Clone, Debug)]
+pub struct Latencies {
+    listeners: Vec<Measured>,
+    backends: Vec<Measured>,
+    second: u64,
+}
+
+impl Latencies {
+    /// For so many listeners, and so many backends of all pools together.
+    pub fn new(listeners: usize, backends: usize) -> Latencies {
+        let none = |count| (0..count).map(|_| Measured::default()).collect();
+        Latencies { listeners: none(listeners), backends: none(backends), second: 0 }
+    }
+
+    /// Takes what a worker wrote down.
+    pub fn absorb(&mut self, samples: &[Sample]) {
+        for sample in samples {
+            let listener = self.listeners.get_mut(usize::from(sample.listener.0));
+            let backend = self.backends.get_mut(sample.backend.0 as usize);
+            listener.into_iter().chain(backend).for_each(|measured| measured.absorb(sample));
         }
     }
 
-    /// Values counted.
-    pub fn count(&self) -> u64 {
-        self.histogram.as_ref().map_or(0, |histogram| histogram.len())
+    /// So many seconds have passed since the start. What was absorbed before belongs to the time before.
+    pub fn advance(&mut self, second: u64) {
+        // After a long pause (the process was stopped) there is nothing left of the windows that each second would change.
+        self.second = self.second.max(second.saturating_sub(2 * LONG.1));
+        while self.second < second {
+            self.second += 1;
+            for measured in self.listeners.iter_mut().chain(&mut self.backends) {
+                measured.stages.iter_mut().flatten().for_each(|series| series.turn(self.second));
+            }
+        }
     }
 
-    /// The duration that `quantile` (0 to 1) of the values do not exceed; `None` without values.
-    pub fn quantile(&self, quantile: f64) -> Option<Duration> {
-        let histogram = self.histogram.as_ref()?;
-        Some(Duration::from_micros(histogram.value_at_quantile(quantile)))
+    /// What was measured of a listener.
+    pub fn listener(&self, place: usize) -> Option<&Measured> {
+        self.listeners.get(place)
     }
-}
 
-/// What a worker measures of one backend.
-#[derive(Clone, Debug, Default)]
-pub struct BackendLatency {
-    /// From the start of a connect to its success.
-    pub connect: Latency,
-    /// From the client's first byte handed to the backend to the backend's first byte; from the connect on
-    /// when the backend speaks first.
-    pub first_byte: Latency,
-}
-
-impl BackendLatency {
-    /// Adds what another worker has recorded.
-    pub fn merge(&mut self, other: &BackendLatency) {
-        self.connect.merge(&other.connect);
-        self.first_byte.merge(&other.first_byte);
+    /// What was measured of a backend.
+    pub fn backend(&self, place: usize) -> Option<&Measured> {
+        self.backends.get(place)
     }
 }
 
@@ -73,29 +324,85 @@ impl BackendLatency {
 mod tests {
     use super::*;
 
+    const ONE: ListenerId = ListenerId(0);
+
+    fn took(micros: u64) -> Sample {
+        Sample::new(ONE, BackendId::NONE, Stage::Turnaround, Duration::from_micros(micros))
+    }
+
+    fn counts(latencies: &Latencies) -> [u64; 4] {
+        let series = latencies.listener(0).unwrap().stage(Stage::Turnaround).unwrap();
+        Window::ALL.map(|window| series.window(window).count())
+    }
+
     #[test]
-    fn quantiles_are_within_a_hundredth() {
-        let mut latency = Latency::default();
-        assert_eq!(latency.quantile(0.5), None);
-        for micros in 1..=10_000 {
-            latency.record(Duration::from_micros(micros));
-        }
-        for (quantile, exact) in [(0.5, 5_000.0), (0.99, 9_900.0), (1.0, 10_000.0)] {
-            let got = latency.quantile(quantile).unwrap().as_micros() as f64;
-            assert!((got - exact).abs() <= exact / 100.0, "{quantile}: {got} for {exact}");
+    fn a_sample_is_small() {
+        assert_eq!(size_of::<Sample>(), 16);
+    }
+
+    #[test]
+    fn names_are_found_again() {
+        assert!(Stage::ALL.into_iter().all(|stage| Stage::named(stage.name()) == Some(stage)));
+        assert!(Stage::ALL.iter().enumerate().all(|(place, stage)| *stage as usize == place));
+        assert!(Window::ALL.into_iter().all(|window| Window::named(window.name()) == Some(window)));
+    }
+
+    #[test]
+    fn a_window_has_what_came_within_it() {
+        let mut latencies = Latencies::new(1, 0);
+        for second in 0..1000 {
+            latencies.absorb(&[took(second); 3]);
+            latencies.advance(second + 1);
+            let lasted = second + 1;
+            let [all, ten, minute, five] = counts(&latencies);
+            assert_eq!((all, ten), (3 * lasted, 3 * lasted.min(10)), "after {lasted} s");
+            // Up to one span more.
+            assert!((3 * lasted.min(60)..=3 * lasted.min(65)).contains(&minute), "{minute} after {lasted} s");
+            assert!((3 * lasted.min(300)..=3 * lasted.min(335)).contains(&five), "{five} after {lasted} s");
         }
     }
 
     #[test]
-    fn merging_loses_nothing() {
-        let (mut all, mut one, mut two) = (Latency::default(), Latency::default(), Latency::default());
-        one.record(Duration::from_micros(7));
-        two.record(Duration::from_secs(3600));
-        all.merge(&Latency::default());
-        all.merge(&one);
-        all.merge(&two);
-        assert_eq!(all.count(), 2);
-        assert!(all.quantile(1.0).unwrap() >= Duration::from_secs(3600));
-        assert_eq!(all.quantile(0.1), Some(Duration::from_micros(7)));
+    fn each_value_is_in_a_window_once() {
+        let mut latencies = Latencies::new(1, 0);
+        for second in 0..400 {
+            latencies.absorb(&[took(second)]);
+            latencies.advance(second + 1);
+        }
+        let series = latencies.listener(0).unwrap().stage(Stage::Turnaround).unwrap();
+        for window in Window::ALL {
+            let histogram = series.window(window);
+            let smallest = histogram.ranges().next().unwrap().0;
+            // One value a second, so that each is there that is not older than the oldest.
+            assert_eq!(histogram.count(), 400 - smallest, "{window:?}");
+            assert_eq!(histogram.max(), 399);
+        }
+    }
+
+    #[test]
+    fn what_is_silent_is_forgotten_but_in_the_whole() {
+        let mut latencies = Latencies::new(1, 0);
+        latencies.absorb(&[took(7), took(8)]);
+        latencies.advance(1);
+        assert_eq!(counts(&latencies), [2, 2, 2, 2]);
+        latencies.advance(12);
+        assert_eq!(counts(&latencies), [2, 0, 2, 2]);
+        latencies.advance(70);
+        assert_eq!(counts(&latencies), [2, 0, 0, 2]);
+        latencies.advance(1_000_000);
+        assert_eq!(counts(&latencies), [2, 0, 0, 0]);
+        latencies.absorb(&[took(9)]);
+        assert_eq!(counts(&latencies), [3, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_sample_counts_for_its_listener_and_its_backend() {
+        let mut latencies = Latencies::new(1, 2);
+        let connect = |backend| Sample::new(ONE, backend, Stage::Connect, Duration::from_micros(1));
+        latencies.absorb(&[connect(BackendId::new(1)), connect(BackendId::NONE), connect(BackendId::new(7))]);
+        let count = |measured: Option<&Measured>| measured.unwrap().stage(Stage::Connect).map(|s| s.total().count());
+        assert_eq!(count(latencies.listener(0)), Some(3));
+        assert_eq!(count(latencies.backend(0)), None, "made when first used");
+        assert_eq!(count(latencies.backend(1)), Some(1));
     }
 }

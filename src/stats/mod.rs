@@ -1,5 +1,9 @@
-//! What is counted and measured: how connections end, how many there are, how long things take.
+//! What is counted and measured: how connections end, how many there are, how many bytes move, how long things take.
 
 pub mod counters;
 pub mod ending;
+pub mod histogram;
+pub mod http;
+pub mod journal;
 pub mod latency;
+pub mod traffic;

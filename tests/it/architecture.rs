@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("net", &[]),
     ("stats", &[]),
     ("sniff", &["net", "sniff"]),
@@ -15,10 +15,11 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("log", &["config::model", "net", "stats"]),
     ("tls", &["config", "log", "net", "relay", "tls", "worker"]),
     ("worker", &["net", "relay"]),
-    ("pool", &["balance", "config::model", "log", "net", "pool"]),
-    ("health", &["config::model", "log", "net", "pool", "sniff"]),
+    ("pool", &["balance", "config::model", "log", "net", "pool", "stats"]),
+    ("health", &["config::model", "log", "net", "pool", "sniff", "stats"]),
     ("server", &["balance", "config::model", "log", "net", "pool", "relay", "sniff", "stats", "tls", "worker"]),
-    ("app", &["config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
+    ("admin", &["config::model", "log", "net", "pool", "server", "stats", "tls"]),
+    ("app", &["admin", "config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.

@@ -12,12 +12,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate::admin::view::{self, View};
 use tidegate::app::{App, Drained};
 use tidegate::config::{self, Loaded};
 use tidegate::log::{self, Logging, access::Access};
 use tidegate::net::addr::Address;
 use tidegate::pool::Backend;
-use tidegate::stats::latency::BackendLatency;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
@@ -28,6 +28,8 @@ use super::signals::Signals;
 
 /// Where it listens if it can.
 const PREFERRED: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// Where its stats port is if it can.
+const STATS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 /// From one live line to the next.
 const LINE: Duration = Duration::from_secs(1);
 /// A drain that takes longer than this is explained.
@@ -59,7 +61,7 @@ async fn run(seconds: Option<u64>) -> io::Result<()> {
     let mut signals = Signals::new()?;
     let backends = Backends::start().await?;
     // The configuration keeps the log to warnings: it shall not drown the demo.
-    let logging = log::start(&configuration(PREFERRED, &backends)?.config.log).map_err(io::Error::other)?;
+    let logging = log::start(&configuration(PREFERRED, STATS, &backends)?.config.log).map_err(io::Error::other)?;
     log::log_panics();
     let running = tokio::select! {
         running = Running::start(&backends, &logging) => running?,
@@ -76,7 +78,7 @@ async fn run(seconds: Option<u64>) -> io::Result<()> {
 }
 
 /// The configuration of the demo, as a user would write it.
-fn configuration_text(listen: SocketAddr, backends: &Backends) -> String {
+fn configuration_text(listen: SocketAddr, stats: SocketAddr, backends: &Backends) -> String {
     let listed: String = backends
         .addresses()
         .iter()
@@ -85,7 +87,8 @@ fn configuration_text(listen: SocketAddr, backends: &Backends) -> String {
         })
         .collect();
     format!(
-        "log: {{ level: warn }}\n\
+        "admin: {{ bind: {stats} }}\n\
+         log: {{ level: warn }}\n\
          shutdown: {{ drain: 5s }}\n\
          listeners:\n  \
            - {{ name: demo, bind: {listen}, pool: demo }}\n\
@@ -97,8 +100,8 @@ fn configuration_text(listen: SocketAddr, backends: &Backends) -> String {
     )
 }
 
-fn configuration(listen: SocketAddr, backends: &Backends) -> io::Result<Loaded> {
-    config::parse("demo", &configuration_text(listen, backends), &config::files::Unread)
+fn configuration(listen: SocketAddr, stats: SocketAddr, backends: &Backends) -> io::Result<Loaded> {
+    config::parse("demo", &configuration_text(listen, stats, backends), &config::files::Unread)
         .map_err(|failure| io::Error::other(failure.to_string()))
 }
 
@@ -114,19 +117,19 @@ impl Running {
     /// On [`PREFERRED`], or on a port that the kernel chooses. It is tried and not asked whether the port is free: it might
     /// be taken in between.
     async fn start(backends: &Backends, logging: &Logging) -> io::Result<Running> {
-        let launch = async |listen| {
-            let loaded = configuration(listen, backends)?;
+        let launch = async |listen, stats| {
+            let loaded = configuration(listen, stats, backends)?;
             let access = Access::open(&loaded.config.log, logging)?;
             let drain = loaded.config.shutdown.drain;
             let app = App::start(loaded.config, vec![logging.dropped_lines()], access).await;
             app.map(|app| (app, drain)).map_err(io::Error::other)
         };
-        let (app, drain) = match launch(PREFERRED).await {
+        let (app, drain) = match launch(PREFERRED, STATS).await {
             Ok(launched) => launched,
             Err(error) => {
                 let any = SocketAddr::new(PREFERRED.ip(), 0);
                 // What is wrong with more than the port is wrong here too.
-                let launched = launch(any).await?;
+                let launched = launch(any, any).await?;
                 super::say(format_args!("note: {error}"));
                 launched
             }
@@ -142,8 +145,13 @@ impl Running {
     /// Says what is going on until the time is over, or nobody reads it any more.
     async fn show(&self, screen: &Screen, load: &Load, backends: &Backends, seconds: Option<u64>) -> io::Result<()> {
         let moved = (self.address != PREFERRED).then_some(PREFERRED);
-        let text = configuration_text(self.address, backends);
-        screen.print(report::welcome(self.address, moved, backends.addresses(), &text)).await?;
+        let stats = match self.app.stats_port() {
+            Some(Address::Tcp(address)) => *address,
+            _ => STATS,
+        };
+        let text = configuration_text(self.address, stats, backends);
+        let dashboard = self.app.stats_port();
+        screen.print(report::welcome(self.address, moved, dashboard, backends.addresses(), &text)).await?;
 
         let mut ticks = interval_at(self.started + LINE, LINE);
         // After a pause (the process was stopped, nobody read on) lines come once a second again, not all at once.
@@ -158,7 +166,7 @@ impl Running {
                 connections,
                 rate: (connections - last.1) as f64 / since,
                 open: self.app.open(),
-                backends: self.backends().map(|b| (b.name().to_string(), b.connections_total())).collect(),
+                backends: self.backends().map(|b| (b.name().to_string(), b.counters().connections())).collect(),
                 errors: load.tally().failed(),
             };
             last = (now, connections);
@@ -187,9 +195,9 @@ impl Running {
         };
         backends.close_idle();
         // Asked while there are workers to answer; the counters are read once the last connection has left its mark.
-        let latencies = self.app.latencies().await;
+        let view = self.app.view().await.unwrap_or_default();
         let counted: Vec<Arc<Backend>> = self.backends().map(Arc::clone).collect();
-        let listeners = self.app.listeners().to_vec();
+        let states = self.app.listeners().to_vec();
         let hurry = async {
             if !in_a_hurry {
                 signals.next().await;
@@ -198,7 +206,7 @@ impl Running {
         let notice = async {
             sleep(NOTICE).await;
             if shown.is_ok() {
-                let open = listeners.iter().map(|listener| listener.counters().open()).sum();
+                let open = states.iter().map(|listener| listener.counters().open()).sum();
                 // If that fails, so does the summary.
                 let _ = screen.print(report::draining(open, self.drain)).await;
             }
@@ -210,7 +218,10 @@ impl Running {
         };
         shown?;
 
-        let rows: Vec<Row> = counted.iter().zip(latencies.into_iter().flatten()).map(|(b, l)| row(b, l)).collect();
+        let View { listeners, pools, .. } = &view;
+        let measured = pools.iter().flat_map(|pool| &pool.backends);
+        let rows: Vec<Row> = counted.iter().zip(measured).map(|(backend, seen)| row(backend, &seen.latency)).collect();
+        let all = listeners.first().and_then(|listener| first_byte(&listener.latency));
         let outcome = Outcome {
             elapsed,
             cut: match drained {
@@ -223,7 +234,7 @@ impl Running {
         };
         tokio::select! {
             biased;
-            printed = screen.print(report::summary(&rows, &outcome)) => printed,
+            printed = screen.print(report::summary(&rows, all, &outcome)) => printed,
             () = signals.next() => Ok(()),
         }
     }
@@ -237,15 +248,20 @@ impl Running {
     }
 }
 
-fn row(backend: &Backend, latency: BackendLatency) -> Row {
+fn row(backend: &Backend, latency: &view::Latency) -> Row {
     Row {
         name: backend.name().to_string(),
-        connections: backend.connections_total(),
-        bytes_in: backend.bytes_in(),
-        bytes_out: backend.bytes_out(),
-        errors: backend.connect_failures(),
-        first_byte: latency.first_byte,
+        connections: backend.counters().connections(),
+        bytes_in: backend.traffic().bytes_in(),
+        bytes_out: backend.traffic().bytes_out(),
+        errors: backend.counters().connect_failures(),
+        first_byte: first_byte(latency),
     }
+}
+
+/// Since the start.
+fn first_byte(latency: &view::Latency) -> Option<view::Summary> {
+    latency.get("first_byte")?.get("all").copied()
 }
 
 /// stdout. Whoever reads it may stop reading (a pager does), and then a write does not return: it gets a thread of its own,

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidegate::stats::latency::Latency;
+use tidegate::admin::view::Summary;
+use tidegate::net::addr::Address;
 
 use super::backends::Kind;
 use super::load;
@@ -17,6 +18,7 @@ const LINES_A_HEADER: u64 = 20;
 pub(super) fn welcome(
     address: SocketAddr,
     moved: Option<SocketAddr>,
+    dashboard: Option<&Address>,
     backends: &[(Kind, SocketAddr)],
     config: &str,
 ) -> String {
@@ -24,6 +26,9 @@ pub(super) fn welcome(
     // Writing to a String cannot fail, here and below.
     if let Some(moved) = moved {
         let _ = writeln!(text, "({moved} is not available, so this is another port)");
+    }
+    if let Some(dashboard) = dashboard {
+        let _ = writeln!(text, "The dashboard, with everything that is measured: http://{dashboard}/");
     }
     text.push('\n');
     for (kind, backend) in backends {
@@ -101,7 +106,8 @@ pub(super) struct Row {
     pub(super) bytes_out: u64,
     /// Connects that failed.
     pub(super) errors: u64,
-    pub(super) first_byte: Latency,
+    /// `None` when there was none.
+    pub(super) first_byte: Option<Summary>,
 }
 
 impl Row {
@@ -110,7 +116,6 @@ impl Row {
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
         self.errors += other.errors;
-        self.first_byte.merge(&other.first_byte);
     }
 }
 
@@ -124,8 +129,8 @@ pub(super) struct Outcome<'a> {
     pub(super) first_failure: Option<&'a str>,
 }
 
-/// The table of all backends with its total, and how the load fared.
-pub(super) fn summary(backends: &[Row], outcome: &Outcome<'_>) -> String {
+/// The table of all backends with its total, and how the load fared. `first_byte` is that of all backends together.
+pub(super) fn summary(backends: &[Row], first_byte: Option<Summary>, outcome: &Outcome<'_>) -> String {
     let mut text = format!(
         "\nAfter {:.1} s:\n\n  {:<9}{:>12}{:>12}{:>12}{:>8}{:>12}{:>12}\n",
         outcome.elapsed.as_secs_f64(),
@@ -137,7 +142,7 @@ pub(super) fn summary(backends: &[Row], outcome: &Outcome<'_>) -> String {
         "p50",
         "p99"
     );
-    let mut total = Row { name: "total".to_owned(), ..Row::default() };
+    let mut total = Row { name: "total".to_owned(), first_byte, ..Row::default() };
     for row in backends {
         total.add(row);
         push_row(&mut text, row);
@@ -162,7 +167,7 @@ pub(super) fn summary(backends: &[Row], outcome: &Outcome<'_>) -> String {
 }
 
 fn push_row(text: &mut String, row: &Row) {
-    let quantile = |quantile| row.first_byte.quantile(quantile).map_or("-".to_owned(), millis);
+    let shown = |pick: fn(Summary) -> u64| row.first_byte.map_or("-".to_owned(), |summary| millis(pick(summary)));
     let _ = writeln!(
         text,
         "  {:<9}{:>12}{:>12}{:>12}{:>8}{:>12}{:>12}",
@@ -171,13 +176,13 @@ fn push_row(text: &mut String, row: &Row) {
         bytes(row.bytes_in),
         bytes(row.bytes_out),
         row.errors,
-        quantile(0.50),
-        quantile(0.99)
+        shown(|summary| summary.p50_us),
+        shown(|summary| summary.p99_us)
     );
 }
 
-fn millis(duration: Duration) -> String {
-    format!("{:.2} ms", duration.as_secs_f64() * 1_000.0)
+fn millis(micros: u64) -> String {
+    format!("{:.2} ms", micros as f64 / 1_000.0)
 }
 
 fn bytes(bytes: u64) -> String {
@@ -222,8 +227,7 @@ mod tests {
     #[test]
     fn the_total_has_the_values_of_all() {
         let row = |name: &str, connections, micros| {
-            let mut first_byte = Latency::default();
-            first_byte.record(Duration::from_micros(micros));
+            let first_byte = Some(Summary { count: 1, p50_us: micros, p99_us: micros, ..Summary::default() });
             Row { name: name.into(), connections, bytes_in: 1024, bytes_out: 0, errors: 1, first_byte }
         };
         let outcome = Outcome {
@@ -233,7 +237,8 @@ mod tests {
             failed: 2,
             first_failure: Some("connect: refused"),
         };
-        let text = summary(&[row("a", 3, 1000), row("b", 4, 5000), Row::default()], &outcome);
+        let all = Some(Summary { count: 2, p50_us: 1000, p99_us: 5000, ..Summary::default() });
+        let text = summary(&[row("a", 3, 1000), row("b", 4, 5000), Row::default()], all, &outcome);
         let total: Vec<&str> = text.lines().find(|line| line.contains("total")).unwrap().split_whitespace().collect();
         assert_eq!(total[..7], ["total", "7", "2.0", "KiB", "0", "B", "2"]);
         assert!(total[7].starts_with("1.0") && total[9].starts_with("5.0"), "{total:?}");
@@ -252,7 +257,7 @@ mod tests {
             errors: 1_000,
         };
         let outcome = Outcome { elapsed: Duration::ZERO, cut: 1, answered: 99_999_999, failed: 0, first_failure: None };
-        let text = live(0, &moment) + &summary(&[], &outcome);
+        let text = live(0, &moment) + &summary(&[], None, &outcome);
         for line in text.lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }

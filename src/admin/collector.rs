@@ -1,0 +1,98 @@
+//! Takes what workers measure, keeps the windows of time moving, and makes views.
+
+use std::cell::{Ref, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::gather::{Sources, gather};
+use super::view::View;
+use crate::server::Measurements;
+use crate::stats::latency::Latencies;
+
+/// The shortest window is made of seconds.
+const SECOND: Duration = Duration::from_secs(1);
+/// How long a worker may take to hand over what it has, before a view is made without it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Everything that is known, on the thread of the stats port.
+pub(super) struct Collector {
+    sources: Sources,
+    latencies: RefCell<Latencies>,
+    measurements: RefCell<Measurements>,
+    /// The last view, and when its making began.
+    last: Mutex<Option<(Instant, Rc<View>)>>,
+}
+
+impl Collector {
+    pub(super) fn new(sources: Sources, measurements: Measurements) -> Collector {
+        let backends = sources.shared.pools().iter().map(|pool| pool.backends().len()).sum();
+        let latencies = Latencies::new(sources.shared.listeners().len(), backends);
+        Collector {
+            sources,
+            latencies: RefCell::new(latencies),
+            measurements: RefCell::new(measurements),
+            last: Mutex::default(),
+        }
+    }
+
+    pub(super) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// The histograms, as of the last view or second. Not to be held while waiting.
+    pub(super) fn latencies(&self) -> Ref<'_, Latencies> {
+        self.latencies.borrow()
+    }
+
+    /// What is true now. Those who ask while one is being made share the next one.
+    pub(super) async fn view(&self) -> Rc<View> {
+        let asked = Instant::now();
+        let mut last = self.last.lock().await;
+        if let Some((began, view)) = &*last
+            && *began >= asked
+        {
+            return Rc::clone(view);
+        }
+        let began = Instant::now();
+        let lost = self.take().await;
+        let view = Rc::new(gather(&self.sources, &self.latencies(), lost));
+        *last = Some((began, Rc::clone(&view)));
+        view
+    }
+
+    /// Takes portions as they fill, and everything once a second. Ends with the workers.
+    pub(super) async fn run(&self) {
+        let started = Instant::now();
+        let mut seconds = interval(SECOND);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            // Not held while it waits: a view takes what there is too.
+            let portion = poll_fn(|cx| self.measurements.borrow_mut().poll_next(cx));
+            tokio::select! {
+                portion = portion => match portion {
+                    Some(portion) => self.latencies.borrow_mut().absorb(&portion),
+                    None => return,
+                },
+                _ = seconds.tick() => {
+                    self.take().await;
+                    self.latencies.borrow_mut().advance(started.elapsed().as_secs());
+                }
+            }
+        }
+    }
+
+    /// Takes everything that was measured until now. Returns how many measurements were lost so far.
+    async fn take(&self) -> u64 {
+        // A worker that does not answer is busy in a way that its own connections will say.
+        let _ = timeout(PATIENCE, self.sources.shared.hand_over()).await;
+        let mut measurements = self.measurements.borrow_mut();
+        while let Some(portion) = measurements.waiting() {
+            self.latencies.borrow_mut().absorb(&portion);
+        }
+        measurements.lost()
+    }
+}

@@ -1,0 +1,333 @@
+//! Makes a [`View`] of what is true now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::process;
+use super::view::{
+    Backend, Certificate, Check, Checks, Ending, Http, Latency, Listener, Plane, Pool, Refusal, Responses, Summary,
+    Transition, View,
+};
+use crate::config::model::{self, BackendAddress, Balance};
+use crate::net::addr::Address;
+use crate::pool;
+use crate::server::{ListenerState, Shared};
+use crate::stats::ending;
+use crate::stats::histogram::Histogram;
+use crate::stats::http::HttpCounts;
+use crate::stats::latency::{Latencies, Measured, Stage, Window};
+use crate::tls::{ClientTls, ServerTls};
+
+/// Transitions that are shown, over all pools.
+const TRANSITIONS: usize = 100;
+/// Refusals that are shown, over all listeners.
+const REFUSALS: usize = 100;
+
+/// Where everything is that is shown.
+pub struct Sources {
+    /// Listeners, pools, backends.
+    pub shared: Arc<Shared>,
+    /// Where each listener listens, by its name.
+    pub addresses: Vec<(Arc<str>, Address)>,
+    /// Of each listener that terminates TLS.
+    pub servers: Vec<Arc<ServerTls>>,
+    /// Of each pool that speaks TLS and has a certificate to show.
+    pub clients: Vec<Arc<ClientTls>>,
+    /// The version and the commit of the program.
+    pub version: (&'static str, &'static str),
+    /// When the process started, by both clocks.
+    pub started: (SystemTime, Instant),
+    /// Set once it drains.
+    pub draining: Arc<AtomicBool>,
+}
+
+/// What is true now. `lost` is the number of measurements that were lost.
+pub(super) fn gather(sources: &Sources, latencies: &Latencies, lost: u64) -> View {
+    let shared = &sources.shared;
+    let draining = sources.draining.load(Ordering::Relaxed);
+    let not_ready = not_ready(shared, draining);
+    let mut places = 0..;
+    View {
+        version: sources.version.0.to_owned(),
+        commit: sources.version.1.to_owned(),
+        time: seconds(SystemTime::now()),
+        started: seconds(sources.started.0),
+        uptime: sources.started.1.elapsed().as_secs_f64(),
+        draining,
+        ready: not_ready.is_empty(),
+        not_ready,
+        plane: Plane { workers: shared.workers(), capacity: shared.size(), open: shared.open(), lost_samples: lost },
+        process: process::read(),
+        listeners: shared
+            .listeners()
+            .iter()
+            .enumerate()
+            .map(|(n, l)| listener(sources, l, latencies.listener(n)))
+            .collect(),
+        pools: shared.pools().iter().map(|p| pool(p, &mut places, latencies)).collect(),
+        certificates: certificates(sources),
+        transitions: transitions(shared),
+        refusals: refusals(shared),
+    }
+}
+
+/// Why no connection should be sent here now; empty when all is well.
+fn not_ready(shared: &Shared, draining: bool) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if draining {
+        reasons.push("draining: no new connection is accepted".to_owned());
+    }
+    for listener in shared.listeners() {
+        for pool in listener.pools() {
+            let (name, pool_name) = (&listener.config().name, pool.name());
+            let reason = format!("listener {name}: no backend of pool {pool_name} is up");
+            if !pool.is_usable() && !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+    }
+    reasons
+}
+
+fn listener(sources: &Sources, state: &ListenerState, measured: Option<&Measured>) -> Listener {
+    let (config, counters) = (state.config(), state.counters());
+    let mut pools: Vec<String> = Vec::new();
+    for pool in state.pools() {
+        if !pools.iter().any(|name| **name == **pool.name()) {
+            pools.push(pool.name().to_string());
+        }
+    }
+    let ended = |ending: ending::Ending| Ending {
+        end: ending.to_string(),
+        side: ending.side().to_owned(),
+        reason: ending.reason().to_owned(),
+        code: ending.code().to_owned(),
+        refusal: ending.is_refusal(),
+        count: counters.ended(ending),
+    };
+    // What was open first, so that no connection is missing in the sum of what is open and what has ended.
+    let open = counters.open() as u64;
+    let endings: Vec<Ending> = ending::Ending::ALL.into_iter().map(ended).collect();
+    Listener {
+        name: config.name.to_string(),
+        addresses: sources
+            .addresses
+            .iter()
+            .filter(|(name, _)| *name == config.name)
+            .map(|(_, address)| address.to_string())
+            .collect(),
+        tls: config.tls.is_some(),
+        sniffs_http: false,
+        pool: pools.first().cloned().unwrap_or_default(),
+        pools,
+        max_connections: config.max_connections.map(u32::from),
+        open,
+        open_max: counters.peak() as u64,
+        accepted: counters.accepted(),
+        ended: endings.iter().map(|ending| ending.count).sum(),
+        refused: endings.iter().filter(|ending| ending.refusal).map(|ending| ending.count).sum(),
+        bytes_in: state.traffic().bytes_in(),
+        bytes_out: state.traffic().bytes_out(),
+        retries: counters.retries(),
+        endings,
+        latency: measured.map(latency).unwrap_or_default(),
+        http: measured.and_then(Measured::http).map(http),
+    }
+}
+
+fn pool(pool: &pool::Pool, places: &mut impl Iterator<Item = usize>, latencies: &Latencies) -> Pool {
+    let config = pool.config();
+    let backends: Vec<Backend> = pool
+        .backends()
+        .iter()
+        .zip(places)
+        .map(|(backend, place)| self::backend(backend, config, latencies.backend(place)))
+        .collect();
+    Pool {
+        name: pool.name().to_string(),
+        balance: balance(config.balance).to_owned(),
+        health: config.health.as_ref().map(|health| kind(&health.check).to_owned()),
+        up: backends.iter().filter(|backend| backend.up).count(),
+        usable: pool.is_usable(),
+        refused: pool.refused(),
+        retries: backends.iter().map(|backend| backend.retries).sum(),
+        backends,
+    }
+}
+
+fn backend(backend: &pool::Backend, config: &model::Pool, measured: Option<&Measured>) -> Backend {
+    let (counters, condition) = (backend.counters(), backend.condition());
+    let down = match condition.up {
+        true => Duration::ZERO,
+        false => condition.since.elapsed().unwrap_or_default(),
+    };
+    Backend {
+        name: backend.name().to_string(),
+        address: address(backend.configured_address()),
+        weight: backend.weight(),
+        backup: backend.is_backup(),
+        max_connections: backend.max_connections(),
+        up: condition.up,
+        reason: condition.reason.map(|reason| reason.to_string()),
+        since: seconds(condition.since),
+        downs: u64::from(backend.downs()),
+        downtime: (condition.downtime + down).as_secs_f64(),
+        checks: config.health.is_some().then(|| checks(counters.checks())),
+        open: u64::from(backend.connections()),
+        open_max: u64::from(counters.peak()),
+        connections: counters.connections(),
+        connect_failures: counters.connect_failures(),
+        retries: counters.retries(),
+        failures: counters.failures(),
+        bytes_in: backend.traffic().bytes_in(),
+        bytes_out: backend.traffic().bytes_out(),
+        average_us: backend.latency_us(),
+        latency: measured.map(latency).unwrap_or_default(),
+        http: measured.and_then(Measured::http).map(http),
+    }
+}
+
+fn checks(checks: crate::stats::counters::Checks) -> Checks {
+    let last = checks.last.map(|check| Check {
+        time: seconds(check.at),
+        took_us: micros(check.took),
+        passed: check.failure.is_none(),
+        reason: check.failure.map(|reason| reason.to_string()),
+    });
+    Checks { count: checks.count, failed: checks.failed, last }
+}
+
+/// Every stage and window in which something was measured.
+fn latency(measured: &Measured) -> Latency {
+    let stage = |stage: Stage| {
+        let series = measured.stage(stage)?;
+        let windows = Window::ALL.into_iter().filter_map(|window| {
+            let histogram = series.window(window);
+            (histogram.count() > 0).then(|| (window.name().to_owned(), summary(&histogram)))
+        });
+        Some((stage.name().to_owned(), windows.collect()))
+    };
+    Stage::ALL.into_iter().filter_map(stage).collect()
+}
+
+/// A histogram in a few numbers.
+pub(super) fn summary(histogram: &Histogram) -> Summary {
+    let at = |quantile| histogram.quantile(quantile).unwrap_or_default();
+    Summary {
+        count: histogram.count(),
+        mean_us: histogram.mean().map(|mean| (mean * 10.0).round() / 10.0).unwrap_or_default(),
+        p50_us: at(0.5),
+        p75_us: at(0.75),
+        p90_us: at(0.9),
+        p95_us: at(0.95),
+        p99_us: at(0.99),
+        p999_us: at(0.999),
+        p9999_us: at(0.9999),
+        max_us: histogram.max(),
+    }
+}
+
+fn http(counts: &HttpCounts) -> Http {
+    let responses = counts.responded().map(|(method, class, count)| Responses {
+        method: method.name().to_owned(),
+        class: class.name().to_owned(),
+        count,
+    });
+    Http {
+        requests: counts.requests(),
+        unanswered: counts.unanswered(),
+        opaque: counts.opaque(),
+        responses: responses.collect(),
+    }
+}
+
+fn certificates(sources: &Sources) -> Vec<Certificate> {
+    let of = |owner: String, facts: Vec<crate::tls::Facts>| {
+        facts.into_iter().map(move |facts| Certificate {
+            owner: owner.clone(),
+            path: facts.path.display().to_string(),
+            names: facts.names.clone(),
+            key: facts.key.to_string(),
+            not_before: seconds(facts.not_before),
+            not_after: seconds(facts.not_after),
+        })
+    };
+    let servers = sources.servers.iter().flat_map(|tls| of(format!("listener {}", tls.name()), tls.facts()));
+    let clients = sources.clients.iter().flat_map(|tls| of(format!("pool {}", tls.name()), tls.facts()));
+    servers.chain(clients).collect()
+}
+
+fn transitions(shared: &Shared) -> Vec<Transition> {
+    let of_pool = |pool: &Arc<pool::Pool>| {
+        let pool = Arc::clone(pool);
+        pool.transitions().into_iter().filter_map(move |(at, transition)| {
+            Some(Transition {
+                time: seconds(at),
+                pool: pool.name().to_string(),
+                backend: pool.backends().get(transition.backend.0)?.name().to_string(),
+                up: transition.up,
+                reason: transition.reason.map(|reason| reason.to_string()),
+            })
+        })
+    };
+    let mut all: Vec<Transition> = shared.pools().iter().flat_map(of_pool).collect();
+    all.sort_by(|one, two| two.time.total_cmp(&one.time));
+    all.truncate(TRANSITIONS);
+    all
+}
+
+fn refusals(shared: &Shared) -> Vec<Refusal> {
+    let of_listener = |listener: &Arc<ListenerState>| {
+        let name = listener.config().name.to_string();
+        listener.refused_clients().into_iter().map(move |(at, refusal)| Refusal {
+            time: seconds(at),
+            listener: name.clone(),
+            client: refusal.client.to_string(),
+            reason: refusal.reason,
+            more: refusal.more,
+        })
+    };
+    let mut all: Vec<Refusal> = shared.listeners().iter().flat_map(of_listener).collect();
+    all.sort_by(|one, two| two.time.total_cmp(&one.time));
+    all.truncate(REFUSALS);
+    all
+}
+
+fn address(address: &BackendAddress) -> String {
+    match address {
+        BackendAddress::Ip(address) => address.to_string(),
+        BackendAddress::Name { host, port } => format!("{host}:{port}"),
+        BackendAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// As in the configuration.
+fn balance(balance: Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "round_robin",
+        Balance::LeastConnections => "least_connections",
+        Balance::IpHash => "ip_hash",
+        Balance::PowerOfTwo => "power_of_two",
+        Balance::LeastLatency => "least_latency",
+        Balance::Random => "random",
+    }
+}
+
+fn kind(check: &model::Check) -> &'static str {
+    match check {
+        model::Check::Tcp => "tcp",
+        model::Check::Http(_) => "http",
+        model::Check::Exchange { .. } => "exchange",
+    }
+}
+
+/// Seconds since 1970.
+fn seconds(at: SystemTime) -> f64 {
+    let since = at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    (since * 1000.0).round() / 1000.0
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
+}

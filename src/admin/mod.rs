@@ -1,0 +1,158 @@
+//! The stats port: what every backend's latency is right now, and everything else there is to know, where people and
+//! tools look for it.
+//!
+//! It has a thread of its own with a lower priority than the workers', so that whoever reads a lot takes nothing from
+//! traffic. There the [`collector`] takes what workers measure; of that and of the shared counters each
+//! question gets a [`View`](view::View), and each page is one way to write a view down. Nothing here changes anything.
+
+mod collector;
+mod gather;
+mod http;
+mod pages;
+mod patient;
+mod process;
+pub mod view;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use self::collector::Collector;
+pub use self::gather::Sources;
+use self::http::Guard;
+use self::view::View;
+use crate::config::model;
+use crate::net::addr::Address;
+use crate::net::dial::Options;
+use crate::net::listen::{self, ListenOptions, Sharing};
+use crate::server::Measurements;
+
+/// How much lower than that of the workers the thread's priority is (nice(2)).
+const NICE: i32 = 10;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// The stats port before it knows what to show: bound, so that it is known that it can be.
+pub struct Bound {
+    socket: OwnedFd,
+    address: Address,
+    guard: Guard,
+}
+
+/// The stats port.
+pub struct Admin {
+    address: Address,
+    questions: mpsc::UnboundedSender<oneshot::Sender<View>>,
+    end: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Binds the stats port and reads its token.
+///
+/// # Errors
+/// The text for people why not.
+pub fn bind(config: &model::Admin) -> Result<Bound, String> {
+    let token = match &config.token_file {
+        None => None,
+        Some(path) => {
+            let text = fs::read_to_string(path)
+                .map_err(|error| format!("admin.token_file: cannot read {}: {error}", path.display()))?;
+            let token = text.trim();
+            if token.is_empty() {
+                return Err(format!("admin.token_file: {} is empty: write a secret into it", path.display()));
+            }
+            Some(token.to_owned())
+        }
+    };
+    let options = ListenOptions {
+        backlog: BACKLOG,
+        connection: Options { nodelay: true, keepalive: None },
+        fast_open: 0,
+        defer_accept: 0,
+        mptcp: false,
+        transparent: false,
+        sharing: Sharing::Exclusive,
+        v6_only: false,
+    };
+    let bound = listen::listen(&config.bind, &options).and_then(|socket| Ok((listen::local_address(&socket)?, socket)));
+    let (address, socket) = bound.map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "it is in use: another process or listener has it (`ss -ltnp` shows which)".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        format!("admin: cannot listen on {}: {why}", config.bind)
+    })?;
+    Ok(Bound { socket, guard: Guard::new(&address, token), address })
+}
+
+impl Bound {
+    /// Starts to answer.
+    ///
+    /// # Errors
+    /// No thread or no descriptors to be had.
+    pub fn start(self, sources: Sources, measurements: Measurements) -> io::Result<Admin> {
+        let Bound { socket, address, guard } = self;
+        let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<View>>();
+        let end = Arc::new(Notify::new());
+        let ended = Arc::clone(&end);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = http::Listener::new(socket, &address)?;
+        let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(move || {
+            // Of this thread alone. Without it, it only is less polite.
+            let _ = rustix::process::setpriority_process(None, NICE);
+            LocalSet::new().block_on(&runtime, async move {
+                let collector = Rc::new(Collector::new(sources, measurements));
+                let of_run = Rc::clone(&collector);
+                tokio::task::spawn_local(async move { of_run.run().await });
+                tokio::task::spawn_local(http::serve(listener, guard, Rc::clone(&collector)));
+                loop {
+                    tokio::select! {
+                        Some(question) = asked.recv() => {
+                            // Who asked may have gone.
+                            let _ = question.send(View::clone(&*collector.view().await));
+                        }
+                        () = ended.notified() => return,
+                    }
+                }
+            });
+        })?;
+        Ok(Admin { address, questions, end, thread: Some(thread) })
+    }
+}
+
+impl Admin {
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What is true now; `None` when the stats port has ended, which it does only with the process.
+    pub async fn view(&self) -> Option<View> {
+        let (question, answer) = oneshot::channel();
+        self.questions.send(question).ok()?;
+        answer.await.ok()
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.end.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic of it was reported by its hook.
+            let _ = thread.join();
+        }
+        if let Address::Unix(path) = &self.address {
+            // Somebody may have removed it already.
+            let _ = fs::remove_file(&**path);
+        }
+    }
+}

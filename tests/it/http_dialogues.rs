@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use tidegate::sniff::http::{Event, Method, StatusClass, Watcher};
+use tidegate::sniff::http::{Event, Watcher};
 
 /// What a side does.
 enum Step {
@@ -89,22 +89,9 @@ fn watch(dialogue: &Dialogue, portion: usize, pass: bool) -> Vec<String> {
 }
 
 fn shown(event: Event) -> String {
-    let name = |method| match method {
-        Method::Other => "other".to_owned(),
-        method => format!("{method:?}").to_uppercase(),
-    };
     match event {
-        Event::Responded { method, class, .. } => {
-            let class = match class {
-                StatusClass::Informational => 1,
-                StatusClass::Success => 2,
-                StatusClass::Redirection => 3,
-                StatusClass::ClientError => 4,
-                StatusClass::ServerError => 5,
-            };
-            format!("{} {class}xx", name(method))
-        }
-        Event::Unanswered { method } => format!("{} unanswered", name(method)),
+        Event::Responded { method, class, .. } => format!("{} {}", method.name(), class.name()),
+        Event::Unanswered => "unanswered".to_owned(),
         Event::Opaque(why) => format!("opaque: {why}"),
     }
 }

@@ -138,7 +138,7 @@ impl Checker<'_> {
                 let fault = Fault::new("never matches: the listener's `tls.alpn` has none of these protocols")
                     .hint("TLS ends at this listener, and only what is in `tls.alpn` is agreed on with a client");
                 self.warning(*at, fault);
-            } else if tls.is_none() && route.needs_request() && !(route.sni.is_empty() && route.alpn.is_empty()) {
+            } else if tls.is_none() && route.needs_request() && route.needs_tls() {
                 let fault = Fault::new("never matches: it asks for both TLS and a request in plain text")
                     .hint("without `tls` in the listener, what begins with TLS stays closed, and shows no request");
                 self.warning(*at, fault);

@@ -24,6 +24,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether it takes only connections whose ClientHello is known.
+    pub fn needs_tls(&self) -> bool {
+        !(self.sni.is_empty() && self.alpn.is_empty())
+    }
+
     /// Whether it takes only connections whose first request is known.
     pub fn needs_request(&self) -> bool {
         !(self.host.is_empty() && self.path_prefix.is_empty())

@@ -7,8 +7,9 @@ use std::mem::MaybeUninit;
 use httparse::{Header, ParserConfig, Request, Response, Status};
 
 use super::body::Body;
-use super::watch::{Method, Why};
+use super::watch::Why;
 use super::{LIMIT, MAX_FIELDS};
+use crate::stats::http::Method;
 
 /// A request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub(super) fn request(bytes: &[u8]) -> Found<Asked> {
         Lengths { coding: Some(Coding::Other), .. } => return Err(Why::Length),
         Lengths { length, .. } => length.and_then(sized),
     };
-    let method = Method::of(request.method.unwrap_or_default());
+    let method = Method::named(request.method.unwrap_or_default());
     if method == Method::Connect && body.is_some() {
         return Err(Why::Length);
     }

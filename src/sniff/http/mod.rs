@@ -9,7 +9,7 @@ mod request;
 mod watch;
 
 pub use request::{NotHttp, RequestHead, looks_like_http, recognise};
-pub use watch::{Event, MAX_OUTSTANDING, Method, StatusClass, Watcher, Why};
+pub use watch::{Event, MAX_OUTSTANDING, Watcher, Why};
 
 /// Bytes in which a head must end.
 pub const LIMIT: usize = 16 * 1024;

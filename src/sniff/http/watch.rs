@@ -9,73 +9,13 @@ use thiserror::Error;
 
 use super::body::{BadChunk, Body};
 use super::head::{self, Answered, Asked};
+use crate::stats::http::{Method, StatusClass};
 
 /// Requests that may be without an answer at once; with more, the connection turns opaque.
 pub const MAX_OUTSTANDING: usize = 256;
 
 /// Places for outstanding requests that a quiet connection keeps.
 const KEPT_PLACES: usize = 4;
-
-/// A request's method (RFC 9110, 9.3, and RFC 5789).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Method {
-    Get,
-    Head,
-    Post,
-    Put,
-    Delete,
-    Patch,
-    Options,
-    Trace,
-    Connect,
-    Other,
-}
-
-impl Method {
-    /// Methods are in upper case: others are other methods.
-    pub(super) fn of(name: &str) -> Method {
-        match name {
-            "GET" => Method::Get,
-            "HEAD" => Method::Head,
-            "POST" => Method::Post,
-            "PUT" => Method::Put,
-            "DELETE" => Method::Delete,
-            "PATCH" => Method::Patch,
-            "OPTIONS" => Method::Options,
-            "TRACE" => Method::Trace,
-            "CONNECT" => Method::Connect,
-            _ => Method::Other,
-        }
-    }
-}
-
-/// The class of a response's status (RFC 9110, 15).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatusClass {
-    /// 1xx: of what ends a request, 101 alone.
-    Informational,
-    /// 2xx.
-    Success,
-    /// 3xx.
-    Redirection,
-    /// 4xx.
-    ClientError,
-    /// 5xx, and what is in no class, which is to be taken for it.
-    ServerError,
-}
-
-impl StatusClass {
-    fn of(status: u16) -> StatusClass {
-        match status / 100 {
-            1 => StatusClass::Informational,
-            2 => StatusClass::Success,
-            3 => StatusClass::Redirection,
-            4 => StatusClass::ClientError,
-            _ => StatusClass::ServerError,
-        }
-    }
-}
 
 /// What was seen. Each request whose head was complete ends as one of the first two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +34,7 @@ pub enum Event {
         took: Duration,
     },
     /// A request has not been answered, or not completely, and nobody will see it any more.
-    Unanswered {
-        /// The request's.
-        method: Method,
-    },
+    Unanswered,
     /// What the client sends from here on is not looked at any more, and what the backend sends neither, once the
     /// requests before have their answers. At most once on a connection.
     Opaque(Why),
@@ -284,14 +221,10 @@ impl Watcher {
     /// The connection has ended.
     pub fn ended(&mut self, out: &mut impl FnMut(Event)) {
         self.client = FromClient::Opaque;
-        if let FromBackend::Body(_, Some(Response { to: Request { method, .. }, .. })) =
-            std::mem::replace(&mut self.backend, FromBackend::Opaque)
-        {
-            out(Event::Unanswered { method });
+        if let FromBackend::Body(_, Some(_)) = std::mem::replace(&mut self.backend, FromBackend::Opaque) {
+            out(Event::Unanswered);
         }
-        for Request { method, .. } in std::mem::take(&mut self.outstanding) {
-            out(Event::Unanswered { method });
-        }
+        std::mem::take(&mut self.outstanding).into_iter().for_each(|_| out(Event::Unanswered));
     }
 
     fn read_client(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Why> {
@@ -349,7 +282,8 @@ impl Watcher {
                         self.outstanding.pop_front();
                     }
                     let first_byte = |request: Request| at.saturating_duration_since(request.since);
-                    let class = StatusClass::of(status);
+                    // What is in no class is to be taken for 5xx (RFC 9110, 15).
+                    let class = StatusClass::of(status).unwrap_or(StatusClass::ServerError);
                     let response = to.map(|to| Response { to, class, first_byte: first_byte(to) });
                     if let Some(body) = body {
                         self.backend = FromBackend::Body(body, response);

@@ -101,5 +101,5 @@ fn a_head_that_does_not_end_is_waited_for_no_longer_than_allowed() {
     let mut client = connect(&tidegate.at("in"));
     client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     assert_eq!(read_to_end(&mut client).0, b"");
-    assert_eq!(tidegate.only_access().end(), "client: first bytes timeout");
+    assert_eq!(tidegate.only_access().end(), "first bytes timeout");
 }

@@ -143,8 +143,8 @@ impl Stream for Scripted {
         if !self.splices.get() {
             return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
         }
-        // As much as one that could not be enlarged holds.
-        self.take(limit.min(64 << 10)).map_ok(|bytes| {
+        let holds = rustix::pipe::fcntl_getpipe_size(pipe).unwrap();
+        self.take(limit.min(holds)).map_ok(|bytes| {
             // All of it: the pipe must have been empty.
             assert_eq!(if bytes.is_empty() { 0 } else { rustix::io::write(pipe, &bytes).unwrap() }, bytes.len());
             bytes.len()

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 
-use crate::http_sniff::rest;
+use crate::http_sniff::{Seen, observed, rest, seen_by_listener};
 use crate::support::backend::Backend;
 use crate::support::client::{connect, expect, read_to_end};
 use crate::support::tidegate::Tidegate;
@@ -29,7 +29,7 @@ fn routed(listener: &str, rest: Backend) -> Routed {
     let yaml = format!(
         "listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: rest, sniff: http, {listener}, {ROUTES} }}]\npools:\n{pools}"
     );
-    Routed { tidegate: Tidegate::start(&yaml), _servers: servers }
+    Routed { tidegate: observed(&yaml), _servers: servers }
 }
 
 /// Requests, and which pool each goes to.
@@ -47,6 +47,13 @@ const REQUESTS: [(&str, &str); 11] = [
     ("GET /%73tatic HTTP/1.1\r\nHost: other.example\r\n\r\n", "rest"),
 ];
 
+/// What was read for the route is counted as all else is.
+fn counted() -> Seen {
+    let requests = REQUESTS.len() as u64;
+    let responses = vec![("GET 2xx".to_owned(), requests - 1), ("POST 2xx".to_owned(), 1)];
+    Seen { requests, responses, ..Seen::default() }
+}
+
 #[test]
 fn the_first_request_decides() {
     let Routed { tidegate, _servers } = routed("timeouts: { sniff: 30s }", Backend::web("rest"));
@@ -59,6 +66,7 @@ fn the_first_request_decides() {
         let answer = rest(client);
         assert!(answer.ends_with(&format!("\r\n\r\n{pool}")), "{request:?} gets {answer:?}");
     }
+    assert_eq!(seen_by_listener(&tidegate), counted());
 }
 
 #[test]
@@ -73,6 +81,7 @@ fn the_first_request_decides_over_tls_too() {
         let answer = read_all(&client);
         assert!(answer.ends_with(&format!("\r\n\r\n{pool}")), "{request:?} gets {answer:?}");
     }
+    assert_eq!(seen_by_listener(&tidegate), counted());
 }
 
 #[test]

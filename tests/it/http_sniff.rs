@@ -12,6 +12,7 @@ use crate::support::client::{Place, connect, expect, read_to_end};
 use crate::support::data::{receive, send};
 use crate::support::peer::Peer;
 use crate::support::process::require;
+use crate::support::stats::{ADMIN, get};
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, terminate};
 use crate::support::{DEADLINE, eventually};
@@ -20,20 +21,12 @@ const WATCHED: &str = "sniff: http";
 
 /// With the stats port.
 pub(crate) fn observed(yaml: &str) -> Tidegate {
-    Tidegate::start(&format!("admin: {{ bind: 127.0.0.1:0 }}\n{yaml}"))
+    Tidegate::start(&format!("{ADMIN}{yaml}"))
 }
 
 /// What the stats port says.
-pub(crate) fn stats(tidegate: &Tidegate) -> Value {
-    let line = tidegate.wait_for_log("where the stats port is", |line| line.is("stats port"));
-    let address = line.field("address");
-    let mut stream = connect(&Place::parse(&address));
-    write!(stream, "GET /stats HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    serde_json::from_str(body).expect("JSON")
+fn stats(tidegate: &Tidegate) -> Value {
+    get(&tidegate.stats_port(), "/stats").json()
 }
 
 /// What was seen of HTTP.

@@ -36,7 +36,7 @@
 //! |---|---|---|
 //! | [`net`] | addresses, listening and connecting sockets, the one home of `unsafe` | nothing |
 //! | [`stats`] | how connections end, counters, histograms | nothing |
-//! | [`sniff`] | what a connection's first bytes are: yes, no, or more; pure | net |
+//! | [`sniff`] | what a connection's first bytes are: yes, no, or more; HTTP as it goes by; pure | net, stats |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
 //! | [`balance`] | one algorithm a file; pure | config::model |
 //! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |

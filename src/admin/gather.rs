@@ -118,7 +118,7 @@ fn listener(sources: &Sources, state: &ListenerState, measured: Option<&Measured
             .map(|(_, address)| address.to_string())
             .collect(),
         tls: config.tls.is_some(),
-        sniffs_http: false,
+        sniffs_http: config.sniff == model::Sniff::Http,
         pool: pools.first().cloned().unwrap_or_default(),
         pools,
         max_connections: config.max_connections.map(u32::from),

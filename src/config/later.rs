@@ -16,13 +16,6 @@ pub(crate) enum Protocol {
 }
 
 #[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-pub(crate) enum Sniff {
-    Off,
-    Http,
-}
-
-#[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct Access {
     /// CIDRs; when not empty, all others are refused.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use first_bytes::{
-    Authorities, CertificateFiles, ClientAuth, ListenerTls, Plaintext, PoolTls, ProxyProtocol, Route, SendProxy,
+    Authorities, CertificateFiles, ClientAuth, ListenerTls, Plaintext, PoolTls, ProxyProtocol, Route, SendProxy, Sniff,
     StartTls, TlsVersion, UnknownSni, Verify,
 };
 
@@ -104,6 +104,8 @@ pub struct Listener {
     pub bind: Vec<Address>,
     /// Where its connections go when no route matches.
     pub pool: PoolIndex,
+    /// What is watched of its connections as they go by.
+    pub sniff: Sniff,
     /// The first that matches wins.
     pub routes: Vec<Route>,
     /// TLS ends here.
@@ -123,7 +125,7 @@ pub struct Listener {
 /// `listeners[].timeouts`; `None` (0s in the file) is no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTimeouts {
-    /// Until the first bytes are complete: PROXY header, STARTTLS, ClientHello.
+    /// Until the first bytes are complete: PROXY header, STARTTLS, ClientHello; after TLS anew, the HTTP head.
     pub sniff: Option<Duration>,
     /// From the ClientHello to the end of the TLS handshake.
     pub handshake: Option<Duration>,

@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use health::{Exchange, Health, Http, Initial};
-pub(crate) use listener::{Listener, ListenerTimeouts, Match, Socket};
+pub(crate) use listener::{Listener, ListenerTimeouts, Match, Sniff, Socket};
 pub(crate) use pool::{Balance, Hash, OnDown, Pool, SendProxy};
 pub(crate) use tls::{
     Certificate, ClientAuth, ClientAuthMode, ListenerTls, Plaintext, PoolTls, StartTls, UnknownSni, Verify,

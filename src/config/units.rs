@@ -11,7 +11,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use first_bytes::{FilePath, MinVersion, NameRule, Network, ProtocolName, ServerName, TrustedBy};
+pub(crate) use first_bytes::{
+    FilePath, HostRule, MinVersion, NameRule, Network, PathPrefix, ProtocolName, ServerName, TrustedBy,
+};
 
 use super::model::BackendAddress;
 use super::report::{Fault, shown};

@@ -12,8 +12,8 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 use super::de::{Located, NotYet, OneOrMany};
 use super::report::Fault;
 use super::units::{
-    AccessTarget, BindAddress, FilePath, MinVersion, NameRule, Network, Percent, Period, ProtocolName, ServerName,
-    Size, SourceAddress, StatusRange, Target, TrustedBy,
+    AccessTarget, BindAddress, FilePath, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent, Period,
+    ProtocolName, ServerName, Size, SourceAddress, StatusRange, Target, TrustedBy,
 };
 
 /// A whole number; its range is checked where its meaning is known.
@@ -136,6 +136,8 @@ word!(MinVersion, "a version of TLS such as \"1.2\"", { "enum": ["1.2", "1.3", 1
 
 text!(ProtocolName, { "type": "string", "minLength": 1, "maxLength": 255 });
 text!(NameRule, { "type": "string", "pattern": "^(\\*\\.)?[0-9A-Za-z_.-]+$", "examples": ["www.example.com", "*.example.com"] });
+text!(HostRule, { "type": "string", "pattern": "^(\\*\\.)?[0-9A-Za-z_.-]+$", "examples": ["www.example.com", "*.example.com", "10.0.0.1"] });
+text!(PathPrefix, { "type": "string", "pattern": "^/[!-~]*$", "examples": ["/api/"] });
 text!(ServerName, { "type": "string", "pattern": "^[0-9A-Za-z_.:-]+$" });
 text!(FilePath, { "type": "string", "pattern": "[^/]$" });
 text!(TrustedBy, { "type": "string", "pattern": "[^/]$" });

@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use super::Stream;
 use super::pipe::{PIPE_SIZE, Pipe, Tools};
+use super::tap::{Tap, Tapped};
 
 /// Bytes one direction moves before the other connections of the worker get their turn.
 const TURN: usize = 256 * 1024;
@@ -15,6 +16,8 @@ const SPLICE_AFTER: u8 = 2;
 const SMALL_SPLICE: usize = 8 * 1024;
 /// ... and after so many of them in a row the direction copies again.
 const COPY_AFTER: u8 = 4;
+/// Bytes that need not be seen from which on a pipe is worth it: as many as one read brings.
+const MUCH_UNSEEN: u64 = 64 * 1024;
 
 /// What one side sends, on its way to the other.
 #[derive(Debug, Default)]
@@ -142,6 +145,7 @@ impl Direction {
         from: &impl Stream,
         to: &impl Stream,
         tools: &mut Tools,
+        mut tap: Tapped<'_, impl Tap>,
         at_end: AtEnd,
     ) -> Progress {
         let mut left = TURN;
@@ -149,9 +153,10 @@ impl Direction {
             if self.state == State::Finishing {
                 return self.finish(to, at_end);
             }
-            let moved = match self.step(from, to, tools) {
+            let moved = match self.step(from, to, tools, &mut tap) {
                 Poll::Pending => return Progress::Waiting,
                 Poll::Ready(Ok(0)) => {
+                    tap.finished();
                     self.state = State::Finishing;
                     continue;
                 }
@@ -169,7 +174,13 @@ impl Direction {
     }
 
     /// Writes what is pending, or reads and writes once. `Ok(0)` is the sender's FIN.
-    fn step(&mut self, from: &impl Stream, to: &impl Stream, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+    fn step(
+        &mut self,
+        from: &impl Stream,
+        to: &impl Stream,
+        tools: &mut Tools,
+        tap: &mut Tapped<'_, impl Tap>,
+    ) -> Poll<Result<usize, Fault>> {
         match to.poll_flush() {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
@@ -180,17 +191,25 @@ impl Direction {
             Pending::Piped { pipe, left } => return self.write_piped(to, tools, pipe, left),
             Pending::Nothing => {}
         }
-        if let Mode::Splice { small } = self.mode {
+        if let Mode::Splice { small } = self.mode
+            && tap.unseen() >= MUCH_UNSEEN
+        {
             match tools.lend() {
-                Some(pipe) => return self.splice(from, to, tools, pipe, small),
+                Some(pipe) => return self.splice(from, to, tools, tap, pipe, small),
                 // None to be had: copying works with what is there.
                 None => self.mode = Mode::default(),
             }
         }
-        self.copy(from, to, tools)
+        self.copy(from, to, tools, tap)
     }
 
-    fn copy(&mut self, from: &impl Stream, to: &impl Stream, tools: &mut Tools) -> Poll<Result<usize, Fault>> {
+    fn copy(
+        &mut self,
+        from: &impl Stream,
+        to: &impl Stream,
+        tools: &mut Tools,
+        tap: &mut Tapped<'_, impl Tap>,
+    ) -> Poll<Result<usize, Fault>> {
         let scratch = tools.scratch(from.chunk().max(to.chunk()));
         let count = match from.poll_read(scratch) {
             Poll::Pending => return Poll::Pending,
@@ -207,6 +226,7 @@ impl Direction {
             };
         }
         let bytes = &scratch[..count];
+        tap.saw(bytes);
         let written = match to.poll_write(bytes) {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
             Poll::Ready(Ok(written)) => written,
@@ -241,17 +261,19 @@ impl Direction {
         from: &impl Stream,
         to: &impl Stream,
         tools: &mut Tools,
+        tap: &mut Tapped<'_, impl Tap>,
         pipe: Pipe,
         small: u8,
     ) -> Poll<Result<usize, Fault>> {
-        let count = match from.poll_splice_from(pipe.write_end(), PIPE_SIZE) {
+        let limit = usize::try_from(tap.unseen()).map_or(PIPE_SIZE, |unseen| unseen.min(PIPE_SIZE));
+        let count = match from.poll_splice_from(pipe.write_end(), limit) {
             Poll::Ready(Ok(count)) => count,
             other => {
                 tools.give_back(pipe);
                 return match other {
                     Poll::Ready(Err(error)) if is_unsupported(&error) => {
                         self.mode = Mode::CopyOnly;
-                        self.copy(from, to, tools)
+                        self.copy(from, to, tools, tap)
                     }
                     Poll::Ready(Err(error)) => Poll::Ready(Err(Fault::From(error))),
                     _ => Poll::Pending,
@@ -262,6 +284,7 @@ impl Direction {
             tools.give_back(pipe);
             return Poll::Ready(Ok(0));
         }
+        tap.passed(count);
         self.mode = match small + 1 {
             _ if count >= SMALL_SPLICE => Mode::Splice { small: 0 },
             COPY_AFTER => Mode::default(),

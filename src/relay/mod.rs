@@ -9,9 +9,11 @@
 //! - RST is passed on when everything before it has arrived, and nothing else is ever turned into one.
 //! - A direction that cannot write does not read: a slow reader holds back its writer.
 //! - A connection with nothing in flight holds no buffer and no pipe.
+//! - A [`Tap`] sees each byte once, in order, but for those that it lets pass; it changes none of the above.
 
 mod direction;
 mod pipe;
+mod tap;
 mod timing;
 
 use std::io;
@@ -21,6 +23,8 @@ use std::time::{Duration, Instant};
 
 use direction::{AtEnd, Direction, Fault, Progress};
 pub use pipe::{MAX_PIPES, Tools};
+pub use tap::Tap;
+use tap::Tapped;
 use timing::Timing;
 
 use crate::stats::ending::Side;
@@ -121,16 +125,23 @@ impl Relay {
         }
     }
 
-    /// Moves what can be moved, within a bound.
+    /// Moves what can be moved, within a bound, past `tap`, which does not see what was read ahead.
     ///
     /// `now` is the time at which this turn of the loop began. After [`Relay::wake_at`] it wants another turn, whatever
     /// the sockets do.
-    pub fn turn(&mut self, client: &impl Stream, backend: &impl Stream, tools: &mut Tools, now: Instant) -> Turn {
+    pub fn turn(
+        &mut self,
+        client: &impl Stream,
+        backend: &impl Stream,
+        tools: &mut Tools,
+        tap: &mut impl Tap,
+        now: Instant,
+    ) -> Turn {
         let before = (self.to_backend.moved(), self.to_client.moved());
-        let mut more = self.advance(Side::Client, client, backend, tools, now);
+        let mut more = self.advance(client, backend, tools, Tapped { tap, from: Side::Client, now });
         let from_client = self.to_backend.moved() > before.0;
         let at = if from_client { tools.time() } else { None };
-        more |= self.advance(Side::Backend, backend, client, tools, now);
+        more |= self.advance(backend, client, tools, Tapped { tap, from: Side::Backend, now });
         self.timing.moved(from_client, self.to_client.moved() > before.1, now, at);
         self.notice_reset(Side::Client, client, now);
         self.notice_reset(Side::Backend, backend, now);
@@ -191,8 +202,9 @@ impl Relay {
         self.timing.take_turnaround()
     }
 
-    /// Moves what `side` sends to the other. True if there is more to do.
-    fn advance(&mut self, side: Side, from: &impl Stream, to: &impl Stream, tools: &mut Tools, now: Instant) -> bool {
+    /// Moves what one side sends to the other. True if there is more to do.
+    fn advance(&mut self, from: &impl Stream, to: &impl Stream, tools: &mut Tools, tap: Tapped<'_, impl Tap>) -> bool {
+        let (side, now) = (tap.from, tap.now);
         let (direction, opposite) = match side {
             Side::Client => (&mut self.to_backend, &self.to_client),
             Side::Backend => (&mut self.to_client, &self.to_backend),
@@ -205,7 +217,7 @@ impl Relay {
             None => AtEnd::PassOnFin { last: opposite.is_done() },
         };
         let before = direction.moved();
-        let progress = direction.advance(from, to, tools, at_end);
+        let progress = direction.advance(from, to, tools, tap, at_end);
         if direction.moved() > before {
             self.last_moved = now;
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{End, Relay, Stream, Tools, Turn};
+use super::{End, Relay, Stream, Tap, Tools, Turn};
 use crate::stats::ending::Side;
 
 /// The kernel's socket towards one peer, as far as it matters: what has arrived and was not read, how much
@@ -143,8 +143,8 @@ impl Stream for Scripted {
         if !self.splices.get() {
             return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
         }
-        // As much as one that could not be enlarged holds.
-        self.take(limit.min(64 << 10)).map_ok(|bytes| {
+        let holds = rustix::pipe::fcntl_getpipe_size(pipe).unwrap();
+        self.take(limit.min(holds)).map_ok(|bytes| {
             // All of it: the pipe must have been empty.
             assert_eq!(if bytes.is_empty() { 0 } else { rustix::io::write(pipe, &bytes).unwrap() }, bytes.len());
             bytes.len()
@@ -210,11 +210,51 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Wants to see every so many bytes some, and knows which came.
+#[derive(Default)]
+struct Watching {
+    /// Bytes that it lets pass before it sees at least one again, in turn.
+    lets_pass: Vec<u64>,
+    /// What of the current one is left, for each side.
+    left: [u64; 2],
+    turn: usize,
+    /// Each byte that was seen; `None` for one that passed.
+    came: [Vec<Option<u8>>; 2],
+    finished: [bool; 2],
+}
+
+impl Tap for Watching {
+    fn unseen(&self, from: Side) -> u64 {
+        self.left[from as usize]
+    }
+
+    fn saw(&mut self, from: Side, bytes: &[u8], _: Instant) {
+        assert!(!bytes.is_empty() && !self.finished[from as usize]);
+        self.came[from as usize].extend(bytes.iter().copied().map(Some));
+        self.turn += 1;
+        let next = self.lets_pass.get(self.turn % self.lets_pass.len().max(1)).copied();
+        self.left[from as usize] = next.unwrap_or_default();
+    }
+
+    fn passed(&mut self, from: Side, count: u64, _: Instant) {
+        assert!(!self.finished[from as usize]);
+        let left = &mut self.left[from as usize];
+        *left = left.checked_sub(count).expect("no more than may pass");
+        let came = &mut self.came[from as usize];
+        came.resize(came.len() + count as usize, None);
+    }
+
+    fn finished(&mut self, from: Side, _: Instant) {
+        assert!(!std::mem::replace(&mut self.finished[from as usize], true), "once");
+    }
+}
+
 struct Pair {
     client: Scripted,
     backend: Scripted,
     sent: [Vec<u8>; 2],
     relay: Relay,
+    tap: Option<Box<Watching>>,
     tools: Tools,
     now: Instant,
     /// The relay asked for another turn, or has not had one.
@@ -241,6 +281,7 @@ impl Pair {
             backend: socket(Side::Backend),
             sent: [ahead.clone(), Vec::new()],
             relay: Relay::new(now, ahead),
+            tap: None,
             tools: Tools::default(),
             now,
             again: true,
@@ -297,7 +338,7 @@ impl Pair {
             if !std::mem::take(&mut self.again) && !told && !due {
                 break;
             }
-            let turn = self.relay.turn(&self.client, &self.backend, &mut self.tools, self.now);
+            let turn = self.relay.turn(&self.client, &self.backend, &mut self.tools, &mut self.tap, self.now);
             self.again = turn == Turn::Again;
             if let Turn::Ended(end) = turn {
                 self.end = Some(end);
@@ -325,6 +366,20 @@ impl Pair {
     }
 }
 
+/// What must hold of what the tap has seen: all that was read, in order, in place.
+fn check_seen(pair: &Pair, ahead: usize) -> Result<(), TestCaseError> {
+    let Some(tap) = &pair.tap else { return Ok(()) };
+    for side in [Side::Client, Side::Backend] {
+        let read = pair.sent(side).len() - pair.socket(side).arrived.borrow().len();
+        let skipped = if side == Side::Client { ahead } else { 0 };
+        let came = &tap.came[side as usize];
+        prop_assert_eq!(came.len(), read - skipped, "bytes from the {}", side);
+        let differs = came.iter().zip(&pair.sent(side)[skipped..]).any(|(seen, sent)| seen.is_some_and(|b| b != *sent));
+        prop_assert!(!differs, "bytes from the {} were not seen as they are", side);
+    }
+    Ok(())
+}
+
 /// What must hold of what `side` has received, `other` being its counterpart.
 fn check_received(pair: &Pair, side: Side) -> Result<(), TestCaseError> {
     let (socket, other) = (pair.socket(side), pair.socket(side.other()));
@@ -350,9 +405,11 @@ proptest! {
         splices in any::<[bool; 2]>(),
         layered in any::<[bool; 2]>(),
         ahead in prop::collection::vec(any::<u8>(), 0..3_000),
+        lets_pass in prop::option::of(prop::collection::vec(prop_oneof![Just(0), 1..200_000u64, Just(u64::MAX)], 1..5)),
         script in prop::collection::vec((any::<bool>(), event()), 0..60),
     ) {
-        let mut pair = Pair::of(splices, layered, ahead);
+        let mut pair = Pair::of(splices, layered, ahead.clone());
+        pair.tap = lets_pass.map(|lets_pass| Box::new(Watching { lets_pass, ..Watching::default() }));
         for (client, event) in &script {
             pair.happen(if *client { Side::Client } else { Side::Backend }, event);
             pair.run();
@@ -381,6 +438,7 @@ proptest! {
             check_received(&pair, Side::Client)?;
             check_received(&pair, Side::Backend)?;
         }
+        check_seen(&pair, ahead.len())?;
         for (socket, moved) in [(&pair.client, pair.relay.bytes_to_client()), (&pair.backend, pair.relay.bytes_to_backend())] {
             let written = socket.written.borrow().len() as u64;
             // What a layer holds for somebody who is gone was taken all the same.
@@ -414,11 +472,35 @@ fn much_goes_by_splice_and_little_goes_back_to_copying() {
 }
 
 #[test]
+fn what_a_tap_lets_pass_goes_by_splice_and_not_a_byte_more() {
+    let mut pair = Pair::new([true, true]);
+    // One to see first; then much, then again one, then little.
+    let lets_pass = vec![1000, 100_000 + (1 << 20), 1000];
+    pair.tap = Some(Box::new(Watching { lets_pass, ..Watching::default() }));
+    pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
+    for _ in 0..4 {
+        pair.happen(Side::Client, &Event::Arrive(32 << 10));
+        pair.run();
+    }
+    pair.tap.as_mut().unwrap().left[0] = 100_000 + (1 << 20);
+    pair.happen(Side::Client, &Event::Arrive(2 << 20));
+    pair.run();
+    assert_eq!(*pair.backend.written.borrow(), pair.sent(Side::Client));
+    let came = &pair.tap.as_ref().unwrap().came[0];
+    assert_eq!(came.len(), pair.sent(Side::Client).len());
+    let first = came.iter().position(Option::is_none).expect("something passed");
+    let passed = came[first..].iter().take_while(|byte| byte.is_none()).count();
+    // What is left of it when it is little is copied.
+    assert!(((36_000 + (1 << 20))..=100_000 + (1 << 20)).contains(&passed), "{passed}");
+    assert!(pair.relay.to_backend.splices());
+}
+
+#[test]
 fn one_stream_does_not_keep_the_worker() {
     let mut pair = Pair::new([true, true]);
     pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
     pair.happen(Side::Client, &Event::Arrive(8 << 20));
-    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.tools, pair.now);
+    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.tools, &mut pair.tap, pair.now);
     assert_eq!(turn, Turn::Again, "it asks for the next turn");
     assert!(pair.backend.written.borrow().len() <= 512 << 10, "one turn is bounded");
 }

@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use crate::relay::Stream;
 use crate::sniff::Verdict;
-use crate::worker::{Socket, Timer};
+use crate::worker::Timer;
 
 /// Bytes read at a time.
 const PORTION: usize = 4096;
 
 /// What was read of a connection that is not being relayed yet. All of it goes on, but for what is taken off.
-pub(super) struct Ahead<'s> {
-    socket: &'s Socket,
+pub(super) struct Ahead<'s, S> {
+    stream: &'s S,
     bytes: Vec<u8>,
     deadline: Option<Instant>,
     timer: Timer,
@@ -32,13 +32,18 @@ pub(super) enum Cut {
     Gone,
 }
 
-impl<'s> Ahead<'s> {
-    pub(super) fn new(socket: &'s Socket, deadline: Option<Instant>) -> Ahead<'s> {
-        Ahead { socket, bytes: Vec::new(), deadline, timer: Timer::default() }
+impl<'s, S: Stream> Ahead<'s, S> {
+    pub(super) fn new(stream: &'s S, deadline: Option<Instant>) -> Ahead<'s, S> {
+        Ahead::with(stream, Vec::new(), deadline)
     }
 
-    pub(super) fn socket(&self) -> &'s Socket {
-        self.socket
+    /// Of which these were read already.
+    pub(super) fn with(stream: &'s S, bytes: Vec<u8>, deadline: Option<Instant>) -> Ahead<'s, S> {
+        Ahead { stream, bytes, deadline, timer: Timer::default() }
+    }
+
+    pub(super) fn stream(&self) -> &'s S {
+        self.stream
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -74,7 +79,7 @@ impl<'s> Ahead<'s> {
 
     fn poll_more(&mut self) -> Poll<Result<(), Cut>> {
         let mut portion = [0; PORTION];
-        match self.socket.poll_read(&mut portion) {
+        match self.stream.poll_read(&mut portion) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(Cut::Finished)),
             Poll::Ready(Ok(count)) => {
                 self.bytes.extend_from_slice(&portion[..count]);

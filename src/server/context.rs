@@ -14,13 +14,14 @@ use tokio::sync::Semaphore;
 
 use super::samples::Samples;
 use super::upstream::Upstream;
-use crate::config::model::{self, PoolIndex};
+use crate::config::model::{self, PoolIndex, Sniff};
 use crate::log::access::AccessWriter;
 use crate::log::throttle::Throttle;
 use crate::net::addr::ClientAddr;
 use crate::net::dial::Options;
 use crate::pool::{BackendIndex, Pool};
 use crate::relay::Tools;
+use crate::sniff::http::RequestHead;
 use crate::stats::counters::ListenerCounters;
 use crate::stats::ending::Ending;
 use crate::stats::http::HttpEvent;
@@ -261,19 +262,24 @@ impl ListenerState {
         route.and_then(|route| self.routed.get(route)).unwrap_or(&self.pool)
     }
 
-    /// The first route that connections for this server name and of one of these protocols match.
-    pub(super) fn route(&self, server_name: Option<&str>, protocols: &[&[u8]]) -> Option<usize> {
-        self.config.routes.iter().position(|route| {
-            let fits = |name| route.sni.iter().any(|pattern| pattern.fits(name));
-            let speaks = |wanted: &Arc<str>| protocols.contains(&wanted.as_bytes());
-            (route.sni.is_empty() || server_name.is_some_and(fits))
-                && (route.alpn.is_empty() || route.alpn.iter().any(speaks))
-        })
+    /// The first route that a connection matches.
+    pub(super) fn route(&self, wanted: &Wanted<'_>) -> Option<usize> {
+        self.config.routes.iter().position(|route| wanted.fits_tls(route) && wanted.fits_request(route))
+    }
+
+    /// Whether the route depends on the first request, which is not known yet.
+    pub(super) fn needs_request(&self, wanted: &Wanted<'_>) -> bool {
+        self.config.routes.iter().find(|route| wanted.fits_tls(route)).is_some_and(model::Route::needs_request)
     }
 
     /// TLS, if it ends here.
     pub(super) fn tls(&self) -> Option<(&model::ListenerTls, &ServerTls)> {
         self.config.tls.as_ref().zip(self.tls.as_deref())
+    }
+
+    /// Whether HTTP is watched as it goes by, and there is somebody to read what is seen.
+    pub(super) fn watches(&self, context: &Context) -> bool {
+        self.config.sniff == Sniff::Http && context.samples.borrow().is_some()
     }
 
     /// Whether a connection's first bytes are looked at before it gets a backend.
@@ -318,6 +324,33 @@ impl ListenerState {
     /// What its connections have left behind so far.
     pub fn counters(&self) -> &ListenerCounters {
         &self.counters
+    }
+}
+
+/// What routes may ask for.
+#[derive(Default)]
+pub(super) struct Wanted<'a> {
+    /// The name of the server (SNI).
+    pub(super) server_name: Option<&'a str>,
+    /// The connection's protocol (ALPN), or those it may have.
+    pub(super) protocols: &'a [&'a [u8]],
+    /// The first request.
+    pub(super) request: Option<&'a RequestHead>,
+}
+
+impl Wanted<'_> {
+    fn fits_tls(&self, route: &model::Route) -> bool {
+        let fits = |name| route.sni.iter().any(|pattern| pattern.fits(name));
+        let speaks = |wanted: &Arc<str>| self.protocols.contains(&wanted.as_bytes());
+        (route.sni.is_empty() || self.server_name.is_some_and(fits))
+            && (route.alpn.is_empty() || route.alpn.iter().any(speaks))
+    }
+
+    fn fits_request(&self, route: &model::Route) -> bool {
+        let Some(RequestHead { host, path, .. }) = self.request else { return !route.needs_request() };
+        let fits = |name: &Arc<str>| route.host.iter().any(|pattern| pattern.fits(name));
+        (route.host.is_empty() || host.as_ref().is_some_and(fits))
+            && (route.path_prefix.is_empty() || route.path_prefix.iter().any(|prefix| path.starts_with(&**prefix)))
     }
 }
 

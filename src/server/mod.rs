@@ -8,11 +8,13 @@ mod ahead;
 mod context;
 mod dial;
 mod farewell;
+mod last_words;
 mod opening;
 mod peer;
 mod samples;
 mod session;
 mod upstream;
+mod watched;
 
 use std::io;
 use std::os::fd::OwnedFd;

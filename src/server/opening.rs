@@ -1,4 +1,4 @@
-//! From accept to a chosen pool: PROXY header, STARTTLS, TLS or a look at the ClientHello, route.
+//! From accept to a chosen pool: PROXY header, STARTTLS, TLS or a look at the ClientHello, HTTP's first request, route.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use rustls::AlertDescription;
 use rustls::server::UnbufferedServerConnection;
 
 use super::ahead::{Ahead, Cut, write_all};
-use super::context::{Context, ListenerState};
-use super::farewell::farewell;
+use super::context::{Context, ListenerState, Wanted};
+use super::farewell::{Patience, farewell};
 use super::peer::{Client, Peer};
-use crate::config::model::{ListenerTls, Plaintext, ProxyProtocol, StartTls, UnknownSni};
+use crate::config::model::{ListenerTls, Plaintext, ProxyProtocol, Route, StartTls, UnknownSni};
 use crate::net::addr::ClientAddr;
 use crate::sniff::client_hello::{self, ClientHello};
 use crate::sniff::proxy_protocol::{self, Addresses, Fault};
@@ -65,22 +65,24 @@ pub(super) async fn open(
             }
             First::Plain => {
                 opened.ahead = ahead.into_bytes();
-                opened.route = listener.route(None, &[]);
+                opened.route = listener.route(&Wanted::default());
                 Ok((Peer::Plain(socket), opened))
             }
         },
         None => {
-            if !listener.config().routes.is_empty() {
-                match ahead.until(client_hello::recognise).await {
-                    Ok(Ok(hello)) => {
-                        let offered: Vec<&[u8]> = hello.alpn.iter().map(Vec::as_slice).collect();
-                        opened.route = listener.route(hello.server_name.as_deref(), &offered);
-                        opened.server_name = hello.server_name;
-                    }
-                    // No TLS, or nothing at all: no route matches.
-                    Ok(Err(_)) | Err(Cut::Finished) => {}
-                    Err(cut) => return Err(cut.into()),
-                }
+            let routes = &listener.config().routes;
+            let hello = match routes.iter().any(Route::needs_tls) {
+                true => found(ahead.until(client_hello::recognise).await)?,
+                false => None,
+            };
+            if let Some(hello) = hello {
+                let offered: Vec<&[u8]> = hello.alpn.iter().map(Vec::as_slice).collect();
+                let server_name = hello.server_name.as_deref();
+                opened.route = listener.route(&Wanted { server_name, protocols: &offered, request: None });
+                opened.server_name = hello.server_name;
+            } else if routes.iter().any(Route::needs_request) {
+                let request = found(ahead.until(http::recognise).await)?;
+                opened.route = listener.route(&Wanted { request: request.as_ref(), ..Wanted::default() });
             }
             opened.ahead = ahead.into_bytes();
             Ok((Peer::Plain(socket), opened))
@@ -97,7 +99,16 @@ impl From<Cut> for Ending {
     }
 }
 
-fn after(timeout: Option<Duration>) -> Option<Instant> {
+/// What was recognised. What is something else, or nothing at all, matches no route that asks for it.
+fn found<T, E>(outcome: Result<Result<T, E>, Cut>) -> Result<Option<T>, Ending> {
+    match outcome {
+        Ok(Ok(found)) => Ok(Some(found)),
+        Ok(Err(_)) | Err(Cut::Finished) => Ok(None),
+        Err(cut) => Err(cut.into()),
+    }
+}
+
+pub(super) fn after(timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|timeout| worker::now().checked_add(timeout))
 }
 
@@ -109,7 +120,7 @@ async fn proxy_header(
     listener: &ListenerState,
     rule: &ProxyProtocol,
     client: &mut ClientAddr,
-    ahead: &mut Ahead<'_>,
+    ahead: &mut Ahead<'_, Socket>,
 ) -> Result<Option<SocketAddr>, Ending> {
     let trusted = client.ip().is_none_or(|ip| rule.trusted.iter().any(|network| network.contains(&ip)));
     let required = trusted && rule.required;
@@ -159,7 +170,7 @@ async fn before_tls(
     rules: &ListenerTls,
     tls: &ServerTls,
     client: ClientAddr,
-    ahead: &mut Ahead<'_>,
+    ahead: &mut Ahead<'_, Socket>,
 ) -> Result<First, Ending> {
     let mut direct = false;
     if let Some(StartTls::Postgres) = rules.starttls {
@@ -181,13 +192,13 @@ async fn before_tls(
     };
     if direct && !hello.alpn.iter().any(|protocol| protocol == POSTGRES) {
         listener.refuse(client, &"begins with TLS at once, and does not offer the protocol postgresql (ALPN)");
-        farewell(ahead.socket(), &alert(AlertDescription::NoApplicationProtocol)).await;
+        farewell(ahead.stream(), &alert(AlertDescription::NoApplicationProtocol), Patience::SHORT).await;
         return Err(Ending::HandshakeFailed);
     }
     if rules.unknown_sni == UnknownSni::Refuse && !tls.knows(hello.server_name.as_deref()) {
         let name = hello.server_name.as_deref().unwrap_or("none");
         listener.refuse(client, &format_args!("asks for server name {name}, which no certificate fits"));
-        farewell(ahead.socket(), &alert(AlertDescription::UnrecognisedName)).await;
+        farewell(ahead.stream(), &alert(AlertDescription::UnrecognisedName), Patience::SHORT).await;
         return Err(Ending::UnknownName);
     }
     Ok(First::Hello(hello))
@@ -213,7 +224,7 @@ async fn postgres_opening(
     listener: &ListenerState,
     rules: &ListenerTls,
     client: ClientAddr,
-    ahead: &mut Ahead<'_>,
+    ahead: &mut Ahead<'_, Socket>,
 ) -> Result<Asked, Ending> {
     let mut gss_refused = false;
     loop {
@@ -224,7 +235,7 @@ async fn postgres_opening(
                     // Somebody in between could have put them there (CVE-2021-23214).
                     listener.refuse(client, &"sends unencrypted data after its SSLRequest");
                     let words = postgres::error_response("08P01", "unencrypted data after the SSL request", None);
-                    farewell(ahead.socket(), &words).await;
+                    farewell(ahead.stream(), &words, Patience::SHORT).await;
                     return Err(Ending::NotTls);
                 }
                 answer(ahead, postgres::ACCEPT_TLS).await?;
@@ -251,7 +262,7 @@ async fn postgres_opening(
                     "this server takes encrypted connections only",
                     Some("Connect with sslmode=require or stronger."),
                 );
-                farewell(ahead.socket(), &words).await;
+                farewell(ahead.stream(), &words, Patience::SHORT).await;
                 return Err(Ending::NotTls);
             }
             Err(why) => {
@@ -262,8 +273,8 @@ async fn postgres_opening(
     }
 }
 
-async fn answer(ahead: &Ahead<'_>, byte: u8) -> Result<(), Ending> {
-    write_all(ahead.socket(), &[byte]).await.map_err(|_| Ending::ClientLeft)
+async fn answer(ahead: &Ahead<'_, Socket>, byte: u8) -> Result<(), Ending> {
+    write_all(ahead.stream(), &[byte]).await.map_err(|_| Ending::ClientLeft)
 }
 
 /// TLS ends here.
@@ -305,8 +316,21 @@ async fn terminate(
     let took = began.elapsed();
     opened.handshake = Some(took);
     Context::with(|context| context.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
-    opened.route =
-        stream.with_common(|common| listener.route(hello.server_name.as_deref(), common.alpn_protocol().as_slice()));
+    let protocol = stream.with_common(|common| common.alpn_protocol().map(<[u8]>::to_vec));
+    let protocol = protocol.as_deref();
+    let mut wanted =
+        Wanted { server_name: hello.server_name.as_deref(), protocols: protocol.as_slice(), request: None };
+    let request = match listener.needs_request(&wanted) {
+        true => {
+            let mut ahead = Ahead::new(&*stream, after(listener.config().timeouts.sniff));
+            let request = found(ahead.until(http::recognise).await)?;
+            opened.ahead = ahead.into_bytes();
+            request
+        }
+        false => None,
+    };
+    wanted.request = request.as_ref();
+    opened.route = listener.route(&wanted);
     opened.server_name = hello.server_name;
     Ok((Peer::Tls(stream), opened))
 }

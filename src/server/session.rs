@@ -10,16 +10,16 @@ use std::time::{Duration, Instant, SystemTime};
 use super::accept::{Fresh, Permits};
 use super::context::{Context, Entered, ListenerState, Place};
 use super::dial;
-use super::farewell::farewell;
+use super::last_words::last_words;
 use super::opening::{self, Opened};
 use super::peer::{Backend, Client, Peer};
 use super::upstream::Origin;
-use crate::config::model::{ListenerTimeouts, ListenerTls, StartTls};
+use super::watched::Watched;
+use crate::config::model::ListenerTimeouts;
 use crate::log::access::{Line, Open};
 use crate::net::addr::ClientAddr;
 use crate::pool::{Lease, Pool};
-use crate::relay::{End, Relay, Stream, Turn};
-use crate::sniff::postgres;
+use crate::relay::{End, Relay, Stream, Tap, Turn};
 use crate::stats::ending::{Ending, Side};
 use crate::stats::latency::{BackendId, Stage};
 use crate::worker::{self, Socket, Timer, Weight};
@@ -78,11 +78,7 @@ impl Session {
             return ending;
         }
         if let Err(ending) = self.dial().await {
-            if let Some(words) = last_words(&self.record.listener, ending)
-                && let Some(client) = &self.client
-            {
-                Box::pin(farewell(client, &words)).await;
-            }
+            self.say_why(ending).await;
             return ending;
         }
         let ending = self.relay().await;
@@ -127,6 +123,18 @@ impl Session {
         Ok(())
     }
 
+    /// Tells the client why it gets no backend, unless the connection is cut meanwhile.
+    async fn say_why(&mut self, ending: Ending) {
+        let Session { client: Some(client), record, entered, .. } = self else { return };
+        let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
+        let mut saying = Box::pin(last_words(&record.listener, client, ahead, ending));
+        poll_fn(|cx| match entered.cut() {
+            Some(_) => Poll::Ready(()),
+            None => saying.as_mut().poll(cx),
+        })
+        .await;
+    }
+
     /// Cut short, neither side may take it for complete. For one that was told already, it is the same.
     fn reset_unless_complete(&self, ending: Ending) {
         if matches!(ending, Ending::Closed(_) | Ending::Truncated(_)) {
@@ -147,6 +155,13 @@ impl Session {
             return Ending::InternalError;
         };
         let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
+        let mut watched = record
+            .listener
+            .watches(&record.context)
+            .then(|| Box::new(Watched::new(Rc::clone(&record.context), Arc::clone(&record.listener), record.backend)));
+        if !ahead.is_empty() {
+            watched.saw(Side::Client, &ahead, worker::now());
+        }
         let mut relay = Relay::new(worker::now(), ahead);
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
@@ -157,7 +172,7 @@ impl Session {
             }
             loop {
                 let now = worker::now();
-                let turn = relay.turn(client, backend, &mut record.context.tools.borrow_mut(), now);
+                let turn = relay.turn(client, backend, &mut record.context.tools.borrow_mut(), &mut watched, now);
                 let moved = record.moved(&mut relay);
                 let now_moves = if moved >= MUCH { Weight::Heavy } else { Weight::Light };
                 if now_moves != weight {
@@ -196,16 +211,6 @@ impl Session {
             ending => ending,
         }
     }
-}
-
-/// What a client is told in its own language that gets no backend.
-fn last_words(listener: &ListenerState, ending: Ending) -> Option<Vec<u8>> {
-    let Some((ListenerTls { starttls: Some(StartTls::Postgres), .. }, _)) = listener.tls() else { return None };
-    let gets_none = matches!(ending, Ending::NoBackend | Ending::ConnectFailed | Ending::OutOfResources);
-    gets_none.then(|| {
-        let hint = Some("The load balancer's log says why; try again later.");
-        postgres::error_response("57P03", "no database server can take the connection now", hint)
-    })
 }
 
 /// When a connection that was accepted then is too old: `lifetime` ± 10 %, so that those which came together

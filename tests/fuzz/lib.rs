@@ -3,7 +3,13 @@
 #[path = "../../src/sniff/mod.rs"]
 pub mod sniff;
 
-/// What src/sniff uses of it.
+/// What src/sniff uses of the others.
+#[path = "../../src/stats"]
+pub mod stats {
+    pub mod http;
+}
+
+/// As above.
 #[path = "../../src/net"]
 pub mod net {
     pub mod name;

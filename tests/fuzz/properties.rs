@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
 
 use tidegate::net::name;
 use tidegate::sniff::proxy_protocol::{Addresses, ClientCertificate, Ends, Outgoing, TlsFacts};
@@ -89,6 +90,46 @@ pub(crate) fn http(bytes: &[u8]) {
     if let Some(host) = &head.host {
         is_normal(host);
     }
+}
+
+/// Two sides speak in turns, the client first; 0xff ends a turn, and an empty one of the backend's is its FIN. What is
+/// told of that does not depend on the pieces it comes in, nor on whether what need not be seen is seen.
+pub(crate) fn http_dialogue(bytes: &[u8]) {
+    let whole = watched(bytes, usize::MAX, false);
+    for (portion, pass) in [(1, false), (usize::MAX, true), (3, true)] {
+        assert_eq!(watched(bytes, portion, pass), whole, "in portions of {portion}, passing: {pass}");
+    }
+    assert!(whole.iter().filter(|event| matches!(event, http::Event::Opaque(_))).count() <= 1);
+    let ends = whole.iter().filter(|event| !matches!(event, http::Event::Opaque(_))).count();
+    assert!(ends * b"A / HTTP/1.1\n\n".len() <= bytes.len(), "{ends} ends of requests in {} bytes", bytes.len());
+}
+
+fn watched(bytes: &[u8], portion: usize, pass: bool) -> Vec<http::Event> {
+    let mut watcher = http::Watcher::default();
+    let now = Instant::now();
+    let mut events = Vec::new();
+    let out = &mut |event| events.push(event);
+    for (index, turn) in bytes.split(|&byte| byte == 0xff).enumerate() {
+        let of_client = index % 2 == 0;
+        if turn.is_empty() && !of_client {
+            watcher.backend_finished(now, out);
+        }
+        let mut turn = turn;
+        while !turn.is_empty() {
+            let unseen = if of_client { watcher.unseen_from_client() } else { watcher.unseen_from_backend() };
+            let (piece, rest) = turn.split_at(portion.min(turn.len()));
+            let passed = if pass { (piece.len() as u64).min(unseen) } else { 0 };
+            match (of_client, passed) {
+                (true, 0) => watcher.client_sent(piece, now, out),
+                (false, 0) => watcher.backend_sent(piece, now, out),
+                (true, _) => watcher.passed_from_client(passed),
+                (false, _) => watcher.passed_from_backend(passed, now, out),
+            }
+            turn = if passed == 0 { rest } else { &turn[passed as usize..] };
+        }
+    }
+    watcher.ended(out);
+    events
 }
 
 /// The same bytes get the same answer in whatever portions they come. The number of looks that it takes when the verdicts

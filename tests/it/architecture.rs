@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const MAY_USE: [(&str, &[&str]); 15] = [
     ("net", &[]),
     ("stats", &[]),
-    ("sniff", &["net", "sniff"]),
+    ("sniff", &["net", "sniff", "stats"]),
     ("config/model.rs", &["net"]),
     ("config", &["config", "net"]),
     ("balance", &["config::model"]),

@@ -111,10 +111,10 @@ fn a_bad_configuration_exits_with_2_and_all_errors() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    let yaml = forward("127.0.0.1:1", "sniff: http", "outlier: {}");
+    let yaml = forward("127.0.0.1:1", "access: {}", "outlier: {}");
     let (status, stderr) = Tidegate::with(&yaml).run_to_end();
     assert_eq!(status.code(), Some(2), "{stderr}");
-    for expected in ["sniff", "outlier", "not supported yet"] {
+    for expected in ["access", "outlier", "not supported yet"] {
         assert!(stderr.contains(expected), "no {expected:?} in {stderr}");
     }
 }

@@ -8,12 +8,15 @@ use std::fs;
 use std::panic;
 use std::path::Path;
 
+use proptest::prelude::*;
+
 /// Panics if something does not hold of the bytes.
 type Property = fn(&[u8]);
 
-const TARGETS: [(&str, Property); 4] = [
+const TARGETS: [(&str, Property); 5] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
+    ("http_dialogue", properties::http_dialogue),
     ("postgres", properties::postgres),
     ("proxy_protocol", properties::proxy_protocol),
 ];
@@ -45,6 +48,52 @@ fn every_target_has_a_corpus_and_is_replayed() {
     let replayed: BTreeSet<String> = TARGETS.iter().map(|(target, _)| (*target).to_owned()).collect();
     assert_eq!(names("targets"), replayed);
     assert_eq!(names("corpus"), replayed);
+}
+
+/// What HTTP is made of, and what ends a turn.
+const SCRAPS: [&[u8]; 27] = [
+    b"\xff",
+    b"\xff",
+    b"\xff",
+    b"GET / HTTP/1.1\r\n",
+    b"HEAD / HTTP/1.1\r\n",
+    b"POST / HTTP/1.0\r\n",
+    b"CONNECT a:1 HTTP/1.1\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 204 x\r\n",
+    b"HTTP/1.1 100 x\r\n\r\n",
+    b"HTTP/1.1 101 x\r\n\r\n",
+    b"HTTP/1.0 404 x\r\n",
+    b"Content-Length: 5\r\n",
+    b"Content-Length: 0\r\n",
+    b"Content-Length: 70000\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip\r\n",
+    b" folded\r\n",
+    b"\r\n",
+    b"\n",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"0;x\r\n",
+    b"fffffffffffffff\r\n",
+    b"hello",
+    b"\x16\x03\x01",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Few of them are legal; all are followed the same way in any pieces, and with or without what need not be seen.
+    #[test]
+    fn dialogues_made_of_scraps_are_followed_the_same_way_in_any_pieces(
+        scraps in prop::collection::vec(prop_oneof![
+            9 => prop::sample::select(SCRAPS.to_vec()).prop_map(<[u8]>::to_vec),
+            1 => prop::collection::vec(any::<u8>(), 0..6),
+        ], 0..40),
+    ) {
+        properties::http_dialogue(&scraps.concat());
+    }
 }
 
 fn fuzz() -> &'static Path {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::references::Pools;
 use super::{Checker, copied, optional_period, value};
 use crate::config::de::Located;
-use crate::config::model::{Listener, ListenerSocket, ListenerTimeouts, ProxyProtocol, ReusePort};
+use crate::config::model::{Listener, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol, ReusePort, Sniff};
 use crate::config::raw;
 use crate::config::report::{Fault, shown};
 use crate::config::tree::NodeId;
@@ -56,6 +56,7 @@ impl Checker<'_> {
             let pool = self.pool_of(raw.pool.as_ref(), at, &mut pools);
             let routes = self.routes(raw, at, &mut pools);
             let tls = self.listener_tls(raw, at);
+            let sniff = self.sniff(raw, tls.as_ref());
             if raw.tls.is_none() || tls.is_some() {
                 self.dead_routes(&routes, tls.as_ref());
             }
@@ -69,6 +70,7 @@ impl Checker<'_> {
                     name: name.as_str().into(),
                     bind,
                     pool,
+                    sniff,
                     routes: routes.into_iter().map(|(route, _)| route).collect(),
                     tls,
                     proxy_protocol,
@@ -119,6 +121,15 @@ impl Checker<'_> {
             addresses.push(address.clone());
         }
         addresses
+    }
+
+    fn sniff(&mut self, listener: &raw::Listener, tls: Option<&ListenerTls>) -> Sniff {
+        let Some((raw::Sniff::Http, at)) = value(listener.sniff.as_ref()) else { return Sniff::Off };
+        if tls.is_some_and(|tls| tls.starttls.is_some()) {
+            let fault = Fault::new("nothing to watch: clients that `tls.starttls` is for do not speak HTTP");
+            self.warning(at, fault.hint("leave one of the two out"));
+        }
+        Sniff::Http
     }
 
     /// `None` when it is left out, or something in it is wrong, which is reported.

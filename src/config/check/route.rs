@@ -1,6 +1,8 @@
 //! `listeners[].routes`.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use super::references::Pools;
@@ -10,8 +12,16 @@ use crate::config::model::{ListenerTls, Route};
 use crate::config::raw;
 use crate::config::report::{Fault, Problem, Severity};
 use crate::config::tree::NodeId;
-use crate::config::units::NameRule;
+use crate::config::units::{HostRule, NameRule, PathPrefix};
 use crate::net::name::NamePattern;
+
+/// What `match` says.
+struct Conditions {
+    sni: Vec<NamePattern>,
+    alpn: Vec<Arc<str>>,
+    host: Vec<NamePattern>,
+    path_prefix: Vec<Arc<str>>,
+}
 
 impl Checker<'_> {
     /// A listener's routes, in their order, and where they are; without those in which something is wrong.
@@ -25,18 +35,23 @@ impl Checker<'_> {
             }
             return Vec::new();
         };
+        let reads_requests = match &raw.sniff {
+            Some(key) => !matches!(key.value, Some(raw::Sniff::Off)),
+            None => self.misspelt(owner, "sniff"),
+        };
         let mut routes = Vec::with_capacity(list.len());
         for element in list {
-            let Some((route, at)) = value(Some(element)) else {
+            let Some((typed, at)) = value(Some(element)) else {
                 pools.unclear();
                 continue;
             };
-            let pool = self.pool_of(route.pool.as_ref(), at, pools);
+            let pool = self.pool_of(typed.pool.as_ref(), at, pools);
             let hint = "match: what a connection must be like, such as { sni: [\"www.example.com\"] }";
-            let given = self.required(route.r#match.as_ref(), "match", at, hint);
-            let conditions = given.and_then(|(given, at)| self.conditions(given, at));
-            if let (Some((sni, alpn)), Some(pool)) = (conditions, pool) {
-                if let (Some(key), None) = (&route.pool, &raw.tls)
+            let given = self.required(typed.r#match.as_ref(), "match", at, hint);
+            let conditions = given.and_then(|(given, at)| self.conditions(given, at, reads_requests));
+            if let (Some(conditions), Some(pool)) = (conditions, pool) {
+                let Conditions { sni, alpn, host, path_prefix } = conditions;
+                if let (Some(key), None) = (&typed.pool, &raw.tls)
                     && pools.speaks_tls(pool)
                 {
                     let fault =
@@ -46,51 +61,60 @@ impl Checker<'_> {
                         fault.hint("end the client's TLS by `tls` of the listener, or use a pool without"),
                     );
                 }
-                routes.push((Route { sni, alpn, pool }, at));
+                routes.push((Route { sni, alpn, host, path_prefix, pool }, at));
             }
         }
         routes
     }
 
     /// `None` when one could not be read, which is reported.
-    fn conditions(&mut self, raw: &raw::Match, at: NodeId) -> Option<(Vec<NamePattern>, Vec<Arc<str>>)> {
-        let refused = self.child(at, &["host", "path_prefix"]).is_some();
-        let misspelt = self.misspelt(at, "sni") || self.misspelt(at, "alpn");
-        if raw.sni.is_none() && raw.alpn.is_none() {
-            if !refused && !misspelt {
+    fn conditions(&mut self, raw: &raw::Match, at: NodeId, reads_requests: bool) -> Option<Conditions> {
+        let misspelt = ["sni", "alpn", "host", "path_prefix"].iter().any(|key| self.misspelt(at, key));
+        if raw.sni.is_none() && raw.alpn.is_none() && raw.host.is_none() && raw.path_prefix.is_none() {
+            if !misspelt {
                 let fault = Fault::new("no condition: the route would take every connection");
                 self.error(at, fault.hint("what no route matches goes to the listener's `pool`: name the pool there"));
             }
             return None;
         }
-        let sni = match &raw.sni {
-            Some(sni) => self.names(sni),
-            None => Some(Vec::new()),
-        };
-        let alpn = match &raw.alpn {
-            Some(alpn) => {
-                self.not_empty(alpn, "protocol");
-                self.protocols(Some(alpn))
-            }
-            None => Some(Vec::new()),
-        };
-        sni.zip(alpn).filter(|_| !refused && !misspelt)
-    }
-
-    fn names(&mut self, list: &Located<Vec<Located<NameRule>>>) -> Option<Vec<NamePattern>> {
-        self.not_empty(list, "name");
-        let (elements, _) = value(Some(list))?;
-        let names = self.distinct(elements)?;
-        Some(names.into_iter().map(|(NameRule(name), _)| name.clone()).collect())
-    }
-
-    fn not_empty<T>(&mut self, list: &Located<Vec<Located<T>>>, what: &str) {
-        if let Some((elements, at)) = value(Some(list))
-            && elements.is_empty()
-        {
-            let fault = Fault::new(format!("no {what}: the route would match nothing"));
-            self.error(at, fault.hint("leave the key out, and it does not count"));
+        let needs_request = raw.host.as_ref().map(|key| key.at).or(raw.path_prefix.as_ref().map(|key| key.at));
+        if let (Some(at), false) = (needs_request, reads_requests) {
+            let fault = Fault::new("needs `sniff: http`: without it, no request is read");
+            self.error(at, fault.hint("give it to the listener, beside `routes`"));
         }
+        let sni = self.listed(raw.sni.as_ref(), "name", |NameRule(name)| name.clone());
+        let host = self.listed(raw.host.as_ref(), "name", |HostRule(name)| name.clone());
+        let path_prefix = self.listed(raw.path_prefix.as_ref(), "path", |PathPrefix(path)| path.clone());
+        let alpn = match &raw.alpn {
+            Some(alpn) if self.is_empty(alpn, "protocol") => None,
+            alpn => self.protocols(alpn.as_ref()),
+        };
+        let conditions = Conditions { sni: sni?, alpn: alpn?, host: host?, path_prefix: path_prefix? };
+        (!misspelt).then_some(conditions)
+    }
+
+    /// The elements of a list that is not empty; none if it is left out.
+    fn listed<T: Eq + Hash + Display, U>(
+        &mut self,
+        key: Option<&Located<Vec<Located<T>>>>,
+        what: &str,
+        meant: impl Fn(&T) -> U,
+    ) -> Option<Vec<U>> {
+        let Some(list) = key else { return Some(Vec::new()) };
+        if self.is_empty(list, what) {
+            return None;
+        }
+        let (elements, _) = value(Some(list))?;
+        let elements = self.distinct(elements)?;
+        Some(elements.into_iter().map(|(element, _)| meant(element)).collect())
+    }
+
+    /// Whether a list has no element, which is an error.
+    fn is_empty<T>(&mut self, list: &Located<Vec<Located<T>>>, what: &str) -> bool {
+        let Some(([], at)) = value(Some(list)).map(|(elements, at)| (elements.as_slice(), at)) else { return false };
+        let fault = Fault::new(format!("no {what}: the route would match nothing"));
+        self.error(at, fault.hint("leave the key out, and it does not count"));
+        true
     }
 
     /// Warns of routes that no connection can ever take. With `tls`, a connection's protocol is one of its `alpn`.
@@ -114,6 +138,10 @@ impl Checker<'_> {
                 let fault = Fault::new("never matches: the listener's `tls.alpn` has none of these protocols")
                     .hint("TLS ends at this listener, and only what is in `tls.alpn` is agreed on with a client");
                 self.warning(*at, fault);
+            } else if tls.is_none() && route.needs_request() && route.needs_tls() {
+                let fault = Fault::new("never matches: it asks for both TLS and a request in plain text")
+                    .hint("without `tls` in the listener, what begins with TLS stays closed, and shows no request");
+                self.warning(*at, fault);
             }
             earlier.add(index, route);
         }
@@ -123,37 +151,66 @@ impl Checker<'_> {
 /// The routes so far, by what they ask for.
 #[derive(Default)]
 struct Earlier<'r> {
+    by_server_name: ByName<'r>,
+    /// Those of any server name.
+    by_host: ByName<'r>,
+}
+
+/// Routes by one of their lists of names.
+#[derive(Default)]
+struct ByName<'r> {
     by_name: HashMap<&'r NamePattern, Vec<usize>>,
     of_any_name: Vec<usize>,
 }
 
-impl<'r> Earlier<'r> {
-    fn add(&mut self, index: usize, route: &'r Route) {
-        if route.sni.is_empty() {
+impl<'r> ByName<'r> {
+    fn add(&mut self, index: usize, names: &'r [NamePattern]) {
+        if names.is_empty() {
             self.of_any_name.push(index);
         }
-        for name in &route.sni {
+        for name in names {
             self.by_name.entry(name).or_default().push(index);
+        }
+    }
+
+    /// Those that may take all of these names: they take any, or have the first.
+    fn candidates(&self, names: &[NamePattern]) -> impl Iterator<Item = usize> {
+        let named = names.first().into_iter().flat_map(|name| [Some(name.clone()), wildcard_over(name)]).flatten();
+        let named = named.filter_map(|name| self.by_name.get(&name)).flatten();
+        self.of_any_name.iter().chain(named).copied()
+    }
+}
+
+impl<'r> Earlier<'r> {
+    fn add(&mut self, index: usize, route: &'r Route) {
+        match route.sni.is_empty() {
+            true => self.by_host.add(index, &route.host),
+            false => self.by_server_name.add(index, &route.sni),
         }
     }
 
     /// The first one that alone takes everything that `route` would.
     fn covers(&self, route: &Route, routes: &[(Route, NodeId)]) -> Option<usize> {
-        // It takes any name, or has the first of this route's.
-        let named = route.sni.first().into_iter().flat_map(|name| [Some(name.clone()), wildcard_over(name)]).flatten();
-        let named = named.filter_map(|name| self.by_name.get(&name)).flatten();
-        let candidates = self.of_any_name.iter().chain(named).copied();
+        let candidates = self.by_server_name.candidates(&route.sni).chain(self.by_host.candidates(&route.host));
         candidates.filter(|index| routes.get(*index).is_some_and(|(first, _)| covers(first, route))).min()
     }
 }
 
 fn covers(first: &Route, second: &Route) -> bool {
-    let name = |name: &NamePattern| {
-        first.sni.contains(name) || wildcard_over(name).is_some_and(|wildcard| first.sni.contains(&wildcard))
+    let name = |names: &[NamePattern], name: &NamePattern| {
+        names.contains(name) || wildcard_over(name).is_some_and(|wildcard| names.contains(&wildcard))
     };
-    let protocol = |protocol: &Arc<str>| first.alpn.contains(protocol);
-    (first.sni.is_empty() || !second.sni.is_empty() && second.sni.iter().all(name))
-        && (first.alpn.is_empty() || !second.alpn.is_empty() && second.alpn.iter().all(protocol))
+    covers_all(&first.sni, &second.sni, name)
+        && covers_all(&first.alpn, &second.alpn, <[Arc<str>]>::contains)
+        && covers_all(&first.host, &second.host, name)
+        && covers_all(&first.path_prefix, &second.path_prefix, |prefixes, path| {
+            prefixes.iter().any(|prefix| path.starts_with(&**prefix))
+        })
+}
+
+/// Whether a condition takes all that another one does. An empty one takes everything.
+fn covers_all<T>(first: &[T], second: &[T], takes: impl Fn(&[T], &T) -> bool) -> bool {
+    first.is_empty() || !second.is_empty() && second.iter().all(|wanted| takes(first, wanted))
 }
 
 /// The wildcard that fits a name.

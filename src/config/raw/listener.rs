@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{Key, ListenerTls};
 use crate::config::de::{Located, NotYet, OneOrMany};
 use crate::config::later;
-use crate::config::units::{BindAddress, NameRule, Network, Period, ProtocolName};
+use crate::config::units::{BindAddress, HostRule, NameRule, Network, PathPrefix, Period, ProtocolName};
 use crate::config::words::{Int, Switch};
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -29,9 +29,8 @@ pub(crate) struct Listener {
     #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
     pub(crate) max_connections: Key<Int>,
     /// Whether HTTP/1.x is watched as it goes by.
-    #[serde(default)]
     #[schemars(extend("default" = "off"))]
-    pub(crate) sniff: NotYet<later::Sniff>,
+    pub(crate) sniff: Key<Sniff>,
     /// The first route that matches gives the pool. Without `tls`, the ClientHello is read and passed on unopened.
     pub(crate) routes: Key<Vec<Located<Route>>>,
     /// TLS is terminated here. Left out: plain TCP, or TLS passthrough.
@@ -50,6 +49,15 @@ pub(crate) struct Listener {
     /// Flows of protocol udp.
     #[serde(default)]
     pub(crate) udp: NotYet<later::Udp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Sniff {
+    /// Nothing is.
+    Off,
+    /// Requests and responses are counted and timed, and routes may ask for host and path_prefix.
+    Http,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -72,12 +80,12 @@ pub(crate) struct Match {
     /// Application protocols, one of which must be the connection's.
     #[schemars(length(min = 1))]
     pub(crate) alpn: Key<Vec<Located<ProtocolName>>>,
-    /// Host headers; needs sniff: http.
-    #[serde(default)]
-    pub(crate) host: NotYet<Vec<String>>,
-    /// Beginnings of the path; needs sniff: http.
-    #[serde(default)]
-    pub(crate) path_prefix: NotYet<Vec<String>>,
+    /// Hosts that the first request is for, one of which must fit; `*.` stands for one label. Needs sniff: http.
+    #[schemars(length(min = 1))]
+    pub(crate) host: Key<Vec<Located<HostRule>>>,
+    /// Beginnings of the first request's path, one of which must fit; `/a` fits `/ab` too. Needs sniff: http.
+    #[schemars(length(min = 1))]
+    pub(crate) path_prefix: Key<Vec<Located<PathPrefix>>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -74,6 +74,43 @@ fn termination_arrives_as_written() {
     assert_eq!(tls.client_auth, Some(ClientAuth { required: true, ca: "c".into(), crl: None }));
 }
 
+/// A route without a condition.
+fn any(pool: PoolIndex) -> Route {
+    Route { sni: vec![], alpn: vec![], host: vec![], path_prefix: vec![], pool }
+}
+
+#[test]
+fn sniffing_and_routes_by_requests_arrive_as_written() {
+    let exact = |name: &str| NamePattern::Exact(name.into());
+    let listener = listener(
+        "sniff: http, routes: [{ match: { host: [WWW.Example.com, '*.example.com', 10.0.0.1], path_prefix: [/api/, /] }, \
+         pool: p }, { match: { path_prefix: [/%20a] }, pool: p }]",
+    );
+    assert_eq!(listener.sniff, Sniff::Http);
+    let expected = [
+        Route {
+            host: vec![exact("www.example.com"), NamePattern::Wildcard("example.com".into()), exact("10.0.0.1")],
+            path_prefix: vec!["/api/".into(), "/".into()],
+            ..any(PoolIndex(0))
+        },
+        Route { path_prefix: vec!["/%20a".into()], ..any(PoolIndex(0)) },
+    ];
+    assert_eq!(listener.routes, expected);
+    for off in ["", "sniff: off", "sniff: null"] {
+        assert_eq!(self::listener(off).sniff, Sniff::Off);
+    }
+}
+
+#[test]
+fn sniffing_where_nothing_is_http_is_warned_of() {
+    let tls = |starttls: &str| format!("tls: {{ certificates: [{{ cert: a, key: b }}], starttls: {starttls} }}");
+    let warnings = |keys: String| loaded(&with(&keys, "")).warnings;
+    let [warning] = &warnings(format!("sniff: http, {}", tls("postgres")))[..] else { panic!() };
+    assert!(warning.message.starts_with("listeners[0].sniff: nothing to watch"), "{}", warning.message);
+    assert_eq!(warnings(format!("sniff: off, {}", tls("postgres"))), []);
+    assert_eq!(warnings(format!("sniff: http, {}", tls("off"))), []);
+}
+
 #[test]
 fn routes_arrive_as_written_and_count_as_use_of_a_pool() {
     let loaded = loaded(
@@ -94,9 +131,11 @@ pools:
         Route {
             sni: vec![exact, NamePattern::Wildcard("example.com".into())],
             alpn: vec!["h2".into(), "http/1.1".into()],
+            host: vec![],
+            path_prefix: vec![],
             pool: PoolIndex(1),
         },
-        Route { sni: vec![], alpn: vec!["postgresql".into()], pool: PoolIndex(0) },
+        Route { alpn: vec!["postgresql".into()], ..any(PoolIndex(0)) },
     ];
     assert_eq!(loaded.config.listeners[0].routes, expected);
     assert_eq!(loaded.warnings, []);
@@ -183,6 +222,21 @@ fn only_a_route_that_is_covered_by_one_before_it_is_called_dead() {
     assert_eq!(dead("", &[h2, a_h2, a_h1, h2]), [1, 3]);
     assert_eq!(dead("", &[a, "{ sni: [a.x.y, c.x.y] }", "{ sni: [c.x.y, a.x.y] }"]), [2]);
     assert_eq!(dead("", &["{ alpn: [h2, h3] }", h2, "{ alpn: [h3, h4] }"]), [1]);
+
+    let [host, star_host, api, deep] =
+        ["{ host: [a.x.y] }", "{ host: ['*.x.y'] }", "{ path_prefix: [/api] }", "{ path_prefix: [/api/a, /apis] }"];
+    let [both, other, sni] = [
+        "{ host: [a.x.y], path_prefix: [/api/] }",
+        "{ host: [a.x.y], path_prefix: [/b] }",
+        "{ sni: [a.x.y], path_prefix: [/api] }",
+    ];
+    let http = "sniff: http";
+    assert_eq!(dead(http, &[star_host, host, both, api, deep]), [1, 2, 4]);
+    assert_eq!(dead(http, &[both, other, host, deep, api, a, b]), none);
+    assert_eq!(dead(http, &["{ path_prefix: [/b, /api] }", both, other, deep]), [1, 2, 3]);
+    assert_eq!(dead(http, &[sni]), [0], "no ClientHello has a request");
+    assert_eq!(dead(&format!("{http}, tls: {{ certificates: [{{ cert: a, key: b }}] }}"), &[sni, api, sni]), [2]);
+    assert_eq!(dead(&format!("{http}, tls: {{ certificates: [{{ cert: a, key: b }}] }}"), &[a, sni, api]), [1]);
 
     let tls = |alpn: &str| format!("tls: {{ certificates: [{{ cert: a, key: b }}], alpn: {alpn} }}");
     assert_eq!(dead(&tls("[http/1.1]"), &[h2, a_h1]), [0]);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, ip_mask_to_prefix};
 
@@ -74,27 +75,77 @@ impl FromStr for NameRule {
             return Err(Fault::new(format!("`{text}` is an address, which no client sends as a server's name"))
                 .hint("for connections to this address, bind a listener to it (RFC 6066, 3)"));
         }
-        if let Some(pattern) = NamePattern::parse(text) {
-            return Ok(NameRule(pattern));
-        }
-        let fault = Fault::new(format!("`{}` is not the name of a server", shown(text)));
-        Err(if text == "*" {
-            fault.hint("what no route matches goes to the listener's `pool`")
-        } else if text.contains(['/', ':']) {
-            fault.hint("write the name alone, without scheme, port and path: www.example.com")
-        } else if text.contains('*') {
-            fault.hint("a star stands for the whole first part of a name: *.example.com")
-        } else if !text.is_ascii() {
-            fault.hint("write it as DNS has it: xn--...")
-        } else {
-            fault.hint("letters, digits, `-`, `_` and `.`; at most 63 between two dots, 253 in all")
-        })
+        pattern(text).map(NameRule)
     }
+}
+
+fn pattern(text: &str) -> Result<NamePattern, Fault> {
+    if let Some(pattern) = NamePattern::parse(text) {
+        return Ok(pattern);
+    }
+    let fault = Fault::new(format!("`{}` is not the name of a server", shown(text)));
+    Err(if text == "*" {
+        fault.hint("what no route matches goes to the listener's `pool`")
+    } else if text.contains(['/', ':']) {
+        fault.hint("write the name alone, without scheme, port and path: www.example.com")
+    } else if text.contains('*') {
+        fault.hint("a star stands for the whole first part of a name: *.example.com")
+    } else if !text.is_ascii() {
+        fault.hint("write it as DNS has it: xn--...")
+    } else {
+        fault.hint("letters, digits, `-`, `_` and `.`; at most 63 between two dots, 253 in all")
+    })
 }
 
 impl fmt::Display for NameRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Hosts that a route takes, as requests name them: a server's name, or an IPv4 address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct HostRule(pub(crate) NamePattern);
+
+impl FromStr for HostRule {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<HostRule, Fault> {
+        pattern(text).map(HostRule)
+    }
+}
+
+impl fmt::Display for HostRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the paths of requests begin with that a route takes: `/api/`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PathPrefix(pub(crate) Arc<str>);
+
+impl FromStr for PathPrefix {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<PathPrefix, Fault> {
+        let fault = Fault::new(format!("`{}` is not the beginning of a path", shown(text)));
+        if !text.starts_with('/') {
+            return Err(fault.hint(format!("paths begin with a slash: write /{}", shown(text))));
+        }
+        if text.contains(['?', '#']) {
+            return Err(fault.hint("the query is not looked at: write what comes before it"));
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(fault.hint("write it as it is sent: other characters are percent-encoded, as %20 is a space"));
+        }
+        Ok(PathPrefix(text.into()))
+    }
+}
+
+impl fmt::Display for PathPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod data;
+pub(crate) mod peer;
 pub(crate) mod pgwire;
 pub(crate) mod postgres;
 pub(crate) mod proc;

@@ -1,4 +1,4 @@
-//! The head of an HTTP/1.x request (RFC 9112).
+//! The head of a connection's first request, as far as routes need it.
 
 #![forbid(unsafe_code)]
 
@@ -7,14 +7,9 @@ use std::sync::Arc;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use thiserror::Error;
 
-use super::Verdict;
+use super::{LIMIT, MAX_FIELDS};
 use crate::net::name::NamePattern;
-
-/// Bytes in which a head must end.
-pub const LIMIT: usize = 16 * 1024;
-
-/// Header fields of a head.
-const MAX_HEADERS: usize = 100;
+use crate::sniff::Verdict;
 
 /// Those of RFC 9110 and 5789, and the one with which HTTP/2 begins.
 const METHODS: [&[u8]; 10] =
@@ -61,7 +56,7 @@ pub fn looks_like_http(bytes: &[u8]) -> bool {
 /// It is parsed anew each time; in portions of single bytes that costs about as much as to read these.
 pub fn recognise(bytes: &[u8]) -> Verdict<RequestHead, NotHttp> {
     let within = bytes.get(..LIMIT).unwrap_or(bytes);
-    let mut fields = [EMPTY_HEADER; MAX_HEADERS];
+    let mut fields = [EMPTY_HEADER; MAX_FIELDS];
     let mut request = Request::new(&mut fields);
     let length = match request.parse(within) {
         Ok(Status::Complete(length)) => length,
@@ -171,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_no_request_is_refused_with_its_reason() {
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_HEADERS + 1));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_FIELDS + 1));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(LIMIT));
         let cases = [
             ("\u{16}\u{3}\u{1}", NotHttp::Malformed(httparse::Error::Token)),

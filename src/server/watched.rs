@@ -1,0 +1,89 @@
+//! HTTP as it goes by, where `sniff: http` has it watched: from what the relay sees to what is counted.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::context::{Context, ListenerState};
+use crate::relay::Tap;
+use crate::sniff::http::{Event, Watcher};
+use crate::stats::ending::Side;
+use crate::stats::http::HttpEvent;
+use crate::stats::latency::{BackendId, Stage};
+
+/// A connection that is watched, until it is dropped: then what is unanswered will never be answered.
+pub(super) struct Watched {
+    watcher: Watcher,
+    told: Told,
+}
+
+/// Whom it is told of.
+struct Told {
+    context: Rc<Context>,
+    listener: Arc<ListenerState>,
+    backend: BackendId,
+}
+
+impl Watched {
+    pub(super) fn new(context: Rc<Context>, listener: Arc<ListenerState>, backend: BackendId) -> Watched {
+        Watched { watcher: Watcher::default(), told: Told { context, listener, backend } }
+    }
+}
+
+impl Tap for Watched {
+    fn unseen(&self, from: Side) -> u64 {
+        match from {
+            Side::Client => self.watcher.unseen_from_client(),
+            Side::Backend => self.watcher.unseen_from_backend(),
+        }
+    }
+
+    fn saw(&mut self, from: Side, bytes: &[u8], now: Instant) {
+        let Watched { watcher, told } = self;
+        match from {
+            Side::Client => watcher.client_sent(bytes, now, &mut |event| told.of(event)),
+            Side::Backend => watcher.backend_sent(bytes, now, &mut |event| told.of(event)),
+        }
+    }
+
+    fn passed(&mut self, from: Side, count: u64, now: Instant) {
+        let Watched { watcher, told } = self;
+        match from {
+            Side::Client => watcher.passed_from_client(count),
+            Side::Backend => watcher.passed_from_backend(count, now, &mut |event| told.of(event)),
+        }
+    }
+
+    fn finished(&mut self, from: Side, now: Instant) {
+        let Watched { watcher, told } = self;
+        if from == Side::Backend {
+            watcher.backend_finished(now, &mut |event| told.of(event));
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let Watched { watcher, told } = self;
+        watcher.ended(&mut |event| told.of(event));
+    }
+}
+
+impl Told {
+    fn of(&self, event: Event) {
+        let Told { context, listener, backend } = self;
+        let event = match event {
+            Event::Responded { method, class, first_byte, took } => {
+                context.measure(listener, *backend, Stage::HttpFirstByte, first_byte);
+                context.measure(listener, *backend, Stage::HttpResponse, took);
+                HttpEvent::Responded(method, class)
+            }
+            Event::Unanswered => HttpEvent::Unanswered,
+            Event::Opaque(why) => {
+                tracing::debug!(listener = %listener.config().name, "not watched any more: a connection that {why}");
+                HttpEvent::Opaque
+            }
+        };
+        context.saw_http(listener, *backend, event);
+    }
+}

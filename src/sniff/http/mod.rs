@@ -1,0 +1,18 @@
+//! HTTP/1.x (RFC 9110 and 9112): a connection's first request, for routes, and all of its requests and responses as
+//! they go by, for what they took.
+
+#![forbid(unsafe_code)]
+
+mod body;
+mod head;
+mod request;
+mod watch;
+
+pub use request::{NotHttp, RequestHead, looks_like_http, recognise};
+pub use watch::{Event, MAX_OUTSTANDING, Watcher, Why};
+
+/// Bytes in which a head must end.
+pub const LIMIT: usize = 16 * 1024;
+
+/// Fields of a head that are read.
+const MAX_FIELDS: usize = 100;

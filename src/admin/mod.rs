@@ -8,6 +8,7 @@
 mod collector;
 mod gather;
 mod http;
+mod metrics;
 mod pages;
 mod patient;
 mod process;

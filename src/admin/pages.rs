@@ -6,6 +6,7 @@ use hyper::{Request, Response, StatusCode};
 
 use super::collector::Collector;
 use super::http::{Body, plain, whole};
+use super::metrics;
 use super::view::View;
 
 const JSON: &str = "application/json";
@@ -15,6 +16,10 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -
     let path = request.uri().path();
     match path {
         "/stats" => json(&*collector.view().await),
+        "/metrics" => {
+            let view = collector.view().await;
+            metrics::answer(request.headers(), &view, &collector.latencies())
+        }
         "/livez" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => ready(&*collector.view().await),
         _ => plain(StatusCode::NOT_FOUND, "there is no such page\n"),

@@ -1,97 +1,17 @@
 //! PROXY headers from and to programs that are not ours: nginx and HAProxy.
 
-use std::fs::{self, File};
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::Command;
-
-use rustix::process::Signal;
-use tempfile::TempDir;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::support::authority::Authority;
 use crate::support::backend::Backend;
-use crate::support::client::{Place, connect, connect_from, expect, read_to_end, try_connect};
+use crate::support::client::{connect, connect_from, expect, read_to_end};
+use crate::support::peer::Peer;
 use crate::support::postgres::Postgres;
-use crate::support::process::{Process, bound, require};
 use crate::support::tidegate::{Tidegate, forward};
-use crate::support::{DEADLINE, holds_within, own_address};
 
 const REQUIRED: &str = "proxy_protocol: { trusted: [127.0.0.0/8] }";
 const VERSIONS: [&str; 2] = ["v1", "v2"];
-
-/// nginx or HAProxy with a configuration of one port; dropping it ends it.
-struct Peer {
-    _process: Process, // dropped before the directory
-    address: SocketAddr,
-    directory: TempDir,
-}
-
-impl Peer {
-    /// HAProxy; `sections` get the address to bind to.
-    fn haproxy(sections: impl Fn(SocketAddr) -> String) -> Peer {
-        require("haproxy", "haproxy");
-        let defaults = "defaults\n timeout connect 30s\n timeout client 60s\n timeout server 60s\n";
-        Peer::start(
-            |directory, address| {
-                fs::write(directory.join("conf"), format!("{defaults}{}", sections(address))).expect("write");
-                let mut command = bound("haproxy", "KILL");
-                command.args(["-db", "-f"]).arg(directory.join("conf"));
-                command
-            },
-            Signal::TERM,
-        )
-    }
-
-    /// nginx; `blocks` get the address to listen at.
-    fn nginx(blocks: impl Fn(SocketAddr) -> String) -> Peer {
-        require("nginx", "nginx");
-        let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
-        assert!(Path::new(module).is_file(), "{module} is missing: install the Debian package libnginx-mod-stream");
-        Peer::start(
-            |directory, address| {
-                let global = "daemon off; master_process off; error_log stderr; pid nginx.pid;";
-                let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                    .map(|kind| format!("{kind}_temp_path {kind};"));
-                let blocks = blocks(address).replace("http {", &format!("http {{ access_log off; {}", paths.concat()));
-                let text = format!("load_module {module}; {global} events {{}}\n{blocks}\n");
-                fs::write(directory.join("conf"), text).expect("write");
-                let mut command = bound("nginx", "KILL");
-                command.args(["-e", "stderr", "-c", "conf", "-p"]).arg(directory);
-                command
-            },
-            Signal::TERM,
-        )
-    }
-
-    fn start(command: impl Fn(&Path, SocketAddr) -> Command, ended_by: Signal) -> Peer {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        // Nobody else binds to an address of its own.
-        let free = TcpListener::bind((own_address(), 0)).expect("bind");
-        let address = free.local_addr().expect("its address");
-        drop(free);
-        let log = File::create(directory.path().join("log")).expect("a log file");
-        let mut command = command(directory.path(), address);
-        command.current_dir(directory.path()).stdout(log.try_clone().expect("dup")).stderr(log);
-        let mut process = Process::start(command, ended_by);
-        holds_within(DEADLINE, || process.has_ended() || try_connect(&Place::Tcp(address)).is_ok());
-        let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
-        assert!(!process.has_ended(), "it does not start:\n{log}");
-        Peer { _process: process, address, directory }
-    }
-
-    fn place(&self) -> Place {
-        Place::Tcp(self.address)
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", fs::read_to_string(self.directory.path().join("log")).unwrap_or_default());
-        }
-    }
-}
 
 /// nginx sends version 1 only.
 fn nginx_in_front_of(tidegate: &Tidegate) -> Peer {

@@ -6,11 +6,15 @@ pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod data;
+pub(crate) mod observed;
+pub(crate) mod peer;
 pub(crate) mod pgwire;
 pub(crate) mod postgres;
 pub(crate) mod proc;
 pub(crate) mod process;
+pub(crate) mod python;
 pub(crate) mod redis;
+pub(crate) mod stats;
 pub(crate) mod tidegate;
 pub(crate) mod tls;
 

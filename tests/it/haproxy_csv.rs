@@ -1,0 +1,185 @@
+//! The table of HAProxy: its columns are those of Debian's haproxy, and what reads them reads tidegate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE};
+use crate::support::peer::Peer;
+use crate::support::stats::Stats;
+use crate::support::tidegate::Tidegate;
+
+/// A row as Telegraf's plugin for HAProxy reads it: by the names of the first line, empty ones left out.
+type Row = BTreeMap<String, String>;
+
+/// RFC 4180, as far as it goes here: no value has more than one line.
+fn cells(line: &str) -> Vec<String> {
+    let (mut cells, mut quoted, mut cell) = (Vec::new(), false, String::new());
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => cell.extend(characters.next()),
+            '"' => quoted = !quoted,
+            ',' if !quoted => cells.push(std::mem::take(&mut cell)),
+            other => cell.push(other),
+        }
+    }
+    assert!(!quoted, "{line}");
+    cells.push(cell);
+    cells
+}
+
+/// The names in order, and the rows.
+fn table(text: &str) -> (Vec<String>, Vec<Row>) {
+    let mut lines = text.lines().filter(|line| !line.is_empty());
+    let names = cells(lines.next().and_then(|line| line.strip_prefix("# ")).expect("a line of names"));
+    let row = |line: &str| {
+        let cells = cells(line);
+        assert_eq!(cells.len(), names.len(), "{line}");
+        names.iter().cloned().zip(cells).filter(|(_, cell)| !cell.is_empty()).collect()
+    };
+    (names.clone(), lines.map(row).collect())
+}
+
+fn row<'a>(rows: &'a [Row], proxy: &str, server: &str) -> &'a Row {
+    let mut found = rows.iter().filter(|row| row["pxname"] == proxy && row["svname"] == server);
+    let row = found.next().unwrap_or_else(|| panic!("no row {proxy} {server}"));
+    assert!(found.next().is_none(), "two rows {proxy} {server}");
+    row
+}
+
+fn number(row: &Row, name: &str) -> u64 {
+    row.get(name).and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name}: {row:?}"))
+}
+
+/// The table of Debian's haproxy, in whose place tidegate stands.
+fn of_haproxy() -> (Vec<String>, Vec<Row>) {
+    let haproxy = Peer::haproxy(|at| {
+        let port = at.port();
+        let host = at.ip();
+        format!(
+            "frontend stats\n mode http\n bind {at}\n stats enable\n stats uri /\n stats show-legends\n\
+             frontend plain\n mode tcp\n bind {host}:0\n default_backend p\n\
+             backend p\n mode tcp\n server checked {host}:{port} check\n server unchecked {host}:{port}\n\
+             frontend web\n mode http\n bind {host}:0\n default_backend w\n\
+             backend w\n mode http\n option httpchk\n server checked {host}:{port} check\n"
+        )
+    });
+    let output = Command::new("curl").args(["-sS", "--fail", &format!("http://{}/;csv", haproxy.address)]).output();
+    let output = output.expect("curl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    table(&String::from_utf8(output.stdout).unwrap())
+}
+
+/// Columns of rows that tidegate fills and HAProxy leaves empty there.
+const MORE: [(&str, &str); 0] = [];
+
+/// Columns that HAProxy fills and tidegate does not: it has no such thing.
+const LESS: [&str; 0] = [];
+
+#[test]
+fn the_shape_is_that_of_haproxy() {
+    let observed = Observed::start();
+    let (names, rows) = table(&observed.stats.get("/stats;csv").text());
+    let (wanted, theirs) = of_haproxy();
+    assert_eq!(names, wanted);
+
+    let filled = |row: &Row| row.keys().cloned().collect::<BTreeSet<String>>();
+    let kinds = [
+        ("plain FRONTEND", row(&rows, "plain", "FRONTEND"), row(&theirs, "plain", "FRONTEND")),
+        ("c up", row(&rows, "c", "up"), row(&theirs, "p", "checked")),
+        ("p a", row(&rows, "p", "a"), row(&theirs, "p", "unchecked")),
+        ("p BACKEND", row(&rows, "p", "BACKEND"), row(&theirs, "p", "BACKEND")),
+    ];
+    let (mut more, mut less) = (BTreeSet::new(), BTreeSet::new());
+    for (kind, ours, theirs) in kinds {
+        more.extend(filled(ours).difference(&filled(theirs)).map(|name| (kind.to_owned(), name.clone())));
+        less.extend(filled(theirs).difference(&filled(ours)).map(|name| format!("{kind}: {name}")));
+    }
+    let known = MORE.map(|(kind, name)| (kind.to_owned(), name.to_owned()));
+    assert_eq!(more, BTreeSet::from(known));
+    assert_eq!(less, BTreeSet::from(LESS.map(str::to_owned)));
+}
+
+#[test]
+fn the_numbers_are_those_of_the_traffic() {
+    let observed = Observed::start();
+    let (_, rows) = table(&observed.stats.get("/stats;csv").text());
+    let mut kinds = BTreeMap::new();
+    for row in &rows {
+        *kinds.entry(row["type"].clone()).or_insert(0) += 1;
+        // What Telegraf parses as numbers is numbers.
+        for (name, value) in row {
+            let is_text =
+                ["pxname", "svname", "status", "check_status", "last_chk", "check_desc", "addr", "mode", "algo", "-"];
+            assert!(is_text.contains(&name.as_str()) || value.parse::<u64>().is_ok(), "{name} is {value}");
+        }
+    }
+    assert_eq!(kinds, BTreeMap::from([("0".to_owned(), 5), ("1".to_owned(), 4), ("2".to_owned(), 6)]));
+
+    for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
+        let row = row(&rows, listener, "FRONTEND");
+        let bytes = if listener == "refused" { 0 } else { count * BYTES };
+        assert_eq!(
+            ["stot", "bin", "bout", "scur"].map(|name| number(row, name)),
+            [count, bytes, bytes, 0],
+            "{listener}"
+        );
+        assert_eq!((row["status"].as_str(), row["mode"].as_str()), ("OPEN", "tcp"));
+    }
+    assert_eq!(number(row(&rows, "retried", "FRONTEND"), "slim"), 100);
+    let a = row(&rows, "p", "a");
+    assert_eq!(
+        ["stot", "bin", "lbtot", "econ"].map(|name| number(a, name)),
+        [PLAIN + SECURE, (PLAIN + SECURE) * BYTES, PLAIN + SECURE, 0]
+    );
+    assert_eq!(a["status"], "no check");
+    let whole = row(&rows, "p", "BACKEND");
+    assert_eq!(
+        ["stot", "bin", "act", "bck"].map(|name| number(whole, name)),
+        [PLAIN + SECURE, (PLAIN + SECURE) * BYTES, 1, 0]
+    );
+    assert_eq!(whole["status"], "UP");
+
+    let (gone, b) = (row(&rows, "q", "gone"), row(&rows, "q", "b"));
+    assert_eq!(number(b, "stot"), RETRIED);
+    assert_eq!(number(b, "slim"), 50);
+    assert_eq!(number(gone, "stot"), 0);
+    assert!(number(gone, "econ") >= 1 && number(gone, "econ") == number(gone, "wredis"));
+    assert_eq!(number(row(&rows, "q", "BACKEND"), "econ"), number(gone, "econ"));
+    let refused = row(&rows, "r", "BACKEND");
+    assert_eq!((number(refused, "stot"), number(refused, "lbtot")), (REFUSED, 0));
+
+    let (up, down) = (row(&rows, "c", "up"), row(&rows, "c", "down"));
+    assert_eq!((up["status"].as_str(), up["check_status"].as_str(), number(up, "weight")), ("UP", "L4OK", 3));
+    assert_eq!((down["status"].as_str(), down["check_status"].as_str()), ("DOWN", "L4CON"));
+    assert_eq!((number(down, "chkdown"), number(down, "bck"), number(down, "act")), (1, 1, 0));
+    assert!(number(down, "chkfail") >= 1);
+    assert_eq!(down["last_chk"], "refused");
+    let whole = row(&rows, "c", "BACKEND");
+    assert_eq!(["act", "bck", "weight"].map(|name| number(whole, name)), [1, 0, 3]);
+}
+
+/// What scrapers make of the address that they are given.
+#[test]
+fn it_is_found_where_scrapers_look() {
+    let tidegate = Tidegate::start(
+        "admin: { bind: 127.0.0.1:0 }\n\
+         listeners: [{ name: 'in, \"quoted\"', bind: 127.0.0.1:0, pool: p }]\n\
+         pools: [{ name: p, backends: [{ name: b, address: 127.0.0.1:9 }] }]\n",
+    );
+    let stats = Stats::of(&tidegate);
+    for path in
+        ["/stats;csv", "/stats;csv;norefresh", "/;csv", "/;csv;norefresh", "/stats/;csv", "/stats/;csv;norefresh"]
+    {
+        let answer = stats.get(path);
+        assert_eq!((answer.status, answer.content_type.as_str()), (200, "text/plain"), "{path}");
+        let (_, rows) = table(&answer.text());
+        assert_eq!(row(&rows, "in, \"quoted\"", "FRONTEND")["stot"], "0");
+    }
+    for path in ["/stats;json", "/;", "/stats;csvs", "/livez;csv"] {
+        assert_eq!(stats.get(path).status, 404, "{path}");
+    }
+    assert!(matches!(stats.view(), Value::Object(_)));
+}

@@ -1,0 +1,80 @@
+//! A tidegate that has met what is counted: traffic, TLS, retries, refusals, health checks that fail.
+
+use std::io::{Read, Write};
+
+use super::authority::Authority;
+use super::backend::{Backend, Dead};
+use super::client::{connect, expect, read_to_end};
+use super::stats::Stats;
+use super::tidegate::Tidegate;
+use super::tls::Tls;
+
+/// How many connections each of its listeners had: what they carried was echoed.
+pub(crate) const PLAIN: u64 = 10;
+pub(crate) const SECURE: u64 = 3;
+pub(crate) const RETRIED: u64 = 4;
+pub(crate) const REFUSED: u64 = 2;
+/// Bytes of each, in either direction.
+pub(crate) const BYTES: u64 = 5;
+
+/// Its listeners are `plain` and `secure` to pool `p`, `retried` to `q`, of whose backends one is gone, `refused`
+/// to `r`, which has none but that, and `checked` to `c`, where `down` fails its health checks.
+pub(crate) struct Observed {
+    pub(crate) tidegate: Tidegate,
+    pub(crate) stats: Stats,
+    _backends: Vec<Backend>,
+    _dead: Dead,
+    authority: Authority,
+}
+
+impl Observed {
+    pub(crate) fn start() -> Observed {
+        let (authority, dead) = (Authority::new(), Dead::start());
+        let backends: Vec<Backend> = (0..3).map(|_| Backend::echo()).collect();
+        let [a, b, up] = &backends[..] else { unreachable!("three") };
+        let (a, b, up, dead_at) = (a.place(), b.place(), up.place(), dead.address());
+        let certificate = authority.issue(&["localhost"]).yaml();
+        let tidegate = Tidegate::start(&format!(
+            "admin: {{ bind: 127.0.0.1:0 }}\n\
+             listeners:\n\
+             - {{ name: plain, bind: 127.0.0.1:0, pool: p }}\n\
+             - {{ name: secure, bind: 127.0.0.1:0, pool: p, tls: {{ certificates: [{certificate}] }} }}\n\
+             - {{ name: retried, bind: 127.0.0.1:0, pool: q, max_connections: 100 }}\n\
+             - {{ name: refused, bind: 127.0.0.1:0, pool: r }}\n\
+             - {{ name: checked, bind: 127.0.0.1:0, pool: c }}\n\
+             pools:\n\
+             - {{ name: p, backends: [{{ name: a, address: \"{a}\" }}] }}\n\
+             - {{ name: q, backends: [{{ name: gone, address: \"{dead_at}\" }}, {{ name: b, address: \"{b}\", max_connections: 50 }}] }}\n\
+             - {{ name: r, backends: [{{ name: gone, address: \"{dead_at}\" }}] }}\n\
+             - {{ name: c, backends: [{{ name: up, address: \"{up}\", weight: 3 }}, {{ name: down, address: \"{dead_at}\", backup: true }}], \
+                  health: {{ tcp: {{}}, interval: 100ms, fall: 1 }} }}\n"
+        ));
+        let stats = Stats::of(&tidegate);
+        let observed = Observed { tidegate, stats, _backends: backends, _dead: dead, authority: authority };
+        observed.talk();
+        observed
+    }
+
+    fn talk(&self) {
+        for (listener, count) in [("plain", PLAIN), ("retried", RETRIED)] {
+            for _ in 0..count {
+                let mut client = connect(&self.tidegate.at(listener));
+                client.write_all(b"hello").expect("write");
+                expect(&mut client, b"hello");
+            }
+        }
+        for _ in 0..SECURE {
+            let client = Tls::connect(&self.tidegate.at("secure"), &self.authority.client(), "localhost");
+            (&client).write_all(b"hello").expect("write");
+            (&client).read_exact(&mut [0; BYTES as usize]).expect("read");
+            client.finish();
+        }
+        for _ in 0..REFUSED {
+            read_to_end(&mut connect(&self.tidegate.at("refused")));
+        }
+        self.tidegate.wait_for_down("down");
+        for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
+            self.stats.wait_for_ended(listener, count);
+        }
+    }
+}

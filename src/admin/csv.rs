@@ -103,7 +103,6 @@ fn frontend(view: &View, listener: &Listener, number: usize, column: &str) -> Op
         "req_rate" => shown(rate([&listener.latency], Stage::HttpResponse)),
         "req_tot" => shown(listener.http.as_ref().map_or(0, |http| http.requests)),
         "mode" => shown(mode(listener.sniffs_http)),
-        "addr" => shown(listener.addresses.join(" ")),
         "-" => shown('-'),
         _ => http()?.class(column),
     }
@@ -136,15 +135,18 @@ impl About<'_> {
             "act" => shown(u8::from(!backend.backup)),
             "bck" => shown(u8::from(backend.backup)),
             "chkfail" => checks.and_then(|checks| shown(checks.failed)),
-            "chkdown" => shown(backend.downs),
+            "chkdown" => checks.and_then(|_| shown(backend.downs)),
             "lastchg" => shown((self.view.time - backend.since).max(0.0) as u64),
-            "downtime" => shown(backend.downtime as u64),
+            "downtime" => checks.and_then(|_| shown(backend.downtime as u64)),
             "sid" => shown(place),
             "type" => shown(2),
             "check_status" => last.and_then(|check| shown(self.check_status(check))),
             "check_code" => last.and_then(status_code).and_then(shown),
             "check_duration" => last.and_then(|check| shown(check.took_us / 1000)),
             "last_chk" => last.and_then(|check| check.reason.clone()),
+            "check_rise" => last.and(self.pool.rise).and_then(shown),
+            "check_fall" => last.and(self.pool.fall).and_then(shown),
+            "check_health" => last.and_then(|check| self.check_health(backend, check)).and_then(shown),
             "check_desc" => last.and_then(|check| {
                 let layer = if self.pool.health.as_deref() == Some("tcp") { "Layer4" } else { "Layer7" };
                 shown(format_args!("{layer} check {}", if check.passed { "passed" } else { "failed" }))
@@ -229,6 +231,16 @@ impl About<'_> {
     /// Whether HTTP is watched on its way to this pool.
     fn is_http(&self) -> bool {
         self.view.listeners.iter().any(|listener| listener.sniffs_http && listener.pools.contains(&self.pool.name))
+    }
+
+    /// How far a server is from going down: from 0, which is down, to `rise + fall - 1`. In between, how many checks in a
+    /// row have passed or failed is not known.
+    fn check_health(&self, backend: &Backend, last: &Check) -> Option<u32> {
+        match (backend.up, last.passed) {
+            (true, true) => Some(self.pool.rise?.saturating_add(self.pool.fall?).saturating_sub(1)),
+            (false, false) => Some(0),
+            _ => None,
+        }
     }
 
     /// HAProxy's word for how a check ended: the layer, and what it met.
@@ -319,4 +331,140 @@ fn mean<'a>(summaries: impl Iterator<Item = &'a Summary>) -> f64 {
 
 fn millis(micros: f64) -> u64 {
     (micros / 1000.0).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::view::{Checks, Responses};
+
+    /// The cells of a row that are not empty, by the names of their columns.
+    fn filled(cell: impl Fn(&str) -> Option<String>) -> String {
+        let cells = COLUMNS.split(',').filter_map(|column| Some(format!("{column}={}", cell(column)?)));
+        cells.collect::<Vec<_>>().join(" ")
+    }
+
+    fn http(class: &str, count: u64) -> Option<Http> {
+        let responses = vec![Responses { method: "GET".to_owned(), class: class.to_owned(), count }];
+        Some(Http { requests: count + 1, unanswered: 1, opaque: 0, responses })
+    }
+
+    fn latency(stage: Stage, count: u64, mean_us: f64) -> Latency {
+        let summary = Summary { count, mean_us, max_us: 9_499, ..Summary::default() };
+        let windows = [Window::All, Window::TenSeconds, Window::Minute];
+        let windows = windows.map(|window| (window.name().to_owned(), summary)).into_iter().collect();
+        Latency::from([(stage.name().to_owned(), windows)])
+    }
+
+    fn view() -> View {
+        let listener = Listener {
+            name: "web".to_owned(),
+            sniffs_http: true,
+            pools: vec!["w".to_owned()],
+            http: http("2xx", 7),
+            ..Listener::default()
+        };
+        let backend = |name: &str, mean| Backend {
+            name: name.to_owned(),
+            up: true,
+            weight: 2,
+            http: http("5xx", 3),
+            latency: latency(Stage::Connect, 20, mean),
+            ..Backend::default()
+        };
+        let pool = Pool {
+            name: "w".to_owned(),
+            balance: "power_of_two".to_owned(),
+            health: Some("http".to_owned()),
+            rise: Some(2),
+            fall: Some(3),
+            usable: true,
+            backends: vec![backend("one", 1_000.0), backend("two", 4_000.0)],
+            ..Pool::default()
+        };
+        View { time: 1_000.0, listeners: vec![listener], pools: vec![pool], ..View::default() }
+    }
+
+    #[test]
+    fn http_is_counted_where_it_is_watched() {
+        let view = view();
+        let about = About { view: &view, pool: &view.pools[0], number: 2 };
+        let frontend = |column: &str| frontend(&view, &view.listeners[0], 1, column);
+        assert_eq!(
+            ["mode", "hrsp_2xx", "hrsp_5xx", "hrsp_other", "req_tot"].map(frontend).map(Option::unwrap),
+            ["http", "7", "0", "0", "8"]
+        );
+        let whole = |column: &str| about.whole(column);
+        assert_eq!(
+            ["mode", "hrsp_2xx", "hrsp_5xx", "req_tot", "algo"].map(whole).map(Option::unwrap),
+            ["http", "0", "6", "8", "random"]
+        );
+        assert_eq!(about.server(&view.pools[0].backends[0], 1, "hrsp_5xx").unwrap(), "3");
+    }
+
+    #[test]
+    fn times_are_of_the_last_minute_and_rounded() {
+        let view = view();
+        let about = About { view: &view, pool: &view.pools[0], number: 2 };
+        let [one, two] = &view.pools[0].backends[..] else { unreachable!("two") };
+        assert_eq!(about.server(one, 1, "ctime").unwrap(), "1");
+        assert_eq!(about.server(two, 2, "ctime").unwrap(), "4");
+        // 2.5 ms, in the middle.
+        assert_eq!(about.whole("ctime").unwrap(), "3");
+        assert_eq!(
+            (about.whole("ctime_max").unwrap(), about.whole("ttime").unwrap()),
+            ("9".to_owned(), "0".to_owned())
+        );
+        assert_eq!(about.server(one, 1, "rate").unwrap(), "0");
+        let busy = Backend { latency: latency(Stage::Session, 21, 0.0), ..Backend::default() };
+        assert_eq!(about.server(&busy, 1, "rate").unwrap(), "3");
+    }
+
+    #[test]
+    fn status_says_what_checks_found() {
+        let mut view = view();
+        let said = |view: &View, backend: Backend| {
+            let about = About { view, pool: &view.pools[0], number: 2 };
+            let columns = ["status", "check_status", "check_code", "check_health"];
+            columns.map(|column| about.server(&backend, 1, column).unwrap_or_default()).join(" ")
+        };
+        let checked = |up: bool, reason: Option<&str>| {
+            let reason = reason.map(str::to_owned);
+            let last = Some(Check { time: 1.0, took_us: 1_999, passed: reason.is_none(), reason });
+            Backend { up, weight: 1, checks: Some(Checks { count: 1, failed: 0, last }), ..Backend::default() }
+        };
+        for (up, reason, wanted) in [
+            (true, None, "UP L7OK  4"),
+            (true, Some("status 503"), "UP L7STS 503 "),
+            (false, Some("status 503"), "DOWN L7STS 503 0"),
+            (false, Some("timed out after 1s"), "DOWN L7TOUT  0"),
+            (false, Some("refused"), "DOWN L4CON  0"),
+            (false, Some("answer is not HTTP"), "DOWN L7RSP  0"),
+            (false, None, "DOWN L7OK  "),
+        ] {
+            assert_eq!(said(&view, checked(up, reason)), wanted);
+        }
+        assert_eq!(said(&view, Backend { weight: 0, ..checked(true, None) }), "DRAIN L7OK  4");
+        assert_eq!(said(&view, Backend { checks: None, ..checked(true, None) }), "no check   ");
+        view.pools[0].health = Some("tcp".to_owned());
+        assert_eq!(said(&view, checked(false, Some("timed out after 1s"))), "DOWN L4TOUT  0");
+        view.draining = true;
+        let status = |view: &View| frontend(view, &view.listeners[0], 1, "status").unwrap();
+        assert_eq!(status(&view), "STOP");
+    }
+
+    #[test]
+    fn each_row_has_a_cell_for_each_column() {
+        let text = encode(&view());
+        let columns = COLUMNS.split(',').count();
+        assert_eq!(columns, 128);
+        assert!(text.lines().all(|line| line.split(',').count() == columns + 1), "{text}");
+        assert_eq!(text.lines().count(), 1 + 1 + 3);
+        let of_frontend = filled(|column| frontend(&view(), &view().listeners[0], 1, column));
+        assert!(
+            of_frontend.starts_with("pxname=web svname=FRONTEND scur=0 smax=0 slim=0 stot=0 bin=0"),
+            "{of_frontend}"
+        );
+        assert_eq!(quoted("a,\"b\""), "\"a,\"\"b\"\"\"");
+    }
 }

@@ -86,8 +86,10 @@ fn metrics(expression: &str) -> Vec<(String, Vec<String>)> {
         if !word.starts_with("tidegate_") && !word.starts_with("process_") {
             continue;
         }
-        let selector = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(selector, _)| selector);
-        let labels = selector.split(',').filter_map(|part| part.split_once('=')).map(|(label, _)| label.trim().to_owned());
+        let selector =
+            rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(selector, _)| selector);
+        let labels =
+            selector.split(',').filter_map(|part| part.split_once('=')).map(|(label, _)| label.trim().to_owned());
         metrics.push((word, labels.collect()));
     }
     metrics
@@ -119,7 +121,10 @@ fn what_is_asked_for_is_there() {
     };
     let (expressions, legends, variables) = dashboard();
     let rules = rules();
-    assert!(expressions.len() > 30 && rules.len() >= 8 && variables.len() == 5, "{expressions:?} {rules:?} {variables:?}");
+    assert!(
+        expressions.len() > 30 && rules.len() >= 8 && variables.len() == 5,
+        "{expressions:?} {rules:?} {variables:?}"
+    );
 
     let mut asked = BTreeSet::new();
     for expression in expressions.iter().chain(&rules).chain(&variables) {

@@ -371,3 +371,61 @@ impl TryFrom<Number> for i64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::metrics::{protobuf, text};
+    use crate::admin::view::Responses;
+
+    fn view() -> View {
+        let responses = vec![Responses { method: "GET".to_owned(), class: "2xx".to_owned(), count: 7 }];
+        let http = Some(Http { requests: 9, unanswered: 2, opaque: 1, responses });
+        let backend = Backend { name: "b".to_owned(), http: http.clone(), downtime: 1.5, ..Backend::default() };
+        let certificate =
+            Certificate { owner: "listener in".to_owned(), path: "c.pem".to_owned(), ..Certificate::default() };
+        View {
+            listeners: vec![Listener { name: "in".to_owned(), http, ..Listener::default() }],
+            pools: vec![Pool { name: "p".to_owned(), backends: vec![backend], ..Pool::default() }],
+            certificates: vec![certificate.clone(), certificate],
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn http_is_there_where_it_was_seen() {
+        let text = text::encode(families(&view(), &Latencies::new(1, 1))).unwrap();
+        for line in [
+            "tidegate_listener_http_requests_total{listener=\"in\"} 9",
+            "tidegate_listener_http_responses_total{listener=\"in\",method=\"GET\",class=\"2xx\"} 7",
+            "tidegate_listener_http_unanswered_total{listener=\"in\"} 2",
+            "tidegate_listener_http_opaque_total{listener=\"in\"} 1",
+            "tidegate_backend_http_requests_total{pool=\"p\",backend=\"b\"} 9",
+            "tidegate_backend_http_responses_total{pool=\"p\",backend=\"b\",method=\"GET\",class=\"2xx\"} 7",
+            "tidegate_backend_http_unanswered_total{pool=\"p\",backend=\"b\"} 2",
+            "tidegate_backend_http_opaque_total{pool=\"p\",backend=\"b\"} 1",
+            "tidegate_backend_downtime_seconds_total{pool=\"p\",backend=\"b\"} 1.5",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+        }
+        assert_eq!(text.matches("tidegate_certificate_not_after_seconds{").count(), 1, "{text}");
+        let nothing = text::encode(families(&View::default(), &Latencies::new(0, 0))).unwrap();
+        assert!(!nothing.contains("_http_") && !nothing.contains("latency"), "{nothing}");
+    }
+
+    #[test]
+    fn names_are_those_of_the_text_in_protobuf_too() {
+        let bytes = protobuf::encode(families(&view(), &Latencies::new(1, 1)));
+        let has = |name: &str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
+        assert!(has("tidegate_backend_downtime_seconds_total") && has("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn no_name_comes_twice() {
+        let mut names: Vec<String> = families(&view(), &Latencies::new(1, 1)).iter().map(Family::sample_name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+}

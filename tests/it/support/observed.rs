@@ -18,11 +18,11 @@ pub(crate) const REFUSED: u64 = 2;
 pub(crate) const BYTES: u64 = 5;
 
 /// Its listeners are `plain` and `secure` to pool `p`, `retried` to `q`, of whose backends one is gone, `refused`
-/// to `r`, which has none but that, and `checked` to `c`, where `down` fails its health checks.
+/// to `r`, which has none but that, and `checked` to `c`, where `down` has failed its health checks.
 pub(crate) struct Observed {
     pub(crate) tidegate: Tidegate,
     pub(crate) stats: Stats,
-    _backends: Vec<Backend>,
+    backends: Vec<Backend>,
     _dead: Dead,
     authority: Authority,
 }
@@ -30,9 +30,9 @@ pub(crate) struct Observed {
 impl Observed {
     pub(crate) fn start() -> Observed {
         let (authority, dead) = (Authority::new(), Dead::start());
-        let backends: Vec<Backend> = (0..3).map(|_| Backend::echo()).collect();
-        let [a, b, up] = &backends[..] else { unreachable!("three") };
-        let (a, b, up, dead_at) = (a.place(), b.place(), up.place(), dead.address());
+        let backends: Vec<Backend> = (0..4).map(|_| Backend::echo()).collect();
+        let [a, b, up, down] = &backends[..] else { unreachable!("four") };
+        let (a, b, up, down, dead_at) = (a.place(), b.place(), up.place(), down.place(), dead.address());
         let certificate = authority.issue(&["localhost"]).yaml();
         let tidegate = Tidegate::start(&format!(
             "admin: {{ bind: 127.0.0.1:0 }}\n\
@@ -46,16 +46,16 @@ impl Observed {
              - {{ name: p, backends: [{{ name: a, address: \"{a}\" }}] }}\n\
              - {{ name: q, backends: [{{ name: gone, address: \"{dead_at}\" }}, {{ name: b, address: \"{b}\", max_connections: 50 }}] }}\n\
              - {{ name: r, backends: [{{ name: gone, address: \"{dead_at}\" }}] }}\n\
-             - {{ name: c, backends: [{{ name: up, address: \"{up}\", weight: 3 }}, {{ name: down, address: \"{dead_at}\", backup: true }}], \
+             - {{ name: c, backends: [{{ name: up, address: \"{up}\", weight: 3 }}, {{ name: down, address: \"{down}\", backup: true }}], \
                   health: {{ tcp: {{}}, interval: 100ms, fall: 1 }} }}\n"
         ));
         let stats = Stats::of(&tidegate);
-        let observed = Observed { tidegate, stats, _backends: backends, _dead: dead, authority: authority };
+        let mut observed = Observed { tidegate, stats, backends, _dead: dead, authority: authority };
         observed.talk();
         observed
     }
 
-    fn talk(&self) {
+    fn talk(&mut self) {
         for (listener, count) in [("plain", PLAIN), ("retried", RETRIED)] {
             for _ in 0..count {
                 let mut client = connect(&self.tidegate.at(listener));
@@ -72,6 +72,8 @@ impl Observed {
         for _ in 0..REFUSED {
             read_to_end(&mut connect(&self.tidegate.at("refused")));
         }
+        self.tidegate.wait_for_up("down");
+        self.backends.truncate(3);
         self.tidegate.wait_for_down("down");
         for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
             self.stats.wait_for_ended(listener, count);

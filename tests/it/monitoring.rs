@@ -155,6 +155,25 @@ fn what_is_asked_for_is_there() {
     }
 }
 
+/// The README's table of metrics: each is there, and each that is there is in it.
+#[test]
+fn the_readme_names_every_metric() {
+    let observed = Observed::start();
+    let readme = file("README.md");
+    let (_, table) = readme.split_once("| metric | labels | at HAProxy |").expect("the table");
+    let (table, _) = table.split_once("\n\n").expect("its end");
+    let named: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .flat_map(|names| names.split('`').skip(1).step_by(2))
+        .collect();
+    let text = observed.stats.get("/metrics").text();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let shown = families.map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() });
+    let there: BTreeSet<String> = shown.chain(OF_HTTP.map(|(name, _)| name.to_owned())).collect();
+    assert_eq!(named, there.iter().map(String::as_str).collect());
+}
+
 #[test]
 fn prometheus_understands_them() {
     require("promtool", "prometheus");

@@ -5,8 +5,8 @@
 
 use prometheus_client::registry::Unit;
 
+use super::super::view::{Backend, Certificate, Checks, Http, Listener, Pool, Process, View};
 pub(super) use super::buckets::Distribution;
-use crate::admin::view::{Backend, Certificate, Checks, Http, Listener, Pool, Process, View};
 use crate::stats::latency::{Latencies, Measured, Stage};
 
 /// Names and values of a metric's labels.

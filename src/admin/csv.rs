@@ -68,7 +68,6 @@ fn shown(value: impl Display) -> Option<String> {
 }
 
 fn frontend(view: &View, listener: &Listener, number: usize, column: &str) -> Option<String> {
-    let http = || counted(listener.http.as_slice(), listener.sniffs_http);
     let ended = |reasons: &[&str]| {
         let ends = listener.endings.iter().filter(|ending| reasons.contains(&ending.reason.as_str()));
         ends.map(|ending| ending.count).sum::<u64>()
@@ -104,7 +103,7 @@ fn frontend(view: &View, listener: &Listener, number: usize, column: &str) -> Op
         "req_tot" => shown(listener.http.as_ref().map_or(0, |http| http.requests)),
         "mode" => shown(mode(listener.sniffs_http)),
         "-" => shown('-'),
-        _ => http()?.class(column),
+        _ => responses(listener.http.iter(), listener.sniffs_http, column),
     }
 }
 
@@ -191,7 +190,7 @@ impl About<'_> {
         L: IntoIterator<Item = &'a Latency>,
     {
         let sum = |value: fn(&Backend) -> u64| shown(backends.iter().map(value).sum::<u64>());
-        let seen: Vec<Http> = backends.iter().filter_map(|backend| backend.http.clone()).collect();
+        let seen = || backends.iter().filter_map(|backend| backend.http.as_ref());
         let stage = |column: &str| match column.trim_end_matches("_max") {
             "qtime" => Some(Stage::Queue),
             "ctime" => Some(Stage::Connect),
@@ -215,7 +214,7 @@ impl About<'_> {
             "wretr" | "wredis" => sum(|backend| backend.retries),
             "connect" => sum(|backend| backend.connections + backend.connect_failures),
             "rate" => shown(rate(latency, Stage::Session)),
-            "req_tot" => self.is_http().then(|| seen.iter().map(|http| http.requests).sum::<u64>()).and_then(shown),
+            "req_tot" => self.is_http().then(|| seen().map(|http| http.requests).sum::<u64>()).and_then(shown),
             "mode" => shown(mode(self.is_http())),
             "-" => shown('-'),
             _ => match stage(column) {
@@ -223,7 +222,7 @@ impl About<'_> {
                     in_window(latency, stage, Window::All).map(|all| all.max_us as f64).fold(0.0, f64::max),
                 )),
                 Some(stage) => shown(millis(mean(in_window(latency, stage, Window::Minute)))),
-                None => counted(&seen, self.is_http())?.class(column),
+                None => responses(seen(), self.is_http(), column),
             },
         }
     }
@@ -278,31 +277,11 @@ fn mode(is_http: bool) -> &'static str {
     if is_http { "http" } else { "tcp" }
 }
 
-/// Responses by class.
-struct Classes([u64; 5]);
-
-/// `None` where HTTP is not watched.
-fn counted(seen: &[Http], is_watched: bool) -> Option<Classes> {
-    let class = |name: &str| {
-        let responses = seen.iter().flat_map(|http| &http.responses);
-        responses.filter(|responses| responses.class == name).map(|responses| responses.count).sum()
-    };
-    is_watched.then(|| Classes(["1xx", "2xx", "3xx", "4xx", "5xx"].map(class)))
-}
-
-impl Classes {
-    fn class(&self, column: &str) -> Option<String> {
-        let Classes([informational, successful, redirection, client, server]) = self;
-        match column {
-            "hrsp_1xx" => shown(informational),
-            "hrsp_2xx" => shown(successful),
-            "hrsp_3xx" => shown(redirection),
-            "hrsp_4xx" => shown(client),
-            "hrsp_5xx" => shown(server),
-            "hrsp_other" => shown(0),
-            _ => None,
-        }
-    }
+/// The responses of the class that a column is of; `None` when it is of none, or HTTP is not watched.
+fn responses<'a>(seen: impl Iterator<Item = &'a Http>, is_watched: bool, column: &str) -> Option<String> {
+    let class = column.strip_prefix("hrsp_").filter(|_| is_watched)?;
+    let responses = seen.flat_map(|http| &http.responses).filter(|responses| responses.class == class);
+    shown(responses.map(|responses| responses.count).sum::<u64>())
 }
 
 fn in_window<'a>(
@@ -316,7 +295,7 @@ fn in_window<'a>(
 /// How many a second, in the last ten of them.
 fn rate<'a>(latency: impl IntoIterator<Item = &'a Latency>, stage: Stage) -> u64 {
     let count: u64 = in_window(latency, stage, Window::TenSeconds).map(|summary| summary.count).sum();
-    count.div_ceil(10)
+    (count + 5) / 10
 }
 
 /// In microseconds.
@@ -417,7 +396,7 @@ mod tests {
         );
         assert_eq!(about.server(one, 1, "rate").unwrap(), "0");
         let busy = Backend { latency: latency(Stage::Session, 21, 0.0), ..Backend::default() };
-        assert_eq!(about.server(&busy, 1, "rate").unwrap(), "3");
+        assert_eq!(about.server(&busy, 1, "rate").unwrap(), "2");
     }
 
     #[test]

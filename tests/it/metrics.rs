@@ -24,6 +24,16 @@ print(json.dumps([
     for family in text_string_to_metric_families(sys.stdin.read()) for sample in family.samples]))
 ";
 
+/// Prints the sessions of the listener `plain`, as read from Prometheus' text before OpenMetrics.
+const OLDER_PARSER: &str = "
+import sys
+from prometheus_client.parser import text_string_to_metric_families
+for family in text_string_to_metric_families(sys.stdin.read()):
+    for sample in family.samples:
+        if sample.name == 'tidegate_listener_sessions_total' and sample.labels['listener'] == 'plain':
+            print(int(sample.value))
+";
+
 /// What the strict parser reads.
 pub(crate) struct Parsed(Vec<(String, String, Value, f64)>);
 
@@ -132,6 +142,9 @@ fn each_reader_gets_its_form() {
     let plain = observed.stats.get("/metrics");
     assert_eq!(plain.content_type, "text/plain; charset=utf-8");
     assert!(plain.text().ends_with("# EOF\n"));
+    // Who reads Prometheus' older text alone reads this too.
+    let sessions = python::run(OLDER_PARSER, &plain.body);
+    assert_eq!(sessions.trim(), format!("{PLAIN}"));
     let protobuf = observed.stats.get_as("/metrics", PROTOBUF);
     assert!(
         protobuf.content_type.starts_with("application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily")

@@ -80,7 +80,7 @@ fn is_word(character: char) -> bool {
 fn metrics(expression: &str) -> Vec<(String, Vec<String>)> {
     let mut metrics = Vec::new();
     let mut rest = expression;
-    while let Some(start) = rest.find(|character| is_word(character)) {
+    while let Some(start) = rest.find(is_word) {
         let word: String = rest[start..].chars().take_while(|&character| is_word(character)).collect();
         rest = &rest[start + word.len()..];
         if !word.starts_with("tidegate_") && !word.starts_with("process_") {

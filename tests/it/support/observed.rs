@@ -50,7 +50,7 @@ impl Observed {
                   health: {{ tcp: {{}}, interval: 100ms, fall: 1 }} }}\n"
         ));
         let stats = Stats::of(&tidegate);
-        let mut observed = Observed { tidegate, stats, backends, _dead: dead, authority: authority };
+        let mut observed = Observed { tidegate, stats, backends, _dead: dead, authority };
         observed.talk();
         observed
     }

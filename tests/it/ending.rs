@@ -253,7 +253,7 @@ fn assert_text_access(line: &str, client: &str) {
         panic!("{line:?}")
     };
     assert!(process.starts_with("tidegate[") && process.ends_with("]:"), "{line:?}");
-    assert_eq!((*from, *listener, *server), (client, "in", "out/b"), "{line:?}");
+    assert_eq!((*from, *listener, *server), (client, "in", "p/b"), "{line:?}");
     assert!(accepted.starts_with('[') && accepted.ends_with(']') && accepted.contains("/20"), "{line:?}");
     let times: Vec<i64> = times.split('/').map(|time| time.parse().unwrap()).collect();
     assert!(times.len() == 3 && times.iter().all(|time| *time >= 0) && times[2] >= times[1], "{line:?}");

@@ -67,8 +67,8 @@ fn agrees(theirs: u64, ours: &Value, max: &Value) -> bool {
 #[test]
 fn json_has_every_percentile_of_what_was_measured() {
     let observed = Observed::start();
-    let all = observed.stats.get("/histograms");
-    assert_eq!((all.status, all.content_type.as_str()), (200, "application/json"));
+    let all = observed.get("/histograms");
+    assert_eq!((all.status, all.header("content-type")), (200, "application/json"));
     let all = all.json();
     let plain = &all["listeners"][0];
     assert_eq!(plain["listener"], "plain");
@@ -80,14 +80,14 @@ fn json_has_every_percentile_of_what_was_measured() {
     assert_eq!(plain["latency"]["session"]["5m"]["count"], PLAIN);
     assert_eq!(all["backends"].as_array().unwrap().len(), 6);
 
-    let one = observed.stats.get("/histograms?listener=secure&stage=tls_handshake&window=all").json();
+    let one = observed.get("/histograms?listener=secure&stage=tls_handshake&window=all").json();
     assert_eq!(one["backends"], json!([]));
     assert_eq!(one["listeners"][0]["latency"]["tls_handshake"]["all"]["count"], SECURE);
     assert_eq!(one["listeners"][0]["latency"].as_object().unwrap().len(), 1);
-    let one = observed.stats.get("/histograms?pool=p&backend=a&stage=session").json();
+    let one = observed.get("/histograms?pool=p&backend=a&stage=session").json();
     assert_eq!(one["listeners"], json!([]));
     assert_eq!(one["backends"][0]["latency"]["session"]["all"]["count"], PLAIN + SECURE);
-    assert_eq!(observed.stats.get("/histograms?backend=gone").json()["backends"].as_array().unwrap().len(), 2);
+    assert_eq!(observed.get("/histograms?backend=gone").json()["backends"].as_array().unwrap().len(), 2);
 }
 
 #[test]
@@ -102,11 +102,11 @@ fn what_there_is_not_is_said() {
         ("listner=plain", 400, json!(["listener", "pool", "backend", "stage", "window", "format"])),
         ("listener=%zz", 400, json!([])),
     ] {
-        let answer = observed.stats.get(&format!("/histograms?{query}"));
+        let answer = observed.get(&format!("/histograms?{query}"));
         assert_eq!((answer.status, &answer.json()["known"]), (status, &known), "{query}");
         assert!(answer.json()["error"].as_str().unwrap().starts_with("there is no "), "{query}");
     }
-    let stages = observed.stats.get("/histograms?stage=lunch").json();
+    let stages = observed.get("/histograms?stage=lunch").json();
     assert_eq!(
         (stages["error"].as_str(), &stages["known"][4]),
         (Some("there is no stage \"lunch\""), &json!("turnaround"))
@@ -116,15 +116,15 @@ fn what_there_is_not_is_said() {
 #[test]
 fn tools_of_hdr_histogram_read_the_log() {
     let observed = Observed::start();
-    let log = observed.stats.get("/histograms?format=hdr");
-    assert_eq!((log.status, log.content_type.as_str()), (200, "text/plain; charset=utf-8"));
-    let wanted = tagged(&observed.stats.get("/histograms?window=all").json(), "all");
+    let log = observed.get("/histograms?format=hdr");
+    assert_eq!((log.status, log.header("content-type")), (200, "text/plain; charset=utf-8"));
+    let wanted = tagged(&observed.get("/histograms?window=all").json(), "all");
     assert!(
         wanted.iter().any(|(tag, summary)| tag == "backend/p/a/session" && summary["count"] == PLAIN + SECURE),
         "{wanted:?}"
     );
     let text = log.text();
-    let started = observed.stats.view()["started"].as_f64().unwrap();
+    let started = observed.get("/stats").json()["started"].as_f64().unwrap();
     assert!(text.contains(&format!("#[StartTime: {started:.3} (seconds since epoch)]\n")), "{text}");
 
     // The reader of the crate.
@@ -164,7 +164,7 @@ fn tools_of_hdr_histogram_read_the_log() {
         .collect();
     assert_eq!(theirs, ours);
 
-    let one = observed.stats.get("/histograms?format=hdr&listener=plain&stage=session&window=5m").text();
+    let one = observed.get("/histograms?format=hdr&listener=plain&stage=session&window=5m").text();
     let lines: Vec<&str> = one.lines().filter(|line| !line.starts_with('#')).collect();
     assert!(matches!(lines[..], [line] if line.starts_with("Tag=listener/plain/session,")), "{lines:?}");
 }

@@ -7,13 +7,19 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::client::Place;
 use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE};
 use crate::support::process::{Process, bound, require};
-use crate::support::stats::Stats;
+use crate::support::stats::get_with;
+use crate::support::tidegate::Tidegate;
 use crate::support::{DEADLINE, eventually, free_port, python};
 
 const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+
+fn accepting(forms: &str) -> String {
+    format!("Accept: {forms}\r\n")
+}
 
 /// Prints each sample: the type of its family, its name, its labels, its value.
 const STRICT_PARSER: &str = "
@@ -38,10 +44,10 @@ for family in text_string_to_metric_families(sys.stdin.read()):
 pub(crate) struct Parsed(Vec<(String, String, Value, f64)>);
 
 impl Parsed {
-    pub(crate) fn of(stats: &Stats) -> Parsed {
-        let answer = stats.get_as("/metrics", OPENMETRICS);
+    pub(crate) fn of(port: &Place) -> Parsed {
+        let answer = get_with(port, "/metrics", &accepting(OPENMETRICS));
         assert_eq!(answer.status, 200);
-        assert_eq!(answer.content_type, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
         Parsed::parse(&answer.body)
     }
 
@@ -49,24 +55,28 @@ impl Parsed {
         Parsed(serde_json::from_str(&python::run(STRICT_PARSER, text)).expect("JSON"))
     }
 
+    /// The samples of this name, with their labels.
+    pub(crate) fn samples(&self, name: &str) -> impl Iterator<Item = (&Value, f64)> {
+        self.0.iter().filter(move |(_, known, ..)| known == name).map(|(.., labels, value)| (labels, *value))
+    }
+
     /// The only sample of this name with these labels.
     fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let fits = |known: &Value| labels.iter().all(|(label, value)| known[label] == *value);
-        let found: Vec<_> = self.0.iter().filter(|(_, known, labels, _)| known == name && fits(labels)).collect();
-        let [(.., value)] = found[..] else { panic!("{name}{labels:?}: {found:?}") };
-        *value
+        let found: Vec<_> = self.samples(name).filter(|(labels, _)| fits(labels)).collect();
+        let [(_, value)] = found[..] else { panic!("{name}{labels:?}: {found:?}") };
+        value
     }
 
     fn sum(&self, name: &str, label: (&str, &str)) -> f64 {
-        let found = self.0.iter().filter(|(_, known, labels, _)| known == name && labels[label.0] == label.1);
-        found.map(|(.., value)| value).sum()
+        self.samples(name).filter(|(labels, _)| labels[label.0] == label.1).map(|(_, value)| value).sum()
     }
 
     /// The labels of each name of a sample.
     pub(crate) fn labels(&self, name: &str) -> Option<Vec<String>> {
-        let mut samples = self.0.iter().filter(|(_, known, ..)| known == name).peekable();
+        let mut samples = self.samples(name).peekable();
         samples.peek()?;
-        let labels = samples.flat_map(|(_, _, labels, _)| labels.as_object().expect("labels").keys().cloned());
+        let labels = samples.flat_map(|(labels, _)| labels.as_object().expect("labels").keys().cloned());
         Some(labels.collect())
     }
 }
@@ -74,7 +84,7 @@ impl Parsed {
 #[test]
 fn a_strict_parser_reads_the_exact_numbers() {
     let observed = Observed::start();
-    let parsed = Parsed::of(&observed.stats);
+    let parsed = Parsed::of(&observed.port);
     for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
         let value = |name: &str| parsed.value(name, &[("listener", listener)]) as u64;
         let bytes = if listener == "refused" { 0 } else { count * BYTES };
@@ -112,7 +122,7 @@ fn a_strict_parser_reads_the_exact_numbers() {
     assert!(parsed.value("process_cpu_seconds_total", &[]) > 0.0);
 
     // The sum is exact: what /stats says of the same.
-    let view = observed.stats.view();
+    let view = observed.get("/stats").json();
     let session = &view["listeners"][0]["latency"]["session"]["all"];
     let (mean, count) = (session["mean_us"].as_f64().unwrap(), session["count"].as_f64().unwrap());
     let sum = parsed.value("tidegate_listener_latency_seconds_sum", &[("listener", "plain"), ("stage", "session")]);
@@ -121,17 +131,17 @@ fn a_strict_parser_reads_the_exact_numbers() {
     // Never a client.
     let client = observed.tidegate.access()[0].field("client");
     let host = client.rsplit_once(':').expect("host and port").0;
-    assert!(!observed.stats.get("/metrics").text().contains(&format!("\"{host}")), "{client}");
+    assert!(!observed.get("/metrics").text().contains(&format!("\"{host}")), "{client}");
 }
 
 #[test]
 fn names_that_are_odd_do_not_break_the_text() {
-    let tidegate = crate::support::tidegate::Tidegate::start(
+    let tidegate = Tidegate::start(
         "admin: { bind: 127.0.0.1:0 }\n\
          listeners: [{ name: 'a\"b\\c, d', bind: 127.0.0.1:0, pool: \"ü{}=\" }]\n\
          pools: [{ name: \"ü{}=\", backends: [{ name: '# x', address: 127.0.0.1:9 }] }]\n",
     );
-    let parsed = Parsed::of(&Stats::of(&tidegate));
+    let parsed = Parsed::of(&tidegate.stats_port());
     assert_eq!(parsed.value("tidegate_listener_sessions_total", &[("listener", "a\"b\\c, d")]), 0.0);
     assert_eq!(parsed.value("tidegate_backend_up", &[("pool", "ü{}="), ("backend", "# x")]), 1.0);
 }
@@ -139,15 +149,17 @@ fn names_that_are_odd_do_not_break_the_text() {
 #[test]
 fn each_reader_gets_its_form() {
     let observed = Observed::start();
-    let plain = observed.stats.get("/metrics");
-    assert_eq!(plain.content_type, "text/plain; charset=utf-8");
+    let plain = observed.get("/metrics");
+    assert_eq!(plain.header("content-type"), "text/plain; charset=utf-8");
     assert!(plain.text().ends_with("# EOF\n"));
     // Who reads Prometheus' older text alone reads this too.
     let sessions = python::run(OLDER_PARSER, &plain.body);
     assert_eq!(sessions.trim(), format!("{PLAIN}"));
-    let protobuf = observed.stats.get_as("/metrics", PROTOBUF);
+    let protobuf = get_with(&observed.port, "/metrics", &accepting(PROTOBUF));
     assert!(
-        protobuf.content_type.starts_with("application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily")
+        protobuf
+            .header("content-type")
+            .starts_with("application/vnd.google.protobuf; proto=io.prometheus.client.metricfamily")
     );
     assert!(protobuf.body.len() > 1000 && !protobuf.body.ends_with(b"# EOF\n"));
 }
@@ -222,7 +234,7 @@ impl Prometheus {
 #[test]
 fn prometheus_scrapes_text() {
     let observed = Observed::start();
-    let prometheus = Prometheus::start(observed.stats.address(), &[]);
+    let prometheus = Prometheus::start(&observed.port.to_string(), &[]);
     prometheus.wait_for("up", 1.0);
     prometheus.wait_for("tidegate_listener_sessions_total{listener=\"plain\"}", PLAIN as f64);
     prometheus.wait_for("tidegate_listener_bytes_in_total{listener=\"plain\"}", (PLAIN * BYTES) as f64);
@@ -234,12 +246,12 @@ fn prometheus_scrapes_text() {
 #[test]
 fn prometheus_scrapes_native_histograms() {
     let observed = Observed::start();
-    let prometheus = Prometheus::start(observed.stats.address(), &["--enable-feature=native-histograms"]);
+    let prometheus = Prometheus::start(&observed.port.to_string(), &["--enable-feature=native-histograms"]);
     prometheus.wait_for("up", 1.0);
     prometheus.wait_for("tidegate_listener_sessions_total{listener=\"plain\"}", PLAIN as f64);
     let session = "tidegate_listener_latency_seconds{listener=\"plain\",stage=\"session\"}";
     prometheus.wait_for(&format!("histogram_count({session})"), PLAIN as f64);
-    let view = observed.stats.view();
+    let view = observed.get("/stats").json();
     let ours = &view["listeners"][0]["latency"]["session"]["all"];
     let sum = prometheus.query(&format!("histogram_sum({session})")).unwrap() * 1e6;
     let mean = ours["mean_us"].as_f64().unwrap();

@@ -110,7 +110,7 @@ fn grouped_by(expression: &str) -> Vec<String> {
 #[test]
 fn what_is_asked_for_is_there() {
     let observed = Observed::start();
-    let parsed = Parsed::of(&observed.stats);
+    let parsed = Parsed::of(&observed.port);
     let labels_of = |metric: &str| -> BTreeSet<String> {
         let of_http = OF_HTTP.iter().find(|(name, _)| *name == metric);
         let known = match of_http {
@@ -167,7 +167,7 @@ fn the_readme_names_every_metric() {
         .filter_map(|line| line.split('|').nth(1))
         .flat_map(|names| names.split('`').skip(1).step_by(2))
         .collect();
-    let text = observed.stats.get("/metrics").text();
+    let text = observed.get("/metrics").text();
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let shown = families.map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() });
     let there: BTreeSet<String> = shown.chain(OF_HTTP.map(|(name, _)| name.to_owned())).collect();

@@ -4,10 +4,11 @@ use std::io::{Read, Write};
 
 use super::authority::Authority;
 use super::backend::{Backend, Dead};
-use super::client::{connect, expect, read_to_end};
-use super::stats::Stats;
+use super::client::{Place, connect, expect, read_to_end};
+use super::stats::{ADMIN, Answer, get, listener};
 use super::tidegate::Tidegate;
 use super::tls::Tls;
+use super::{DEADLINE, eventually};
 
 /// How many connections each of its listeners had: what they carried was echoed.
 pub(crate) const PLAIN: u64 = 10;
@@ -21,7 +22,7 @@ pub(crate) const BYTES: u64 = 5;
 /// to `r`, which has none but that, and `checked` to `c`, where `down` has failed its health checks.
 pub(crate) struct Observed {
     pub(crate) tidegate: Tidegate,
-    pub(crate) stats: Stats,
+    pub(crate) port: Place,
     backends: Vec<Backend>,
     _dead: Dead,
     authority: Authority,
@@ -35,7 +36,7 @@ impl Observed {
         let (a, b, up, down, dead_at) = (a.place(), b.place(), up.place(), down.place(), dead.address());
         let certificate = authority.issue(&["localhost"]).yaml();
         let tidegate = Tidegate::start(&format!(
-            "admin: {{ bind: 127.0.0.1:0 }}\n\
+            "{ADMIN}\
              listeners:\n\
              - {{ name: plain, bind: 127.0.0.1:0, pool: p }}\n\
              - {{ name: secure, bind: 127.0.0.1:0, pool: p, tls: {{ certificates: [{certificate}] }} }}\n\
@@ -49,10 +50,15 @@ impl Observed {
              - {{ name: c, backends: [{{ name: up, address: \"{up}\", weight: 3 }}, {{ name: down, address: \"{down}\", backup: true }}], \
                   health: {{ tcp: {{}}, interval: 100ms, fall: 1 }} }}\n"
         ));
-        let stats = Stats::of(&tidegate);
-        let mut observed = Observed { tidegate, stats, backends, _dead: dead, authority };
+        let port = tidegate.stats_port();
+        let mut observed = Observed { tidegate, port, backends, _dead: dead, authority };
         observed.talk();
         observed
+    }
+
+    /// What its stats port answers.
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        get(&self.port, path)
     }
 
     fn talk(&mut self) {
@@ -75,8 +81,12 @@ impl Observed {
         self.tidegate.wait_for_up("down");
         self.backends.truncate(3);
         self.tidegate.wait_for_down("down");
-        for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
-            self.stats.wait_for_ended(listener, count);
+        for (name, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
+            eventually(DEADLINE, &format!("{count} connections of {name} have ended"), || {
+                let view = self.tidegate.view();
+                let listener = listener(&view, name);
+                listener.ended == count && listener.open == 0
+            });
         }
     }
 }

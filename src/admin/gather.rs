@@ -148,6 +148,8 @@ fn pool(pool: &pool::Pool, places: &mut impl Iterator<Item = usize>, latencies: 
         name: pool.name().to_string(),
         balance: balance(config.balance).to_owned(),
         health: config.health.as_ref().map(|health| kind(&health.check).to_owned()),
+        rise: config.health.as_ref().map(|health| health.rise.get()),
+        fall: config.health.as_ref().map(|health| health.fall.get()),
         up: backends.iter().filter(|backend| backend.up).count(),
         usable: pool.is_usable(),
         refused: pool.refused(),

@@ -6,11 +6,15 @@
 //! question gets a [`View`](view::View), and each page is one way to write a view down. Nothing here changes anything.
 
 mod collector;
+mod csv;
 mod gather;
+mod histograms;
 mod http;
+mod metrics;
 mod pages;
 mod patient;
 mod process;
+mod query;
 pub mod view;
 
 use std::fs;

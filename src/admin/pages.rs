@@ -7,14 +7,26 @@ use hyper::{Request, Response, StatusCode};
 use super::collector::Collector;
 use super::http::{Body, plain, whole};
 use super::view::View;
+use super::{csv, histograms, metrics};
 
 const JSON: &str = "application/json";
+/// As HAProxy names it, so that browsers show it.
+const CSV: &str = "text/plain";
 
 /// Answers a GET or HEAD.
 pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -> Response<Body> {
     let path = request.uri().path();
     match path {
         "/stats" => json(&*collector.view().await),
+        "/metrics" => {
+            let view = collector.view().await;
+            metrics::answer(request.headers(), &view, &collector.latencies())
+        }
+        "/histograms" => {
+            let view = collector.view().await;
+            histograms::answer(request.uri().query().unwrap_or_default(), &view, &collector.latencies())
+        }
+        path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*collector.view().await)),
         "/livez" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => ready(&*collector.view().await),
         _ => plain(StatusCode::NOT_FOUND, "there is no such page\n"),

@@ -142,6 +142,12 @@ pub struct Pool {
     pub balance: String,
     /// The kind of its health check, `tcp`, `http` or `exchange`; `None` for none.
     pub health: Option<String>,
+    /// Checks that must pass one after the other for a backend to be up.
+    #[serde(default)]
+    pub rise: Option<u32>,
+    /// Checks that must fail one after the other for it to be down.
+    #[serde(default)]
+    pub fall: Option<u32>,
     /// Backends that take connections now.
     pub up: usize,
     /// Whether a connection would get a backend now.

@@ -8,6 +8,8 @@ use std::thread;
 
 use tidegate::admin::view::View;
 
+use crate::haproxy_csv::{self, number};
+use crate::metrics::Parsed;
 use crate::support::backend::{Backend, Dead, HealthPage, echo, in_thread};
 use crate::support::client::{connect, read_to_end, reset};
 use crate::support::stats::{ADMIN, backend, get};
@@ -83,6 +85,46 @@ fn of_stats(view: &View) -> Report {
         }
         let measured = |stage: &str| backend.latency.get(stage).map_or(0, |windows| windows["all"].count);
         assert_eq!((measured("session"), measured("connect")), (backend.connections, backend.connections), "{whose}");
+    }
+    report
+}
+
+fn of_metrics(tidegate: &Tidegate) -> Report {
+    let (parsed, mut report) = (Parsed::of(&tidegate.stats_port()), Report::new());
+    for (kind, what, name) in [
+        ("listener", "accepted", "tidegate_listener_sessions_total"),
+        ("listener", "bytes_in", "tidegate_listener_bytes_in_total"),
+        ("listener", "bytes_out", "tidegate_listener_bytes_out_total"),
+        ("listener", "retries", "tidegate_listener_retries_total"),
+        ("listener", "", "tidegate_listener_sessions_ended_total"),
+        ("backend", "connections", "tidegate_backend_sessions_total"),
+        ("backend", "bytes_in", "tidegate_backend_bytes_in_total"),
+        ("backend", "bytes_out", "tidegate_backend_bytes_out_total"),
+        ("backend", "failures", "tidegate_backend_failures_total"),
+    ] {
+        for (labels, value) in parsed.samples(name) {
+            let whose = format!("{kind}/{}", labels[kind].as_str().expect("a name"));
+            match labels["end"].as_str() {
+                None => add(&mut report, whose, what, value as u64),
+                Some(end) if value > 0.0 => add(&mut report, whose, end, value as u64),
+                Some(_) => {}
+            }
+        }
+    }
+    report
+}
+
+fn of_table(tidegate: &Tidegate) -> Report {
+    let mut report = Report::new();
+    for row in haproxy_csv::rows(&tidegate.stats_port()) {
+        let (whose, counted) = match row["svname"].as_str() {
+            "BACKEND" => continue,
+            "FRONTEND" => (format!("listener/{}", row["pxname"]), vec![("accepted", "stot")]),
+            server => (format!("backend/{server}"), vec![("connections", "stot"), ("failures", "eresp")]),
+        };
+        for (what, column) in counted.into_iter().chain([("bytes_in", "bin"), ("bytes_out", "bout")]) {
+            add(&mut report, whose.clone(), what, number(&row, column));
+        }
     }
     report
 }
@@ -195,6 +237,15 @@ fn a_thousand_connections() {
     let backends = ["a", "b", "c", "d", "e", "f"];
     let (access, view) = (of_access_log(&tidegate, &listeners, &backends), tidegate.view());
     assert_eq!(of_stats(&view), access);
+    assert_eq!(of_metrics(&tidegate), access);
+    // HAProxy's table has no columns for retries of a listener and for ends.
+    let mut in_table = access.clone();
+    for numbers in in_table.values_mut() {
+        numbers.retain(|what, _| {
+            ["accepted", "connections", "bytes_in", "bytes_out", "failures"].contains(&what.as_str())
+        });
+    }
+    assert_eq!(of_table(&tidegate), in_table);
     assert!(scrapes.load(Ordering::SeqCst) > 20, "{scrapes:?}");
 
     // What the script did.
@@ -222,7 +273,7 @@ fn a_thousand_connections() {
 }
 
 /// What is scraped meanwhile.
-const PATHS: [&str; 2] = ["/stats", "/livez"];
+const PATHS: [&str; 5] = ["/stats", "/metrics", "/stats;csv", "/histograms", "/livez"];
 
 /// Ends the readers also when a test fails.
 struct Readers<'a>(&'a AtomicBool);

@@ -25,6 +25,12 @@ impl Answer {
         String::from_utf8(self.body.clone()).expect("text")
     }
 
+    /// The value of a header, in lower case; empty when there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let lines = self.headers.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(known, _)| *known == name).map(|(_, value)| value).next().unwrap_or_default()
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }

@@ -1,0 +1,268 @@
+//! `/histograms`: percentiles as JSON, or whole histograms as a log of HdrHistogram for its tools.
+//!
+//! `?listener=`, `?pool=`, `?backend=`, `?stage=` and `?window=` choose; a name that there is none of is an error that
+//! says which there are. `?format=hdr` gives one line for each listener or backend and stage, of one window (`all`, unless
+//! another is named), tagged `listener/NAME/STAGE` or `backend/POOL/NAME/STAGE`, in microseconds; what a tag must not
+//! hold, and slashes in names, are written as in a URL.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use super::http::{Body, plain, whole};
+use super::query;
+use super::view::{Backend, Latency, Listener, Pool, View};
+use crate::stats::latency::{Latencies, Measured, Stage, Window};
+
+const JSON: &str = "application/json";
+/// Values are microseconds; the log's column for the largest of each line is for people.
+const COMMENT: &str = "tidegate: values are microseconds";
+
+/// Answers a question with this query.
+pub(super) fn answer(query: &str, view: &View, latencies: &Latencies) -> Response<Body> {
+    let chosen = match Choice::read(query, view) {
+        Ok(chosen) => chosen,
+        Err(wrong) => return json(wrong.status, &wrong),
+    };
+    match chosen.hdr {
+        false => json(StatusCode::OK, &chosen.percentiles(view)),
+        true => match chosen.log(view, latencies) {
+            Some(log) => whole(StatusCode::OK, "text/plain; charset=utf-8", log),
+            // Serialization to memory does not fail.
+            None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the histograms cannot be written\n"),
+        },
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(text) => whole(status, JSON, text),
+        // There are no keys but strings.
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "this cannot be written as JSON\n"),
+    }
+}
+
+/// What is to be shown; `None` is everything.
+#[derive(Debug, Default)]
+struct Choice {
+    listener: Option<String>,
+    pool: Option<String>,
+    backend: Option<String>,
+    stage: Option<Stage>,
+    window: Option<Window>,
+    hdr: bool,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Serialize)]
+struct Wrong {
+    error: String,
+    /// What there is instead.
+    known: Vec<String>,
+    #[serde(skip)]
+    status: StatusCode,
+}
+
+#[derive(Serialize)]
+struct Percentiles<'a> {
+    /// As in `/stats`.
+    time: f64,
+    listeners: Vec<OfListener<'a>>,
+    backends: Vec<OfBackend<'a>>,
+}
+
+#[derive(Serialize)]
+struct OfListener<'a> {
+    listener: &'a str,
+    latency: Latency,
+}
+
+#[derive(Serialize)]
+struct OfBackend<'a> {
+    pool: &'a str,
+    backend: &'a str,
+    latency: Latency,
+}
+
+impl Choice {
+    fn read(text: &str, view: &View) -> Result<Choice, Wrong> {
+        let mut choice = Choice::default();
+        let pairs = query::pairs(text).ok_or_else(|| Wrong::value("query", text, []))?;
+        for (name, value) in pairs {
+            match name.as_str() {
+                "listener" => choice.listener = Some(value),
+                "pool" => choice.pool = Some(value),
+                "backend" => choice.backend = Some(value),
+                "stage" => {
+                    let known = || Stage::ALL.map(Stage::name);
+                    choice.stage = Some(Stage::named(&value).ok_or_else(|| Wrong::value("stage", &value, known()))?);
+                }
+                "window" => {
+                    let known = || Window::ALL.map(Window::name);
+                    choice.window = Some(Window::named(&value).ok_or_else(|| Wrong::value("window", &value, known()))?);
+                }
+                "format" => {
+                    choice.hdr = match value.as_str() {
+                        "hdr" => true,
+                        "json" => false,
+                        _ => return Err(Wrong::value("format", &value, ["json", "hdr"])),
+                    }
+                }
+                _ => {
+                    let known = ["listener", "pool", "backend", "stage", "window", "format"];
+                    return Err(Wrong::value("parameter", &name, known));
+                }
+            }
+        }
+        choice.check(view)?;
+        Ok(choice)
+    }
+
+    /// Whether there is what it names.
+    fn check(&self, view: &View) -> Result<(), Wrong> {
+        if let Some(name) = &self.listener {
+            let known: BTreeSet<&str> = view.listeners.iter().map(|listener| listener.name.as_str()).collect();
+            Wrong::unless_in(known, "listener", name)?;
+        }
+        if let Some(name) = &self.pool {
+            Wrong::unless_in(view.pools.iter().map(|pool| pool.name.as_str()).collect(), "pool", name)?;
+        }
+        if let Some(name) = &self.backend {
+            let pools = view.pools.iter().filter(|pool| self.pool.as_ref().is_none_or(|name| pool.name == *name));
+            let known = pools.flat_map(|pool| &pool.backends).map(|backend| backend.name.as_str()).collect();
+            Wrong::unless_in(known, "backend", name)?;
+        }
+        Ok(())
+    }
+
+    /// Who names a listener alone asks for no backends, and the other way round.
+    fn listeners<'a>(&self, view: &'a View) -> impl Iterator<Item = (usize, &'a Listener)> {
+        let none = self.listener.is_none() && (self.pool.is_some() || self.backend.is_some());
+        let listeners = view.listeners.iter().enumerate().filter(move |_| !none);
+        listeners.filter(|(_, listener)| self.listener.as_ref().is_none_or(|name| listener.name == *name))
+    }
+
+    /// With their places among the backends of all pools.
+    fn backends<'a>(&self, view: &'a View) -> impl Iterator<Item = (usize, &'a Pool, &'a Backend)> {
+        let none = self.listener.is_some() && self.pool.is_none() && self.backend.is_none();
+        let all = view.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+        all.enumerate()
+            .filter(move |_| !none)
+            .map(|(place, (pool, backend))| (place, pool, backend))
+            .filter(|(_, pool, _)| self.pool.as_ref().is_none_or(|name| pool.name == *name))
+            .filter(|(_, _, backend)| self.backend.as_ref().is_none_or(|name| backend.name == *name))
+    }
+
+    fn stages(&self) -> impl Iterator<Item = Stage> {
+        Stage::ALL.into_iter().filter(|stage| self.stage.is_none_or(|chosen| chosen == *stage))
+    }
+
+    fn percentiles<'a>(&self, view: &'a View) -> Percentiles<'a> {
+        Percentiles {
+            time: view.time,
+            listeners: self
+                .listeners(view)
+                .map(|(_, listener)| OfListener { listener: &listener.name, latency: self.of(&listener.latency) })
+                .collect(),
+            backends: self
+                .backends(view)
+                .map(|(_, pool, backend)| OfBackend {
+                    pool: &pool.name,
+                    backend: &backend.name,
+                    latency: self.of(&backend.latency),
+                })
+                .collect(),
+        }
+    }
+
+    /// The stages and windows that are to be shown.
+    fn of(&self, latency: &Latency) -> Latency {
+        let stages = self.stages().filter_map(|stage| {
+            let mut windows = latency.get(stage.name())?.clone();
+            windows.retain(|name, _| self.window.is_none_or(|window| window.name() == name));
+            (!windows.is_empty()).then(|| (stage.name().to_owned(), windows))
+        });
+        stages.collect()
+    }
+
+    /// `None` when a histogram cannot be written.
+    fn log(&self, view: &View, latencies: &Latencies) -> Option<Vec<u8>> {
+        let window = self.window.unwrap_or(Window::All);
+        let length = match window {
+            Window::All => view.uptime,
+            Window::TenSeconds => 10.0,
+            Window::Minute => 60.0,
+            Window::FiveMinutes => 300.0,
+        };
+        let uptime = Duration::try_from_secs_f64(view.uptime).unwrap_or_default();
+        let length = Duration::try_from_secs_f64(length).unwrap_or_default().min(uptime);
+        let started = UNIX_EPOCH + Duration::try_from_secs_f64(view.started).unwrap_or_default();
+
+        let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
+        let mut writer = IntervalLogWriterBuilder::new()
+            .add_comment(COMMENT)
+            .with_start_time(started)
+            .with_base_time(started)
+            .begin_log_with(&mut log, &mut serializer)
+            .ok()?;
+        let listeners = self
+            .listeners(view)
+            .map(|(place, listener)| (latencies.listener(place), format!("listener/{}", escaped(&listener.name))));
+        let backends = self.backends(view).map(|(place, pool, backend)| {
+            (latencies.backend(place), format!("backend/{}/{}", escaped(&pool.name), escaped(&backend.name)))
+        });
+        for (measured, owner) in listeners.chain(backends) {
+            for stage in self.stages() {
+                let Some(series) = measured.and_then(|measured: &Measured| measured.stage(stage)) else { continue };
+                let histogram = series.window(window);
+                if histogram.count() == 0 {
+                    continue;
+                }
+                let tag = format!("{owner}/{}", stage.name());
+                writer.write_histogram(&histogram.to_hdr()?, uptime - length, length, Tag::new(&tag)).ok()?;
+            }
+        }
+        Some(log)
+    }
+}
+
+/// A name as part of a tag.
+fn escaped(name: &str) -> String {
+    let mut text = String::new();
+    for character in name.chars() {
+        match character {
+            ',' | ' ' | '/' | '%' => {
+                // Writing to a string does not fail.
+                let _ = write!(text, "%{:02X}", u32::from(character));
+            }
+            other => text.push(other),
+        }
+    }
+    text
+}
+
+impl Wrong {
+    fn value<const N: usize>(what: &str, value: &str, known: [&str; N]) -> Wrong {
+        Wrong {
+            error: format!("there is no {what} {value:?}"),
+            known: known.map(str::to_owned).to_vec(),
+            status: StatusCode::BAD_REQUEST,
+        }
+    }
+
+    fn unless_in(known: BTreeSet<&str>, what: &str, name: &str) -> Result<(), Wrong> {
+        if known.contains(name) {
+            return Ok(());
+        }
+        Err(Wrong {
+            error: format!("there is no {what} {name:?}"),
+            known: known.into_iter().map(str::to_owned).collect(),
+            status: StatusCode::NOT_FOUND,
+        })
+    }
+}

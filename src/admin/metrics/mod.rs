@@ -1,0 +1,35 @@
+//! `/metrics`: for Prometheus and whatever reads as it does.
+//!
+//! A scrape makes [`families`] of the view and the histograms of that moment; nothing is kept between two of them. They
+//! are written as OpenMetrics text ([`text`]), or, for a Prometheus that asks for native histograms, as protobuf
+//! ([`protobuf`]), by what the client says that it reads ([`accept`]).
+
+mod accept;
+mod buckets;
+mod families;
+mod protobuf;
+mod text;
+
+use hyper::header::{self, HeaderMap};
+use hyper::{Response, StatusCode};
+
+use self::accept::Form;
+use super::http::{Body, plain, whole};
+use super::view::View;
+use crate::stats::latency::Latencies;
+
+/// Answers a scrape with these headers.
+pub(super) fn answer(headers: &HeaderMap, view: &View, latencies: &Latencies) -> Response<Body> {
+    let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let form = Form::wanted(accept.flat_map(|value| value.split(',')));
+    let families = families::families(view, latencies);
+    let body = match form {
+        Form::OpenMetrics | Form::Plain => text::encode(families).map(String::into_bytes),
+        Form::Protobuf => Ok(protobuf::encode(families)),
+    };
+    match body {
+        Ok(body) => whole(StatusCode::OK, form.content_type(), body),
+        // Writing to memory does not fail.
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written\n"),
+    }
+}

@@ -1,0 +1,192 @@
+//! The table of HAProxy: its columns are those of Debian's haproxy, and what reads them reads tidegate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use crate::support::client::Place;
+use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE};
+use crate::support::peer::Peer;
+use crate::support::stats::{ADMIN, get};
+use crate::support::tidegate::Tidegate;
+
+/// A row as Telegraf's plugin for HAProxy reads it: by the names of the first line, empty ones left out.
+pub(crate) type Row = BTreeMap<String, String>;
+
+/// The rows of a stats port.
+pub(crate) fn rows(port: &Place) -> Vec<Row> {
+    table(&get(port, "/stats;csv").text()).1
+}
+
+/// RFC 4180, as far as it goes here: no value has more than one line.
+fn cells(line: &str) -> Vec<String> {
+    let (mut cells, mut quoted, mut cell) = (Vec::new(), false, String::new());
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => cell.extend(characters.next()),
+            '"' => quoted = !quoted,
+            ',' if !quoted => cells.push(std::mem::take(&mut cell)),
+            other => cell.push(other),
+        }
+    }
+    assert!(!quoted, "{line}");
+    cells.push(cell);
+    cells
+}
+
+/// The names in order, and the rows.
+fn table(text: &str) -> (Vec<String>, Vec<Row>) {
+    let mut lines = text.lines().filter(|line| !line.is_empty());
+    let names = cells(lines.next().and_then(|line| line.strip_prefix("# ")).expect("a line of names"));
+    let row = |line: &str| {
+        let cells = cells(line);
+        assert_eq!(cells.len(), names.len(), "{line}");
+        names.iter().cloned().zip(cells).filter(|(_, cell)| !cell.is_empty()).collect()
+    };
+    (names.clone(), lines.map(row).collect())
+}
+
+fn row<'a>(rows: &'a [Row], proxy: &str, server: &str) -> &'a Row {
+    let mut found = rows.iter().filter(|row| row["pxname"] == proxy && row["svname"] == server);
+    let row = found.next().unwrap_or_else(|| panic!("no row {proxy} {server}"));
+    assert!(found.next().is_none(), "two rows {proxy} {server}");
+    row
+}
+
+pub(crate) fn number(row: &Row, name: &str) -> u64 {
+    row.get(name).and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no number {name}: {row:?}"))
+}
+
+/// The table of Debian's haproxy, in whose place tidegate stands.
+fn of_haproxy() -> (Vec<String>, Vec<Row>) {
+    let haproxy = Peer::haproxy(|at| {
+        let port = at.port();
+        let host = at.ip();
+        format!(
+            "frontend stats\n mode http\n bind {at}\n stats enable\n stats uri /\n stats show-legends\n\
+             frontend plain\n mode tcp\n bind {host}:9\n default_backend p\n\
+             backend p\n mode tcp\n server checked {host}:{port} check\n server unchecked {host}:{port}\n\
+             frontend web\n mode http\n bind {host}:10\n default_backend w\n\
+             backend w\n mode http\n option httpchk\n server checked {host}:{port} check\n"
+        )
+    });
+    let output = Command::new("curl").args(["-sS", "--fail", &format!("http://{}/;csv", haproxy.address)]).output();
+    let output = output.expect("curl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    table(&String::from_utf8(output.stdout).unwrap())
+}
+
+/// Columns that HAProxy fills, and tidegate not, or not in every row: it has no such thing, or keeps no such count.
+const LESS: &str = "agg_check_status agg_server_check_status agg_server_status chkdown cli_abrt comp_byp comp_in comp_out \
+    comp_rsp conn_rate_max dcon downtime dreq dresp dses eint h1_bytes_in h1_bytes_out h1_open_connections \
+    h1_open_streams h1_spliced_bytes_in h1_spliced_bytes_out h1_total_connections h1_total_streams \
+    h2_backend_open_streams h2_backend_total_streams h2_data_rcvd h2_detected_conn_protocol_errors \
+    h2_detected_strm_protocol_errors h2_goaway_rcvd h2_goaway_resp h2_headers_rcvd h2_open_connections \
+    h2_rst_stream_rcvd h2_rst_stream_resp h2_settings_rcvd h2_total_connections idle_conn_cur lastchg lastsess \
+    need_conn_est rate_max req_rate_max reuse safe_conn_cur slim smax srv_icur ssl_failed_handshake \
+    ssl_reused_sess ssl_sess wrew";
+
+#[test]
+fn the_shape_is_that_of_haproxy() {
+    let observed = Observed::start();
+    let (names, rows) = table(&observed.get("/stats;csv").text());
+    let (wanted, theirs) = of_haproxy();
+    assert_eq!(names, wanted);
+
+    let filled = |row: &Row| row.keys().cloned().collect::<BTreeSet<String>>();
+    let kinds = [
+        ("plain FRONTEND", row(&rows, "plain", "FRONTEND"), row(&theirs, "plain", "FRONTEND")),
+        ("c up", row(&rows, "c", "up"), row(&theirs, "p", "checked")),
+        ("p a", row(&rows, "p", "a"), row(&theirs, "p", "unchecked")),
+        ("p BACKEND", row(&rows, "p", "BACKEND"), row(&theirs, "p", "BACKEND")),
+    ];
+    let mut less = BTreeSet::new();
+    for (kind, ours, theirs) in kinds {
+        let (ours, theirs) = (filled(ours), filled(theirs));
+        let more: Vec<_> = ours.difference(&theirs).collect();
+        assert!(more.is_empty(), "{kind}: HAProxy leaves {more:?} empty");
+        less.extend(theirs.difference(&ours).cloned());
+    }
+    assert_eq!(less, LESS.split(' ').map(str::to_owned).collect::<BTreeSet<String>>());
+}
+
+#[test]
+fn the_numbers_are_those_of_the_traffic() {
+    let observed = Observed::start();
+    let rows = rows(&observed.port);
+    let mut kinds = BTreeMap::new();
+    for row in &rows {
+        *kinds.entry(row["type"].clone()).or_insert(0) += 1;
+        // What Telegraf parses as numbers is numbers.
+        for (name, value) in row {
+            let is_text =
+                ["pxname", "svname", "status", "check_status", "last_chk", "check_desc", "addr", "mode", "algo", "-"];
+            assert!(is_text.contains(&name.as_str()) || value.parse::<u64>().is_ok(), "{name} is {value}");
+        }
+    }
+    assert_eq!(kinds, BTreeMap::from([("0".to_owned(), 5), ("1".to_owned(), 4), ("2".to_owned(), 6)]));
+
+    for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
+        let row = row(&rows, listener, "FRONTEND");
+        let bytes = if listener == "refused" { 0 } else { count * BYTES };
+        assert_eq!(
+            ["stot", "bin", "bout", "scur"].map(|name| number(row, name)),
+            [count, bytes, bytes, 0],
+            "{listener}"
+        );
+        assert_eq!((row["status"].as_str(), row["mode"].as_str()), ("OPEN", "tcp"));
+    }
+    assert_eq!(number(row(&rows, "retried", "FRONTEND"), "slim"), 100);
+    let a = row(&rows, "p", "a");
+    assert_eq!(
+        ["stot", "bin", "lbtot", "econ"].map(|name| number(a, name)),
+        [PLAIN + SECURE, (PLAIN + SECURE) * BYTES, PLAIN + SECURE, 0]
+    );
+    assert_eq!(a["status"], "no check");
+    let whole = row(&rows, "p", "BACKEND");
+    assert_eq!(
+        ["stot", "bin", "act", "bck"].map(|name| number(whole, name)),
+        [PLAIN + SECURE, (PLAIN + SECURE) * BYTES, 1, 0]
+    );
+    assert_eq!(whole["status"], "UP");
+
+    let (gone, b) = (row(&rows, "q", "gone"), row(&rows, "q", "b"));
+    assert_eq!(number(b, "stot"), RETRIED);
+    assert_eq!(number(b, "slim"), 50);
+    assert_eq!(number(gone, "stot"), 0);
+    assert!(number(gone, "econ") >= 1 && number(gone, "econ") == number(gone, "wredis"));
+    assert_eq!(number(row(&rows, "q", "BACKEND"), "econ"), number(gone, "econ"));
+    let refused = row(&rows, "r", "BACKEND");
+    assert_eq!((number(refused, "stot"), number(refused, "lbtot")), (REFUSED, 0));
+
+    let (up, down) = (row(&rows, "c", "up"), row(&rows, "c", "down"));
+    assert_eq!((up["status"].as_str(), up["check_status"].as_str(), number(up, "weight")), ("UP", "L4OK", 3));
+    assert_eq!((down["status"].as_str(), down["check_status"].as_str()), ("DOWN", "L4CON"));
+    assert_eq!((number(down, "chkdown"), number(down, "bck"), number(down, "act")), (1, 1, 0));
+    assert!(number(down, "chkfail") >= 1);
+    assert_eq!(down["last_chk"], "refused");
+    let whole = row(&rows, "c", "BACKEND");
+    assert_eq!(["act", "bck", "weight"].map(|name| number(whole, name)), [1, 0, 3]);
+}
+
+/// What scrapers make of the address that they are given.
+#[test]
+fn it_is_found_where_scrapers_look() {
+    let tidegate = Tidegate::start(&format!(
+        "{ADMIN}\
+         listeners: [{{ name: 'in, \"quoted\"', bind: 127.0.0.1:0, pool: p }}]\n\
+         pools: [{{ name: p, backends: [{{ name: b, address: 127.0.0.1:9 }}] }}]\n",
+    ));
+    let port = tidegate.stats_port();
+    for path in
+        ["/stats;csv", "/stats;csv;norefresh", "/;csv", "/;csv;norefresh", "/stats/;csv", "/stats/;csv;norefresh"]
+    {
+        let answer = get(&port, path);
+        assert_eq!((answer.status, answer.header("content-type")), (200, "text/plain"), "{path}");
+        let (_, rows) = table(&answer.text());
+        assert_eq!(row(&rows, "in, \"quoted\"", "FRONTEND")["stot"], "0");
+    }
+    for path in ["/stats;json", "/;", "/stats;csvs", "/livez;csv"] {
+        assert_eq!(get(&port, path).status, 404, "{path}");
+    }
+}

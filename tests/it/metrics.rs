@@ -1,0 +1,265 @@
+//! `/metrics`, read by others: the strict parser of Prometheus' Python client, and Prometheus itself.
+
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::client::Place;
+use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE};
+use crate::support::process::{Process, bound, require};
+use crate::support::stats::get_with;
+use crate::support::tidegate::Tidegate;
+use crate::support::{DEADLINE, eventually, free_port, python};
+
+const OPENMETRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+const PROTOBUF: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+
+fn accepting(forms: &str) -> String {
+    format!("Accept: {forms}\r\n")
+}
+
+/// Prints each sample: the type of its family, its name, its labels, its value.
+const STRICT_PARSER: &str = "
+import json, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+print(json.dumps([
+    [family.type, sample.name, sample.labels, sample.value]
+    for family in text_string_to_metric_families(sys.stdin.read()) for sample in family.samples]))
+";
+
+/// Prints the sessions of the listener `plain`, as read from Prometheus' text before OpenMetrics.
+const OLDER_PARSER: &str = "
+import sys
+from prometheus_client.parser import text_string_to_metric_families
+for family in text_string_to_metric_families(sys.stdin.read()):
+    for sample in family.samples:
+        if sample.name == 'tidegate_listener_sessions_total' and sample.labels['listener'] == 'plain':
+            print(int(sample.value))
+";
+
+/// What the strict parser reads.
+pub(crate) struct Parsed(Vec<(String, String, Value, f64)>);
+
+impl Parsed {
+    pub(crate) fn of(port: &Place) -> Parsed {
+        let answer = get_with(port, "/metrics", &accepting(OPENMETRICS));
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        Parsed::parse(&answer.body)
+    }
+
+    fn parse(text: &[u8]) -> Parsed {
+        Parsed(serde_json::from_str(&python::run(STRICT_PARSER, text)).expect("JSON"))
+    }
+
+    /// The samples of this name, with their labels.
+    pub(crate) fn samples(&self, name: &str) -> impl Iterator<Item = (&Value, f64)> {
+        self.0.iter().filter(move |(_, known, ..)| known == name).map(|(.., labels, value)| (labels, *value))
+    }
+
+    /// The only sample of this name with these labels.
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let fits = |known: &Value| labels.iter().all(|(label, value)| known[label] == *value);
+        let found: Vec<_> = self.samples(name).filter(|(labels, _)| fits(labels)).collect();
+        let [(_, value)] = found[..] else { panic!("{name}{labels:?}: {found:?}") };
+        value
+    }
+
+    fn sum(&self, name: &str, label: (&str, &str)) -> f64 {
+        self.samples(name).filter(|(labels, _)| labels[label.0] == label.1).map(|(_, value)| value).sum()
+    }
+
+    /// The labels of each name of a sample.
+    pub(crate) fn labels(&self, name: &str) -> Option<Vec<String>> {
+        let mut samples = self.samples(name).peekable();
+        samples.peek()?;
+        let labels = samples.flat_map(|(labels, _)| labels.as_object().expect("labels").keys().cloned());
+        Some(labels.collect())
+    }
+}
+
+#[test]
+fn a_strict_parser_reads_the_exact_numbers() {
+    let observed = Observed::start();
+    let parsed = Parsed::of(&observed.port);
+    for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
+        let value = |name: &str| parsed.value(name, &[("listener", listener)]) as u64;
+        let bytes = if listener == "refused" { 0 } else { count * BYTES };
+        assert_eq!(value("tidegate_listener_sessions_total"), count, "{listener}");
+        assert_eq!(value("tidegate_listener_sessions_open"), 0, "{listener}");
+        assert_eq!(value("tidegate_listener_bytes_in_total"), bytes, "{listener}");
+        assert_eq!(value("tidegate_listener_bytes_out_total"), bytes, "{listener}");
+        assert_eq!(parsed.sum("tidegate_listener_sessions_ended_total", ("listener", listener)) as u64, count);
+        let session = [("listener", listener), ("stage", "session")];
+        assert_eq!(parsed.value("tidegate_listener_latency_seconds_count", &session) as u64, count);
+    }
+    let refused = [("listener", "refused"), ("end", "refused: connect failed")];
+    assert_eq!(parsed.value("tidegate_listener_refusals_total", &refused) as u64, REFUSED);
+    let ended = [("listener", "plain"), ("end", "client closed"), ("side", "client"), ("code", "--")];
+    assert_eq!(parsed.value("tidegate_listener_sessions_ended_total", &ended) as u64, PLAIN);
+
+    let a = [("pool", "p"), ("backend", "a")];
+    assert_eq!(parsed.value("tidegate_backend_sessions_total", &a) as u64, PLAIN + SECURE);
+    assert_eq!(parsed.value("tidegate_backend_bytes_in_total", &a) as u64, (PLAIN + SECURE) * BYTES);
+    assert_eq!(parsed.value("tidegate_backend_up", &a), 1.0);
+    let gone = [("pool", "r"), ("backend", "gone")];
+    let failed = parsed.value("tidegate_backend_connection_errors_total", &gone);
+    assert!(failed as u64 >= REFUSED, "{failed}");
+    let retries = parsed.value("tidegate_listener_retries_total", &[("listener", "retried")]);
+    assert!(retries >= 1.0);
+    assert_eq!(parsed.value("tidegate_backend_retries_total", &[("pool", "q"), ("backend", "gone")]), retries);
+    let down = [("pool", "c"), ("backend", "down")];
+    assert_eq!(parsed.value("tidegate_backend_up", &down), 0.0);
+    assert_eq!(parsed.value("tidegate_backend_downs_total", &down), 1.0);
+    assert!(parsed.value("tidegate_backend_check_failures_total", &down) >= 1.0);
+    assert!(parsed.value("tidegate_backend_downtime_seconds_total", &down) > 0.0);
+    assert_eq!(parsed.value("tidegate_backend_weight", &[("pool", "c"), ("backend", "up")]), 3.0);
+    assert!(parsed.value("tidegate_certificate_not_after_seconds", &[("owner", "listener secure")]) > 1.7e9);
+    assert_eq!(parsed.value("tidegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+    assert!(parsed.value("process_cpu_seconds_total", &[]) > 0.0);
+
+    // The sum is exact: what /stats says of the same.
+    let view = observed.get("/stats").json();
+    let session = &view["listeners"][0]["latency"]["session"]["all"];
+    let (mean, count) = (session["mean_us"].as_f64().unwrap(), session["count"].as_f64().unwrap());
+    let sum = parsed.value("tidegate_listener_latency_seconds_sum", &[("listener", "plain"), ("stage", "session")]);
+    assert!((sum * 1e6 - mean * count).abs() <= 0.05 * count + 0.001, "{sum} {mean} {count}");
+
+    // Never a client.
+    let client = observed.tidegate.access()[0].field("client");
+    let host = client.rsplit_once(':').expect("host and port").0;
+    assert!(!observed.get("/metrics").text().contains(&format!("\"{host}")), "{client}");
+}
+
+#[test]
+fn names_that_are_odd_do_not_break_the_text() {
+    let tidegate = Tidegate::start(
+        "admin: { bind: 127.0.0.1:0 }\n\
+         listeners: [{ name: 'a\"b\\c, d', bind: 127.0.0.1:0, pool: \"ü{}=\" }]\n\
+         pools: [{ name: \"ü{}=\", backends: [{ name: '# x', address: 127.0.0.1:9 }] }]\n",
+    );
+    let parsed = Parsed::of(&tidegate.stats_port());
+    assert_eq!(parsed.value("tidegate_listener_sessions_total", &[("listener", "a\"b\\c, d")]), 0.0);
+    assert_eq!(parsed.value("tidegate_backend_up", &[("pool", "ü{}="), ("backend", "# x")]), 1.0);
+}
+
+#[test]
+fn each_reader_gets_its_form() {
+    let observed = Observed::start();
+    let plain = observed.get("/metrics");
+    assert_eq!(plain.header("content-type"), "text/plain; charset=utf-8");
+    assert!(plain.text().ends_with("# EOF\n"));
+    // Who reads Prometheus' older text alone reads this too.
+    let sessions = python::run(OLDER_PARSER, &plain.body);
+    assert_eq!(sessions.trim(), format!("{PLAIN}"));
+    let protobuf = get_with(&observed.port, "/metrics", &accepting(PROTOBUF));
+    assert!(
+        protobuf
+            .header("content-type")
+            .starts_with("application/vnd.google.protobuf; proto=io.prometheus.client.metricfamily")
+    );
+    assert!(protobuf.body.len() > 1000 && !protobuf.body.ends_with(b"# EOF\n"));
+}
+
+/// Prometheus, which scrapes a stats port every second.
+struct Prometheus {
+    process: Process,
+    address: String,
+    _directory: TempDir,
+}
+
+impl Prometheus {
+    fn start(target: &str, arguments: &[&str]) -> Prometheus {
+        require("prometheus", "prometheus");
+        loop {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let config = format!(
+                "global: {{ scrape_interval: 1s }}\n\
+                 scrape_configs: [{{ job_name: tidegate, static_configs: [{{ targets: [\"{target}\"] }}] }}]\n"
+            );
+            fs::write(directory.path().join("prometheus.yml"), config).expect("write");
+            let address = format!("127.0.0.1:{}", free_port());
+            let mut command = bound("prometheus", "KILL");
+            command
+                .arg("--config.file=prometheus.yml")
+                .arg("--storage.tsdb.path=data")
+                .arg(format!("--web.listen-address={address}"))
+                .args(["--log.level=warn"])
+                .args(arguments)
+                .current_dir(directory.path())
+                .stdout(std::process::Stdio::null())
+                .stderr(fs::File::create(directory.path().join("log")).expect("a log file"));
+            let process = Process::start(command, Signal::TERM);
+            let mut prometheus = Prometheus { process, address, _directory: directory };
+            eventually(DEADLINE, "Prometheus is ready", || {
+                prometheus.process.has_ended() || prometheus.get("-/ready", &[]).is_some()
+            });
+            if !prometheus.process.has_ended() {
+                return prometheus;
+            }
+            let log = fs::read_to_string(prometheus._directory.path().join("log")).unwrap_or_default();
+            assert!(log.contains("address already in use"), "{log}");
+        }
+    }
+
+    fn get(&self, path: &str, arguments: &[String]) -> Option<String> {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--fail", "--max-time", "20", "--get"]).args(arguments);
+        let output = command.arg(format!("http://{}/{path}", self.address)).output().expect("curl");
+        output.status.success().then(|| String::from_utf8(output.stdout).expect("UTF-8"))
+    }
+
+    /// The value of the only sample that a query gives; `None` while it gives none.
+    fn query(&self, query: &str) -> Option<f64> {
+        let arguments = ["--data-urlencode".to_owned(), format!("query={query}")];
+        let answer = self.get("api/v1/query", &arguments).unwrap_or_else(|| panic!("{query} is refused"));
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        let result = answer["data"]["result"].as_array().expect("a vector");
+        assert!(result.len() <= 1, "{query}: {result:?}");
+        result.first()?["value"][1].as_str()?.parse().ok()
+    }
+
+    fn wait_for(&self, query: &str, wanted: f64) {
+        let mut got = None;
+        eventually(DEADLINE, &format!("{query} is {wanted}"), || {
+            got = self.query(query);
+            got == Some(wanted)
+        });
+    }
+}
+
+#[test]
+fn prometheus_scrapes_text() {
+    let observed = Observed::start();
+    let prometheus = Prometheus::start(&observed.port.to_string(), &[]);
+    prometheus.wait_for("up", 1.0);
+    prometheus.wait_for("tidegate_listener_sessions_total{listener=\"plain\"}", PLAIN as f64);
+    prometheus.wait_for("tidegate_listener_bytes_in_total{listener=\"plain\"}", (PLAIN * BYTES) as f64);
+    let session = "listener=\"plain\",stage=\"session\"";
+    prometheus.wait_for(&format!("tidegate_listener_latency_seconds_count{{{session}}}"), PLAIN as f64);
+    prometheus.wait_for(&format!("tidegate_listener_latency_seconds_bucket{{{session},le=\"+Inf\"}}"), PLAIN as f64);
+}
+
+#[test]
+fn prometheus_scrapes_native_histograms() {
+    let observed = Observed::start();
+    let prometheus = Prometheus::start(&observed.port.to_string(), &["--enable-feature=native-histograms"]);
+    prometheus.wait_for("up", 1.0);
+    prometheus.wait_for("tidegate_listener_sessions_total{listener=\"plain\"}", PLAIN as f64);
+    let session = "tidegate_listener_latency_seconds{listener=\"plain\",stage=\"session\"}";
+    prometheus.wait_for(&format!("histogram_count({session})"), PLAIN as f64);
+    let view = observed.get("/stats").json();
+    let ours = &view["listeners"][0]["latency"]["session"]["all"];
+    let sum = prometheus.query(&format!("histogram_sum({session})")).unwrap() * 1e6;
+    let mean = ours["mean_us"].as_f64().unwrap();
+    assert!((sum / PLAIN as f64 - mean).abs() <= 0.051, "{sum} {mean}");
+    for (quantile, name) in [("0.5", "p50_us"), ("0.9", "p90_us"), ("1", "max_us")] {
+        let theirs = prometheus.query(&format!("histogram_quantile({quantile}, {session})")).unwrap() * 1e6;
+        let ours = ours[name].as_f64().unwrap();
+        // A bucket is 4.4 % wide, one of ours 0.8 %.
+        assert!((theirs / ours - 1.0).abs() < 0.055, "{name}: {theirs} µs there, {ours} µs here");
+    }
+}

@@ -257,12 +257,12 @@ impl ListenerState {
     }
 
     /// Where its connections go that match a route, and those that match none.
-    pub(super) fn pool(&self, route: Option<usize>) -> &Arc<Pool> {
+    pub fn pool(&self, route: Option<usize>) -> &Arc<Pool> {
         route.and_then(|route| self.routed.get(route)).unwrap_or(&self.pool)
     }
 
     /// The first route that connections for this server name and of one of these protocols match.
-    pub(super) fn route(&self, server_name: Option<&str>, protocols: &[&[u8]]) -> Option<usize> {
+    pub fn route(&self, server_name: Option<&str>, protocols: &[&[u8]]) -> Option<usize> {
         self.config.routes.iter().position(|route| {
             let fits = |name| route.sni.iter().any(|pattern| pattern.fits(name));
             let speaks = |wanted: &Arc<str>| protocols.contains(&wanted.as_bytes());
@@ -272,7 +272,7 @@ impl ListenerState {
     }
 
     /// TLS, if it ends here.
-    pub(super) fn tls(&self) -> Option<(&model::ListenerTls, &ServerTls)> {
+    pub fn tls(&self) -> Option<(&model::ListenerTls, &ServerTls)> {
         self.config.tls.as_ref().zip(self.tls.as_deref())
     }
 

@@ -86,13 +86,13 @@ fn everything_is_there_at_80_by_24() {
         "tidegate 1.2.3  up 15m 0s  connections 5 of 4000  ready  127.0.0.1:9900",
         "accepted 77  refused 2  now 15 conn/s, 2000 B/s in, 1.50M B/s out",
         "turnaround, last 10s",
-        "BACKEND               STATE  OPEN CONN/S  IN/S OUT/S  FAIL    P50    P99    MAX",
-        "db 2/3                part      5     15  2000 1.50M     4  700µs 7.00ms 70.0ms",
-        "  db-1                up        0     15  2000 1.50M     0  700µs 7.00ms 70.0ms",
-        "  db-2                DOWN      0      0     0     0     4      -      -      -",
-        "  db-3                full      5      0     0     0     0   70µs  700µs 7.00ms",
-        "gone 0/1              DOWN      0      0     0     0     0    1µs   10µs  100µs",
-        "  g                   DOWN      0      0     0     0     0    1µs   10µs  100µs",
+        "BACKEND                STATE  OPEN CONN/S  IN/S OUT/S  FAIL    P50    P99    MAX",
+        "db 2/3                 part      5     15  2000 1.50M     4  700µs 7.00ms 70.0ms",
+        "  db-1                 up        0     15  2000 1.50M     0  700µs 7.00ms 70.0ms",
+        "  db-2                 DOWN      0      0     0     0     4      -      -      -",
+        "  db-3                 full      5      0     0     0     0   70µs  700µs 7.00ms",
+        "gone 0/1               DOWN      0      0     0     0     0    1µs   10µs  100µs",
+        "  g                    DOWN      0      0     0     0     0    1µs   10µs  100µs",
     ];
     assert_eq!(lines[..10], expected);
     assert!(lines[10..22].iter().all(String::is_empty));

@@ -121,6 +121,7 @@ pub(super) fn explain(question: &Question, shared: &Shared, view: &View) -> Resu
 fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, view: &View) -> AtListener {
     let config = listener.config();
     let (refused, protocols) = first_bytes(question, listener);
+    let refused = if view.draining { Some("it drains: no new connection is accepted".to_owned()) } else { refused };
     let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
     let route = listener.route(question.sni.as_deref(), &protocols);
     let pool = listener.pool(route);
@@ -182,9 +183,6 @@ fn notes(
 ) -> Vec<String> {
     let config = listener.config();
     let mut notes = Vec::new();
-    if view.draining {
-        notes.push("it drains: no new connection is accepted".to_owned());
-    }
     let open = listener.counters().open();
     if let Some(most) = config.max_connections
         && open >= most.get() as usize

@@ -138,7 +138,7 @@ fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, v
             .find(|shown| *shown.name == *config.name)
             .map(|shown| shown.addresses.clone())
             .unwrap_or_default(),
-        notes: notes(question, listener, shared, view, has_address),
+        notes: notes(question, listener, shared, has_address),
         refused,
         route: route_in_words(listener, route),
         pool: pool.name().to_string(),
@@ -174,13 +174,7 @@ fn first_bytes(question: &Question, listener: &ListenerState) -> (Option<String>
     }
 }
 
-fn notes(
-    question: &Question,
-    listener: &ListenerState,
-    shared: &Shared,
-    view: &View,
-    has_address: bool,
-) -> Vec<String> {
+fn notes(question: &Question, listener: &ListenerState, shared: &Shared, has_address: bool) -> Vec<String> {
     let config = listener.config();
     let mut notes = Vec::new();
     let open = listener.counters().open();
@@ -409,7 +403,8 @@ fn latency(micros: u32) -> String {
 
 fn percent(share: f64) -> String {
     match share * 100.0 {
-        percent if percent < 1.0 => "below 1 %".to_owned(),
+        percent if percent < 0.05 => "below 0.1 %".to_owned(),
+        percent if percent < 9.95 => format!("{percent:.1} %"),
         percent => format!("{percent:.0} %"),
     }
 }

@@ -192,21 +192,28 @@ mod tests {
     #[test]
     fn chances_are_those_of_leases() {
         const LEASES: u32 = 20_000;
-        for balance in [Balance::Random, Balance::PowerOfTwo] {
-            let mut config = model::Pool { balance, ..pool(backends(&[1, 2, 5, 0, 3])) };
+        let cases = [Balance::Random, Balance::PowerOfTwo].map(|balance| [(balance, 0), (balance, 1), (balance, 2)]);
+        for (balance, full) in cases.into_iter().flatten() {
+            let mut config = model::Pool { balance, ..pool(backends(&[1, 2, 2, 0, 3, 1])) };
             config.backends[4].backup = true;
+            (config.backends[2].max_connections, config.backends[5].max_connections) =
+                (NonZeroU32::new(1), NonZeroU32::new(1));
             let pool = build(&config);
-            let busy: Vec<_> = (0..6).map(|_| pool.lease(client(1), &Tried::new()).unwrap()).collect();
+            let mut busy = Vec::new();
+            // Until so many are full; a draw may find both of them.
+            while pool.backends()[2].connections() + pool.backends()[5].connections() < full {
+                busy.push(pool.lease(client(1), &Tried::new()).unwrap());
+            }
             let preview = pool.preview(client(1));
             let Ok(Choice::Drawn(drawn)) = preview.choice else { panic!("{preview:?}") };
-            let mut chosen = [0_u32; 5];
+            let mut chosen = [0_u32; 6];
             for _ in 0..LEASES {
                 chosen[pool.lease(client(1), &Tried::new()).unwrap().backend().index().0] += 1;
             }
             for (index, &times) in chosen.iter().enumerate() {
                 let chance = drawn.iter().find(|(backend, _)| backend.0 == index).map_or(0.0, |(_, chance)| *chance);
                 let share = f64::from(times) / f64::from(LEASES);
-                assert!((chance - share).abs() < 0.02, "{balance:?}: {drawn:?} but {chosen:?}");
+                assert!((chance - share).abs() < 0.02, "{balance:?}, {full} full: {drawn:?} but {chosen:?}");
             }
             drop(busy);
         }

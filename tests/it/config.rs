@@ -189,7 +189,7 @@ fn completions_and_the_manual_page_know_the_subcommands() {
     assert_eq!(output.status.code(), Some(0));
     let page = stdout(&output);
     assert!(page.starts_with('.'), "{page}");
-    for word in [".TH tidegate 1", "check", "seconds", "SHELL", "tidegate top", "nobody's turn passes", "shutdown.drain"] {
+    for word in [".TH tidegate 1", "check", "seconds", "SHELL", "TOP", "EXPLAIN", "turn passes", "shutdown.drain"] {
         assert!(page.contains(word), "{word}: {page}");
     }
 }

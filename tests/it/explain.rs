@@ -162,6 +162,19 @@ fn a_backend_that_is_down_and_why() {
 }
 
 #[test]
+fn nobody_comes_in_while_it_drains() {
+    let backend = Backend::named_and_open("a");
+    let tidegate = balanced("retries: 1", &[("a", &backend, "")]);
+    let mut open = connect(&tidegate.at("in"));
+    expect(&mut open, b"a");
+    assert_eq!(one(&tidegate, &["--client", "127.0.0.1"]).refused, None);
+    tidegate.terminate();
+    tidegate.wait_for_log("it drains", |line| line.is("draining"));
+    let refused = || one(&tidegate, &["--client", "127.0.0.1"]).refused;
+    eventually(DEADLINE, "it says so", || refused().as_deref() == Some("it drains: no new connection is accepted"));
+}
+
+#[test]
 fn chance_is_told_as_chance() {
     let backends = ["a", "b"].map(Backend::named);
     let tidegate = balanced("balance: random", &[("a", &backends[0], "weight: 3"), ("b", &backends[1], "")]);

@@ -89,7 +89,7 @@ impl Interface {
             }
             KeyCode::Backspace => _ = filter.pop(),
             KeyCode::Char(letter) if !letter.is_control() && filter.chars().count() < LONGEST_FILTER => {
-                filter.push(letter)
+                filter.push(letter);
             }
             _ => {}
         }

@@ -83,10 +83,11 @@ impl Terminal {
         assert!(found, "not on the screen: {what}\n{}", self.text());
     }
 
-    /// How the program ended; all that it wrote has been read.
+    /// How the program ended; the test fails when it leaves the other screen on, or the cursor off.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let status = self.process.wait(DEADLINE).expect("the program ends");
-        eventually(DEADLINE, "the main screen", || !self.is_alternate());
+        // What it wrote last may not have been read yet.
+        eventually(DEADLINE, "the main screen, and the cursor", || !self.is_alternate() && self.shows_cursor());
         status
     }
 

@@ -131,7 +131,8 @@ impl App {
         if let Some(stats_port) = stats_port {
             let shared = Arc::clone(plane.shared());
             let (addresses, version, draining) = (addresses.clone(), version(), Arc::clone(&draining));
-            let sources = Sources { shared, addresses, servers, clients, version, started, draining };
+            let config = Arc::new(config);
+            let sources = Sources { shared, addresses, servers, clients, version, started, config, draining };
             let stats_port = stats_port.start(sources, measurements)?;
             tracing::info!(address = %stats_port.address(), "stats port");
             admin = Some(stats_port);

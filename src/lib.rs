@@ -46,7 +46,7 @@
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net, stats |
 //! | [`health`] | one check a file, and the verdict | config::model, log, net, pool, sniff, stats |
 //! | [`server`] | accept, first bytes, session, dial | all of the above but health |
-//! | [`admin`] | the stats port: what is measured, and every way to show it | config::model, log, net, pool, server, stats, tls |
+//! | [`admin`] | the stats port: what is measured, and every way to show it | config::model, log, net, pool, server, sniff, stats, tls |
 //! | [`app`] | wires everything, runs, drains | all |
 //!
 //! The program itself (`main.rs`, `cli/`) uses the library from outside. A test reads the `use crate::` lines

@@ -38,6 +38,8 @@ pub struct Sources {
     pub version: (&'static str, &'static str),
     /// When the process started, by both clocks.
     pub started: (SystemTime, Instant),
+    /// What runs.
+    pub config: Arc<model::Config>,
     /// Set once it drains.
     pub draining: Arc<AtomicBool>,
 }
@@ -296,7 +298,7 @@ fn refusals(shared: &Shared) -> Vec<Refusal> {
     all
 }
 
-fn address(address: &BackendAddress) -> String {
+pub(super) fn address(address: &BackendAddress) -> String {
     match address {
         BackendAddress::Ip(address) => address.to_string(),
         BackendAddress::Name { host, port } => format!("{host}:{port}"),
@@ -305,7 +307,7 @@ fn address(address: &BackendAddress) -> String {
 }
 
 /// As in the configuration.
-fn balance(balance: Balance) -> &'static str {
+pub(super) fn balance(balance: Balance) -> &'static str {
     match balance {
         Balance::RoundRobin => "round_robin",
         Balance::LeastConnections => "least_connections",
@@ -325,7 +327,7 @@ fn kind(check: &model::Check) -> &'static str {
 }
 
 /// Seconds since 1970.
-fn seconds(at: SystemTime) -> f64 {
+pub(super) fn seconds(at: SystemTime) -> f64 {
     let since = at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
     (since * 1000.0).round() / 1000.0
 }

@@ -5,8 +5,10 @@
 //! traffic. There the [`collector`] takes what workers measure; of that and of the shared counters each
 //! question gets a [`View`](view::View), and each page is one way to write a view down. Nothing here changes anything.
 
+mod api;
 mod collector;
 mod csv;
+pub mod explain;
 mod gather;
 mod histograms;
 mod http;
@@ -15,6 +17,8 @@ mod pages;
 mod patient;
 mod process;
 mod query;
+mod requests;
+mod simple;
 pub mod view;
 
 use std::fs;

@@ -7,7 +7,7 @@ use hyper::{Request, Response, StatusCode};
 use super::collector::Collector;
 use super::http::{Body, plain, whole};
 use super::view::View;
-use super::{csv, histograms, metrics};
+use super::{api, csv, explain, histograms, metrics, simple};
 
 const JSON: &str = "application/json";
 /// As HAProxy names it, so that browsers show it.
@@ -29,6 +29,13 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -
         path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*collector.view().await)),
         "/livez" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => ready(&*collector.view().await),
+        "/lb/status" => json(&simple::status(&*collector.view().await)),
+        "/lb-metrics" => json(&simple::metrics(&*collector.view().await)),
+        "/explain" => explained(request.uri().query().unwrap_or_default(), collector).await,
+        _ if path.starts_with("/api/") => {
+            let (status, value) = api::answer(path, &*collector.view().await, &collector.sources().config);
+            with(status, json(&value))
+        }
         _ => plain(StatusCode::NOT_FOUND, "there is no such page\n"),
     }
 }
@@ -40,6 +47,22 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
         // Views have no keys but strings.
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "this cannot be written as JSON\n"),
     }
+}
+
+async fn explained(query: &str, collector: &Collector) -> Response<Body> {
+    let explanation = match explain::Question::parse(query) {
+        Ok(question) => explain::explain(&question, &collector.sources().shared, &*collector.view().await),
+        Err(error) => Err(error),
+    };
+    match explanation {
+        Ok(explanation) => json(&explanation),
+        Err(error) => with(StatusCode::BAD_REQUEST, json(&serde_json::json!({ "error": error }))),
+    }
+}
+
+fn with(status: StatusCode, mut response: Response<Body>) -> Response<Body> {
+    *response.status_mut() = status;
+    response
 }
 
 fn ready(view: &View) -> Response<Body> {

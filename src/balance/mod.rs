@@ -96,6 +96,19 @@ impl Balancer {
         }
     }
 
+    /// How likely each candidate is to be chosen now, for the algorithms that draw; `None` for the others. For people:
+    /// where some cannot take a connection, the few draws that end in a scan are left out.
+    pub fn chances(&self, live: &impl Live) -> Option<Vec<f64>> {
+        match self {
+            Balancer::PowerOfTwo(it) => Some(it.chances(live)),
+            Balancer::Random(it) => Some(it.chances(live)),
+            Balancer::RoundRobin(_)
+            | Balancer::LeastConnections(_)
+            | Balancer::IpHash(_)
+            | Balancer::LeastLatency(_) => None,
+        }
+    }
+
     /// Whether [`Draw::turn`] matters. Where it doesn't, the caller spares its workers a counter that
     /// they would all write to.
     pub fn needs_turn(&self) -> bool {

@@ -24,15 +24,43 @@ impl PowerOfTwo {
         let two = two.filter(|&index| live.can_take(index));
         match (live.can_take(one), two) {
             (true, None) => Some(one),
-            (true, Some(two)) => {
-                // a / b < c / d, without dividing
-                let (a, b) = (live.connections(two), self.line.weight(two));
-                let (c, d) = (live.connections(one), self.line.weight(one));
-                Some(if u64::from(a) * d < u64::from(c) * b { two } else { one })
-            }
+            (true, Some(two)) => Some(if self.is_less_loaded(two, one, live) { two } else { one }),
             (false, Some(two)) => Some(two),
             (false, None) => draw_again(&self.line, random, live),
         }
+    }
+
+    fn is_less_loaded(&self, one: usize, than: usize, live: &impl Live) -> bool {
+        // a / b < c / d, without dividing
+        let (a, b) = (live.connections(one), self.line.weight(one));
+        let (c, d) = (live.connections(than), self.line.weight(than));
+        u64::from(a) * d < u64::from(c) * b
+    }
+
+    /// How likely each is to be chosen.
+    pub(super) fn chances(&self, live: &impl Live) -> Vec<f64> {
+        let count = self.line.len();
+        let sum: u64 = (0..count).map(|index| self.line.weight(index)).sum();
+        let share = |index: usize, of: u64| self.line.weight(index) as f64 / of as f64;
+        let again = self.line.chances(live);
+        let mut chances = vec![0.0; count];
+        let mut neither = 0.0;
+        for one in 0..count {
+            let rest = sum - self.line.weight(one);
+            if rest == 0 {
+                return again;
+            }
+            for two in (0..count).filter(|&two| two != one) {
+                let chance = share(one, sum) * share(two, rest);
+                match (live.can_take(one), live.can_take(two)) {
+                    (true, true) if self.is_less_loaded(two, one, live) => chances[two] += chance,
+                    (true, _) => chances[one] += chance,
+                    (false, true) => chances[two] += chance,
+                    (false, false) => neither += chance,
+                }
+            }
+        }
+        chances.iter().zip(&again).map(|(chance, share)| chance + neither * share).collect()
     }
 }
 

@@ -21,6 +21,11 @@ impl Random {
         }
         draw_again(&self.line, random, live)
     }
+
+    /// How likely each is to be chosen.
+    pub(super) fn chances(&self, live: &impl Live) -> Vec<f64> {
+        self.line.chances(live)
+    }
 }
 
 /// Somebody else, by weight if a few draws find one that can take a connection, otherwise by scanning.

@@ -1,6 +1,6 @@
 //! Drawing by weight: cumulative weights and a binary search.
 
-use super::{Candidate, below};
+use super::{Candidate, Live, below};
 
 /// Candidates on a line, each as long as its weight.
 #[derive(Debug)]
@@ -42,6 +42,13 @@ impl Weighted {
         }
         let point = below(uniform, rest as usize) as u64;
         Some(self.at(if point < self.begin(not) { point } else { point + gap }))
+    }
+
+    /// How likely each is to be drawn of those who can take a connection.
+    pub(super) fn chances(&self, live: &impl Live) -> Vec<f64> {
+        let weight = |index| if live.can_take(index) { self.weight(index) } else { 0 };
+        let sum: u64 = (0..self.len()).map(weight).sum();
+        (0..self.len()).map(|index| weight(index) as f64 / (sum as f64).max(1.0)).collect()
     }
 
     fn begin(&self, index: usize) -> u64 {

@@ -47,7 +47,7 @@ fn page() -> io::Result<String> {
     }
     page.push_str(".SH FILES\n");
     for path in DEFAULT_PATHS {
-        page.push_str(&format!(".TP\n{path}\nRead by run and check when no file is named.\n"));
+        page.push_str(&format!(".TP\n{path}\nRead by run, check, top and explain when no file is named.\n"));
     }
     page.push_str(
         ".SH EXIT STATUS\n0 for success, 2 for wrong arguments or a wrong configuration, 1 for any other failure.\n",

@@ -3,10 +3,13 @@
 mod check;
 mod completions;
 mod demo;
+mod explain;
 mod man;
 mod run;
 mod schema;
 mod signals;
+mod stats_port;
+mod top;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -67,6 +70,19 @@ enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seconds: Option<u64>,
     },
+    /// Watch a running tidegate: pools, backends, rates and latencies
+    ///
+    /// Asks its stats port once a second and shows pools and backends with their state, connections, bytes,
+    /// failures, and percentiles of how long they take; ? explains the keys, q quits. While the stats port does not
+    /// answer, it says so and goes on trying.
+    ///
+    /// With --once it prints one table, in which rates are means of the last 10 s, and ends.
+    Top(top::Top),
+    /// Say which backend a client would get now, and why
+    ///
+    /// Asks the stats port of a running tidegate, which goes by the same routes and the same state of its backends as
+    /// a connection would. Nothing is connected, and nobody's turn passes. True as long as nobody else comes first.
+    Explain(explain::Explain),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Print a completion script for a shell
@@ -91,6 +107,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Run { config } => run::run(config.config),
         Command::Check { config } => check::check(config.config),
         Command::Demo { seconds } => demo::demo(seconds),
+        Command::Top(asked) => top::top(asked),
+        Command::Explain(asked) => explain::explain(asked),
         Command::Schema => schema::schema(),
         Command::Completions { shell } => completions::completions(shell),
         Command::Man => man::man(),

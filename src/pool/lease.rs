@@ -111,9 +111,9 @@ pub(super) fn take(members: &[Arc<Backend>], balancer: &Balancer, draw: &Draw, t
 const LOST_RACES: usize = 16;
 
 /// The numbers of a tier's members at this moment.
-struct Now<'a> {
-    members: &'a [Arc<Backend>],
-    tried: &'a Tried,
+pub(super) struct Now<'a> {
+    pub(super) members: &'a [Arc<Backend>],
+    pub(super) tried: &'a Tried,
 }
 
 impl Live for Now<'_> {

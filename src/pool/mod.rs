@@ -7,6 +7,7 @@
 
 mod backend;
 mod lease;
+mod preview;
 pub mod resolve;
 mod slow_start;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use crossbeam_utils::CachePadded;
 
 pub use self::backend::{Backend, BackendIndex, Condition};
 pub use self::lease::{Lease, NoBackend};
+pub use self::preview::{Ability, BackendStanding, Choice, Preview};
 pub use self::tried::Tried;
 use crate::balance::{Balancer, Candidate, Draw};
 use crate::config::model::{self, BackendAddress, OnDown, PoolIndex};

@@ -258,12 +258,12 @@ impl ListenerState {
     }
 
     /// Where its connections go that match a route, and those that match none.
-    pub(super) fn pool(&self, route: Option<usize>) -> &Arc<Pool> {
+    pub fn pool(&self, route: Option<usize>) -> &Arc<Pool> {
         route.and_then(|route| self.routed.get(route)).unwrap_or(&self.pool)
     }
 
     /// The first route that a connection matches.
-    pub(super) fn route(&self, wanted: &Wanted<'_>) -> Option<usize> {
+    pub fn route(&self, wanted: &Wanted<'_>) -> Option<usize> {
         self.config.routes.iter().position(|route| wanted.fits_tls(route) && wanted.fits_request(route))
     }
 
@@ -273,7 +273,7 @@ impl ListenerState {
     }
 
     /// TLS, if it ends here.
-    pub(super) fn tls(&self) -> Option<(&model::ListenerTls, &ServerTls)> {
+    pub fn tls(&self) -> Option<(&model::ListenerTls, &ServerTls)> {
         self.config.tls.as_ref().zip(self.tls.as_deref())
     }
 
@@ -329,13 +329,13 @@ impl ListenerState {
 
 /// What routes may ask for.
 #[derive(Default)]
-pub(super) struct Wanted<'a> {
+pub struct Wanted<'a> {
     /// The name of the server (SNI).
-    pub(super) server_name: Option<&'a str>,
+    pub server_name: Option<&'a str>,
     /// The connection's protocol (ALPN), or those it may have.
-    pub(super) protocols: &'a [&'a [u8]],
+    pub protocols: &'a [&'a [u8]],
     /// The first request.
-    pub(super) request: Option<&'a RequestHead>,
+    pub request: Option<&'a RequestHead>,
 }
 
 impl Wanted<'_> {

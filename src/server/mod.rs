@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use context::{Context, Cut};
-pub use context::{ListenerState, Refusal, Shared};
+pub use context::{ListenerState, Refusal, Shared, Wanted};
 pub use samples::{Measurements, Samples, samples};
 pub use upstream::Upstream;
 

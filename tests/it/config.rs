@@ -180,7 +180,7 @@ fn completions_and_the_manual_page_know_the_subcommands() {
     for shell in ["bash", "zsh", "fish"] {
         let output = tidegate(&repository("."), &["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
-        for word in ["tidegate", "check", "completions", "config"] {
+        for word in ["tidegate", "check", "completions", "config", "explain", "turnaround"] {
             assert!(stdout(&output).contains(word), "{shell}: {word}");
         }
     }
@@ -191,7 +191,7 @@ fn completions_and_the_manual_page_know_the_subcommands() {
     assert_eq!(output.status.code(), Some(0));
     let page = stdout(&output);
     assert!(page.starts_with('.'), "{page}");
-    for word in [".TH tidegate 1", "check", "seconds", "SHELL", "shutdown.drain"] {
+    for word in [".TH tidegate 1", "check", "seconds", "SHELL", "TOP", "EXPLAIN", "turn passes", "shutdown.drain"] {
         assert!(page.contains(word), "{word}: {page}");
     }
 }

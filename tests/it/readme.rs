@@ -10,7 +10,8 @@ use std::process::{Command, Output};
 use tidegate::stats::ending::Ending;
 
 use crate::support::authority::Authority;
-use crate::support::backend::Backend;
+use crate::support::backend::{Backend, Dead};
+use crate::support::client::{connect, expect};
 use crate::support::free_port;
 use crate::support::postgres::Postgres;
 use crate::support::process::require;
@@ -133,6 +134,59 @@ fn the_example_runs_in_front_of_postgres() {
     let fields = |line: &str| line.split_whitespace().count();
     assert_eq!(fields(&line.text), fields(&quoted), "as many fields: {} {quoted}", line.text);
     assert!(line.text.contains("] postgres postgres/db-1 "), "{}", line.text);
+}
+
+/// The example runs with db-2 down and three connections open.
+#[test]
+fn top_and_explain_print_what_is_quoted() {
+    let (one, two) = (Backend::named_and_open("1"), Dead::start());
+    let (example, _) =
+        the_yaml().split_once("log:\n").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a log section");
+    let example = example
+        .replace("127.0.0.1:6432", "127.0.0.1:0")
+        .replace("127.0.0.1:5432", &one.address().to_string())
+        .replace("127.0.0.1:5433", &two.address().to_string());
+    let admin = "admin: { bind: 127.0.0.1:9900 }";
+    assert!(readme().contains(&format!("With `{admin}` in its configuration")));
+    let tidegate = Tidegate::start(&format!("{}\n{example}", admin.replace("9900", "0")));
+    tidegate.wait_for_down("db-2");
+    let mut open: Vec<_> = (0..3).map(|_| connect(&tidegate.at("postgres"))).collect();
+    open.iter_mut().for_each(|stream| expect(stream, b"1"));
+    let run = |command: &str| {
+        let stats = tidegate.stats_port().to_string();
+        let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(command.split(' ').skip(1))
+            .args(["--stats", &stats])
+            .output()
+            .expect(command);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+
+    let table = "tidegate top --once";
+    assert!(readme().contains(&format!("`{table}`")));
+    // Letters stand where they are quoted, numbers do not matter.
+    let shape = |text: &str| -> Vec<Vec<String>> {
+        let is_name = |word: &&str| word.starts_with(|letter: char| letter.is_alphabetic());
+        text.lines().map(|line| line.split_whitespace().filter(is_name).map(str::to_owned).collect()).collect()
+    };
+    let without_numbers = |text: &str| shape(&text.replace("2h 14m", "0s"));
+    assert_eq!(without_numbers(&run(table)), without_numbers(&quote("BACKEND")));
+
+    let question = "tidegate explain --client 10.0.0.7";
+    assert!(readme().contains(&format!("`{question}`")));
+    let said = run(question)
+        .replace(&tidegate.at("postgres").to_string(), "127.0.0.1:6432")
+        .replace(&one.address().to_string(), "127.0.0.1:5432")
+        .replace(&two.address().to_string(), "127.0.0.1:5433");
+    let (before, since) = said.rsplit_once("down since ").expect("db-2 is down");
+    let (quoted_before, quoted_since) = {
+        let quoted = quote("because");
+        quoted.rsplit_once("down since ").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("db-2 is down")
+    };
+    assert_eq!(before, quoted_before);
+    let no_digits = |text: &str| text.replace(|letter: char| letter.is_ascii_digit(), "0");
+    assert_eq!(no_digits(since), no_digits(&quoted_since));
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub(crate) mod process;
 pub(crate) mod python;
 pub(crate) mod redis;
 pub(crate) mod stats;
+pub(crate) mod terminal;
 pub(crate) mod tidegate;
 pub(crate) mod tls;
 

@@ -16,8 +16,13 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts `command`, which should come from [`bound`]; `ended_by` is the signal that ends it quickly and cleanly.
-    pub(crate) fn start(mut command: Command, ended_by: Signal) -> Process {
-        let child = command.stdin(Stdio::null()).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    pub(crate) fn start(command: Command, ended_by: Signal) -> Process {
+        Process::start_with(command, Stdio::null(), ended_by)
+    }
+
+    /// As [`Process::start`], with something to read.
+    pub(crate) fn start_with(mut command: Command, stdin: Stdio, ended_by: Signal) -> Process {
+        let child = command.stdin(stdin).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Process { child, ended_by }
     }
 

@@ -1,0 +1,457 @@
+//! `/api/`: the same numbers once more, in the shape that dashboards and scripts of simple balancers ask for:
+//! `{"success": true, "data": ...}`, or `{"success": false, "error": "..."}`. What counts as a request is in
+//! [`requests`](super::requests); averages are of the time since the start, in milliseconds; rates are means of the last
+//! 10 s; dates are RFC 3339. It only tells; nothing can be changed here.
+
+mod configuration;
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use self::configuration::configuration;
+use super::query::decode;
+use super::requests::{Requests, http_pools};
+use super::simple::{date, health, last_checked};
+use super::view::{Backend, Latency, Listener, Pool, View};
+use crate::config::model::Config;
+
+/// Each algorithm and how it chooses.
+const ALGORITHMS: [(&str, &str); 6] = [
+    ("round_robin", "One backend after the other, smoothly by weight: 5:1:1 is a a b a c a a."),
+    ("least_connections", "The backend with the fewest connections for its weight; equals in turn."),
+    ("ip_hash", "By the client's address: a client stays on its backend, and few move when a backend comes or goes."),
+    ("power_of_two", "The less loaded of two backends that are drawn by weight."),
+    ("least_latency", "The backend with the least average latency times its connections, for its weight."),
+    ("random", "Drawn by weight."),
+];
+
+/// Answers what is asked for by a path that begins with `/api/`.
+pub(super) fn answer(path: &str, view: &View, config: &Config) -> (StatusCode, Value) {
+    let data = match path {
+        "/api/health" => health_of_all(view),
+        "/api/servers" => servers(view).map(|server| server.describe()).collect(),
+        "/api/config" => configuration(config),
+        "/api/algorithms" => algorithms(view),
+        "/api/metrics" => metrics(view),
+        "/api/metrics/servers" => servers(view).map(|server| server.measure()).collect(),
+        "/api/metrics/requests" => requests(view),
+        _ => {
+            let id = path.strip_prefix("/api/servers/").and_then(|rest| rest.strip_suffix("/health"));
+            let found = match id {
+                Some(id) => find(view, id),
+                None => Err(format!("there is nothing at {path}")),
+            };
+            match found {
+                Ok(server) => server.health(),
+                Err(error) => return (StatusCode::NOT_FOUND, json!({ "success": false, "error": error })),
+            }
+        }
+    };
+    (StatusCode::OK, json!({ "success": true, "data": data }))
+}
+
+/// A backend, and what it is part of.
+#[derive(Clone, Copy)]
+struct Server<'a> {
+    pool: &'a Pool,
+    backend: &'a Backend,
+    /// HTTP is watched on the way to it.
+    http: bool,
+}
+
+fn servers(view: &View) -> impl Iterator<Item = Server<'_>> {
+    let http = http_pools(view);
+    view.pools.iter().flat_map(move |pool| {
+        let http = http.contains(pool.name.as_str());
+        pool.backends.iter().map(move |backend| Server { pool, backend, http })
+    })
+}
+
+/// By `pool/name`, or by the name alone where no other pool has one of that name.
+fn find<'a>(view: &'a View, id: &str) -> Result<Server<'a>, String> {
+    let Some(id) = decode(id) else {
+        return Err(format!("`{id}` is not percent-encoded UTF-8"));
+    };
+    if let Some(server) = servers(view).find(|server| server.id() == id) {
+        return Ok(server);
+    }
+    let named: Vec<Server<'a>> = servers(view).filter(|server| server.backend.name == id).collect();
+    match named.as_slice() {
+        [server] => Ok(*server),
+        [] => Err(format!("there is no server `{id}`: /api/servers lists them, by pool/name")),
+        several => {
+            let ids: Vec<String> = several.iter().map(Server::id).collect();
+            Err(format!("several servers are called `{id}`: {}", ids.join(", ")))
+        }
+    }
+}
+
+impl Server<'_> {
+    fn id(&self) -> String {
+        format!("{}/{}", self.pool.name, self.backend.name)
+    }
+
+    fn describe(&self) -> Value {
+        let Server { pool, backend, .. } = self;
+        let (host, port) = match backend.address.rsplit_once(':') {
+            Some((host, port)) if !backend.address.starts_with("unix:") => (host, port.parse::<u16>().ok()),
+            // A unix socket has no port.
+            _ => (backend.address.as_str(), None),
+        };
+        json!({
+            "id": self.id(),
+            "name": backend.name,
+            "pool": pool.name,
+            "host": host.trim_start_matches('[').trim_end_matches(']'),
+            "port": port,
+            "weight": backend.weight,
+            "backup": backend.backup,
+            "maxConnections": backend.max_connections,
+            "status": health(backend),
+            "activeConnections": backend.open,
+            "totalRequests": Requests::of_backend(backend, self.http).total,
+            "lastHealthCheck": last_checked(backend),
+        })
+    }
+
+    fn health(&self) -> Value {
+        let backend = self.backend;
+        let checks = backend.checks.as_ref();
+        let last = checks.and_then(|checks| checks.last.as_ref());
+        json!({
+            "id": self.id(),
+            "status": health(backend),
+            "reason": backend.reason,
+            "since": date(backend.since),
+            "lastHealthCheck": last_checked(backend),
+            "lastCheckPassed": last.map(|check| check.passed),
+            "lastCheckError": last.and_then(|check| check.reason.as_deref()),
+            "lastCheckTime": last.map(|check| check.took_us as f64 / 1000.0),
+            "checks": checks.map(|checks| checks.count),
+            "failedChecks": checks.map(|checks| checks.failed),
+            "timesDown": backend.downs,
+            "downtime": backend.downtime,
+        })
+    }
+
+    fn measure(&self) -> Value {
+        let backend = self.backend;
+        let requests = Requests::of_backend(backend, self.http);
+        json!({
+            "id": self.id(),
+            "status": health(backend),
+            "activeConnections": backend.open,
+            "totalRequests": requests.total,
+            "successfulRequests": requests.succeeded,
+            "failedRequests": requests.failed,
+            "retries": requests.retries,
+            "requestsPerSecond": requests.per_second(),
+            "averageResponseTime": requests.average_ms(),
+            "bytesIn": backend.bytes_in,
+            "bytesOut": backend.bytes_out,
+            "responseTime": percentiles(&backend.latency, self.http),
+        })
+    }
+}
+
+fn health_of_all(view: &View) -> Value {
+    let (all, up) = (servers(view).count(), servers(view).filter(|server| server.backend.up).count());
+    let status = match (view.ready, up == all) {
+        (false, _) => "unhealthy",
+        (true, false) => "degraded",
+        (true, true) => "healthy",
+    };
+    json!({
+        "status": status,
+        "ready": view.ready,
+        "reasons": view.not_ready,
+        "uptime": view.uptime,
+        "version": view.version,
+        "totalServers": all,
+        "activeServers": up,
+        "unhealthyServers": all - up,
+    })
+}
+
+fn algorithms(view: &View) -> Value {
+    let algorithm = |(name, description): (&str, &str)| {
+        let pools: Vec<&str> =
+            view.pools.iter().filter(|pool| pool.balance == name).map(|pool| pool.name.as_str()).collect();
+        json!({ "name": name, "description": description, "pools": pools })
+    };
+    ALGORITHMS.into_iter().map(algorithm).collect()
+}
+
+fn metrics(view: &View) -> Value {
+    let requests = Requests::of_view(view);
+    let (all, up) = (servers(view).count(), servers(view).filter(|server| server.backend.up).count());
+    let mut algorithms: Vec<&str> = view.pools.iter().map(|pool| pool.balance.as_str()).collect();
+    algorithms.sort_unstable();
+    algorithms.dedup();
+    json!({
+        "uptime": view.uptime,
+        // Of several pools, each once.
+        "algorithm": algorithms.join(", "),
+        "totalRequests": requests.total,
+        "successfulRequests": requests.succeeded,
+        "failedRequests": requests.failed,
+        "retries": requests.retries,
+        "requestsPerSecond": requests.per_second(),
+        "averageResponseTime": requests.average_ms(),
+        "activeConnections": view.plane.open,
+        "totalServers": all,
+        "activeServers": up,
+        "unhealthyServers": all - up,
+        "bytesIn": view.listeners.iter().map(|listener| listener.bytes_in).sum::<u64>(),
+        "bytesOut": view.listeners.iter().map(|listener| listener.bytes_out).sum::<u64>(),
+    })
+}
+
+fn requests(view: &View) -> Value {
+    let of_listener = |listener: &Listener| {
+        let requests = Requests::of_listener(listener);
+        let ends: Value = listener
+            .endings
+            .iter()
+            .filter(|ending| ending.count > 0)
+            .map(|ending| (ending.end.clone(), json!(ending.count)))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        let responses = |http: &super::view::Http| http.responses.iter().map(|r| json!(r)).collect::<Value>();
+        json!({
+            "listener": listener.name,
+            "unit": if listener.sniffs_http { "request" } else { "connection" },
+            "totalRequests": requests.total,
+            "successfulRequests": requests.succeeded,
+            "failedRequests": requests.failed,
+            "refusedConnections": listener.refused,
+            "retries": requests.retries,
+            "requestsPerSecond": requests.per_second(),
+            "averageResponseTime": requests.average_ms(),
+            "activeConnections": listener.open,
+            "connectionEnds": ends,
+            "responses": listener.http.as_ref().map(responses),
+            "responseTime": percentiles(&listener.latency, listener.sniffs_http),
+        })
+    };
+    let all = Requests::of_view(view);
+    json!({
+        "totalRequests": all.total,
+        "successfulRequests": all.succeeded,
+        "failedRequests": all.failed,
+        "retries": all.retries,
+        "requestsPerSecond": all.per_second(),
+        "averageResponseTime": all.average_ms(),
+        "listeners": view.listeners.iter().map(of_listener).collect::<Value>(),
+    })
+}
+
+/// Since the start, in milliseconds; `null` before the first.
+fn percentiles(latency: &Latency, http: bool) -> Value {
+    let stage = if http { "http_response" } else { "turnaround" };
+    let Some(all) = latency.get(stage).and_then(|windows| windows.get("all")) else { return Value::Null };
+    let ms = |micros: u64| micros as f64 / 1000.0;
+    json!({
+        "count": all.count, "mean": all.mean_us / 1000.0, "p50": ms(all.p50_us), "p90": ms(all.p90_us),
+        "p95": ms(all.p95_us), "p99": ms(all.p99_us), "max": ms(all.max_us),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::{Check, Checks, Ending, Http, Plane, Responses, Summary};
+    use super::*;
+    use crate::config::{files::Unread, parse};
+
+    fn ask(path: &str, view: &View) -> (u16, Value) {
+        let text = "listeners: [{ name: in, bind: '127.0.0.1:1', pool: p }]\npools: [{ name: p, backends: [{ address: '127.0.0.1:2' }] }]";
+        let config = parse("test", text, &Unread).unwrap().config;
+        let (status, value) = answer(path, view, &config);
+        (status.as_u16(), value)
+    }
+
+    fn data(path: &str, view: &View) -> Value {
+        let (status, mut value) = ask(path, view);
+        assert_eq!((status, &value["success"]), (200, &json!(true)), "{value}");
+        value["data"].take()
+    }
+
+    fn backend(name: &str, address: &str) -> Backend {
+        Backend { name: name.to_owned(), address: address.to_owned(), weight: 1, ..Backend::default() }
+    }
+
+    fn pool(name: &str, balance: &str, backends: Vec<Backend>) -> Pool {
+        Pool { name: name.to_owned(), balance: balance.to_owned(), backends, ..Pool::default() }
+    }
+
+    fn latency(stage: &str, window: &str, summary: Summary) -> Latency {
+        [(stage.to_owned(), [(window.to_owned(), summary)].into())].into()
+    }
+
+    fn view() -> View {
+        let check = |reason: Option<&str>| Check {
+            time: 0.25,
+            took_us: 1500,
+            passed: reason.is_none(),
+            reason: reason.map(str::to_owned),
+        };
+        let mut turnaround = latency("turnaround", "all", Summary { count: 4, mean_us: 2500.0, ..Summary::default() });
+        turnaround.extend(latency("session", "10s", Summary { count: 30, ..Summary::default() }));
+        let a = Backend {
+            up: true,
+            open: 3,
+            open_max: 4,
+            connections: 20,
+            connect_failures: 2,
+            failures: 1,
+            retries: 2,
+            bytes_in: 100,
+            bytes_out: 200,
+            max_connections: Some(90),
+            checks: Some(Checks { count: 7, failed: 0, last: Some(check(None)) }),
+            latency: turnaround.clone(),
+            ..backend("a", "10.0.0.1:5432")
+        };
+        let b = Backend {
+            reason: Some("refused".to_owned()),
+            since: 1.0,
+            downs: 2,
+            downtime: 12.5,
+            checks: Some(Checks { count: 7, failed: 3, last: Some(check(Some("refused"))) }),
+            ..backend("b", "[::1]:5432")
+        };
+        let listener = Listener {
+            name: "in".to_owned(),
+            pools: vec!["one".to_owned()],
+            accepted: 30,
+            ended: 27,
+            refused: 5,
+            retries: 2,
+            open: 3,
+            bytes_in: 100,
+            bytes_out: 200,
+            endings: vec![
+                Ending { end: "client closed".to_owned(), count: 22, ..Ending::default() },
+                Ending { end: "refused: no backend".to_owned(), refusal: true, count: 5, ..Ending::default() },
+                Ending { end: "idle timeout".to_owned(), ..Ending::default() },
+            ],
+            latency: turnaround,
+            ..Listener::default()
+        };
+        View {
+            version: "9.8.7".to_owned(),
+            uptime: 60.5,
+            ready: true,
+            plane: Plane { open: 3, ..Plane::default() },
+            listeners: vec![listener],
+            pools: vec![
+                pool("one", "least_connections", vec![a, b]),
+                pool("two", "random", vec![Backend { up: true, ..backend("a", "unix:/run/a b.sock") }]),
+            ],
+            ..View::default()
+        }
+    }
+
+    #[test]
+    fn servers_one_by_one() {
+        let servers = data("/api/servers", &view());
+        assert_eq!(
+            servers[0],
+            json!({
+                "id": "one/a", "name": "a", "pool": "one", "host": "10.0.0.1", "port": 5432, "weight": 1,
+                "backup": false, "maxConnections": 90, "status": "healthy", "activeConnections": 3,
+                "totalRequests": 20, "lastHealthCheck": "1970-01-01T00:00:00.250Z",
+            })
+        );
+        assert_eq!((&servers[1]["host"], &servers[1]["port"]), (&json!("::1"), &json!(5432)));
+        assert_eq!((&servers[1]["status"], &servers[2]["lastHealthCheck"]), (&json!("unhealthy"), &Value::Null));
+        assert_eq!((&servers[2]["host"], &servers[2]["port"]), (&json!("unix:/run/a b.sock"), &Value::Null));
+        assert_eq!(servers.as_array().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn one_server_by_its_id_or_its_name() {
+        let health = data("/api/servers/one%2Fb/health", &view());
+        assert_eq!(
+            health,
+            json!({
+                "id": "one/b", "status": "unhealthy", "reason": "refused", "since": "1970-01-01T00:00:01.000Z",
+                "lastHealthCheck": "1970-01-01T00:00:00.250Z", "lastCheckPassed": false, "lastCheckError": "refused",
+                "lastCheckTime": 1.5, "checks": 7, "failedChecks": 3, "timesDown": 2, "downtime": 12.5,
+            })
+        );
+        for path in ["/api/servers/b/health", "/api/servers/one/b/health"] {
+            assert_eq!(data(path, &view()), health, "{path}");
+        }
+        let cases = [
+            ("/api/servers/a/health", "several servers are called `a`: one/a, two/a"),
+            ("/api/servers/c/health", "there is no server `c`: /api/servers lists them, by pool/name"),
+            ("/api/servers/%zz/health", "`%zz` is not percent-encoded UTF-8"),
+            ("/api/servers/b", "there is nothing at /api/servers/b"),
+            ("/api/", "there is nothing at /api/"),
+        ];
+        for (path, error) in cases {
+            assert_eq!(ask(path, &view()), (404, json!({ "success": false, "error": error })), "{path}");
+        }
+    }
+
+    #[test]
+    fn totals() {
+        assert_eq!(
+            data("/api/metrics", &view()),
+            json!({
+                "uptime": 60.5, "algorithm": "least_connections, random", "totalRequests": 30,
+                "successfulRequests": 22, "failedRequests": 5, "retries": 2, "requestsPerSecond": 3.0,
+                "averageResponseTime": 2.5, "activeConnections": 3, "totalServers": 3, "activeServers": 2,
+                "unhealthyServers": 1, "bytesIn": 100, "bytesOut": 200,
+            })
+        );
+        let server = data("/api/metrics/servers", &view())[0].take();
+        let of = |keys: [&str; 4]| keys.map(|key| server[key].as_f64().unwrap());
+        assert_eq!(of(["totalRequests", "successfulRequests", "failedRequests", "retries"]), [20.0, 16.0, 3.0, 2.0]);
+        assert_eq!(of(["requestsPerSecond", "averageResponseTime", "bytesIn", "bytesOut"]), [3.0, 2.5, 100.0, 200.0]);
+    }
+
+    #[test]
+    fn requests_by_how_they_ended() {
+        let mut view = view();
+        let requests = data("/api/metrics/requests", &view);
+        assert_eq!(
+            requests["listeners"][0]["connectionEnds"],
+            json!({ "client closed": 22, "refused: no backend": 5 })
+        );
+        assert_eq!(requests["listeners"][0]["unit"], "connection");
+        assert_eq!((&requests["totalRequests"], &requests["failedRequests"]), (&json!(30), &json!(5)));
+
+        view.listeners[0].sniffs_http = true;
+        let responses = vec![Responses { method: "GET".to_owned(), class: "5xx".to_owned(), count: 2 }];
+        view.listeners[0].http = Some(Http { requests: 2, responses, ..Http::default() });
+        let requests = data("/api/metrics/requests", &view);
+        assert_eq!((&requests["totalRequests"], &requests["failedRequests"]), (&json!(7), &json!(7)));
+        assert_eq!(requests["listeners"][0]["responses"], json!([{ "method": "GET", "class": "5xx", "count": 2 }]));
+        assert_eq!(data("/api/metrics/servers", &view)[0]["totalRequests"], 0, "HTTP of it was not seen yet");
+    }
+
+    #[test]
+    fn health_in_one_word() {
+        let mut view = view();
+        assert_eq!(data("/api/health", &view)["status"], "degraded");
+        view.pools[0].backends[1].up = true;
+        assert_eq!(data("/api/health", &view)["status"], "healthy");
+        view.ready = false;
+        view.not_ready = vec!["draining".to_owned()];
+        let health = data("/api/health", &view);
+        assert_eq!((&health["status"], &health["reasons"][0]), (&json!("unhealthy"), &json!("draining")));
+    }
+
+    #[test]
+    fn every_algorithm_and_who_uses_it() {
+        let algorithms = data("/api/algorithms", &view());
+        assert_eq!(algorithms.as_array().unwrap().len(), 6);
+        let pools = |name: &str| {
+            let found = algorithms.as_array().unwrap().iter().find(|algorithm| algorithm["name"] == name);
+            found.unwrap()["pools"].clone()
+        };
+        assert_eq!((pools("random"), pools("ip_hash")), (json!(["two"]), json!([])));
+    }
+}

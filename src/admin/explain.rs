@@ -1,0 +1,461 @@
+//! `/explain`: which listener, route, pool and backend a client would get now, and why. It is asked of the same routes
+//! and the same pools that a connection would be; nothing is taken, and nobody's turn passes.
+//!
+//! The query: `client` (an IP address), and perhaps `sni`, `alpn` (one or several, the preferred one first), `host` and
+//! `path` of its first request, `listener`.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::gather::{address, balance, seconds};
+use super::query::pairs;
+use super::view::View;
+use crate::config::model::{Balance, Plaintext, Route, UnknownSni};
+use crate::net::addr::Address;
+use crate::net::name::normal;
+use crate::pool::{Ability, BackendStanding, Choice, NoBackend, Pool, Preview};
+use crate::server::{ListenerState, Shared, Wanted};
+use crate::sniff::http::RequestHead;
+
+/// What somebody wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    client: IpAddr,
+    sni: Option<String>,
+    alpn: Vec<String>,
+    /// The first request.
+    request: Option<RequestHead>,
+    listener: Option<String>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The client that was asked for.
+    pub client: String,
+    /// When this was true, in seconds since 1970.
+    pub time: f64,
+    /// At each listener, or at the one that was asked for.
+    pub listeners: Vec<AtListener>,
+}
+
+/// What a client gets at a listener.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AtListener {
+    /// Its name.
+    pub listener: String,
+    /// Where it listens.
+    pub addresses: Vec<String>,
+    /// What to know besides, for people.
+    pub notes: Vec<String>,
+    /// Why the client is refused before it gets as far as a pool, for people.
+    pub refused: Option<String>,
+    /// Which route it matches, and why, for people.
+    pub route: String,
+    /// The pool.
+    pub pool: String,
+    /// The pool's algorithm.
+    pub balance: String,
+    /// The backend that it gets; `None` when there is none, or when chance decides.
+    pub backend: Option<String>,
+    /// Why that one, or why none, for people.
+    pub why: String,
+    /// All backends of the pool, in the order of the configuration.
+    pub backends: Vec<AtBackend>,
+}
+
+/// How a backend stands in the choice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AtBackend {
+    /// Its name.
+    pub backend: String,
+    /// As configured.
+    pub address: String,
+    /// Whether it is the one, or may be.
+    pub chosen: bool,
+    /// How likely it is to be chosen, where chance decides.
+    pub chance: Option<f64>,
+    /// Why, or why not, for people.
+    pub why: String,
+}
+
+impl Question {
+    /// Reads a query. The error says what to write instead.
+    pub(super) fn parse(query: &str) -> Result<Question, String> {
+        let pairs = pairs(query).ok_or("the query is not percent-encoded UTF-8")?;
+        let (mut client, mut sni, mut alpn, mut listener) = (None, None, Vec::new(), None);
+        let (mut host, mut path) = (None, None);
+        for (key, value) in pairs {
+            match key.as_str() {
+                "client" => {
+                    let ip = value.parse::<IpAddr>().map_err(|_| format!("client: `{value}` is no IP address"))?;
+                    client = Some(ip.to_canonical());
+                }
+                "sni" => sni = Some(normal(&value).into_owned()),
+                "alpn" => alpn.push(value),
+                "host" => host = Some(normal(&value).into_owned()),
+                "path" => path = Some(value),
+                "listener" => listener = Some(value),
+                _ => return Err(format!("`{key}` is not known: client, sni, alpn, host, path and listener are")),
+            }
+        }
+        let client = client.ok_or("whose connection? client=IP is missing")?;
+        let request = (host.is_some() || path.is_some()).then(|| RequestHead {
+            method: "GET".into(),
+            host: host.map(Into::into),
+            path: path.as_deref().unwrap_or("/").into(),
+            length: 0,
+        });
+        Ok(Question { client, sni, alpn, request, listener })
+    }
+}
+
+/// Answers. The error says which listeners there are.
+pub(super) fn explain(question: &Question, shared: &Shared, view: &View) -> Result<Explanation, String> {
+    let wanted = |listener: &&std::sync::Arc<ListenerState>| {
+        question.listener.as_ref().is_none_or(|name| **name == *listener.config().name)
+    };
+    let listeners: Vec<AtListener> = shared
+        .listeners()
+        .iter()
+        .filter(wanted)
+        .map(|listener| at_listener(question, listener, shared, view))
+        .collect();
+    if listeners.is_empty() {
+        let names: Vec<&str> = shared.listeners().iter().map(|listener| &*listener.config().name).collect();
+        let asked = question.listener.as_deref().unwrap_or_default();
+        return Err(format!("there is no listener `{asked}`: there are {}", names.join(", ")));
+    }
+    Ok(Explanation { client: question.client.to_string(), time: seconds(SystemTime::now()), listeners })
+}
+
+fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, view: &View) -> AtListener {
+    let config = listener.config();
+    let (refused, protocols) = first_bytes(question, listener);
+    let refused = if view.draining { Some("it drains: no new connection is accepted".to_owned()) } else { refused };
+    let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
+    let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
+    let route = listener.route(&Wanted { server_name, protocols: &protocols, request });
+    let pool = listener.pool(route);
+    // Without a PROXY header, a client that comes by a unix socket has no address.
+    let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| matches!(bind, Address::Tcp(_)));
+    let client = has_address.then_some(question.client);
+    let preview = pool.preview(client);
+    let backends = pool.backends().iter().zip(&preview.standings).enumerate();
+    AtListener {
+        listener: config.name.to_string(),
+        addresses: view
+            .listeners
+            .iter()
+            .find(|shown| *shown.name == *config.name)
+            .map(|shown| shown.addresses.clone())
+            .unwrap_or_default(),
+        notes: notes(question, listener, shared, has_address),
+        refused,
+        route: route_in_words(listener, route),
+        pool: pool.name().to_string(),
+        balance: balance(pool.config().balance).to_owned(),
+        backend: match &preview.choice {
+            Ok(Choice::One { backend, .. }) => Some(pool.backends()[backend.0].name().to_string()),
+            Ok(Choice::Drawn(drawn)) => match drawn.as_slice() {
+                [(only, _)] => Some(pool.backends()[only.0].name().to_string()),
+                _ => None,
+            },
+            Err(_) => None,
+        },
+        why: why(pool, &preview, client),
+        backends: backends.map(|(place, (_, standing))| at_backend(pool, place, standing, &preview)).collect(),
+    }
+}
+
+/// Why the client's first bytes get it refused, if they do, and the protocols that routes go by.
+fn first_bytes(question: &Question, listener: &ListenerState) -> (Option<String>, Vec<String>) {
+    let Some((rules, tls)) = listener.tls() else { return (None, question.alpn.clone()) };
+    let may_be_plain = rules.starttls.is_some() && rules.plaintext == Plaintext::Allow;
+    let sni = question.sni.as_deref();
+    if rules.unknown_sni == UnknownSni::Refuse && !tls.knows(sni) && !(may_be_plain && sni.is_none()) {
+        let name = sni.unwrap_or("none (--sni)");
+        return (Some(format!("no certificate fits the server name {name} (unknown_sni: refuse)")), Vec::new());
+    }
+    // The listener's order counts (RFC 7301, 3.2).
+    let agreed = rules.alpn.iter().find(|protocol| question.alpn.iter().any(|offered| **offered == ***protocol));
+    match agreed {
+        Some(protocol) => (None, vec![protocol.to_string()]),
+        None if rules.alpn.is_empty() || question.alpn.is_empty() => (None, Vec::new()),
+        None => (Some("client and listener have no protocol in common (ALPN)".to_owned()), Vec::new()),
+    }
+}
+
+fn notes(question: &Question, listener: &ListenerState, shared: &Shared, has_address: bool) -> Vec<String> {
+    let config = listener.config();
+    let mut notes = Vec::new();
+    let open = listener.counters().open();
+    if let Some(most) = config.max_connections
+        && open >= most.get() as usize
+    {
+        notes.push(format!("it is full ({open} of {most} connections): a new one waits until another ends"));
+    }
+    if shared.open() >= shared.size() {
+        notes.push(format!("all {} connections that the limit of open files allows are in use", shared.size()));
+    }
+    if !has_address {
+        notes.push("it listens on a unix socket: its clients have no address".to_owned());
+    }
+    if let Some(rule) = &config.proxy_protocol {
+        match rule.trusted.iter().any(|network| network.contains(&question.client)) {
+            true if rule.required => notes.push(format!(
+                "{} is in proxy_protocol.trusted: its connections are refused without a PROXY header, and those with \
+                 one are another client's, the one in the header",
+                question.client
+            )),
+            true => notes.push(format!(
+                "{} is in proxy_protocol.trusted: its connections with a PROXY header are those of the client in it",
+                question.client
+            )),
+            false => {}
+        }
+    }
+    let by_name = config.routes.iter().any(|route| !route.sni.is_empty());
+    if by_name && question.sni.is_none() {
+        notes.push("it has routes by server name, and none was asked for: --sni NAME".to_owned());
+    }
+    if question.request.is_none() && config.routes.iter().any(Route::needs_request) {
+        notes.push("it has routes by the first request, and none was given: --host NAME, --path PATH".to_owned());
+    }
+    notes
+}
+
+fn route_in_words(listener: &ListenerState, route: Option<usize>) -> String {
+    let config = listener.config();
+    let found = route.and_then(|number| Some((number, config.routes.get(number)?)));
+    match found {
+        None if config.routes.is_empty() => "none: the listener has no routes".to_owned(),
+        None => "none matches: the listener's own pool".to_owned(),
+        Some((number, route)) => {
+            let sni: Vec<String> = route.sni.iter().map(ToString::to_string).collect();
+            let alpn: Vec<&str> = route.alpn.iter().map(|protocol| &**protocol).collect();
+            let host: Vec<String> = route.host.iter().map(ToString::to_string).collect();
+            let rules = [
+                ("sni", sni.join(", ")),
+                ("alpn", alpn.join(", ")),
+                ("host", host.join(", ")),
+                ("path_prefix", route.path_prefix.join(", ")),
+            ];
+            let rules: Vec<String> = rules
+                .iter()
+                .filter(|(_, names)| !names.is_empty())
+                .map(|(key, names)| format!("{key}: [{names}]"))
+                .collect();
+            format!("routes[{number}] matches: {}", rules.join(", "))
+        }
+    }
+}
+
+/// Why the chosen one, or why nobody.
+fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
+    let algorithm = pool.config().balance;
+    let able = |backup: bool| {
+        let backends = pool.backends().iter().zip(&preview.standings);
+        backends.filter(|(backend, it)| it.ability == Ability::Able && backend.is_backup() == backup).count()
+    };
+    let words = match &preview.choice {
+        Err(NoBackend::AllFull { .. }) => "nobody: all that are up are full".to_owned(),
+        Err(why) => return format!("refused: {why}"),
+        Ok(Choice::One { backend, instead_of }) => {
+            let (backend, standing) = (&pool.backends()[backend.0], &preview.standings[backend.0]);
+            let name = |it: crate::pool::BackendIndex| pool.backends()[it.0].name();
+            match algorithm {
+                _ if able(backend.is_backup()) == 1 && algorithm != Balance::IpHash => match backend.is_backup() {
+                    true => "a backup, as no other takes connections, and the only one that does".to_owned(),
+                    false => "the only one that takes connections".to_owned(),
+                },
+                Balance::RoundRobin => match instead_of {
+                    None => "next in turn".to_owned(),
+                    Some(other) => {
+                        format!("it is the turn of {}, which cannot take it; its share is the others'", name(*other))
+                    }
+                },
+                Balance::IpHash => {
+                    let who = client.map_or_else(|| "clients without an address".to_owned(), |ip| prefix(pool, ip));
+                    match instead_of {
+                        None => format!("{who} is placed there"),
+                        Some(other) => {
+                            format!("{who} is placed on {}, which cannot take it, and next there", name(*other))
+                        }
+                    }
+                }
+                Balance::LeastConnections => {
+                    format!("{}, the fewest per weight{}", connections(standing), turn_of_equals(pool, preview))
+                }
+                Balance::LeastLatency => format!(
+                    "{} on average and {}, the least expected wait{}",
+                    latency(standing.latency_us),
+                    connections(standing),
+                    turn_of_equals(pool, preview)
+                ),
+                Balance::PowerOfTwo | Balance::Random => "drawn".to_owned(),
+            }
+        }
+        Ok(Choice::Drawn(drawn)) => {
+            let how = match (algorithm, drawn.as_slice()) {
+                (_, [_]) => "the only one that takes connections",
+                (Balance::PowerOfTwo, _) => "the less loaded of two that are drawn by weight",
+                _ => "drawn by weight",
+            };
+            let name = |place: usize| pool.backends()[place].name();
+            let most: Vec<String> = drawn
+                .iter()
+                .take(LIKELY)
+                .map(|(backend, chance)| format!("{} {}", name(backend.0), percent(*chance)))
+                .collect();
+            match drawn.len() {
+                1 => how.to_owned(),
+                count if count > LIKELY => format!("{how}: {} and {} others", most.join(", "), count - LIKELY),
+                _ => format!("{how}: {}", most.join(", ")),
+            }
+        }
+    };
+    format!("{}: {words}", balance(algorithm))
+}
+
+/// So many are named that chance may choose.
+const LIKELY: usize = 4;
+
+/// With more than one that is as good, their turn decides.
+fn turn_of_equals(pool: &Pool, preview: &Preview) -> &'static str {
+    let Ok(Choice::One { backend, .. }) = &preview.choice else { return "" };
+    let score = |place: usize| {
+        let standing = &preview.standings[place];
+        let weight = f64::from(pool.backends()[place].weight()) * standing.share;
+        match pool.config().balance {
+            Balance::LeastLatency => {
+                (f64::from(standing.latency_us) + 1.0) * (f64::from(standing.connections) + 1.0) / weight
+            }
+            _ => f64::from(standing.connections) / weight,
+        }
+    };
+    let is_equal = |place: &usize| {
+        let same_tier = pool.backends()[*place].is_backup() == pool.backends()[backend.0].is_backup();
+        let able = preview.standings[*place].ability == Ability::Able;
+        same_tier && able && (score(*place) - score(backend.0)).abs() <= f64::EPSILON * score(backend.0)
+    };
+    let equals = (0..preview.standings.len()).filter(is_equal).count();
+    if equals > 1 { "; of equals, next in turn" } else { "" }
+}
+
+/// The client as far as placement looks at it.
+fn prefix(pool: &Pool, client: IpAddr) -> String {
+    let bits = match client {
+        IpAddr::V4(_) => pool.config().hash.ipv4,
+        IpAddr::V6(_) => pool.config().hash.ipv6,
+    };
+    ipnet::IpNet::new(client, bits).map_or_else(|_| client.to_string(), |network| network.trunc().to_string())
+}
+
+fn at_backend(pool: &Pool, place: usize, standing: &BackendStanding, preview: &Preview) -> AtBackend {
+    let backend = &pool.backends()[place];
+    let (chosen, chance) = match &preview.choice {
+        Ok(Choice::One { backend, .. }) => (backend.0 == place, None),
+        Ok(Choice::Drawn(drawn)) => {
+            let chance = drawn.iter().find(|(backend, _)| backend.0 == place).map(|(_, chance)| *chance);
+            (chance.is_some(), chance)
+        }
+        Err(_) => (false, None),
+    };
+    let state = match standing.ability {
+        Ability::Down => down(backend),
+        Ability::Weightless => "weight 0: gets no new connections".to_owned(),
+        Ability::Full => {
+            format!("full: {} of {} connections", standing.connections, backend.max_connections().unwrap_or_default())
+        }
+        Ability::Able if backend.is_backup() && !chosen => "backup: used when no other takes connections".to_owned(),
+        Ability::Able => {
+            let mut words = match pool.config().balance {
+                Balance::LeastLatency => {
+                    format!("up, {} on average, {}", latency(standing.latency_us), connections(standing))
+                }
+                _ => format!("up, {}", connections(standing)),
+            };
+            if backend.weight() != 1 {
+                words.push_str(&format!(", weight {}", backend.weight()));
+            }
+            if standing.share < 1.0 {
+                words.push_str(&format!(", {} of it in slow start", percent(standing.share)));
+            }
+            if let Some(chance) = chance {
+                words.push_str(&format!(", {} likely", percent(chance)));
+            }
+            words
+        }
+    };
+    AtBackend {
+        backend: backend.name().to_string(),
+        address: address(backend.configured_address()),
+        chosen,
+        chance,
+        why: state,
+    }
+}
+
+fn down(backend: &crate::pool::Backend) -> String {
+    let condition = backend.condition();
+    let since = humantime::format_rfc3339_seconds(condition.since);
+    match condition.reason {
+        Some(reason) => format!("down since {since}: {reason}"),
+        None => format!("not known to be up, since {since}: no health check has passed yet"),
+    }
+}
+
+fn connections(standing: &BackendStanding) -> String {
+    match standing.connections {
+        0 => "no connections".to_owned(),
+        1 => "1 connection".to_owned(),
+        more => format!("{more} connections"),
+    }
+}
+
+fn latency(micros: u32) -> String {
+    match micros {
+        0 => "never measured".to_owned(),
+        1..1000 => format!("{micros} µs"),
+        _ => format!("{:.1} ms", f64::from(micros) / 1000.0),
+    }
+}
+
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        percent if percent < 0.05 => "below 0.1 %".to_owned(),
+        percent if percent < 9.95 => format!("{percent:.1} %"),
+        percent => format!("{percent:.0} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_read() {
+        let question = Question::parse("client=10.0.0.7&sni=A.Example.&alpn=h2&alpn=http%2F1.1&listener=in").unwrap();
+        let wanted = Question {
+            client: [10, 0, 0, 7].into(),
+            sni: Some("a.example".to_owned()),
+            alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            request: None,
+            listener: Some("in".to_owned()),
+        };
+        assert_eq!(question, wanted);
+        assert_eq!(Question::parse("client=::ffff:10.0.0.7").unwrap().client, wanted.client);
+        let cases = [
+            ("", "whose connection? client=IP is missing"),
+            ("client=nobody", "client: `nobody` is no IP address"),
+            ("client=::1&port=2", "`port` is not known: client, sni, alpn, host, path and listener are"),
+            ("client=%", "the query is not percent-encoded UTF-8"),
+        ];
+        for (query, error) in cases {
+            assert_eq!(Question::parse(query).unwrap_err(), error, "{query}");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `tidegate explain`.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use tidegate::admin::explain::{AtBackend, AtListener, Explanation};
+
+use super::stats_port::{StatsPort, Which};
+
+/// What is asked.
+#[derive(clap::Args)]
+pub(crate) struct Explain {
+    /// The client's address
+    #[arg(long, value_name = "IP")]
+    client: IpAddr,
+    /// The server name that it asks for (SNI)
+    #[arg(long, value_name = "NAME")]
+    sni: Option<String>,
+    /// An application protocol that it offers (ALPN); may be given several times, the preferred one first
+    #[arg(long, value_name = "PROTOCOL")]
+    alpn: Vec<String>,
+    /// The host that its first request is for; for listeners with sniff: http
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// The path of its first request; / by default
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// The listener that it connects to; all of them by default
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Asks a running tidegate which backend a client would get now, and why.
+pub(crate) fn explain(asked: Explain) -> ExitCode {
+    let query = query(&asked);
+    let json = asked.json;
+    let port = match asked.which.find() {
+        Ok(port) => port,
+        Err(code) => return code,
+    };
+    let answer = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(ask(&port, &query)));
+    match answer {
+        Ok(explanation) if json => match serde_json::to_string_pretty(&explanation) {
+            Ok(text) => super::print(format!("{text}\n").as_bytes()),
+            Err(error) => failed(&error.to_string()),
+        },
+        Ok(explanation) => super::print(in_words(&explanation).as_bytes()),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn ask(port: &StatsPort, query: &str) -> Result<Explanation, String> {
+    port.ask(query).await
+}
+
+fn failed(error: &str) -> ExitCode {
+    super::say(format_args!("error: {error}"));
+    ExitCode::FAILURE
+}
+
+fn query(asked: &Explain) -> String {
+    let mut query = format!("/explain?client={}", encoded(&asked.client.to_string()));
+    let others = [("sni", &asked.sni), ("host", &asked.host), ("path", &asked.path), ("listener", &asked.listener)];
+    let others = others.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+    for (key, value) in others.chain(asked.alpn.iter().map(|value| ("alpn", value))) {
+        _ = write!(query, "&{key}={}", encoded(value));
+    }
+    query
+}
+
+/// Percent-encoded, all but what is unreserved (RFC 3986, 2.3).
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+/// For people: a paragraph for each listener.
+fn in_words(explanation: &Explanation) -> String {
+    let mut text = String::new();
+    for (place, listener) in explanation.listeners.iter().enumerate() {
+        if place > 0 {
+            text.push('\n');
+        }
+        at_listener(&mut text, &explanation.client, listener);
+    }
+    text
+}
+
+fn at_listener(text: &mut String, client: &str, at: &AtListener) {
+    let target = match (&at.refused, &at.backend) {
+        (Some(_), _) => "refused".to_owned(),
+        (None, Some(backend)) => backend.clone(),
+        (None, None) if at.backends.iter().any(|backend| backend.chosen) => "one of several".to_owned(),
+        (None, None) => "no backend".to_owned(),
+    };
+    // A write to a string never fails.
+    _ = writeln!(text, "{client} at listener {} ({}): {target}", at.listener, at.addresses.join(", "));
+    for note in &at.notes {
+        _ = writeln!(text, "  note      {note}");
+    }
+    if let Some(why) = &at.refused {
+        _ = writeln!(text, "  refused   {why}");
+        return;
+    }
+    _ = writeln!(text, "  route     {}", at.route);
+    _ = writeln!(text, "  pool      {}", at.pool);
+    _ = writeln!(text, "  because   {}", at.why);
+    let width = at.backends.iter().map(|backend| backend.backend.chars().count()).max().unwrap_or_default();
+    for AtBackend { backend, address, chosen, why, .. } in &at.backends {
+        let mark = if *chosen { '>' } else { ' ' };
+        let address = if address == backend { String::new() } else { format!("{address}  ") };
+        _ = writeln!(text, "  {mark} {backend:width$}  {address}{why}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_is_encoded() {
+        assert_eq!(encoded("::1 é/&=%a-b._~"), "%3A%3A1%20%C3%A9%2F%26%3D%25a-b._~");
+    }
+
+    #[test]
+    fn a_refusal_names_no_backend() {
+        let at = AtListener {
+            listener: "in".to_owned(),
+            addresses: vec!["127.0.0.1:1".to_owned()],
+            notes: Vec::new(),
+            refused: Some("no certificate fits".to_owned()),
+            route: "none".to_owned(),
+            pool: "p".to_owned(),
+            balance: "random".to_owned(),
+            backend: Some("b".to_owned()),
+            why: "x".to_owned(),
+            backends: Vec::new(),
+        };
+        let text = in_words(&Explanation { client: "::1".to_owned(), time: 0.0, listeners: vec![at] });
+        assert_eq!(text, "::1 at listener in (127.0.0.1:1): refused\n  refused   no certificate fits\n");
+    }
+}

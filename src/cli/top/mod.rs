@@ -1,0 +1,196 @@
+//! `tidegate top`: what a running tidegate does, in a terminal.
+//!
+//! [`rows`], [`state`] and [`screen`] are pure: what was seen and what was pressed come in, lines come out. Here is what is
+//! not: the terminal, the clock and the stats port.
+
+mod plain;
+mod rows;
+mod screen;
+mod state;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use tidegate::admin::view::View;
+use tidegate::stats::latency::{Stage, Window};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval};
+
+use self::rows::{Choice, Sort};
+use self::screen::Seen;
+use self::state::{Flow, Interface};
+use super::signals::Signals;
+use super::stats_port::{StatsPort, Which};
+
+/// From one look to the next.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What is asked.
+#[derive(clap::Args)]
+pub(crate) struct Top {
+    /// Print one table and end
+    #[arg(long)]
+    once: bool,
+    /// With --once: print JSON, with exact numbers
+    #[arg(long, requires = "once")]
+    json: bool,
+    /// What to sort by
+    #[arg(long, value_name = "KEY", value_enum, default_value = "config")]
+    sort: Sort,
+    /// Turn the order round
+    #[arg(long)]
+    reverse: bool,
+    /// The part of a connection's life that p50, p99 and max are of
+    #[arg(long, value_name = "STAGE", value_parser = stages(), default_value = "turnaround")]
+    stage: String,
+    /// The span of time that they are of
+    #[arg(long, value_name = "WINDOW", value_parser = windows(), default_value = "10s")]
+    window: String,
+    /// Only backends with this in their name or address
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    filter: String,
+    #[command(flatten)]
+    which: Which,
+}
+
+fn stages() -> clap::builder::PossibleValuesParser {
+    Stage::ALL.map(Stage::name).into()
+}
+
+fn windows() -> clap::builder::PossibleValuesParser {
+    Window::ALL.map(Window::name).into()
+}
+
+/// Shows a running tidegate until told to end, or once.
+pub(crate) fn top(asked: Top) -> ExitCode {
+    let choice = Choice {
+        sort: asked.sort,
+        reversed: asked.reverse,
+        // They were parsed by the same names.
+        stage: Stage::named(&asked.stage).unwrap_or(Stage::Turnaround),
+        window: Window::named(&asked.window).unwrap_or(Window::TenSeconds),
+        filter: asked.filter,
+    };
+    let port = match asked.which.find() {
+        Ok(port) => port,
+        Err(code) => return code,
+    };
+    let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !asked.once && !is_terminal {
+        super::say("error: this is no terminal\n  = help: --once prints one table");
+        return ExitCode::from(super::USAGE);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.to_string()),
+    };
+    if asked.once {
+        return match runtime.block_on(port.ask::<View>("/stats")) {
+            Ok(view) if asked.json => super::print(format!("{:#}\n", plain::json(&view, &choice)).as_bytes()),
+            Ok(view) => super::print(plain::text(&view, &choice).as_bytes()),
+            Err(error) => failed(&error),
+        };
+    }
+    let ended = runtime.block_on(watch(port, Interface::new(choice)));
+    // Not dropped: that could wait for a look that is under way.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&format!("the terminal: {error}")),
+    }
+}
+
+fn failed(error: &str) -> ExitCode {
+    super::say(format_args!("error: {error}"));
+    ExitCode::FAILURE
+}
+
+/// The terminal in its other life; back to its first when dropped, a panic included.
+struct Screen(DefaultTerminal);
+
+impl Screen {
+    fn open() -> io::Result<Screen> {
+        // Its panic hook restores the terminal before the message is written.
+        ratatui::try_init().map(Screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // Where that fails, the terminal has gone.
+        let _ = ratatui::try_restore();
+    }
+}
+
+async fn watch(port: StatsPort, mut interface: Interface) -> io::Result<()> {
+    let mut signals = Signals::new()?;
+    let mut seen = Seen { address: port.to_string(), ..Seen::default() };
+    let (looks, mut looked) = unbounded_channel();
+    let mut screen = Screen::open()?;
+    let mut keys = keys();
+    tokio::spawn(look(port, looks));
+    loop {
+        screen.0.draw(|frame| screen::draw(frame, &seen, &interface))?;
+        tokio::select! {
+            Some(look) = looked.recv() => seen.take(look),
+            event = keys.recv() => match event {
+                Some(Event::Key(key)) if key.kind != KeyEventKind::Release => {
+                    let lines = screen::lines(&seen, &interface).len();
+                    let page = screen::page(screen.0.size()?.height);
+                    if interface.press(key, lines, page) == Flow::Quit {
+                        return Ok(());
+                    }
+                }
+                // Another size: it is drawn anew.
+                Some(_) => {}
+                // The terminal has gone.
+                None => return Ok(()),
+            },
+            () = signals.next() => return Ok(()),
+        }
+    }
+}
+
+impl Seen {
+    fn take(&mut self, look: Result<View, String>) {
+        match look {
+            Ok(view) => {
+                self.previous = self.view.replace(view);
+                self.trouble = None;
+            }
+            // What was seen last stays on the screen.
+            Err(error) => self.trouble = Some(error),
+        }
+    }
+}
+
+/// Looks once a second, until nobody wants to know.
+async fn look(port: StatsPort, looks: UnboundedSender<Result<View, String>>) {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if looks.send(port.ask("/stats").await).is_err() {
+            return;
+        }
+    }
+}
+
+/// What is pressed. A thread waits for it, which ends with the process, or with the terminal.
+fn keys() -> UnboundedReceiver<Event> {
+    let (sender, receiver) = unbounded_channel();
+    std::thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            if sender.send(event).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,122 @@
+//! `--once`: the table as plain text, without escape codes, or as JSON with exact numbers. Pure.
+
+use std::fmt::Write;
+
+use serde_json::json;
+use tidegate::admin::view::View;
+use tidegate::stats::latency::Window;
+
+use super::rows::{Choice, Row, rows};
+use super::units::{count, latency, span};
+
+/// Names over the columns. Rates are of the last 10 s, bytes of all time.
+const HEADINGS: [&str; 10] = ["BACKEND", "STATE", "OPEN", "CONN/S", "IN", "OUT", "FAIL", "P50", "P99", "MAX"];
+
+/// For people, and for scripts that cut columns.
+pub(super) fn text(view: &View, choice: &Choice) -> String {
+    let mut lines = vec![HEADINGS.map(str::to_owned)];
+    lines.extend(rows(view, None, choice).iter().map(cells));
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
+
+    let mut text = heading(view);
+    // A write to a string never fails.
+    _ = writeln!(
+        text,
+        "{}, {}; connections a second: last 10s; bytes: since the start",
+        choice.stage.name(),
+        during(choice.window)
+    );
+    for line in lines {
+        let mut row = String::new();
+        for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
+            match column {
+                0 => _ = write!(row, "{cell:width$}"),
+                1 => _ = write!(row, "  {cell:width$}"),
+                _ => _ = write!(row, "  {cell:>width$}"),
+            }
+        }
+        text.push_str(row.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// For programs.
+pub(super) fn json(view: &View, choice: &Choice) -> serde_json::Value {
+    json!({
+        "time": view.time,
+        "version": view.version,
+        "uptime": view.uptime,
+        "ready": view.ready,
+        "not_ready": view.not_ready,
+        "open": view.plane.open,
+        "capacity": view.plane.capacity,
+        "stage": choice.stage.name(),
+        "window": choice.window.name(),
+        "rows": rows(view, None, choice),
+    })
+}
+
+/// What there is to say of the whole, in a line or two.
+fn heading(view: &View) -> String {
+    let mut text = format!(
+        "tidegate {}, up {}, {} of {} connections, {}\n",
+        clean(&view.version),
+        span(view.uptime),
+        view.plane.open,
+        view.plane.capacity,
+        readiness(view)
+    );
+    for reason in &view.not_ready {
+        _ = writeln!(text, "{}", clean(reason));
+    }
+    text
+}
+
+/// A window of time in words.
+pub(super) fn during(window: Window) -> String {
+    match window {
+        Window::All => "since the start".to_owned(),
+        window => format!("last {}", window.name()),
+    }
+}
+
+/// In a word.
+pub(super) fn readiness(view: &View) -> &'static str {
+    match (view.ready, view.draining) {
+        (true, _) => "ready",
+        (false, true) => "DRAINING",
+        (false, false) => "NOT READY",
+    }
+}
+
+fn cells(row: &Row) -> [String; 10] {
+    let measured = |micros: Option<u64>| micros.map_or_else(|| "-".to_owned(), latency);
+    [
+        name(row),
+        row.state.word().to_owned(),
+        row.open.to_string(),
+        count(row.per_second),
+        count(row.bytes_in as f64),
+        count(row.bytes_out as f64),
+        row.failures.to_string(),
+        measured(row.p50_us),
+        measured(row.p99_us),
+        measured(row.max_us),
+    ]
+}
+
+/// A backend's name is indented under that of its pool.
+pub(super) fn name(row: &Row) -> String {
+    match (&row.backend, row.backends) {
+        (Some(backend), _) => format!("  {}", clean(backend)),
+        (None, Some((up, all))) => format!("{} {up}/{all}", clean(&row.pool)),
+        (None, None) => clean(&row.pool),
+    }
+}
+
+/// Without what could mean something to a terminal.
+pub(super) fn clean(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+}

@@ -1,0 +1,241 @@
+//! The lines of the table: each pool, followed by its backends, sorted and filtered. Pure.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tidegate::admin::view::{Backend, Pool, Summary, View};
+use tidegate::stats::latency::{Stage, Window};
+
+/// Seconds of the window that rates are of before there are two looks.
+const SPAN: f64 = 10.0;
+
+/// What lines are sorted by. Backends stay with their pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// The order of the configuration
+    Config,
+    /// Names
+    Name,
+    /// Those that are down first
+    State,
+    /// Connections open
+    Open,
+    /// Connections a second
+    Rate,
+    /// Bytes to the backend
+    In,
+    /// Bytes from the backend
+    Out,
+    /// Failures
+    Failures,
+    /// The median
+    P50,
+    /// The 99th percentile
+    P99,
+    /// The maximum
+    Max,
+}
+
+/// What is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Choice {
+    pub(super) sort: Sort,
+    pub(super) reversed: bool,
+    pub(super) stage: Stage,
+    pub(super) window: Window,
+    /// Only lines with this in their names or addresses, whatever its case.
+    pub(super) filter: String,
+}
+
+/// How a line stands; what is worst comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    /// It takes no connections.
+    Down,
+    /// Of a pool: some of its backends are down.
+    Part,
+    /// It has as many connections as it may.
+    Full,
+    /// Its weight is 0: it gets no new connections.
+    Off,
+    Up,
+}
+
+impl State {
+    /// In a word, as colours don't tell everybody everything.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            State::Down => "DOWN",
+            State::Part => "part",
+            State::Full => "full",
+            State::Off => "off",
+            State::Up => "up",
+        }
+    }
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Row {
+    pub(super) pool: String,
+    /// `None` in a pool's own line.
+    pub(super) backend: Option<String>,
+    pub(super) state: State,
+    /// Backends that are up, and all; of a pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) backends: Option<(usize, usize)>,
+    pub(super) open: u64,
+    /// Connections a second.
+    pub(super) per_second: f64,
+    /// Since the start.
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    /// Bytes a second; `None` before there were two looks.
+    #[serde(skip)]
+    pub(super) rate_in: Option<f64>,
+    #[serde(skip)]
+    pub(super) rate_out: Option<f64>,
+    /// Connects that failed, and connections that ended by its fault.
+    pub(super) failures: u64,
+    /// Of a pool, the largest of its backends'; `None` where nothing was measured.
+    pub(super) p50_us: Option<u64>,
+    pub(super) p99_us: Option<u64>,
+    pub(super) max_us: Option<u64>,
+    /// Where to find the rest.
+    #[serde(skip)]
+    pub(super) place: (usize, Option<usize>),
+}
+
+/// All lines that are to be shown. `previous` is the look before.
+pub(super) fn rows(view: &View, previous: Option<&View>, choice: &Choice) -> Vec<Row> {
+    let before = Before::new(view, previous);
+    let filter = choice.filter.to_lowercase();
+    let mut pools: Vec<(Row, Vec<Row>)> = view
+        .pools
+        .iter()
+        .enumerate()
+        .filter_map(|(place, pool)| {
+            let shown = |(_, backend): &(usize, &Backend)| {
+                let name = format!("{}/{} {}", pool.name, backend.name, backend.address);
+                filter.is_empty() || name.to_lowercase().contains(&filter)
+            };
+            let backends = pool.backends.iter().enumerate().filter(shown);
+            let mut rows: Vec<Row> = backends
+                .map(|(n, backend)| of_backend(view, pool, backend, (place, Some(n)), &before, choice))
+                .collect();
+            rows.sort_by(|one, two| order(choice, one, two));
+            (!rows.is_empty()).then(|| (of_pool(pool, place, &rows), rows))
+        })
+        .collect();
+    pools.sort_by(|(one, _), (two, _)| order(choice, one, two));
+    pools.into_iter().flat_map(|(pool, backends)| std::iter::once(pool).chain(backends)).collect()
+}
+
+/// The look before, if it was at the same process.
+struct Before<'a> {
+    backends: HashMap<(&'a str, &'a str), &'a Backend>,
+    seconds: f64,
+}
+
+impl<'a> Before<'a> {
+    fn new(view: &View, previous: Option<&'a View>) -> Option<Before<'a>> {
+        let previous = previous.filter(|it| it.started == view.started && it.time < view.time)?;
+        let named = |pool: &'a Pool| pool.backends.iter().map(|it| ((pool.name.as_str(), it.name.as_str()), it));
+        let backends = previous.pools.iter().flat_map(named).collect();
+        Some(Before { backends, seconds: view.time - previous.time })
+    }
+}
+
+fn of_backend(
+    view: &View,
+    pool: &Pool,
+    backend: &Backend,
+    place: (usize, Option<usize>),
+    before: &Option<Before<'_>>,
+    choice: &Choice,
+) -> Row {
+    let then = before.as_ref().and_then(|it| Some((it.seconds, *it.backends.get(&(&*pool.name, &*backend.name))?)));
+    let rate = |number: fn(&Backend) -> u64| {
+        then.map(|(seconds, then)| number(backend).saturating_sub(number(then)) as f64 / seconds)
+    };
+    let summary =
+        |stage: Stage, window: Window| -> Option<&Summary> { backend.latency.get(stage.name())?.get(window.name()) };
+    let recent = || {
+        let connects = summary(Stage::Connect, Window::TenSeconds).map_or(0, |summary| summary.count);
+        connects as f64 / view.uptime.clamp(1.0, SPAN)
+    };
+    let measured = summary(choice.stage, choice.window);
+    Row {
+        pool: pool.name.clone(),
+        backend: Some(backend.name.clone()),
+        state: match () {
+            () if !backend.up => State::Down,
+            () if backend.weight == 0 => State::Off,
+            () if backend.max_connections.is_some_and(|most| backend.open >= u64::from(most)) => State::Full,
+            () => State::Up,
+        },
+        backends: None,
+        open: backend.open,
+        per_second: rate(|it| it.connections).unwrap_or_else(recent),
+        bytes_in: backend.bytes_in,
+        bytes_out: backend.bytes_out,
+        rate_in: rate(|it| it.bytes_in),
+        rate_out: rate(|it| it.bytes_out),
+        failures: backend.connect_failures + backend.failures,
+        p50_us: measured.map(|it| it.p50_us),
+        p99_us: measured.map(|it| it.p99_us),
+        max_us: measured.map(|it| it.max_us),
+        place,
+    }
+}
+
+fn of_pool(pool: &Pool, place: usize, rows: &[Row]) -> Row {
+    let sum = |number: fn(&Row) -> u64| rows.iter().map(number).sum();
+    let rate = |number: fn(&Row) -> Option<f64>| {
+        rows.iter().filter_map(number).fold(None, |sum: Option<f64>, one| Some(sum.unwrap_or_default() + one))
+    };
+    Row {
+        pool: pool.name.clone(),
+        backend: None,
+        state: match () {
+            () if !pool.usable => State::Down,
+            () if pool.up < pool.backends.len() => State::Part,
+            () => State::Up,
+        },
+        backends: Some((pool.up, pool.backends.len())),
+        open: sum(|row| row.open),
+        per_second: rows.iter().map(|row| row.per_second).sum(),
+        bytes_in: sum(|row| row.bytes_in),
+        bytes_out: sum(|row| row.bytes_out),
+        rate_in: rate(|row| row.rate_in),
+        rate_out: rate(|row| row.rate_out),
+        failures: sum(|row| row.failures),
+        p50_us: rows.iter().filter_map(|row| row.p50_us).max(),
+        p99_us: rows.iter().filter_map(|row| row.p99_us).max(),
+        max_us: rows.iter().filter_map(|row| row.max_us).max(),
+        place: (place, None),
+    }
+}
+
+/// Names from a to z, numbers from the largest on; equals as configured.
+fn order(choice: &Choice, one: &Row, two: &Row) -> Ordering {
+    // Before there are rates, what came since the start.
+    let bytes = |rate: Option<f64>, total: u64| rate.unwrap_or(total as f64);
+    let order = match choice.sort {
+        Sort::Config => one.place.cmp(&two.place),
+        Sort::Name => (&one.pool, &one.backend).cmp(&(&two.pool, &two.backend)),
+        Sort::State => one.state.cmp(&two.state),
+        Sort::Open => two.open.cmp(&one.open),
+        Sort::Rate => two.per_second.total_cmp(&one.per_second),
+        Sort::In => bytes(two.rate_in, two.bytes_in).total_cmp(&bytes(one.rate_in, one.bytes_in)),
+        Sort::Out => bytes(two.rate_out, two.bytes_out).total_cmp(&bytes(one.rate_out, one.bytes_out)),
+        Sort::Failures => two.failures.cmp(&one.failures),
+        Sort::P50 => two.p50_us.cmp(&one.p50_us),
+        Sort::P99 => two.p99_us.cmp(&one.p99_us),
+        Sort::Max => two.max_us.cmp(&one.max_us),
+    };
+    if choice.reversed { order.reverse() } else { order }
+}

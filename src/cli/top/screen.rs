@@ -1,0 +1,285 @@
+//! The screen, of what was seen and what the user has chosen. Pure: it draws into a buffer.
+//!
+//! Nothing is told by colour alone: states are words, and what is wrong is bold and reversed.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
+use tidegate::admin::view::{Backend, Pool, View};
+
+use super::plain::{clean, during, name, readiness};
+use super::rows::{Row, Sort, State, rows};
+use super::state::Interface;
+use super::units::{count, latency, span};
+
+/// What was seen of a tidegate.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// Where.
+    pub(super) address: String,
+    /// The last look, and the one before.
+    pub(super) view: Option<View>,
+    pub(super) previous: Option<View>,
+    /// Why there is none now.
+    pub(super) trouble: Option<String>,
+}
+
+/// The columns beside the name: heading, width, and what sorts by it.
+const COLUMNS: [(&str, u16, Sort); 9] = [
+    ("STATE", 5, Sort::State),
+    ("OPEN", 5, Sort::Open),
+    ("CONN/S", 6, Sort::Rate),
+    ("IN/S", 5, Sort::In),
+    ("OUT/S", 5, Sort::Out),
+    ("FAIL", 5, Sort::Failures),
+    ("P50", 6, Sort::P50),
+    ("P99", 6, Sort::P99),
+    ("MAX", 6, Sort::Max),
+];
+
+/// Lines besides those of the table: three above, its heading, two below.
+const FRAME: u16 = 6;
+
+const HELP: &str = "\
+ s  right    sort by the next column            S  left   by the one before
+ r           reverse the order
+ t  T        another stage of connections: queue, connect, tls_handshake,
+             first_byte, turnaround, session, http_first_byte, http_response
+ w  W        another window of time: 10s, 1m, 5m, since the start
+ /           show only names and addresses with what you type; Esc: all again
+ up down     walk, also by k and j; PageUp, PageDown, Home, End
+ ?           this page
+ q           quit
+
+ STATE   up; DOWN; full: at its max_connections; off: weight 0; part: some of
+         the pool are down. The last lines say since when, and why.
+ CONN/S  connections given to it in a second.   IN/S OUT/S  bytes in a second,
+         to the backend and from it.
+ FAIL    connects that failed, and connections that ended by its fault.
+ P50 P99 MAX  of the stage and window that are chosen; of a pool, those of its
+         slowest backend.";
+
+/// Lines of the table that fit on a screen of this height.
+pub(super) fn page(height: u16) -> usize {
+    usize::from(height.saturating_sub(FRAME))
+}
+
+/// The lines that the table has.
+pub(super) fn lines(seen: &Seen, interface: &Interface) -> Vec<Row> {
+    seen.view.as_ref().map(|view| rows(view, seen.previous.as_ref(), &interface.choice)).unwrap_or_default()
+}
+
+/// Draws everything.
+pub(super) fn draw(frame: &mut Frame<'_>, seen: &Seen, interface: &Interface) {
+    let areas = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Fill(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+    ]);
+    let [first, second, third, body, details, keys] = areas.areas(frame.area());
+    let rows = lines(seen, interface);
+    frame.render_widget(headline(seen), first);
+    frame.render_widget(news(seen, &rows), second);
+    frame.render_widget(chosen(interface, &rows), third);
+    if interface.helping {
+        frame.render_widget(Paragraph::new(HELP), body);
+    } else if rows.is_empty() {
+        let why = match &seen.view {
+            Some(_) => "Nothing has this in its name: Esc shows all again.",
+            None => "",
+        };
+        frame.render_widget(Paragraph::new(why), body);
+    } else {
+        table(frame, body, &rows, interface);
+    }
+    let selected = rows.get(interface.selected.min(rows.len().saturating_sub(1)));
+    if let (Some(row), Some(view)) = (selected, &seen.view) {
+        frame.render_widget(Line::raw(describe(row, view)), details);
+    }
+    frame.render_widget(bottom(interface), keys);
+}
+
+fn headline(seen: &Seen) -> Line<'static> {
+    let Some(view) = &seen.view else {
+        return Line::from(vec![strong("tidegate"), Span::raw(format!(" at {}", clean(&seen.address)))]);
+    };
+    let state = readiness(view);
+    Line::from(vec![
+        strong("tidegate"),
+        Span::raw(format!(" {}  up {}  ", clean(&view.version), span(view.uptime))),
+        Span::raw(format!("connections {} of {}  ", view.plane.open, view.plane.capacity)),
+        if view.ready { Span::raw(state) } else { alarm(state) },
+        Span::styled(format!("  {}", clean(&seen.address)), Style::new().add_modifier(Modifier::DIM)),
+    ])
+}
+
+/// What is wrong, or else what goes on.
+fn news(seen: &Seen, rows: &[Row]) -> Line<'static> {
+    if let Some(trouble) = &seen.trouble {
+        let trouble = trouble.lines().next().unwrap_or_default();
+        return Line::from(vec![alarm("NO ANSWER"), Span::raw(format!(" trying again: {}", clean(trouble)))]);
+    }
+    let Some(view) = &seen.view else { return Line::raw("asking ...") };
+    if let [reason, others @ ..] = view.not_ready.as_slice() {
+        let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
+        return Line::from(vec![alarm(readiness(view)), Span::raw(format!(" {}{more}", clean(reason)))]);
+    }
+    let pools = || rows.iter().filter(|row| row.backend.is_none());
+    let rate = |number: fn(&Row) -> Option<f64>| {
+        let sum: Option<f64> = pools().map(number).sum();
+        sum.map_or_else(|| "-".to_owned(), count)
+    };
+    let accepted: u64 = view.listeners.iter().map(|listener| listener.accepted).sum();
+    let refused: u64 = view.listeners.iter().map(|listener| listener.refused).sum();
+    Line::raw(format!(
+        "accepted {accepted}  refused {refused}  now {} conn/s, {} B/s in, {} B/s out",
+        count(pools().map(|row| row.per_second).sum()),
+        rate(|row| row.rate_in),
+        rate(|row| row.rate_out),
+    ))
+}
+
+fn chosen(interface: &Interface, rows: &[Row]) -> Line<'static> {
+    let choice = &interface.choice;
+    let mut spans = vec![
+        strong(choice.stage.name()),
+        Span::raw(format!(", {}", during(choice.window))),
+        Span::raw(match (choice.sort, choice.reversed) {
+            (Sort::Config, false) => String::new(),
+            (Sort::Config, true) => "  order reversed".to_owned(),
+            (sort, reversed) => format!("  by {}{}", word(sort), if reversed { ", reversed" } else { "" }),
+        }),
+    ];
+    if interface.typing || !choice.filter.is_empty() {
+        let shown = rows.iter().filter(|row| row.backend.is_some()).count();
+        let cursor = if interface.typing { "_" } else { "" };
+        spans.push(strong(&format!("  /{}{cursor}", clean(&choice.filter))));
+        spans.push(Span::raw(format!("  {shown} found")));
+    }
+    Line::from(spans)
+}
+
+fn word(sort: Sort) -> &'static str {
+    match COLUMNS.iter().find(|(_, _, of)| *of == sort) {
+        Some((heading, _, _)) => heading,
+        None if sort == Sort::Name => "name",
+        None => "configuration",
+    }
+}
+
+fn table(frame: &mut Frame<'_>, area: Rect, rows: &[Row], interface: &Interface) {
+    let page = usize::from(area.height.saturating_sub(1));
+    let first = interface.first(rows.len(), page);
+    let selected = interface.selected.min(rows.len().saturating_sub(1));
+    let shown = rows.iter().enumerate().skip(first).take(page);
+    let line = |(place, row): (usize, &Row)| {
+        let line = TableRow::new(cells(row));
+        match (place == selected, row.backend.is_none()) {
+            (true, _) => line.style(Style::new().add_modifier(Modifier::UNDERLINED)),
+            (false, true) => line.style(Style::new().add_modifier(Modifier::BOLD)),
+            (false, false) => line,
+        }
+    };
+    let heading = |(text, _, sort): (&'static str, u16, Sort)| {
+        let is_sorted = interface.choice.sort == sort;
+        let style = if is_sorted { Style::new().add_modifier(Modifier::UNDERLINED) } else { Style::new() };
+        let text = Text::styled(text, style);
+        if sort == Sort::State { Cell::from(text) } else { Cell::from(text.right_aligned()) }
+    };
+    let header = std::iter::once(Cell::from("BACKEND")).chain(COLUMNS.map(heading));
+    let widths = std::iter::once(Constraint::Fill(1)).chain(COLUMNS.map(|(_, width, _)| Constraint::Length(width)));
+    let table = Table::new(shown.map(line), widths)
+        .header(TableRow::new(header).style(Style::new().add_modifier(Modifier::REVERSED)))
+        .column_spacing(1);
+    frame.render_widget(table, area);
+}
+
+fn cells(row: &Row) -> Vec<Cell<'static>> {
+    let state = match row.state {
+        State::Down => alarm(row.state.word()),
+        State::Part | State::Full => strong(row.state.word()),
+        State::Off | State::Up => Span::raw(row.state.word()),
+    };
+    let number = |text: String| Cell::from(Text::from(text).right_aligned());
+    let rate = |rate: Option<f64>| number(rate.map_or_else(|| "-".to_owned(), count));
+    let measured = |micros: Option<u64>| number(micros.map_or_else(|| "-".to_owned(), latency));
+    vec![
+        Cell::from(name(row)),
+        Cell::from(state),
+        number(count(row.open as f64)),
+        number(count(row.per_second)),
+        rate(row.rate_in),
+        rate(row.rate_out),
+        number(count(row.failures as f64)),
+        measured(row.p50_us),
+        measured(row.p99_us),
+        measured(row.max_us),
+    ]
+}
+
+/// The selected line in words.
+fn describe(row: &Row, view: &View) -> String {
+    let Some(pool) = view.pools.get(row.place.0) else { return String::new() };
+    match row.place.1.and_then(|place| pool.backends.get(place)) {
+        Some(backend) => clean(&describe_backend(backend, view)),
+        None => clean(&describe_pool(pool)),
+    }
+}
+
+fn describe_backend(backend: &Backend, view: &View) -> String {
+    let since = span(view.time - backend.since);
+    let mut text = match (backend.up, &backend.reason) {
+        (true, _) => format!("{}: up for {since}", backend.name),
+        (false, Some(reason)) => format!("{}: DOWN for {since}: {reason}", backend.name),
+        (false, None) => format!("{}: DOWN for {since}: not yet checked", backend.name),
+    };
+    if backend.address != backend.name {
+        text.push_str(&format!(", {}", backend.address));
+    }
+    text.push_str(&format!(", weight {}", backend.weight));
+    if backend.backup {
+        text.push_str(", backup");
+    }
+    if let Some(most) = backend.max_connections {
+        text.push_str(&format!(", at most {most} connections"));
+    }
+    if backend.downs > 0 {
+        text.push_str(&format!(", {} times down", backend.downs));
+    }
+    text
+}
+
+fn describe_pool(pool: &Pool) -> String {
+    let health = pool.health.as_deref().unwrap_or("none");
+    format!(
+        "{}: {}, health checks: {health}, {} of {} up, refused {}, retries {}",
+        pool.name,
+        pool.balance,
+        pool.up,
+        pool.backends.len(),
+        pool.refused,
+        pool.retries
+    )
+}
+
+fn bottom(interface: &Interface) -> Line<'static> {
+    let text = match (interface.typing, interface.helping) {
+        (true, _) => "type a part of a name or an address   Enter done   Esc all again",
+        (false, true) => "? back   q quit",
+        (false, false) => "q quit   ? help   s sort   r reverse   t stage   w window   / filter",
+    };
+    Line::styled(text, Style::new().fg(Color::Cyan))
+}
+
+fn strong(text: &str) -> Span<'static> {
+    Span::styled(text.to_owned(), Style::new().add_modifier(Modifier::BOLD))
+}
+
+fn alarm(text: &str) -> Span<'static> {
+    Span::styled(text.to_owned(), Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED))
+}

@@ -1,0 +1,234 @@
+//! What is on the screen, of views that are made up.
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use tidegate::admin::view::{Backend, Listener, Plane, Pool, Summary, View};
+use tidegate::stats::latency::{Stage, Window};
+
+use super::plain;
+use super::rows::{Choice, Sort, State, rows};
+use super::screen::{Seen, draw};
+use super::state::Interface;
+
+fn choice(sort: Sort) -> Choice {
+    Choice { sort, reversed: false, stage: Stage::Turnaround, window: Window::TenSeconds, filter: String::new() }
+}
+
+fn backend(name: &str, p50_us: u64) -> Backend {
+    let summary = Summary { count: 50, p50_us, p99_us: p50_us * 10, max_us: p50_us * 100, ..Summary::default() };
+    let windows = |window: &str| [(window.to_owned(), summary)].into();
+    Backend {
+        name: name.to_owned(),
+        address: format!("10.0.0.1:{p50_us}"),
+        weight: 1,
+        up: true,
+        connections: 100,
+        latency: [("turnaround".to_owned(), windows("10s")), ("connect".to_owned(), windows("10s"))].into(),
+        ..Backend::default()
+    }
+}
+
+fn pool(name: &str, backends: Vec<Backend>) -> Pool {
+    let up = backends.iter().filter(|backend| backend.up).count();
+    Pool { name: name.to_owned(), balance: "ip_hash".to_owned(), up, usable: up > 0, backends, ..Pool::default() }
+}
+
+fn view() -> View {
+    let down = Backend {
+        up: false,
+        reason: Some("refused".to_owned()),
+        since: 900.0,
+        connect_failures: 3,
+        failures: 1,
+        latency: Default::default(),
+        ..backend("db-2", 7)
+    };
+    let full = Backend { max_connections: Some(5), open: 5, bytes_in: 12_345, ..backend("db-3", 70) };
+    let gone = pool("gone", vec![Backend { up: false, ..backend("g", 1) }]);
+    View {
+        version: "1.2.3".to_owned(),
+        time: 1000.0,
+        started: 100.0,
+        uptime: 900.0,
+        ready: true,
+        plane: Plane { open: 5, capacity: 4000, ..Plane::default() },
+        listeners: vec![Listener { accepted: 77, refused: 2, ..Listener::default() }],
+        pools: vec![pool("db", vec![backend("db-1", 700), down, full]), gone],
+        ..View::default()
+    }
+}
+
+/// As text, without the spaces at the ends of lines.
+fn screen(seen: &Seen, interface: &Interface, width: u16, height: u16) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| draw(frame, seen, interface)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let line = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>().trim_end().to_owned();
+    (0..height).map(line).collect()
+}
+
+fn seen(view: View) -> Seen {
+    Seen { address: "127.0.0.1:9900".to_owned(), view: Some(view), ..Seen::default() }
+}
+
+#[test]
+fn everything_is_there_at_80_by_24() {
+    let mut later = view();
+    later.time = 1002.0;
+    later.pools[0].backends[0].connections += 30;
+    later.pools[0].backends[0].bytes_in += 4000;
+    later.pools[0].backends[0].bytes_out += 3_000_000;
+    let mut interface = Interface::new(choice(Sort::Config));
+    interface.selected = 2;
+    let seen = Seen { previous: Some(view()), ..seen(later) };
+    let lines = screen(&seen, &interface, 80, 24);
+    let expected = [
+        "tidegate 1.2.3  up 15m 0s  connections 5 of 4000  ready  127.0.0.1:9900",
+        "accepted 77  refused 2  now 15 conn/s, 2000 B/s in, 1.50M B/s out",
+        "turnaround, last 10s",
+        "BACKEND                STATE  OPEN CONN/S  IN/S OUT/S  FAIL    P50    P99    MAX",
+        "db 2/3                 part      5     15  2000 1.50M     4  700µs 7.00ms 70.0ms",
+        "  db-1                 up        0     15  2000 1.50M     0  700µs 7.00ms 70.0ms",
+        "  db-2                 DOWN      0      0     0     0     4      -      -      -",
+        "  db-3                 full      5      0     0     0     0   70µs  700µs 7.00ms",
+        "gone 0/1               DOWN      0      0     0     0     0    1µs   10µs  100µs",
+        "  g                    DOWN      0      0     0     0     0    1µs   10µs  100µs",
+    ];
+    assert_eq!(lines[..10], expected);
+    assert!(lines[10..22].iter().all(String::is_empty));
+    assert_eq!(lines[22], "db-2: DOWN for 1m 42s: refused, 10.0.0.1:7, weight 1");
+    assert_eq!(lines[23], "q quit   ? help   s sort   r reverse   t stage   w window   / filter");
+}
+
+#[test]
+fn a_small_or_a_large_terminal_is_no_trouble() {
+    let mut interface = Interface::new(choice(Sort::P99));
+    for (width, height) in [(1, 1), (10, 3), (79, 5), (80, 7), (300, 100)] {
+        for helping in [false, true] {
+            interface.helping = helping;
+            screen(&seen(view()), &interface, width, height);
+            screen(&Seen::default(), &interface, width, height);
+        }
+    }
+}
+
+#[test]
+fn a_thousand_backends_are_scrolled_through() {
+    let many = (0..1000).map(|n| backend(&format!("b{n:03}"), n + 1)).collect();
+    let seen = seen(View { pools: vec![pool("many", many)], ..view() });
+    let mut interface = Interface::new(choice(Sort::Config));
+    let top = screen(&seen, &interface, 80, 24);
+    assert!(top[4].starts_with("many 1000/1000") && top[5].starts_with("  b000"), "{top:?}");
+    interface.selected = 1000;
+    let bottom = screen(&seen, &interface, 80, 24);
+    assert!(bottom[21].starts_with("  b999") && bottom[22].starts_with("b999: up"), "{bottom:?}");
+    interface.choice.filter = "B12".to_owned();
+    let found = screen(&seen, &interface, 80, 24);
+    assert_eq!(found[2], "turnaround, last 10s  /B12  10 found");
+    assert!(found[5].starts_with("  b120") && found[14].starts_with("  b129") && found[15].is_empty(), "{found:?}");
+    interface.choice.filter = "nobody".to_owned();
+    assert!(screen(&seen, &interface, 80, 24)[3].starts_with("Nothing has this in its name"));
+}
+
+#[test]
+fn trouble_is_said_and_the_last_look_stays() {
+    let mut seen = Seen { address: "here:1".to_owned(), ..Seen::default() };
+    let interface = Interface::new(choice(Sort::Config));
+    assert_eq!(screen(&seen, &interface, 80, 24)[..2], ["tidegate at here:1", "asking ..."]);
+    seen.take(Err("cannot be reached\nmore".to_owned()));
+    assert_eq!(screen(&seen, &interface, 80, 24)[1], "NO ANSWER trying again: cannot be reached");
+    seen.take(Ok(view()));
+    assert!(screen(&seen, &interface, 80, 24)[1].starts_with("accepted 77"));
+    seen.take(Err("gone".to_owned()));
+    let lines = screen(&seen, &interface, 80, 24);
+    assert!(lines[1].starts_with("NO ANSWER") && lines[5].starts_with("  db-1"), "{lines:?}");
+    let mut unready = view();
+    (unready.ready, unready.not_ready) = (false, vec!["no backend of pool gone is up".to_owned(), "more".to_owned()]);
+    seen.take(Ok(unready));
+    assert_eq!(screen(&seen, &interface, 80, 24)[1], "NOT READY no backend of pool gone is up (and 1 more)");
+}
+
+#[test]
+fn every_key_is_explained() {
+    let mut interface = Interface::new(choice(Sort::Config));
+    interface.helping = true;
+    let lines = screen(&seen(view()), &interface, 80, 24).concat();
+    for word in ["sort", "reverse", "stage", "window", "/ ", "PageUp", "quit", "turnaround", "slowest backend."] {
+        assert!(lines.contains(word), "{word}");
+    }
+    assert!(Stage::ALL.iter().all(|stage| lines.contains(stage.name())));
+}
+
+#[test]
+fn control_characters_do_not_reach_the_terminal() {
+    let evil = View { pools: vec![pool("p\x1b[2J", vec![backend("b\x07\x1b]0;x", 1)])], ..view() };
+    let text = plain::text(&evil, &choice(Sort::Config));
+    assert!(!text.chars().any(|letter| letter.is_control() && letter != '\n'), "{text:?}");
+    let lines = screen(&seen(evil), &Interface::new(choice(Sort::Config)), 80, 24).concat();
+    assert!(!lines.contains('\x1b') && lines.contains("p?[2J"), "{lines}");
+}
+
+#[test]
+fn sorted_by_each_key() {
+    let mut view = view();
+    view.pools.truncate(1);
+    let backends = &mut view.pools[0].backends;
+    (backends[0].bytes_out, backends[2].bytes_out) = (5, 9);
+    let order = |sort, reversed| -> String {
+        let rows = rows(&view, None, &Choice { reversed, ..choice(sort) });
+        rows.iter().filter_map(|row| row.backend.as_ref()?.chars().last()).collect()
+    };
+    let cases = [
+        (Sort::Config, "123"),
+        (Sort::Name, "123"),
+        (Sort::State, "231"),
+        (Sort::Open, "312"),
+        (Sort::Rate, "132"),
+        (Sort::In, "312"),
+        (Sort::Out, "312"),
+        (Sort::Failures, "213"),
+        (Sort::P50, "132"),
+        (Sort::P99, "132"),
+        (Sort::Max, "132"),
+    ];
+    for (sort, wanted) in cases {
+        assert_eq!(order(sort, false), wanted, "{sort:?}");
+    }
+    assert_eq!(order(Sort::State, true), "132");
+    let pools: Vec<State> = rows(&self::view(), None, &choice(Sort::State)).iter().map(|row| row.state).collect();
+    assert_eq!(pools[0], State::Down, "the pool that is down comes first, with its backends");
+}
+
+#[test]
+fn rates_are_differences_of_the_same_process() {
+    let rate = |previous: &View| rows(&view(), Some(previous), &choice(Sort::Config))[1].rate_in;
+    let mut before = view();
+    before.time -= 4.0;
+    assert_eq!(rate(&before), Some(0.0));
+    before.started -= 1.0;
+    assert_eq!(rate(&before), None, "it has started anew since");
+    assert_eq!(rate(&view()), None, "no time has passed");
+    // Before, the connects of the last 10 s.
+    assert_eq!(rows(&view(), None, &choice(Sort::Config))[1].per_second, 5.0);
+}
+
+#[test]
+fn once_as_a_table_and_as_json() {
+    let text = plain::text(&view(), &choice(Sort::Config));
+    let expected = "\
+tidegate 1.2.3, up 15m 0s, 5 of 4000 connections, ready
+turnaround, last 10s; connections a second: last 10s; bytes: since the start
+BACKEND   STATE  OPEN  CONN/S     IN  OUT  FAIL    P50     P99     MAX
+db 2/3    part      5      10  12.3k    0     4  700µs  7.00ms  70.0ms
+  db-1    up        0       5      0    0     0  700µs  7.00ms  70.0ms
+  db-2    DOWN      0       0      0    0     4      -       -       -
+  db-3    full      5       5  12.3k    0     0   70µs   700µs  7.00ms
+gone 0/1  DOWN      0       5      0    0     0    1µs    10µs   100µs
+  g       DOWN      0       5      0    0     0    1µs    10µs   100µs
+";
+    assert_eq!(text, expected);
+    let json = plain::json(&view(), &choice(Sort::Config));
+    assert_eq!((&json["rows"][1]["backend"], &json["rows"][1]["p99_us"]), (&"db-1".into(), &7000.into()));
+    assert_eq!((&json["rows"][3]["state"], &json["rows"][3]["bytes_in"]), (&"full".into(), &12_345.into()));
+    assert_eq!(json["rows"][0]["backends"], serde_json::json!([2, 3]));
+}

@@ -1,0 +1,233 @@
+//! Whom a lease would be on, without taking one: what `tidegate explain` says.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::lease::{Now, client_key};
+use super::{Backend, BackendIndex, NoBackend, Pool, Standing, Tried, slow_start};
+use crate::balance::{Draw, Live};
+
+/// What the next lease would be, and how each backend stands. True of the moment, and only as long as nobody else takes
+/// one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preview {
+    /// Whom it would be on, or why on nobody.
+    pub choice: Result<Choice, NoBackend>,
+    /// All backends, in the order of the configuration.
+    pub standings: Vec<BackendStanding>,
+}
+
+/// Whom a lease would be on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Choice {
+    /// This one.
+    One {
+        /// Which.
+        backend: BackendIndex,
+        /// Whom it would be on, were that one not full or down.
+        instead_of: Option<BackendIndex>,
+    },
+    /// One of these, each with its probability; the likeliest first.
+    Drawn(Vec<(BackendIndex, f64)>),
+}
+
+/// How a backend stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackendStanding {
+    /// Whether it could take a connection.
+    pub ability: Ability,
+    /// Connections it has.
+    pub connections: u32,
+    /// Its moving average that `least_latency` goes by, in microseconds.
+    pub latency_us: u32,
+    /// Of its weight, while it grows after it came back (`slow_start`): below 1.
+    pub share: f64,
+}
+
+/// Whether a backend could take a connection. What comes first in this order is the reason if there are several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// It could.
+    Able,
+    /// It is down.
+    Down,
+    /// Its weight is 0.
+    Weightless,
+    /// It has as many connections as it may.
+    Full,
+}
+
+/// Everybody as it is, and could take one more.
+struct Roomy<'a>(&'a Now<'a>);
+
+impl Live for Roomy<'_> {
+    fn connections(&self, index: usize) -> u32 {
+        self.0.connections(index)
+    }
+
+    fn latency_us(&self, index: usize) -> u32 {
+        self.0.latency_us(index)
+    }
+
+    fn can_take(&self, _: usize) -> bool {
+        true
+    }
+}
+
+impl Pool {
+    /// What [`Pool::lease`] would give to this client now. Takes nothing, and leaves everybody's turn as it is.
+    pub fn preview(&self, client: Option<IpAddr>) -> Preview {
+        let snapshot = self.snapshot.load();
+        let nobody = Tried::new();
+        let draw = Draw {
+            key: client.map_or(0, |ip| client_key(ip, self.config.hash)),
+            turn: self.turn.load(Relaxed),
+            random: 0,
+        };
+        let choice = [&snapshot.primary, &snapshot.backup].into_iter().find_map(|tier| {
+            let now = Now { members: &tier.members, tried: &nobody };
+            let index = |place: usize| tier.members[place].index();
+            if let Some(chances) = tier.balancer.chances(&now) {
+                let mut drawn: Vec<_> = chances
+                    .into_iter()
+                    .enumerate()
+                    .filter(|&(_, chance)| chance > 0.0)
+                    .map(|(place, chance)| (index(place), chance))
+                    .collect();
+                drawn.sort_by(|one, two| two.1.total_cmp(&one.1));
+                return (!drawn.is_empty()).then_some(Choice::Drawn(drawn));
+            }
+            let backend = index(tier.balancer.pick(&draw, &now)?);
+            let instead_of = tier.balancer.pick(&draw, &Roomy(&now)).map(index).filter(|&other| other != backend);
+            Some(Choice::One { backend, instead_of })
+        });
+        Preview {
+            choice: choice.ok_or_else(|| NoBackend::explain(&self.backends, &nobody)),
+            standings: self.standings(),
+        }
+    }
+
+    fn standings(&self) -> Vec<BackendStanding> {
+        let writer = self.writer();
+        let standing = |(backend, standing): (&Arc<Backend>, &Standing)| BackendStanding {
+            ability: match () {
+                () if !backend.is_up() => Ability::Down,
+                () if backend.weight() == 0 => Ability::Weightless,
+                () if backend.is_full() => Ability::Full,
+                () => Ability::Able,
+            },
+            connections: backend.connections(),
+            latency_us: backend.latency_us(),
+            share: f64::from(standing.parts) / f64::from(slow_start::PARTS),
+        };
+        self.backends.iter().zip(&writer.backends).map(standing).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use proptest::prelude::*;
+
+    use super::super::testing::{backends, pool};
+    use super::*;
+    use crate::config::model::{self, Balance, PoolIndex};
+
+    const CERTAIN: [Balance; 4] =
+        [Balance::RoundRobin, Balance::LeastConnections, Balance::IpHash, Balance::LeastLatency];
+
+    fn build(config: &model::Pool) -> Arc<Pool> {
+        Pool::new(config, PoolIndex(0), 1)
+    }
+
+    fn client(number: u8) -> Option<IpAddr> {
+        Some([10, 0, 0, number].into())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Whatever is full, down or a backup: the next lease is on whom the preview named.
+        #[test]
+        fn what_is_previewed_is_what_happens(
+            weights in prop::collection::vec(0..4_u32, 1..6),
+            limits in prop::collection::vec(0..3_u32, 6),
+            backups in prop::collection::vec(any::<bool>(), 6),
+            downs in prop::collection::vec(any::<bool>(), 6),
+            clients in prop::collection::vec(any::<u8>(), 1..12),
+        ) {
+            for balance in CERTAIN {
+                let mut config = model::Pool { balance, ..pool(backends(&weights)) };
+                for (index, backend) in config.backends.iter_mut().enumerate() {
+                    backend.max_connections = NonZeroU32::new(limits[index]);
+                    backend.backup = backups[index];
+                }
+                let pool = build(&config);
+                for index in (0..weights.len()).filter(|&index| downs[index] && index > 0) {
+                    pool.set_down(BackendIndex(index), "test");
+                }
+                let mut leases = Vec::new();
+                for &number in &clients {
+                    let preview = pool.preview(client(number));
+                    prop_assert_eq!(&pool.preview(client(number)), &preview, "a look changes nothing");
+                    match (preview.choice, pool.lease(client(number), &Tried::new())) {
+                        (Ok(Choice::One { backend, instead_of }), Ok(lease)) => {
+                            prop_assert_eq!(backend, lease.backend().index());
+                            prop_assert_eq!(preview.standings[backend.0].ability, Ability::Able);
+                            if let Some(other) = instead_of {
+                                prop_assert_ne!(preview.standings[other.0].ability, Ability::Able);
+                            }
+                            leases.push(lease);
+                        }
+                        (Err(why), Err(happened)) => prop_assert_eq!(why, happened),
+                        (preview, lease) => prop_assert!(false, "{preview:?}, but {lease:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn chances_are_those_of_leases() {
+        const LEASES: u32 = 20_000;
+        let cases = [Balance::Random, Balance::PowerOfTwo].map(|balance| [(balance, 0), (balance, 1), (balance, 2)]);
+        for (balance, full) in cases.into_iter().flatten() {
+            let mut config = model::Pool { balance, ..pool(backends(&[1, 2, 2, 0, 3, 1])) };
+            config.backends[4].backup = true;
+            (config.backends[2].max_connections, config.backends[5].max_connections) =
+                (NonZeroU32::new(1), NonZeroU32::new(1));
+            let pool = build(&config);
+            let mut busy = Vec::new();
+            // Until so many are full; a draw may find both of them.
+            while pool.backends()[2].connections() + pool.backends()[5].connections() < full {
+                busy.push(pool.lease(client(1), &Tried::new()).unwrap());
+            }
+            let preview = pool.preview(client(1));
+            let Ok(Choice::Drawn(drawn)) = preview.choice else { panic!("{preview:?}") };
+            let mut chosen = [0_u32; 6];
+            for _ in 0..LEASES {
+                chosen[pool.lease(client(1), &Tried::new()).unwrap().backend().index().0] += 1;
+            }
+            for (index, &times) in chosen.iter().enumerate() {
+                let chance = drawn.iter().find(|(backend, _)| backend.0 == index).map_or(0.0, |(_, chance)| *chance);
+                let share = f64::from(times) / f64::from(LEASES);
+                assert!((chance - share).abs() < 0.02, "{balance:?}, {full} full: {drawn:?} but {chosen:?}");
+            }
+            drop(busy);
+        }
+    }
+
+    #[test]
+    fn how_everybody_stands() {
+        let mut config = pool(backends(&[1, 0, 1, 1]));
+        config.backends[2].max_connections = NonZeroU32::new(1);
+        let pool = build(&config);
+        pool.set_down(BackendIndex(3), "test");
+        let abilities = || pool.preview(None).standings.iter().map(|standing| standing.ability).collect::<Vec<_>>();
+        assert_eq!(abilities(), [Ability::Able, Ability::Weightless, Ability::Able, Ability::Down]);
+        let _leases: Vec<_> = (0..2).map(|_| pool.lease(None, &Tried::new()).unwrap()).collect();
+        assert_eq!(abilities(), [Ability::Able, Ability::Weightless, Ability::Full, Ability::Down]);
+    }
+}

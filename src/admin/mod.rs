@@ -6,6 +6,7 @@
 //! question gets a [`View`](view::View), and each page is one way to write a view down. Nothing here changes anything.
 
 mod collector;
+mod dashboard;
 mod gather;
 mod http;
 mod pages;

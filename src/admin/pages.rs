@@ -5,6 +5,7 @@ use std::rc::Rc;
 use hyper::{Request, Response, StatusCode};
 
 use super::collector::Collector;
+use super::dashboard;
 use super::http::{Body, plain, whole};
 use super::view::View;
 
@@ -17,6 +18,8 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -
         "/stats" => json(&*collector.view().await),
         "/livez" => plain(StatusCode::OK, "ok\n"),
         "/readyz" => ready(&*collector.view().await),
+        "/events" => dashboard::feed::events(collector),
+        "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
         _ => plain(StatusCode::NOT_FOUND, "there is no such page\n"),
     }
 }

@@ -3,7 +3,8 @@
 # A program, or a module of nginx, and the package it comes with: the other balancers, and what the tests call.
 PEERS := haproxy:haproxy nginx:nginx ngx_stream_module.so:libnginx-mod-stream
 NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools \
-         curl:curl openssl:openssl sslscan:sslscan testssl:testssl.sh setpriv:util-linux prlimit:util-linux $(PEERS)
+         curl:curl openssl:openssl sslscan:sslscan testssl:testssl.sh setpriv:util-linux prlimit:util-linux \
+         chromium:chromium chromedriver:chromium-driver $(PEERS)
 
 VENV := target/compare/venv
 

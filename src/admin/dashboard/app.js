@@ -69,8 +69,8 @@ const percentile = (row, which) => row[`${stage()}_${which}`] ?? null;
 
 const listenerTable = new Table($('listeners'), [
   { title: 'Listener', heads: true, text: (row) => row.name },
-  { title: 'Address', text: (row) => row.addresses.join(', ') },
-  { title: 'To', text: (row) => row.pools.join(', ') },
+  { title: 'Address', css: 'roomy', text: (row) => row.addresses.join(', ') },
+  { title: 'To', css: 'roomy', text: (row) => row.pools.join(', ') },
   { title: 'TLS', css: 'wide', text: (row) => (row.tls ? 'ends here' : '–') },
   { title: 'Open', css: 'number', text: (row) => (row.max_connections ? `${count(row.open)} of ${count(row.max_connections)}` : count(row.open)) },
   { title: 'New/s', css: 'number', text: (row) => rate(row.accepted_rate) },
@@ -107,7 +107,7 @@ const backendTable = new Backends({
     { title: 'Backend', css: 'name', heads: true, value: (row) => row.name, fill: backendName },
     { title: 'Pool', css: 'wide pool', value: (row) => row.pool, text: (row) => row.pool },
     { title: 'Open', css: 'number', largest: true, value: (row) => row.open, text: (row) => count(row.open) },
-    { title: 'New/s', css: 'number', largest: true, value: (row) => row.connections_rate, text: (row) => rate(row.connections_rate) },
+    { title: 'New/s', css: 'number roomy', largest: true, value: (row) => row.connections_rate, text: (row) => rate(row.connections_rate) },
     { title: 'Failed', css: 'number wide', largest: true, value: (row) => row.connect_failures + row.failures, text: (row) => count(row.connect_failures + row.failures) },
     { title: 'In/s', css: 'number wide', largest: true, value: (row) => row.bytes_in_rate, text: (row) => bytes(row.bytes_in_rate) },
     { title: 'Out/s', css: 'number wide', largest: true, value: (row) => row.bytes_out_rate, text: (row) => bytes(row.bytes_out_rate) },
@@ -120,7 +120,7 @@ const backendTable = new Backends({
 const certificateTable = new Table($('certificates'), [
   { title: 'Ends', fill: (node, row) => sign(node, ...ending(row)) },
   { title: 'Names', heads: true, text: (row) => row.names.join(', ') || 'none' },
-  { title: 'Of', text: (row) => row.owner },
+  { title: 'Of', css: 'roomy', text: (row) => row.owner },
   { title: 'Key', css: 'wide', text: (row) => row.kind },
   { title: 'File', css: 'wide path', text: (row) => row.path },
 ]);

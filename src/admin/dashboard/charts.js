@@ -29,6 +29,8 @@ export function onWidth(node, resize) {
 
 export const HEIGHT = 190;
 export const GUTTER = 58;
+/** Between two labels of time: seconds. */
+export const MINUTES = [60, 120, 300, 600];
 
 /** The head of a chart: its title, and each line's name with its number. */
 export class Legend {
@@ -80,13 +82,13 @@ export class Lines {
           y: log ? { distr: 3, range: (_, low, high) => decades(low, high) } : { range: (_, __, high) => [0, Math.max(high * 1.1, least)] },
         },
         axes: [
-          { ...axis, size: 26, space: 70, values: (_, splits) => splits.map((at) => clock(at, at % 60 !== 0)) },
+          { ...axis, size: 26, space: 56, incrs: MINUTES, values: (_, splits) => splits.map((at) => clock(at, false)) },
           {
             ...axis,
             size: GUTTER,
             space: 32,
-            values: (_, splits) => splits.map((at) => (at === null || (log && !isDecade(at)) ? '' : text(at))),
-            ...(log ? { filter: (_, splits) => splits.map((at) => (isDecade(at) ? at : null)) } : {}),
+            values: (_, splits) => splits.map(text),
+            ...(log ? { splits: (_, __, low, high) => powers(low, high), filter: (_, splits) => splits } : {}),
           },
         ],
         series: [
@@ -129,7 +131,11 @@ export class Lines {
   }
 }
 
-const isDecade = (value) => value !== null && Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9;
+/** The powers of ten between two of them. */
+export function powers(low, high) {
+  const [from, to] = [low, high].map((value) => Math.round(Math.log10(value)));
+  return Array.from({ length: to - from + 1 }, (_, place) => 10 ** (from + place));
+}
 
 /** Whole decades around both, at least two. */
 export function decades(low, high) {

@@ -1,6 +1,6 @@
 // One stage of one listener or backend: a heat map, and percentiles, second by second.
 
-import { GUTTER, HEIGHT, Legend, Lines, colour, decades, isDark, onColours, onWidth } from './charts.js';
+import { GUTTER, HEIGHT, MINUTES, Legend, Lines, colour, decades, isDark, onColours, onWidth, powers } from './charts.js';
 import { clock, count, make, micros, put } from './text.js';
 
 const MEANS = {
@@ -200,9 +200,9 @@ class Heat {
     paper.setTransform(ratio, 0, 0, ratio, 0, 0);
     paper.clearRect(0, 0, width, HEIGHT);
     const plot = this.plot();
+    this.axes(paper, plot, low, high);
     paper.imageSmoothingEnabled = false;
     paper.drawImage(this.image, plot.x, plot.y, plot.width, plot.height);
-    this.axes(paper, plot, low, high);
   }
 
   plot() {
@@ -227,7 +227,7 @@ class Heat {
     paper.textAlign = 'right';
     paper.textBaseline = 'middle';
     paper.beginPath();
-    for (let at = low; at <= high * 1.001; at *= 10) {
+    for (const at of powers(low, high)) {
       const y = Math.round(plot.y + plot.height * (1 - Math.log(at / low) / Math.log(high / low))) + 0.5;
       paper.moveTo(plot.x, y);
       paper.lineTo(plot.x + plot.width, y);
@@ -236,10 +236,10 @@ class Heat {
     paper.stroke();
     paper.textAlign = 'center';
     const [from, to] = this.range;
-    const step = [15, 30, 60, 120, 180, 300, 600].find((step) => (plot.width * step) / (to - from) > 70) ?? 900;
+    const step = MINUTES.find((step) => (plot.width * step) / (to - from) > 56) ?? 900;
     for (let at = Math.ceil(from / step) * step; at <= to; at += step) {
       const x = plot.x + (plot.width * (at - from)) / (to - from);
-      if (x > plot.x + 14 && x < plot.x + plot.width - 14) paper.fillText(clock(at, at % 60 !== 0), x, HEIGHT - 11);
+      if (x > plot.x + 14 && x < plot.x + plot.width - 14) paper.fillText(clock(at, false), x, HEIGHT - 11);
     }
   }
 

@@ -97,7 +97,7 @@ const backendTable = new Backends({
   scroll: $('backends-scroll'),
   search: $('search'),
   filter: $('filter'),
-  count: $('count'),
+  shows: $('count'),
   look: (place) => {
     latency.look(place);
     $('latency').scrollIntoView({ behavior: isCalm() ? 'auto' : 'smooth' });

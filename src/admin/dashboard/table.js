@@ -1,6 +1,6 @@
 // Tables that touch only what changed. The one of backends has nodes only for the rows in sight, all of one height.
 
-import { arrange, make, mark, put } from './text.js';
+import { arrange, count, make, mark, put } from './text.js';
 
 /** Pixels; the style sheet has the same. */
 const ROW = 44;
@@ -57,8 +57,8 @@ export function sign(node, state, word) {
 
 /** The backends: sorted, searched, and only those in sight drawn. `columns` have a `value` to sort by. */
 export class Backends {
-  constructor({ table, scroll, search, filter, count, columns, look }) {
-    Object.assign(this, { table, scroll, search, filter, count, columns, look });
+  constructor({ table, scroll, search, filter, shows, columns, look }) {
+    Object.assign(this, { table, scroll, search, filter, shows, columns, look });
     this.all = [];
     this.shown = [];
     this.nodes = new Map();
@@ -123,7 +123,7 @@ export class Backends {
       else if (each.head.hasAttribute('aria-sort')) each.head.removeAttribute('aria-sort');
     }
     const all = this.all.length;
-    put(this.count, this.shown.length === all ? `${all} shown` : `${this.shown.length} of ${all} shown`);
+    put(this.shows, this.shown.length === all ? `${count(all)} shown` : `${count(this.shown.length)} of ${count(all)} shown`);
     mark(this.table, 'aria-rowcount', String(this.shown.length + 1));
     this.draw();
   }

@@ -58,6 +58,10 @@ impl Browser {
         let mut browser = Browser { driver, at, session: String::new(), _profile: profile };
         let session = browser.ask("POST", "/session", Some(&capabilities));
         browser.session = format!("/session/{}", session["sessionId"].as_str().expect("a session"));
+        // What the browser shows by itself is none of the tests'.
+        browser.open("about:blank");
+        browser.console();
+        browser.requests();
         browser
     }
 

@@ -167,7 +167,7 @@ function poolState(node, row) {
 function ending(row) {
   const left = (row.not_after - Date.now() / 1000) / 86_400;
   if (left < 0) return ['down', `expired ${day(row.not_after)}`];
-  const text = `${day(row.not_after)}, in ${plural(Math.floor(left), 'day', 'days')}`;
+  const text = left > 1000 ? day(row.not_after) : `${day(row.not_after)}, in ${plural(Math.floor(left), 'day', 'days')}`;
   return [left < SOON ? 'part' : 'up', text];
 }
 

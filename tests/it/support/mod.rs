@@ -12,6 +12,7 @@ pub(crate) mod postgres;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod stats;
 pub(crate) mod tidegate;
 pub(crate) mod tls;
 

@@ -1,0 +1,97 @@
+//! The stats port, as a client sees it.
+
+use std::io::Write;
+
+use serde_json::Value;
+use tidegate::admin::view::{Backend, Listener, View};
+
+use super::client::{Place, connect, read_to_end};
+use super::tidegate::Tidegate;
+
+/// The key that opens the stats port on a port of its own.
+pub(crate) const ADMIN: &str = "admin: { bind: \"127.0.0.1:0\" }\n";
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// As they came, in lower case.
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("text")
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+}
+
+/// GET on a connection of its own, with these further header lines.
+pub(crate) fn get_with(place: &Place, path: &str, headers: &str) -> Answer {
+    ask(place, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"))
+}
+
+/// GET on a connection of its own.
+pub(crate) fn get(place: &Place, path: &str) -> Answer {
+    get_with(place, path, "")
+}
+
+/// Sends a request as it is; it must say that the connection ends with the answer.
+pub(crate) fn ask(place: &Place, request: &str) -> Answer {
+    let mut stream = connect(place);
+    stream.write_all(request.as_bytes()).expect("send");
+    let (bytes, _) = read_to_end(&mut stream);
+    answer(&bytes).unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(&bytes)))
+}
+
+fn answer(bytes: &[u8]) -> Option<Answer> {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let headers = std::str::from_utf8(&bytes[..end]).ok()?.to_lowercase();
+    let status = headers.split(' ').nth(1)?.parse().ok()?;
+    let body = &bytes[end + 4..];
+    let body = if headers.contains("transfer-encoding: chunked") { unchunked(body)? } else { body.to_vec() };
+    Some(Answer { status, headers, body })
+}
+
+fn unchunked(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = Vec::new();
+    loop {
+        let line = bytes.windows(2).position(|window| window == b"\r\n")?;
+        let size = usize::from_str_radix(std::str::from_utf8(&bytes[..line]).ok()?, 16).ok()?;
+        bytes = &bytes[line + 2..];
+        if size == 0 {
+            return Some(whole);
+        }
+        whole.extend_from_slice(bytes.get(..size)?);
+        bytes = bytes.get(size + 2..)?;
+    }
+}
+
+impl Tidegate {
+    /// Where its stats port is (JSON logs only).
+    pub(crate) fn stats_port(&self) -> Place {
+        Place::parse(&self.wait_for_log("the stats port", |line| line.is("stats port")).field("address"))
+    }
+
+    /// What `/stats` says now.
+    pub(crate) fn view(&self) -> View {
+        let answer = get(&self.stats_port(), "/stats");
+        assert_eq!(answer.status, 200);
+        serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
+    }
+}
+
+/// The listener of this name.
+pub(crate) fn listener<'v>(view: &'v View, name: &str) -> &'v Listener {
+    view.listeners.iter().find(|listener| listener.name == name).unwrap_or_else(|| panic!("no listener {name}"))
+}
+
+/// The backend of this name, in whichever pool.
+pub(crate) fn backend<'v>(view: &'v View, name: &str) -> &'v Backend {
+    let mut backends = view.pools.iter().flat_map(|pool| &pool.backends);
+    backends.find(|backend| backend.name == name).unwrap_or_else(|| panic!("no backend {name}"))
+}

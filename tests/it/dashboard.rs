@@ -12,24 +12,14 @@ use serde_json::Value;
 
 use crate::support::authority::Authority;
 use crate::support::backend::Backend;
-use crate::support::browser::{Browser, exchange};
+use crate::support::browser::Browser;
 use crate::support::client::{Place, connect, try_connect};
+use crate::support::stats::{backend, get};
 use crate::support::tidegate::Tidegate;
 use crate::support::{DEADLINE, eventually, tell};
 
 /// A name that would do something if it were ever taken for more than text.
 const NASTY: &str = "<script>document.title='caught'</script><img src=x onerror=alert(1)>";
-
-fn stats_port(tidegate: &Tidegate) -> SocketAddr {
-    let line = tidegate.wait_for_log("where the stats port is", |line| line.is("stats port"));
-    line.field("address").parse().expect("an address")
-}
-
-fn stats(at: SocketAddr) -> Value {
-    let (status, text) = exchange(at, "GET", "/stats", "");
-    assert_eq!(status, 200);
-    serde_json::from_str(&text).expect("JSON")
-}
 
 fn screenshots(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots").join(name)
@@ -106,7 +96,7 @@ pools:
         one.place(),
     );
     let tidegate = Tidegate::start(&yaml);
-    let at = stats_port(&tidegate);
+    let at = tidegate.stats_port().tcp();
     tidegate.wait_for_up("two");
     let browser = Browser::start();
     open(&browser, at, "3");
@@ -134,9 +124,10 @@ pools:
     drop(two);
     let mut since = 0.0;
     eventually(DEADLINE, "/stats says that two is down", || {
-        let backend = &stats(at)["pools"][0]["backends"][1];
-        since = backend["since"].as_f64().unwrap();
-        backend["up"] == false
+        let view = tidegate.view();
+        let two = backend(&view, "two");
+        since = two.since;
+        !two.up
     });
     let shown = browser.run_async("return window.shown").as_f64().unwrap();
     tell(&format!("a backend that went down was shown after {:.2} s", shown - since));
@@ -219,7 +210,7 @@ pools:
         _ = writeln!(yaml, "      - {{ name: {pool}-9, address: \"{}\", backup: true }}", backends[0].place());
     }
     let tidegate = Tidegate::start(&yaml);
-    let at = stats_port(&tidegate);
+    let at = tidegate.stats_port().tcp();
     let browser = Browser::start();
     browser.look("light", 1400, 1180);
     open(&browser, at, "8");
@@ -376,7 +367,7 @@ fn a_thousand_backends() {
         }
     }
     let tidegate = Tidegate::start(&yaml);
-    let at = stats_port(&tidegate);
+    let at = tidegate.stats_port().tcp();
     let browser = Browser::start();
     let began = Instant::now();
     open(&browser, at, "1,000");
@@ -438,7 +429,7 @@ fn the_page_says_when_tidegate_is_gone_and_goes_on_when_it_is_back() {
         )
     };
     let tidegate = Tidegate::start(&yaml("before"));
-    let at = stats_port(&tidegate);
+    let at = tidegate.stats_port().tcp();
     let browser = Browser::start();
     open(&browser, at, "1");
     browser.run("window.same = true");
@@ -464,7 +455,7 @@ fn who_stops_to_watch_gives_the_place_back() {
          pools: [{{ name: p, backends: [{{ name: b, address: \"{}\" }}] }}]\n",
         backend.place()
     ));
-    let at = stats_port(&tidegate);
+    let at = tidegate.stats_port().tcp();
     let files = tidegate.open_files();
     // Four times as many as there may be at once.
     for _ in 0..4 {
@@ -485,7 +476,7 @@ fn who_stops_to_watch_gives_the_place_back() {
             .collect();
         drop(viewers);
     }
-    assert_eq!(stats(at)["listeners"][0]["name"], "in");
+    assert_eq!(tidegate.view().listeners[0].name, "in");
     eventually(DEADLINE, "their descriptors are closed", || tidegate.open_files() <= files);
 }
 
@@ -501,10 +492,10 @@ fn where_a_token_is_wanted_the_page_asks_for_it() {
         token.display(),
         backend.place()
     ));
-    let at = stats_port(&tidegate);
+    let at = tidegate.stats_port().tcp();
     for path in ["/events", "/series?listener=0&stage=connect", "/stats"] {
-        let (status, text) = exchange(at, "GET", path, "");
-        assert_eq!(status, 401, "{path}: {text}");
+        let answer = get(&Place::Tcp(at), path);
+        assert_eq!(answer.status, 401, "{path}: {}", answer.text());
     }
     let browser = Browser::start();
     browser.open(&format!("http://{at}/"));

@@ -173,7 +173,7 @@ impl Drop for Browser {
 }
 
 /// One HTTP/1.1 exchange: the status, and the body, whose length the answer has to say.
-pub(crate) fn exchange(at: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+fn exchange(at: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
     let mut stream = connect(&Place::Tcp(at));
     let length = body.len();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: {at}\r\nContent-Length: {length}\r\n\r\n");

@@ -4,7 +4,8 @@
 PEERS := haproxy:haproxy nginx:nginx ngx_stream_module.so:libnginx-mod-stream
 NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools \
          curl:curl wrk:wrk h2load:nghttp2-client openssl:openssl sslscan:sslscan testssl:testssl.sh \
-         setpriv:util-linux setsid:util-linux prlimit:util-linux prometheus:prometheus promtool:prometheus python3:python3-venv $(PEERS)
+         setpriv:util-linux setsid:util-linux prlimit:util-linux prometheus:prometheus promtool:prometheus \
+         python3:python3-venv chromium:chromium chromedriver:chromium-driver $(PEERS)
 
 VENV := target/compare/venv
 

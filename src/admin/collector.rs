@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::dashboard::feed::Feed;
 use super::gather::{Sources, gather};
 use super::view::View;
 use crate::server::Measurements;
@@ -25,6 +26,7 @@ pub(super) struct Collector {
     measurements: RefCell<Measurements>,
     /// The last view, and when its making began.
     last: Mutex<Option<(Instant, Rc<View>)>>,
+    feed: Feed,
 }
 
 impl Collector {
@@ -36,11 +38,17 @@ impl Collector {
             latencies: RefCell::new(latencies),
             measurements: RefCell::new(measurements),
             last: Mutex::default(),
+            feed: Feed::default(),
         }
     }
 
     pub(super) fn sources(&self) -> &Sources {
         &self.sources
+    }
+
+    /// Who watches the dashboard.
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     /// The histograms, as of the last view or second. Not to be held while waiting.

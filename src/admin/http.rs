@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::collector::Collector;
+use super::dashboard;
 use super::pages;
 use super::patient::Patient;
 use crate::net::addr::Address;
@@ -102,14 +103,18 @@ async fn answer(
     guard: &Guard,
     collector: &Rc<Collector>,
 ) -> Result<Response<Body>, Infallible> {
-    let mut response = match guard.admits(&request) {
-        Ok(()) if matches!(*request.method(), Method::GET | Method::HEAD) => pages::answer(&request, collector).await,
-        Ok(()) => {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let asset = if reads { dashboard::asset(request.uri().path()) } else { None };
+    let mut response = match (guard.admits(&request), asset) {
+        // A browser asks for the page without the token, which the page then asks for.
+        (Ok(()) | Err(Refusal::Token), Some(asset)) => asset,
+        (Ok(()), None) if reads => pages::answer(&request, collector).await,
+        (Ok(()), None) => {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "the stats port is read-only: GET and HEAD\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
-        Err(refusal) => refusal.response(),
+        (Err(refusal), _) => refusal.response(),
     };
     let headers = response.headers_mut();
     for (name, value) in [

@@ -8,6 +8,7 @@
 mod api;
 mod collector;
 mod csv;
+mod dashboard;
 pub mod explain;
 mod gather;
 mod histograms;

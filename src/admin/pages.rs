@@ -7,7 +7,7 @@ use hyper::{Request, Response, StatusCode};
 use super::collector::Collector;
 use super::http::{Body, plain, whole};
 use super::view::View;
-use super::{api, csv, explain, histograms, metrics, simple};
+use super::{api, csv, dashboard, explain, histograms, metrics, simple};
 
 const JSON: &str = "application/json";
 /// As HAProxy names it, so that browsers show it.
@@ -36,6 +36,8 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -
             let (status, value) = api::answer(path, &*collector.view().await, &collector.sources().config);
             with(status, json(&value))
         }
+        "/events" => dashboard::feed::events(collector),
+        "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
         _ => plain(StatusCode::NOT_FOUND, "there is no such page\n"),
     }
 }

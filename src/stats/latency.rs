@@ -225,6 +225,15 @@ impl Series {
         &self.total
     }
 
+    /// Each of the last 10 seconds that is over, in which something was measured, and that comes after this one.
+    pub fn seconds(&self, after: u64) -> impl Iterator<Item = (u64, Histogram)> {
+        self.seconds.over.iter().filter(move |(second, _)| *second > after).map(|(second, span)| {
+            let mut histogram = Histogram::default();
+            histogram.merge_sparse(span);
+            (*second, histogram)
+        })
+    }
+
     /// What was measured in a window of time.
     pub fn window(&self, window: Window) -> Histogram {
         let mut histogram = Histogram::default();
@@ -307,6 +316,11 @@ impl Latencies {
                 measured.stages.iter_mut().flatten().for_each(|series| series.turn(self.second));
             }
         }
+    }
+
+    /// The number of the last second that is over.
+    pub fn second(&self) -> u64 {
+        self.second
     }
 
     /// What was measured of a listener.

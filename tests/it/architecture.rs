@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("pool", &["balance", "config::model", "log", "net", "pool", "stats"]),
     ("health", &["config::model", "log", "net", "pool", "sniff", "stats"]),
     ("server", &["balance", "config::model", "log", "net", "pool", "relay", "sniff", "stats", "tls", "worker"]),
-    ("admin", &["config::model", "log", "net", "pool", "server", "sniff", "stats", "tls"]),
+    ("admin", &["admin", "config::model", "log", "net", "pool", "server", "sniff", "stats", "tls"]),
     ("app", &["admin", "config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
 ];
 

@@ -15,6 +15,7 @@ mod certificate_changes;
 mod certificates;
 mod compare;
 mod config;
+mod dashboard;
 mod demo;
 mod ending;
 mod examples;

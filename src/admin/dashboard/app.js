@@ -1,0 +1,443 @@
+// The page: takes the events of tidegate's stats port, and shows them.
+
+import { Lines, isCalm } from './charts.js';
+import { Latency } from './latency.js';
+import { Backends, Table, sign } from './table.js';
+import { $, arrange, bytes, clock, count, day, make, mark, micros, moment, plural, put, rate, span } from './text.js';
+
+/** Seconds that are kept. */
+const KEPT = 900;
+/** An answer that stops for so long is none (milliseconds). */
+const SILENCE = 6000;
+/** Between two attempts (milliseconds). */
+const PAUSE = 1000;
+/** Days before its end from which a certificate is shown as ending soon. */
+const SOON = 14;
+
+// ---- What is known.
+
+let names = null;
+let columns = null;
+let before = null;
+let known = null;
+const history = { time: [], open: [], fresh: [], refused: [], failed: [], in: [], out: [] };
+const listeners = [];
+const pools = [];
+const backends = [];
+
+// ---- What shows it.
+
+const figures = {
+  open: new Lines($('chart-open'), {
+    title: 'Connections',
+    text: count,
+    least: 5,
+    lines: [{ label: 'open', colour: 'line-1', fill: 'fill-1' }],
+  }),
+  rate: new Lines($('chart-rate'), {
+    title: 'Connections a second',
+    text: rate,
+    least: 5,
+    lines: [
+      { label: 'new', colour: 'line-1' },
+      { label: 'refused', colour: 'line-2', dash: [6, 3] },
+      { label: 'failed', colour: 'line-3', dash: [2, 3] },
+    ],
+  }),
+  bytes: new Lines($('chart-bytes'), {
+    title: 'Bytes a second',
+    text: bytes,
+    least: 1000,
+    lines: [
+      { label: 'to backends', colour: 'line-1' },
+      { label: 'to clients', colour: 'line-4', dash: [6, 3] },
+    ],
+  }),
+};
+
+const latency = new Latency({
+  of: $('latency-of'),
+  stage: $('latency-stage'),
+  hint: $('stage-hint'),
+  heat: $('chart-heat'),
+  percentiles: $('chart-percentiles'),
+  ask: async (path) => (await get(path)).json(),
+});
+
+const stage = () => $('table-stage').value;
+const percentile = (row, which) => row[`${stage()}_${which}`] ?? null;
+
+const listenerTable = new Table($('listeners'), [
+  { title: 'Listener', heads: true, text: (row) => row.name },
+  { title: 'Address', css: 'roomy', text: (row) => row.addresses.join(', ') },
+  { title: 'To', css: 'roomy', text: (row) => row.pools.join(', ') },
+  { title: 'TLS', css: 'wide', text: (row) => (row.tls ? 'ends here' : '–') },
+  { title: 'Open', css: 'number', text: (row) => (row.max_connections ? `${count(row.open)} of ${count(row.max_connections)}` : count(row.open)) },
+  { title: 'New/s', css: 'number', text: (row) => rate(row.accepted_rate) },
+  { title: 'Refused', css: 'number', text: (row) => count(row.refused) },
+  { title: 'In/s', css: 'number wide', text: (row) => bytes(row.bytes_in_rate) },
+  { title: 'Out/s', css: 'number wide', text: (row) => bytes(row.bytes_out_rate) },
+  { title: 'p50', css: 'number wide', text: (row) => micros(percentile(row, 'p50')) },
+  { title: 'p99', css: 'number', text: (row) => micros(percentile(row, 'p99')) },
+]);
+
+const poolTable = new Table($('pools'), [
+  { title: 'Pool', heads: true, fill: poolName },
+  { title: 'State', fill: poolState },
+  { title: 'Balance', css: 'wide', text: (row) => row.balance.replaceAll('_', ' ') },
+  { title: 'Checks', css: 'wide', text: (row) => row.health ?? 'none' },
+  { title: 'Open', css: 'number', text: (row) => count(row.open) },
+  { title: 'New/s', css: 'number', text: (row) => rate(row.connections_rate) },
+  { title: 'Refused', css: 'number', text: (row) => count(row.refused) },
+  { title: 'Retries', css: 'number wide', text: (row) => count(row.retries) },
+]);
+
+const backendTable = new Backends({
+  table: $('backends-table'),
+  scroll: $('backends-scroll'),
+  search: $('search'),
+  filter: $('filter'),
+  shows: $('count'),
+  look: (place) => {
+    latency.look(place);
+    $('latency').scrollIntoView({ behavior: isCalm() ? 'auto' : 'smooth' });
+  },
+  columns: [
+    { title: 'State', css: 'state', value: (row) => rank(row), fill: (node, row) => sign(node, ...backendState(row)) },
+    { title: 'Backend', css: 'name', heads: true, value: (row) => row.name, fill: backendName },
+    { title: 'Pool', css: 'wide pool', value: (row) => row.pool, text: (row) => row.pool },
+    { title: 'Open', css: 'number', largest: true, value: (row) => row.open, text: (row) => count(row.open) },
+    { title: 'New/s', css: 'number roomy', largest: true, value: (row) => row.connections_rate, text: (row) => rate(row.connections_rate) },
+    { title: 'Failed', css: 'number wide', largest: true, value: (row) => row.connect_failures + row.failures, text: (row) => count(row.connect_failures + row.failures) },
+    { title: 'In/s', css: 'number wide', largest: true, value: (row) => row.bytes_in_rate, text: (row) => bytes(row.bytes_in_rate) },
+    { title: 'Out/s', css: 'number wide', largest: true, value: (row) => row.bytes_out_rate, text: (row) => bytes(row.bytes_out_rate) },
+    { title: 'p50', css: 'number wide', largest: true, value: (row) => percentile(row, 'p50'), text: (row) => micros(percentile(row, 'p50')) },
+    { title: 'p99', css: 'number', largest: true, value: (row) => percentile(row, 'p99'), text: (row) => micros(percentile(row, 'p99')) },
+    { title: 'For', css: 'number wide', value: (row) => row.since && -row.since, text: (row) => (row.since ? span(before.time - row.since) : '–') },
+  ],
+});
+
+const certificateTable = new Table($('certificates'), [
+  { title: 'Ends', fill: (node, row) => sign(node, ...ending(row)) },
+  { title: 'Names', heads: true, text: (row) => row.names.join(', ') || 'none' },
+  { title: 'Of', css: 'roomy', text: (row) => row.owner },
+  { title: 'Key', css: 'wide', text: (row) => row.kind },
+  { title: 'File', css: 'wide path', text: (row) => row.path },
+]);
+
+const transitionNodes = new Map();
+const refusalNodes = new Map();
+
+function rank(row) {
+  return row.up ? (row.weight === 0 ? 1 : row.backup ? 3 : 2) : 0;
+}
+
+function backendState(row) {
+  if (!row.up) return ['down', 'down'];
+  if (row.weight === 0) return ['idle', 'weight 0'];
+  return row.backup ? ['backup', 'backup'] : ['up', 'up'];
+}
+
+function backendName(node, row) {
+  if (node.firstChild === null) node.append(make('button', { type: 'button', class: 'link' }), make('small'));
+  put(node.firstChild, row.name);
+  put(node.lastChild, row.up ? row.address : `${row.reason ?? 'down'} · ${row.address}`);
+  mark(node.lastChild, 'title', node.lastChild.textContent);
+}
+
+function poolName(node, row) {
+  if (node.firstChild === null) {
+    const button = make('button', { type: 'button', class: 'link' });
+    button.addEventListener('click', () => {
+      $('search').value = button.textContent;
+      backendTable.order();
+      $('backends').scrollIntoView({ behavior: isCalm() ? 'auto' : 'smooth' });
+    });
+    node.append(button);
+  }
+  put(node.firstChild, row.name);
+}
+
+function poolState(node, row) {
+  const state = row.up === row.size ? 'up' : row.usable ? 'part' : 'down';
+  sign(node, state, `${count(row.up)} of ${count(row.size)} up`);
+}
+
+/** When a certificate ends: days when that is near. */
+function ending(row) {
+  const left = (row.not_after - Date.now() / 1000) / 86_400;
+  if (left < 0) return ['down', `expired ${day(row.not_after)}`];
+  const text = left > 1000 ? day(row.not_after) : `${day(row.not_after)}, in ${plural(Math.floor(left), 'day', 'days')}`;
+  return [left < SOON ? 'part' : 'up', text];
+}
+
+// ---- What comes.
+
+function onNames(value) {
+  if (names !== null && names.started !== value.started) {
+    // Another process: its numbers begin anew.
+    Object.values(history).forEach((list) => list.splice(0));
+    known = null;
+    latency.forget();
+  }
+  names = value;
+  columns = value.columns;
+  before = null;
+  put($('version'), value.version);
+  put($('build'), `tidegate ${value.version}, ${value.commit}.`);
+  const replace = (list, rows) => list.splice(0, list.length, ...rows);
+  replace(listeners, value.listeners.map((listener) => ({ ...listener, key: listener.name })));
+  replace(pools, value.pools.map((pool) => ({ ...pool, key: pool.name, size: pool.backends.length })));
+  let place = 0;
+  const rows = value.pools.flatMap((pool) =>
+    pool.backends.map(([name, address, weight, backup]) => ({
+      key: JSON.stringify([pool.name, name]),
+      words: `${name} ${pool.name} ${address}`.toLowerCase(),
+      pool: pool.name,
+      place: place++,
+      name,
+      address,
+      weight,
+      backup,
+    })),
+  );
+  replace(backends, rows);
+  latency.names(value);
+}
+
+/** Puts numbers into their rows by the names of the columns, and how fast they rise. */
+function take(rows, heads, values, last, passed) {
+  values.forEach((numbers, place) => {
+    const row = rows[place];
+    const old = last?.[place];
+    heads.forEach((head, at) => {
+      row[head] = numbers[at];
+      row[`${head}_rate`] = old && passed > 0 ? Math.max(0, numbers[at] - old[at]) / passed : 0;
+    });
+  });
+}
+
+const sum = (rows, name) => rows.reduce((total, row) => total + row[name], 0);
+
+function onView(view) {
+  if (names === null) return;
+  const started = performance.now();
+  const passed = before === null ? 0 : view.time - before.time;
+  take(listeners, columns.listener, view.listeners, before?.listeners, passed);
+  take(pools, columns.pool, view.pools, before?.pools, passed);
+  take(backends, columns.backend, view.backends, before?.backends, passed);
+  backends.forEach((row) => {
+    row.up = row.up === 1;
+    row.reason = view.reasons[row.place];
+  });
+  let place = 0;
+  for (const pool of pools) {
+    const own = backends.slice(place, (place += pool.size));
+    pool.open = sum(own, 'open');
+    pool.connections_rate = sum(own, 'connections_rate');
+  }
+  const cpu = before === null || passed <= 0 ? null : (view.cpu_seconds - before.cpu_seconds) / passed;
+  const first = before === null;
+  before = view;
+
+  header(view, cpu);
+  if (passed > 0) {
+    const now = {
+      time: Math.round(view.time),
+      open: view.open,
+      fresh: sum(listeners, 'accepted_rate'),
+      refused: sum(listeners, 'refused_rate'),
+      failed: sum(backends, 'connect_failures_rate') + sum(backends, 'failures_rate'),
+      in: sum(listeners, 'bytes_in_rate'),
+      out: sum(listeners, 'bytes_out_rate'),
+    };
+    for (const [name, list] of Object.entries(history)) {
+      list.push(now[name]);
+      if (list.length > KEPT) list.shift();
+    }
+    lines();
+  }
+  poolTable.show(pools);
+  listenerTable.show(listeners);
+  if (first) backendTable.replace(backends);
+  else backendTable.update();
+  tellNews();
+  latency.update();
+  // For who wants to know what an update costs; nothing is kept of it.
+  performance.measure('update', { start: started, detail: view.time });
+  performance.clearMeasures('update');
+}
+
+function lines() {
+  const { time, open, fresh, refused, failed } = history;
+  const last = time.at(-1) ?? 0;
+  const range = [last - Number($('span').value) + 1, last];
+  figures.open.show([time, open], range);
+  figures.rate.show([time, fresh, refused, failed], range);
+  figures.bytes.show([time, history.in, history.out], range);
+}
+
+function header(view, cpu) {
+  const [state, text] = view.draining ? ['draining', 'draining'] : view.ready ? ['ready', 'ready'] : ['bad', 'not ready'];
+  mark($('status'), 'data-state', state);
+  put($('status-text'), text);
+  const up = backends.filter((row) => row.up).length;
+  put($('fact-up'), `${count(up)} of ${count(backends.length)}`);
+  put($('fact-uptime'), span(view.uptime));
+  put($('fact-cpu'), cpu === null ? '–' : `${Math.round(cpu * 100)} %`);
+  put($('fact-memory'), bytes(view.resident_bytes));
+  const title = up < backends.length ? `(${backends.length - up} down) tidegate` : 'tidegate';
+  if (document.title !== title) document.title = title;
+}
+
+/** Says what went up or down, once, for who does not see it. */
+function tellNews() {
+  const now = new Map(backends.map((row) => [row.key, row.up]));
+  const changed = backends.filter((row) => known?.has(row.key) && known.get(row.key) !== row.up);
+  known = now;
+  if (changed.length === 0) return;
+  const said = changed.slice(0, 3).map((row) => `${row.pool} / ${row.name} is ${row.up ? 'up' : `down: ${row.reason ?? ''}`}`);
+  if (changed.length > 3) said.push(`and ${changed.length - 3} more`);
+  put($('news'), said.join(', '));
+}
+
+function onJournal({ not_ready, transitions, refusals, certificates }) {
+  const reasons = $('not-ready');
+  reasons.hidden = not_ready.length === 0;
+  reasons.replaceChildren(...not_ready.map((reason) => make('li', {}, reason)));
+  list($('transitions'), transitionNodes, transitions, 'No backend went up or down yet.', ({ time, pool, backend, up, reason }) => {
+    const state = make('span', { class: 'state' });
+    sign(state, up ? 'up' : 'down', up ? 'up' : 'down');
+    const what = make('span', {}, make('strong', {}, `${pool} / ${backend}`));
+    if (reason) what.append(make('small', {}, reason));
+    return [when(time), state, what];
+  });
+  list($('refusals'), refusalNodes, refusals, 'No client was refused yet.', ({ time, listener, client, reason, more }) => {
+    const others = more > 0 ? ` (and ${plural(more, 'other', 'others')} before it)` : '';
+    const what = make('span', {}, make('strong', {}, client), ` at ${listener}${others}`, make('small', {}, reason));
+    return [when(time), what];
+  });
+  $('certificates-section').hidden = certificates.length === 0;
+  const seen = new Map();
+  certificateTable.show(
+    certificates.map((row) => {
+      const same = `${row.owner} ${row.path}`;
+      seen.set(same, (seen.get(same) ?? 0) + 1);
+      return { ...row, kind: row.key, key: `${same} ${seen.get(same)}` };
+    }),
+  );
+}
+
+function when(time) {
+  return make('time', { datetime: new Date(time * 1000).toISOString() }, moment(time));
+}
+
+function list(node, nodes, entries, none, inside) {
+  const byKey = new Map(entries.map((entry) => [JSON.stringify(entry), entry]));
+  if (byKey.size === 0) byKey.set('none', null);
+  arrange(node, nodes, [...byKey.keys()], (key) => {
+    const entry = byKey.get(key);
+    return entry === null ? make('li', { class: 'none' }, none) : make('li', {}, ...inside(entry));
+  });
+}
+
+// ---- The stream.
+
+const handlers = { names: onNames, journal: onJournal, view: onView };
+let token = sessionStorage.getItem('token');
+
+/** Asks for something, with the token if one was given. (EventSource could not send it.) */
+async function get(path, signal) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { headers, signal, cache: 'no-store' });
+  if (response.status === 401) {
+    await askForToken();
+    return get(path, signal);
+  }
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  return response;
+}
+
+/** Resolves when somebody has given a token. */
+let asking = null;
+function askForToken() {
+  const form = $('token-form');
+  asking ??= new Promise((resolve) => {
+    say('lost', 'Waiting for the token');
+    form.hidden = false;
+    $('token').focus();
+    form.addEventListener(
+      'submit',
+      (event) => {
+        event.preventDefault();
+        token = $('token').value.trim();
+        sessionStorage.setItem('token', token);
+        form.hidden = true;
+        asking = null;
+        resolve();
+      },
+      { once: true },
+    );
+  });
+  return asking;
+}
+
+/** Reads events until the stream ends or falls silent. */
+async function watch() {
+  const end = new AbortController();
+  const response = await get('/events', end.signal);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  for (;;) {
+    const silence = setTimeout(() => end.abort(), SILENCE);
+    const { value, done } = await reader.read().finally(() => clearTimeout(silence));
+    if (done) return;
+    text += value;
+    const events = text.split('\n\n');
+    text = events.pop();
+    for (const event of events) {
+      const [, kind, data] = /^event: (\w+)\ndata: (.*)$/.exec(event) ?? [];
+      handlers[kind]?.(JSON.parse(data));
+      say('live', 'Live');
+    }
+  }
+}
+
+function say(state, text) {
+  mark(document.body, 'data-stream', state);
+  put($('stream-text'), text);
+}
+
+async function run() {
+  let since = '';
+  for (;;) {
+    try {
+      await watch();
+    } catch (error) {
+      // A defect of this page should be seen; that tidegate does not answer is said below.
+      if (!(error instanceof TypeError && /fetch|network/i.test(error.message)) && error.name !== 'AbortError') console.error(error);
+    }
+    if (before !== null) since = ` since ${clock(before.time)}`;
+    say('lost', `No answer from tidegate${since}; trying again`);
+    before = null;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE));
+  }
+}
+
+$('span').addEventListener('change', () => {
+  latency.span = Number($('span').value);
+  latency.show();
+  lines();
+});
+$('table-stage').addEventListener('change', () => {
+  listenerTable.show(listeners);
+  backendTable.order();
+});
+$('search').addEventListener('keydown', (event) => {
+  if (event.key === 'Escape') {
+    $('search').value = '';
+    backendTable.order();
+  }
+});
+
+run();

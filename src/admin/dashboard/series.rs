@@ -1,0 +1,188 @@
+//! The histograms of the last seconds of one listener or backend, for its heat map and its percentiles over time.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+use crate::admin::http::{Body, plain, whole};
+use crate::stats::histogram::Histogram;
+use crate::stats::latency::{Latencies, Measured, Stage};
+
+/// The answer: each second in which something was measured, the oldest first.
+#[derive(Debug, PartialEq, Serialize)]
+struct Seconds {
+    /// Now, since 1970.
+    time: f64,
+    /// The number of the last second that is over.
+    second: u64,
+    seconds: Vec<Second>,
+}
+
+/// Microseconds.
+#[derive(Debug, PartialEq, Serialize)]
+struct Second {
+    second: u64,
+    count: u64,
+    p50: Option<u64>,
+    p90: Option<u64>,
+    p99: Option<u64>,
+    #[serde(rename = "p99.9")]
+    p999: Option<u64>,
+    max: u64,
+    /// Smallest value, largest value, count.
+    ranges: Vec<(u64, u64, u64)>,
+}
+
+/// What is asked for: `listener=0&stage=connect&after=17`, or `backend=0`, a place among those of all pools.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Question {
+    of: Of,
+    stage: Stage,
+    /// Seconds up to this one are known already.
+    after: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Of {
+    Listener(usize),
+    Backend(usize),
+}
+
+/// Answers `/series`: the last 10 seconds, or those after the one that the question names.
+pub(in crate::admin) fn series(query: &str, latencies: &Latencies) -> Response<Body> {
+    let Some(question) = Question::parse(query) else {
+        return plain(
+            StatusCode::BAD_REQUEST,
+            "ask for one listener or backend by its place, and a stage: \
+             /series?listener=0&stage=connect or /series?backend=0&stage=turnaround\n",
+        );
+    };
+    let measured = match question.of {
+        Of::Listener(place) => latencies.listener(place),
+        Of::Backend(place) => latencies.backend(place),
+    };
+    let Some(measured) = measured else {
+        return plain(StatusCode::NOT_FOUND, "there is no listener or backend at this place\n");
+    };
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    match serde_json::to_vec(&seconds(measured, question, latencies.second(), time)) {
+        Ok(text) => whole(StatusCode::OK, "application/json", text),
+        // There are no keys but strings.
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "this cannot be written as JSON\n"),
+    }
+}
+
+fn seconds(measured: &Measured, question: Question, second: u64, time: f64) -> Seconds {
+    let series = measured.stage(question.stage).into_iter();
+    let seconds = series.flat_map(|series| series.seconds(question.after));
+    Seconds { time, second, seconds: seconds.map(|(second, histogram)| Second::of(second, &histogram)).collect() }
+}
+
+impl Second {
+    fn of(second: u64, histogram: &Histogram) -> Second {
+        Second {
+            second,
+            count: histogram.count(),
+            p50: histogram.quantile(0.5),
+            p90: histogram.quantile(0.9),
+            p99: histogram.quantile(0.99),
+            p999: histogram.quantile(0.999),
+            max: histogram.max(),
+            ranges: histogram.ranges().collect(),
+        }
+    }
+}
+
+impl Question {
+    /// `None` for one that is not understood: every key is known and has a value.
+    fn parse(query: &str) -> Option<Question> {
+        let (mut of, mut stage, mut after) = (None, None, 0);
+        for pair in query.split('&') {
+            match pair.split_once('=')? {
+                ("listener", place) if of.is_none() => of = Some(Of::Listener(place.parse().ok()?)),
+                ("backend", place) if of.is_none() => of = Some(Of::Backend(place.parse().ok()?)),
+                ("stage", name) => stage = Some(Stage::named(name)?),
+                ("after", second) => after = second.parse().ok()?,
+                _ => return None,
+            }
+        }
+        Some(Question { of: of?, stage: stage?, after })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::stats::latency::{BackendId, ListenerId, Sample};
+
+    #[test]
+    fn a_question_names_one_thing_and_a_stage() {
+        let question = |of, after| Some(Question { of, stage: Stage::Connect, after });
+        assert_eq!(Question::parse("listener=3&stage=connect"), question(Of::Listener(3), 0));
+        assert_eq!(Question::parse("after=17&backend=999&stage=connect"), question(Of::Backend(999), 17));
+        for wrong in [
+            "",
+            "stage=connect",
+            "listener=0",
+            "listener=0&backend=0&stage=connect",
+            "listener=-1&stage=connect",
+            "listener=0&stage=lunch",
+            "listener=0&stage=connect&after=",
+            "listener=0&stage=connect&window=10s",
+            "listener=0&stage",
+        ] {
+            assert_eq!(Question::parse(wrong), None, "{wrong}");
+            assert_eq!(series(wrong, &Latencies::new(1, 1)).status(), StatusCode::BAD_REQUEST);
+        }
+        let latencies = Latencies::new(1, 1);
+        assert_eq!(series("listener=0&stage=connect", &latencies).status(), StatusCode::OK);
+        assert_eq!(series("listener=1&stage=connect", &latencies).status(), StatusCode::NOT_FOUND);
+        assert_eq!(series("backend=1&stage=connect", &latencies).status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn each_second_is_told_once() {
+        let mut latencies = Latencies::new(1, 0);
+        let took =
+            |micros| Sample::new(ListenerId::new(0), BackendId::NONE, Stage::Connect, Duration::from_micros(micros));
+        let (mut after, mut told) = (0, Vec::new());
+        for now in 1..=30 {
+            // Nothing in every third second, and a reader that comes every seventh.
+            if now % 3 != 0 {
+                latencies.absorb(&[took(now), took(1000 * now), took(1000 * now)]);
+            }
+            latencies.advance(now);
+            if now % 7 == 0 || now == 30 {
+                let question = Question { of: Of::Listener(0), stage: Stage::Connect, after };
+                let answer = seconds(latencies.listener(0).unwrap(), question, latencies.second(), 0.0);
+                assert_eq!(answer.second, now);
+                told.extend(answer.seconds.iter().map(|second| second.second));
+                for second in answer.seconds {
+                    assert_eq!((second.count, second.max), (3, 1000 * second.second));
+                    assert_eq!(second.ranges.iter().map(|(.., count)| count).sum::<u64>(), 3);
+                    assert_eq!(second.p50, Some(1000 * second.second), "the largest value bounds it");
+                }
+                after = answer.second;
+            }
+        }
+        assert_eq!(told, (1..=30).filter(|second| second % 3 != 0).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn without_a_second_to_begin_with_it_is_the_last_ten() {
+        let mut latencies = Latencies::new(1, 0);
+        for now in 1..=30 {
+            latencies.absorb(&[Sample::new(ListenerId::new(0), BackendId::NONE, Stage::Queue, Duration::ZERO)]);
+            latencies.advance(now);
+        }
+        let question = Question { of: Of::Listener(0), stage: Stage::Queue, after: 0 };
+        let answer = seconds(latencies.listener(0).unwrap(), question, 30, 0.0);
+        assert_eq!(
+            answer.seconds.iter().map(|second| second.second).collect::<Vec<_>>(),
+            (21..=30).collect::<Vec<_>>()
+        );
+    }
+}

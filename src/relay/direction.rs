@@ -27,6 +27,8 @@ pub(super) struct Direction {
     pending: Pending,
     /// Bytes handed to the receiving socket.
     moved: u64,
+    /// Whether it matters when its bytes are handed over.
+    timed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,13 +103,13 @@ pub(super) enum Fault {
 }
 
 impl Direction {
-    /// One that begins with bytes which were read already.
-    pub(super) fn with(ahead: Vec<u8>) -> Direction {
+    /// One that begins with bytes which were read already, and says when it writes.
+    pub(super) fn timed(ahead: Vec<u8>) -> Direction {
         let pending = match ahead.is_empty() {
             true => Pending::Nothing,
             false => Pending::Bytes { bytes: ahead.into(), written: 0 },
         };
-        Direction { pending, ..Direction::default() }
+        Direction { pending, timed: true, ..Direction::default() }
     }
 
     pub(super) fn moved(&self) -> u64 {
@@ -187,7 +189,7 @@ impl Direction {
             Poll::Ready(Ok(())) => {}
         }
         match std::mem::take(&mut self.pending) {
-            Pending::Bytes { bytes, written } => return self.write_kept(to, bytes, written),
+            Pending::Bytes { bytes, written } => return self.write_kept(to, tools, bytes, written),
             Pending::Piped { pipe, left } => return self.write_piped(to, tools, pipe, left),
             Pending::Nothing => {}
         }
@@ -225,8 +227,11 @@ impl Direction {
                 full => Mode::Copy { full },
             };
         }
-        let bytes = &scratch[..count];
-        tap.saw(bytes);
+        tap.saw(&scratch[..count]);
+        if self.timed {
+            tools.writes();
+        }
+        let bytes = &tools.scratch(count)[..];
         let written = match to.poll_write(bytes) {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
             Poll::Ready(Ok(written)) => written,
@@ -239,7 +244,16 @@ impl Direction {
         Poll::Ready(Ok(count))
     }
 
-    fn write_kept(&mut self, to: &impl Stream, bytes: Box<[u8]>, written: usize) -> Poll<Result<usize, Fault>> {
+    fn write_kept(
+        &mut self,
+        to: &impl Stream,
+        tools: &mut Tools,
+        bytes: Box<[u8]>,
+        written: usize,
+    ) -> Poll<Result<usize, Fault>> {
+        if self.timed {
+            tools.writes();
+        }
         let count = match to.poll_write(&bytes[written..]) {
             Poll::Pending => {
                 self.pending = Pending::Bytes { bytes, written };
@@ -304,6 +318,9 @@ impl Direction {
         pipe: Pipe,
         left: usize,
     ) -> Poll<Result<usize, Fault>> {
+        if self.timed {
+            tools.writes();
+        }
         let count = match to.poll_splice_to(pipe.read_end(), left) {
             Poll::Pending => {
                 self.pending = Pending::Piped { pipe, left };

@@ -116,7 +116,7 @@ impl Relay {
     /// For two sockets that are connected, from now on. `ahead` was read from the client already.
     pub fn new(now: Instant, ahead: Vec<u8>) -> Relay {
         Relay {
-            to_backend: Direction::with(ahead),
+            to_backend: Direction::timed(ahead),
             to_client: Direction::default(),
             last_moved: now,
             finished: None,
@@ -140,7 +140,7 @@ impl Relay {
         let before = (self.to_backend.moved(), self.to_client.moved());
         let mut more = self.advance(client, backend, tools, Tapped { tap, from: Side::Client, now });
         let from_client = self.to_backend.moved() > before.0;
-        let at = if from_client { tools.time() } else { None };
+        let at = if from_client { tools.last_write() } else { None };
         more |= self.advance(backend, client, tools, Tapped { tap, from: Side::Backend, now });
         self.timing.moved(from_client, self.to_client.moved() > before.1, now, at);
         self.notice_reset(Side::Client, client, now);

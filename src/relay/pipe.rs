@@ -26,11 +26,13 @@ pub struct Tools {
     /// Pipes that exist, idle or lent.
     count: Rc<Cell<usize>>,
     clock: Option<fn() -> Instant>,
+    /// When the last write began that is timed.
+    writing: Option<Instant>,
 }
 
 impl Default for Tools {
     fn default() -> Tools {
-        Tools { scratch: vec![0; SCRATCH].into(), idle: Vec::new(), count: Rc::default(), clock: None }
+        Tools { scratch: vec![0; SCRATCH].into(), idle: Vec::new(), count: Rc::default(), clock: None, writing: None }
     }
 }
 
@@ -40,8 +42,14 @@ impl Tools {
         Tools { clock: Some(clock), ..Tools::default() }
     }
 
-    pub(super) fn time(&self) -> Option<Instant> {
-        self.clock.map(|clock| clock())
+    /// A write begins whose time matters. Before it and not after it: its bytes may be answered before it returns.
+    pub(super) fn writes(&mut self) {
+        self.writing = self.clock.map(|clock| clock());
+    }
+
+    /// When the last of these writes began.
+    pub(super) fn last_write(&self) -> Option<Instant> {
+        self.writing
     }
 
     pub(super) fn scratch(&mut self, size: usize) -> &mut [u8] {

@@ -28,7 +28,7 @@ impl Timing {
     }
 
     /// What one turn has moved. `now` is when it began: what came from the backend was there then, and answers what
-    /// was handed to it in turns before. `at` is when the client's bytes had been handed over, if that matters.
+    /// was handed to it in turns before. `at` is when the handing over of the client's last bytes began, if that matters.
     pub(super) fn moved(&mut self, from_client: bool, from_backend: bool, now: Instant, at: Option<Instant>) {
         if from_backend {
             if let Some(asked) = self.asked.take() {

@@ -1,6 +1,7 @@
 //! Histograms of microseconds in the layout of HdrHistogram with two significant digits: a value is known to within 1 %.
 //!
-//! [`Histogram`] is dense, for what has no end; [`Sparse`] is for short spans of time, of which there are many.
+//! [`Histogram`] is dense, for what has no end; [`Sparse`] is for a short span of time, and [`Packed`] for those that are
+//! over, of which there are many.
 
 use hdrhistogram::Histogram as Hdr;
 
@@ -56,12 +57,23 @@ impl Histogram {
         self.add(other.count, other.sum, other.max);
     }
 
-    /// Adds what was measured in a span of time.
+    /// Adds what is measured in a span of time.
     pub fn merge_sparse(&mut self, other: &Sparse) {
-        for &(bucket, count) in &other.counts {
+        self.merge_counts(other.counts.iter().copied(), other.sum, other.max);
+    }
+
+    /// Adds what was measured in a span of time that is over.
+    pub fn merge_packed(&mut self, other: &Packed) {
+        self.merge_counts(other.counts(), other.sum, other.max);
+    }
+
+    fn merge_counts(&mut self, counts: impl Iterator<Item = (u16, u32)>, sum: u64, max: u64) {
+        let mut all = 0;
+        for (bucket, count) in counts {
             *self.at(bucket) += u64::from(count);
+            all += u64::from(count);
         }
-        self.add(other.count(), other.sum, other.max);
+        self.add(all, sum, max);
     }
 
     fn add(&mut self, count: u64, sum: u64, max: u64) {
@@ -177,15 +189,59 @@ impl Sparse {
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
+}
 
-    fn count(&self) -> u64 {
-        self.counts.iter().map(|(_, count)| u64::from(*count)).sum()
+/// A [`Sparse`] that nothing is added to any more, in about two bytes a bucket: for each, how far it is from the one
+/// before, and its count, as numbers of 7 bits a byte (LEB128).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packed {
+    bytes: Box<[u8]>,
+    sum: u64,
+    max: u64,
+}
+
+impl Packed {
+    /// Packs what was counted.
+    pub fn new(sparse: &Sparse) -> Packed {
+        let mut bytes = Vec::with_capacity(2 * sparse.counts.len());
+        let mut last = 0;
+        for &(bucket, count) in &sparse.counts {
+            push_number(&mut bytes, u32::from(bucket - last));
+            push_number(&mut bytes, count);
+            last = bucket;
+        }
+        Packed { bytes: bytes.into(), sum: sparse.sum, max: sparse.max }
     }
 
-    /// Gives back what it holds of memory and does not use.
-    pub fn shrink(&mut self) {
-        self.counts.shrink_to_fit();
+    fn counts(&self) -> impl Iterator<Item = (u16, u32)> {
+        let (mut rest, mut last) = (&*self.bytes, 0);
+        std::iter::from_fn(move || {
+            // Each number was a difference of buckets, or a count.
+            last += take_number(&mut rest)? as u16;
+            Some((last, take_number(&mut rest)?))
+        })
     }
+}
+
+fn push_number(bytes: &mut Vec<u8>, mut number: u32) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<u32> {
+    let mut number = 0;
+    for shift in (0..u32::BITS).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u32::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    Some(number)
 }
 
 #[cfg(test)]
@@ -234,6 +290,12 @@ mod tests {
         }
 
         #[test]
+        fn packing_loses_nothing(counts in prop::collection::btree_map(0..7_424_u16, 1..=u32::MAX, 0..100)) {
+            let sparse = Sparse { counts: counts.into_iter().collect(), sum: 7, max: 9 };
+            prop_assert_eq!(Packed::new(&sparse).counts().collect::<Vec<_>>(), sparse.counts);
+        }
+
+        #[test]
         fn however_they_are_parted_the_sum_is_the_same(values in prop::collection::vec(0..u64::MAX / 1000, 0..200), parts in 1..5_usize) {
             let whole = of(&values);
             let (mut dense, mut sparse, mut all) = (Histogram::default(), Sparse::default(), Histogram::default());
@@ -243,7 +305,7 @@ mod tests {
                 part.iter().for_each(|value| span.record(*value));
                 sparse.merge(&span);
             }
-            all.merge_sparse(&sparse);
+            all.merge_packed(&Packed::new(&sparse));
             prop_assert_eq!(dense.ranges().collect::<Vec<_>>(), whole.ranges().collect::<Vec<_>>());
             prop_assert_eq!(all.ranges().collect::<Vec<_>>(), whole.ranges().collect::<Vec<_>>());
             prop_assert_eq!((all.count(), all.sum(), all.max()), (whole.count(), whole.sum(), whole.max()));

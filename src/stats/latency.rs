@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::histogram::{Histogram, Sparse};
+use super::histogram::{Histogram, Packed, Sparse};
 use super::http::{HttpCounts, HttpEvent};
 
 /// A part of a connection's life that is timed.
@@ -162,26 +162,28 @@ impl Sample {
 struct Ring {
     current: Sparse,
     /// Each with the second at which it was over; those in which nothing was measured are left out.
-    over: VecDeque<(u64, Sparse)>,
+    over: VecDeque<(u64, Packed)>,
 }
 
 impl Ring {
-    /// The current span is over; it is given away too, for the next longer spans.
-    fn turn(&mut self, second: u64, keep: u64) -> Option<&Sparse> {
+    /// The current span is over; it goes into `longer` too, a span of which it is a part.
+    fn turn(&mut self, second: u64, keep: u64, longer: Option<&mut Sparse>) {
         while self.over.front().is_some_and(|(at, _)| at + keep <= second) {
             self.over.pop_front();
         }
         if self.current.is_empty() {
-            return None;
+            return;
         }
-        let mut current = std::mem::take(&mut self.current);
-        current.shrink();
-        self.over.push_back((second, current));
-        self.over.back().map(|(_, span)| span)
+        // Dropped, and not kept for the next span: most are short of samples.
+        let current = std::mem::take(&mut self.current);
+        if let Some(longer) = longer {
+            longer.merge(&current);
+        }
+        self.over.push_back((second, Packed::new(&current)));
     }
 
     fn add_to(&self, histogram: &mut Histogram) {
-        self.over.iter().for_each(|(_, span)| histogram.merge_sparse(span));
+        self.over.iter().for_each(|(_, span)| histogram.merge_packed(span));
     }
 }
 
@@ -207,16 +209,12 @@ impl Series {
 
     /// The time is `second` now, and everything recorded so far came before.
     fn turn(&mut self, second: u64) {
-        if let Some(span) = self.seconds.turn(second, SHORT) {
-            self.middle.current.merge(span);
-        }
-        if second.is_multiple_of(MIDDLE.0)
-            && let Some(span) = self.middle.turn(second, MIDDLE.1)
-        {
-            self.long.current.merge(span);
+        self.seconds.turn(second, SHORT, Some(&mut self.middle.current));
+        if second.is_multiple_of(MIDDLE.0) {
+            self.middle.turn(second, MIDDLE.1, Some(&mut self.long.current));
         }
         if second.is_multiple_of(LONG.0) {
-            self.long.turn(second, LONG.1);
+            self.long.turn(second, LONG.1, None);
         }
     }
 
@@ -229,7 +227,7 @@ impl Series {
     pub fn seconds(&self, after: u64) -> impl Iterator<Item = (u64, Histogram)> {
         self.seconds.over.iter().filter(move |(second, _)| *second > after).map(|(second, span)| {
             let mut histogram = Histogram::default();
-            histogram.merge_sparse(span);
+            histogram.merge_packed(span);
             (*second, histogram)
         })
     }

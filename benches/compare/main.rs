@@ -13,6 +13,7 @@ mod report;
 mod result;
 mod rounds;
 mod scenario;
+mod scrape;
 mod sock;
 mod summary;
 

@@ -30,6 +30,10 @@ const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 pub(crate) enum Kind {
     /// Ours, as it ships.
     Tidegate,
+    /// The same with its stats port, and so with everything measured.
+    TidegateStats,
+    /// The same, with eight readers of the stats port that never pause.
+    TidegateScraped,
     /// nginx's stream module.
     Nginx,
     /// HAProxy told to splice always.
@@ -47,7 +51,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// Those that are compared unless others are named.
     pub(crate) const ALL: [Kind; 8] = [
         Kind::Tidegate,
         Kind::Nginx,
@@ -63,6 +67,8 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Tidegate => "tidegate",
+            Kind::TidegateStats => "tidegate-stats",
+            Kind::TidegateScraped => "tidegate-scraped",
             Kind::Nginx => "nginx",
             Kind::HaproxySplice => "haproxy-splice",
             Kind::HaproxyAuto => "haproxy-auto",
@@ -80,7 +86,8 @@ impl Kind {
             Kind::Direct | Kind::Limit => workers == 1 && scenario.tls.is_none(),
             // What is encrypted passes through the process: it would be the same HAProxy three times.
             Kind::HaproxySplice | Kind::HaproxyAuto => scenario.tls.is_none(),
-            Kind::Tidegate | Kind::Nginx | Kind::Haproxy | Kind::Envoy => true,
+            Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => true,
+            Kind::Nginx | Kind::Haproxy | Kind::Envoy => true,
         }
     }
 }
@@ -109,13 +116,22 @@ pub(crate) struct Setup<'a> {
     pub(crate) dir: &'a Path,
 }
 
+impl Setup<'_> {
+    /// Where the stats port is, if there is one: beside the backends.
+    pub(crate) fn stats_port(&self) -> SocketAddrV4 {
+        let address = self.backends.last().unwrap_or(&self.listen);
+        let [a, b, c, d] = address.ip().octets();
+        SocketAddrV4::new([a, b, c, d + 1].into(), address.port())
+    }
+}
+
 impl Peer {
     /// Looks for it, and asks it for its version.
     pub(crate) fn find(kind: Kind, tidegate: &Path, venv: &Path) -> Result<Peer, String> {
         let own = || std::env::current_exe().map_err(|error| error.to_string());
         let program = match kind {
             Kind::Direct | Kind::Limit => own()?,
-            Kind::Tidegate => tidegate.to_owned(),
+            Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => tidegate.to_owned(),
             Kind::Nginx => on_path("nginx").ok_or("nginx is missing: apt-get install nginx libnginx-mod-stream")?,
             Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyAuto => {
                 on_path("haproxy").ok_or("haproxy is missing: apt-get install haproxy")?
@@ -131,7 +147,9 @@ impl Peer {
             Kind::Direct => "no balancer".into(),
             Kind::Limit => "benches/compare/limit.rs".into(),
             Kind::Nginx | Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyAuto => version(&program, "-v")?,
-            Kind::Envoy | Kind::Tidegate => version(&program, "--version")?,
+            Kind::Envoy | Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => {
+                version(&program, "--version")?
+            }
         };
         Ok(Peer { kind, program, version })
     }
@@ -176,8 +194,10 @@ impl Peer {
                 let (listen, backends) = (setup.listen.to_string(), backends.join(","));
                 vec!["limit".into(), "--listen".into(), listen.into(), "--backend".into(), backends.into()]
             }
-            Kind::Tidegate => {
-                let config = write("tidegate.yaml", tidegate(setup))?;
+            Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => {
+                let stats =
+                    (self.kind != Kind::Tidegate).then(|| format!("admin: {{ bind: {} }}\n", setup.stats_port()));
+                let config = write("tidegate.yaml", stats.unwrap_or_default() + &tidegate(setup))?;
                 vec!["run".into(), "--config".into(), config]
             }
             Kind::Nginx => {

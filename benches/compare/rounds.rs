@@ -14,6 +14,7 @@ use crate::peers::{Kind, Peer, Setup};
 use crate::report;
 use crate::result::{Machine, Outcome, Results, Run};
 use crate::scenario::{self, Scenario};
+use crate::scrape::Scrapers;
 
 /// Backends: 127.0.0.2 and the following.
 const BACKENDS: u8 = 4;
@@ -133,7 +134,9 @@ fn measure(
     let (listen, backends) = addresses(ports)?;
     let (cpus, load_cpus): (&[usize], &[usize]) = if workers == 1 { (&[0], &[1]) } else { (&[0, 1], &[0, 1]) };
     let tls = scenario.tls.map(|_| certificate);
-    let mut process = peer.start(&Setup { listen, backends: &backends, tls, workers, cpus, dir: out })?;
+    let setup = Setup { listen, backends: &backends, tls, workers, cpus, dir: out };
+    let mut process = peer.start(&setup)?;
+    let _scrapers = (peer.kind == Kind::TidegateScraped).then(|| Scrapers::start(setup.stats_port()));
     let pids = match &process {
         Some(process) => process.pids().map_err(|error| error.to_string())?,
         None => Vec::new(),

@@ -8,6 +8,7 @@ use crate::support::backend::{Backend, Scripted};
 use crate::support::client::{connect, expect};
 use crate::support::data::send;
 use crate::support::proc::allow_open_files;
+use crate::support::stats::{ADMIN, get};
 use crate::support::tell;
 use crate::support::tidegate::{Tidegate, forward};
 
@@ -67,4 +68,42 @@ fn open(tidegate: &Tidegate, scripted: &Scripted, count: usize) -> Vec<(TcpStrea
             (client, backend)
         })
         .collect()
+}
+
+/// Everything that is measured, of many backends by many workers.
+#[test]
+fn a_thousand_backends_and_eight_workers_stay_below_200_mb() {
+    const BACKENDS: usize = 1_000;
+    const ROUNDS: usize = 8;
+    let backend = Backend::echo();
+    let backends: String =
+        (0..BACKENDS).map(|number| format!("  - {{ name: b{number}, address: \"{}\" }}\n", backend.place())).collect();
+    let tidegate = Tidegate::start(&format!(
+        "workers: 8\n{ADMIN}listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p }}]\n\
+         pools:\n- name: p\n  backends:\n{backends}"
+    ));
+    let at = tidegate.at("in");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for number in 0..BACKENDS * ROUNDS / 4 {
+                    let mut client = connect(&at);
+                    for turn in 0..10 {
+                        let bytes = vec![turn; 1 + number % 100];
+                        client.write_all(&bytes).unwrap();
+                        expect(&mut client, &bytes);
+                    }
+                }
+            });
+        }
+    });
+    let view = tidegate.view();
+    let turnarounds = |backend: &tidegate::admin::view::Backend| backend.latency["turnaround"]["all"].count;
+    assert!(view.pools[0].backends.iter().all(|backend| turnarounds(backend) == 10 * ROUNDS as u64));
+    for path in ["/metrics", "/stats;csv", "/histograms"] {
+        assert_eq!(get(&tidegate.stats_port(), path).status, 200);
+    }
+    let resident = tidegate.resident();
+    tell(&format!("{} MB with {BACKENDS} backends and 8 workers", resident / 1_000_000));
+    assert!(resident < 200_000_000, "{resident} bytes");
 }

@@ -238,10 +238,17 @@ fn every_ending_is_in_the_table_and_none_else() {
     let (_, section) = text.split_once("## What a connection's end is called").expect("the section");
     let (section, _) = section.split_once("\n## ").expect("the next section");
     let rows = section.lines().filter(|line| line.starts_with("| `") && !line.starts_with("| `end`"));
-    let listed: BTreeSet<String> = rows
-        .flat_map(|row| row.split('|').nth(1).unwrap().split(',').map(|cell| cell.trim().trim_matches('`').to_owned()))
+    let words = |cell: &str| cell.split(',').map(|word| word.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+    let listed: BTreeSet<(String, String)> = rows
+        .flat_map(|row| {
+            let cells: Vec<&str> = row.split('|').collect();
+            let (ends, codes) = (words(cells[1]), words(cells[2]));
+            // One code for all, or one for each.
+            ends.into_iter().zip(codes.into_iter().cycle()).collect::<Vec<_>>()
+        })
         .collect();
-    assert_eq!(listed, Ending::ALL.iter().map(ToString::to_string).collect());
+    let all = Ending::ALL.iter().map(|ending| (ending.to_string(), ending.code().to_owned()));
+    assert_eq!(listed, all.collect());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -22,6 +22,7 @@ use tokio::time::sleep;
 
 use super::collector::Collector;
 use super::dashboard;
+use super::pace::Pace;
 use super::pages;
 use super::patient::Patient;
 use crate::net::addr::Address;
@@ -74,7 +75,7 @@ async fn accept<S>(next: impl AsyncFn() -> io::Result<S>, guard: Guard, collecto
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let guard = Rc::new(guard);
+    let (guard, pace) = (Rc::new(guard), Rc::new(Pace::new(Instant::now())));
     let room = Arc::new(Semaphore::new(MOST));
     loop {
         // Never closed.
@@ -83,10 +84,10 @@ where
             sleep(PAUSE).await;
             continue;
         };
-        let (guard, collector) = (Rc::clone(&guard), Rc::clone(&collector));
+        let (guard, pace, collector) = (Rc::clone(&guard), Rc::clone(&pace), Rc::clone(&collector));
         tokio::task::spawn_local(async move {
             let _permit = permit;
-            let answer = service_fn(|request| answer(request, &guard, &collector));
+            let answer = service_fn(|request| answer(request, &guard, &pace, &collector));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
@@ -101,6 +102,7 @@ where
 async fn answer(
     request: Request<Incoming>,
     guard: &Guard,
+    pace: &Pace,
     collector: &Rc<Collector>,
 ) -> Result<Response<Body>, Infallible> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -108,7 +110,11 @@ async fn answer(
     let mut response = match (guard.admits(&request), asset) {
         // A browser asks for the page without the token, which the page then asks for.
         (Ok(()) | Err(Refusal::Token), Some(asset)) => asset,
-        (Ok(()), None) if reads => pages::answer(&request, collector).await,
+        (Ok(()), None) if reads => {
+            // Who asks whether it lives wants to know it now.
+            let may_wait = !matches!(request.uri().path(), "/livez" | "/readyz");
+            pace.made(may_wait, pages::answer(&request, collector)).await
+        }
         (Ok(()), None) => {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "the stats port is read-only: GET and HEAD\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));

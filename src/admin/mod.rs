@@ -1,8 +1,8 @@
 //! The stats port: what every backend's latency is right now, and everything else there is to know, where people and
 //! tools look for it.
 //!
-//! It has a thread of its own with a lower priority than the workers', so that whoever reads a lot takes nothing from
-//! traffic. There the [`collector`] takes what workers measure; of that and of the shared counters each
+//! It has a thread of its own with a lower priority than the workers', and its answers come at a pace, so that whoever
+//! reads a lot takes little from traffic. There the [`collector`] takes what workers measure; of that and of the shared counters each
 //! question gets a [`View`](view::View), and each page is one way to write a view down. Nothing here changes anything.
 
 mod api;
@@ -14,6 +14,7 @@ mod gather;
 mod histograms;
 mod http;
 mod metrics;
+mod pace;
 mod pages;
 mod patient;
 mod process;

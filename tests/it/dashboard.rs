@@ -157,13 +157,13 @@ fn http_is_shown_where_it_was_seen() {
     browser.look("light", 1400, 1180);
     open(&browser, at, "7");
     let errors: u64 = ANSWERED.iter().filter(|(_, status, _)| *status >= 500).map(|(.., count)| count).sum();
-    assert_eq!((requests(), errors), (16, 4));
+    assert_eq!((requests(), errors), (17, 4));
     for (table, key) in [("#listeners", "web"), ("#backends-table", "site")] {
         let rows = texts(&browser, &format!("{table} tbody tr:not(.space)"));
         let cells = texts(&browser, &format!("{table} tbody .http"));
         let seen: Vec<_> = rows.iter().zip(&cells).filter(|(_, cell)| *cell != "–").collect();
         let [(row, cell)] = seen[..] else { panic!("{table}: {seen:?}") };
-        assert!(row.contains(key) && cell.ends_with("16, 25 % 5xx"), "{table}: {row:?} {cell:?}");
+        assert!(row.contains(key) && cell.ends_with("17, 23.5 % 5xx"), "{table}: {row:?} {cell:?}");
     }
     assert!(!is_hidden(&browser, "#listeners .http") && !is_hidden(&browser, "#backends-table .http"));
     browser.screenshot(&screenshots("http.png"), true);

@@ -30,8 +30,8 @@ pub(crate) const ANSWERED: [(&str, u16, u64); 7] = [
     ("POST", 503, 3),
     ("PURGE", 501, 1),
 ];
-/// A connection each: of one request that got no answer, and of one that became another protocol.
-pub(crate) const UNANSWERED: u64 = 1;
+/// Connections whose only request got no answer, and those that became another protocol.
+pub(crate) const UNANSWERED: u64 = 2;
 pub(crate) const OPAQUE: u64 = 1;
 
 /// Responses of `web` by the request's method, as it is counted, and the class.

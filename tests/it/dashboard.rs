@@ -14,6 +14,7 @@ use crate::support::authority::Authority;
 use crate::support::backend::Backend;
 use crate::support::browser::Browser;
 use crate::support::client::{Place, connect, try_connect};
+use crate::support::observed::{ANSWERED, Observed, requests};
 use crate::support::stats::{backend, get};
 use crate::support::tidegate::Tidegate;
 use crate::support::{DEADLINE, eventually, tell};
@@ -105,6 +106,7 @@ pools:
     assert_eq!(texts(&browser, "#backends-table tbody .word"), ["up"; 3]);
     assert_eq!(texts(&browser, "#pools .word"), ["2 of 2 up", "1 of 1 up"]);
     assert_eq!(texts(&browser, "#listeners tbody th"), ["in", "secure"]);
+    assert!(is_hidden(&browser, "#listeners .http"), "no HTTP, no column for it");
     assert!(texts(&browser, "#latency-of option").contains(&format!("pool {NASTY} / {NASTY}")));
     assert_eq!(browser.run("return document.title"), "tidegate");
     assert_eq!(texts(&browser, "#certificates tbody th"), ["shop.example"]);
@@ -145,6 +147,34 @@ pools:
         0
     );
     assert_clean(&browser, at);
+}
+
+#[test]
+fn http_is_shown_where_it_was_seen() {
+    let observed = Observed::start();
+    let at = observed.port.tcp();
+    let browser = Browser::start();
+    browser.look("light", 1400, 1180);
+    open(&browser, at, "7");
+    let errors: u64 = ANSWERED.iter().filter(|(_, status, _)| *status >= 500).map(|(.., count)| count).sum();
+    assert_eq!((requests(), errors), (17, 4));
+    for (table, key) in [("#listeners", "web"), ("#backends-table", "site")] {
+        let rows = texts(&browser, &format!("{table} tbody tr:not(.space)"));
+        let cells = texts(&browser, &format!("{table} tbody .http"));
+        let seen: Vec<_> = rows.iter().zip(&cells).filter(|(_, cell)| *cell != "–").collect();
+        let [(row, cell)] = seen[..] else { panic!("{table}: {seen:?}") };
+        assert!(row.contains(key) && cell.ends_with("17, 23.5 % 5xx"), "{table}: {row:?} {cell:?}");
+    }
+    assert!(!is_hidden(&browser, "#listeners .http") && !is_hidden(&browser, "#backends-table .http"));
+    browser.screenshot(&screenshots("http.png"), true);
+    browser.look("light", 1020, 1180);
+    assert!(is_hidden(&browser, "#backends-table .http"), "names and pools have the room first");
+    assert_clean(&browser, at);
+}
+
+fn is_hidden(browser: &Browser, selector: &str) -> bool {
+    let script = format!("return getComputedStyle(document.querySelector({selector:?})).display === 'none'");
+    browser.run(&script).as_bool().expect("a truth")
 }
 
 /// Connections one after the other, with a request and an answer or two each.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use crate::support::client::Place;
-use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE};
+use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE, requests, responses};
 use crate::support::peer::Peer;
 use crate::support::stats::{ADMIN, get};
 use crate::support::tidegate::Tidegate;
@@ -67,7 +67,7 @@ fn of_haproxy() -> (Vec<String>, Vec<Row>) {
              frontend plain\n mode tcp\n bind {host}:9\n default_backend p\n\
              backend p\n mode tcp\n server checked {host}:{port} check\n server unchecked {host}:{port}\n\
              frontend web\n mode http\n bind {host}:10\n default_backend w\n\
-             backend w\n mode http\n option httpchk\n server checked {host}:{port} check\n"
+             backend w\n mode http\n server unchecked {host}:{port}\n"
         )
     });
     let output = Command::new("curl").args(["-sS", "--fail", &format!("http://{}/;csv", haproxy.address)]).output();
@@ -77,13 +77,13 @@ fn of_haproxy() -> (Vec<String>, Vec<Row>) {
 }
 
 /// Columns that HAProxy fills, and tidegate not, or not in every row: it has no such thing, or keeps no such count.
-const LESS: &str = "agg_check_status agg_server_check_status agg_server_status chkdown cli_abrt comp_byp comp_in comp_out \
-    comp_rsp conn_rate_max dcon downtime dreq dresp dses eint h1_bytes_in h1_bytes_out h1_open_connections \
-    h1_open_streams h1_spliced_bytes_in h1_spliced_bytes_out h1_total_connections h1_total_streams \
-    h2_backend_open_streams h2_backend_total_streams h2_data_rcvd h2_detected_conn_protocol_errors \
+const LESS: &str = "agg_check_status agg_server_check_status agg_server_status cache_hits cache_lookups chkdown \
+    cli_abrt comp_byp comp_in comp_out comp_rsp conn_rate_max dcon downtime dreq dresp dses eint h1_bytes_in \
+    h1_bytes_out h1_open_connections h1_open_streams h1_spliced_bytes_in h1_spliced_bytes_out h1_total_connections \
+    h1_total_streams h2_backend_open_streams h2_backend_total_streams h2_data_rcvd h2_detected_conn_protocol_errors \
     h2_detected_strm_protocol_errors h2_goaway_rcvd h2_goaway_resp h2_headers_rcvd h2_open_connections \
-    h2_rst_stream_rcvd h2_rst_stream_resp h2_settings_rcvd h2_total_connections idle_conn_cur lastchg lastsess \
-    need_conn_est rate_max req_rate_max reuse safe_conn_cur slim smax srv_icur ssl_failed_handshake \
+    h2_rst_stream_rcvd h2_rst_stream_resp h2_settings_rcvd h2_total_connections idle_conn_cur intercepted lastchg \
+    lastsess need_conn_est rate_max req_rate_max reuse safe_conn_cur slim smax srv_icur ssl_failed_handshake \
     ssl_reused_sess ssl_sess wrew";
 
 #[test]
@@ -99,6 +99,9 @@ fn the_shape_is_that_of_haproxy() {
         ("c up", row(&rows, "c", "up"), row(&theirs, "p", "checked")),
         ("p a", row(&rows, "p", "a"), row(&theirs, "p", "unchecked")),
         ("p BACKEND", row(&rows, "p", "BACKEND"), row(&theirs, "p", "BACKEND")),
+        ("web FRONTEND", row(&rows, "web", "FRONTEND"), row(&theirs, "web", "FRONTEND")),
+        ("w site", row(&rows, "w", "site"), row(&theirs, "w", "unchecked")),
+        ("w BACKEND", row(&rows, "w", "BACKEND"), row(&theirs, "w", "BACKEND")),
     ];
     let mut less = BTreeSet::new();
     for (kind, ours, theirs) in kinds {
@@ -124,7 +127,7 @@ fn the_numbers_are_those_of_the_traffic() {
             assert!(is_text.contains(&name.as_str()) || value.parse::<u64>().is_ok(), "{name} is {value}");
         }
     }
-    assert_eq!(kinds, BTreeMap::from([("0".to_owned(), 5), ("1".to_owned(), 4), ("2".to_owned(), 6)]));
+    assert_eq!(kinds, BTreeMap::from([("0".to_owned(), 6), ("1".to_owned(), 5), ("2".to_owned(), 7)]));
 
     for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
         let row = row(&rows, listener, "FRONTEND");
@@ -167,6 +170,25 @@ fn the_numbers_are_those_of_the_traffic() {
     assert_eq!(down["last_chk"], "refused");
     let whole = row(&rows, "c", "BACKEND");
     assert_eq!(["act", "bck", "weight"].map(|name| number(whole, name)), [1, 0, 3]);
+}
+
+#[test]
+fn http_is_counted_where_it_is_watched() {
+    let observed = Observed::start();
+    let rows = rows(&observed.port);
+    for (proxy, server) in [("web", "FRONTEND"), ("w", "site"), ("w", "BACKEND")] {
+        let row = row(&rows, proxy, server);
+        for class in ["1xx", "2xx", "3xx", "4xx", "5xx"] {
+            let responses: u64 = responses().iter().filter(|((_, of), _)| of == class).map(|(_, count)| count).sum();
+            assert_eq!(number(row, &format!("hrsp_{class}")), responses, "{proxy} {server} {class}");
+        }
+        assert_eq!(number(row, "hrsp_other"), 0);
+        assert_eq!(row["mode"], "http");
+        assert_eq!(number(row, "req_tot"), requests(), "{proxy} {server}");
+    }
+    for (proxy, server) in [("plain", "FRONTEND"), ("p", "a"), ("p", "BACKEND")] {
+        assert!(!row(&rows, proxy, server).contains_key("hrsp_2xx"), "{proxy} {server}");
+    }
 }
 
 /// What scrapers make of the address that they are given.

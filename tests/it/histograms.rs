@@ -78,7 +78,7 @@ fn json_has_every_percentile_of_what_was_measured() {
         assert!(turnaround[name].as_u64() <= turnaround["max_us"].as_u64(), "{name}");
     }
     assert_eq!(plain["latency"]["session"]["5m"]["count"], PLAIN);
-    assert_eq!(all["backends"].as_array().unwrap().len(), 6);
+    assert_eq!(all["backends"].as_array().unwrap().len(), 7);
 
     let one = observed.get("/histograms?listener=secure&stage=tls_handshake&window=all").json();
     assert_eq!(one["backends"], json!([]));
@@ -94,8 +94,8 @@ fn json_has_every_percentile_of_what_was_measured() {
 fn what_there_is_not_is_said() {
     let observed = Observed::start();
     for (query, status, known) in [
-        ("listener=nobody", 404, json!(["checked", "plain", "refused", "retried", "secure"])),
-        ("pool=nobody", 404, json!(["c", "p", "q", "r"])),
+        ("listener=nobody", 404, json!(["checked", "plain", "refused", "retried", "secure", "web"])),
+        ("pool=nobody", 404, json!(["c", "p", "q", "r", "w"])),
         ("pool=q&backend=a", 404, json!(["b", "gone"])),
         ("window=2m", 400, json!(["all", "10s", "1m", "5m"])),
         ("format=xml", 400, json!(["json", "hdr"])),

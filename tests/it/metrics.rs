@@ -1,5 +1,6 @@
 //! `/metrics`, read by others: the strict parser of Prometheus' Python client, and Prometheus itself.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
@@ -8,7 +9,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::client::Place;
-use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE};
+use crate::support::observed::{
+    BYTES, OPAQUE, Observed, PLAIN, REFUSED, RETRIED, SECURE, UNANSWERED, requests, responses,
+};
 use crate::support::process::{Process, bound, require};
 use crate::support::stats::get_with;
 use crate::support::tidegate::Tidegate;
@@ -132,6 +135,34 @@ fn a_strict_parser_reads_the_exact_numbers() {
     let client = observed.tidegate.access()[0].field("client");
     let host = client.rsplit_once(':').expect("host and port").0;
     assert!(!observed.get("/metrics").text().contains(&format!("\"{host}")), "{client}");
+}
+
+#[test]
+fn http_is_counted_by_method_and_class() {
+    let observed = Observed::start();
+    let parsed = Parsed::of(&observed.port);
+    let of_web: [(&str, &[(&str, &str)]); 2] =
+        [("listener", &[("listener", "web")]), ("backend", &[("pool", "w"), ("backend", "site")])];
+    for (owner, labels) in of_web {
+        let name = |what: &str| format!("tidegate_{owner}_http_{what}_total");
+        let value = |what: &str| parsed.value(&name(what), labels) as u64;
+        let counted = [value("requests"), value("unanswered"), value("opaque")];
+        assert_eq!(counted, [requests(), UNANSWERED, OPAQUE], "{owner}");
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let by_class: BTreeMap<_, _> = parsed
+            .samples(&name("responses"))
+            .map(|(labels, count)| ((text(&labels["method"]), text(&labels["class"])), count as u64))
+            .collect();
+        assert_eq!(by_class, responses(), "{owner}");
+        // No more samples than those: of nobody else, whose HTTP is not watched.
+        assert_eq!(parsed.samples(&name("requests")).count(), 1);
+        assert_eq!(parsed.samples(&name("responses")).count(), by_class.len());
+        for stage in ["http_first_byte", "http_response"] {
+            let labels: Vec<_> = labels.iter().copied().chain([("stage", stage)]).collect();
+            let timed = parsed.value(&format!("tidegate_{owner}_latency_seconds_count"), &labels) as u64;
+            assert_eq!(timed, requests() - UNANSWERED, "{owner} {stage}");
+        }
+    }
 }
 
 #[test]

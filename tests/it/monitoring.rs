@@ -11,18 +11,6 @@ use crate::metrics::Parsed;
 use crate::support::observed::Observed;
 use crate::support::process::require;
 
-/// Of listeners with `sniff: http`, and of backends behind them; each with its labels.
-const OF_HTTP: [(&str, &[&str]); 8] = [
-    ("tidegate_listener_http_requests_total", &["listener"]),
-    ("tidegate_listener_http_responses_total", &["listener", "method", "class"]),
-    ("tidegate_listener_http_unanswered_total", &["listener"]),
-    ("tidegate_listener_http_opaque_total", &["listener"]),
-    ("tidegate_backend_http_requests_total", &["pool", "backend"]),
-    ("tidegate_backend_http_responses_total", &["pool", "backend", "method", "class"]),
-    ("tidegate_backend_http_unanswered_total", &["pool", "backend"]),
-    ("tidegate_backend_http_opaque_total", &["pool", "backend"]),
-];
-
 /// Labels that Prometheus itself adds.
 const OF_PROMETHEUS: [&str; 2] = ["instance", "job"];
 
@@ -112,11 +100,7 @@ fn what_is_asked_for_is_there() {
     let observed = Observed::start();
     let parsed = Parsed::of(&observed.port);
     let labels_of = |metric: &str| -> BTreeSet<String> {
-        let of_http = OF_HTTP.iter().find(|(name, _)| *name == metric);
-        let known = match of_http {
-            Some((_, labels)) => labels.iter().map(ToString::to_string).collect(),
-            None => parsed.labels(metric).unwrap_or_else(|| panic!("/metrics has no {metric}")),
-        };
+        let known = parsed.labels(metric).unwrap_or_else(|| panic!("/metrics has no {metric}"));
         known.into_iter().chain(OF_PROMETHEUS.map(str::to_owned)).collect()
     };
     let (expressions, legends, variables) = dashboard();
@@ -170,7 +154,7 @@ fn the_readme_names_every_metric() {
     let text = observed.get("/metrics").text();
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let shown = families.map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() });
-    let there: BTreeSet<String> = shown.chain(OF_HTTP.map(|(name, _)| name.to_owned())).collect();
+    let there: BTreeSet<String> = shown.collect();
     assert_eq!(named, there.iter().map(String::as_str).collect());
 }
 

@@ -3,7 +3,7 @@
 import { Lines, isCalm } from './charts.js';
 import { Latency } from './latency.js';
 import { Backends, Table, sign } from './table.js';
-import { $, arrange, bytes, clock, count, day, make, mark, micros, moment, plural, put, rate, span } from './text.js';
+import { $, arrange, bytes, clock, count, day, make, mark, micros, moment, plural, put, rate, share, span } from './text.js';
 
 /** Seconds that are kept. */
 const KEPT = 900;
@@ -67,6 +67,15 @@ const latency = new Latency({
 const stage = () => $('table-stage').value;
 const percentile = (row, which) => row[`${stage()}_${which}`] ?? null;
 
+/** Requests of HTTP, where it was seen: a second, and below all of them, and how many got a 5xx. */
+const http = {
+  title: 'HTTP/s',
+  css: 'number wide http',
+  largest: true,
+  value: (row) => (row.requests === null ? null : row.requests_rate),
+  fill: httpRequests,
+};
+
 const listenerTable = new Table($('listeners'), [
   { title: 'Listener', heads: true, text: (row) => row.name },
   { title: 'Address', css: 'roomy', text: (row) => row.addresses.join(', ') },
@@ -77,6 +86,7 @@ const listenerTable = new Table($('listeners'), [
   { title: 'Refused', css: 'number', text: (row) => count(row.refused) },
   { title: 'In/s', css: 'number wide', text: (row) => bytes(row.bytes_in_rate) },
   { title: 'Out/s', css: 'number wide', text: (row) => bytes(row.bytes_out_rate) },
+  http,
   { title: 'p50', css: 'number wide', text: (row) => micros(percentile(row, 'p50')) },
   { title: 'p99', css: 'number', text: (row) => micros(percentile(row, 'p99')) },
 ]);
@@ -111,6 +121,7 @@ const backendTable = new Backends({
     { title: 'Failed', css: 'number wide', largest: true, value: (row) => row.connect_failures + row.failures, text: (row) => count(row.connect_failures + row.failures) },
     { title: 'In/s', css: 'number wide', largest: true, value: (row) => row.bytes_in_rate, text: (row) => bytes(row.bytes_in_rate) },
     { title: 'Out/s', css: 'number wide', largest: true, value: (row) => row.bytes_out_rate, text: (row) => bytes(row.bytes_out_rate) },
+    http,
     { title: 'p50', css: 'number wide', largest: true, value: (row) => percentile(row, 'p50'), text: (row) => micros(percentile(row, 'p50')) },
     { title: 'p99', css: 'number', largest: true, value: (row) => percentile(row, 'p99'), text: (row) => micros(percentile(row, 'p99')) },
     { title: 'For', css: 'number wide', value: (row) => row.since && -row.since, text: (row) => (row.since ? span(before.time - row.since) : '–') },
@@ -143,6 +154,13 @@ function backendName(node, row) {
   put(node.firstChild, row.name);
   put(node.lastChild, row.up ? row.address : `${row.reason ?? 'down'} · ${row.address}`);
   mark(node.lastChild, 'title', node.lastChild.textContent);
+}
+
+function httpRequests(node, row) {
+  if (node.firstChild === null) node.append(make('span'), make('small'));
+  const { requests, server_errors } = row;
+  put(node.firstChild, requests === null ? '–' : rate(row.requests_rate));
+  put(node.lastChild, requests === null ? '' : `${count(requests)}, ${share(server_errors, requests)} 5xx`);
 }
 
 function poolName(node, row) {
@@ -257,6 +275,7 @@ function onView(view) {
     }
     lines();
   }
+  document.body.toggleAttribute('data-http', listeners.some((row) => row.requests !== null));
   poolTable.show(pools);
   listenerTable.show(listeners);
   if (first) backendTable.replace(backends);

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::admin::view::{Backend, Certificate, Latency, Listener, Pool, Refusal, Summary, Transition, View};
+use crate::admin::view::{Backend, Certificate, Http, Latency, Listener, Pool, Refusal, Summary, Transition, View};
+use crate::stats::http::StatusClass;
 use crate::stats::latency::{Stage, Window};
 
 /// A column: its name, and its value of one row. Whole numbers; times are seconds since 1970, latencies microseconds.
 type Column<T> = (&'static str, fn(&T) -> Option<u64>);
 
-const LISTENER: [Column<Listener>; 12] = [
+const LISTENER: [Column<Listener>; 14] = [
     ("open", |listener| Some(listener.open)),
     ("accepted", |listener| Some(listener.accepted)),
     ("refused", |listener| Some(listener.refused)),
@@ -25,6 +26,8 @@ const LISTENER: [Column<Listener>; 12] = [
     ("connect_p99", |listener| percentile(&listener.latency, Stage::Connect, |summary| summary.p99_us)),
     ("first_byte_p50", |listener| percentile(&listener.latency, Stage::FirstByte, |summary| summary.p50_us)),
     ("first_byte_p99", |listener| percentile(&listener.latency, Stage::FirstByte, |summary| summary.p99_us)),
+    ("requests", |listener| requests(listener.http.as_ref())),
+    ("server_errors", |listener| server_errors(listener.http.as_ref())),
 ];
 
 const POOL: [Column<Pool>; 4] = [
@@ -34,7 +37,7 @@ const POOL: [Column<Pool>; 4] = [
     ("retries", |pool| Some(pool.retries)),
 ];
 
-const BACKEND: [Column<Backend>; 15] = [
+const BACKEND: [Column<Backend>; 17] = [
     ("up", |backend| Some(backend.up.into())),
     ("since", |backend| Some(backend.since as u64)),
     ("open", |backend| Some(backend.open)),
@@ -50,11 +53,24 @@ const BACKEND: [Column<Backend>; 15] = [
     ("connect_p99", |backend| percentile(&backend.latency, Stage::Connect, |summary| summary.p99_us)),
     ("first_byte_p50", |backend| percentile(&backend.latency, Stage::FirstByte, |summary| summary.p50_us)),
     ("first_byte_p99", |backend| percentile(&backend.latency, Stage::FirstByte, |summary| summary.p99_us)),
+    ("requests", |backend| requests(backend.http.as_ref())),
+    ("server_errors", |backend| server_errors(backend.http.as_ref())),
 ];
 
 /// Of the last 10 s; `None` when nothing was measured in them.
 fn percentile(latency: &Latency, stage: Stage, of: fn(&Summary) -> u64) -> Option<u64> {
     latency.get(stage.name())?.get(Window::TenSeconds.name()).map(of)
+}
+
+/// Of HTTP; `None` where none was seen.
+fn requests(http: Option<&Http>) -> Option<u64> {
+    http.map(|http| http.requests)
+}
+
+/// Responses of the class 5xx; `None` where no HTTP was seen.
+fn server_errors(http: Option<&Http>) -> Option<u64> {
+    let of_class = http?.responses.iter().filter(|responses| responses.class == StatusClass::ServerError.name());
+    Some(of_class.map(|responses| responses.count).sum())
 }
 
 fn rows<T, const N: usize>(columns: &[Column<T>; N], rows: &[T]) -> Vec<[Option<u64>; N]> {
@@ -198,6 +214,7 @@ pub(super) mod tests {
     use serde_json::{Value, json, to_value};
 
     use super::*;
+    use crate::admin::view::Responses;
 
     /// Two pools with a backend each, the second one down.
     pub(in super::super) fn view() -> View {
@@ -210,6 +227,7 @@ pub(super) mod tests {
             open: 7,
             bytes_out: u64::MAX,
             latency: latency("10s"),
+            http: Some(http()),
             ..Backend::default()
         };
         let gone = Backend {
@@ -225,7 +243,15 @@ pub(super) mod tests {
             backends: vec![backend.clone()],
             ..Pool::default()
         };
-        View { pools: vec![pool("one", &fast), pool("two", &gone)], ..View::default() }
+        let web = Listener { name: "web".into(), http: Some(http()), ..Listener::default() };
+        View { listeners: vec![web], pools: vec![pool("one", &fast), pool("two", &gone)], ..View::default() }
+    }
+
+    /// Nine requests, of which three had a 5xx.
+    fn http() -> Http {
+        let responses = [("GET", "2xx", 5), ("GET", "5xx", 1), ("other", "5xx", 2)]
+            .map(|(method, class, count)| Responses { method: method.to_owned(), class: class.to_owned(), count });
+        Http { requests: 9, unanswered: 1, opaque: 0, responses: responses.into() }
     }
 
     /// The values of a row by the names of its columns.
@@ -247,6 +273,10 @@ pub(super) mod tests {
         let gone = named(&names["columns"]["backend"], &numbers["backends"], 1);
         assert_eq!((&gone["up"], &gone["since"]), (&json!(0), &json!(1_700_000_000)));
         assert_eq!(gone["turnaround_p50"], Value::Null, "not within the last 10 s");
+        assert_eq!((&fast["requests"], &fast["server_errors"]), (&json!(9), &json!(3)));
+        assert_eq!((&gone["requests"], &gone["server_errors"]), (&Value::Null, &Value::Null));
+        let web = named(&names["columns"]["listener"], &numbers["listeners"], 0);
+        assert_eq!((&web["requests"], &web["server_errors"]), (&json!(9), &json!(3)));
         assert_eq!(numbers["reasons"], json!({ "1": "refused" }));
         assert_eq!(named(&names["columns"]["pool"], &numbers["pools"], 1)["up"], json!(0));
     }
@@ -266,6 +296,7 @@ pub(super) mod tests {
             bytes_in: 1 << 50,
             bytes_out: 1 << 50,
             downs: 10,
+            http: Some(Http { requests: 1 << 40, ..http() }),
             latency: Stage::ALL.map(|stage| (stage.name().to_owned(), windows.clone())).into(),
             ..Backend::default()
         };

@@ -26,6 +26,13 @@ export function rate(value) {
   return value < 9.95 ? trimmed(value.toFixed(1)) : count(Math.round(value));
 }
 
+/** A part of a whole. What is not nothing is never shown as 0 %. */
+export function share(part, whole) {
+  const percent = whole === 0 ? 0 : (100 * part) / whole;
+  if (part > 0 && percent < 0.1) return '< 0.1 %';
+  return `${trimmed(percent.toFixed(1))} %`;
+}
+
 export function bytes(value) {
   const [text, unit] = scaled(value, 1000, ['B', 'kB', 'MB', 'GB', 'TB', 'PB']);
   return `${unit === 'B' ? Math.round(value) : text} ${unit}`;

@@ -10,8 +10,8 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// The share of one CPU that answers may take for long, 2 %, unless they take long each ...
-const SHARE: f64 = 0.02;
+/// The share of one CPU that answers may take for long, 1 %, unless they take long each ...
+const SHARE: f64 = 0.01;
 /// ... as nobody waits longer than this for his turn to come.
 const LONGEST: Duration = Duration::from_millis(100);
 /// What they may take at once, in seconds of CPU time, after a time in which nobody asked.

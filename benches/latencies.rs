@@ -15,8 +15,8 @@ const A_SECOND: usize = 100;
 const SECONDS: u64 = 300;
 
 fn main() {
-    // `cargo test --all-targets` runs benchmarks with this: short, only to see that they run.
-    let seconds = if std::env::args().any(|argument| argument == "--test") { 3 } else { SECONDS };
+    // Without this argument it is a test's run: short, only to see that it runs.
+    let seconds = if std::env::args().any(|argument| argument == "--bench") { SECONDS } else { 3 };
     let before = resident();
     let mut random = fastrand::Rng::with_seed(7);
     let mut latencies = Latencies::new(1, BACKENDS);

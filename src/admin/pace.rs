@@ -77,8 +77,8 @@ mod tests {
         for _ in 0..10_000 {
             now += pace.wait(now);
             assert!(pace.wait(now) < Duration::from_micros(1));
-            pace.spend(0.001);
-            spent += 0.001 * (1.0 + SENDING);
+            pace.spend(0.0005);
+            spent += 0.0005 * (1.0 + SENDING);
         }
         let share = (spent - AT_ONCE) / (now - start).as_secs_f64();
         assert!((share - SHARE).abs() < SHARE / 50.0, "{share}");

@@ -1,5 +1,7 @@
 //! The relay between two scripted sockets, against a model of what each side must have seen in the end.
 
+mod timing;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;

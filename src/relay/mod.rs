@@ -175,11 +175,6 @@ impl Relay {
         self.failed.as_ref()?.recheck.map(|(at, _)| at)
     }
 
-    /// Bytes that have been handed to either socket.
-    pub fn bytes(&self) -> u64 {
-        self.to_backend.moved() + self.to_client.moved()
-    }
-
     /// Bytes that have been handed to the backend's socket.
     pub fn bytes_to_backend(&self) -> u64 {
         self.to_backend.moved()

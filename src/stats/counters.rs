@@ -66,16 +66,6 @@ impl ListenerCounters {
     pub fn ended(&self, ending: Ending) -> u64 {
         self.endings[ending.index()].load(Ordering::Relaxed)
     }
-
-    /// Connections that have ended, however.
-    pub fn all_ended(&self) -> u64 {
-        self.endings.iter().map(|count| count.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Connections that got no backend.
-    pub fn refused(&self) -> u64 {
-        Ending::ALL.into_iter().filter(|ending| ending.is_refusal()).map(|ending| self.ended(ending)).sum()
-    }
 }
 
 /// What a backend's connections and health checks leave behind.

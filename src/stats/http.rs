@@ -133,11 +133,6 @@ impl HttpCounts {
         })
     }
 
-    /// Responses of a class.
-    pub fn of_class(&self, class: StatusClass) -> u64 {
-        self.responded.iter().map(|by_class| by_class[class as usize]).sum()
-    }
-
     /// Requests whose connection ended before their response did.
     pub fn unanswered(&self) -> u64 {
         self.unanswered
@@ -182,6 +177,5 @@ mod tests {
         let wanted = [(Method::Get, StatusClass::Successful, 2), (Method::Other, StatusClass::ServerError, 1)];
         assert_eq!(responded, wanted);
         assert_eq!((counts.requests(), counts.unanswered(), counts.opaque()), (4, 1, 1));
-        assert_eq!(counts.of_class(StatusClass::ServerError), 1);
     }
 }

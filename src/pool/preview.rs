@@ -98,9 +98,10 @@ impl Pool {
                 drawn.sort_by(|one, two| two.1.total_cmp(&one.1));
                 return (!drawn.is_empty()).then_some(Choice::Drawn(drawn));
             }
-            let backend = index(tier.balancer.pick(&draw, &now)?);
-            let instead_of = tier.balancer.pick(&draw, &Roomy(&now)).map(index).filter(|&other| other != backend);
-            Some(Choice::One { backend, instead_of })
+            let backend = tier.balancer.pick(&draw, &now)?;
+            // A full one also changes how many equals take turns: who is chosen then may have room himself.
+            let instead_of = tier.balancer.pick(&draw, &Roomy(&now)).filter(|&other| !now.can_take(other));
+            Some(Choice::One { backend: index(backend), instead_of: instead_of.map(index) })
         });
         Preview {
             choice: choice.ok_or_else(|| NoBackend::explain(&self.backends, &nobody)),
@@ -147,7 +148,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig::with_cases(512))]
 
         /// Whatever is full, down or a backup: the next lease is on whom the preview named.
         #[test]
@@ -187,6 +188,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn nobody_with_room_is_said_to_be_full() {
+        let mut config = model::Pool { balance: Balance::LeastConnections, ..pool(backends(&[1, 1, 1])) };
+        config.backends[1].max_connections = NonZeroU32::new(1);
+        let pool = build(&config);
+        let lease = || pool.lease(None, &Tried::new()).unwrap();
+        let _one_on_each = [lease(), lease(), lease()];
+        let mut named = Vec::new();
+        for _ in 0..6 {
+            let Ok(Choice::One { instead_of, .. }) = pool.preview(None).choice else { panic!("nobody") };
+            named.extend(instead_of);
+            drop(lease()); // the next one's turn
+        }
+        assert_eq!(named, [BackendIndex(1); 2], "every third turn would be the full one's");
     }
 
     #[test]

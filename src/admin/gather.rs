@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::process;
 use super::view::{
     Backend, Certificate, Check, Checks, Ending, Http, Latency, Listener, Plane, Pool, Refusal, Responses, Summary,
-    Transition, View,
+    TlsFiles, Transition, View,
 };
 use crate::config::model::{self, BackendAddress, Balance};
 use crate::net::addr::Address;
@@ -17,7 +17,7 @@ use crate::stats::ending;
 use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::{self, ClientTls, ServerTls};
 
 /// Transitions that are shown, over all pools.
 const TRANSITIONS: usize = 100;
@@ -32,7 +32,7 @@ pub struct Sources {
     pub addresses: Vec<(Arc<str>, Address)>,
     /// Of each listener that terminates TLS.
     pub servers: Vec<Arc<ServerTls>>,
-    /// Of each pool that speaks TLS and has a certificate to show.
+    /// Of each pool that speaks TLS.
     pub clients: Vec<Arc<ClientTls>>,
     /// The version and the commit of the program.
     pub version: (&'static str, &'static str),
@@ -49,6 +49,7 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, lost: u64) -> Vie
     let shared = &sources.shared;
     let draining = sources.draining.load(Ordering::Relaxed);
     let not_ready = not_ready(shared, draining);
+    let standings: Vec<_> = standings(sources).collect();
     let mut places = 0..;
     View {
         version: sources.version.0.to_owned(),
@@ -68,7 +69,8 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, lost: u64) -> Vie
             .map(|(n, l)| listener(sources, l, latencies.listener(n)))
             .collect(),
         pools: shared.pools().iter().map(|p| pool(p, &mut places, latencies)).collect(),
-        certificates: certificates(sources),
+        certificates: standings.iter().flat_map(|(owner, standing)| certificates(owner, standing)).collect(),
+        tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
         transitions: transitions(shared),
         refusals: refusals(shared),
     }
@@ -246,20 +248,31 @@ fn http(counts: &HttpCounts) -> Http {
     }
 }
 
-fn certificates(sources: &Sources) -> Vec<Certificate> {
-    let of = |owner: String, facts: Vec<crate::tls::Facts>| {
-        facts.into_iter().map(move |facts| Certificate {
-            owner: owner.clone(),
-            path: facts.path.display().to_string(),
-            names: facts.names.clone(),
-            key: facts.key.to_string(),
-            not_before: seconds(facts.not_before),
-            not_after: seconds(facts.not_after),
-        })
+/// How the files of each listener and pool with TLS stand, with whose they are.
+fn standings(sources: &Sources) -> impl Iterator<Item = (String, Arc<tls::Standing>)> {
+    let servers = sources.servers.iter().map(|tls| (format!("listener {}", tls.name()), tls.standing()));
+    servers.chain(sources.clients.iter().map(|tls| (format!("pool {}", tls.name()), tls.standing())))
+}
+
+fn certificates(owner: &str, standing: &tls::Standing) -> Vec<Certificate> {
+    let certificate = |facts: &tls::Facts| Certificate {
+        owner: owner.to_owned(),
+        path: facts.path.display().to_string(),
+        names: facts.names.clone(),
+        key: facts.key.to_string(),
+        not_before: seconds(facts.not_before),
+        not_after: seconds(facts.not_after),
     };
-    let servers = sources.servers.iter().flat_map(|tls| of(format!("listener {}", tls.name()), tls.facts()));
-    let clients = sources.clients.iter().flat_map(|tls| of(format!("pool {}", tls.name()), tls.facts()));
-    servers.chain(clients).collect()
+    standing.facts.iter().map(certificate).collect()
+}
+
+fn tls_files(owner: &str, standing: &tls::Standing) -> TlsFiles {
+    TlsFiles {
+        owner: owner.to_owned(),
+        replaced: standing.replaced,
+        refused: standing.refused,
+        faults: standing.faults.clone(),
+    }
 }
 
 fn transitions(shared: &Shared) -> Vec<Transition> {

@@ -37,6 +37,9 @@ pub struct View {
     pub pools: Vec<Pool>,
     /// Those in service.
     pub certificates: Vec<Certificate>,
+    /// Of each listener and pool that has TLS.
+    #[serde(default)]
+    pub tls_files: Vec<TlsFiles>,
     /// The last times that a backend went up or down, the latest first.
     pub transitions: Vec<Transition>,
     /// The last clients that were refused, the latest first. Of many in the same second, one is kept.
@@ -303,6 +306,19 @@ pub struct Certificate {
     pub not_before: f64,
     /// Until when.
     pub not_after: f64,
+}
+
+/// Certificates, keys, authorities and revocation lists of a listener or a pool, which are read anew when they change.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TlsFiles {
+    /// As in [`Certificate`].
+    pub owner: String,
+    /// Changes that went into service.
+    pub replaced: u64,
+    /// Changes that were refused.
+    pub refused: u64,
+    /// Why what they hold now is not in service, for people; empty when it is.
+    pub faults: Vec<String>,
 }
 
 /// A backend that went up or down.

@@ -18,7 +18,7 @@ use super::authorities;
 use super::certificate::{Certificate, Facts};
 use super::files::{Content, LoadError, MAX_PEM};
 use super::provider::{provider, versions};
-use super::reload::{Now, Outcome, Piece, Reloads};
+use super::reload::{Now, Outcome, Piece, Standing};
 use super::server::certificate_piece;
 use super::watch::{tell, worst};
 use crate::config::model::{Authorities, BackendAddress, PoolTls, TlsVersion, Verify};
@@ -34,13 +34,23 @@ pub struct ClientTls {
     server_name: Option<ServerName<'static>>,
     current: ArcSwap<ClientConfig>,
     files: Mutex<Sources>,
-    reloads: Reloads,
+    standing: ArcSwap<Standing>,
 }
 
 struct Sources {
     /// Of a file; `None`: the system's, or nothing is verified.
     roots: Option<Piece<Arc<RootCertStore>>>,
     certificate: Option<Piece<Certificate>>,
+}
+
+impl Sources {
+    fn facts(&self) -> Vec<Facts> {
+        self.certificate.iter().map(|piece| piece.get().facts.clone()).collect()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.certificate.iter().flat_map(Piece::faults).chain(self.roots.iter().flat_map(Piece::faults)).collect()
+    }
 }
 
 impl ClientTls {
@@ -66,14 +76,8 @@ impl ClientTls {
         })?;
         let files = Sources { roots, certificate };
         let current = ArcSwap::new(configure(tls, &files)?);
-        Ok(ClientTls {
-            name: name.into(),
-            tls: tls.clone(),
-            server_name,
-            current,
-            files: Mutex::new(files),
-            reloads: Reloads::default(),
-        })
+        let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
+        Ok(ClientTls { name: name.into(), tls: tls.clone(), server_name, current, files: Mutex::new(files), standing })
     }
 
     /// The pool's name.
@@ -113,15 +117,9 @@ impl ClientTls {
         }
     }
 
-    /// How often files were replaced.
-    pub fn reloads(&self) -> &Reloads {
-        &self.reloads
-    }
-
-    /// What is in the certificate that backends get, if there is one.
-    pub fn facts(&self) -> Vec<Facts> {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.certificate.iter().map(|piece| piece.get().facts.clone()).collect()
+    /// How the files stand.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
@@ -142,9 +140,7 @@ impl ClientTls {
         if let Some(piece) = &mut files.roots {
             outcomes.push(tell(&owner, &piece.refresh(now), None, now.wall));
         }
-        for outcome in &outcomes {
-            self.reloads.count(*outcome);
-        }
+        self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
         if outcomes.contains(&Outcome::Replaced) {
             match configure(&self.tls, &files) {
                 Ok(config) => self.current.store(config),

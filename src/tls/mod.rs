@@ -31,6 +31,6 @@ pub use client::ClientTls;
 pub use explain::explain;
 pub use files::{LoadError, OnDisk};
 pub use provider::provider;
-pub use reload::{Now, Outcome, Reloads};
+pub use reload::{Now, Outcome, Standing};
 pub use report::{CertificateReport, describe};
 pub use server::{ServerTls, Serving};

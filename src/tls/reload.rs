@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::certificate::Facts;
 use super::files::{Content, LoadError, Stamp};
+use crate::config::Severity;
 use crate::config::files::FileFault;
 
 /// How long a change may look wrong before it is told: a certificate and its key are replaced one after the
@@ -25,30 +26,30 @@ pub enum Outcome {
     Replaced,
 }
 
-/// How often new files were put in service, and how often not.
-#[derive(Debug, Default)]
-pub struct Reloads {
-    loaded: AtomicU64,
-    refused: AtomicU64,
+/// How the files of a listener or a pool stand. Each look makes it anew; it is read without waiting for one, as a file
+/// system may hang.
+#[derive(Clone, Debug, Default)]
+pub struct Standing {
+    /// What is in the certificates in service.
+    pub facts: Vec<Facts>,
+    /// Replacements that went into service.
+    pub replaced: u64,
+    /// Replacements that were refused, each content once.
+    pub refused: u64,
+    /// Why what the files hold now is not in service, for people; empty when it is.
+    pub faults: Vec<String>,
 }
 
-impl Reloads {
-    /// Replacements that went into service.
-    pub fn loaded(&self) -> u64 {
-        self.loaded.load(Ordering::Relaxed)
-    }
-
-    /// Replacements that were refused, each content once.
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn count(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::Replaced => self.loaded.fetch_add(1, Ordering::Relaxed),
-            Outcome::Refused => self.refused.fetch_add(1, Ordering::Relaxed),
-            Outcome::Unchanged | Outcome::Settling => 0,
-        };
+impl Standing {
+    /// After a look that came to this.
+    pub(super) fn after(&self, outcomes: &[Outcome], facts: Vec<Facts>, faults: Vec<String>) -> Standing {
+        let count = |wanted| outcomes.iter().filter(|&&outcome| outcome == wanted).count() as u64;
+        Standing {
+            facts,
+            replaced: self.replaced + count(Outcome::Replaced),
+            refused: self.refused + count(Outcome::Refused),
+            faults,
+        }
     }
 }
 
@@ -101,6 +102,8 @@ struct Trouble {
     digest: u64,
     since: Instant,
     is_told: bool,
+    /// The errors that were told last, also of the contents before.
+    faults: Vec<String>,
 }
 
 /// What a look at one piece came to, with the faults that are to be told.
@@ -136,6 +139,11 @@ impl<T> Piece<T> {
 
     pub(super) fn get(&self) -> &Arc<T> {
         &self.in_service
+    }
+
+    /// Why what the files hold now is not in service; empty when it is, or may be within seconds.
+    pub(super) fn faults(&self) -> impl Iterator<Item = String> {
+        self.trouble.iter().flat_map(|trouble| trouble.faults.iter().cloned())
     }
 
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
@@ -177,11 +185,14 @@ impl<T> Piece<T> {
                 if now.saturating_duration_since(trouble.since) < SETTLE {
                     return Look::Settling;
                 }
+                let errors = faults.iter().filter(|fault| fault.severity == Severity::Error);
+                trouble.faults = errors.map(|fault| fault.message.clone()).collect();
                 trouble.is_told = true;
                 Look::Refused(faults)
             }
             other => {
-                *other = Some(Trouble { digest, since: now, is_told: false });
+                let faults = other.take().map(|before| before.faults).unwrap_or_default();
+                *other = Some(Trouble { digest, since: now, is_told: false, faults });
                 Look::Settling
             }
         }

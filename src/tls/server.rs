@@ -14,7 +14,7 @@ use super::certificate::{self, Certificate, Facts};
 use super::certificates::Certificates;
 use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
 use super::provider::{provider, versions};
-use super::reload::{Made, Now, Outcome, Piece, Reloads};
+use super::reload::{Made, Now, Outcome, Piece, Standing};
 use super::watch::{tell, worst};
 use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, StartTls};
 
@@ -31,7 +31,7 @@ pub struct ServerTls {
     tls: ListenerTls,
     serving: ArcSwap<Serving>,
     files: Mutex<Sources>,
-    reloads: Reloads,
+    standing: ArcSwap<Standing>,
 }
 
 /// What is in service at a listener.
@@ -55,6 +55,16 @@ struct Sources {
     tickets: Option<Arc<dyn ProducesTickets>>,
 }
 
+impl Sources {
+    fn facts(&self) -> Vec<Facts> {
+        self.certificates.iter().map(|piece| piece.get().facts.clone()).collect()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.certificates.iter().flat_map(Piece::faults).chain(self.verifier.iter().flat_map(Piece::faults)).collect()
+    }
+}
+
 impl ServerTls {
     /// Reads the files and puts them in service; `name` is the listener's, for the log.
     ///
@@ -69,13 +79,8 @@ impl ServerTls {
             tickets: ticketer(tls)?,
         };
         let serving = ArcSwap::from_pointee(serve(tls, &files)?);
-        Ok(ServerTls {
-            name: name.into(),
-            tls: tls.clone(),
-            serving,
-            files: Mutex::new(files),
-            reloads: Reloads::default(),
-        })
+        let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
+        Ok(ServerTls { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), standing })
     }
 
     /// The listener's name.
@@ -98,15 +103,9 @@ impl ServerTls {
         self.serving.load().knows(name)
     }
 
-    /// How often files were replaced.
-    pub fn reloads(&self) -> &Reloads {
-        &self.reloads
-    }
-
-    /// What is in the certificates in service.
-    pub fn facts(&self) -> Vec<Facts> {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.certificates.iter().map(|piece| piece.get().facts.clone()).collect()
+    /// How the files stand.
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
     }
 
     pub(super) fn paths(&self) -> Vec<std::path::PathBuf> {
@@ -137,9 +136,7 @@ impl ServerTls {
                 });
             }
         }
-        for outcome in &outcomes {
-            self.reloads.count(*outcome);
-        }
+        self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
         if outcomes.contains(&Outcome::Replaced) {
             match serve(&self.tls, &files) {
                 Ok(serving) => self.serving.store(Arc::new(serving)),

@@ -72,8 +72,9 @@ impl Watch {
         self.notices.watch(&paths.collect());
         let mut outcomes: Vec<Outcome> = self.servers.iter().map(|server| server.refresh(now)).collect();
         outcomes.extend(self.clients.iter().map(|client| client.refresh(now)));
-        let facts = self.servers.iter().flat_map(|server| server.facts());
-        let facts: Vec<Facts> = facts.chain(self.clients.iter().flat_map(|client| client.facts())).collect();
+        let standings = self.servers.iter().map(|server| server.standing());
+        let standings = standings.chain(self.clients.iter().map(|client| client.standing()));
+        let facts: Vec<Facts> = standings.flat_map(|standing| standing.facts.clone()).collect();
         remind(&mut self.told, &facts, now);
         worst(&outcomes)
     }
@@ -278,7 +279,7 @@ mod tests {
             }
         };
         timeout(DEADLINE, renewed).await.unwrap();
-        assert_eq!((server.reloads().loaded(), server.reloads().refused()), (1, 0));
+        assert_eq!((server.standing().replaced, server.standing().refused), (1, 0));
         task.abort();
     }
 

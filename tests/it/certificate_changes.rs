@@ -31,7 +31,8 @@ impl Served {
         let backend = Backend::named("b");
         let (cert, key) = (folder.join("tls.crt"), folder.join("tls.key"));
         let tls = format!("tls: {{ certificates: [{{ cert: {}, key: {} }}] }}", cert.display(), key.display());
-        let tidegate = Tidegate::start(&forward(backend.place(), &tls, ""));
+        let yaml = forward(backend.place(), &tls, "");
+        let tidegate = Tidegate::start(&format!("admin: {{ bind: \"127.0.0.1:0\" }}\n{yaml}"));
         Served { tidegate, authority, _backend: backend }
     }
 
@@ -185,7 +186,13 @@ fn files_that_are_gone_for_a_while() {
     }
     served.wait_for(REFUSED, 1);
     assert!(served.serves() == first.der);
+    let stand = || {
+        let files = served.tidegate.view().tls_files.remove(0);
+        (files.owner, files.replaced, files.refused, files.faults.len())
+    };
+    eventually(DEADLINE, "the stats port says that they are refused", || stand() == ("listener in".into(), 0, 1, 2));
     put(folder.path(), &second, &second);
     served.wait_for(REPLACED, 1);
     assert!(served.serves() == second.der);
+    eventually(DEADLINE, "the stats port says that all is well", || stand() == ("listener in".into(), 1, 1, 0));
 }

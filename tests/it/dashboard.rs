@@ -1,6 +1,7 @@
 //! The dashboard of the stats port, in a real browser.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -146,6 +147,16 @@ pools:
         browser.run("return document.querySelectorAll('#backends-table img, #latency img, body script').length"),
         0
     );
+
+    assert!(is_hidden(&browser, "#refused-files"));
+    fs::write(&certificate.cert, "rubbish").unwrap();
+    wait_for(&browser, "document.querySelector('#refused-files li') !== null");
+    let refused = &texts(&browser, "#refused-files li")[0];
+    assert!(
+        refused.starts_with("listener secure: ") && refused.contains(certificate.cert.to_str().unwrap()),
+        "{refused}"
+    );
+    assert!(!is_hidden(&browser, "#refused-files"));
     assert_clean(&browser, at);
 }
 
@@ -515,7 +526,7 @@ fn where_a_token_is_wanted_the_page_asks_for_it() {
     let backend = Backend::echo();
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
-    std::fs::write(&token, "open sesame\n").unwrap();
+    fs::write(&token, "open sesame\n").unwrap();
     let tidegate = Tidegate::start(&format!(
         "admin: {{ bind: \"127.0.0.1:0\", token_file: {} }}\nlisteners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p }}]\n\
          pools: [{{ name: p, backends: [{{ name: secret, address: \"{}\" }}] }}]\n",

@@ -120,7 +120,8 @@ fn a_strict_parser_reads_the_exact_numbers() {
     assert!(parsed.value("tidegate_backend_check_failures_total", &down) >= 1.0);
     assert!(parsed.value("tidegate_backend_downtime_seconds_total", &down) > 0.0);
     assert_eq!(parsed.value("tidegate_backend_weight", &[("pool", "c"), ("backend", "up")]), 3.0);
-    assert!(parsed.value("tidegate_certificate_not_after_seconds", &[("owner", "listener secure")]) > 1.7e9);
+    assert!(parsed.value("tidegate_certificate_not_after_seconds", &[("listener", "secure")]) > 1.7e9);
+    assert_eq!(parsed.value("tidegate_tls_files_stale", &[("listener", "secure")]), 0.0);
     assert_eq!(parsed.value("tidegate_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     assert!(parsed.value("process_cpu_seconds_total", &[]) > 0.0);
 

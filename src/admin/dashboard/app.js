@@ -320,10 +320,8 @@ function tellNews() {
   put($('news'), said.join(', '));
 }
 
-function onJournal({ not_ready, transitions, refusals, certificates }) {
-  const reasons = $('not-ready');
-  reasons.hidden = not_ready.length === 0;
-  reasons.replaceChildren(...not_ready.map((reason) => make('li', {}, reason)));
+function onJournal({ not_ready, transitions, refusals, certificates, tls_files }) {
+  notice($('not-ready'), not_ready);
   list($('transitions'), transitionNodes, transitions, 'No backend went up or down yet.', ({ time, pool, backend, up, reason }) => {
     const state = make('span', { class: 'state' });
     sign(state, up ? 'up' : 'down', up ? 'up' : 'down');
@@ -336,7 +334,9 @@ function onJournal({ not_ready, transitions, refusals, certificates }) {
     const what = make('span', {}, make('strong', {}, client), ` at ${listener}${others}`, make('small', {}, reason));
     return [when(time), what];
   });
-  $('certificates-section').hidden = certificates.length === 0;
+  const refused = tls_files.flatMap(({ owner, faults }) => faults.map((fault) => `${owner}: new files are refused, those of before stay: ${fault}`));
+  notice($('refused-files'), refused);
+  $('certificates-section').hidden = certificates.length + refused.length === 0;
   const seen = new Map();
   certificateTable.show(
     certificates.map((row) => {
@@ -345,6 +345,11 @@ function onJournal({ not_ready, transitions, refusals, certificates }) {
       return { ...row, kind: row.key, key: `${same} ${seen.get(same)}` };
     }),
   );
+}
+
+function notice(node, lines) {
+  node.hidden = lines.length === 0;
+  node.replaceChildren(...lines.map((line) => make('li', {}, line)));
 }
 
 function when(time) {

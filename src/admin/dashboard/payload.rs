@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::admin::view::{Backend, Certificate, Http, Latency, Listener, Pool, Refusal, Summary, Transition, View};
+use crate::admin::view::{
+    Backend, Certificate, Http, Latency, Listener, Pool, Refusal, Summary, TlsFiles, Transition, View,
+};
 use crate::stats::http::StatusClass;
 use crate::stats::latency::{Stage, Window};
 
@@ -158,6 +160,7 @@ pub(super) struct Journal<'a> {
     transitions: &'a [Transition],
     refusals: &'a [Refusal],
     certificates: &'a [Certificate],
+    tls_files: &'a [TlsFiles],
 }
 
 impl<'a> Journal<'a> {
@@ -167,6 +170,7 @@ impl<'a> Journal<'a> {
             transitions: &view.transitions,
             refusals: &view.refusals,
             certificates: &view.certificates,
+            tls_files: &view.tls_files,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use prometheus_client::registry::Unit;
 
-use super::super::view::{Backend, Certificate, Checks, Http, Listener, Pool, Process, View};
+use super::super::view::{Backend, Certificate, Checks, Http, Listener, Pool, Process, TlsFiles, View};
 pub(super) use super::buckets::Distribution;
 use crate::stats::latency::{Latencies, Measured, Stage};
 
@@ -62,6 +62,7 @@ pub(super) fn families(view: &View, latencies: &Latencies) -> Vec<Family> {
     families.extend(pools(view));
     families.extend(backends(view, latencies));
     families.extend(certificates(&view.certificates));
+    families.extend(tls_files(&view.tls_files));
     families.retain(|family| !family.is_empty());
     families
 }
@@ -283,7 +284,8 @@ fn certificates(certificates: &[Certificate]) -> Vec<Family> {
     let each = |value: fn(&Certificate) -> f64| {
         let mut values: Vec<(Labels, Number)> = Vec::new();
         for certificate in certificates {
-            let labels = vec![("owner", certificate.owner.clone()), ("path", certificate.path.clone())];
+            let mut labels = of_owner(&certificate.owner);
+            labels.push(("path", certificate.path.clone()));
             // The same file may be named twice.
             if !values.iter().any(|(known, _)| *known == labels) {
                 values.push((labels, Number::Real(value(certificate))));
@@ -301,6 +303,40 @@ fn certificates(certificates: &[Certificate]) -> Vec<Family> {
         ),
         gauge("tidegate_certificate_not_after", "Until when it is valid, since 1970", seconds, each(|c| c.not_after)),
     ]
+}
+
+fn tls_files(all: &[TlsFiles]) -> Vec<Family> {
+    let each = |value: fn(&TlsFiles) -> Number| -> Vec<_> {
+        all.iter().map(|files| (of_owner(&files.owner), value(files))).collect()
+    };
+    vec![
+        counter(
+            "tidegate_tls_files_replaced",
+            "Changes of TLS files put in service",
+            None,
+            each(|f| f.replaced.into()),
+        ),
+        counter(
+            "tidegate_tls_files_refused",
+            "Changes of TLS files that were refused",
+            None,
+            each(|f| f.refused.into()),
+        ),
+        gauge(
+            "tidegate_tls_files_stale",
+            "Whether what the TLS files hold now was refused, and is not in service",
+            None,
+            each(|f| (!f.faults.is_empty()).into()),
+        ),
+    ]
+}
+
+/// Of `listener NAME` or `pool NAME`.
+fn of_owner(owner: &str) -> Labels {
+    match owner.split_once(' ') {
+        Some(("pool", name)) => vec![("pool", name.to_owned())],
+        _ => vec![("listener", owner.trim_start_matches("listener ").to_owned())],
+    }
 }
 
 fn of_listener(listener: &Listener) -> Labels {
@@ -388,6 +424,7 @@ mod tests {
             listeners: vec![Listener { name: "in".to_owned(), http, ..Listener::default() }],
             pools: vec![Pool { name: "p".to_owned(), backends: vec![backend], ..Pool::default() }],
             certificates: vec![certificate.clone(), certificate],
+            tls_files: vec![TlsFiles { owner: "pool p q".to_owned(), refused: 3, ..TlsFiles::default() }],
             ..View::default()
         }
     }
@@ -405,6 +442,9 @@ mod tests {
             "tidegate_backend_http_unanswered_total{pool=\"p\",backend=\"b\"} 2",
             "tidegate_backend_http_opaque_total{pool=\"p\",backend=\"b\"} 1",
             "tidegate_backend_downtime_seconds_total{pool=\"p\",backend=\"b\"} 1.5",
+            "tidegate_certificate_not_after_seconds{listener=\"in\",path=\"c.pem\"} 0.0",
+            "tidegate_tls_files_refused_total{pool=\"p q\"} 3",
+            "tidegate_tls_files_stale{pool=\"p q\"} 0",
         ] {
             assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
         }

@@ -142,7 +142,7 @@ fn the_certificate_is_the_one_for_the_name() {
     ];
     for (name, place, is_known) in cases {
         let ends = handshake(&anybody, &server.current(), name).unwrap();
-        let facts = &server.facts()[place];
+        let facts = &server.standing().facts[place];
         let expected = std::fs::read_to_string(&facts.path).unwrap();
         let shown = ends.client.peer_certificates().unwrap()[0].to_vec();
         let der = <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::from_pem_slice(

@@ -45,7 +45,7 @@ fn a_pair_that_is_renamed_into_place_is_served() {
     assert_eq!(server.refresh(after(start, 1)), Outcome::Replaced);
     assert_eq!(served(&folder, &authority, &server), der(&new));
     assert_eq!(server.refresh(after(start, 20)), Outcome::Unchanged);
-    assert_eq!((server.reloads().loaded(), server.reloads().refused()), (1, 0));
+    assert_eq!((server.standing().replaced, server.standing().refused), (1, 0));
 }
 
 #[test]
@@ -89,15 +89,26 @@ fn what_is_broken_is_never_served_and_told_once() {
         now = after(now, 10);
         assert_eq!(server.refresh(now), Outcome::Settling, "{what}");
         assert_eq!(server.refresh(after(now, 1)), Outcome::Settling, "{what}");
+        assert_eq!(server.standing().faults.len(), usize::from(count > 0), "{what}: as it was told before");
         assert_eq!(server.refresh(after(now, 2)), Outcome::Refused, "{what}");
         assert_eq!(server.refresh(after(now, 3)), Outcome::Unchanged, "{what}: told again");
         assert_eq!(served(&folder, &authority, &server), der(&old), "{what}");
-        assert_eq!(server.reloads().refused(), count as u64 + 1, "{what}");
+        assert_eq!(server.standing().refused, count as u64 + 1, "{what}");
+        let faults = &server.standing().faults;
+        assert!(faults.len() == 1 && faults[0].contains(folder.path("a").to_str().unwrap()), "{what}: {faults:?}");
     }
     folder.replace_pair("a", &new);
     assert_eq!(server.refresh(after(now, 10)), Outcome::Replaced);
     assert_eq!(served(&folder, &authority, &server), der(&new));
-    assert_eq!((server.reloads().loaded(), server.reloads().refused()), (1, 5));
+    assert_eq!((server.standing().replaced, server.standing().refused), (1, 5));
+    assert_eq!(server.standing().faults, [""; 0]);
+
+    folder.replace("a.pem", "rubbish");
+    assert_eq!(server.refresh(after(now, 20)), Outcome::Settling);
+    assert_eq!(server.refresh(after(now, 22)), Outcome::Refused);
+    folder.replace_pair("a", &new);
+    assert_eq!(server.refresh(after(now, 30)), Outcome::Unchanged);
+    assert_eq!(server.standing().faults, [""; 0], "the files hold what is in service again");
 }
 
 /// One that has ended must not keep all others from starting; but it is no news that is worth a replacement.
@@ -137,7 +148,7 @@ fn what_was_refused_and_is_as_before_is_no_news() {
     assert_eq!(server.refresh(start), Outcome::Settling);
     folder.replace("a.pem", &pair.cert);
     assert_eq!(server.refresh(after(start, 3)), Outcome::Unchanged);
-    assert_eq!((server.reloads().loaded(), server.reloads().refused()), (0, 0));
+    assert_eq!((server.standing().replaced, server.standing().refused), (0, 0));
 }
 
 #[test]
@@ -242,5 +253,6 @@ fn a_pool_follows_its_authorities_and_its_own_certificate() {
     folder.replace_pair("client", &new.issue_client(1));
     assert_eq!(client.refresh(after(start, 4)), Outcome::Replaced);
     assert_eq!(meet(), Ok(()));
-    assert_eq!((client.reloads().loaded(), client.reloads().refused()), (2, 1));
+    assert_eq!((client.standing().replaced, client.standing().refused), (2, 1));
+    assert_eq!((client.standing().facts[0].names.len(), &client.standing().faults[..]), (1, &[][..]));
 }

@@ -5,14 +5,14 @@
 //! [`server`] reads like this, top-down, in `session.rs`:
 //!
 //! 1. accept, and a place on a worker (`accept.rs`);
-//! 2. where the listener says so, the first bytes (`opening.rs`): PROXY header -> STARTTLS -> TLS, or a look at the
+//! 2. where the listener says so (`opening.rs`): PROXY header -> limits -> STARTTLS -> TLS, or a look at the
 //!    ClientHello -> route;
 //! 3. lease a backend, and dial it, or another one on failure (`dial.rs`); the PROXY header, the request for TLS and
 //!    TLS to the backend (`upstream.rs`);
 //! 4. what was read ahead of the client goes first, then all else: relay;
 //! 5. how it ended -> counters, histograms, access log.
 //!
-//! A connection that needs no look at its first bytes goes from 1 to 3. One task, no hops between threads once it has its
+//! A connection that has no limits and needs no look at its first bytes goes from 1 to 3. One task, no hops between threads once it has its
 //! place. The lease, the permits and the place are values whose `Drop` gives back, so that every way out of a
 //! connection, a panic included, ends in the same state.
 //!
@@ -39,6 +39,7 @@
 //! | [`sniff`] | what a connection's first bytes are: yes, no, or more; HTTP as it goes by; pure | net, stats |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
 //! | [`balance`] | one algorithm a file; pure | config::model |
+//! | [`limits`] | how many connections, and how fast, of an address and of all; pure | config::model |
 //! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |
 //! | [`log`] | log and access lines that never block | config::model, net, stats |
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay |
@@ -59,6 +60,7 @@
 //! - An idle connection holds no buffer and no pipe ([`relay`]).
 //! - `max_connections` of a backend is never exceeded, also by workers that pick at the same moment
 //!   ([`pool::Lease`]).
+//! - Limits of clients are never exceeded either, and who is refused takes nothing from the others ([`limits`]).
 //! - A backend that is down gets no new connection from that instant ([`pool`]).
 //! - Until a connection is relayed, a client has a deadline for what it must send, and a limit to it: `timeouts.sniff`
 //!   and each recogniser's `LIMIT` ([`sniff`]), then `timeouts.handshake` and the size of TLS's messages
@@ -80,6 +82,7 @@ pub mod app;
 pub mod balance;
 pub mod config;
 pub mod health;
+pub mod limits;
 pub mod log;
 pub mod net;
 pub mod pool;

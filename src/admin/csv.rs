@@ -83,6 +83,8 @@ fn frontend(view: &View, listener: &Listener, number: usize, column: &str) -> Op
         "bout" => shown(listener.bytes_out),
         // Clients that said all they had to, and may not come in.
         "dreq" => shown(ended(&["unknown server name", "untrusted PROXY header", "too many TLS handshakes"])),
+        // Clients over a limit.
+        "dcon" => shown(ended(&["too many connections from its address", "too fast from its address", "too fast"])),
         // Clients that did not say what they had to.
         "ereq" => shown(ended(&[
             "first bytes timeout",

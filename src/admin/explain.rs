@@ -134,14 +134,15 @@ pub(super) fn explain(question: &Question, shared: &Shared, view: &View) -> Resu
 fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, view: &View) -> AtListener {
     let config = listener.config();
     let (refused, protocols) = first_bytes(question, listener);
+    // Without a PROXY header, a client that comes by a unix socket has no address.
+    let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| matches!(bind, Address::Tcp(_)));
+    let client = has_address.then_some(question.client);
+    let refused = listener.would_refuse(client).or(refused);
     let refused = if view.draining { Some("it drains: no new connection is accepted".to_owned()) } else { refused };
     let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
     let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
     let route = listener.route(&Wanted { server_name, protocols: &protocols, request });
     let pool = listener.pool(route);
-    // Without a PROXY header, a client that comes by a unix socket has no address.
-    let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| matches!(bind, Address::Tcp(_)));
-    let client = has_address.then_some(question.client);
     let preview = pool.preview(client);
     let backends = pool.backends().iter().zip(&preview.standings).enumerate();
     AtListener {

@@ -27,13 +27,6 @@ pub(crate) struct Access {
 }
 
 #[derive(JsonSchema)]
-#[schemars(untagged, inline)]
-pub(crate) enum Rate {
-    None(#[schemars(range(min = 0, max = 0))] Int),
-    PerSecond(#[schemars(regex(pattern = "^[0-9]+/s$"))] String),
-}
-
-#[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(crate) struct Udp {
     #[schemars(extend("default" = "1m"))]

@@ -3,6 +3,7 @@
 
 mod first_bytes;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -112,14 +113,47 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
     /// PROXY headers are taken.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// TLS handshakes under way at once (`limits.handshakes`); over it, a connection is closed at once.
-    pub max_handshakes: Option<NonZeroU32>,
+    /// Over one of these, a connection gets no backend.
+    pub limits: Limits,
     /// Connections open at once; further ones wait in the kernel's queue.
     pub max_connections: Option<NonZeroU32>,
     /// Bounds on a connection's phases.
     pub timeouts: ListenerTimeouts,
     /// Options of its sockets.
     pub socket: ListenerSocket,
+}
+
+/// `listeners[].limits`; `None` (0 in the file) is no limit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Connections that one address has open at once.
+    pub connections_per_ip: Option<NonZeroU32>,
+    /// Connections that one address makes.
+    pub connection_rate_per_ip: Option<Rate>,
+    /// Connections that all make.
+    pub connection_rate: Option<Rate>,
+    /// TLS handshakes under way at once.
+    pub handshakes: Option<NonZeroU32>,
+}
+
+/// So many in a period. [`Display`](fmt::Display) writes it as in the file: `20/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: NonZeroU32,
+    /// A second, a minute or an hour.
+    pub per: Duration,
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            1 => "s",
+            60 => "m",
+            _ => "h",
+        };
+        write!(f, "{}/{unit}", self.count)
+    }
 }
 
 /// `listeners[].timeouts`; `None` (0s in the file) is no limit.

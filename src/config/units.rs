@@ -5,6 +5,7 @@ mod first_bytes;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -15,7 +16,7 @@ pub(crate) use first_bytes::{
     FilePath, HostRule, MinVersion, NameRule, Network, PathPrefix, ProtocolName, ServerName, TrustedBy,
 };
 
-use super::model::BackendAddress;
+use super::model::{BackendAddress, Rate};
 use super::report::{Fault, shown};
 use crate::net::addr::Address;
 
@@ -75,6 +76,47 @@ impl fmt::Display for Period {
             _ if millis.is_multiple_of(60_000) => write!(f, "{}m", millis / 60_000),
             _ if millis.is_multiple_of(1000) => write!(f, "{}s", millis / 1000),
             _ => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+/// How often something may happen: `20/s`, `600/m`, `1000/h`; `0` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frequency(pub(crate) Option<Rate>);
+
+impl FromStr for Frequency {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Frequency, Fault> {
+        const EXAMPLE: &str = "write a number and /s, /m or /h, such as 20/s; 0 is no limit";
+        let wrong = || Fault::new(format!("`{}` is not a rate", shown(text))).hint(EXAMPLE);
+        let (digits, unit) = split_number(text);
+        if digits.is_empty() {
+            return Err(wrong());
+        }
+        let count = digits
+            .parse::<u32>()
+            .map_err(|_| Fault::new(format!("`{text}` is too much")).hint(format!("at most {}/s", u32::MAX)))?;
+        let seconds = match unit {
+            "/s" => 1,
+            "/m" => 60,
+            "/h" => 3600,
+            "" if count == 0 => return Ok(Frequency(None)),
+            "" => {
+                let fault = Fault::new(format!("`{digits}` does not say in which time"));
+                return Err(fault.hint(format!("write {digits}/s for so many a second, or /m or /h")));
+            }
+            _ => return Err(wrong()),
+        };
+        Ok(Frequency(NonZeroU32::new(count).map(|count| Rate { count, per: Duration::from_secs(seconds) })))
+    }
+}
+
+impl fmt::Display for Frequency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(rate) => rate.fmt(f),
+            None => f.write_str("0"),
         }
     }
 }

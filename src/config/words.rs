@@ -12,8 +12,8 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 use super::de::{Located, NotYet, OneOrMany};
 use super::report::Fault;
 use super::units::{
-    AccessTarget, BindAddress, FilePath, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent, Period,
-    ProtocolName, ServerName, Size, SourceAddress, StatusRange, Target, TrustedBy,
+    AccessTarget, BindAddress, FilePath, Frequency, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent,
+    Period, ProtocolName, ServerName, Size, SourceAddress, StatusRange, Target, TrustedBy,
 };
 
 /// A whole number; its range is checked where its meaning is known.
@@ -114,6 +114,12 @@ macro_rules! schema {
 }
 
 word!(Period, "a duration such as 5s", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" });
+word!(Frequency, "a rate such as 20/s", {
+    "anyOf": [
+        { "type": "string", "pattern": "^(0|[0-9]+/[smh])$" },
+        { "type": "integer", "minimum": 0, "maximum": 0 },
+    ]
+});
 word!(StatusRange, "a range of HTTP statuses such as 200-399", {
     "anyOf": [
         { "type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$" },

@@ -12,6 +12,7 @@ use crossbeam_utils::CachePadded;
 use slab::Slab;
 use tokio::sync::Semaphore;
 
+use super::gate::Gate;
 use super::samples::Samples;
 use super::upstream::Upstream;
 use crate::config::model::{self, PoolIndex, Sniff};
@@ -21,7 +22,6 @@ use crate::net::addr::ClientAddr;
 use crate::net::dial::Options;
 use crate::pool::{BackendIndex, Pool};
 use crate::relay::Tools;
-use crate::sniff::http::RequestHead;
 use crate::stats::counters::ListenerCounters;
 use crate::stats::ending::Ending;
 use crate::stats::http::HttpEvent;
@@ -64,6 +64,7 @@ pub struct ListenerState {
     pub(super) limit: Option<Arc<Semaphore>>,
     /// TLS handshakes that may begin.
     pub(super) handshakes: Option<Arc<Semaphore>>,
+    pub(super) gate: Gate,
     refused_clients: Throttle,
     pub(super) refusals: Throttle,
     pub(super) failed_connects: Throttle,
@@ -227,10 +228,11 @@ impl ListenerState {
         workers: usize,
     ) -> Arc<ListenerState> {
         let at_most = |max: Option<NonZeroU32>| max.map(|max| Arc::new(Semaphore::new(max.get() as usize)));
-        let (limit, handshakes) = (at_most(config.max_connections), at_most(config.max_handshakes));
+        let (limit, handshakes) = (at_most(config.max_connections), at_most(config.limits.handshakes));
         let pool = Arc::clone(&pools[config.pool.0]);
         let routed = config.routes.iter().map(|route| Arc::clone(&pools[route.pool.0])).collect();
         Arc::new(ListenerState {
+            gate: Gate::new(&config),
             config,
             pool,
             routed,
@@ -262,16 +264,6 @@ impl ListenerState {
         route.and_then(|route| self.routed.get(route)).unwrap_or(&self.pool)
     }
 
-    /// The first route that a connection matches.
-    pub fn route(&self, wanted: &Wanted<'_>) -> Option<usize> {
-        self.config.routes.iter().position(|route| wanted.fits_tls(route) && wanted.fits_request(route))
-    }
-
-    /// Whether the route depends on the first request, which is not known yet.
-    pub(super) fn needs_request(&self, wanted: &Wanted<'_>) -> bool {
-        self.config.routes.iter().find(|route| wanted.fits_tls(route)).is_some_and(model::Route::needs_request)
-    }
-
     /// TLS, if it ends here.
     pub fn tls(&self) -> Option<(&model::ListenerTls, &ServerTls)> {
         self.config.tls.as_ref().zip(self.tls.as_deref())
@@ -282,9 +274,12 @@ impl ListenerState {
         self.config.sniff == Sniff::Http && context.samples.borrow().is_some()
     }
 
-    /// Whether a connection's first bytes are looked at before it gets a backend.
+    /// Whether a connection is looked at before it gets a backend: its address or its first bytes.
     pub(super) fn looks_first(&self) -> bool {
-        self.tls.is_some() || self.config.proxy_protocol.is_some() || !self.config.routes.is_empty()
+        self.gate.is_kept()
+            || self.tls.is_some()
+            || self.config.proxy_protocol.is_some()
+            || !self.config.routes.is_empty()
     }
 
     /// Says in the log why a client is refused. `why` is what it does wrong.
@@ -324,33 +319,6 @@ impl ListenerState {
     /// What its connections have left behind so far.
     pub fn counters(&self) -> &ListenerCounters {
         &self.counters
-    }
-}
-
-/// What routes may ask for.
-#[derive(Default)]
-pub struct Wanted<'a> {
-    /// The name of the server (SNI).
-    pub server_name: Option<&'a str>,
-    /// The connection's protocol (ALPN), or those it may have.
-    pub protocols: &'a [&'a [u8]],
-    /// The first request.
-    pub request: Option<&'a RequestHead>,
-}
-
-impl Wanted<'_> {
-    fn fits_tls(&self, route: &model::Route) -> bool {
-        let fits = |name| route.sni.iter().any(|pattern| pattern.fits(name));
-        let speaks = |wanted: &Arc<str>| self.protocols.contains(&wanted.as_bytes());
-        (route.sni.is_empty() || self.server_name.is_some_and(fits))
-            && (route.alpn.is_empty() || route.alpn.iter().any(speaks))
-    }
-
-    fn fits_request(&self, route: &model::Route) -> bool {
-        let Some(RequestHead { host, path, .. }) = self.request else { return !route.needs_request() };
-        let fits = |name: &Arc<str>| route.host.iter().any(|pattern| pattern.fits(name));
-        (route.host.is_empty() || host.as_ref().is_some_and(fits))
-            && (route.path_prefix.is_empty() || route.path_prefix.iter().any(|prefix| path.starts_with(&**prefix)))
     }
 }
 

@@ -8,12 +8,14 @@ mod ahead;
 mod context;
 mod dial;
 mod farewell;
+mod gate;
 mod last_words;
 mod opening;
 mod peer;
 mod samples;
 mod session;
 mod upstream;
+mod wanted;
 mod watched;
 
 use std::io;
@@ -24,9 +26,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use context::{Context, Cut};
-pub use context::{ListenerState, Refusal, Shared, Wanted};
+pub use context::{ListenerState, Refusal, Shared};
 pub use samples::{Measurements, Samples, samples};
 pub use upstream::Upstream;
+pub use wanted::Wanted;
 
 use crate::config::model::PoolIndex;
 use crate::log::access::AccessWriter;

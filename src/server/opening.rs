@@ -1,4 +1,4 @@
-//! From accept to a chosen pool: PROXY header, STARTTLS, TLS or a look at the ClientHello, HTTP's first request, route.
+//! From accept to a chosen pool: PROXY header, limits, STARTTLS, TLS or a look at the ClientHello, HTTP's first request, route.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -10,10 +10,13 @@ use rustls::AlertDescription;
 use rustls::server::UnbufferedServerConnection;
 
 use super::ahead::{Ahead, Cut, write_all};
-use super::context::{Context, ListenerState, Wanted};
+use super::context::{Context, ListenerState};
 use super::farewell::{Patience, farewell};
+use super::gate::{Admission, Told};
 use super::peer::{Client, Peer};
+use super::wanted::Wanted;
 use crate::config::model::{ListenerTls, Plaintext, ProxyProtocol, Route, StartTls, UnknownSni};
+use crate::limits::Claim;
 use crate::net::addr::ClientAddr;
 use crate::sniff::client_hello::{self, ClientHello};
 use crate::sniff::proxy_protocol::{self, Addresses, Fault};
@@ -43,6 +46,10 @@ pub(super) struct Opened {
     pub(super) id: Option<NonZeroU64>,
     /// How long the TLS handshake took.
     pub(super) handshake: Option<Duration>,
+    /// What counts against the limits of the client's address.
+    pub(super) claim: Option<Claim>,
+    /// It is over a limit, and is to be told so instead of getting a backend.
+    pub(super) told: Option<Told>,
 }
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
@@ -56,6 +63,10 @@ pub(super) async fn open(
     let mut ahead = Ahead::new(&socket, deadline);
     if let Some(rule) = &listener.config().proxy_protocol {
         opened.destination = proxy_header(listener, rule, client, &mut ahead).await?;
+    }
+    match listener.admit(*client)? {
+        Admission::In(claim) => opened.claim = claim,
+        Admission::Told(told) => opened.told = Some(told),
     }
     match listener.tls() {
         Some((rules, tls)) => match before_tls(listener, rules, tls, *client, &mut ahead).await? {

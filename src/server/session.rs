@@ -32,6 +32,9 @@ const LASTING: Duration = Duration::from_secs(5);
 /// message of 64 KiB is, and half of what a turn allows.
 const MUCH: u64 = 128 * 1024;
 
+/// When a client that gets no backend may try again, where nobody knows better.
+const A_MOMENT: Duration = Duration::from_secs(1);
+
 /// Begins a connection's life on this worker; it goes on as a task.
 pub(super) fn start(fresh: Fresh) {
     let Fresh { socket, transport, client, accepted, listener, permits, place } = fresh;
@@ -77,7 +80,11 @@ impl Session {
         {
             return ending;
         }
-        if let Err(ending) = self.dial().await {
+        let served = match self.record.over_limit() {
+            Some(ending) => Err(ending),
+            None => self.dial().await,
+        };
+        if let Err(ending) = served {
             self.say_why(ending).await;
             return ending;
         }
@@ -127,7 +134,9 @@ impl Session {
     async fn say_why(&mut self, ending: Ending) {
         let Session { client: Some(client), record, entered, .. } = self else { return };
         let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
-        let mut saying = Box::pin(last_words(&record.listener, client, ahead, ending));
+        let told = record.opened.as_ref().and_then(|opened| opened.told.as_ref());
+        let retry_after = told.map_or(A_MOMENT, |told| told.over.wait);
+        let mut saying = Box::pin(last_words(&record.listener, client, ahead, ending, retry_after));
         poll_fn(|cx| match entered.cut() {
             Some(_) => Poll::Ready(()),
             None => saying.as_mut().poll(cx),
@@ -304,6 +313,11 @@ impl Record {
             // Unless it gets as far as to say otherwise.
             ending: Ending::InternalError,
         }
+    }
+
+    /// The limit that the client is over, if it is to be told so.
+    fn over_limit(&self) -> Option<Ending> {
+        Some(self.opened.as_ref()?.told.as_ref()?.over.limit.into())
     }
 
     /// Where the connection goes.

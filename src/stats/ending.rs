@@ -71,6 +71,12 @@ pub enum Ending {
     HandshakeFailed,
     /// There were `limits.handshakes` others under way.
     HandshakeLimit,
+    /// The client's address had `limits.connections_per_ip` open.
+    AddressConnections,
+    /// The client's address connects faster than `limits.connection_rate_per_ip`.
+    AddressRate,
+    /// All clients together connect faster than `limits.connection_rate`.
+    ListenerRate,
     /// The client speaks no TLS, on a listener that wants it.
     NotTls,
     /// The client asked for a server name that no certificate fits, and the listener says `unknown_sni: refuse`.
@@ -87,7 +93,7 @@ pub enum Ending {
 
 impl Ending {
     /// Every ending, in the order of [`Ending::index`].
-    pub const ALL: [Ending; 28] = [
+    pub const ALL: [Ending; 31] = [
         Ending::Closed(Side::Client),
         Ending::Closed(Side::Backend),
         Ending::Reset(Side::Client),
@@ -110,6 +116,9 @@ impl Ending {
         Ending::HandshakeTimeout,
         Ending::HandshakeFailed,
         Ending::HandshakeLimit,
+        Ending::AddressConnections,
+        Ending::AddressRate,
+        Ending::ListenerRate,
         Ending::NotTls,
         Ending::UnknownName,
         Ending::BadProxyHeader,
@@ -143,12 +152,15 @@ impl Ending {
             Ending::HandshakeTimeout => 19,
             Ending::HandshakeFailed => 20,
             Ending::HandshakeLimit => 21,
-            Ending::NotTls => 22,
-            Ending::UnknownName => 23,
-            Ending::BadProxyHeader => 24,
-            Ending::UntrustedProxyHeader => 25,
-            Ending::OutOfResources => 26,
-            Ending::InternalError => 27,
+            Ending::AddressConnections => 22,
+            Ending::AddressRate => 23,
+            Ending::ListenerRate => 24,
+            Ending::NotTls => 25,
+            Ending::UnknownName => 26,
+            Ending::BadProxyHeader => 27,
+            Ending::UntrustedProxyHeader => 28,
+            Ending::OutOfResources => 29,
+            Ending::InternalError => 30,
         }
     }
 
@@ -175,6 +187,9 @@ impl Ending {
             | Ending::DrainDeadline
             | Ending::NoBackend
             | Ending::HandshakeLimit
+            | Ending::AddressConnections
+            | Ending::AddressRate
+            | Ending::ListenerRate
             | Ending::OutOfResources
             | Ending::InternalError => "tidegate",
         }
@@ -200,6 +215,9 @@ impl Ending {
             Ending::HandshakeTimeout => "TLS handshake timeout",
             Ending::HandshakeFailed => "TLS handshake failed",
             Ending::HandshakeLimit => "too many TLS handshakes",
+            Ending::AddressConnections => "too many connections from its address",
+            Ending::AddressRate => "too fast from its address",
+            Ending::ListenerRate => "too fast",
             Ending::NotTls => "no TLS",
             Ending::UnknownName => "unknown server name",
             Ending::BadProxyHeader => "bad PROXY header",
@@ -231,6 +249,9 @@ impl Ending {
             Ending::SniffTimeout | Ending::HandshakeTimeout => "cR",
             Ending::HandshakeFailed
             | Ending::HandshakeLimit
+            | Ending::AddressConnections
+            | Ending::AddressRate
+            | Ending::ListenerRate
             | Ending::NotTls
             | Ending::UnknownName
             | Ending::BadProxyHeader
@@ -248,6 +269,9 @@ impl Ending {
                 | Ending::ConnectFailed
                 | Ending::OutOfResources
                 | Ending::HandshakeLimit
+                | Ending::AddressConnections
+                | Ending::AddressRate
+                | Ending::ListenerRate
                 | Ending::NotTls
                 | Ending::UnknownName
                 | Ending::BadProxyHeader

@@ -4,26 +4,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("net", &[]),
     ("stats", &[]),
     ("sniff", &["net", "sniff", "stats"]),
     ("config/model.rs", &["net"]),
     ("config", &["config", "net"]),
     ("balance", &["config::model"]),
+    ("limits", &["config::model"]),
     ("relay", &["stats"]),
     ("log", &["config::model", "net", "stats"]),
     ("tls", &["config", "log", "net", "relay", "tls", "worker"]),
     ("worker", &["net", "relay"]),
     ("pool", &["balance", "config::model", "log", "net", "pool", "stats"]),
     ("health", &["config::model", "log", "net", "pool", "sniff", "stats"]),
-    ("server", &["balance", "config::model", "log", "net", "pool", "relay", "sniff", "stats", "tls", "worker"]),
+    (
+        "server",
+        &["balance", "config::model", "limits", "log", "net", "pool", "relay", "sniff", "stats", "tls", "worker"],
+    ),
     ("admin", &["admin", "config::model", "log", "net", "pool", "server", "sniff", "stats", "tls"]),
     ("app", &["admin", "config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
-const PURE: [&str; 3] = ["balance", "health/verdict.rs", "sniff"];
+const PURE: [&str; 4] = ["balance", "health/verdict.rs", "limits", "sniff"];
 
 #[test]
 fn imports_run_downwards() {

@@ -78,7 +78,7 @@ fn of_haproxy() -> (Vec<String>, Vec<Row>) {
 
 /// Columns that HAProxy fills, and tidegate not, or not in every row: it has no such thing, or keeps no such count.
 const LESS: &str = "agg_check_status agg_server_check_status agg_server_status cache_hits cache_lookups chkdown \
-    cli_abrt comp_byp comp_in comp_out comp_rsp conn_rate_max dcon downtime dreq dresp dses eint h1_bytes_in \
+    cli_abrt comp_byp comp_in comp_out comp_rsp conn_rate_max downtime dreq dresp dses eint h1_bytes_in \
     h1_bytes_out h1_open_connections h1_open_streams h1_spliced_bytes_in h1_spliced_bytes_out h1_total_connections \
     h1_total_streams h2_backend_open_streams h2_backend_total_streams h2_data_rcvd h2_detected_conn_protocol_errors \
     h2_detected_strm_protocol_errors h2_goaway_rcvd h2_goaway_resp h2_headers_rcvd h2_open_connections \

@@ -31,6 +31,7 @@ mod http_sniff;
 mod http_unavailable;
 mod integrity;
 mod leaks;
+mod limits;
 mod logs;
 mod memory;
 mod metrics;

@@ -13,8 +13,9 @@ use serde_json::{Map, Value, json};
 use super::super::gather;
 use crate::config::model::{
     AccessLog, Admin, Authorities, Backend, CertificateFiles, Check, ClientAuth, Config, Health, HttpCheck, Initial,
-    Listener, ListenerSocket, ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, OnDown, Plaintext, Pool,
-    PoolTls, ProxyProtocol, ReusePort, Route, SendProxy, Shutdown, Sniff, StartTls, TlsVersion, UnknownSni, Verify,
+    Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, OnDown, Plaintext, Pool,
+    PoolTls, ProxyProtocol, Rate, ReusePort, Route, SendProxy, Shutdown, Sniff, StartTls, TlsVersion, UnknownSni,
+    Verify,
 };
 
 /// Stands for what is not shown.
@@ -43,22 +44,12 @@ fn admin(Admin { bind, token_file }: &Admin) -> Value {
 }
 
 fn listener(listener: &Listener, pools: &[Pool]) -> Value {
-    let Listener {
-        name,
-        bind,
-        pool,
-        sniff,
-        routes,
-        tls,
-        proxy_protocol,
-        max_handshakes,
-        max_connections,
-        timeouts,
-        socket,
-    } = listener;
+    let Listener { name, bind, pool, sniff, routes, tls, proxy_protocol, limits, max_connections, timeouts, socket } =
+        listener;
     let ListenerTimeouts { sniff: first_bytes, handshake, idle, half_close, lifetime } = timeouts;
     let ListenerSocket { backlog, nodelay, keepalive, fast_open, defer_accept, mptcp, reuse_port, transparent } =
         socket;
+    let Limits { connections_per_ip, connection_rate_per_ip, connection_rate, handshakes } = limits;
     let called = |index: crate::config::model::PoolIndex| pools.get(index.0).map(|pool| text(&pool.name));
     let route = |Route { sni, alpn, host, path_prefix, pool }: &Route| {
         let matched = some([
@@ -77,7 +68,15 @@ fn listener(listener: &Listener, pools: &[Pool]) -> Value {
         ("routes", (!routes.is_empty()).then(|| routes.iter().map(route).collect())),
         ("tls", tls.as_ref().map(listener_tls)),
         ("proxy_protocol", proxy_protocol.as_ref().map(self::proxy_protocol)),
-        ("limits", Some(json!({ "handshakes": limit(*max_handshakes) }))),
+        (
+            "limits",
+            Some(json!({
+                "connections_per_ip": limit(*connections_per_ip),
+                "connection_rate_per_ip": rate(*connection_rate_per_ip),
+                "connection_rate": rate(*connection_rate),
+                "handshakes": limit(*handshakes),
+            })),
+        ),
         ("max_connections", Some(limit(*max_connections))),
         (
             "timeouts",
@@ -319,6 +318,10 @@ fn limit(limit: Option<NonZeroU32>) -> Value {
     json!(limit.map_or(0, u32::from))
 }
 
+fn rate(rate: Option<Rate>) -> Value {
+    rate.map_or(json!(0), |rate| json!(rate.to_string()))
+}
+
 /// 0s is off.
 fn optional(length: Option<Duration>) -> Value {
     period(length.unwrap_or_default())
@@ -353,7 +356,7 @@ listeners:
     bind: ["127.0.0.1:8081", "[::1]:8081", "unix:/tmp/one.sock"]
     pool: a
     max_connections: 7
-    limits: { handshakes: 9 }
+    limits: { handshakes: 9, connections_per_ip: 7, connection_rate_per_ip: 20/s, connection_rate: 600/m }
     timeouts: { sniff: 1s, handshake: 2s, idle: 90s, half_close: 2h, lifetime: 3m }
     socket: { backlog: 9, nodelay: false, keepalive: 0s, fast_open: 3, defer_accept: 4s, mptcp: true, reuse_port: true, transparent: true }
     proxy_protocol: { trusted: [10.0.0.0/8, "::1"], required: false }

@@ -1,17 +1,18 @@
 //! `listeners`.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::references::Pools;
 use super::{Checker, copied, optional_period, value};
 use crate::config::de::Located;
-use crate::config::model::{Listener, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol, ReusePort, Sniff};
+use crate::config::model::{
+    Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol, ReusePort, Sniff,
+};
 use crate::config::raw;
 use crate::config::report::{Fault, shown};
 use crate::config::tree::NodeId;
-use crate::config::units::{BindAddress, Network, Period};
+use crate::config::units::{BindAddress, Frequency, Network, Period};
 use crate::config::words::Switch;
 use crate::net::addr::Address;
 
@@ -61,7 +62,7 @@ impl Checker<'_> {
                 self.dead_routes(&routes, tls.as_ref());
             }
             let proxy_protocol = self.proxy_protocol(raw, at);
-            let max_handshakes = self.max_handshakes(raw);
+            let limits = self.limits(raw);
             let timeouts = self.timeouts(raw);
             let socket = self.socket(raw.socket.as_ref());
             let max_connections = self.limit(raw.max_connections.as_ref());
@@ -74,7 +75,7 @@ impl Checker<'_> {
                     routes: routes.into_iter().map(|(route, _)| route).collect(),
                     tls,
                     proxy_protocol,
-                    max_handshakes,
+                    limits,
                     max_connections,
                     timeouts,
                     socket,
@@ -155,14 +156,33 @@ impl Checker<'_> {
         Some(ProxyProtocol { trusted, required })
     }
 
-    fn max_handshakes(&mut self, listener: &raw::Listener) -> Option<NonZeroU32> {
-        let (limits, _) = value(listener.limits.as_ref())?;
-        let most = self.limit(limits.handshakes.as_ref());
-        if let (Some(_), Some(key), None) = (most, &limits.handshakes, &listener.tls) {
+    fn limits(&mut self, listener: &raw::Listener) -> Limits {
+        let Some((raw, _)) = value(listener.limits.as_ref()) else { return Limits::default() };
+        let rate = |key: Option<&Located<Frequency>>| copied(key).and_then(|Frequency(rate)| rate);
+        let limits = Limits {
+            connections_per_ip: self.limit(raw.connections_per_ip.as_ref()),
+            connection_rate_per_ip: rate(raw.connection_rate_per_ip.as_ref()),
+            connection_rate: rate(raw.connection_rate.as_ref()),
+            handshakes: self.limit(raw.handshakes.as_ref()),
+        };
+        if let (Some(_), Some(key), None) = (limits.handshakes, &raw.handshakes, &listener.tls) {
             let fault = Fault::new("has no effect").hint("only a listener with `tls` has TLS handshakes");
             self.warning(key.at, fault);
         }
-        most
+        let is_unix =
+            |bind: &Located<BindAddress>| matches!(value(Some(bind)), Some((BindAddress(Address::Unix(_)), _)));
+        let has_addresses = listener.proxy_protocol.is_some()
+            || value(listener.bind.as_ref()).is_none_or(|(binds, _)| !binds.0.iter().all(is_unix));
+        let by_address = [
+            limits.connections_per_ip.and(raw.connections_per_ip.as_ref()).map(|key| key.at),
+            limits.connection_rate_per_ip.and(raw.connection_rate_per_ip.as_ref()).map(|key| key.at),
+        ];
+        for at in by_address.into_iter().flatten().filter(|_| !has_addresses) {
+            let fault =
+                Fault::new("has no effect").hint("clients of a unix socket have no address: connection_rate has");
+            self.warning(at, fault);
+        }
+        limits
     }
 
     fn timeouts(&mut self, listener: &raw::Listener) -> ListenerTimeouts {

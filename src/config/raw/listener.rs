@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{Key, ListenerTls};
 use crate::config::de::{Located, NotYet, OneOrMany};
 use crate::config::later;
-use crate::config::units::{BindAddress, HostRule, NameRule, Network, PathPrefix, Period, ProtocolName};
+use crate::config::units::{BindAddress, Frequency, HostRule, NameRule, Network, PathPrefix, Period, ProtocolName};
 use crate::config::words::{Int, Switch};
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -102,18 +102,15 @@ pub(crate) struct ProxyProtocol {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Limits {
-    /// Connections that one address may have open.
-    #[serde(default)]
-    #[schemars(extend("default" = 0))]
-    pub(crate) connections_per_ip: NotYet<Int>,
+    /// Connections that one address may have open; 0 is no limit.
+    #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
+    pub(crate) connections_per_ip: Key<Int>,
     /// Connections that one address may make, such as 20/s; 0 is no limit.
-    #[serde(default)]
     #[schemars(extend("default" = 0))]
-    pub(crate) connection_rate_per_ip: NotYet<later::Rate>,
+    pub(crate) connection_rate_per_ip: Key<Frequency>,
     /// Connections over the whole listener, such as 1000/s; 0 is no limit.
-    #[serde(default)]
     #[schemars(extend("default" = 0))]
-    pub(crate) connection_rate: NotYet<later::Rate>,
+    pub(crate) connection_rate: Key<Frequency>,
     /// TLS handshakes under way at once; 0 is no limit.
     #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
     pub(crate) handshakes: Key<Int>,

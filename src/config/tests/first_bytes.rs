@@ -1,6 +1,7 @@
 //! TLS, routes and the PROXY protocol, from the file to the model; and what is asked about files.
 
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 
 use super::*;
 use crate::config::files::{FileFault, Files, Part};
@@ -145,19 +146,30 @@ pools:
 fn proxy_headers_limits_and_timeouts_arrive_as_written() {
     let l = listener(
         "proxy_protocol: { trusted: [10.0.0.0/8, 192.0.2.7, '::1', '2001:db8::/32'], required: false }, \
-         tls: { certificates: [{ cert: a, key: b }] }, limits: { handshakes: 9 }, \
+         tls: { certificates: [{ cert: a, key: b }] }, limits: { handshakes: 9, connections_per_ip: 7, connection_rate_per_ip: 20/s, connection_rate: 600/m }, \
          timeouts: { sniff: 1s, handshake: 250ms }",
     );
     let trusted = ["10.0.0.0/8", "192.0.2.7/32", "::1/128", "2001:db8::/32"].map(|net| net.parse().unwrap()).to_vec();
     assert_eq!(l.proxy_protocol, Some(ProxyProtocol { trusted, required: false }));
-    assert_eq!(l.max_handshakes.map(std::num::NonZero::get), Some(9));
+    let rate =
+        |count, seconds| Some(Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) });
+    let limits = Limits {
+        connections_per_ip: NonZeroU32::new(7),
+        connection_rate_per_ip: rate(20, 1),
+        connection_rate: rate(600, 60),
+        handshakes: NonZeroU32::new(9),
+    };
+    assert_eq!(l.limits, limits);
     assert_eq!(l.timeouts.sniff, Some(Duration::from_secs(1)));
     assert_eq!(l.timeouts.handshake, Some(Duration::from_millis(250)));
 
-    let l = listener("proxy_protocol: { trusted: [10.0.0.1] }, timeouts: { handshake: 0s }, limits: {}");
+    let l = listener(
+        "proxy_protocol: { trusted: [10.0.0.1] }, timeouts: { handshake: 0s }, \
+         limits: { connections_per_ip: 0, connection_rate_per_ip: 0, connection_rate: 0/s }",
+    );
     assert!(l.proxy_protocol.unwrap().required);
     assert_eq!((l.timeouts.handshake, l.timeouts.sniff), (None, Some(Duration::from_secs(5))));
-    assert_eq!(l.max_handshakes, None);
+    assert_eq!(l.limits, Limits::default());
 }
 
 #[test]

@@ -29,6 +29,14 @@ fn durations() {
         ("120m", "2h"),
         ("8760h", "8760h"),
     ]);
+    written::<Frequency>(&[
+        ("0", "0"),
+        ("0/s", "0"),
+        ("20/s", "20/s"),
+        ("60/m", "60/m"),
+        ("4294967295/h", "4294967295/h"),
+    ]);
+    refused::<Frequency>(&["", "5", "5/", "/s", "-5/s", "5/S", "5 /s", "5/1s", "1.5/s", "5s", "5/d", "4294967296/s"]);
     refused::<Period>(&[
         "",
         "s",
@@ -127,11 +135,12 @@ proptest! {
     #[test]
     fn any_text_is_read_or_refused_and_what_is_written_is_read_back(text in prop_oneof![
         ".*",
-        "[0-9]{1,20}(ms|s|m|h|B|KiB|MiB|GiB|%)?",
+        "[0-9]{1,20}(ms|s|m|h|B|KiB|MiB|GiB|%|/s|/m|/h)?",
         "(unix:)?/?[a-z0-9:.%\\[\\]-]{0,40}",
         "[1-6][0-9]{2}(-[1-6][0-9]{2})?",
     ]) {
         survives::<Period>(&text);
+        survives::<Frequency>(&text);
         survives::<Size>(&text);
         survives::<Percent>(&text);
         survives::<StatusRange>(&text);

@@ -1,0 +1,200 @@
+//! Whether one more connection may come to a listener: how many its address has, how fast that comes, and how fast all
+//! do. Pure: the moment comes in. What it keeps is shared by all workers.
+
+mod addresses;
+mod pace;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_utils::CachePadded;
+
+use self::addresses::Addresses;
+pub use self::addresses::Claim;
+use self::pace::{Nanos, Pace};
+use crate::config::model::{self, Rate};
+
+/// The limits of one listener, with what counts against them.
+#[derive(Debug)]
+pub struct Limits {
+    config: model::Limits,
+    start: Instant,
+    addresses: Option<Arc<Addresses>>,
+    pace: Option<Pace>,
+    /// When as many as at the start may come at once.
+    full_at: CachePadded<AtomicU64>,
+}
+
+/// A limit that a connection was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `connections_per_ip`.
+    ConnectionsOfAddress,
+    /// `connection_rate_per_ip`.
+    RateOfAddress,
+    /// `connection_rate`.
+    Rate,
+}
+
+/// Why a connection may not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// What is exceeded.
+    pub limit: Limit,
+    /// When another try is worth it.
+    pub wait: Duration,
+}
+
+impl Limits {
+    /// With nothing counted yet; `now` is a moment before any that [`Limits::admit`] gets.
+    pub fn new(config: model::Limits, now: Instant) -> Limits {
+        let by_address = config.connections_per_ip.is_some() || config.connection_rate_per_ip.is_some();
+        let table = || Addresses::new(config.connections_per_ip, config.connection_rate_per_ip.map(Pace::new));
+        Limits {
+            addresses: by_address.then(|| Arc::new(table())),
+            pace: config.connection_rate.map(Pace::new),
+            full_at: CachePadded::default(),
+            start: now,
+            config,
+        }
+    }
+
+    /// Whether there are any.
+    pub fn are_set(&self) -> bool {
+        self.addresses.is_some() || self.pace.is_some()
+    }
+
+    /// Lets one more connection of `client` in, which has none if it came by a unix socket. It counts until the claim is dropped.
+    ///
+    /// # Errors
+    /// It is over a limit, and counts for none: who is refused for his own sake takes nothing from the others.
+    pub fn admit(&self, client: Option<IpAddr>, now: Instant) -> Result<Option<Claim>, Over> {
+        let now = self.nanos(now);
+        match client.zip(self.addresses.as_ref()) {
+            Some((client, addresses)) => addresses.admit(client, now, || self.take(now)),
+            None => self.take(now).map(|()| None),
+        }
+    }
+
+    /// Whether one more connection of `client` would be let in. Counts nothing.
+    ///
+    /// # Errors
+    /// It would be over a limit.
+    pub fn check(&self, client: Option<IpAddr>, now: Instant) -> Result<(), Over> {
+        let now = self.nanos(now);
+        if let Some((client, addresses)) = client.zip(self.addresses.as_ref()) {
+            addresses.check(client, now)?;
+        }
+        let Some(pace) = self.pace else { return Ok(()) };
+        let taken = pace.take(self.full_at.load(Ordering::Relaxed), now);
+        taken.map(|_| ()).map_err(|wait| Over { limit: Limit::Rate, wait })
+    }
+
+    fn nanos(&self, now: Instant) -> Nanos {
+        Nanos::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(Nanos::MAX)
+    }
+
+    fn take(&self, now: Nanos) -> Result<(), Over> {
+        let Some(pace) = self.pace else { return Ok(()) };
+        let mut full_at = self.full_at.load(Ordering::Relaxed);
+        loop {
+            let next = pace.take(full_at, now).map_err(|wait| Over { limit: Limit::Rate, wait })?;
+            match self.full_at.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(moved) => full_at = moved,
+            }
+        }
+    }
+
+    /// Connections that an address has open; 0 when they are not limited.
+    pub fn open(&self, client: IpAddr) -> u32 {
+        self.addresses.as_ref().map_or(0, |addresses| addresses.open(client))
+    }
+
+    /// What somebody does who is over a limit, for people.
+    pub fn explain(&self, limit: Limit) -> impl fmt::Display + use<> {
+        let model::Limits { connections_per_ip, connection_rate_per_ip, connection_rate, .. } = self.config;
+        fmt::from_fn(move |f| {
+            let rate = |rate: Option<Rate>| fmt::from_fn(move |f| rate.iter().try_for_each(|rate| write!(f, "{rate}")));
+            match limit {
+                Limit::ConnectionsOfAddress => {
+                    let most = connections_per_ip.map_or(0, u32::from);
+                    write!(f, "comes from an address that has {most} open, limits.connections_per_ip")
+                }
+                Limit::RateOfAddress => {
+                    let most = rate(connection_rate_per_ip);
+                    write!(f, "comes from an address that connects faster than {most}, limits.connection_rate_per_ip")
+                }
+                Limit::Rate => {
+                    let most = rate(connection_rate);
+                    write!(f, "comes when all together connect faster than {most}, limits.connection_rate")
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::atomic::AtomicU32;
+    use std::thread;
+
+    use super::*;
+
+    fn limits(of_address: Option<u32>, rate: Option<u32>) -> Limits {
+        let per_hour = |count| Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(3600) };
+        let config = model::Limits {
+            connections_per_ip: of_address.and_then(NonZeroU32::new),
+            connection_rate: rate.map(per_hour),
+            ..model::Limits::default()
+        };
+        Limits::new(config, Instant::now())
+    }
+
+    #[test]
+    fn who_is_refused_for_his_own_sake_takes_nothing_from_the_others() {
+        let limits = limits(Some(1), Some(3));
+        let now = Instant::now();
+        let admit = |last: u8| limits.admit(Some([10, 0, 0, last].into()), now);
+        let _first = admit(1).unwrap();
+        for _ in 0..100 {
+            assert_eq!(admit(1).unwrap_err().limit, Limit::ConnectionsOfAddress);
+        }
+        let _others = [admit(2).unwrap(), admit(3).unwrap()];
+        assert_eq!(admit(4).unwrap_err().limit, Limit::Rate);
+        assert_eq!(limits.open([10, 0, 0, 4].into()), 0);
+    }
+
+    #[test]
+    fn without_an_address_the_rate_of_all_holds() {
+        let limits = limits(Some(1), Some(2));
+        let admit = || limits.admit(None, Instant::now());
+        assert!(admit().unwrap().is_none() && admit().unwrap().is_none());
+        let over = admit().unwrap_err();
+        assert_eq!(over.limit, Limit::Rate);
+        assert!(over.wait > Duration::from_secs(1700), "{over:?}");
+        assert_eq!(
+            limits.explain(over.limit).to_string(),
+            "comes when all together connect faster than 2/h, limits.connection_rate"
+        );
+    }
+
+    #[test]
+    fn threads_that_race_take_exactly_the_rate() {
+        let (limits, admitted) = (limits(None, Some(1000)), AtomicU32::new(0));
+        let now = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let count = (0..1000).filter(|_| limits.admit(None, now).is_ok()).count();
+                    admitted.fetch_add(count as u32, Ordering::Relaxed);
+                });
+            }
+        });
+        assert_eq!(admitted.into_inner(), 1000);
+    }
+}

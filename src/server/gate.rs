@@ -1,0 +1,107 @@
+//! Whether a client may come in, and what becomes of one that may not.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::context::ListenerState;
+use crate::config::model::{self, Rate, Sniff};
+use crate::limits::{Claim, Limit, Limits, Over};
+use crate::net::addr::ClientAddr;
+use crate::stats::ending::Ending;
+use crate::worker;
+
+/// Clients over a limit that are told so in their own language, at once and in a second: few, as it costs a TLS handshake
+/// and up to some seconds of patience, which is what limits are to spare. The others are closed without a word.
+const TOLD_AT_ONCE: usize = 64;
+const TOLD_A_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
+
+/// The limits of a listener.
+pub(super) struct Gate {
+    limits: Limits,
+    /// For a listener whose clients can be told something.
+    telling: Option<Telling>,
+}
+
+struct Telling {
+    places: Arc<Semaphore>,
+    pace: Limits,
+}
+
+/// A client that was let in, or is heard out to be told why it is not.
+pub(super) enum Admission {
+    /// With what counts against the limits of its address.
+    In(Option<Claim>),
+    /// It gets no backend.
+    Told(Told),
+}
+
+/// A client over a limit that is told so.
+pub(super) struct Told {
+    pub(super) over: Over,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Gate {
+    pub(super) fn new(listener: &model::Listener) -> Gate {
+        let now = Instant::now();
+        let pace = Rate { count: TOLD_A_SECOND, per: Duration::from_secs(1) };
+        let has_words =
+            listener.sniff == Sniff::Http || listener.tls.as_ref().is_some_and(|tls| tls.starttls.is_some());
+        // An eighth of the listener's places, as whoever is heard out has one.
+        let places = listener.max_connections.map_or(TOLD_AT_ONCE, |most| most.get() as usize / 8);
+        let telling = || Telling {
+            places: Arc::new(Semaphore::new(places.clamp(1, TOLD_AT_ONCE))),
+            pace: Limits::new(model::Limits { connection_rate: Some(pace), ..model::Limits::default() }, now),
+        };
+        Gate { limits: Limits::new(listener.limits.clone(), now), telling: has_words.then(telling) }
+    }
+
+    /// Whether somebody can be over a limit.
+    pub(super) fn is_kept(&self) -> bool {
+        self.limits.are_set()
+    }
+}
+
+impl ListenerState {
+    /// What a client of this address would be over if it came now, for people; `None` when it may come in.
+    pub fn would_refuse(&self, client: Option<IpAddr>) -> Option<String> {
+        let limits = &self.gate.limits;
+        limits.check(client, Instant::now()).err().map(|over| format!("it {}", limits.explain(over.limit)))
+    }
+
+    /// Counts one more connection of `client` against the limits.
+    ///
+    /// # Errors
+    /// It is over one, and is to be closed at once.
+    pub(super) fn admit(&self, client: ClientAddr) -> Result<Admission, Ending> {
+        let (gate, now) = (&self.gate, worker::now());
+        let over = match gate.limits.admit(client.ip(), now) {
+            Ok(claim) => return Ok(Admission::In(claim)),
+            Err(over) => over,
+        };
+        self.refuse(client, &gate.limits.explain(over.limit));
+        let place = gate.telling.as_ref().and_then(|telling| telling.place(now));
+        place.map(|place| Admission::Told(Told { over, _place: place })).ok_or(over.limit.into())
+    }
+}
+
+impl Telling {
+    fn place(&self, now: Instant) -> Option<OwnedSemaphorePermit> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        self.pace.admit(None, now).ok().map(|_| place)
+    }
+}
+
+impl From<Limit> for Ending {
+    fn from(limit: Limit) -> Ending {
+        match limit {
+            Limit::ConnectionsOfAddress => Ending::AddressConnections,
+            Limit::RateOfAddress => Ending::AddressRate,
+            Limit::Rate => Ending::ListenerRate,
+        }
+    }
+}

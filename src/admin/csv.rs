@@ -2,7 +2,7 @@
 //!
 //! A listener is a FRONTEND, a pool a BACKEND, which stands behind its servers. A column is filled where tidegate knows
 //! the same thing that HAProxy means, and empty where it has no such thing: agents, caches, compression, HTTP/2. Averages (`qtime` and
-//! so on) are of the last minute, in milliseconds, rates of the last ten seconds, maxima of all time.
+//! so on) are of the last minute, in milliseconds, rates of the last second, maxima of all time.
 
 use std::fmt::Display;
 
@@ -97,11 +97,16 @@ fn frontend(view: &View, listener: &Listener, number: usize, column: &str) -> Op
         "pid" => shown(1),
         "iid" => shown(number),
         "sid" | "type" => shown(0),
-        "rate" | "conn_rate" => shown(rate([&listener.latency], Stage::Session)),
-        "rate_lim" => shown(0),
-        "req_rate" => shown(rate([&listener.latency], Stage::HttpResponse)),
+        "rate" | "conn_rate" => shown(listener.rate.now),
+        "rate_max" | "conn_rate_max" => shown(listener.rate.max),
+        // Nothing limits it, and no rule refuses a connection unread.
+        "rate_lim" | "dcon" | "dses" => shown(0),
+        "req_rate" => shown(listener.request_rate.now),
+        "req_rate_max" => shown(listener.request_rate.max),
         "req_tot" => shown(listener.http.as_ref().map_or(0, |http| http.requests)),
         "mode" => shown(mode(listener.sniffs_http)),
+        "ssl_sess" => shown(listener.handshakes.map_or(0, |handshakes| handshakes.full)),
+        "ssl_reused_sess" => shown(listener.handshakes.map_or(0, |handshakes| handshakes.resumed)),
         "-" => shown('-'),
         _ => responses(listener.http.iter(), listener.sniffs_http, column),
     }
@@ -135,7 +140,9 @@ impl About<'_> {
             "bck" => shown(u8::from(backend.backup)),
             "chkfail" => checks.and_then(|checks| shown(checks.failed)),
             "chkdown" => checks.and_then(|_| shown(backend.downs)),
-            "lastchg" => shown((self.view.time - backend.since).max(0.0) as u64),
+            "lastchg" => shown(self.since(backend.since)),
+            "rate" => shown(backend.rate.now),
+            "rate_max" => shown(backend.rate.max),
             "downtime" => checks.and_then(|_| shown(backend.downtime as u64)),
             "sid" => shown(place),
             "type" => shown(2),
@@ -160,7 +167,21 @@ impl About<'_> {
         let in_use = |backup: bool| backends.iter().filter(move |backend| backend.up && backend.backup == backup);
         match column {
             "svname" => shown("BACKEND"),
-            "scur" => shown(backends.iter().map(|backend| backend.open).sum::<u64>()),
+            "scur" => shown(self.pool.open),
+            "smax" => shown(self.pool.open_max),
+            // As many as its backends may have; HAProxy's `fullconn` is about that.
+            "slim" => backends
+                .iter()
+                .filter(|backend| backend.weight > 0)
+                .map(|backend| backend.max_connections.map(u64::from))
+                .sum::<Option<u64>>()
+                .filter(|&limit| limit > 0)
+                .and_then(shown),
+            "chkdown" => shown(self.pool.downs),
+            "lastchg" => shown(self.since(self.pool.since)),
+            "downtime" => shown(self.pool.downtime as u64),
+            "rate" => shown(self.pool.rate.now),
+            "rate_max" => shown(self.pool.rate.max),
             "stot" => shown(self.pool.refused + backends.iter().map(|backend| backend.connections).sum::<u64>()),
             "status" => shown(if self.pool.usable { "UP" } else { "DOWN" }),
             "weight" | "uweight" => {
@@ -213,7 +234,13 @@ impl About<'_> {
             // Each is tried with another backend.
             "wretr" | "wredis" => sum(|backend| backend.retries),
             "connect" => sum(|backend| backend.connections + backend.connect_failures),
-            "rate" => shown(rate(latency, Stage::Session)),
+            "cli_abrt" => sum(|backend| backend.client_aborts),
+            "lastsess" => match backends.iter().filter_map(|backend| backend.last_session).reduce(f64::max) {
+                Some(last) => shown(self.since(last)),
+                None => shown(-1),
+            },
+            "ssl_sess" => sum(|backend| backend.handshakes.map_or(0, |handshakes| handshakes.full)),
+            "ssl_reused_sess" => sum(|backend| backend.handshakes.map_or(0, |handshakes| handshakes.resumed)),
             "req_tot" => self.is_http().then(|| seen().map(|http| http.requests).sum::<u64>()).and_then(shown),
             "mode" => shown(mode(self.is_http())),
             "-" => shown('-'),
@@ -225,6 +252,11 @@ impl About<'_> {
                 None => responses(seen(), self.is_http(), column),
             },
         }
+    }
+
+    /// Whole seconds since then.
+    fn since(&self, then: f64) -> u64 {
+        (self.view.time - then).max(0.0) as u64
     }
 
     /// Whether HTTP is watched on its way to this pool.
@@ -290,12 +322,6 @@ fn in_window<'a>(
     window: Window,
 ) -> impl Iterator<Item = &'a Summary> {
     latency.into_iter().filter_map(move |latency| latency.get(stage.name())?.get(window.name()))
-}
-
-/// How many a second, in the last ten of them.
-fn rate<'a>(latency: impl IntoIterator<Item = &'a Latency>, stage: Stage) -> u64 {
-    let count: u64 = in_window(latency, stage, Window::TenSeconds).map(|summary| summary.count).sum();
-    (count + 5) / 10
 }
 
 /// In microseconds.

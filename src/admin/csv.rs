@@ -341,7 +341,7 @@ fn millis(micros: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::view::{Checks, Responses};
+    use crate::admin::view::{Checks, Handshakes, Rate, Responses};
 
     /// The cells of a row that are not empty, by the names of their columns.
     fn filled(cell: impl Fn(&str) -> Option<String>) -> String {
@@ -420,9 +420,45 @@ mod tests {
             (about.whole("ctime_max").unwrap(), about.whole("ttime").unwrap()),
             ("9".to_owned(), "0".to_owned())
         );
-        assert_eq!(about.server(one, 1, "rate").unwrap(), "0");
-        let busy = Backend { latency: latency(Stage::Session, 21, 0.0), ..Backend::default() };
-        assert_eq!(about.server(&busy, 1, "rate").unwrap(), "2");
+    }
+
+    #[test]
+    fn a_backend_is_not_the_sum_of_its_servers() {
+        let mut view = view();
+        let pool = &mut view.pools[0];
+        (pool.rate, pool.open, pool.open_max, pool.downs) = (Rate { now: 3, max: 30 }, 2, 12, 1);
+        (pool.since, pool.downtime) = (989.5, 7.9);
+        for (backend, last_session) in pool.backends.iter_mut().zip([None, Some(996.0)]) {
+            backend.rate = Rate { now: 2, max: 20 };
+            (backend.open_max, backend.downs, backend.since) = (10, 5, 900.0);
+            (backend.client_aborts, backend.last_session) = (4, last_session);
+            backend.handshakes = Some(Handshakes { full: 1, resumed: 6 });
+        }
+        let said = |view: &View, columns: &str| {
+            let about = About { view, pool: &view.pools[0], number: 2 };
+            let [one, two] = &view.pools[0].backends[..] else { unreachable!("two") };
+            let row = |cell: &dyn Fn(&str) -> Option<String>| {
+                columns.split(' ').map(|column| cell(column).unwrap_or_default()).collect::<Vec<_>>().join(" ")
+            };
+            [
+                row(&|column| about.server(one, 1, column)),
+                row(&|column| about.server(two, 2, column)),
+                row(&|column| about.whole(column)),
+            ]
+        };
+        assert_eq!(said(&view, "rate rate_max smax"), ["2 20 10", "2 20 10", "3 30 12"]);
+        assert_eq!(said(&view, "scur chkdown downtime lastchg"), ["0   100", "0   100", "2 1 7 10"]);
+        assert_eq!(said(&view, "lastsess cli_abrt"), ["-1 4", "4 4", "4 8"]);
+        assert_eq!(said(&view, "ssl_sess ssl_reused_sess"), ["1 6", "1 6", "2 12"]);
+        // A pool's limit is that of its servers, when each has one that may have connections at all.
+        view.pools[0].backends[0].max_connections = Some(50);
+        assert_eq!(said(&view, "slim"), ["50", "", ""]);
+        view.pools[0].backends[1].max_connections = Some(7);
+        assert_eq!(said(&view, "slim"), ["50", "7", "57"]);
+        view.pools[0].backends[0] = Backend { weight: 0, ..Backend::default() };
+        assert_eq!(said(&view, "slim"), ["", "7", "7"]);
+        view.pools[0].backends[1].weight = 0;
+        assert_eq!(said(&view, "slim"), ["", "7", ""]);
     }
 
     #[test]

@@ -106,3 +106,61 @@ impl Rates {
 fn sessions(pool: &Pool) -> u64 {
     pool.refused() + pool.backends().iter().map(|backend| backend.counters().connections()).sum::<u64>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::PoolIndex;
+    use crate::pool::testing::{backends, pool};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A pool of two backends, and what looks at it.
+    fn observed(start: Instant) -> (std::sync::Arc<Shared>, Rates) {
+        let pools = vec![Pool::new(&pool(backends(&[1, 1])), PoolIndex(0), 1)];
+        let shared = Shared::new(pools, Vec::new(), Vec::new(), 1, 10);
+        let rates = Rates::new(&shared, start);
+        (shared, rates)
+    }
+
+    #[test]
+    fn a_pool_is_more_than_its_busiest_backend() {
+        let start = Instant::now();
+        let (shared, mut rates) = observed(start);
+        let (latencies, pool) = (Latencies::new(0, 2), &shared.pools()[0]);
+        let mut second = |at: u32, counts: [usize; 2], refused: usize| {
+            for (backend, count) in pool.backends().iter().zip(counts) {
+                (0..count).for_each(|_| backend.counters().connected());
+            }
+            (0..refused).for_each(|_| pool.record_refusal());
+            rates.look(&shared, &latencies, start + SECOND * at);
+            rates.turn();
+            [rates.backend(0), rates.backend(1), rates.pool(0)].map(|rate| (rate.now, rate.max))
+        };
+        assert_eq!(second(1, [0, 0], 0), [(0, 0); 3]);
+        assert_eq!(second(2, [5, 1], 0), [(5, 5), (1, 1), (6, 6)]);
+        // Not the sum of the most of each: that was never in one second.
+        assert_eq!(second(3, [0, 4], 3), [(0, 5), (4, 4), (7, 7)]);
+        assert_eq!(second(4, [0, 0], 0), [(0, 5), (0, 4), (0, 7)]);
+        assert!(rates.last_session(0).is_some() && rates.last_session(2).is_none());
+    }
+
+    #[test]
+    fn the_second_that_is_not_over_counts_too() {
+        let start = Instant::now();
+        let (shared, mut rates) = observed(start);
+        let (latencies, backend) = (Latencies::new(0, 2), &shared.pools()[0].backends()[1]);
+        rates.look(&shared, &latencies, start + SECOND / 4);
+        assert_eq!((rates.backend(1), rates.last_session(1)), (Rate::default(), None));
+        (0..3).for_each(|_| backend.counters().connected());
+        rates.look(&shared, &latencies, start + SECOND / 4);
+        assert_eq!(rates.backend(1), Rate { now: 3, max: 3 });
+        assert!(rates.last_session(0).is_none() && rates.last_session(1).is_some());
+        // A tick that follows one that was late makes no second of a quarter.
+        rates.turn();
+        (0..3).for_each(|_| backend.counters().connected());
+        rates.look(&shared, &latencies, start + SECOND);
+        rates.turn();
+        assert_eq!(rates.backend(1), Rate { now: 6, max: 6 });
+    }
+}

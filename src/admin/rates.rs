@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::view::Rate;
 use crate::pool::Pool;
 use crate::server::Shared;
+use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured};
 use crate::stats::rate::Meter;
 
@@ -50,7 +51,7 @@ impl Rates {
         for (place, (listener, (sessions, requests))) in shared.listeners().iter().zip(listeners).enumerate() {
             sessions.look(listener.counters().accepted(), now);
             let http = latencies.listener(place).and_then(Measured::http);
-            requests.look(http.map_or(0, |http| http.requests()), now);
+            requests.look(http.map_or(0, HttpCounts::requests), now);
         }
         let mut backends = self.backends.iter_mut();
         for (pool, meter) in shared.pools().iter().zip(&mut self.pools) {

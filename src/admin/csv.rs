@@ -449,6 +449,8 @@ mod tests {
         assert_eq!(said(&view, "rate rate_max smax"), ["2 20 10", "2 20 10", "3 30 12"]);
         assert_eq!(said(&view, "scur chkdown downtime lastchg"), ["0   100", "0   100", "2 1 7 10"]);
         assert_eq!(said(&view, "lastsess cli_abrt"), ["-1 4", "4 4", "4 8"]);
+        view.pools[0].backends[0].last_session = Some(997.0);
+        assert_eq!(said(&view, "lastsess"), ["3", "4", "3"]);
         assert_eq!(said(&view, "ssl_sess ssl_reused_sess"), ["1 6", "1 6", "2 12"]);
         // A pool's limit is that of its servers, when each has one that may have connections at all.
         view.pools[0].backends[0].max_connections = Some(50);

@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::dashboard::feed::Feed;
 use super::gather::{Sources, gather};
+use super::rates::Rates;
 use super::view::View;
 use crate::server::Measurements;
 use crate::stats::latency::Latencies;
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Collector {
     sources: Sources,
     latencies: RefCell<Latencies>,
+    rates: RefCell<Rates>,
     measurements: RefCell<Measurements>,
     /// The last view, and when its making began.
     last: Mutex<Option<(Instant, Rc<View>)>>,
@@ -33,9 +35,11 @@ impl Collector {
     pub(super) fn new(sources: Sources, measurements: Measurements) -> Collector {
         let backends = sources.shared.pools().iter().map(|pool| pool.backends().len()).sum();
         let latencies = Latencies::new(sources.shared.listeners().len(), backends);
+        let rates = Rates::new(&sources.shared, Instant::now());
         Collector {
             sources,
             latencies: RefCell::new(latencies),
+            rates: RefCell::new(rates),
             measurements: RefCell::new(measurements),
             last: Mutex::default(),
             feed: Feed::default(),
@@ -67,7 +71,7 @@ impl Collector {
         }
         let began = Instant::now();
         let lost = self.take().await;
-        let view = Rc::new(gather(&self.sources, &self.latencies(), lost));
+        let view = Rc::new(gather(&self.sources, &self.latencies(), &self.rates.borrow(), lost));
         *last = Some((began, Rc::clone(&view)));
         view
     }
@@ -88,12 +92,13 @@ impl Collector {
                 _ = seconds.tick() => {
                     self.take().await;
                     self.latencies.borrow_mut().advance(started.elapsed().as_secs());
+                    self.rates.borrow_mut().turn();
                 }
             }
         }
     }
 
-    /// Takes everything that was measured until now. Returns how many measurements were lost so far.
+    /// Takes everything that was measured and counted until now. Returns how many measurements were lost so far.
     async fn take(&self) -> u64 {
         // A worker that does not answer is busy in a way that its own connections will say.
         let _ = timeout(PATIENCE, self.sources.shared.hand_over()).await;
@@ -101,6 +106,7 @@ impl Collector {
         while let Some(portion) = measurements.waiting() {
             self.latencies.borrow_mut().absorb(&portion);
         }
+        self.rates.borrow_mut().look(&self.sources.shared, &self.latencies(), Instant::now());
         measurements.lost()
     }
 }

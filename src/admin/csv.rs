@@ -2,7 +2,7 @@
 //!
 //! A listener is a FRONTEND, a pool a BACKEND, which stands behind its servers. A column is filled where tidegate knows
 //! the same thing that HAProxy means, and empty where it has no such thing: agents, caches, compression, HTTP/2. Averages (`qtime` and
-//! so on) are of the last minute, in milliseconds, rates of the last ten seconds, maxima of all time.
+//! so on) are of the last minute, in milliseconds, rates of the last second, maxima of all time.
 
 use std::fmt::Display;
 
@@ -99,11 +99,16 @@ fn frontend(view: &View, listener: &Listener, number: usize, column: &str) -> Op
         "pid" => shown(1),
         "iid" => shown(number),
         "sid" | "type" => shown(0),
-        "rate" | "conn_rate" => shown(rate([&listener.latency], Stage::Session)),
-        "rate_lim" => shown(0),
-        "req_rate" => shown(rate([&listener.latency], Stage::HttpResponse)),
+        "rate" | "conn_rate" => shown(listener.rate.now),
+        "rate_max" | "conn_rate_max" => shown(listener.rate.max),
+        "rate_lim" => shown(listener.rate_limit.map_or(0, |limit| limit.ceil() as u64)),
+        "dses" => shown(0),
+        "req_rate" => shown(listener.request_rate.now),
+        "req_rate_max" => shown(listener.request_rate.max),
         "req_tot" => shown(listener.http.as_ref().map_or(0, |http| http.requests)),
         "mode" => shown(mode(listener.sniffs_http)),
+        "ssl_sess" => shown(listener.handshakes.map_or(0, |handshakes| handshakes.full)),
+        "ssl_reused_sess" => shown(listener.handshakes.map_or(0, |handshakes| handshakes.resumed)),
         "-" => shown('-'),
         _ => responses(listener.http.iter(), listener.sniffs_http, column),
     }
@@ -137,7 +142,9 @@ impl About<'_> {
             "bck" => shown(u8::from(backend.backup)),
             "chkfail" => checks.and_then(|checks| shown(checks.failed)),
             "chkdown" => checks.and_then(|_| shown(backend.downs)),
-            "lastchg" => shown((self.view.time - backend.since).max(0.0) as u64),
+            "lastchg" => shown(self.since(backend.since)),
+            "rate" => shown(backend.rate.now),
+            "rate_max" => shown(backend.rate.max),
             "downtime" => checks.and_then(|_| shown(backend.downtime as u64)),
             "sid" => shown(place),
             "type" => shown(2),
@@ -162,7 +169,21 @@ impl About<'_> {
         let in_use = |backup: bool| backends.iter().filter(move |backend| backend.up && backend.backup == backup);
         match column {
             "svname" => shown("BACKEND"),
-            "scur" => shown(backends.iter().map(|backend| backend.open).sum::<u64>()),
+            "scur" => shown(self.pool.open),
+            "smax" => shown(self.pool.open_max),
+            // As many as its backends may have; HAProxy's `fullconn` is about that.
+            "slim" => backends
+                .iter()
+                .filter(|backend| backend.weight > 0)
+                .map(|backend| backend.max_connections.map(u64::from))
+                .sum::<Option<u64>>()
+                .filter(|&limit| limit > 0)
+                .and_then(shown),
+            "chkdown" => shown(self.pool.downs),
+            "lastchg" => shown(self.since(self.pool.since)),
+            "downtime" => shown(self.pool.downtime as u64),
+            "rate" => shown(self.pool.rate.now),
+            "rate_max" => shown(self.pool.rate.max),
             "stot" => shown(self.pool.refused + backends.iter().map(|backend| backend.connections).sum::<u64>()),
             "status" => shown(if self.pool.usable { "UP" } else { "DOWN" }),
             "weight" | "uweight" => {
@@ -215,7 +236,13 @@ impl About<'_> {
             // Each is tried with another backend.
             "wretr" | "wredis" => sum(|backend| backend.retries),
             "connect" => sum(|backend| backend.connections + backend.connect_failures),
-            "rate" => shown(rate(latency, Stage::Session)),
+            "cli_abrt" => sum(|backend| backend.client_aborts),
+            "lastsess" => match backends.iter().filter_map(|backend| backend.last_session).reduce(f64::max) {
+                Some(last) => shown(self.since(last)),
+                None => shown(-1),
+            },
+            "ssl_sess" => sum(|backend| backend.handshakes.map_or(0, |handshakes| handshakes.full)),
+            "ssl_reused_sess" => sum(|backend| backend.handshakes.map_or(0, |handshakes| handshakes.resumed)),
             "req_tot" => self.is_http().then(|| seen().map(|http| http.requests).sum::<u64>()).and_then(shown),
             "mode" => shown(mode(self.is_http())),
             "-" => shown('-'),
@@ -227,6 +254,11 @@ impl About<'_> {
                 None => responses(seen(), self.is_http(), column),
             },
         }
+    }
+
+    /// Whole seconds since then.
+    fn since(&self, then: f64) -> u64 {
+        (self.view.time - then).max(0.0) as u64
     }
 
     /// Whether HTTP is watched on its way to this pool.
@@ -294,12 +326,6 @@ fn in_window<'a>(
     latency.into_iter().filter_map(move |latency| latency.get(stage.name())?.get(window.name()))
 }
 
-/// How many a second, in the last ten of them.
-fn rate<'a>(latency: impl IntoIterator<Item = &'a Latency>, stage: Stage) -> u64 {
-    let count: u64 = in_window(latency, stage, Window::TenSeconds).map(|summary| summary.count).sum();
-    (count + 5) / 10
-}
-
 /// In microseconds.
 fn mean<'a>(summaries: impl Iterator<Item = &'a Summary>) -> f64 {
     let (mut count, mut sum) = (0, 0.0);
@@ -317,7 +343,7 @@ fn millis(micros: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::view::{Checks, Responses};
+    use crate::admin::view::{Checks, Handshakes, Rate, Responses};
 
     /// The cells of a row that are not empty, by the names of their columns.
     fn filled(cell: impl Fn(&str) -> Option<String>) -> String {
@@ -396,9 +422,47 @@ mod tests {
             (about.whole("ctime_max").unwrap(), about.whole("ttime").unwrap()),
             ("9".to_owned(), "0".to_owned())
         );
-        assert_eq!(about.server(one, 1, "rate").unwrap(), "0");
-        let busy = Backend { latency: latency(Stage::Session, 21, 0.0), ..Backend::default() };
-        assert_eq!(about.server(&busy, 1, "rate").unwrap(), "2");
+    }
+
+    #[test]
+    fn a_backend_is_not_the_sum_of_its_servers() {
+        let mut view = view();
+        let pool = &mut view.pools[0];
+        (pool.rate, pool.open, pool.open_max, pool.downs) = (Rate { now: 3, max: 30 }, 2, 12, 1);
+        (pool.since, pool.downtime) = (989.5, 7.9);
+        for (backend, last_session) in pool.backends.iter_mut().zip([None, Some(996.0)]) {
+            backend.rate = Rate { now: 2, max: 20 };
+            (backend.open_max, backend.downs, backend.since) = (10, 5, 900.0);
+            (backend.client_aborts, backend.last_session) = (4, last_session);
+            backend.handshakes = Some(Handshakes { full: 1, resumed: 6 });
+        }
+        let said = |view: &View, columns: &str| {
+            let about = About { view, pool: &view.pools[0], number: 2 };
+            let [one, two] = &view.pools[0].backends[..] else { unreachable!("two") };
+            let row = |cell: &dyn Fn(&str) -> Option<String>| {
+                columns.split(' ').map(|column| cell(column).unwrap_or_default()).collect::<Vec<_>>().join(" ")
+            };
+            [
+                row(&|column| about.server(one, 1, column)),
+                row(&|column| about.server(two, 2, column)),
+                row(&|column| about.whole(column)),
+            ]
+        };
+        assert_eq!(said(&view, "rate rate_max smax"), ["2 20 10", "2 20 10", "3 30 12"]);
+        assert_eq!(said(&view, "scur chkdown downtime lastchg"), ["0   100", "0   100", "2 1 7 10"]);
+        assert_eq!(said(&view, "lastsess cli_abrt"), ["-1 4", "4 4", "4 8"]);
+        view.pools[0].backends[0].last_session = Some(997.0);
+        assert_eq!(said(&view, "lastsess"), ["3", "4", "3"]);
+        assert_eq!(said(&view, "ssl_sess ssl_reused_sess"), ["1 6", "1 6", "2 12"]);
+        // A pool's limit is that of its servers, when each has one that may have connections at all.
+        view.pools[0].backends[0].max_connections = Some(50);
+        assert_eq!(said(&view, "slim"), ["50", "", ""]);
+        view.pools[0].backends[1].max_connections = Some(7);
+        assert_eq!(said(&view, "slim"), ["50", "7", "57"]);
+        view.pools[0].backends[0] = Backend { weight: 0, ..Backend::default() };
+        assert_eq!(said(&view, "slim"), ["", "7", "7"]);
+        view.pools[0].backends[1].weight = 0;
+        assert_eq!(said(&view, "slim"), ["", "7", ""]);
     }
 
     #[test]

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::process;
+use super::rates::Rates;
 use super::view::{
-    Backend, Certificate, Check, Checks, Ending, Http, Latency, Listener, Plane, Pool, Refusal, Responses, Summary,
-    TlsFiles, Transition, View,
+    Backend, Certificate, Check, Checks, Ending, Handshakes, Http, Latency, Listener, Plane, Pool, Refusal, Responses,
+    Summary, TlsFiles, Transition, View,
 };
 use crate::config::model::{self, BackendAddress, Balance};
 use crate::net::addr::Address;
 use crate::pool;
 use crate::server::{ListenerState, Shared};
+use crate::stats::counters;
 use crate::stats::ending;
 use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
@@ -45,7 +47,7 @@ pub struct Sources {
 }
 
 /// What is true now. `lost` is the number of measurements that were lost.
-pub(super) fn gather(sources: &Sources, latencies: &Latencies, lost: u64) -> View {
+pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lost: u64) -> View {
     let shared = &sources.shared;
     let draining = sources.draining.load(Ordering::Relaxed);
     let not_ready = not_ready(shared, draining);
@@ -66,9 +68,9 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, lost: u64) -> Vie
             .listeners()
             .iter()
             .enumerate()
-            .map(|(n, l)| listener(sources, l, latencies.listener(n)))
+            .map(|(n, l)| listener(sources, l, n, latencies, rates))
             .collect(),
-        pools: shared.pools().iter().map(|p| pool(p, &mut places, latencies)).collect(),
+        pools: shared.pools().iter().enumerate().map(|(n, p)| pool(p, n, &mut places, latencies, rates)).collect(),
         certificates: standings.iter().flat_map(|(owner, standing)| certificates(owner, standing)).collect(),
         tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
         transitions: transitions(shared),
@@ -94,8 +96,9 @@ fn not_ready(shared: &Shared, draining: bool) -> Vec<String> {
     reasons
 }
 
-fn listener(sources: &Sources, state: &ListenerState, measured: Option<&Measured>) -> Listener {
+fn listener(sources: &Sources, state: &ListenerState, place: usize, latencies: &Latencies, rates: &Rates) -> Listener {
     let (config, counters) = (state.config(), state.counters());
+    let measured = latencies.listener(place);
     let mut pools: Vec<String> = Vec::new();
     for pool in state.pools() {
         if !pools.iter().any(|name| **name == **pool.name()) {
@@ -126,6 +129,7 @@ fn listener(sources: &Sources, state: &ListenerState, measured: Option<&Measured
         pool: pools.first().cloned().unwrap_or_default(),
         pools,
         max_connections: config.max_connections.map(u32::from),
+        rate_limit: config.limits.connection_rate.map(|rate| f64::from(rate.count.get()) / rate.per.as_secs_f64()),
         open,
         open_max: counters.peak() as u64,
         accepted: counters.accepted(),
@@ -134,20 +138,30 @@ fn listener(sources: &Sources, state: &ListenerState, measured: Option<&Measured
         bytes_in: state.traffic().bytes_in(),
         bytes_out: state.traffic().bytes_out(),
         retries: counters.retries(),
+        rate: rates.listener(place),
+        request_rate: rates.requests(place),
+        handshakes: config.tls.is_some().then(|| handshakes(counters.handshakes())),
         endings,
         latency: measured.map(latency).unwrap_or_default(),
         http: measured.and_then(Measured::http).map(http),
     }
 }
 
-fn pool(pool: &pool::Pool, places: &mut impl Iterator<Item = usize>, latencies: &Latencies) -> Pool {
+fn pool(
+    pool: &pool::Pool,
+    place: usize,
+    places: &mut impl Iterator<Item = usize>,
+    latencies: &Latencies,
+    rates: &Rates,
+) -> Pool {
     let config = pool.config();
     let backends: Vec<Backend> = pool
         .backends()
         .iter()
         .zip(places)
-        .map(|(backend, place)| self::backend(backend, config, latencies.backend(place)))
+        .map(|(backend, place)| self::backend(backend, config, place, latencies, rates))
         .collect();
+    let condition = pool.condition();
     Pool {
         name: pool.name().to_string(),
         balance: balance(config.balance).to_owned(),
@@ -155,19 +169,27 @@ fn pool(pool: &pool::Pool, places: &mut impl Iterator<Item = usize>, latencies: 
         rise: config.health.as_ref().map(|health| health.rise.get()),
         fall: config.health.as_ref().map(|health| health.fall.get()),
         up: backends.iter().filter(|backend| backend.up).count(),
-        usable: pool.is_usable(),
+        usable: condition.up,
+        since: seconds(condition.since),
+        downs: pool.downs(),
+        downtime: condition.downtime_so_far().as_secs_f64(),
+        open: u64::from(pool.connections()),
+        open_max: u64::from(pool.peak()),
         refused: pool.refused(),
         retries: backends.iter().map(|backend| backend.retries).sum(),
+        rate: rates.pool(place),
         backends,
     }
 }
 
-fn backend(backend: &pool::Backend, config: &model::Pool, measured: Option<&Measured>) -> Backend {
-    let (counters, condition) = (backend.counters(), backend.condition());
-    let down = match condition.up {
-        true => Duration::ZERO,
-        false => condition.since.elapsed().unwrap_or_default(),
-    };
+fn backend(
+    backend: &pool::Backend,
+    config: &model::Pool,
+    place: usize,
+    latencies: &Latencies,
+    rates: &Rates,
+) -> Backend {
+    let (counters, condition, measured) = (backend.counters(), backend.condition(), latencies.backend(place));
     Backend {
         name: backend.name().to_string(),
         address: address(backend.configured_address()),
@@ -175,17 +197,21 @@ fn backend(backend: &pool::Backend, config: &model::Pool, measured: Option<&Meas
         backup: backend.is_backup(),
         max_connections: backend.max_connections(),
         up: condition.up,
-        reason: condition.reason.map(|reason| reason.to_string()),
         since: seconds(condition.since),
         downs: u64::from(backend.downs()),
-        downtime: (condition.downtime + down).as_secs_f64(),
+        downtime: condition.downtime_so_far().as_secs_f64(),
+        reason: condition.reason.map(|reason| reason.to_string()),
         checks: config.health.is_some().then(|| checks(counters.checks())),
         open: u64::from(backend.connections()),
         open_max: u64::from(counters.peak()),
         connections: counters.connections(),
+        rate: rates.backend(place),
+        last_session: rates.last_session(place).map(seconds),
         connect_failures: counters.connect_failures(),
         retries: counters.retries(),
         failures: counters.failures(),
+        client_aborts: counters.client_aborts(),
+        handshakes: config.tls.is_some().then(|| handshakes(counters.handshakes())),
         bytes_in: backend.traffic().bytes_in(),
         bytes_out: backend.traffic().bytes_out(),
         average_us: backend.latency_us(),
@@ -194,7 +220,11 @@ fn backend(backend: &pool::Backend, config: &model::Pool, measured: Option<&Meas
     }
 }
 
-fn checks(checks: crate::stats::counters::Checks) -> Checks {
+fn handshakes(counted: &counters::Handshakes) -> Handshakes {
+    Handshakes { full: counted.full(), resumed: counted.resumed() }
+}
+
+fn checks(checks: counters::Checks) -> Checks {
     let last = checks.last.map(|check| Check {
         time: seconds(check.at),
         took_us: micros(check.took),

@@ -19,6 +19,7 @@ mod pages;
 mod patient;
 mod process;
 mod query;
+mod rates;
 mod requests;
 mod simple;
 pub mod view;

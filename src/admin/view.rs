@@ -95,6 +95,9 @@ pub struct Listener {
     pub pools: Vec<String>,
     /// Connections open at once; `None` is no limit.
     pub max_connections: Option<u32>,
+    /// Connections of all clients in a second (`limits.connection_rate`); `None` is no limit.
+    #[serde(default)]
+    pub rate_limit: Option<f64>,
     /// Connections open now.
     pub open: u64,
     /// The most that were open at once.
@@ -111,12 +114,39 @@ pub struct Listener {
     pub bytes_out: u64,
     /// Connects that were tried again with another backend.
     pub retries: u64,
+    /// Connections accepted a second.
+    #[serde(default)]
+    pub rate: Rate,
+    /// Requests of HTTP a second, where it is watched; counted at their end.
+    #[serde(default)]
+    pub request_rate: Rate,
+    /// TLS handshakes with clients; `None` where TLS does not end.
+    #[serde(default)]
+    pub handshakes: Option<Handshakes>,
     /// How connections ended: every way there is.
     pub endings: Vec<Ending>,
     /// How long things took.
     pub latency: Latency,
     /// What was seen of HTTP.
     pub http: Option<Http>,
+}
+
+/// How many a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// In the last one.
+    pub now: u64,
+    /// The most in any.
+    pub max: u64,
+}
+
+/// TLS handshakes that succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Handshakes {
+    /// Made from the beginning.
+    pub full: u64,
+    /// Gone on with a session that both sides knew.
+    pub resumed: u64,
 }
 
 /// One way to end, and how often connections did.
@@ -155,6 +185,24 @@ pub struct Pool {
     pub up: usize,
     /// Whether a connection would get a backend now.
     pub usable: bool,
+    /// Since when.
+    #[serde(default)]
+    pub since: f64,
+    /// How often it became unusable.
+    #[serde(default)]
+    pub downs: u64,
+    /// How long it was unusable, all in all.
+    #[serde(default)]
+    pub downtime: f64,
+    /// Connections its backends have now.
+    #[serde(default)]
+    pub open: u64,
+    /// The most they had at once.
+    #[serde(default)]
+    pub open_max: u64,
+    /// Connections that were for it a second, with those that got no backend.
+    #[serde(default)]
+    pub rate: Rate,
     /// Connections that got no backend of it.
     pub refused: u64,
     /// Connects that were tried again with another backend.
@@ -194,12 +242,24 @@ pub struct Backend {
     pub open_max: u64,
     /// Connections it was given: those that were established.
     pub connections: u64,
+    /// The same a second.
+    #[serde(default)]
+    pub rate: Rate,
+    /// When it was given the last one, to within a second; `None` before the first.
+    #[serde(default)]
+    pub last_session: Option<f64>,
     /// Connects that failed.
     pub connect_failures: u64,
     /// Of these, those after which another backend was tried.
     pub retries: u64,
     /// Connections that ended by its fault: it reset them, was lost, or broke the rules of TLS.
     pub failures: u64,
+    /// Connections that ended by the client's fault: it reset them, was lost, or broke the rules of TLS.
+    #[serde(default)]
+    pub client_aborts: u64,
+    /// TLS handshakes with it; `None` where its pool speaks no TLS.
+    #[serde(default)]
+    pub handshakes: Option<Handshakes>,
     /// Bytes that clients sent and it was handed.
     pub bytes_in: u64,
     /// Bytes that it sent and clients were handed.

@@ -32,6 +32,36 @@ pub struct Backend {
     live: CachePadded<Live>,
     counters: CachePadded<BackendCounters>,
     traffic: Traffic,
+    load: Arc<Load>,
+}
+
+/// Connections of all backends of a pool.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    open: CachePadded<AtomicU32>,
+    /// The most that were open at once.
+    peak: AtomicU32,
+}
+
+impl Load {
+    pub(super) fn open(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+
+    pub(super) fn peak(&self) -> u32 {
+        self.peak.load(Relaxed)
+    }
+
+    fn rise(&self) {
+        let open = self.open.fetch_add(1, Relaxed) + 1;
+        if open > self.peak() {
+            self.peak.fetch_max(open, Relaxed);
+        }
+    }
+
+    fn fall(&self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
 }
 
 /// What changes with each connection: together, as a pick looks at all of it, and away from everybody else's.
@@ -49,12 +79,12 @@ struct Live {
     downs: AtomicU32,
 }
 
-/// Whether a backend takes connections, why not, and since when.
+/// Whether a backend, or a pool as a whole, takes connections, why not, and since when.
 #[derive(Clone, Debug)]
 pub struct Condition {
     /// It takes new connections, as far as its weight and limit go.
     pub up: bool,
-    /// Why it is down, for people. `None` while it is up, and before the first verdict.
+    /// Why it is down, for people. `None` while it is up, before the first verdict, and of a pool, whose backends say it.
     pub reason: Option<Arc<str>>,
     /// When `up` last changed.
     pub since: SystemTime,
@@ -65,6 +95,24 @@ pub struct Condition {
 impl Condition {
     pub(super) fn now(up: bool, reason: Option<Arc<str>>) -> Condition {
         Condition { up, reason, since: SystemTime::now(), downtime: Duration::ZERO }
+    }
+
+    /// What comes after it. True if it went down by that.
+    pub(super) fn change(&mut self, new: Condition) -> bool {
+        let went_down = self.up && !new.up;
+        let since = if self.up == new.up { self.since } else { new.since };
+        let was_down = match new.up && !self.up {
+            true => new.since.duration_since(self.since).unwrap_or_default(),
+            false => Duration::ZERO,
+        };
+        *self = Condition { since, downtime: self.downtime + was_down, ..new };
+        went_down
+    }
+
+    /// How long it was down, all in all, until now.
+    pub fn downtime_so_far(&self) -> Duration {
+        let now_down = if self.up { Duration::ZERO } else { self.since.elapsed().unwrap_or_default() };
+        self.downtime + now_down
     }
 }
 
@@ -78,7 +126,13 @@ const FAILED_SEEMS: u32 = 4;
 const FAILED_TAKES: Duration = Duration::from_millis(1);
 
 impl Backend {
-    pub(super) fn new(index: BackendIndex, config: &model::Backend, condition: Condition, workers: usize) -> Backend {
+    pub(super) fn new(
+        index: BackendIndex,
+        config: &model::Backend,
+        condition: Condition,
+        workers: usize,
+        load: Arc<Load>,
+    ) -> Backend {
         let addresses: Arc<[Address]> = match &config.address {
             BackendAddress::Ip(address) => [Address::Tcp(*address)].into(),
             BackendAddress::Unix(path) => [Address::Unix(Arc::new(PathBuf::clone(path)))].into(),
@@ -102,6 +156,7 @@ impl Backend {
             }),
             counters: CachePadded::default(),
             traffic: Traffic::new(workers),
+            load,
             condition: Mutex::new(condition),
         }
     }
@@ -230,15 +285,7 @@ impl Backend {
     /// Only the pool's writer calls this, under its lock.
     pub(super) fn set_condition(&self, new: Condition) {
         let up = new.up;
-        {
-            let mut condition = self.condition.lock().unwrap_or_else(PoisonError::into_inner);
-            let since = if condition.up == up { condition.since } else { new.since };
-            let was_down = match up && !condition.up {
-                true => new.since.duration_since(condition.since).unwrap_or_default(),
-                false => Duration::ZERO,
-            };
-            *condition = Condition { since, downtime: condition.downtime + was_down, ..new };
-        }
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).change(new);
         if self.live.up.swap(up, AcqRel) && !up {
             self.live.downs.fetch_add(1, Release);
         }
@@ -257,13 +304,15 @@ impl Backend {
         };
         if self.is_up() {
             self.counters.are_open(others + 1);
+            self.load.rise();
             return true;
         }
-        self.give_back(); // it went down since it was chosen
+        self.live.connections.fetch_sub(1, Relaxed); // it went down since it was chosen
         false
     }
 
     pub(super) fn give_back(&self) {
+        self.load.fall(); // first, so that the pool never seems to have more than its backends
         self.live.connections.fetch_sub(1, Relaxed);
     }
 }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 
+use self::backend::Load;
 pub use self::backend::{Backend, BackendIndex, Condition};
 pub use self::lease::{Lease, NoBackend};
 pub use self::preview::{Ability, BackendStanding, Choice, Preview};
@@ -46,6 +47,10 @@ pub struct Pool {
     cut: OnceLock<Box<dyn Fn(BackendIndex) + Send + Sync>>,
     transitions: Journal<Transition>,
     refused: AtomicU64,
+    load: Arc<Load>,
+    condition: Mutex<Condition>,
+    /// How often it became unusable.
+    downs: AtomicU64,
 }
 
 /// A backend has gone up or down.
@@ -128,19 +133,22 @@ impl Pool {
             stale: false,
             decayed: None,
         };
+        let load = Arc::<Load>::default();
         let backends: Box<[Arc<Backend>]> = config
             .backends
             .iter()
             .zip(&writer.backends)
             .enumerate()
             .map(|(index, (backend, standing))| {
-                Arc::new(Backend::new(BackendIndex(index), backend, standing.condition(), workers))
+                let index = BackendIndex(index);
+                Arc::new(Backend::new(index, backend, standing.condition(), workers, Arc::clone(&load)))
             })
             .collect();
         Arc::new(Pool {
             index,
             snapshot: ArcSwap::from_pointee(Snapshot::new(config, &backends, &writer)),
             config: config.clone(),
+            condition: Mutex::new(Condition::now(is_usable(&backends), None)),
             backends,
             turn: CachePadded::new(AtomicU64::new(0)),
             source_turn: AtomicU64::new(0),
@@ -148,6 +156,8 @@ impl Pool {
             cut: OnceLock::new(),
             transitions: Journal::new(TRANSITIONS),
             refused: AtomicU64::new(0),
+            load,
+            downs: AtomicU64::new(0),
         })
     }
 
@@ -193,12 +203,27 @@ impl Pool {
 
     /// Whether there is a backend that is up and has a weight; it may be full.
     pub fn is_usable(&self) -> bool {
-        self.backends.iter().any(|backend| backend.is_up() && backend.weight() > 0)
+        is_usable(&self.backends)
+    }
+
+    /// Whether it is usable, since when, and how long it was not.
+    pub fn condition(&self) -> Condition {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often it became unusable as a whole.
+    pub fn downs(&self) -> u64 {
+        self.downs.load(Relaxed)
     }
 
     /// Connections leased at this moment, over all backends.
     pub fn connections(&self) -> u32 {
-        self.backends.iter().map(|backend| backend.connections()).sum()
+        self.load.open()
+    }
+
+    /// The most connections that were leased at once.
+    pub fn peak(&self) -> u32 {
+        self.load.peak()
     }
 
     /// A connection that was for this pool got no backend.
@@ -294,6 +319,10 @@ impl Pool {
         if was_up == is_up {
             return changed;
         }
+        let whole = Condition::now(self.is_usable(), None);
+        if self.condition.lock().unwrap_or_else(PoisonError::into_inner).change(whole) {
+            self.downs.fetch_add(1, Relaxed);
+        }
         // A first verdict that is good is no recovery.
         if is_up && was_down && !self.config.slow_start.is_zero() {
             standing.slow_since = Some(now);
@@ -357,6 +386,10 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("name", self.name()).finish_non_exhaustive()
     }
+}
+
+fn is_usable(backends: &[Arc<Backend>]) -> bool {
+    backends.iter().any(|backend| backend.is_up() && backend.weight() > 0)
 }
 
 /// How often [`Pool::tick`] is to be called.

@@ -143,8 +143,54 @@ fn threads_that_race_never_exceed_the_limit() {
             }
         });
         assert!(pool.backends().iter().all(|b| b.connections() == 0));
+        assert_eq!(pool.connections(), 0);
         let all: Vec<Lease> = std::iter::from_fn(|| lease(&pool).ok()).collect();
         assert_eq!(all.len(), 2 * MAX as usize, "{balance:?}");
+        assert_eq!(pool.peak(), 2 * MAX, "{balance:?}");
+    }
+}
+
+#[test]
+fn the_most_at_once_is_that_of_the_pool_as_a_whole() {
+    let pool = build(&pool(backends(&[1, 1])));
+    let held: Vec<Lease> = (0..3).map(|_| lease(&pool).unwrap()).collect();
+    assert_eq!((pool.connections(), pool.peak()), (3, 3));
+    drop(held);
+    assert_eq!((pool.connections(), pool.peak()), (0, 3));
+    // Each of the two has had two at once, and then one more; never four of both together.
+    let held: Vec<Lease> = (0..3).map(|_| lease(&pool).unwrap()).collect();
+    assert_eq!(pool.backends().iter().map(|backend| backend.counters().peak()).sum::<u32>(), 4);
+    assert_eq!(pool.peak(), 3);
+    // Who finds nobody up has none.
+    (0..2).for_each(|index| _ = pool.set_down(BackendIndex(index), "refused"));
+    assert!(!pool.backends()[0].try_take());
+    drop(held);
+    assert_eq!((pool.connections(), pool.peak()), (0, 3));
+}
+
+#[test]
+fn a_pool_is_down_while_nobody_with_a_weight_is_up() {
+    let pool = build(&pool(backends(&[1, 1, 0])));
+    let before = pool.condition();
+    assert!(before.up && before.downtime.is_zero());
+    pool.set_down(BackendIndex(0), "refused");
+    assert_eq!((pool.condition().up, pool.condition().since, pool.downs()), (true, before.since, 0));
+
+    for outages in 1..=2 {
+        pool.set_down(BackendIndex(1), "refused");
+        let down = pool.condition();
+        assert_eq!((down.up, pool.downs()), (false, outages));
+        assert_ne!(down.since, before.since);
+        // It goes on being down, whatever else happens.
+        pool.set_down(BackendIndex(2), "refused");
+        pool.set_up(BackendIndex(2));
+        pool.set_down(BackendIndex(1), "timed out");
+        assert_eq!((pool.condition().since, pool.downs()), (down.since, outages));
+        pool.set_up(BackendIndex(1));
+        let up = pool.condition();
+        assert!(up.up);
+        assert_eq!(up.downtime, down.downtime + up.since.duration_since(down.since).unwrap_or_default());
+        assert_eq!(up.downtime_so_far(), up.downtime);
     }
 }
 
@@ -254,6 +300,9 @@ fn a_first_verdict_is_no_going_down() {
     assert!(!pool.backends()[0].is_up());
     assert!(pool.backends()[0].condition().reason.is_none());
     assert!(pool.set_down(BackendIndex(0), "refused"));
+    let condition = pool.condition();
+    assert_eq!((condition.up, pool.downs()), (false, 0));
+    assert!(condition.downtime_so_far() > Duration::ZERO, "but it was down since it is there");
 }
 
 #[test]

@@ -101,6 +101,7 @@ async fn dial_in_turn(
                 context.measure(listener, id, Stage::Connect, took);
                 if let Some(handshake) = handshake {
                     context.measure_backend(id, Stage::TlsHandshake, handshake);
+                    lease.backend().counters().handshakes().add(backend.is_resumed());
                 }
                 return Ok(Dialled { backend, lease, took, handshake });
             }

@@ -326,6 +326,7 @@ async fn terminate(
     }
     let took = began.elapsed();
     opened.handshake = Some(took);
+    listener.counters().handshakes().add(stream.is_resumed());
     Context::with(|context| context.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
     let protocol = stream.with_common(|common| common.alpn_protocol().map(<[u8]>::to_vec));
     let protocol = protocol.as_deref();

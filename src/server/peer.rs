@@ -24,6 +24,14 @@ pub(super) enum Peer<E> {
 }
 
 impl<E: Engine> Peer<E> {
+    /// Whether TLS went on with a session that both sides knew.
+    pub(super) fn is_resumed(&self) -> bool {
+        match self {
+            Peer::Plain(_) => false,
+            Peer::Tls(tls) => tls.is_resumed(),
+        }
+    }
+
     /// Whether TLS was cut off where it ended.
     pub(super) fn is_truncated(&self) -> bool {
         match self {

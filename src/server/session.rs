@@ -383,13 +383,12 @@ impl Drop for Record {
             });
         }
         self.context.measure(&self.listener, self.backend, Stage::Session, duration);
-        if let Some(lease) = self.lease.take()
-            && let Ending::Reset(Side::Backend)
-            | Ending::Lost(Side::Backend)
-            | Ending::Garbled(Side::Backend)
-            | Ending::Truncated(Side::Backend) = self.ending
-        {
-            lease.backend().counters().failed();
+        if let Some(lease) = self.lease.take() {
+            match self.ending.fault() {
+                Some(Side::Backend) => lease.backend().counters().failed(),
+                Some(Side::Client) => lease.backend().counters().client_aborted(),
+                None => {}
+            }
         }
         self.listener.counters().closed(self.ending);
     }

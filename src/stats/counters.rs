@@ -17,7 +17,33 @@ pub struct ListenerCounters {
     /// The most that were open at once.
     peak: AtomicUsize,
     retries: AtomicU64,
+    handshakes: Handshakes,
     endings: [AtomicU64; Ending::ALL.len()],
+}
+
+/// TLS handshakes that succeeded.
+#[derive(Debug, Default)]
+pub struct Handshakes {
+    full: AtomicU64,
+    resumed: AtomicU64,
+}
+
+impl Handshakes {
+    /// One more. `resumed` is one that went on with a session that both knew.
+    pub fn add(&self, resumed: bool) {
+        let count = if resumed { &self.resumed } else { &self.full };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Those that were made from the beginning.
+    pub fn full(&self) -> u64 {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Those that went on with a session that both knew.
+    pub fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
+    }
 }
 
 impl ListenerCounters {
@@ -62,6 +88,11 @@ impl ListenerCounters {
         self.retries.load(Ordering::Relaxed)
     }
 
+    /// Handshakes with clients.
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
+    }
+
     /// Connections that ended this way.
     pub fn ended(&self, ending: Ending) -> u64 {
         self.endings[ending.index()].load(Ordering::Relaxed)
@@ -75,6 +106,8 @@ pub struct BackendCounters {
     connect_failures: AtomicU64,
     retries: AtomicU64,
     failures: AtomicU64,
+    client_aborts: AtomicU64,
+    handshakes: Handshakes,
     /// The most connections that it had at once.
     peak: AtomicU32,
     checks: Mutex<Checks>,
@@ -130,6 +163,11 @@ impl BackendCounters {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A connection ended by the client's fault.
+    pub fn client_aborted(&self) {
+        self.client_aborts.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A health check has ended.
     pub fn checked(&self, check: Check) {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,6 +199,16 @@ impl BackendCounters {
     /// Connections that ended by the backend's fault: it reset them, was lost, or broke the rules of TLS.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Connections that ended by the client's fault: it reset them, was lost, or broke the rules of TLS.
+    pub fn client_aborts(&self) -> u64 {
+        self.client_aborts.load(Ordering::Relaxed)
+    }
+
+    /// Handshakes with it.
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
     }
 
     /// Its health checks.

@@ -261,6 +261,14 @@ impl Ending {
         }
     }
 
+    /// The side by whose fault a session was cut short: it reset it, was lost, or broke the rules of TLS.
+    pub fn fault(self) -> Option<Side> {
+        match self {
+            Ending::Reset(side) | Ending::Lost(side) | Ending::Garbled(side) | Ending::Truncated(side) => Some(side),
+            _ => None,
+        }
+    }
+
     /// Whether the client got no backend at all.
     pub fn is_refusal(self) -> bool {
         matches!(

@@ -6,4 +6,5 @@ pub mod histogram;
 pub mod http;
 pub mod journal;
 pub mod latency;
+pub mod rate;
 pub mod traffic;

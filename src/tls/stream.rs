@@ -14,7 +14,7 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{CommonState, Error};
+use rustls::{CommonState, Error, HandshakeKind};
 
 use crate::relay::Stream;
 use crate::worker::{self, Socket};
@@ -165,6 +165,11 @@ impl<E: Engine> TlsStream<E> {
     /// What is known of the connection.
     pub fn with_common<T>(&self, f: impl FnOnce(&CommonState) -> T) -> T {
         f(self.state.borrow().engine.common())
+    }
+
+    /// Whether the handshake went on with a session that both sides knew.
+    pub fn is_resumed(&self) -> bool {
+        self.with_common(|common| common.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
     /// Whether the peer has closed without a close_notify: somebody may have cut what it sent.

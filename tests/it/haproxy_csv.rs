@@ -1,13 +1,21 @@
 //! The table of HAProxy: its columns are those of Debian's haproxy, and what reads them reads tidegate.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
-use crate::support::client::Place;
+use rustls::ClientConfig;
+
+use crate::support::backend::{Backend, HealthPage, in_thread};
+use crate::support::client::{Place, connect, expect, read_to_end, reset};
 use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE, requests, responses};
 use crate::support::peer::Peer;
 use crate::support::stats::{ADMIN, get};
 use crate::support::tidegate::Tidegate;
+use crate::support::tls::{Authority, Tls, write_key};
+use crate::support::{DEADLINE, eventually, free_port};
 
 /// A row as Telegraf's plugin for HAProxy reads it: by the names of the first line, empty ones left out.
 pub(crate) type Row = BTreeMap<String, String>;
@@ -70,6 +78,11 @@ fn of_haproxy() -> (Vec<String>, Vec<Row>) {
              backend w\n mode http\n server unchecked {host}:{port}\n"
         )
     });
+    table_of(&haproxy)
+}
+
+/// What a haproxy says now whose stats are at `/`.
+fn table_of(haproxy: &Peer) -> (Vec<String>, Vec<Row>) {
     let output = Command::new("curl").args(["-sS", "--fail", &format!("http://{}/;csv", haproxy.address)]).output();
     let output = output.expect("curl");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -77,14 +90,13 @@ fn of_haproxy() -> (Vec<String>, Vec<Row>) {
 }
 
 /// Columns that HAProxy fills, and tidegate not, or not in every row: it has no such thing, or keeps no such count.
-const LESS: &str = "agg_check_status agg_server_check_status agg_server_status cache_hits cache_lookups chkdown \
-    cli_abrt comp_byp comp_in comp_out comp_rsp conn_rate_max downtime dreq dresp dses eint h1_bytes_in \
-    h1_bytes_out h1_open_connections h1_open_streams h1_spliced_bytes_in h1_spliced_bytes_out h1_total_connections \
-    h1_total_streams h2_backend_open_streams h2_backend_total_streams h2_data_rcvd h2_detected_conn_protocol_errors \
-    h2_detected_strm_protocol_errors h2_goaway_rcvd h2_goaway_resp h2_headers_rcvd h2_open_connections \
-    h2_rst_stream_rcvd h2_rst_stream_resp h2_settings_rcvd h2_total_connections idle_conn_cur intercepted lastchg \
-    lastsess need_conn_est rate_max req_rate_max reuse safe_conn_cur slim smax srv_icur ssl_failed_handshake \
-    ssl_reused_sess ssl_sess wrew";
+const LESS: &str = "agg_check_status agg_server_check_status agg_server_status cache_hits cache_lookups comp_byp \
+    comp_in comp_out comp_rsp dreq dresp eint h1_bytes_in h1_bytes_out h1_open_connections h1_open_streams \
+    h1_spliced_bytes_in h1_spliced_bytes_out h1_total_connections h1_total_streams h2_backend_open_streams \
+    h2_backend_total_streams h2_data_rcvd h2_detected_conn_protocol_errors h2_detected_strm_protocol_errors \
+    h2_goaway_rcvd h2_goaway_resp h2_headers_rcvd h2_open_connections h2_rst_stream_rcvd h2_rst_stream_resp \
+    h2_settings_rcvd h2_total_connections idle_conn_cur intercepted need_conn_est reuse safe_conn_cur slim \
+    srv_icur ssl_failed_handshake wrew";
 
 #[test]
 fn the_shape_is_that_of_haproxy() {
@@ -124,7 +136,7 @@ fn the_numbers_are_those_of_the_traffic() {
         for (name, value) in row {
             let is_text =
                 ["pxname", "svname", "status", "check_status", "last_chk", "check_desc", "addr", "mode", "algo", "-"];
-            assert!(is_text.contains(&name.as_str()) || value.parse::<u64>().is_ok(), "{name} is {value}");
+            assert!(is_text.contains(&name.as_str()) || value.parse::<i64>().is_ok(), "{name} is {value}");
         }
     }
     assert_eq!(kinds, BTreeMap::from([("0".to_owned(), 6), ("1".to_owned(), 5), ("2".to_owned(), 7)]));
@@ -140,6 +152,9 @@ fn the_numbers_are_those_of_the_traffic() {
         assert_eq!((row["status"].as_str(), row["mode"].as_str()), ("OPEN", "tcp"));
     }
     assert_eq!(number(row(&rows, "retried", "FRONTEND"), "slim"), 100);
+    let kinds = ["ssl_sess", "ssl_reused_sess"];
+    assert_eq!(kinds.map(|name| number(row(&rows, "secure", "FRONTEND"), name)), [SECURE, 0]);
+    assert_eq!(kinds.map(|name| number(row(&rows, "plain", "FRONTEND"), name)), [0, 0]);
     let a = row(&rows, "p", "a");
     assert_eq!(
         ["stot", "bin", "lbtot", "econ"].map(|name| number(a, name)),
@@ -161,6 +176,8 @@ fn the_numbers_are_those_of_the_traffic() {
     assert_eq!(number(row(&rows, "q", "BACKEND"), "econ"), number(gone, "econ"));
     let refused = row(&rows, "r", "BACKEND");
     assert_eq!((number(refused, "stot"), number(refused, "lbtot")), (REFUSED, 0));
+    assert_eq!((refused["lastsess"].as_str(), gone["lastsess"].as_str()), ("-1", "-1"));
+    assert!(number(b, "lastsess") < 3600);
 
     let (up, down) = (row(&rows, "c", "up"), row(&rows, "c", "down"));
     assert_eq!((up["status"].as_str(), up["check_status"].as_str(), number(up, "weight")), ("UP", "L4OK", 3));
@@ -169,7 +186,7 @@ fn the_numbers_are_those_of_the_traffic() {
     assert!(number(down, "chkfail") >= 1);
     assert_eq!(down["last_chk"], "refused");
     let whole = row(&rows, "c", "BACKEND");
-    assert_eq!(["act", "bck", "weight"].map(|name| number(whole, name)), [1, 0, 3]);
+    assert_eq!(["act", "bck", "weight", "chkdown", "downtime"].map(|name| number(whole, name)), [1, 0, 3, 0, 0]);
 }
 
 #[test]
@@ -185,10 +202,178 @@ fn http_is_counted_where_it_is_watched() {
         assert_eq!(number(row, "hrsp_other"), 0);
         assert_eq!(row["mode"], "http");
         assert_eq!(number(row, "req_tot"), requests(), "{proxy} {server}");
+        if server == "FRONTEND" {
+            assert!((1..=requests()).contains(&number(row, "req_rate_max")), "{row:?}");
+        }
     }
     for (proxy, server) in [("plain", "FRONTEND"), ("p", "a"), ("p", "BACKEND")] {
         assert!(!row(&rows, proxy, server).contains_key("hrsp_2xx"), "{proxy} {server}");
     }
+}
+
+const CLIENTS: usize = 6;
+const RESETS: usize = 2;
+
+/// One side of the comparison: where it listens, in plain and with TLS, and what its table says.
+struct Side<'a> {
+    plain: Place,
+    secure: Place,
+    rows: Box<dyn Fn() -> Vec<Row> + 'a>,
+    health: HealthPage,
+}
+
+impl Side<'_> {
+    fn is(&self, status: &str) {
+        eventually(DEADLINE, status, || {
+            let rows = (self.rows)();
+            ["a", "b", "BACKEND"].iter().all(|server| row(&rows, "p", server)["status"] == status)
+        });
+    }
+
+    fn is_idle(&self) {
+        eventually(DEADLINE, "all have ended", || {
+            let rows = (self.rows)();
+            ["plain", "secure"].iter().all(|proxy| number(row(&rows, proxy, "FRONTEND"), "scur") == 0)
+        });
+    }
+
+    /// The same for both.
+    fn talk(&self, client: &ClientConfig) {
+        self.is("UP");
+        let rows = (self.rows)();
+        assert!(["a", "b", "BACKEND"].iter().all(|server| row(&rows, "p", server)["lastsess"] == "-1"), "{rows:?}");
+        let greeted = || {
+            let mut client = connect(&self.plain);
+            client.write_all(b"hello").expect("write");
+            expect(&mut client, b"hello");
+            client
+        };
+        let held: Vec<TcpStream> = (0..CLIENTS).map(|_| greeted()).collect();
+        drop(held);
+        self.is_idle();
+        (0..RESETS).for_each(|_| reset(greeted()));
+        for _ in 0..RESETS {
+            let mut client = greeted();
+            client.write_all(b"!").expect("write");
+            read_to_end(&mut client);
+        }
+        self.is_idle();
+        for _ in 0..CLIENTS {
+            let client = Tls::connect(&self.secure, client, "localhost");
+            (&client).write_all(b"hello").expect("write");
+            (&client).read_exact(&mut [0; 5]).expect("read");
+            client.finish();
+        }
+        self.is_idle();
+        self.health.answer(503);
+        self.is("DOWN");
+        read_to_end(&mut connect(&self.plain));
+        self.health.answer(200);
+        self.is("UP");
+        self.is_idle();
+    }
+}
+
+/// The same traffic through both, and the same numbers.
+#[test]
+fn the_numbers_are_those_of_haproxy() {
+    let backends = [(); 2].map(|()| {
+        Backend::start(in_thread(|mut stream: TcpStream| {
+            let mut bytes = [0; 64];
+            while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                if bytes[..count].contains(&b'!') {
+                    return reset(stream);
+                }
+                _ = stream.write_all(&bytes[..count]);
+            }
+        }))
+    });
+    let [a, b] = [&backends[0], &backends[1]].map(Backend::address);
+    let authority = Authority::new();
+    let certificate = authority.issue(&["localhost"]);
+
+    let health = HealthPage::start();
+    let port = health.port();
+    let tidegate = Tidegate::start(&format!(
+        "{ADMIN}\
+         listeners:\n\
+         - {{ name: plain, bind: 127.0.0.1:0, pool: p }}\n\
+         - {{ name: secure, bind: 127.0.0.1:0, pool: p, tls: {{ certificates: [{}] }} }}\n\
+         pools:\n\
+         - name: p\n  backends:\n  - {{ name: a, address: \"{a}\" }}\n  - {{ name: b, address: \"{b}\" }}\n  \
+         health: {{ http: {{}}, port: {port}, interval: 50ms, fall: 1, rise: 1, initial: up }}\n",
+        certificate.yaml()
+    ));
+    let ours = tidegate.stats_port();
+    let ours = Side {
+        plain: tidegate.at("plain"),
+        secure: tidegate.at("secure"),
+        rows: Box::new(move || rows(&ours)),
+        health,
+    };
+
+    let health = HealthPage::start();
+    let port = health.port();
+    let folder = tempfile::tempdir().unwrap();
+    let both = folder.path().join("both.pem");
+    let parts = [&certificate.cert, &certificate.key].map(|part| fs::read_to_string(part).unwrap());
+    write_key(&both, &parts.concat());
+    let (plain, secure) = (free_port(), free_port());
+    let haproxy = Peer::haproxy(|at| {
+        let host = at.ip();
+        format!(
+            "frontend stats\n mode http\n bind {at}\n stats enable\n stats uri /\n\
+             frontend plain\n mode tcp\n bind {host}:{plain}\n default_backend p\n\
+             frontend secure\n mode tcp\n bind {host}:{secure} ssl crt {}\n default_backend p\n\
+             backend p\n mode tcp\n balance roundrobin\n option httpchk GET /\n\
+             \x20default-server check port {port} inter 50ms fall 1 rise 1\n server a {a}\n server b {b}\n",
+            both.display()
+        )
+    });
+    let host = haproxy.address.ip();
+    let at = |port: u16| Place::parse(&format!("{host}:{port}"));
+    let theirs = Side { plain: at(plain), secure: at(secure), rows: Box::new(|| table_of(&haproxy).1), health };
+
+    let [ours, theirs] = [ours, theirs].map(|side| {
+        // Sessions of its own to resume.
+        side.talk(&authority.client());
+        let rows = (side.rows)();
+        eventually(DEADLINE, "nothing has begun for a second", || {
+            (side.rows)().iter().filter(|row| row["pxname"] != "stats").all(|row| number(row, "rate") == 0)
+        });
+        rows
+    });
+    let frontend = "stot scur bin bout conn_tot req_tot dcon dses ssl_sess ssl_reused_sess ssl_failed_handshake";
+    let server = "stot scur smax bin bout lbtot cli_abrt srv_abrt eresp chkdown ssl_sess ssl_reused_sess";
+    let backend = "stot scur smax bin bout lbtot cli_abrt srv_abrt eresp chkdown act bck ssl_sess ssl_reused_sess";
+    for (proxy, whose, columns) in [
+        ("plain", "FRONTEND", frontend),
+        ("secure", "FRONTEND", frontend),
+        ("p", "a", server),
+        ("p", "b", server),
+        ("p", "BACKEND", backend),
+    ] {
+        let (ours, theirs) = (row(&ours, proxy, whose), row(&theirs, proxy, whose));
+        for column in columns.split(' ') {
+            assert_eq!(ours.get(column), theirs.get(column), "{proxy} {whose} {column}\n{ours:?}\n{theirs:?}");
+        }
+        for row in [ours, theirs] {
+            let most = number(row, "rate_max");
+            assert!((1..=number(row, "stot")).contains(&most), "{proxy} {whose}: {row:?}");
+            assert!(number(row, "rate") <= number(row, "stot"));
+            match whose {
+                "FRONTEND" => assert!((1..=number(row, "conn_tot")).contains(&number(row, "conn_rate_max")), "{row:?}"),
+                _ => {
+                    assert!(["lastsess", "lastchg", "downtime"].iter().all(|name| number(row, name) < 3600), "{row:?}");
+                }
+            }
+        }
+    }
+    // And they are what was done.
+    let (whole, count) = (row(&ours, "p", "BACKEND"), |name: &str| number(row(&ours, "p", "BACKEND"), name));
+    assert_eq!(["smax", "cli_abrt", "srv_abrt", "chkdown"].map(count), [6, 2, 2, 1], "{whole:?}");
+    let secure = row(&ours, "secure", "FRONTEND");
+    assert_eq!(["ssl_sess", "ssl_reused_sess"].map(|name| number(secure, name)), [1, 5]);
 }
 
 /// What scrapers make of the address that they are given.

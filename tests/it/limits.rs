@@ -97,7 +97,7 @@ fn clients_that_come_at_once_never_exceed_the_limit() {
 fn rates_of_an_address_and_of_all() {
     let backend = Backend::echo();
     let limits = "limits: { connection_rate_per_ip: 3/h, connection_rate: 5/h }";
-    let tidegate = Tidegate::start(&forward(backend.place(), limits, ""));
+    let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(backend.place(), limits, "")));
     let entered = |last, tries| (0..tries).filter(|_| enter(&tidegate, last).is_some()).count();
     assert_eq!(entered(2, 20), 3);
     assert_eq!(entered(3, 1), 1, "those that were refused took nothing from the others");
@@ -105,6 +105,10 @@ fn rates_of_an_address_and_of_all() {
     assert_eq!(entered(3, 1), 0);
     let seen = || [ADDRESS_TOO_FAST, TOO_FAST].map(|end| ends(&tidegate, end));
     eventually(DEADLINE, "all are logged", || seen() == [17, 20]);
+    let table = get(&tidegate.stats_port(), "/stats;csv").text();
+    let [names, row] = [0, 1].map(|line| table.lines().nth(line).unwrap().split(',').collect::<Vec<_>>());
+    let shown = ["rate_lim", "dcon"].map(|column| row[names.iter().position(|name| *name == column).unwrap()]);
+    assert_eq!(shown, ["1", "37"], "HAProxy's columns; a limit below one a second is one");
     tidegate.wait_for_log("why", |line| {
         line.is("a client is refused: it comes from an address that connects faster than 3/h, limits.connection_rate_per_ip")
     });

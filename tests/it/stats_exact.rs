@@ -30,8 +30,8 @@ fn add(report: &mut Report, whose: String, what: &str, count: u64) {
 fn of_access_log(tidegate: &Tidegate, listeners: &[&str], backends: &[&str]) -> Report {
     let mut report = Report::new();
     for (kind, names, zeros) in [
-        ("listener", listeners, &["accepted", "bytes_in", "bytes_out", "retries"]),
-        ("backend", backends, &["connections", "bytes_in", "bytes_out", "failures"]),
+        ("listener", listeners, &["accepted", "bytes_in", "bytes_out", "retries"][..]),
+        ("backend", backends, &["connections", "bytes_in", "bytes_out", "failures", "client_aborts"]),
     ] {
         for name in names {
             zeros.iter().for_each(|what| add(&mut report, format!("{kind}/{name}"), what, 0));
@@ -50,7 +50,8 @@ fn of_access_log(tidegate: &Tidegate, listeners: &[&str], backends: &[&str]) -> 
             add(&mut report, whose.clone(), "connections", 1);
             add(&mut report, whose.clone(), "bytes_in", bytes_in);
             add(&mut report, whose.clone(), "bytes_out", bytes_out);
-            add(&mut report, whose, "failures", u64::from(line.end() == "backend reset"));
+            add(&mut report, whose.clone(), "failures", u64::from(line.end() == "backend reset"));
+            add(&mut report, whose, "client_aborts", u64::from(line.end() == "client reset"));
         }
     }
     report
@@ -80,6 +81,7 @@ fn of_stats(view: &View) -> Report {
             ("bytes_in", backend.bytes_in),
             ("bytes_out", backend.bytes_out),
             ("failures", backend.failures),
+            ("client_aborts", backend.client_aborts),
         ] {
             add(&mut report, whose.clone(), what, count);
         }
@@ -101,6 +103,7 @@ fn of_metrics(tidegate: &Tidegate) -> Report {
         ("backend", "bytes_in", "tidegate_backend_bytes_in_total"),
         ("backend", "bytes_out", "tidegate_backend_bytes_out_total"),
         ("backend", "failures", "tidegate_backend_failures_total"),
+        ("backend", "client_aborts", "tidegate_backend_client_aborts_total"),
     ] {
         for (labels, value) in parsed.samples(name) {
             let whose = format!("{kind}/{}", labels[kind].as_str().expect("a name"));
@@ -120,7 +123,10 @@ fn of_table(tidegate: &Tidegate) -> Report {
         let (whose, counted) = match row["svname"].as_str() {
             "BACKEND" => continue,
             "FRONTEND" => (format!("listener/{}", row["pxname"]), vec![("accepted", "stot")]),
-            server => (format!("backend/{server}"), vec![("connections", "stot"), ("failures", "eresp")]),
+            server => {
+                let counted = vec![("connections", "stot"), ("failures", "eresp"), ("client_aborts", "cli_abrt")];
+                (format!("backend/{server}"), counted)
+            }
         };
         for (what, column) in counted.into_iter().chain([("bytes_in", "bin"), ("bytes_out", "bout")]) {
             add(&mut report, whose.clone(), what, number(&row, column));
@@ -242,7 +248,7 @@ fn a_thousand_connections() {
     let mut in_table = access.clone();
     for numbers in in_table.values_mut() {
         numbers.retain(|what, _| {
-            ["accepted", "connections", "bytes_in", "bytes_out", "failures"].contains(&what.as_str())
+            ["accepted", "connections", "bytes_in", "bytes_out", "failures", "client_aborts"].contains(&what.as_str())
         });
     }
     assert_eq!(of_table(&tidegate), in_table);
@@ -265,6 +271,14 @@ fn a_thousand_connections() {
     assert_eq!((backend(&view, "f").connect_failures, backend(&view, "f").connections), (0, 0));
     let pools: Vec<(&str, u64)> = view.pools.iter().map(|pool| (&*pool.name, pool.refused)).collect();
     assert_eq!(pools, [("echo", 0), ("rude", 0), ("dead", 100), ("down", 100)]);
+    // All went down, and up again; "down" was never up.
+    let outages: Vec<(u64, u64, bool)> =
+        view.pools.iter().map(|pool| (pool.downs, pool.open, pool.downtime > 0.0)).collect();
+    assert_eq!(outages, [(1, 0, true), (0, 0, false), (0, 0, false), (0, 0, true)]);
+    for pool in &view.pools {
+        let sessions = pool.refused + pool.backends.iter().map(|backend| backend.connections).sum::<u64>();
+        assert!((1..=sessions).contains(&pool.rate.max), "{pool:?}");
+    }
     for name in ["a", "b"] {
         let backend = backend(&view, name);
         assert_eq!((backend.downs, backend.open), (1, 0), "{backend:?}");

@@ -8,11 +8,13 @@ use std::thread;
 
 use rustix::process::Signal;
 use rustls::{HandshakeKind, ServerConfig};
+use tidegate::admin::view::Handshakes;
 
 use crate::support::backend::{Backend, in_thread};
 use crate::support::client::{End, Place, connect, expect, read_to_end, reset, try_connect};
 use crate::support::data::{receive, send};
 use crate::support::process::{Process, bound, require};
+use crate::support::stats::ADMIN;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, read_all, send_name_over_tls, tls_backend};
 use crate::support::{DEADLINE, eventually, free_port};
@@ -144,7 +146,7 @@ fn protocols_are_offered_and_sessions_resumed() {
     let authority = Authority::new();
     let scripted = Scripted::start(authority.issue(&["db.example"]).server_for(&["postgresql", "other"]));
     let rules = format!(
-        "workers: 1\n{}",
+        "workers: 1\n{ADMIN}{}",
         forward(
             scripted.backend.place(),
             "",
@@ -170,6 +172,7 @@ fn protocols_are_offered_and_sessions_resumed() {
     }
     assert_eq!(kinds[0], HandshakeKind::Full);
     assert_eq!(kinds[1..], [HandshakeKind::Resumed, HandshakeKind::Resumed]);
+    assert_eq!(tidegate.view().pools[0].backends[0].handshakes, Some(Handshakes { full: 1, resumed: 2 }));
 }
 
 #[test]

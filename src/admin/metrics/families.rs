@@ -122,6 +122,14 @@ fn listeners(view: &View, latencies: &Latencies) -> Vec<Family> {
             })
         })
     };
+    let handshakes = all().flat_map(|(labels, listener)| {
+        let kinds = listener.handshakes.map(|counted| [("full", counted.full), ("resumed", counted.resumed)]);
+        kinds.into_iter().flatten().map(move |(kind, count)| {
+            let mut labels = labels.clone();
+            labels.push(("kind", kind.to_owned()));
+            (labels, Number::Whole(count))
+        })
+    });
     let mut families = vec![
         gauge("tidegate_listener_sessions_open", "Connections open now", None, each(|l| some(l.open))),
         gauge(
@@ -147,6 +155,7 @@ fn listeners(view: &View, latencies: &Latencies) -> Vec<Family> {
             each(|l| some(l.bytes_out)),
         ),
         counter("tidegate_listener_retries", "Connects tried again elsewhere", None, each(|l| some(l.retries))),
+        counter("tidegate_listener_tls_handshakes", "TLS handshakes that succeeded", None, handshakes.collect()),
     ];
     let names = [
         "tidegate_listener_http_requests",
@@ -164,12 +173,28 @@ fn pools(view: &View) -> Vec<Family> {
     let each = |value: fn(&Pool) -> Number| -> Vec<_> {
         view.pools.iter().map(|pool| (vec![("pool", pool.name.clone())], value(pool))).collect()
     };
+    let seconds = Some(Unit::Seconds);
     vec![
         gauge("tidegate_pool_usable", "Whether a connection gets a backend now", None, each(|p| p.usable.into())),
         gauge("tidegate_pool_backends", "Backends", None, each(|p| p.backends.len().into())),
         gauge("tidegate_pool_backends_up", "Backends that take connections", None, each(|p| p.up.into())),
         counter("tidegate_pool_refusals", "Connections that got no backend", None, each(|p| p.refused.into())),
         counter("tidegate_pool_retries", "Connects tried again elsewhere", None, each(|p| p.retries.into())),
+        gauge("tidegate_pool_sessions_open", "Connections its backends have now", None, each(|p| p.open.into())),
+        gauge("tidegate_pool_sessions_open_max", "The most they had at once", None, each(|p| p.open_max.into())),
+        counter("tidegate_pool_downs", "How often it became unusable", None, each(|p| p.downs.into())),
+        counter(
+            "tidegate_pool_downtime",
+            "How long it was unusable",
+            seconds.clone(),
+            each(|p| Number::Real(p.downtime)),
+        ),
+        gauge(
+            "tidegate_pool_status_since",
+            "When it became usable or unusable, since 1970",
+            seconds,
+            each(|p| Number::Real(p.since)),
+        ),
     ]
 }
 
@@ -200,6 +225,12 @@ fn backends(view: &View, latencies: &Latencies) -> Vec<Family> {
         counter("tidegate_backend_connection_errors", "Connects that failed", None, each(|b| some(b.connect_failures))),
         counter("tidegate_backend_retries", "Connects tried again elsewhere", None, each(|b| some(b.retries))),
         counter("tidegate_backend_failures", "Connections that ended by its fault", None, each(|b| some(b.failures))),
+        counter(
+            "tidegate_backend_client_aborts",
+            "Connections that ended by the client's fault",
+            None,
+            each(|b| some(b.client_aborts)),
+        ),
         counter("tidegate_backend_bytes_in", "Bytes of clients that it was handed", None, each(|b| some(b.bytes_in))),
         counter(
             "tidegate_backend_bytes_out",
@@ -230,8 +261,14 @@ fn backends(view: &View, latencies: &Latencies) -> Vec<Family> {
         gauge(
             "tidegate_backend_status_since",
             "When it went up or down, since 1970",
-            seconds,
+            seconds.clone(),
             each(|b| Some(Number::Real(b.since))),
+        ),
+        gauge(
+            "tidegate_backend_last_session",
+            "When it was given its last connection, since 1970",
+            seconds,
+            each(|b| b.last_session.map(Number::Real)),
         ),
     ];
     let names = [

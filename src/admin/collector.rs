@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::dashboard::feed::Feed;
-use super::gather::{Sources, gather};
+use super::gather::{Sources, add_latencies, gather};
 use super::rates::Rates;
 use super::view::View;
 use crate::server::Measurements;
@@ -70,10 +70,17 @@ impl Collector {
             return Rc::clone(view);
         }
         let began = Instant::now();
-        let lost = self.take().await;
-        let view = Rc::new(gather(&self.sources, &self.latencies(), &self.rates.borrow(), lost));
+        let mut view = self.state().await;
+        add_latencies(&mut view, &self.latencies());
+        let view = Rc::new(view);
         *last = Some((began, Rc::clone(&view)));
         view
+    }
+
+    /// The same without latencies, for those who need none or take them from the histograms.
+    pub(super) async fn state(&self) -> View {
+        let lost = self.take().await;
+        gather(&self.sources, &self.latencies(), &self.rates.borrow(), lost)
     }
 
     /// Takes portions as they fill, and everything once a second. Ends with the workers.

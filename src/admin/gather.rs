@@ -46,11 +46,11 @@ pub struct Sources {
     pub draining: Arc<AtomicBool>,
 }
 
-/// What is true now. `lost` is the number of measurements that were lost.
+/// What is true now, without latencies. `lost` is the number of measurements that were lost.
 pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lost: u64) -> View {
     let shared = &sources.shared;
     let draining = sources.draining.load(Ordering::Relaxed);
-    let not_ready = not_ready(shared, draining);
+    let not_ready = not_ready(sources);
     let standings: Vec<_> = standings(sources).collect();
     let mut places = 0..;
     View {
@@ -78,10 +78,20 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
     }
 }
 
+/// Adds how long things took in each window, which is most of the work.
+pub(super) fn add_latencies(view: &mut View, latencies: &Latencies) {
+    for (place, listener) in view.listeners.iter_mut().enumerate() {
+        listener.latency = latencies.listener(place).map(latency).unwrap_or_default();
+    }
+    for (place, backend) in view.pools.iter_mut().flat_map(|pool| &mut pool.backends).enumerate() {
+        backend.latency = latencies.backend(place).map(latency).unwrap_or_default();
+    }
+}
+
 /// Why no connection should be sent here now; empty when all is well.
-fn not_ready(shared: &Shared, draining: bool) -> Vec<String> {
+pub(super) fn not_ready(Sources { shared, draining, .. }: &Sources) -> Vec<String> {
     let mut reasons = Vec::new();
-    if draining {
+    if draining.load(Ordering::Relaxed) {
         reasons.push("draining: no new connection is accepted".to_owned());
     }
     for listener in shared.listeners() {
@@ -142,7 +152,7 @@ fn listener(sources: &Sources, state: &ListenerState, place: usize, latencies: &
         request_rate: rates.requests(place),
         handshakes: config.tls.is_some().then(|| handshakes(counters.handshakes())),
         endings,
-        latency: measured.map(latency).unwrap_or_default(),
+        latency: Latency::new(),
         http: measured.and_then(Measured::http).map(http),
     }
 }
@@ -215,7 +225,7 @@ fn backend(
         bytes_in: backend.traffic().bytes_in(),
         bytes_out: backend.traffic().bytes_out(),
         average_us: backend.latency_us(),
-        latency: measured.map(latency).unwrap_or_default(),
+        latency: Latency::new(),
         http: measured.and_then(Measured::http).map(http),
     }
 }
@@ -249,17 +259,18 @@ fn latency(measured: &Measured) -> Latency {
 
 /// A histogram in a few numbers.
 pub(super) fn summary(histogram: &Histogram) -> Summary {
-    let at = |quantile| histogram.quantile(quantile).unwrap_or_default();
+    let [p50_us, p75_us, p90_us, p95_us, p99_us, p999_us, p9999_us] =
+        histogram.quantiles([0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999]);
     Summary {
         count: histogram.count(),
         mean_us: histogram.mean().map(|mean| (mean * 10.0).round() / 10.0).unwrap_or_default(),
-        p50_us: at(0.5),
-        p75_us: at(0.75),
-        p90_us: at(0.9),
-        p95_us: at(0.95),
-        p99_us: at(0.99),
-        p999_us: at(0.999),
-        p9999_us: at(0.9999),
+        p50_us,
+        p75_us,
+        p90_us,
+        p95_us,
+        p99_us,
+        p999_us,
+        p9999_us,
         max_us: histogram.max(),
     }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::collector::Collector;
 use super::dashboard;
@@ -111,9 +111,11 @@ async fn answer(
         // A browser asks for the page without the token, which the page then asks for.
         (Ok(()) | Err(Refusal::Token), Some(asset)) => asset,
         (Ok(()), None) if reads => {
-            // Who asks whether it lives wants to know it now.
-            let may_wait = !matches!(request.uri().path(), "/livez" | "/readyz");
-            pace.made(may_wait, pages::answer(&request, collector)).await
+            let answer = pages::answer(&request, collector);
+            match pages::may_wait(request.uri().path()) {
+                true => pace.answer(&question(&request), answer).await,
+                false => answer.await,
+            }
         }
         (Ok(()), None) => {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "the stats port is read-only: GET and HEAD\n");
@@ -134,9 +136,28 @@ async fn answer(
     Ok(response)
 }
 
+/// What an answer depends on: what is asked for, and in which form.
+fn question(request: &Request<Incoming>) -> String {
+    let forms = request.headers().get_all(header::ACCEPT).iter().filter_map(|form| form.to_str().ok());
+    let what = request.uri().path_and_query().map_or("", |what| what.as_str());
+    [what].into_iter().chain(forms).collect::<Vec<_>>().join("\n")
+}
+
+/// The body of an answer that is whole; each such answer has it among its extensions too.
+#[derive(Clone, Debug)]
+pub(super) struct Whole(pub(super) Bytes);
+
+impl Whole {
+    pub(super) fn into_body(self) -> Body {
+        Full::new(self.0).boxed_unsync()
+    }
+}
+
 /// A whole answer.
 pub(super) fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    let body = Whole(body.into());
+    let mut response = Response::new(body.clone().into_body());
+    response.extensions_mut().insert(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

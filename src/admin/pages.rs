@@ -5,13 +5,18 @@ use std::rc::Rc;
 use hyper::{Request, Response, StatusCode};
 
 use super::collector::Collector;
+use super::gather::not_ready;
 use super::http::{Body, plain, whole};
-use super::view::View;
 use super::{api, csv, dashboard, explain, histograms, metrics, simple};
 
 const JSON: &str = "application/json";
 /// As HAProxy names it, so that browsers show it.
 const CSV: &str = "text/plain";
+
+/// Whether an answer may be a moment late: not when somebody asks whether it lives, which costs next to nothing.
+pub(super) fn may_wait(path: &str) -> bool {
+    !matches!(path, "/livez" | "/readyz")
+}
 
 /// Answers a GET or HEAD.
 pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -> Response<Body> {
@@ -19,7 +24,7 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -
     match path {
         "/stats" => json(&*collector.view().await),
         "/metrics" => {
-            let view = collector.view().await;
+            let view = collector.state().await;
             metrics::answer(request.headers(), &view, &collector.latencies())
         }
         "/histograms" => {
@@ -28,8 +33,8 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -
         }
         path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*collector.view().await)),
         "/livez" => plain(StatusCode::OK, "ok\n"),
-        "/readyz" => ready(&*collector.view().await),
-        "/lb/status" => json(&simple::status(&*collector.view().await)),
+        "/readyz" => ready(&not_ready(collector.sources())),
+        "/lb/status" => json(&simple::status(&collector.state().await)),
         "/lb-metrics" => json(&simple::metrics(&*collector.view().await)),
         "/explain" => explained(request.uri().query().unwrap_or_default(), collector).await,
         _ if path.starts_with("/api/") => {
@@ -67,8 +72,8 @@ fn with(status: StatusCode, mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-fn ready(view: &View) -> Response<Body> {
-    match view.not_ready.as_slice() {
+fn ready(not_ready: &[String]) -> Response<Body> {
+    match not_ready {
         [] => plain(StatusCode::OK, "ok\n"),
         reasons => whole(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", reasons.join("\n") + "\n"),
     }

@@ -126,13 +126,34 @@ impl Histogram {
     /// What `quantile` (0 to 1) of the values do not exceed, in microseconds: the upper end of a bucket, as HdrHistogram
     /// gives it, but never above the largest value. `None` without values.
     pub fn quantile(&self, quantile: f64) -> Option<u64> {
-        let rank = ((quantile.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
+        let rank = self.rank(quantile);
         let mut below = 0;
         let reaches = |(_, count): &(u16, u64)| {
             below += count;
             below >= rank
         };
         self.buckets().find(reaches).map(|(bucket, _)| bounds(bucket).1.min(self.max))
+    }
+
+    /// [`Histogram::quantile`] of each of these, which rise; 0 without values. One pass over the buckets for all.
+    pub fn quantiles<const N: usize>(&self, quantiles: [f64; N]) -> [u64; N] {
+        let mut buckets = self.buckets();
+        let (mut below, mut highest) = (0, 0);
+        quantiles.map(|quantile| {
+            let rank = self.rank(quantile);
+            while below < rank
+                && let Some((bucket, count)) = buckets.next()
+            {
+                below += count;
+                highest = bounds(bucket).1.min(self.max);
+            }
+            highest
+        })
+    }
+
+    /// How many values there are up to this quantile.
+    fn rank(&self, quantile: f64) -> u64 {
+        ((quantile.clamp(0.0, 1.0) * self.count as f64).ceil() as u64).clamp(1, self.count.max(1))
     }
 
     /// The buckets that are not empty, in rising order: smallest value, largest value, count.
@@ -277,11 +298,22 @@ mod tests {
             let (got, wanted) = (histogram.quantile(quantile).unwrap(), hdr.value_at_quantile(quantile).min(10_000));
             assert_eq!(got, wanted, "{quantile}");
         }
+        assert_eq!(Histogram::default().quantiles([0.5, 1.0]), [0, 0]);
         assert_eq!((histogram.count(), histogram.max(), histogram.mean()), (10_000, 10_000, Some(5_000.5)));
         assert_eq!((Histogram::default().quantile(0.5), Histogram::default().mean()), (None, None));
     }
 
     proptest! {
+        #[test]
+        fn quantiles_in_one_pass_are_those_of_many(
+            values in prop::collection::vec(0..100_000_u64, 1..300),
+            mut wanted in prop::array::uniform5(0.0..=1.0),
+        ) {
+            wanted.sort_by(f64::total_cmp);
+            let histogram = of(&values);
+            prop_assert_eq!(histogram.quantiles(wanted), wanted.map(|quantile| histogram.quantile(quantile).unwrap()));
+        }
+
         #[test]
         fn each_value_lies_in_its_bucket(value: u64) {
             let (lowest, highest) = bounds(bucket(value));

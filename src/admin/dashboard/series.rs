@@ -81,13 +81,15 @@ fn seconds(measured: &Measured, question: Question, second: u64, time: f64) -> S
 
 impl Second {
     fn of(second: u64, histogram: &Histogram) -> Second {
+        let [p50, p90, p99, p999] =
+            histogram.quantiles([0.5, 0.9, 0.99, 0.999]).map(|value| (histogram.count() > 0).then_some(value));
         Second {
             second,
             count: histogram.count(),
-            p50: histogram.quantile(0.5),
-            p90: histogram.quantile(0.9),
-            p99: histogram.quantile(0.99),
-            p999: histogram.quantile(0.999),
+            p50,
+            p90,
+            p99,
+            p999,
             max: histogram.max(),
             ranges: histogram.ranges().collect(),
         }

@@ -101,9 +101,12 @@ impl Pace {
         answer
     }
 
+    /// An answer to this question that was made since it was asked. Older ones are for nobody any more: turns are in the
+    /// order of asking.
     fn kept(&self, question: &str, asked: Instant) -> Option<Response<Body>> {
-        let kept = self.kept.borrow();
-        let Kept { head, body, .. } = kept.iter().find(|kept| kept.question == question && kept.made >= asked)?;
+        let mut kept = self.kept.borrow_mut();
+        kept.retain(|kept| kept.made >= asked);
+        let Kept { head, body, .. } = kept.iter().find(|kept| kept.question == question)?;
         let mut answer = Response::new(Whole(body.clone()).into_body());
         *answer.status_mut() = head.status();
         answer.headers_mut().clone_from(head.headers());
@@ -112,7 +115,6 @@ impl Pace {
 
     fn keep(&self, question: &str, answer: &Response<Body>, made: Instant) {
         let mut kept = self.kept.borrow_mut();
-        kept.retain(|kept| kept.question != question);
         let bytes: usize = kept.iter().map(|kept| kept.body.len()).sum();
         // What comes bit by bit can be given once.
         if let Some(Whole(body)) = answer.extensions().get()
@@ -240,6 +242,25 @@ mod tests {
         let left = timeout(LONGEST / 2, ask(&pace, "a", &made)).await;
         assert!(left.is_err() && pace.waiting.get() == 0 && made.get() == 0);
         assert_eq!(ask(&pace, "a", &made).await, "a 1");
+    }
+
+    /// As the questions of a page that asks for what is new each second: each is another one.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_kept_for_those_who_have_their_answers() {
+        let (pace, made) = (Pace::new(Instant::now()), Cell::new(0));
+        pace.spend(1.0);
+        let always_somebody = async {
+            for number in 0..4 * MOST_KEPT {
+                ask(&pace, &number.to_string(), &made).await;
+            }
+        };
+        let others = async {
+            for _ in 0..4 * MOST_KEPT {
+                ask(&pace, "a", &made).await;
+                assert!(pace.kept.borrow().len() <= 2);
+            }
+        };
+        tokio::join!(always_somebody, others);
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use crate::worker;
 /// Clients over a limit that are told so in their own language, at once and in a second: few, as it costs a TLS handshake
 /// and up to some seconds of patience, which is what limits are to spare. The others are closed without a word.
 const TOLD_AT_ONCE: usize = 64;
-const TOLD_A_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
+const TOLD_A_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap(); // at compile time, where a zero would be an error
 
 /// The limits of a listener.
 pub(super) struct Gate {

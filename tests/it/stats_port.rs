@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 
 use crate::support::backend::{Backend, Dead};
 use crate::support::client::{Place, connect, expect, read_to_end};
+use crate::support::proc::not_accepted;
 use crate::support::stats::{ADMIN, Answer, ask, get, get_with, listener};
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::{DEADLINE, eventually};
@@ -146,7 +147,8 @@ fn slow_and_huge_requests_are_bounded() {
     drop(huge);
     eventually(DEADLINE, "all of them are accepted", || tidegate.open_files() == at_start + 64);
     let waiting: Vec<_> = (0..20).map(|_| connect(&place)).collect();
-    assert_eq!(tidegate.open_files(), at_start + 64, "these wait in the kernel's queue");
+    eventually(DEADLINE, "they wait in the kernel's queue", || not_accepted(place.tcp()) == 20);
+    assert_eq!(tidegate.open_files(), at_start + 64, "and nowhere else");
     drop(waiting);
     // Their heads do not come: they are closed, and others get their places.
     assert_eq!(get(&place, "/livez").status, 200);

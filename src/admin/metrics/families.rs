@@ -372,7 +372,8 @@ fn tls_files(all: &[TlsFiles]) -> Vec<Family> {
 fn of_owner(owner: &str) -> Labels {
     match owner.split_once(' ') {
         Some(("pool", name)) => vec![("pool", name.to_owned())],
-        _ => vec![("listener", owner.trim_start_matches("listener ").to_owned())],
+        Some((_, name)) => vec![("listener", name.to_owned())],
+        None => Labels::new(),
     }
 }
 
@@ -455,8 +456,11 @@ mod tests {
         let responses = vec![Responses { method: "GET".to_owned(), class: "2xx".to_owned(), count: 7 }];
         let http = Some(Http { requests: 9, unanswered: 2, opaque: 1, responses });
         let backend = Backend { name: "b".to_owned(), http: http.clone(), downtime: 1.5, ..Backend::default() };
-        let certificate =
-            Certificate { owner: "listener in".to_owned(), path: "c.pem".to_owned(), ..Certificate::default() };
+        let certificate = Certificate {
+            owner: "listener listener in".to_owned(),
+            path: "c.pem".to_owned(),
+            ..Certificate::default()
+        };
         View {
             listeners: vec![Listener { name: "in".to_owned(), http, ..Listener::default() }],
             pools: vec![Pool { name: "p".to_owned(), backends: vec![backend], ..Pool::default() }],
@@ -479,7 +483,7 @@ mod tests {
             "tidegate_backend_http_unanswered_total{pool=\"p\",backend=\"b\"} 2",
             "tidegate_backend_http_opaque_total{pool=\"p\",backend=\"b\"} 1",
             "tidegate_backend_downtime_seconds_total{pool=\"p\",backend=\"b\"} 1.5",
-            "tidegate_certificate_not_after_seconds{listener=\"in\",path=\"c.pem\"} 0.0",
+            "tidegate_certificate_not_after_seconds{listener=\"listener in\",path=\"c.pem\"} 0.0",
             "tidegate_tls_files_refused_total{pool=\"p q\"} 3",
             "tidegate_tls_files_stale{pool=\"p q\"} 0",
         ] {

@@ -20,7 +20,7 @@ use super::http::{Body, Whole};
 const SHARE: f64 = 0.002;
 /// ... as nobody waits longer than this for his turn to come.
 const LONGEST: Duration = Duration::from_millis(500);
-/// What they may take at once, in seconds of CPU time, after a time in which nobody asked: some 60 answers.
+/// What they may take at once, in seconds of CPU time, after a time in which nobody asked: 60 to 120 answers.
 const AT_ONCE: f64 = 0.05;
 /// What an answer takes besides making it, in seconds of CPU time: the kernel's work for its connection and its bytes, and the
 /// reader's own, which may well be on this machine.

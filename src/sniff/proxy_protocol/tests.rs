@@ -356,6 +356,13 @@ fn may_differ(bytes: &[u8], ours: &Verdict<Header, Fault>, theirs: &Verdict<Head
             let is_unspecified = |family: &u8| family >> 4 == 0 || family & 0xf == 0;
             bytes.get(12) == Some(&0x20) || bytes.get(13).is_some_and(is_unspecified)
         }
+        // It waits for the addresses of a LOCAL header's family even where the header ends before them (the same).
+        (Verdict::Yes(Header { addresses: Addresses::Local, length }), Verdict::More(_)) => {
+            let &[.., 0x20, family, high, low] = &bytes[..16] else { return false };
+            let declared = usize::from(u16::from_be_bytes([high, low]));
+            let addresses = [0, 12, 36, 216].get(usize::from(family >> 4));
+            *length == 16 + declared && addresses.is_some_and(|&addresses| declared < addresses)
+        }
         _ => false,
     }
 }

@@ -1,11 +1,14 @@
 //! Sockets towards backends, up to the start of a connect that does not block.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, getpeername, getsockname, ipproto, sockopt,
+};
 
 use super::addr::Address;
 use super::sys;
@@ -87,6 +90,39 @@ pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> io:
     }
 }
 
+/// Fails if a TCP connect has met itself; closing the socket then sends RST. Call it once the connect has succeeded.
+///
+/// The port of a dead server on this host can be the one that the kernel picks for the connecting socket. The SYN
+/// comes back to its sender, which is a simultaneous open (RFC 9293, section 3.5): the socket is connected to itself, echoes what is written
+/// to it, and keeps the port from the server.
+///
+/// # Errors
+/// [`SelfConnect`], of kind `ConnectionRefused`, and those of getsockname(2).
+pub fn refuse_self_connect(socket: impl AsFd) -> io::Result<()> {
+    let address = |any: SocketAddrAny| SocketAddr::try_from(any).ok();
+    let Some(local) = address(getsockname(&socket)?) else { return Ok(()) };
+    // A peer that is gone already was another one.
+    let Ok(Some(peer)) = getpeername(&socket).map(|any| any.and_then(address)) else { return Ok(()) };
+    if (local.ip(), local.port()) != (peer.ip(), peer.port()) {
+        return Ok(());
+    }
+    // FIN would leave the port in TIME_WAIT. The option fails for no open socket.
+    let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+    Err(io::Error::new(io::ErrorKind::ConnectionRefused, SelfConnect))
+}
+
+/// Nothing listens at the destination: the connect met itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfConnect;
+
+impl fmt::Display for SelfConnect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("refused: nothing listens there, the connect met itself (TCP self-connect)")
+    }
+}
+
+impl std::error::Error for SelfConnect {}
+
 pub(super) fn family(address: &SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }
@@ -125,6 +161,49 @@ mod tests {
         assert_eq!(sys::option(&socket, sys::IP_BIND_ADDRESS_NO_PORT), 1);
         let (_, peer) = listener.accept().unwrap();
         assert_eq!(peer.ip(), source);
+    }
+
+    /// A connected socket of this host whose own address is its peer's.
+    fn self_connected(ip: &str) -> OwnedFd {
+        let any = SocketAddr::new(ip.parse().unwrap(), 0);
+        let socket =
+            rustix::net::socket_with(family(&any), SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))
+                .unwrap();
+        rustix::net::bind(&socket, &any).unwrap();
+        let own = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+        rustix::net::connect(&socket, &own).unwrap();
+        socket
+    }
+
+    #[test]
+    fn self_connect_is_refused_and_leaves_the_port() {
+        for ip in ["127.0.0.1", "::1"] {
+            let socket = self_connected(ip);
+            let own = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+            let error = refuse_self_connect(&socket).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            assert_eq!(error.get_ref().and_then(|inner| inner.downcast_ref()), Some(&SelfConnect), "{error}");
+            drop(socket);
+            // Without SO_REUSEADDR: TIME_WAIT would refuse it.
+            let again = rustix::net::socket_with(family(&own), SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+            rustix::net::bind(&again, &own).unwrap();
+        }
+    }
+
+    #[test]
+    fn connections_to_others_are_no_self_connects() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("s")).unwrap();
+        let unix = start(&Address::Unix(Arc::new(folder.path().join("s"))), None, PLAIN).unwrap();
+        refuse_self_connect(&unix).unwrap();
+        drop(listener);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        refuse_self_connect(&client).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        sockopt::set_socket_linger(&server, Some(Duration::ZERO)).unwrap();
+        drop(server);
+        refuse_self_connect(&client).unwrap();
     }
 
     #[test]

@@ -178,6 +178,9 @@ async fn connect_to(address: &Address, listener: &ListenerState, pool: &Pool, de
     };
     let socket = Socket::new(socket, transport)?;
     worker::until(Some(deadline), socket.connected()).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    if transport == Transport::Tcp {
+        dial::refuse_self_connect(&socket)?;
+    }
     Ok(socket)
 }
 
@@ -214,7 +217,7 @@ impl Failure {
         );
         let what = match error.kind() {
             io::ErrorKind::TimedOut if errno.is_none() => format!("{address}: timed out after {timeout:?}"),
-            io::ErrorKind::ConnectionRefused => format!("{address}: refused"),
+            io::ErrorKind::ConnectionRefused if errno.is_some() => format!("{address}: refused"),
             io::ErrorKind::AddrNotAvailable => {
                 format!("{address}: no local address or port left to connect from (pools[].source adds some)")
             }

@@ -117,7 +117,10 @@ impl App {
         if !servers.is_empty() || !clients.is_empty() {
             control.spawn(tls::watch::run(servers.clone(), clients.clone()));
         }
-        control.spawn(report_dropped_lines(dropped_lines, access.dropped_lines()));
+        let mut logs = dropped_lines;
+        logs.extend(access.dropped_lines());
+        let log_counters = logs.iter().map(|log| log.counters().clone()).collect();
+        control.spawn(report_dropped_lines(logs));
 
         let shared = Shared::new(pools, upstreams, listeners, workers, capacity);
         let (samples, measurements) = server::samples();
@@ -132,7 +135,8 @@ impl App {
             let shared = Arc::clone(plane.shared());
             let (addresses, version, draining) = (addresses.clone(), version(), Arc::clone(&draining));
             let config = Arc::new(config);
-            let sources = Sources { shared, addresses, servers, clients, version, started, config, draining };
+            let logs = log_counters;
+            let sources = Sources { shared, addresses, servers, clients, version, started, config, draining, logs };
             let stats_port = stats_port.start(sources, measurements)?;
             tracing::info!(address = %stats_port.address(), "stats port");
             admin = Some(stats_port);
@@ -221,8 +225,7 @@ async fn keep_time(pools: Vec<Arc<Pool>>) {
     }
 }
 
-async fn report_dropped_lines(mut logs: Vec<DroppedLines>, access: Option<DroppedLines>) {
-    logs.extend(access);
+async fn report_dropped_lines(mut logs: Vec<DroppedLines>) {
     let mut ticks = interval(REPORT_DROPPED);
     loop {
         ticks.tick().await;

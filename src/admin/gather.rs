@@ -7,10 +7,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::process;
 use super::rates::Rates;
 use super::view::{
-    Backend, Certificate, Check, Checks, Ending, Handshakes, Http, Latency, Listener, Plane, Pool, Refusal, Responses,
-    Summary, TlsFiles, Transition, View,
+    Backend, Certificate, Check, Checks, Ending, Handshakes, Http, Latency, Listener, Log, Plane, Pool, Refusal,
+    Responses, Summary, TlsFiles, Transition, View,
 };
 use crate::config::model::{self, BackendAddress, Balance};
+use crate::log::counters::LogCounters;
 use crate::net::addr::Address;
 use crate::pool;
 use crate::server::{ListenerState, Shared};
@@ -44,6 +45,8 @@ pub struct Sources {
     pub config: Arc<model::Config>,
     /// Set once it drains.
     pub draining: Arc<AtomicBool>,
+    /// Of each log.
+    pub logs: Vec<LogCounters>,
 }
 
 /// What is true now, without latencies. `lost` is the number of measurements that were lost.
@@ -73,6 +76,7 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
         pools: shared.pools().iter().enumerate().map(|(n, p)| pool(p, n, &mut places, latencies, rates)).collect(),
         certificates: standings.iter().flat_map(|(owner, standing)| certificates(owner, standing)).collect(),
         tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
+        logs: sources.logs.iter().map(log).collect(),
         transitions: transitions(shared),
         refusals: refusals(shared),
     }
@@ -313,6 +317,17 @@ fn tls_files(owner: &str, standing: &tls::Standing) -> TlsFiles {
         replaced: standing.replaced,
         refused: standing.refused,
         faults: standing.faults.clone(),
+    }
+}
+
+fn log(counters: &LogCounters) -> Log {
+    let failing = counters.failing();
+    Log {
+        name: counters.name().to_owned(),
+        dropped_lines: counters.dropped_lines(),
+        write_errors: counters.write_errors(),
+        error: failing.as_ref().map(|failing| failing.error.to_string()),
+        failing_since: failing.map(|failing| seconds(failing.since)),
     }
 }
 

@@ -40,6 +40,9 @@ pub struct View {
     /// Of each listener and pool that has TLS.
     #[serde(default)]
     pub tls_files: Vec<TlsFiles>,
+    /// What each log has lost.
+    #[serde(default)]
+    pub logs: Vec<Log>,
     /// The last times that a backend went up or down, the latest first.
     pub transitions: Vec<Transition>,
     /// The last clients that were refused, the latest first. Of many in the same second, one is kept.
@@ -76,6 +79,21 @@ pub struct Process {
     pub max_fds: u64,
     /// Threads.
     pub threads: u64,
+}
+
+/// What a log has lost.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Log {
+    /// `access` for an access log with a file of its own, `process` for everything else.
+    pub name: String,
+    /// Lines dropped because the writer did not keep up.
+    pub dropped_lines: u64,
+    /// Lines that could not be written.
+    pub write_errors: u64,
+    /// Why lines cannot be written now; `None` while they can.
+    pub error: Option<String>,
+    /// Since when they cannot.
+    pub failing_since: Option<f64>,
 }
 
 /// One listener.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 
-use super::{DroppedLines, Logging, non_blocking};
+use super::counters::LogCounters;
+use super::{DroppedLines, Logging, Queue};
 use crate::config::model::{AccessLog, Log, LogFormat};
 use crate::net::addr::ClientAddr;
 use crate::stats::ending::Ending;
@@ -228,7 +229,7 @@ impl AccessWriter {
 pub struct Access {
     writer: Option<AccessWriter>,
     /// Of its own thread, if it has one.
-    guard: Option<WorkerGuard>,
+    own: Option<(WorkerGuard, LogCounters)>,
 }
 
 impl Access {
@@ -240,15 +241,13 @@ impl Access {
         let format = config.format;
         match &config.access {
             AccessLog::Off => Ok(Access::default()),
-            AccessLog::Stderr => {
-                Ok(Access { writer: Some(AccessWriter { to: logging.stderr(), format }), guard: None })
-            }
+            AccessLog::Stderr => Ok(Access { writer: Some(AccessWriter { to: logging.stderr(), format }), own: None }),
             AccessLog::File(path) => {
                 let file = RotatedFile::open(path).map_err(|error| {
                     io::Error::new(error.kind(), format!("log.access: cannot open {}: {error}", path.display()))
                 })?;
-                let (to, guard) = non_blocking(file, "access-log");
-                Ok(Access { writer: Some(AccessWriter { to, format }), guard: Some(guard) })
+                let Queue { writer: to, guard, counters } = Queue::start(file, "access", "access-log");
+                Ok(Access { writer: Some(AccessWriter { to, format }), own: Some((guard, counters)) })
             }
         }
     }
@@ -260,8 +259,7 @@ impl Access {
 
     /// The count of lines that were dropped; `None` when they are counted with the lines of stderr.
     pub fn dropped_lines(&self) -> Option<DroppedLines> {
-        self.guard.as_ref()?;
-        self.writer.as_ref().map(|writer| DroppedLines::new(&writer.to, "access log"))
+        self.own.as_ref().map(|(_, counters)| DroppedLines::new(counters.clone()))
     }
 }
 

@@ -14,9 +14,9 @@ use serde_json::Value;
 use crate::support::authority::Authority;
 use crate::support::backend::Backend;
 use crate::support::browser::Browser;
-use crate::support::client::{Place, connect, try_connect};
+use crate::support::client::{Place, connect, read_to_end, try_connect};
 use crate::support::observed::{ANSWERED, Observed, requests};
-use crate::support::stats::{backend, get};
+use crate::support::stats::{ADMIN, backend, get};
 use crate::support::tidegate::Tidegate;
 use crate::support::{DEADLINE, eventually, tell};
 
@@ -157,6 +157,31 @@ pools:
         "{refused}"
     );
     assert!(!is_hidden(&browser, "#refused-files"));
+    assert_clean(&browser, at);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_shown() {
+    let backend = Backend::named("a");
+    let yaml = format!(
+        "{ADMIN}listeners: [{{ name: in, bind: 127.0.0.1:0, pool: p }}]\n\
+         pools: [{{ name: p, backends: [{{ address: \"{}\" }}] }}]\n",
+        backend.place()
+    );
+    let tidegate = Tidegate::with(&yaml).log("{ format: json, access: /dev/full }").start();
+    let at = tidegate.stats_port().tcp();
+    let browser = Browser::start();
+    open(&browser, at, "1");
+    assert!(is_hidden(&browser, "#logs"));
+    assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"a");
+    wait_for(&browser, "document.querySelector('#logs li') !== null");
+    let line = &texts(&browser, "#logs li")[0];
+    assert!(
+        line.starts_with("access log cannot be written since ")
+            && line.ends_with(": No space left on device (os error 28) (1 line lost)"),
+        "{line}"
+    );
+    assert!(!is_hidden(&browser, "#logs"));
     assert_clean(&browser, at);
 }
 

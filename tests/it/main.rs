@@ -32,6 +32,7 @@ mod http_unavailable;
 mod integrity;
 mod leaks;
 mod limits;
+mod log_write_errors;
 mod logs;
 mod memory;
 mod metrics;

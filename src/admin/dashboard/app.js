@@ -320,8 +320,9 @@ function tellNews() {
   put($('news'), said.join(', '));
 }
 
-function onJournal({ not_ready, transitions, refusals, certificates, tls_files }) {
+function onJournal({ not_ready, transitions, refusals, certificates, tls_files, logs }) {
   notice($('not-ready'), not_ready);
+  notice($('logs'), logs.map(logLine));
   list($('transitions'), transitionNodes, transitions, 'No backend went up or down yet.', ({ time, pool, backend, up, reason }) => {
     const state = make('span', { class: 'state' });
     sign(state, up ? 'up' : 'down', up ? 'up' : 'down');
@@ -345,6 +346,13 @@ function onJournal({ not_ready, transitions, refusals, certificates, tls_files }
       return { ...row, kind: row.key, key: `${same} ${seen.get(same)}` };
     }),
   );
+}
+
+function logLine({ name, write_errors, error, failing_since }) {
+  const lost = plural(write_errors, 'line', 'lines');
+  return error === null
+    ? `${name} log: ${lost} could not be written; it is written again`
+    : `${name} log cannot be written since ${moment(failing_since)}: ${error} (${lost} lost)`;
 }
 
 function notice(node, lines) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::admin::view::{
-    Backend, Certificate, Http, Latency, Listener, Pool, Refusal, Summary, TlsFiles, Transition, View,
+    Backend, Certificate, Http, Latency, Listener, Log, Pool, Refusal, Summary, TlsFiles, Transition, View,
 };
 use crate::stats::http::StatusClass;
 use crate::stats::latency::{Stage, Window};
@@ -161,6 +161,8 @@ pub(super) struct Journal<'a> {
     refusals: &'a [Refusal],
     certificates: &'a [Certificate],
     tls_files: &'a [TlsFiles],
+    /// Those that cannot be written, or could not since the start.
+    logs: Vec<&'a Log>,
 }
 
 impl<'a> Journal<'a> {
@@ -171,6 +173,7 @@ impl<'a> Journal<'a> {
             refusals: &view.refusals,
             certificates: &view.certificates,
             tls_files: &view.tls_files,
+            logs: view.logs.iter().filter(|log| log.write_errors > 0).collect(),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use prometheus_client::registry::Unit;
 
-use super::super::view::{Backend, Certificate, Checks, Http, Listener, Pool, Process, TlsFiles, View};
+use super::super::view::{Backend, Certificate, Checks, Http, Listener, Log, Pool, Process, TlsFiles, View};
 pub(super) use super::buckets::Distribution;
 use crate::stats::latency::{Latencies, Measured, Stage};
 
@@ -63,6 +63,7 @@ pub(super) fn families(view: &View, latencies: &Latencies) -> Vec<Family> {
     families.extend(backends(view, latencies));
     families.extend(certificates(&view.certificates));
     families.extend(tls_files(&view.tls_files));
+    families.extend(logs(&view.logs));
     families.retain(|family| !family.is_empty());
     families
 }
@@ -364,6 +365,21 @@ fn tls_files(all: &[TlsFiles]) -> Vec<Family> {
             "Whether what the TLS files hold now was refused, and is not in service",
             None,
             each(|f| (!f.faults.is_empty()).into()),
+        ),
+    ]
+}
+
+fn logs(logs: &[Log]) -> [Family; 2] {
+    let each = |value: fn(&Log) -> u64| -> Vec<_> {
+        logs.iter().map(|log| (vec![("log", log.name.clone())], Number::Whole(value(log)))).collect()
+    };
+    [
+        counter("tidegate_log_write_errors", "Log lines that could not be written", None, each(|log| log.write_errors)),
+        counter(
+            "tidegate_log_dropped_lines",
+            "Log lines dropped because the writer did not keep up",
+            None,
+            each(|log| log.dropped_lines),
         ),
     ]
 }

@@ -120,11 +120,6 @@ impl Direction {
         self.state == State::Done
     }
 
-    /// Whether nothing more will be read.
-    pub(super) fn has_read_all(&self) -> bool {
-        self.state != State::Running
-    }
-
     #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {
         matches!(self.pending, Pending::Nothing)

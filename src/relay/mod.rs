@@ -85,10 +85,10 @@ pub enum Turn {
     Ended(End),
 }
 
-/// First wait before it is checked again whether the bytes before a RST have arrived; doubles up to
-/// [`RECHECK_MAX`].
+/// First wait before it is checked again whether the bytes before a RST have arrived. It doubles up to [`RECHECK_MAX`],
+/// so that a thousand connections behind receivers that stand still cost a thousand ioctl(2) a second.
 const RECHECK_MIN: Duration = Duration::from_millis(1);
-const RECHECK_MAX: Duration = Duration::from_millis(64);
+const RECHECK_MAX: Duration = Duration::from_secs(1);
 
 /// A pair of sockets between which bytes move.
 #[derive(Debug)]
@@ -109,6 +109,8 @@ pub struct Relay {
 struct Failed {
     side: Side,
     end: End,
+    /// The other side has failed too.
+    both: bool,
     recheck: Option<(Instant, Duration)>,
 }
 
@@ -127,8 +129,8 @@ impl Relay {
 
     /// Moves what can be moved, within a bound, past `tap`, which does not see what was read ahead.
     ///
-    /// `now` is the time at which this turn of the loop began. After [`Relay::wake_at`] it wants another turn, whatever
-    /// the sockets do.
+    /// `now` is the time at which the loop last took events, `arrived` that of the last event of these sockets: between
+    /// the two, others ran. After [`Relay::wake_at`] it wants another turn, whatever the sockets do.
     pub fn turn(
         &mut self,
         client: &impl Stream,
@@ -136,22 +138,30 @@ impl Relay {
         tools: &mut Tools,
         tap: &mut impl Tap,
         now: Instant,
+        arrived: Instant,
     ) -> Turn {
         let before = (self.to_backend.moved(), self.to_client.moved());
-        let mut more = self.advance(client, backend, tools, Tapped { tap, from: Side::Client, now });
+        let mut more = self.advance(client, backend, tools, Tapped { tap, from: Side::Client, now: arrived }, now);
         let from_client = self.to_backend.moved() > before.0;
         let at = if from_client { tools.last_write() } else { None };
-        more |= self.advance(backend, client, tools, Tapped { tap, from: Side::Backend, now });
-        self.timing.moved(from_client, self.to_client.moved() > before.1, now, at);
-        self.notice_reset(Side::Client, client, now);
-        self.notice_reset(Side::Backend, backend, now);
+        more |= self.advance(backend, client, tools, Tapped { tap, from: Side::Backend, now: arrived }, now);
+        self.timing.moved(from_client, self.to_client.moved() > before.1, arrived, at);
+        self.notice_failure(Side::Client, client, now);
+        self.notice_failure(Side::Backend, backend, now);
         if let Some(failed) = self.failed.as_deref().copied() {
-            match failed.side {
-                Side::Client if self.to_backend.is_done() => return self.pass_on_failure(failed, backend, now),
-                Side::Backend if self.to_client.is_done() => return self.pass_on_failure(failed, client, now),
-                _ => {}
-            }
-            return if more { Turn::Again } else { Turn::Wait };
+            let turn = match failed.side {
+                Side::Client => pass_on(failed, &self.to_backend, backend, now),
+                Side::Backend => pass_on(failed, &self.to_client, client, now),
+            };
+            return match turn {
+                PassedOn::Yes => Turn::Ended(failed.end),
+                PassedOn::NotYet if more => Turn::Again,
+                PassedOn::NotYet => Turn::Wait,
+                PassedOn::Recheck(recheck) => {
+                    self.failed = Some(Box::new(Failed { recheck: Some(recheck), ..failed }));
+                    Turn::Wait
+                }
+            };
         }
         match self.finished {
             Some(first) if self.to_backend.is_done() && self.to_client.is_done() => Turn::Ended(End::Closed(first)),
@@ -198,8 +208,15 @@ impl Relay {
     }
 
     /// Moves what one side sends to the other. True if there is more to do.
-    fn advance(&mut self, from: &impl Stream, to: &impl Stream, tools: &mut Tools, tap: Tapped<'_, impl Tap>) -> bool {
-        let (side, now) = (tap.from, tap.now);
+    fn advance(
+        &mut self,
+        from: &impl Stream,
+        to: &impl Stream,
+        tools: &mut Tools,
+        tap: Tapped<'_, impl Tap>,
+        now: Instant,
+    ) -> bool {
+        let side = tap.from;
         let (direction, opposite) = match side {
             Side::Client => (&mut self.to_backend, &self.to_client),
             Side::Backend => (&mut self.to_client, &self.to_backend),
@@ -229,13 +246,10 @@ impl Relay {
         false
     }
 
-    /// A side that has finished is not read from any more; that it resets the connection is noticed all the same.
-    fn notice_reset(&mut self, side: Side, from: &impl Stream, now: Instant) {
-        let finished = match side {
-            Side::Client => self.to_backend.has_read_all() && !self.to_client.is_done(),
-            Side::Backend => self.to_client.has_read_all() && !self.to_backend.is_done(),
-        };
-        if finished && self.failed.is_none() && from.poll_reset().is_ready() {
+    /// A side that is not read from, as it has finished or its receiver is slow, may fail all the same.
+    fn notice_failure(&mut self, side: Side, socket: &impl Stream, now: Instant) {
+        let is_known = self.failed.as_ref().is_some_and(|failed| failed.side == side || failed.both);
+        if !is_known && socket.poll_reset().is_ready() {
             self.fail(side, &io::ErrorKind::ConnectionReset.into(), now);
         }
     }
@@ -245,45 +259,68 @@ impl Relay {
         self.to_backend.holds_nothing() && self.to_client.holds_nothing()
     }
 
-    /// `side` is gone: nothing more goes there. What it sent before still goes to the other, unless the
-    /// failure was met in reading it, or the other is gone too.
+    /// `side` is gone: nothing more goes there. What it sent before still goes to the other, unless that was all, or the
+    /// other is gone too.
     fn fail(&mut self, side: Side, error: &io::Error, now: Instant) {
         let (from_it, to_it) = match side {
             Side::Client => (&mut self.to_backend, &mut self.to_client),
             Side::Backend => (&mut self.to_client, &mut self.to_backend),
         };
         to_it.abandon();
-        if self.failed.is_some() {
-            // Both are gone.
-            from_it.abandon();
-            return;
-        }
-        self.last_moved = now;
         let end = match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Reset(side),
             io::ErrorKind::InvalidData => End::Garbled(side),
             _ => End::Lost(side),
         };
-        self.failed = Some(Box::new(Failed { side, end, recheck: None }));
-    }
-
-    /// Everything that the failed side sent was written. The RST throws away what the kernel has not
-    /// delivered, so it waits for that, in growing steps: no event tells of the last acknowledgement.
-    fn pass_on_failure(&mut self, failed: Failed, to: &impl Stream, now: Instant) -> Turn {
-        let wait = match failed.recheck {
-            Some((at, _)) if now < at => return Turn::Wait,
-            Some((_, wait)) => (wait * 2).min(RECHECK_MAX),
-            None => RECHECK_MIN,
-        };
-        // What it cannot write any more, it does not hold any more.
-        let _ = to.poll_flush();
-        if to.unacknowledged() > 0 {
-            self.failed = Some(Box::new(Failed { recheck: Some((now + wait, wait)), ..failed }));
-            return Turn::Wait;
+        match &mut self.failed {
+            None => {
+                self.last_moved = now;
+                self.failed = Some(Box::new(Failed { side, end, both: false, recheck: None }));
+            }
+            Some(failed) if failed.side == side => {
+                // It was noticed before its last bytes were read; behind them comes the error itself.
+                failed.end = end;
+                from_it.abandon();
+            }
+            Some(failed) => {
+                failed.both = true;
+                from_it.abandon();
+            }
         }
-        to.reset_on_close();
-        Turn::Ended(failed.end)
     }
+}
+
+/// Whether the other side has learnt of a failure.
+enum PassedOn {
+    Yes,
+    /// Bytes that came before it are still on their way.
+    NotYet,
+    /// They are in the kernel's hands: look then, and the next time after as long a wait.
+    Recheck((Instant, Duration)),
+}
+
+/// Resets the side that has not failed, once it has received what the other sent. The RST throws away what the kernel has
+/// not delivered, so it waits for that, in growing steps: no event tells of the last acknowledgement.
+fn pass_on(failed: Failed, direction: &Direction, to: &impl Stream, now: Instant) -> PassedOn {
+    if failed.both || to.poll_reset().is_ready() {
+        // Acknowledgements will not come any more, nor would they matter.
+        return PassedOn::Yes;
+    }
+    if !direction.is_done() {
+        return PassedOn::NotYet;
+    }
+    let wait = match failed.recheck {
+        Some((at, wait)) if now < at => return PassedOn::Recheck((at, wait)),
+        Some((_, wait)) => (wait * 2).min(RECHECK_MAX),
+        None => RECHECK_MIN,
+    };
+    // A layer that cannot write any more does not hold any more.
+    let _ = to.poll_flush();
+    if to.unacknowledged() > 0 {
+        return PassedOn::Recheck((now + wait, wait));
+    }
+    to.reset_on_close();
+    PassedOn::Yes
 }
 
 #[cfg(test)]

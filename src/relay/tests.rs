@@ -25,8 +25,8 @@ struct Scripted {
     reset: Cell<bool>,
     /// The error of the RST was not handed out yet: the first call that meets it consumes it.
     error: Cell<bool>,
-    /// Bytes that the send buffer takes.
-    room: Cell<usize>,
+    /// The size of the send buffer, which holds bytes until they are acknowledged.
+    send_buffer: Cell<usize>,
     /// The most that one call reads or writes.
     at_most: Cell<usize>,
     splices: Cell<bool>,
@@ -47,6 +47,10 @@ impl Scripted {
     fn happen(&self, what: impl FnOnce(&Scripted)) {
         what(self);
         self.tell.set(self.awaited.take() || self.tell.get());
+    }
+
+    fn is_full(&self) -> bool {
+        self.unacknowledged.get() >= self.send_buffer.get()
     }
 
     fn wait<T>(&self) -> Poll<T> {
@@ -77,7 +81,8 @@ impl Scripted {
         if self.reset.get() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        match self.room.get().min(limit).min(self.at_most.get()) {
+        let room = self.send_buffer.get().saturating_sub(self.unacknowledged.get());
+        match room.min(limit).min(self.at_most.get()) {
             0 => self.wait(),
             count => Poll::Ready(Ok(count)),
         }
@@ -100,7 +105,6 @@ impl Scripted {
     }
 
     fn wrote(&self, bytes: &[u8]) {
-        self.room.set(self.room.get() - bytes.len());
         self.unacknowledged.set(self.unacknowledged.get() + bytes.len());
         self.written.borrow_mut().extend_from_slice(bytes);
     }
@@ -184,7 +188,7 @@ impl Stream for Scripted {
     }
 
     fn reset_on_close(&self) {
-        assert_eq!(self.unacknowledged(), 0, "a RST now would overtake bytes");
+        assert!(self.reset.get() || self.unacknowledged() == 0, "a RST now would overtake bytes");
         self.told_reset.set(true);
     }
 }
@@ -195,10 +199,13 @@ enum Event {
     Arrive(usize),
     Fin,
     Reset,
+    /// The send buffer grows.
     Room(usize),
     AtMost(usize),
-    Acknowledge,
+    Acknowledge(usize),
 }
+
+const ALL: usize = usize::MAX;
 
 fn event() -> impl Strategy<Value = Event> {
     let size = prop_oneof![1..64usize, 1..5_000usize, 30_000..200_000usize];
@@ -206,7 +213,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => size.clone().prop_map(Event::Arrive),
         6 => size.clone().prop_map(Event::Room),
         2 => prop_oneof![1..8usize, 1..70_000usize].prop_map(Event::AtMost),
-        2 => Just(Event::Acknowledge),
+        4 => size.prop_map(Event::Acknowledge),
+        1 => Just(Event::Acknowledge(ALL)),
         1 => Just(Event::Fin),
         1 => Just(Event::Reset),
     ]
@@ -318,17 +326,24 @@ impl Pair {
             Event::Fin if !over => self.socket(side).happen(|socket| socket.fin.set(true)),
             Event::Reset if !self.socket(side).reset.get() => self.socket(side).happen(|socket| {
                 socket.reset.set(true);
+                // What it has not acknowledged stays unacknowledged for good.
                 socket.error.set(true);
-                // What it has not acknowledged, it never will; the kernel forgets it.
-                socket.unacknowledged.set(0);
             }),
             Event::Room(count) => {
-                self.socket(side).happen(|socket| socket.room.set(socket.room.get().saturating_add(count)));
+                self.socket(side)
+                    .happen(|socket| socket.send_buffer.set(socket.send_buffer.get().saturating_add(count)));
+            }
+            Event::Acknowledge(count) if !self.socket(side).reset.get() => {
+                let (socket, full) = (self.socket(side), self.socket(side).is_full());
+                socket.unacknowledged.set(socket.unacknowledged.get().saturating_sub(count));
+                // epoll tells of room where there was none, never of the last acknowledgement.
+                if full && !socket.is_full() {
+                    socket.happen(|_| ());
+                }
             }
             // A change of sizes alone is no event of epoll.
             Event::AtMost(count) => self.socket(side).at_most.set(count),
-            Event::Acknowledge => self.socket(side).unacknowledged.set(0),
-            Event::Arrive(_) | Event::Fin | Event::Reset => {}
+            Event::Arrive(_) | Event::Fin | Event::Reset | Event::Acknowledge(_) => {}
         }
     }
 
@@ -340,7 +355,7 @@ impl Pair {
             if !std::mem::take(&mut self.again) && !told && !due {
                 break;
             }
-            let turn = self.relay.turn(&self.client, &self.backend, &mut self.tools, &mut self.tap, self.now);
+            let turn = self.relay.turn(&self.client, &self.backend, &mut self.tools, &mut self.tap, self.now, self.now);
             self.again = turn == Turn::Again;
             if let Turn::Ended(end) = turn {
                 self.end = Some(end);
@@ -359,11 +374,12 @@ impl Pair {
             self.socket(side).at_most.set(usize::MAX);
             self.happen(side, &Event::Room(usize::MAX / 2));
         }
+        // The wait for acknowledgements has grown meanwhile.
         for _ in 0..3 {
             self.run();
-            self.happen(Side::Client, &Event::Acknowledge);
-            self.happen(Side::Backend, &Event::Acknowledge);
-            self.now += Duration::from_millis(100);
+            self.happen(Side::Client, &Event::Acknowledge(ALL));
+            self.happen(Side::Backend, &Event::Acknowledge(ALL));
+            self.now += Duration::from_secs(2);
         }
     }
 }
@@ -398,6 +414,17 @@ fn check_received(pair: &Pair, side: Side) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The end of a socket is noticed in the turn in which it is reported, whatever state the relay is in.
+fn check_noticed(pair: &Pair) -> Result<(), TestCaseError> {
+    let resets = [pair.client.reset.get(), pair.backend.reset.get()];
+    if pair.end.is_some() || resets == [false, false] {
+        return Ok(());
+    }
+    prop_assert!(pair.relay.is_half_closed(), "a reset was not noticed: {resets:?}");
+    prop_assert!(resets != [true, true], "both sides are gone, and the relay lives");
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
@@ -415,6 +442,7 @@ proptest! {
         for (client, event) in &script {
             pair.happen(if *client { Side::Client } else { Side::Backend }, event);
             pair.run();
+            check_noticed(&pair)?;
             pair.now += Duration::from_micros(700);
         }
         pair.open_the_gates();
@@ -502,7 +530,7 @@ fn one_stream_does_not_keep_the_worker() {
     let mut pair = Pair::new([true, true]);
     pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
     pair.happen(Side::Client, &Event::Arrive(8 << 20));
-    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.tools, &mut pair.tap, pair.now);
+    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.tools, &mut pair.tap, pair.now, pair.now);
     assert_eq!(turn, Turn::Again, "it asks for the next turn");
     assert!(pair.backend.written.borrow().len() <= 512 << 10, "one turn is bounded");
 }
@@ -526,7 +554,7 @@ fn reset_waits_for_the_bytes_before_it() {
         assert!(pair.relay.wake_at().is_some());
         pair.now += Duration::from_secs(1);
     }
-    pair.happen(Side::Backend, &Event::Acknowledge);
+    pair.happen(Side::Backend, &Event::Acknowledge(ALL));
     pair.run();
     assert_eq!(pair.end, Some(End::Reset(Side::Client)));
     assert!(pair.backend.told_reset.get() && !pair.backend.told_fin.get());
@@ -555,11 +583,59 @@ fn a_client_that_has_finished_and_then_resets_is_noticed() {
     pair.happen(Side::Client, &Event::Fin);
     pair.run();
     assert!(pair.backend.told_fin.get());
-    pair.happen(Side::Backend, &Event::Acknowledge);
+    pair.happen(Side::Backend, &Event::Acknowledge(ALL));
     pair.happen(Side::Client, &Event::Reset);
     pair.run();
     assert_eq!(pair.end, Some(End::Reset(Side::Client)));
     assert!(pair.backend.told_reset.get());
+}
+
+#[test]
+fn a_reset_of_a_sender_that_waits_for_its_receiver_is_noticed() {
+    // The backend takes nothing: what the client sent is stuck in the relay, and behind it comes its reset.
+    let mut pair = Pair::new([true, true]);
+    pair.happen(Side::Client, &Event::Arrive(1 << 20));
+    pair.run();
+    assert!(!pair.relay.is_half_closed());
+    pair.happen(Side::Client, &Event::Reset);
+    pair.run();
+    assert!(pair.relay.is_half_closed(), "half_close counts from here");
+    // What was sent before the reset is delivered all the same, if the backend goes on.
+    pair.open_the_gates();
+    assert_eq!(pair.end, Some(End::Reset(Side::Client)));
+    assert_eq!(*pair.backend.written.borrow(), pair.sent(Side::Client));
+}
+
+#[test]
+fn both_sides_reset_ends_the_relay_at_once() {
+    for fin_before in [false, true] {
+        for first in [Side::Client, Side::Backend] {
+            let mut pair = after_sending(60_000);
+            if fin_before {
+                pair.happen(Side::Client, &Event::Fin);
+                pair.run();
+            }
+            pair.happen(first, &Event::Reset);
+            pair.run();
+            pair.happen(first.other(), &Event::Reset);
+            pair.run();
+            assert_eq!(pair.end, Some(End::Reset(first)), "{first} first, after a FIN: {fin_before}");
+        }
+    }
+}
+
+#[test]
+fn waiting_for_acknowledgements_that_do_not_come_gets_cheap() {
+    let mut pair = after_sending(1_000);
+    pair.happen(Side::Client, &Event::Reset);
+    let mut looks = 0;
+    let end = pair.now + Duration::from_secs(60);
+    while pair.now < end {
+        pair.run();
+        looks += 1;
+        pair.now = pair.relay.wake_at().expect("it looks again");
+    }
+    assert!(looks <= 10 + 60, "{looks} looks in a minute");
 }
 
 #[test]

@@ -56,9 +56,9 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
     let shared = &context.shared;
     let socket = worker::Listener::new(socket)?;
     TaskHandle::current().into_iter().for_each(|task| context.tell_of_stop(task));
-    let mut rush = Rush::default();
+    let mut batch = AcceptBatch::default();
     while unless_stopped(&context, socket.waiting()).await.is_some() {
-        for _ in 0..rush.at_turn(worker::turn()) {
+        for _ in 0..batch.at_turn(worker::turn(), worker::is_busy()) {
             let permits = match try_room(shared, &listener) {
                 Some(permits) => Some(permits),
                 None => socket.paused(unless_stopped(&context, room(shared, &listener))).await?,
@@ -67,7 +67,7 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
             match accept(&socket) {
                 Ok(Some((fd, client))) => arrive(&context, &listener, fd, client, permits),
                 Ok(None) => {
-                    rush = Rush::default();
+                    batch = AcceptBatch::default();
                     break;
                 }
                 Err(error) => {
@@ -91,22 +91,26 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
 }
 
 /// How many connections are accepted in a turn of the loop: one, so that none is asked for that is not there, and
-/// more when there was one in each of many turns in a row, so that a rush does not wait for as many turns.
+/// more when there was one in each of several turns in a row. On a busy worker, as many at once as may be: there, a turn
+/// is what costs.
 #[derive(Clone, Copy, Debug, Default)]
-struct Rush {
+struct AcceptBatch {
     last: u64,
     in_a_row: u32,
 }
 
-impl Rush {
-    const PATIENCE: u32 = 4;
-    const MOST: u32 = 32;
+impl AcceptBatch {
+    const GROWS_AFTER: u32 = 4;
+    const MAX: u32 = 32;
 
-    fn at_turn(&mut self, turn: u64) -> u32 {
+    fn at_turn(&mut self, turn: u64, is_busy: bool) -> u32 {
         self.in_a_row = if turn == self.last + 1 { self.in_a_row + 1 } else { 0 };
         self.last = turn;
-        let beyond = self.in_a_row.saturating_sub(Rush::PATIENCE);
-        1u32.checked_shl(beyond).map_or(Rush::MOST, |most| most.min(Rush::MOST))
+        if is_busy {
+            return AcceptBatch::MAX;
+        }
+        let beyond = self.in_a_row.saturating_sub(AcceptBatch::GROWS_AFTER);
+        1u32.checked_shl(beyond).map_or(AcceptBatch::MAX, |count| count.min(AcceptBatch::MAX))
     }
 }
 
@@ -205,11 +209,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rush_is_met_by_more_at_a_time() {
-        let mut rush = Rush::default();
-        let turns: Vec<u32> = (100..113).map(|turn| rush.at_turn(turn)).collect();
+    fn accept_batch_grows_with_turns_in_a_row_and_is_largest_on_a_busy_worker() {
+        let mut batch = AcceptBatch::default();
+        let turns: Vec<u32> = (100..113).map(|turn| batch.at_turn(turn, false)).collect();
         assert_eq!(turns, [1, 1, 1, 1, 1, 2, 4, 8, 16, 32, 32, 32, 32]);
-        assert_eq!(rush.at_turn(200), 1, "after a pause, one");
-        assert!((201..400).map(|turn| rush.at_turn(turn)).all(|most| (1..=32).contains(&most)));
+        assert_eq!(batch.at_turn(200, false), 1, "after a pause, one");
+        assert!((201..400).map(|turn| batch.at_turn(turn, false)).all(|most| (1..=32).contains(&most)));
+        assert_eq!(batch.at_turn(500, true), 32);
     }
 }

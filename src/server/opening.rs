@@ -1,6 +1,5 @@
 //! From accept to a chosen pool: PROXY header, limits, STARTTLS, TLS or a look at the ClientHello, HTTP's first request, route.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -315,7 +314,7 @@ async fn terminate(
     let stream = Box::new(TlsStream::new(socket, engine, hello_bytes));
     let began = Instant::now();
     let deadline = after(listener.config().timeouts.handshake);
-    match worker::until(deadline, poll_fn(|_| stream.poll_handshake())).await {
+    match worker::until(deadline, stream.handshake()).await {
         None => return Err(Ending::HandshakeTimeout),
         Some(Ok(())) => {}
         Some(Err(HandshakeError::Tls(error))) => {

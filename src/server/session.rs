@@ -22,15 +22,17 @@ use crate::pool::{Lease, Pool};
 use crate::relay::{End, Relay, Stream, Tap, Turn};
 use crate::stats::ending::{Ending, Side};
 use crate::stats::latency::{BackendId, Stage};
-use crate::worker::{self, Socket, Timer, Weight};
+use crate::worker::{self, Priority, Socket, Timer};
 
 /// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
 /// the start, as accepted sockets inherit it.
 const LASTING: Duration = Duration::from_secs(5);
 
-/// Bytes moved in one turn from which on a connection is a stream that others need not wait for: twice what a
-/// message of 64 KiB is, and half of what a turn allows.
-const MUCH: u64 = 128 * 1024;
+/// Bytes moved in one turn from which on a connection is bulk: twice a message of 64 KiB, half of what a turn allows.
+const BULK_THRESHOLD: u64 = 128 * 1024;
+
+/// Turns after which a connection is no longer new, even if its backend has not answered.
+const NEW_FOR: u8 = 8;
 
 /// When a client that gets no backend may try again, where nobody knows better.
 const A_MOMENT: Duration = Duration::from_secs(1);
@@ -174,19 +176,26 @@ impl Session {
         let mut relay = Relay::new(worker::now(), ahead);
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
-        let (mut is_lasting, mut weight) = (false, Weight::default());
+        let (mut is_lasting, mut priority, mut turns) = (false, Priority::New, 0u8);
         let ending = poll_fn(|_| {
             if let Some(cut) = entered.cut() {
                 return Poll::Ready(cut.into());
             }
             loop {
                 let now = worker::now();
-                let turn = relay.turn(client, backend, &mut record.context.tools.borrow_mut(), &mut watched, now);
+                let mut tools = record.context.tools.borrow_mut();
+                let turn = relay.turn(client, backend, &mut tools, &mut watched, now, worker::woken_at());
+                drop(tools);
                 let moved = record.moved(&mut relay);
-                let now_moves = if moved >= MUCH { Weight::Heavy } else { Weight::Light };
-                if now_moves != weight {
-                    weight = now_moves;
-                    worker::weigh(weight);
+                turns = turns.saturating_add(1);
+                let next = match moved >= BULK_THRESHOLD {
+                    true => Priority::Bulk,
+                    false if relay.bytes_to_client() == 0 && turns < NEW_FOR => Priority::New,
+                    false => Priority::Interactive,
+                };
+                if next != priority {
+                    priority = next;
+                    worker::set_priority(priority);
                 }
                 match turn {
                     Turn::Ended(end) => return Poll::Ready(end.into()),

@@ -74,7 +74,7 @@ pub(super) async fn introduce(
     let engine = UnbufferedClientConnection::new(upstream.tls.current(), name)
         .map_err(|error| Trouble::Tls(tls::explain(&error)))?;
     let stream = Box::new(TlsStream::new(socket, engine, Vec::new()));
-    by(deadline, poll_fn(|_| stream.poll_handshake())).await?.map_err(|error| match error {
+    by(deadline, stream.handshake()).await?.map_err(|error| match error {
         HandshakeError::Tls(error) => Trouble::Tls(tls::explain(&error)),
         HandshakeError::Io(error) => Trouble::Io(error),
         HandshakeError::Left => Trouble::Closed,

@@ -5,6 +5,7 @@
 //! has no room.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Poll, ready};
@@ -17,7 +18,7 @@ use rustls::unbuffered::{
 use rustls::{CommonState, Error, HandshakeKind};
 
 use crate::relay::Stream;
-use crate::worker::{self, Socket};
+use crate::worker::{self, Priority, Socket};
 
 /// Plaintext that is sealed, or opened, at a time: four full records (RFC 8446, 5.1).
 const CHUNK: usize = 64 * 1024;
@@ -127,11 +128,20 @@ impl<E: Engine> TlsStream<E> {
         TlsStream { socket, state: RefCell::new(state) }
     }
 
-    /// Goes on with the handshake; ready once it has ended.
+    /// Completes the handshake, at the priority of handshakes.
     ///
     /// # Errors
     /// Those of [`HandshakeError`].
-    pub fn poll_handshake(&self) -> Poll<Result<(), HandshakeError>> {
+    pub async fn handshake(&self) -> Result<(), HandshakeError> {
+        worker::set_priority(Priority::Handshake);
+        // What was read ahead is enough for the costly part, which others need not wait for.
+        worker::yield_now().await;
+        let outcome = poll_fn(|_| self.poll_handshake()).await;
+        worker::set_priority(Priority::New);
+        outcome
+    }
+
+    fn poll_handshake(&self) -> Poll<Result<(), HandshakeError>> {
         let mut state = self.state.borrow_mut();
         SCRATCH.with_borrow_mut(|Scratch { incoming, outgoing }| {
             // What was read ahead, or nothing: the client speaks first.

@@ -13,12 +13,13 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
 use super::if_local;
-use super::turns::{Turns, Weight};
+use super::run_queue::{Priority, RunQueue};
 
 /// The way to a worker from other threads: an inbox, and an eventfd that ends its wait.
 #[derive(Debug)]
@@ -122,20 +123,45 @@ pub(super) struct Task {
     key: u32,
     /// In the queue already: further wakes add nothing until it runs.
     queued: Cell<bool>,
-    weight: Cell<Weight>,
+    priority: Cell<Priority>,
+    /// When its last event was taken from the kernel.
+    woken_at: Cell<Instant>,
 }
+
+/// How long tasks run before the loop looks for new events: what a new connection waits at most for others in each of
+/// its steps. An epoll_wait(2) that finds nothing costs a thousandth of that.
+const SLICE: Duration = Duration::from_micros(500);
 
 /// The tasks of a worker and those of them that are to run.
 pub(super) struct Executor {
     remote: Arc<Remote>,
     tasks: RefCell<Slab<Rc<Task>>>,
-    ready: RefCell<Turns<Rc<Task>>>,
+    queue: RefCell<RunQueue<Rc<Task>>>,
     current: RefCell<Option<Rc<Task>>>,
+    /// When the loop last took events.
+    now: Cell<Instant>,
 }
 
 impl Executor {
     pub(super) fn new(remote: Arc<Remote>) -> Executor {
-        Executor { remote, tasks: RefCell::default(), ready: RefCell::default(), current: RefCell::default() }
+        Executor {
+            remote,
+            tasks: RefCell::default(),
+            queue: RefCell::default(),
+            current: RefCell::default(),
+            now: Cell::new(Instant::now()),
+        }
+    }
+
+    /// When the loop last took events.
+    pub(super) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// New events were taken at `now`: tasks that other tasks have woken are ready from here on.
+    pub(super) fn begin_slice(&self, now: Instant) {
+        self.now.set(now);
+        self.queue.borrow_mut().admit_deferred(|task| task.woken_at.set(now));
     }
 
     pub(super) fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) {
@@ -148,10 +174,12 @@ impl Executor {
             future: RefCell::new(Some(future)),
             waker,
             key,
-            queued: Cell::default(),
-            weight: Cell::default(),
+            queued: Cell::new(true),
+            priority: Cell::default(),
+            woken_at: Cell::new(self.now.get()),
         });
-        self.schedule(&task);
+        // In this slice: nothing that it waits for can have happened before.
+        self.queue.borrow_mut().push(Rc::clone(&task), Priority::default());
         vacant.insert(task);
     }
 
@@ -160,18 +188,29 @@ impl Executor {
         self.current.borrow().clone()
     }
 
-    /// Has the task run in a coming turn.
+    /// Has the task run: in this slice, or, when a task asks for it, in the next.
     pub(super) fn schedule(&self, task: &Rc<Task>) {
-        if !task.queued.replace(true) {
-            self.ready.borrow_mut().push(Rc::clone(task), task.weight.get());
+        task.woken_at.set(self.now.get());
+        if task.queued.replace(true) {
+            return;
+        }
+        let (mut queue, priority) = (self.queue.borrow_mut(), task.priority.get());
+        match self.current.borrow().is_some() {
+            true => queue.defer(Rc::clone(task), priority),
+            false => queue.push(Rc::clone(task), priority),
         }
     }
 
-    /// Says how much the task that runs now moves when it does, from its next turn on.
-    pub(super) fn weigh(&self, weight: Weight) {
+    /// Sets the priority of the running task, from its next run on.
+    pub(super) fn set_priority(&self, priority: Priority) {
         if let Some(task) = &*self.current.borrow() {
-            task.weight.set(weight);
+            task.priority.set(priority);
         }
+    }
+
+    /// When the last event of the running task was taken from the kernel: no later than [`Executor::now`].
+    pub(super) fn woken_at(&self) -> Instant {
+        self.current.borrow().as_ref().map_or(self.now.get(), |task| task.woken_at.get())
     }
 
     /// A waker that outlived its task names nobody or a newer one: a poll for nothing, which futures bear.
@@ -182,16 +221,36 @@ impl Executor {
     }
 
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.borrow().is_empty()
+        !self.queue.borrow().is_empty()
     }
 
-    /// Runs the tasks of this turn, each once; those they wake run in the next one, after new events.
-    pub(super) fn run_ready(&self) {
-        self.ready.borrow_mut().begin();
+    /// Tasks that could run now.
+    pub(super) fn ready(&self) -> usize {
+        self.queue.borrow().ready()
+    }
+
+    /// Runs ready tasks until there are none, or a [`SLICE`] has passed.
+    pub(super) fn run_slice(&self) {
+        let began = self.now.get();
+        let mut last = began;
         loop {
-            let next = self.ready.borrow_mut().next();
-            let Some(task) = next else { break };
-            self.run(&task);
+            let next = self.queue.borrow_mut().next_priority();
+            let Some(priority) = next else { return };
+            for _ in 0..priority.quantum() {
+                let next = self.queue.borrow_mut().pop(priority);
+                let Some(task) = next else { break };
+                self.run(&task);
+            }
+            if self.ready() == 0 {
+                // No other priority competed for this time, which saves the clock.
+                return;
+            }
+            let now = Instant::now();
+            self.queue.borrow_mut().charge(priority, now.saturating_duration_since(last));
+            last = now;
+            if priority.is_costly() || now.saturating_duration_since(began) >= SLICE {
+                return;
+            }
         }
     }
 
@@ -230,7 +289,7 @@ impl Executor {
     /// Drops every task, and all that other threads may still send.
     pub(super) fn clear(&self) {
         self.remote.close();
-        self.ready.borrow_mut().clear();
+        self.queue.borrow_mut().clear();
         loop {
             let tasks: Vec<Rc<Task>> = self.tasks.borrow_mut().drain().collect();
             if tasks.is_empty() {

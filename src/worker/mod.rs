@@ -10,9 +10,9 @@
 
 mod executor;
 mod reactor;
+mod run_queue;
 mod socket;
 mod timer;
-mod turns;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
@@ -27,12 +27,15 @@ use std::time::{Duration, Instant};
 pub use executor::Remote;
 use executor::{Executor, Task};
 use reactor::Reactor;
+pub use run_queue::Priority;
 pub use socket::{Listener, Socket, Transport};
 use timer::{Key, Wheel};
-pub use turns::Weight;
 
 /// Timers are rounded up to this.
 const TICK: Duration = Duration::from_millis(1);
+
+/// Ready tasks from which on a worker is busy.
+const BACKLOG: usize = 32;
 
 thread_local! {
     static CURRENT: OnceCell<Rc<Local>> = const { OnceCell::new() };
@@ -44,8 +47,9 @@ struct Local {
     executor: Executor,
     timers: RefCell<Wheel<Rc<Task>>>,
     started: Instant,
-    now: Cell<Instant>,
     turn: Cell<u64>,
+    /// Whether this slice began with a backlog.
+    is_busy: Cell<bool>,
     stopping: Cell<bool>,
 }
 
@@ -99,33 +103,36 @@ impl Local {
             executor: Executor::new(remote),
             timers: RefCell::new(Wheel::new(0)),
             started,
-            now: Cell::new(started),
             turn: Cell::new(0),
+            is_busy: Cell::new(false),
             stopping: Cell::new(false),
         }
     }
 
     fn run(&self) {
         while !self.stopping.get() {
-            self.executor.run_ready();
             let timeout = if self.executor.has_ready() { Some(Duration::ZERO) } else { self.until_next_timer() };
-            if self.reactor.wait(timeout, |task| self.executor.schedule(task)) {
+            self.reactor.wait(timeout);
+            self.executor.begin_slice(Instant::now());
+            self.turn.set(self.turn.get() + 1);
+            // First: a timer whose tick has passed is no longer in the wheel when its owner drops it.
+            self.expire_timers();
+            if self.reactor.dispatch(|task| self.executor.schedule(task)) {
                 self.executor.take_remote();
             }
-            self.now.set(Instant::now());
-            self.turn.set(self.turn.get() + 1);
-            self.expire_timers();
+            self.is_busy.set(self.executor.ready() >= BACKLOG);
+            self.executor.run_slice();
         }
     }
 
     fn until_next_timer(&self) -> Option<Duration> {
         let next = self.timers.borrow().next()?;
         let at = self.started + Duration::from_millis(next);
-        Some(at.saturating_duration_since(self.now.get()))
+        Some(at.saturating_duration_since(self.executor.now()))
     }
 
     fn expire_timers(&self) {
-        let now = self.ticks_passed(self.now.get());
+        let now = self.ticks_passed(self.executor.now());
         let mut timers = self.timers.borrow_mut();
         while let Some(task) = timers.expire(now) {
             self.executor.schedule(&task);
@@ -164,15 +171,39 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 
 /// The time at which this turn of the loop began: exact enough for deadlines, and costs no system call.
 pub fn now() -> Instant {
-    local(|worker| worker.now.get())
+    local(|worker| worker.executor.now())
 }
 
-/// Says how much the task that runs now moves when it does: which decides when it runs among others.
-pub fn weigh(weight: Weight) {
-    local(|worker| worker.executor.weigh(weight));
+/// When what the running task was last woken for was taken from the kernel: its wait for other tasks comes after that.
+pub fn woken_at() -> Instant {
+    local(|worker| worker.executor.woken_at())
 }
 
-/// Has the task that runs now run once more in a coming turn of the loop.
+/// Sets the priority of the running task, from its next run on.
+pub fn set_priority(priority: Priority) {
+    local(|worker| worker.executor.set_priority(priority));
+}
+
+/// Lets others run first, and new events come in.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|_| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        run_again();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Whether many tasks wait for this worker: then a system call that may turn out to be for nothing costs less than the
+/// wait for another turn.
+pub fn is_busy() -> bool {
+    local(|worker| worker.is_busy.get())
+}
+
+/// Has the running task run once more, after new events were taken.
 pub fn run_again() {
     local(|worker| {
         if let Some(task) = worker.executor.current() {
@@ -234,7 +265,7 @@ impl Timer {
     /// Ready once `deadline` has passed; otherwise the task that asks is woken then, or earlier.
     pub fn poll_expired(&mut self, deadline: Instant) -> Poll<()> {
         local(|worker| {
-            let now = worker.now.get();
+            let now = worker.executor.now();
             if deadline <= now {
                 return Poll::Ready(());
             }
@@ -257,7 +288,7 @@ impl Drop for Timer {
         let Some((key, armed)) = self.armed else { return };
         local(|worker| {
             // The loop expires timers as soon as it has moved `now`, before any task runs.
-            if armed > worker.ticks_passed(worker.now.get()) {
+            if armed > worker.ticks_passed(worker.executor.now()) {
                 worker.timers.borrow_mut().cancel(key);
             }
         });

@@ -2,11 +2,11 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use slab::Slab;
@@ -14,8 +14,9 @@ use slab::Slab;
 use super::executor::Task;
 use super::local;
 
-/// Events taken from the kernel in one turn.
-const BATCH: usize = 256;
+/// Events taken from the kernel at once: as far as possible all there are, since a new connection's event is the last in
+/// the kernel's queue.
+const BATCH: usize = 1024;
 /// The eventfd through which other threads wake the loop.
 const REMOTE: u64 = u64::MAX;
 
@@ -24,6 +25,7 @@ pub(super) struct Reactor {
     slots: RefCell<Slab<Rc<Slot>>>,
     /// Told apart by this from the event of a socket that was closed earlier in the same batch.
     generation: Cell<u32>,
+    events: RefCell<Vec<epoll::Event>>,
 }
 
 /// What the loop knows of a socket, shared between it and the socket.
@@ -50,6 +52,10 @@ impl Ready {
     pub(super) const ENDED: Ready = Ready(32);
     /// Urgent data: a read stops short of it with more behind. Cleared with READABLE.
     pub(super) const URGENT: Ready = Ready(16);
+    /// The socket has failed: reset, or given up by the kernel. Unlike [`Ready::GONE`], never a mere end of both ways.
+    pub(super) const FAILED: Ready = Ready(64);
+    /// FIN was sent: from here on, GONE may be the peer's FIN.
+    pub(super) const SHUT: Ready = Ready(128);
 
     pub(super) const fn union(self, other: Ready) -> Ready {
         Ready(self.0 | other.0)
@@ -81,6 +87,9 @@ impl Ready {
         if hung_up {
             let all = Ready::READABLE.union(Ready::WRITABLE).union(Ready::READ_CLOSED);
             ready = ready.union(Ready::GONE).union(all);
+        }
+        if flags.contains(EventFlags::ERR) {
+            ready = ready.union(Ready::FAILED);
         }
         ready
     }
@@ -146,7 +155,12 @@ pub(super) fn open(remote: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 impl Reactor {
     pub(super) fn new(epoll: OwnedFd) -> Reactor {
-        Reactor { epoll, slots: RefCell::default(), generation: Cell::new(0) }
+        Reactor {
+            epoll,
+            slots: RefCell::default(),
+            generation: Cell::new(0),
+            events: RefCell::new(Vec::with_capacity(BATCH)),
+        }
     }
 
     /// Registers a socket for the rest of its life.
@@ -181,20 +195,21 @@ impl Reactor {
         self.slots.borrow_mut().remove(slot.key.get() as usize);
     }
 
-    /// Waits for events, at most for `timeout` (`None`: for as long as it takes), and marks the sockets and
-    /// wakes the tasks concerned. True if another thread has left something.
-    pub(super) fn wait(&self, timeout: Option<Duration>, wake: impl Fn(&Rc<Task>)) -> bool {
-        let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; BATCH];
+    /// Waits for events, at most for `timeout` (`None`: for as long as it takes).
+    pub(super) fn wait(&self, timeout: Option<Duration>) {
+        let mut events = self.events.borrow_mut();
+        events.clear();
         let timeout = timeout.map(rounded_up);
-        let (events, _) = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
-            Ok(events) => events,
-            // EINTR: the caller looks at the clock and comes back. No other error is possible with an epoll
-            // and a buffer that are ours.
-            Err(_) => return false,
-        };
+        // EINTR: the caller looks at the clock and comes back. No other error is possible with an epoll and a buffer that
+        // are ours.
+        let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
+    }
+
+    /// Marks the sockets of the events that were taken, and wakes their tasks. True if another thread has left something.
+    pub(super) fn dispatch(&self, wake: impl Fn(&Rc<Task>)) -> bool {
         let mut remote = false;
         let slots = self.slots.borrow();
-        for event in events {
+        for event in &*self.events.borrow() {
             // The kernel's struct is packed: copied out, not borrowed.
             let (flags, data) = (event.flags, event.data.u64());
             if data == REMOTE {

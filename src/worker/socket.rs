@@ -92,7 +92,16 @@ impl Socket {
                 self.slot.adopt();
                 Poll::Pending
             }
-            error => Poll::Ready(Err(error.into())),
+            error => {
+                // The call has taken the error, so that epoll may never report it.
+                if matches!(
+                    error,
+                    Errno::CONNRESET | Errno::PIPE | Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH
+                ) {
+                    self.slot.set(Ready::FAILED);
+                }
+                Poll::Ready(Err(error.into()))
+            }
         }
     }
 }
@@ -165,13 +174,14 @@ impl Stream for Socket {
         }
     }
 
-    /// Over unix sockets there is no reset: a peer that has closed both ways may still be owed its last bytes'
-    /// delivery, and a write tells of its absence.
+    /// A failed system call reports the error once; epoll reports it only until then. A peer on a unix socket that has
+    /// closed both ways has not reset: its last bytes may still be under way.
     fn poll_reset(&self) -> Poll<()> {
-        match self.transport {
-            Transport::Tcp => self.poll(Ready::GONE),
-            Transport::Other => Poll::Pending,
-        }
+        let gone = match self.transport {
+            Transport::Tcp if !self.slot.ready().intersects(Ready::SHUT) => Ready::FAILED.union(Ready::GONE),
+            Transport::Tcp | Transport::Other => Ready::FAILED,
+        };
+        self.poll(gone)
     }
 
     /// Sends FIN: the peer reads EOF after the bytes written so far.
@@ -182,6 +192,7 @@ impl Stream for Socket {
         if last {
             return Poll::Ready(Ok(()));
         }
+        self.slot.set(Ready::SHUT);
         Poll::Ready(Ok(rustix::net::shutdown(&self.fd, Shutdown::Write)?))
     }
 

@@ -88,10 +88,11 @@ fn a_turnaround_begins_before_the_write() {
     CLOCK.set(Some(start));
     let (client, backend) = (Slow { arrived: Cell::new(5) }, Slow { arrived: Cell::new(0) });
     let (mut relay, mut tools) = (Relay::new(start, Vec::new()), Tools::with_clock(clock));
-    relay.turn(&client, &backend, &mut tools, &mut Blind, start);
+    relay.turn(&client, &backend, &mut tools, &mut Blind, start, start);
     assert_eq!(relay.take_turnaround(), None);
     // It was answered while the write went on: as its bytes had left, and its process had not come to run again.
     backend.arrived.set(7);
-    relay.turn(&client, &backend, &mut tools, &mut Blind, start + Duration::from_millis(400));
+    let later = start + Duration::from_millis(400);
+    relay.turn(&client, &backend, &mut tools, &mut Blind, later, later);
     assert_eq!(relay.take_turnaround(), Some(Duration::from_millis(400)));
 }

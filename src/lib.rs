@@ -64,7 +64,11 @@
 //! - A backend that is down gets no new connection from that instant ([`pool`]).
 //! - Until a connection is relayed, a client has a deadline for what it must send, and a limit to it: `timeouts.sniff`
 //!   and each recogniser's `LIMIT` ([`sniff`]), then `timeouts.handshake` and the size of TLS's messages
-//!   ([`tls::stream`]).
+//!   ([`tls::stream`]). What all clients have sent until then has one limit ([`limits::PreambleMemory`]).
+//! - What a route depends on is known, or the client is refused: bytes that cannot be read take no pool
+//!   (`server/opening/first_bytes.rs`).
+//! - What is let through as an exception can be nothing else: a CancelRequest in plain text (`server/cancel.rs`), a
+//!   client that may send no PROXY header and says nothing (`server/screened.rs`).
 //! - No byte that was read ahead is lost. What is not tidegate's own (a PROXY header, the request for TLS, the
 //!   handshake) goes to the backend as it came, before all else (`server/ahead.rs`).
 //! - No byte that came in plain text is taken for one that came by TLS: what follows a request for TLS before the

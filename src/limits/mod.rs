@@ -1,7 +1,9 @@
 //! Whether one more connection may come to a listener: how many its address has, how fast that comes, and how fast all
-//! do. Pure: the moment comes in. What it keeps is shared by all workers.
+//! do; and how much memory clients without a backend may occupy. Pure: the moment comes in. What it keeps is shared by
+//! all workers.
 
 mod addresses;
+mod memory;
 mod pace;
 
 use std::fmt;
@@ -14,6 +16,7 @@ use crossbeam_utils::CachePadded;
 
 use self::addresses::Addresses;
 pub use self::addresses::Claim;
+pub use self::memory::{MemoryClaim, MemoryExhausted, PreambleMemory};
 use self::pace::{Nanos, Pace};
 use crate::config::model::{self, Rate};
 

@@ -3,9 +3,12 @@
 use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
+use super::context::Context;
+use crate::limits::{MemoryClaim, MemoryExhausted};
 use crate::relay::Stream;
 use crate::sniff::Verdict;
 use crate::worker::Timer;
@@ -13,16 +16,59 @@ use crate::worker::Timer;
 /// Bytes read at a time.
 const PORTION: usize = 4096;
 
+/// Bytes by which a buffer grows beyond what came, so that a preamble in single bytes does not move it each time.
+const SLACK: usize = 512;
+
+/// Bytes read of a client that has no backend yet. They count against the [preamble memory](crate::limits::PreambleMemory)
+/// until they are relayed or dropped.
+#[derive(Default)]
+pub(super) struct Preamble {
+    bytes: Vec<u8>,
+    claim: Option<MemoryClaim>,
+}
+
+impl Preamble {
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes alone, which no longer count.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    pub(super) fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(length);
+    }
+
+    fn extend(&mut self, more: &[u8]) -> Result<(), MemoryExhausted> {
+        let length = self.bytes.len() + more.len();
+        if length > self.bytes.capacity() {
+            let slack = if self.bytes.is_empty() { 0 } else { SLACK };
+            let claim = self.claim.get_or_insert_with(memory_claim);
+            claim.resize(length + slack)?;
+            self.bytes.reserve_exact(more.len() + slack);
+        }
+        self.bytes.extend_from_slice(more);
+        Ok(())
+    }
+}
+
+/// A claim on the preamble memory of the process.
+pub(super) fn memory_claim() -> MemoryClaim {
+    Context::with(|context| Arc::clone(&context.shared.preamble_memory).claim())
+}
+
 /// What was read of a connection that is not being relayed yet. All of it goes on, but for what is taken off.
 pub(super) struct Ahead<'s, S> {
     stream: &'s S,
-    bytes: Vec<u8>,
+    read: Preamble,
     deadline: Option<Instant>,
     timer: Timer,
 }
 
 /// Why nothing can be said of the first bytes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     /// The client has finished before they were complete.
     Finished,
@@ -30,16 +76,18 @@ pub(super) enum Cut {
     TooSlow,
     /// The connection is gone.
     Gone,
+    /// The preamble memory of the process is used up.
+    NoMemory,
 }
 
 impl<'s, S: Stream> Ahead<'s, S> {
     pub(super) fn new(stream: &'s S, deadline: Option<Instant>) -> Ahead<'s, S> {
-        Ahead::with(stream, Vec::new(), deadline)
+        Ahead::with(stream, Preamble::default(), deadline)
     }
 
     /// Of which these were read already.
-    pub(super) fn with(stream: &'s S, bytes: Vec<u8>, deadline: Option<Instant>) -> Ahead<'s, S> {
-        Ahead { stream, bytes, deadline, timer: Timer::default() }
+    pub(super) fn with(stream: &'s S, read: Preamble, deadline: Option<Instant>) -> Ahead<'s, S> {
+        Ahead { stream, read, deadline, timer: Timer::default() }
     }
 
     pub(super) fn stream(&self) -> &'s S {
@@ -47,44 +95,45 @@ impl<'s, S: Stream> Ahead<'s, S> {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.read.as_slice()
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    pub(super) fn into_preamble(self) -> Preamble {
+        self.read
     }
 
     /// Takes off the first bytes: they were for tidegate itself.
     pub(super) fn take_off(&mut self, count: usize) {
-        self.bytes.drain(..count.min(self.bytes.len()));
+        let bytes = &mut self.read.bytes;
+        bytes.drain(..count.min(bytes.len()));
     }
 
-    /// Reads until the recogniser knows. It bounds by itself how much that can be.
+    /// Reads until the recogniser knows, and never beyond its limit.
     pub(super) async fn until<T, E>(
         &mut self,
+        limit: usize,
         recognise: impl Fn(&[u8]) -> Verdict<T, E>,
     ) -> Result<Result<T, E>, Cut> {
         let mut needed = NonZeroUsize::MIN;
         loop {
-            if self.bytes.len() >= needed.get() {
-                match recognise(&self.bytes) {
+            if self.bytes().len() >= needed.get() {
+                match recognise(self.bytes()) {
                     Verdict::Yes(found) => return Ok(Ok(found)),
                     Verdict::No(why) => return Ok(Err(why)),
                     Verdict::More(total) => needed = total,
                 }
             }
-            poll_fn(|_| self.poll_more()).await?;
+            poll_fn(|_| self.poll_more(limit)).await?;
         }
     }
 
-    fn poll_more(&mut self) -> Poll<Result<(), Cut>> {
+    fn poll_more(&mut self, limit: usize) -> Poll<Result<(), Cut>> {
         let mut portion = [0; PORTION];
-        match self.stream.poll_read(&mut portion) {
+        // At least one: a read of nothing would look like FIN.
+        let room = limit.saturating_sub(self.bytes().len()).clamp(1, PORTION);
+        match self.stream.poll_read(&mut portion[..room]) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(Cut::Finished)),
-            Poll::Ready(Ok(count)) => {
-                self.bytes.extend_from_slice(&portion[..count]);
-                Poll::Ready(Ok(()))
-            }
+            Poll::Ready(Ok(count)) => Poll::Ready(self.read.extend(&portion[..count]).map_err(|_| Cut::NoMemory)),
             Poll::Ready(Err(_)) => Poll::Ready(Err(Cut::Gone)),
             Poll::Pending => {
                 let Some(deadline) = self.deadline else { return Poll::Pending };

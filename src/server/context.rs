@@ -16,6 +16,7 @@ use super::gate::Gate;
 use super::samples::Samples;
 use super::upstream::Upstream;
 use crate::config::model::{self, PoolIndex, Sniff};
+use crate::limits::PreambleMemory;
 use crate::log::access::AccessWriter;
 use crate::log::throttle::Throttle;
 use crate::net::addr::ClientAddr;
@@ -47,6 +48,7 @@ pub struct Shared {
     size: usize,
     capacity: Arc<Semaphore>,
     remotes: OnceLock<Vec<Arc<Remote>>>,
+    pub(super) preamble_memory: Arc<PreambleMemory>,
     pub(super) accept_trouble: Throttle,
 }
 
@@ -108,6 +110,7 @@ impl Shared {
             size: capacity,
             capacity: Arc::new(Semaphore::new(capacity.min(Semaphore::MAX_PERMITS))),
             remotes: OnceLock::new(),
+            preamble_memory: Arc::default(),
             accept_trouble: Throttle::default(),
         })
     }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Preamble};
 use super::context::{Context, ListenerState};
 use super::farewell::{Patience, farewell};
 use super::opening::after;
 use super::peer::Client;
 use crate::config::model::{ListenerTls, Sniff, StartTls};
+use crate::relay::Stream;
+use crate::sniff::http::NotHttp;
 use crate::sniff::{http, postgres};
 use crate::stats::ending::Ending;
 use crate::stats::http::{HttpEvent, Method, StatusClass};
@@ -18,7 +20,7 @@ use crate::stats::latency::BackendId;
 pub(super) async fn last_words(
     listener: &ListenerState,
     client: &Client,
-    ahead: Vec<u8>,
+    ahead: Preamble,
     ending: Ending,
     retry_after: Duration,
 ) {
@@ -28,7 +30,7 @@ pub(super) async fn last_words(
     } else if listener.config().sniff == Sniff::Http {
         // An answer before the request would be taken for none, and what is no HTTP gets none.
         let mut ahead = Ahead::with(client, ahead, after(listener.config().timeouts.sniff));
-        let Ok(Ok(request)) = ahead.until(http::recognise).await else { return };
+        let Ok(Ok(request)) = ahead.until(http::LIMIT, http::recognise).await else { return };
         let method = Method::named(&request.method);
         let class = if why.is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };
         Context::with(|context| context.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));
@@ -72,15 +74,44 @@ impl Why {
 
     /// 503 for a request that no backend can take (RFC 9110, 15.6.4), 429 for one over a limit (RFC 6585, 4).
     fn to_http(self, method: Method, retry_after: Duration) -> Vec<u8> {
-        let status = if self.is_over_limit { "429 Too Many Requests" } else { "503 Service Unavailable" };
-        let body = serde_json::json!({ "error": self.words }).to_string();
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nRetry-After: {}\r\n\
-             Cache-Control: no-store\r\nConnection: close\r\n\r\n",
-            body.len(),
-            retry_after.as_nanos().div_ceil(1_000_000_000).max(1),
-        );
-        let body = if method == Method::Head { "" } else { &body };
-        [head.as_bytes(), body.as_bytes()].concat()
+        let status = if self.is_over_limit { 429 } else { 503 };
+        let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
+        http_answer(status, self.words, method, &format!("Retry-After: {seconds}\r\n"))
     }
+}
+
+/// Answers a request whose head cannot be read: of `bytes`, which it begins with.
+pub(super) async fn refuse_request(listener: &ListenerState, client: &impl Stream, bytes: &[u8], fault: NotHttp) {
+    let method = bytes.trim_ascii_start().split(|&byte| byte == b' ').next().unwrap_or_default();
+    let method = std::str::from_utf8(method).map_or(Method::Other, Method::named);
+    let event = HttpEvent::Responded(method, StatusClass::ClientError);
+    Context::with(|context| context.saw_http(listener, BackendId::NONE, event));
+    let answer = http_answer(status_of(fault), &format!("the request {fault}"), method, "");
+    farewell(client, &answer, Patience::LONG).await;
+}
+
+/// 431 for a head with too much in it (RFC 6585, 5), 400 for a malformed one (RFC 9110, 15.5.1).
+pub(super) fn status_of(fault: NotHttp) -> u16 {
+    match fault {
+        NotHttp::TooLong | NotHttp::TooManyHeaders => 431,
+        NotHttp::Malformed(_) | NotHttp::TwoHosts | NotHttp::OtherProtocol(_) => 400,
+    }
+}
+
+/// A response that says why, and ends the connection. `fields` are whole lines.
+fn http_answer(status: u16, error: &str, method: Method, fields: &str) -> Vec<u8> {
+    let reason = match status {
+        400 => "Bad Request",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        _ => "Service Unavailable",
+    };
+    let body = serde_json::json!({ "error": error }).to_string();
+    let head = format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{fields}\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+        body.len(),
+    );
+    let body = if method == Method::Head { "" } else { &body };
+    [head.as_bytes(), body.as_bytes()].concat()
 }

@@ -5,6 +5,7 @@
 
 mod accept;
 mod ahead;
+mod cancel;
 mod context;
 mod dial;
 mod farewell;
@@ -13,6 +14,7 @@ mod last_words;
 mod opening;
 mod peer;
 mod samples;
+mod screened;
 mod session;
 mod upstream;
 mod wanted;

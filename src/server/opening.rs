@@ -1,28 +1,37 @@
 //! From accept to a chosen pool: PROXY header, limits, STARTTLS, TLS or a look at the ClientHello, HTTP's first request, route.
 
+mod first_bytes;
+mod postgres;
+mod proxy;
+
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustls::AlertDescription;
 use rustls::server::UnbufferedServerConnection;
 
-use super::ahead::{Ahead, Cut, write_all};
+use self::first_bytes::alert;
+use self::postgres::Asked;
+use super::ahead::{Ahead, Cut, Preamble, memory_claim};
 use super::context::{Context, ListenerState};
 use super::farewell::{Patience, farewell};
 use super::gate::{Admission, Told};
 use super::peer::{Client, Peer};
+use super::screened::Screened;
 use super::wanted::Wanted;
-use crate::config::model::{ListenerTls, Plaintext, ProxyProtocol, Route, StartTls, UnknownSni};
-use crate::limits::Claim;
+use crate::config::model::{ListenerTls, Route, StartTls, UnknownSni};
+use crate::limits::{Claim, MemoryExhausted};
 use crate::net::addr::ClientAddr;
 use crate::sniff::client_hello::{self, ClientHello};
-use crate::sniff::proxy_protocol::{self, Addresses, Fault};
-use crate::sniff::{http, postgres};
+use crate::sniff::http;
 use crate::stats::ending::Ending;
 use crate::stats::latency::{BackendId, Stage};
-use crate::tls::stream::{HandshakeError, TlsStream};
+use crate::tls::stream::{Engine, HandshakeError, TlsStream};
 use crate::tls::{self, ServerTls};
 use crate::worker::{self, Socket};
 
@@ -30,11 +39,17 @@ use crate::worker::{self, Socket};
 /// keeps a client of another protocol from being taken for one of its own.
 const POSTGRES: &[u8] = b"postgresql";
 
+/// Bytes of the longest TLS record (RFC 8446, 5.2). After its ClientHello, nothing that a client says in a handshake is
+/// longer, but for its certificates.
+const MAX_RECORD: usize = 5 + (1 << 14) + 256;
+
 /// What there is to know of a connection besides its bytes: of few there is anything.
 #[derive(Default)]
 pub(super) struct Opened {
     /// What of them is for the backend.
-    pub(super) ahead: Vec<u8>,
+    pub(super) ahead: Preamble,
+    /// They are a PostgreSQL CancelRequest, which nothing may follow in either direction.
+    pub(super) is_cancel: bool,
     /// The listener's route that they match.
     pub(super) route: Option<usize>,
     /// The server name that was asked for.
@@ -57,32 +72,51 @@ pub(super) async fn open(
     client: &mut ClientAddr,
     socket: Socket,
 ) -> Result<(Client, Opened), Ending> {
+    let opened = open_within_memory(listener, client, socket).await;
+    if matches!(opened, Err(Ending::OutOfResources)) {
+        listener.refuse(*client, &MemoryExhausted);
+    }
+    opened
+}
+
+async fn open_within_memory(
+    listener: &ListenerState,
+    client: &mut ClientAddr,
+    socket: Socket,
+) -> Result<(Client, Opened), Ending> {
     let mut opened = Opened::default();
     let deadline = after(listener.config().timeouts.sniff);
     let mut ahead = Ahead::new(&socket, deadline);
-    if let Some(rule) = &listener.config().proxy_protocol {
-        opened.destination = proxy_header(listener, rule, client, &mut ahead).await?;
-    }
-    match listener.admit(*client)? {
-        Admission::In(claim) => opened.claim = claim,
-        Admission::Told(told) => opened.told = Some(told),
+    let routes = &listener.config().routes;
+    if let proxy::Peer::Silent { may_send_header } = identify(listener, client, &mut opened, &mut ahead).await? {
+        // What needs its first bytes has waited for them as long as it may.
+        if listener.tls().is_some() || !routes.is_empty() {
+            return Err(Ending::SniffTimeout);
+        }
+        return Ok((Peer::Screened(Box::new(Screened::new(socket, may_send_header))), opened));
     }
     match listener.tls() {
         Some((rules, tls)) => match before_tls(listener, rules, tls, *client, &mut ahead).await? {
             First::Hello(hello) => {
-                let hello_bytes = ahead.into_bytes();
+                let hello_bytes = ahead.into_preamble().into_bytes();
                 terminate(listener, tls, *client, socket, hello, hello_bytes, opened).await
             }
             First::Plain => {
-                opened.ahead = ahead.into_bytes();
+                opened.ahead = ahead.into_preamble();
+                opened.route = listener.route(&Wanted::default());
+                Ok((Peer::Plain(socket), opened))
+            }
+            First::Cancel(length) => {
+                opened.ahead = ahead.into_preamble();
+                opened.ahead.truncate(length);
+                opened.is_cancel = true;
                 opened.route = listener.route(&Wanted::default());
                 Ok((Peer::Plain(socket), opened))
             }
         },
         None => {
-            let routes = &listener.config().routes;
             let hello = match routes.iter().any(Route::needs_tls) {
-                true => found(ahead.until(client_hello::recognise).await)?,
+                true => first_bytes::client_hello(listener, *client, &mut ahead).await?,
                 false => None,
             };
             if let Some(hello) = hello {
@@ -91,13 +125,42 @@ pub(super) async fn open(
                 opened.route = listener.route(&Wanted { server_name, protocols: &offered, request: None });
                 opened.server_name = hello.server_name;
             } else if routes.iter().any(Route::needs_request) {
-                let request = found(ahead.until(http::recognise).await)?;
+                let request = first_bytes::request(listener, *client, &mut ahead).await?;
                 opened.route = listener.route(&Wanted { request: request.as_ref(), ..Wanted::default() });
             }
-            opened.ahead = ahead.into_bytes();
+            opened.ahead = ahead.into_preamble();
             Ok((Peer::Plain(socket), opened))
         }
     }
+}
+
+/// Learns who the client is, and counts it against the limits: as early as its address is known.
+async fn identify(
+    listener: &ListenerState,
+    client: &mut ClientAddr,
+    opened: &mut Opened,
+    ahead: &mut Ahead<'_, Socket>,
+) -> Result<proxy::Peer, Ending> {
+    let Some(rule) = &listener.config().proxy_protocol else {
+        admit(listener, *client, opened)?;
+        return Ok(proxy::Peer::Known);
+    };
+    if !proxy::is_trusted(rule, *client) {
+        admit(listener, *client, opened)?;
+        return proxy::refuse_header(listener, *client, ahead).await;
+    }
+    // Until its header names the client, a trusted peer is bounded by max_connections and timeouts.sniff.
+    let peer = proxy::take_header(listener, rule, client, &mut opened.destination, ahead).await?;
+    admit(listener, *client, opened)?;
+    Ok(peer)
+}
+
+fn admit(listener: &ListenerState, client: ClientAddr, opened: &mut Opened) -> Result<(), Ending> {
+    match listener.admit(client)? {
+        Admission::In(claim) => opened.claim = claim,
+        Admission::Told(told) => opened.told = Some(told),
+    }
+    Ok(())
 }
 
 impl From<Cut> for Ending {
@@ -105,16 +168,8 @@ impl From<Cut> for Ending {
         match cut {
             Cut::Finished | Cut::Gone => Ending::ClientLeft,
             Cut::TooSlow => Ending::SniffTimeout,
+            Cut::NoMemory => Ending::OutOfResources,
         }
-    }
-}
-
-/// What was recognised. What is something else, or nothing at all, matches no route that asks for it.
-fn found<T, E>(outcome: Result<Result<T, E>, Cut>) -> Result<Option<T>, Ending> {
-    match outcome {
-        Ok(Ok(found)) => Ok(Some(found)),
-        Ok(Err(_)) | Err(Cut::Finished) => Ok(None),
-        Err(cut) => Err(cut.into()),
     }
 }
 
@@ -122,57 +177,13 @@ pub(super) fn after(timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|timeout| worker::now().checked_add(timeout))
 }
 
-/// Takes off a PROXY header. Returns what the client had connected to.
-///
-/// Only trusted peers may send one. Others are clients like any other, but for one thing: their bytes must not look
-/// like a header, which a backend could believe.
-async fn proxy_header(
-    listener: &ListenerState,
-    rule: &ProxyProtocol,
-    client: &mut ClientAddr,
-    ahead: &mut Ahead<'_, Socket>,
-) -> Result<Option<SocketAddr>, Ending> {
-    let trusted = client.ip().is_none_or(|ip| rule.trusted.iter().any(|network| network.contains(&ip)));
-    let required = trusted && rule.required;
-    let fault = match ahead.until(proxy_protocol::recognise).await {
-        Ok(Ok(header)) if trusted => {
-            ahead.take_off(header.length);
-            return Ok(match header.addresses {
-                Addresses::Proxied(ends) => {
-                    *client = ClientAddr::Tcp(ends.source);
-                    Some(ends.destination)
-                }
-                Addresses::Unix => {
-                    *client = ClientAddr::Unix;
-                    None
-                }
-                Addresses::Local => None,
-            });
-        }
-        Ok(Err(Fault::Absent)) if !required => return Ok(None),
-        // A protocol in which the server speaks first, or a client that says nothing.
-        Err(Cut::TooSlow | Cut::Finished) if !required && ahead.bytes().is_empty() => return Ok(None),
-        Ok(Ok(_)) => None,
-        Ok(Err(fault)) => Some(fault),
-        Err(cut) => return Err(cut.into()),
-    };
-    match fault {
-        Some(fault) if trusted => {
-            listener.refuse(*client, &fault);
-            Err(Ending::BadProxyHeader)
-        }
-        _ => {
-            listener.refuse(*client, &"sends a PROXY header, and is not in proxy_protocol.trusted");
-            Err(Ending::UntrustedProxyHeader)
-        }
-    }
-}
-
 /// How a client begins on a listener with TLS.
 enum First {
     Hello(ClientHello),
     /// In plain text, as the protocol allows it.
     Plain,
+    /// With a PostgreSQL CancelRequest of this length, in plain text, and nothing else.
+    Cancel(usize),
 }
 
 async fn before_tls(
@@ -184,14 +195,18 @@ async fn before_tls(
 ) -> Result<First, Ending> {
     let mut direct = false;
     if let Some(StartTls::Postgres) = rules.starttls {
-        match postgres_opening(listener, rules, client, ahead).await? {
+        match postgres::begin(listener, rules, client, ahead).await? {
             Asked::InPlain => return Ok(First::Plain),
+            Asked::Cancel(length) => return Ok(First::Cancel(length)),
             Asked::Tls => {}
             Asked::Directly => direct = true,
         }
     }
-    let hello = match ahead.until(client_hello::recognise).await? {
+    let hello = match ahead.until(client_hello::LIMIT, client_hello::recognise).await? {
         Ok(hello) => hello,
+        Err(fault) if fault.begins_as_hello() => {
+            return Err(first_bytes::refuse_hello(listener, client, ahead, fault).await);
+        }
         Err(why) => {
             match http::looks_like_http(ahead.bytes()) {
                 true => listener.refuse(client, &"speaks plain HTTP, on a listener with TLS"),
@@ -212,79 +227,6 @@ async fn before_tls(
         return Err(Ending::UnknownName);
     }
     Ok(First::Hello(hello))
-}
-
-/// A fatal alert in plain text: a record of two bytes (RFC 8446, 5.1 and 6).
-fn alert(description: AlertDescription) -> [u8; 7] {
-    [0x15, 3, 3, 0, 2, 2, description.into()]
-}
-
-/// What a PostgreSQL client asked for.
-enum Asked {
-    /// TLS, by an SSLRequest, which was accepted.
-    Tls,
-    /// TLS, by beginning with it (PostgreSQL 17).
-    Directly,
-    /// Nothing: it begins in plain text, and may.
-    InPlain,
-}
-
-/// Answers a PostgreSQL client until it begins in earnest.
-async fn postgres_opening(
-    listener: &ListenerState,
-    rules: &ListenerTls,
-    client: ClientAddr,
-    ahead: &mut Ahead<'_, Socket>,
-) -> Result<Asked, Ending> {
-    let mut gss_refused = false;
-    loop {
-        match ahead.until(postgres::recognise).await? {
-            Ok(postgres::Opening::SslRequest) => {
-                ahead.take_off(postgres::SSL_REQUEST.len());
-                if !ahead.bytes().is_empty() {
-                    // Somebody in between could have put them there (CVE-2021-23214).
-                    listener.refuse(client, &"sends unencrypted data after its SSLRequest");
-                    let words = postgres::error_response("08P01", "unencrypted data after the SSL request", None);
-                    farewell(ahead.stream(), &words, Patience::SHORT).await;
-                    return Err(Ending::NotTls);
-                }
-                answer(ahead, postgres::ACCEPT_TLS).await?;
-                return Ok(Asked::Tls);
-            }
-            // Again and again, each would cost an answer, and nothing would bound it.
-            Ok(postgres::Opening::GssEncRequest) if gss_refused => {
-                listener.refuse(client, &"asks for GSSAPI encryption again, which was refused");
-                return Err(Ending::NotTls);
-            }
-            Ok(postgres::Opening::GssEncRequest) => {
-                gss_refused = true;
-                ahead.take_off(postgres::SSL_REQUEST.len());
-                answer(ahead, postgres::REFUSE).await?;
-            }
-            Ok(postgres::Opening::DirectTls) => return Ok(Asked::Directly),
-            // Clients before PostgreSQL 17 cancel in plain text, whatever the connection used.
-            Ok(postgres::Opening::Cancel { .. }) => return Ok(Asked::InPlain),
-            Ok(postgres::Opening::Startup { .. }) if rules.plaintext == Plaintext::Allow => return Ok(Asked::InPlain),
-            Ok(postgres::Opening::Startup { .. }) => {
-                listener.refuse(client, &"asks for no TLS, on a listener that wants it (tls.plaintext: refuse)");
-                let words = postgres::error_response(
-                    "28000",
-                    "this server takes encrypted connections only",
-                    Some("Connect with sslmode=require or stronger."),
-                );
-                farewell(ahead.stream(), &words, Patience::SHORT).await;
-                return Err(Ending::NotTls);
-            }
-            Err(why) => {
-                listener.refuse(client, &why);
-                return Err(Ending::NotTls);
-            }
-        }
-    }
-}
-
-async fn answer(ahead: &Ahead<'_, Socket>, byte: u8) -> Result<(), Ending> {
-    write_all(ahead.stream(), &[byte]).await.map_err(|_| Ending::ClientLeft)
 }
 
 /// TLS ends here.
@@ -313,15 +255,13 @@ async fn terminate(
     })?;
     let stream = Box::new(TlsStream::new(socket, engine, hello_bytes));
     let began = Instant::now();
-    let deadline = after(listener.config().timeouts.handshake);
-    match worker::until(deadline, stream.handshake()).await {
-        None => return Err(Ending::HandshakeTimeout),
-        Some(Ok(())) => {}
-        Some(Err(HandshakeError::Tls(error))) => {
+    match handshake(listener, client, &stream).await? {
+        Ok(()) => {}
+        Err(HandshakeError::Tls(error)) => {
             listener.refuse(client, &format_args!("fails in its TLS handshake: {}", tls::explain(&error)));
             return Err(Ending::HandshakeFailed);
         }
-        Some(Err(HandshakeError::Io(_) | HandshakeError::Left)) => return Err(Ending::ClientLeft),
+        Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Ending::ClientLeft),
     }
     let took = began.elapsed();
     opened.handshake = Some(took);
@@ -334,8 +274,8 @@ async fn terminate(
     let request = match listener.needs_request(&wanted) {
         true => {
             let mut ahead = Ahead::new(&*stream, after(listener.config().timeouts.sniff));
-            let request = found(ahead.until(http::recognise).await)?;
-            opened.ahead = ahead.into_bytes();
+            let request = first_bytes::request(listener, client, &mut ahead).await?;
+            opened.ahead = ahead.into_preamble();
             request
         }
         false => None,
@@ -344,4 +284,30 @@ async fn terminate(
     opened.route = listener.route(&wanted);
     opened.server_name = hello.server_name;
     Ok((Peer::Tls(stream), opened))
+}
+
+/// Completes a client's handshake, in bounded time and memory.
+async fn handshake<E: Engine>(
+    listener: &ListenerState,
+    client: ClientAddr,
+    stream: &TlsStream<E>,
+) -> Result<Result<(), HandshakeError>, Ending> {
+    let deadline = after(listener.config().timeouts.handshake);
+    let shows_certificate = listener.config().tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+    let mut memory = memory_claim();
+    let mut handshaking = pin!(stream.handshake());
+    let bounded = poll_fn(|cx| {
+        let polled = handshaking.as_mut().poll(cx);
+        // Part of a message of which the rest has not come.
+        let unfinished = stream.unfinished();
+        if polled.is_pending() && !shows_certificate && unfinished > MAX_RECORD {
+            listener.refuse(client, &"sends more than a record of an unfinished TLS handshake message");
+            return Poll::Ready(Err(Ending::HandshakeFailed));
+        }
+        match memory.resize(unfinished) {
+            Ok(()) => polled.map(Ok),
+            Err(MemoryExhausted) => Poll::Ready(Err(Ending::OutOfResources)),
+        }
+    });
+    worker::until(deadline, bounded).await.ok_or(Ending::HandshakeTimeout)?
 }

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::accept::{Fresh, Permits};
+use super::cancel;
 use super::context::{Context, Entered, ListenerState, Place};
 use super::dial;
 use super::last_words::last_words;
@@ -90,9 +91,27 @@ impl Session {
             self.say_why(ending).await;
             return ending;
         }
-        let ending = self.relay().await;
+        let ending = match self.record.opened.as_ref().is_some_and(|opened| opened.is_cancel) {
+            true => self.forward_cancel().await,
+            false => self.relay().await,
+        };
         self.reset_unless_complete(ending);
         ending
+    }
+
+    /// Forwards a CancelRequest, which is all of the client's that its backend gets.
+    async fn forward_cancel(&mut self) -> Ending {
+        let Session { client: Some(client), backend: Some(backend), record, entered, .. } = self else {
+            return Ending::InternalError;
+        };
+        let request = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
+        record.count_to_backend(request.as_slice().len() as u64);
+        let mut forwarding = Box::pin(cancel::forward(request.as_slice(), client, backend));
+        poll_fn(|cx| match entered.cut() {
+            Some(cut) => Poll::Ready(cut.into()),
+            None => forwarding.as_mut().poll(cx),
+        })
+        .await
     }
 
     async fn open(&mut self) -> Result<(), Ending> {
@@ -166,6 +185,7 @@ impl Session {
             return Ending::InternalError;
         };
         let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
+        let ahead = ahead.into_bytes();
         let mut watched = record
             .listener
             .watches(&record.context)
@@ -223,6 +243,10 @@ impl Session {
             }
         })
         .await;
+        if let Some((ending, why)) = client.late_header() {
+            record.listener.refuse(record.client, why);
+            return ending;
+        }
         match ending {
             Ending::Closed(Side::Client) if client.is_truncated() => Ending::Truncated(Side::Client),
             Ending::Closed(Side::Backend) if backend.is_truncated() => Ending::Truncated(Side::Backend),
@@ -332,6 +356,14 @@ impl Record {
     /// Where the connection goes.
     fn pool(&self) -> &Arc<Pool> {
         self.listener.pool(self.opened.as_ref().and_then(|opened| opened.route))
+    }
+
+    /// Counts bytes that go to the backend without a relay.
+    fn count_to_backend(&mut self, bytes: u64) {
+        let Record { context, listener, lease: Some(lease), .. } = self else { return };
+        self.bytes_in += bytes;
+        listener.traffic().add(context.worker, bytes, 0);
+        lease.backend().traffic().add(context.worker, bytes, 0);
     }
 
     /// Takes down what a turn of the relay has moved and measured. Returns the bytes.

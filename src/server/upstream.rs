@@ -148,7 +148,7 @@ impl Origin<'_> {
         };
         match (version, self.client) {
             (SendProxy::V1, _) => outgoing.v1(),
-            (SendProxy::V2, Peer::Plain(_)) => outgoing.v2(),
+            (SendProxy::V2, Peer::Plain(_) | Peer::Screened(_)) => outgoing.v2(),
             (SendProxy::V2, Peer::Tls(tls)) => tls.with_common(|common| with_tls(outgoing, common)),
         }
     }

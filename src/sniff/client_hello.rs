@@ -12,9 +12,12 @@ use thiserror::Error;
 use super::Verdict;
 use crate::net::name::NamePattern;
 
-/// Bytes, those of the record headers among them, in which a ClientHello must end. Hellos with keys for key
-/// agreements that quantum computers do not break have 2 KiB.
-pub const LIMIT: usize = 64 * 1024;
+/// Bytes of the longest ClientHello, without its header: what BoringSSL's servers accept (`kMaxMessageLen`); Envoy's
+/// tls_inspector looks at as many. Hellos with post-quantum key shares have 2 KiB.
+const MAX_BODY: usize = 16 * 1024;
+
+/// Bytes, those of the record headers among them, in which a ClientHello must end: the longest in two records.
+pub const LIMIT: usize = 2 * RECORD_HEADER + MESSAGE_HEADER + MAX_BODY;
 
 /// Bytes of a record's header: type, version, length.
 const RECORD_HEADER: usize = 5;
@@ -56,9 +59,12 @@ pub enum NotTls {
     /// A record after the first that carries something else.
     #[error("has a TLS record of type {0} in the middle of its ClientHello")]
     RecordType(u8),
-    /// The major version of a record is not 3.
+    /// The major version of the first record is not 3.
     #[error("is not TLS: a record has version {0}.x, not 3.x")]
     RecordVersion(u8),
+    /// That of a record after the first.
+    #[error("has a TLS record of version {0}.x in the middle of its ClientHello")]
+    LaterVersion(u8),
     /// A record that carries nothing, or too much.
     #[error("has a TLS record of {0} bytes; 1 to 16,384 are allowed")]
     RecordLength(u16),
@@ -66,11 +72,27 @@ pub enum NotTls {
     #[error("starts TLS with a handshake message of type {0}, not with a ClientHello")]
     Message(u8),
     /// It does not end within the limit.
-    #[error("has a ClientHello longer than 64 KiB")]
+    #[error("has a ClientHello longer than 16 KiB")]
     TooLong,
     /// A field is not as the specification has it.
     #[error("has a malformed ClientHello: {0}")]
     Malformed(&'static str),
+}
+
+impl NotTls {
+    /// Whether the bytes begin as a ClientHello does: one that is damaged or too long. What it would have asked
+    /// for cannot be told. Otherwise they are another protocol.
+    pub fn begins_as_hello(self) -> bool {
+        match self {
+            // Version 2 of SSL has no extensions, and other messages have no server name: they asked for none.
+            NotTls::FirstByte(_) | NotTls::Ssl2 | NotTls::RecordVersion(_) | NotTls::Message(_) => false,
+            NotTls::LaterVersion(_)
+            | NotTls::RecordType(_)
+            | NotTls::RecordLength(_)
+            | NotTls::TooLong
+            | NotTls::Malformed(_) => true,
+        }
+    }
 }
 
 /// Looks for a ClientHello in the bytes a connection starts with. What follows it does not matter.
@@ -159,7 +181,7 @@ fn record_length(bytes: &[u8], first: bool) -> Result<Option<usize>, NotTls> {
     if let Some(&major) = bytes.get(1)
         && major != 3
     {
-        return Err(NotTls::RecordVersion(major));
+        return Err(if first { NotTls::RecordVersion(major) } else { NotTls::LaterVersion(major) });
     }
     let Some(&[_, _, _, high, low]) = bytes.first_chunk() else { return Ok(None) };
     let length = u16::from_be_bytes([high, low]);
@@ -184,7 +206,7 @@ fn hello(message: &[u8]) -> Result<ClientHello, Stop> {
     }
     let [a, b, c] = message.array()?;
     let length = uint24(a, b, c);
-    if RECORD_HEADER + MESSAGE_HEADER + length > LIMIT {
+    if length > MAX_BODY {
         return Err(Stop::Fault(NotTls::TooLong));
     }
 

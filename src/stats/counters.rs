@@ -18,7 +18,18 @@ pub struct ListenerCounters {
     peak: AtomicUsize,
     retries: AtomicU64,
     handshakes: Handshakes,
-    endings: [AtomicU64; Ending::ALL.len()],
+    endings: Endings,
+}
+
+/// One for each of [`Ending::ALL`].
+#[derive(Debug)]
+struct Endings([AtomicU64; Ending::ALL.len()]);
+
+/// By hand: the standard library has it for arrays of up to 32.
+impl Default for Endings {
+    fn default() -> Endings {
+        Endings(std::array::from_fn(|_| AtomicU64::default()))
+    }
 }
 
 /// TLS handshakes that succeeded.
@@ -58,7 +69,7 @@ impl ListenerCounters {
 
     /// A connection has ended.
     pub fn closed(&self, ending: Ending) {
-        self.endings[ending.index()].fetch_add(1, Ordering::Relaxed);
+        self.endings.0[ending.index()].fetch_add(1, Ordering::Relaxed);
         // Last, and released: who reads that nothing is open sees all the rest.
         self.open.fetch_sub(1, Ordering::Release);
     }
@@ -95,7 +106,7 @@ impl ListenerCounters {
 
     /// Connections that ended this way.
     pub fn ended(&self, ending: Ending) -> u64 {
-        self.endings[ending.index()].load(Ordering::Relaxed)
+        self.endings.0[ending.index()].load(Ordering::Relaxed)
     }
 }
 

@@ -79,6 +79,10 @@ pub enum Ending {
     ListenerRate,
     /// The client speaks no TLS, on a listener that wants it.
     NotTls,
+    /// The client's ClientHello is damaged or too long, and a route or certificate depends on it.
+    BadClientHello,
+    /// The head of the client's first HTTP request is damaged or too long, and a route depends on it.
+    BadRequest,
     /// The client asked for a server name that no certificate fits, and the listener says `unknown_sni: refuse`.
     UnknownName,
     /// The peer sent no PROXY header, or a wrong one.
@@ -93,7 +97,7 @@ pub enum Ending {
 
 impl Ending {
     /// Every ending, in the order of [`Ending::index`].
-    pub const ALL: [Ending; 31] = [
+    pub const ALL: [Ending; 33] = [
         Ending::Closed(Side::Client),
         Ending::Closed(Side::Backend),
         Ending::Reset(Side::Client),
@@ -120,6 +124,8 @@ impl Ending {
         Ending::AddressRate,
         Ending::ListenerRate,
         Ending::NotTls,
+        Ending::BadClientHello,
+        Ending::BadRequest,
         Ending::UnknownName,
         Ending::BadProxyHeader,
         Ending::UntrustedProxyHeader,
@@ -156,11 +162,13 @@ impl Ending {
             Ending::AddressRate => 23,
             Ending::ListenerRate => 24,
             Ending::NotTls => 25,
-            Ending::UnknownName => 26,
-            Ending::BadProxyHeader => 27,
-            Ending::UntrustedProxyHeader => 28,
-            Ending::OutOfResources => 29,
-            Ending::InternalError => 30,
+            Ending::BadClientHello => 26,
+            Ending::BadRequest => 27,
+            Ending::UnknownName => 28,
+            Ending::BadProxyHeader => 29,
+            Ending::UntrustedProxyHeader => 30,
+            Ending::OutOfResources => 31,
+            Ending::InternalError => 32,
         }
     }
 
@@ -177,6 +185,8 @@ impl Ending {
             | Ending::HandshakeTimeout
             | Ending::HandshakeFailed
             | Ending::NotTls
+            | Ending::BadClientHello
+            | Ending::BadRequest
             | Ending::UnknownName
             | Ending::BadProxyHeader
             | Ending::UntrustedProxyHeader => "client",
@@ -219,6 +229,8 @@ impl Ending {
             Ending::AddressRate => "too fast from its address",
             Ending::ListenerRate => "too fast",
             Ending::NotTls => "no TLS",
+            Ending::BadClientHello => "bad ClientHello",
+            Ending::BadRequest => "bad HTTP request",
             Ending::UnknownName => "unknown server name",
             Ending::BadProxyHeader => "bad PROXY header",
             Ending::UntrustedProxyHeader => "untrusted PROXY header",
@@ -253,6 +265,8 @@ impl Ending {
             | Ending::AddressRate
             | Ending::ListenerRate
             | Ending::NotTls
+            | Ending::BadClientHello
+            | Ending::BadRequest
             | Ending::UnknownName
             | Ending::BadProxyHeader
             | Ending::UntrustedProxyHeader => "PR",
@@ -281,6 +295,8 @@ impl Ending {
                 | Ending::AddressRate
                 | Ending::ListenerRate
                 | Ending::NotTls
+                | Ending::BadClientHello
+                | Ending::BadRequest
                 | Ending::UnknownName
                 | Ending::BadProxyHeader
                 | Ending::UntrustedProxyHeader

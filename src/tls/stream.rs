@@ -172,6 +172,11 @@ impl<E: Engine> TlsStream<E> {
         })
     }
 
+    /// Bytes kept of a record or handshake message of which the rest has not come.
+    pub fn unfinished(&self) -> usize {
+        self.state.borrow().received.len()
+    }
+
     /// What is known of the connection.
     pub fn with_common<T>(&self, f: impl FnOnce(&CommonState) -> T) -> T {
         f(self.state.borrow().engine.common())

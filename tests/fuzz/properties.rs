@@ -16,6 +16,11 @@ pub(crate) fn client_hello(bytes: &[u8]) {
     let looks = portions(bytes, client_hello::LIMIT, client_hello::recognise);
     assert!(looks <= 100, "{looks} looks at {} bytes", bytes.len());
     let whole = client_hello::recognise(bytes);
+    if let Verdict::No(fault) = &whole {
+        // Told by the first bytes: a record of TLS, and the message in it.
+        let is_other = matches!(fault, client_hello::NotTls::Message(_)) || !bytes.starts_with(&[0x16, 3]);
+        assert_eq!(fault.begins_as_hello(), !is_other, "{fault:?}");
+    }
     let Verdict::Yes(hello) = &whole else { return };
     assert!(hello.alpn.iter().all(|protocol| (1..=255).contains(&protocol.len())));
     if let Some(name) = &hello.server_name {
@@ -35,6 +40,16 @@ pub(crate) fn client_hello(bytes: &[u8]) {
 
 pub(crate) fn proxy_protocol(bytes: &[u8]) {
     portions(bytes, proxy_protocol::LIMIT, proxy_protocol::recognise);
+    portions(bytes, proxy_protocol::SIGNATURE_LIMIT, proxy_protocol::recognise_signature);
+    // Absent by its signature, or not at all: what strangers are turned away for is what trusted peers are read for.
+    let absent = proxy_protocol::Fault::Absent;
+    match (proxy_protocol::recognise_signature(bytes), proxy_protocol::recognise(bytes)) {
+        (Verdict::Yes(_), Verdict::No(fault)) => assert_ne!(fault, absent),
+        (Verdict::Yes(_), _) => {}
+        (Verdict::No(_), Verdict::No(fault)) => assert_eq!(fault, absent),
+        (Verdict::More(less), Verdict::More(more)) => assert_eq!(less, more),
+        (signature, header) => panic!("{signature:?}, but {header:?}"),
+    }
     if let Verdict::Yes(header) = proxy_protocol::recognise(bytes) {
         ends_at(bytes, header.length, proxy_protocol::recognise);
         if let Addresses::Proxied(ends) = header.addresses {
@@ -83,6 +98,12 @@ pub(crate) fn postgres(bytes: &[u8]) {
 
 pub(crate) fn http(bytes: &[u8]) {
     portions(bytes, http::LIMIT, http::recognise);
+    if let Verdict::No(fault) = http::recognise(bytes)
+        && http::looks_like_http(bytes)
+        && !bytes.starts_with(b"PRI ")
+    {
+        assert!(fault.begins_as_http(), "{fault:?}");
+    }
     let Verdict::Yes(head) = http::recognise(bytes) else { return };
     ends_at(bytes, head.length, http::recognise);
     assert!(!head.method.is_empty());

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::Shutdown;
 
+use serde_json::{Value, json};
+
 use crate::http_sniff::{Seen, observed, rest, seen_by_listener};
 use crate::support::backend::Backend;
 use crate::support::client::{connect, expect, read_to_end};
@@ -87,12 +89,7 @@ fn the_first_request_decides_over_tls_too() {
 #[test]
 fn what_is_no_http_goes_to_the_listeners_pool_as_it_came() {
     let Routed { tidegate, _servers } = routed("timeouts: { sniff: 30s }", Backend::echo());
-    for words in [
-        &b"EHLO shop.example\r\n"[..],
-        b"\x16\x03\x01\x02\x00\x01",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
-    ] {
+    for words in [&b"EHLO shop.example\r\n"[..], b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         let mut client = connect(&tidegate.at("in"));
         client.write_all(words).unwrap();
         expect(&mut client, words);
@@ -102,6 +99,71 @@ fn what_is_no_http_goes_to_the_listeners_pool_as_it_came() {
     client.write_all(b"GET / HTTP/1.1\r\nHost: shop.example\r\n").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut client).0, b"GET / HTTP/1.1\r\nHost: shop.example\r\n");
+}
+
+/// Heads of which cannot be told what they ask for, their status, and why.
+fn unreadable() -> Vec<(String, u16, &'static str)> {
+    vec![
+        (format!("GET /{} HTTP/1.1\r\n", "a".repeat(16 << 10)), 431, "has an HTTP head longer than 16 KiB"),
+        (
+            format!("PUT /a HTTP/1.1\r\nHost: shop.example\r\n{}\r\n", "A: b\r\n".repeat(100)),
+            431,
+            "has an HTTP head with more than 100 fields",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: shop.example\r\nHost: a.example\r\n\r\n".to_owned(),
+            400,
+            "has an HTTP head with more than one Host",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost : shop.example\r\n\r\n".to_owned(),
+            400,
+            "has a malformed HTTP head: invalid header name",
+        ),
+    ]
+}
+
+#[track_caller]
+fn is_refused(answer: &str, status: u16, why: &str) {
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    assert!(head.lines().any(|line| line == "Connection: close"), "{head}");
+    let error = json!({ "error": format!("the request {why}") });
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), error);
+}
+
+/// The listener's pool is not for them.
+#[test]
+fn a_head_that_cannot_be_read_is_answered_and_goes_nowhere() {
+    for (request, status, why) in unreadable() {
+        let Routed { tidegate, _servers } = routed("timeouts: { sniff: 30s }", Backend::echo());
+        let mut client = connect(&tidegate.at("in"));
+        // A client that writes all of it before it reads.
+        client.write_all(request.as_bytes()).unwrap();
+        client.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        is_refused(&rest(client), status, why);
+        assert_eq!(tidegate.only_access().end(), "refused: bad HTTP request");
+        let wanted = format!("a client is refused: it {why}");
+        assert_eq!(tidegate.wait_for_log(&wanted, |line| line.is(&wanted)).level(), "INFO");
+        let method = request.split(' ').next().unwrap();
+        let seen = Seen { requests: 1, responses: vec![(format!("{method} 4xx"), 1)], ..Seen::default() };
+        assert_eq!(seen_by_listener(&tidegate), seen);
+        assert!(_servers.iter().all(|server| server.accepted() == 0), "{why}");
+    }
+}
+
+#[test]
+fn a_head_that_cannot_be_read_is_answered_over_tls_too() {
+    let authority = Authority::new();
+    let issued = authority.issue(&["localhost"]);
+    let tls = format!("tls: {{ certificates: [{}] }}", issued.yaml());
+    let Routed { tidegate, _servers } = routed(&tls, Backend::echo());
+    for (request, status, why) in unreadable() {
+        let client = Tls::connect(&tidegate.at("in"), &authority.client(), "localhost");
+        (&client).write_all(request.as_bytes()).unwrap();
+        is_refused(&read_all(&client), status, why);
+    }
+    assert!(_servers.iter().all(|server| server.accepted() == 0));
 }
 
 #[test]

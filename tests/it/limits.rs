@@ -134,6 +134,55 @@ fn the_address_is_the_one_in_the_proxy_header() {
     assert!(line.field("client").starts_with("192.0.2.1:"), "{line:?}");
 }
 
+/// Its address is known at once: also while it may still say something it counts.
+#[test]
+fn a_stranger_counts_while_it_is_silent() {
+    let backend = Backend::echo();
+    let limits = "limits: { connections_per_ip: 2, connection_rate_per_ip: 3/h }, timeouts: { sniff: 1h }";
+    let keys = format!("proxy_protocol: {{ trusted: [127.0.0.1] }}, {limits}");
+    let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(backend.place(), &keys, "")));
+    let come = |last| connect_from(source(last), tidegate.at("in").tcp());
+    let (first, _second) = (come(2), come(2));
+    eventually(DEADLINE, "they are there", || tidegate.view().listeners[0].open == 2);
+    assert_eq!(read_to_end(&mut come(2)), (Vec::new(), End::Fin));
+    eventually(DEADLINE, "a line", || ends(&tidegate, OF_ADDRESS) == 1);
+    drop(first);
+    eventually(DEADLINE, "the first has left", || ends(&tidegate, "client closed") == 1);
+    let third = come(2);
+    eventually(DEADLINE, "the third is there", || tidegate.view().listeners[0].open == 2);
+    drop(third);
+    eventually(DEADLINE, "it has left", || ends(&tidegate, "client closed") == 2);
+    assert_eq!(read_to_end(&mut come(2)), (Vec::new(), End::Fin));
+    eventually(DEADLINE, "a line", || ends(&tidegate, ADDRESS_TOO_FAST) == 1);
+
+    // A trusted peer's connections count for those that it names, and it may have many that are silent.
+    let _silent: Vec<TcpStream> = (0..5).map(|_| come(1)).collect();
+    let mut named = come(1);
+    named.write_all(b"PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\nin").unwrap();
+    assert!(expect_or_end(&mut named));
+    assert_eq!(backend.accepted(), 3, "the silent ones have none");
+}
+
+/// A header without addresses leaves the peer, and its own address counts.
+#[test]
+fn a_local_header_is_no_way_around_the_limits() {
+    let backend = Backend::echo();
+    let keys = "proxy_protocol: { trusted: [127.0.0.0/8] }, limits: { connections_per_ip: 1 }";
+    let tidegate = Tidegate::start(&forward(backend.place(), keys, ""));
+    let headers = [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"];
+    for (last, first) in (2..).zip(headers) {
+        let come = |header: &[u8]| {
+            let mut client = connect_from(source(last), tidegate.at("in").tcp());
+            _ = client.write_all(&[header, b"in"].concat());
+            expect_or_end(&mut client).then_some(client)
+        };
+        let _first = come(first).expect("the first");
+        for header in headers {
+            assert!(come(header).is_none());
+        }
+    }
+}
+
 #[track_caller]
 fn is_too_many(answer: &str, error: &str) -> u64 {
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");

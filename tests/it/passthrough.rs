@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::thread;
 
 use crate::support::backend::{Backend, Scripted};
-use crate::support::client::{connect, expect};
+use crate::support::client::{End, connect, expect, read_to_end};
 use crate::support::data::{receive, send};
-use crate::support::tidegate::Tidegate;
+use crate::support::stats::{ADMIN, get};
+use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, client_connection, client_hello, read_all, send_name_over_tls, tls_backend};
 
 /// Names, and the address of each.
@@ -111,6 +112,42 @@ fn a_client_that_finishes_before_its_hello_is_complete() {
     assert_eq!(received, b"\x16\x03");
     backend.write_all(b"too short").unwrap();
     expect(&mut client, b"too short");
+}
+
+/// What it would have asked for cannot be told: the listener's pool is not for it.
+#[test]
+fn a_client_hello_that_cannot_be_read_is_refused_by_an_alert() {
+    let (backend, authority) = (Backend::echo(), Authority::new());
+    let issued = authority.issue(&["a.example"]);
+    let good = client_hello(&mut client_connection(&authority.client(), "a.example"));
+    let mut damaged = good.clone();
+    damaged[9 + 2 + 32] = 33; // the length of its session id
+    let mut long = good.clone();
+    long[6..9].copy_from_slice(&[0, 0x40, 1]);
+    let cases = [
+        (damaged, 50, "it has a malformed ClientHello: its session id is longer than 32 bytes"),
+        (long, 50, "it has a ClientHello longer than 16 KiB"),
+        (b"\x16\x03\x01\x40\x01".to_vec(), 22, "it has a TLS record of 16385 bytes; 1 to 16,384 are allowed"),
+        (b"\x16\x03\x01\x00\x00".to_vec(), 10, "it has a TLS record of 0 bytes; 1 to 16,384 are allowed"),
+    ];
+    let routes = "routes: [{ match: { sni: [a.example] }, pool: p }]";
+    let tls = format!("tls: {{ certificates: [{}] }}", issued.yaml());
+    for listener in [routes, &tls, &format!("{tls}, {routes}")] {
+        for (bytes, alert, why) in &cases {
+            let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(backend.place(), listener, "")));
+            let mut client = connect(&tidegate.at("in"));
+            client.write_all(bytes).unwrap();
+            assert_eq!(read_to_end(&mut client), (vec![0x15, 3, 3, 0, 2, 2, *alert], End::Fin), "{why}");
+            drop(client);
+            assert_eq!(tidegate.only_access().end(), "refused: bad ClientHello", "{why}");
+            let wanted = format!("a client is refused: {why}");
+            assert_eq!(tidegate.wait_for_log(&wanted, |line| line.is(&wanted)).level(), "INFO");
+            let metrics = get(&tidegate.stats_port(), "/metrics").text();
+            let counted = |line: &str| line.contains("bad ClientHello") && line.ends_with(" 1");
+            assert!(metrics.lines().any(counted), "{metrics}");
+        }
+    }
+    assert_eq!(backend.accepted(), 0);
 }
 
 /// Once the first bytes are through, a bulk goes past this process as that of any plain connection does.

@@ -8,8 +8,8 @@ use rustix::process::Signal;
 use rustls::{AlertDescription, Error};
 
 use crate::support::authority::{Authority, Issued, handshake};
-use crate::support::backend::{Backend, Dead};
-use crate::support::client::{End, Place, connect, expect, read_to_end};
+use crate::support::backend::{Backend, Dead, Scripted};
+use crate::support::client::{End, Place, connect, expect, read_to_end, reset};
 use crate::support::pgwire::{
     GSSENC_REQUEST, SSL_REQUEST, cancel, query, read_error, read_message, startup, until_ready,
 };
@@ -238,6 +238,73 @@ fn a_query_is_cancelled() {
         error = read_message(&mut client);
     }
     assert!(String::from_utf8_lossy(&error.1).contains("C57014"), "{error:?}");
+}
+
+/// No session comes of it, whatever client and backend say besides.
+#[test]
+fn a_cancel_request_carries_its_own_bytes_and_nothing_comes_back() {
+    let (scripted, authority) = (Scripted::start(), Authority::new());
+    let required = format!("client_auth: {{ mode: required, ca: {} }}", authority.file().display());
+    for rules in ["", &required, &format!("{required}, plaintext: allow")] {
+        let listener = starttls(&authority.issue(&[NAME]), rules);
+        let tidegate = Tidegate::start(&forward(scripted.place(), &listener, ""));
+        for (key, first) in [(&[7; 8][..], &b""[..]), (&[7; 256], b""), (&[7; 8], &GSSENC_REQUEST)] {
+            let lines = tidegate.access().len();
+            let mut client = connect(&tidegate.at("in"));
+            client.write_all(first).unwrap();
+            expect(&mut client, if first.is_empty() { b"" } else { b"N" });
+            client.write_all(&[&cancel(key), &startup(3, 0)[..]].concat()).unwrap();
+            let mut backend = scripted.accept();
+            assert_eq!(read_to_end(&mut backend), (cancel(key), End::Fin), "{rules}");
+            backend.write_all(b"R\0\0\0\x08\0\0\0\0").unwrap();
+            drop(backend);
+            assert_eq!(read_to_end(&mut client).0, b"", "{rules}");
+            drop(client);
+            eventually(DEADLINE, "a line", || tidegate.access().len() > lines);
+            let line = tidegate.access().pop().unwrap();
+            assert_eq!(
+                (line.end().as_str(), line.bytes()),
+                ("client closed", (cancel(key).len() as u64, 0)),
+                "{rules}"
+            );
+        }
+    }
+}
+
+/// Neither a backend that keeps the connection holds it open, nor a client.
+#[test]
+fn a_cancel_request_does_not_last() {
+    let (scripted, authority) = (Scripted::start(), Authority::new());
+    let tidegate = Tidegate::start(&forward(scripted.place(), &starttls(&authority.issue(&[NAME]), ""), ""));
+    let mut client = connect(&tidegate.at("in"));
+    client.write_all(&cancel(&[7; 8])).unwrap();
+    let mut backend = scripted.accept();
+    expect(&mut backend, &cancel(&[7; 8]));
+    assert_eq!(read_to_end(&mut client).0, b"");
+    assert_eq!(tidegate.only_access().end(), "half-close timeout");
+
+    let mut client = connect(&tidegate.at("in"));
+    client.write_all(&cancel(&[7; 8])).unwrap();
+    let mut backend = scripted.accept();
+    expect(&mut backend, &cancel(&[7; 8]));
+    reset(client);
+    tidegate.wait_for_access("of the client that is gone", |line| line.end() == "client reset");
+    read_to_end(&mut backend);
+}
+
+/// Over TLS to the backend, and with a PROXY header, it is the same.
+#[test]
+fn a_cancel_request_goes_by_the_pools_own_rules() {
+    let (scripted, authority) = (Scripted::start(), Authority::new());
+    let listener = starttls(&authority.issue(&[NAME]), "");
+    let tidegate = Tidegate::start(&forward(scripted.place(), &listener, "send_proxy: v1"));
+    let mut client = connect(&tidegate.at("in"));
+    client.write_all(&cancel(&[7; 8])).unwrap();
+    let (own, here) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+    let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", own.port(), here.port());
+    let wanted = [header.as_bytes(), &cancel(&[7; 8])].concat();
+    assert_eq!(read_to_end(&mut scripted.accept()), (wanted, End::Fin));
+    assert_eq!(read_to_end(&mut client).0, b"");
 }
 
 fn piped(mut command: Command) -> Command {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::thread;
 
 use crate::support::authority::{Authority, handshake};
 use crate::support::backend::{Backend, Scripted};
@@ -266,6 +267,72 @@ fn a_server_may_speak_first_where_no_header_is_required() {
             expect(&mut client, b"220 welcome");
         }
     }
+}
+
+/// Waiting until the backend is connected is no way around the rule.
+#[test]
+fn a_header_that_comes_after_the_silence_is_refused() {
+    let scripted = Scripted::start();
+    let strangers = "proxy_protocol: { trusted: [127.0.0.3] }";
+    let cases = [
+        (strangers, "sends a PROXY header, and is not in proxy_protocol.trusted", "refused: untrusted PROXY header"),
+        (ALLOWED, "sends its PROXY header after timeouts.sniff", "refused: bad PROXY header"),
+    ];
+    for (rule, why, end) in cases {
+        let tidegate = Tidegate::start(&forward(scripted.place(), &format!("{rule}, timeouts: {{ sniff: 50ms }}"), ""));
+        let silent = || {
+            let mut client = connect(&tidegate.at("in"));
+            let mut backend = scripted.accept();
+            backend.write_all(b"220 welcome").unwrap();
+            expect(&mut client, b"220 welcome");
+            (client, backend)
+        };
+        for header in [v1(), with_tlvs()] {
+            let (mut client, mut backend) = silent();
+            send_in_parts(&mut client, &[&header[..3]]);
+            client.write_all(&header[3..]).unwrap();
+            assert_eq!(read_to_end(&mut backend), (Vec::new(), End::Reset), "{rule}");
+            assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset), "{rule}");
+        }
+        eventually(DEADLINE, "two lines", || tidegate.access().len() == 2);
+        assert!(tidegate.access().iter().all(|line| line.end() == end), "{:?}", tidegate.access());
+        tidegate.wait_for_log("why", |line| line.is(&format!("a client is refused: it {why}")));
+
+        // What begins like one and is none arrives whole, and what follows it goes by pipe as ever.
+        for (begin, more) in [(&b"PROX"[..], 1 << 20), (b"\r\n\r\n\0\r\nQUIT", 100), (b"P", 0), (b"HELO", 1 << 20)] {
+            let (mut client, mut backend) = silent();
+            let rest = vec![b'.'; more];
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    send_in_parts(&mut client, &[begin, &rest]);
+                    client.shutdown(Shutdown::Write).unwrap();
+                });
+                assert_eq!(read_to_end(&mut backend), ([begin, &rest].concat(), End::Fin));
+            });
+            backend.write_all(&rest).unwrap();
+            drop(backend);
+            assert_eq!(read_to_end(&mut client), (rest, End::Fin));
+        }
+    }
+}
+
+/// No byte behind the signature of a stranger's header is waited for.
+#[test]
+fn a_strangers_header_is_refused_by_its_signature() {
+    let backend = Backend::echo();
+    let tidegate = Tidegate::start(&forward(
+        backend.place(),
+        "proxy_protocol: { trusted: [127.0.0.3] }, timeouts: { sniff: 1h }",
+        "",
+    ));
+    for begin in [&b"PROXY"[..], b"\r\n\r\n\0\r\nQUIT\n"] {
+        let mut client = connect(&tidegate.at("in"));
+        client.write_all(begin).unwrap();
+        assert_eq!(read_to_end(&mut client).0, b"");
+    }
+    eventually(DEADLINE, "two lines", || tidegate.access().len() == 2);
+    assert!(tidegate.access().iter().all(|line| line.end() == "refused: untrusted PROXY header"));
+    assert_eq!(backend.accepted(), 0);
 }
 
 #[test]

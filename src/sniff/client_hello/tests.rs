@@ -93,8 +93,7 @@ fn a_hello_is_read_in_records_of_any_size_and_wants_more_until_its_end() {
 
 #[test]
 fn what_lacks_is_asked_for_at_once() {
-    let message = hello_with(&[extension(0xfafa, &[0; 30_000])]);
-    let bytes = record(&message);
+    let bytes = record(&hello_of(MAX_BODY));
     // Where the length is known, one more look is enough: records are of full size.
     assert_eq!(recognise(&bytes[..9]), Verdict::more(9, bytes.len()));
     assert_eq!(follow(&bytes), (11, asked(None, &[])));
@@ -155,29 +154,36 @@ fn a_later_record_is_held_to_the_same() {
     for (record, fault) in [
         (&[21, 3, 3, 0, 2][..], NotTls::RecordType(21)),
         (&[0x80], NotTls::RecordType(0x80)),
-        (&[HANDSHAKE, 4], NotTls::RecordVersion(4)),
+        (&[HANDSHAKE, 4], NotTls::LaterVersion(4)),
         (&[HANDSHAKE, 3, 3, 0, 0], NotTls::RecordLength(0)),
         (&[HANDSHAKE, 3, 3, 0xff, 0xff], NotTls::RecordLength(0xffff)),
     ] {
         assert_eq!(wrong(&[&first, record].concat()), fault);
+        assert!(fault.begins_as_hello());
         assert_eq!(wrong(&[&first, record, &[0; 100]].concat()), fault);
     }
 }
 
+/// A ClientHello whose body has this many bytes.
+fn hello_of(body: usize) -> Vec<u8> {
+    let rest = hello_with(&[extension(0xfafa, &[])]).len() - MESSAGE_HEADER;
+    hello_with(&[extension(0xfafa, &vec![0; body - rest])])
+}
+
 #[test]
 fn a_hello_must_end_within_the_limit() {
-    let overhead = hello_with(&[extension(0xfafa, &[])]).len() + 4 * RECORD_HEADER;
-    let fits = record(&hello_with(&[extension(0xfafa, &vec![0; LIMIT - overhead])]));
+    let fits = record(&hello_of(MAX_BODY));
     assert_eq!(fits.len(), LIMIT);
     assert_eq!(recognise(&fits), asked(None, &[]));
     assert_eq!(follow(&fits).1, asked(None, &[]));
 
-    let long = record(&hello_with(&[extension(0xfafa, &vec![0; LIMIT - overhead + 1])]));
-    assert_eq!(long.len(), LIMIT + 1);
+    // In smaller records it ends beyond the limit.
+    let long = records(&hello_of(MAX_BODY), 100);
+    assert!(long.len() > LIMIT);
     assert_eq!(recognise(&long[..LIMIT - 1]), Verdict::more(LIMIT - 1, LIMIT));
     assert_eq!((recognise(&long[..LIMIT]), recognise(&long)), (TOO_LONG, TOO_LONG));
-    // What says so at its start needs not be waited for.
-    for length in [LIMIT - 8, 0xff_ffff] {
+    // Its header says so at once.
+    for length in [MAX_BODY + 1, 0xff_ffff] {
         let [_, a, b, c] = (length as u32).to_be_bytes();
         assert_eq!(recognise(&[HANDSHAKE, 3, 1, 0, 50, CLIENT_HELLO, a, b, c]), TOO_LONG);
     }

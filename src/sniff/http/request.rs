@@ -32,8 +32,11 @@ pub struct RequestHead {
 /// Why bytes are no head of an HTTP/1.x request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum NotHttp {
-    /// The grammar is another.
+    /// The grammar is another, from the first line on.
     #[error("is not HTTP/1: {0}")]
+    OtherProtocol(httparse::Error),
+    /// A known method or a complete request line, and then something else.
+    #[error("has a malformed HTTP head: {0}")]
     Malformed(httparse::Error),
     /// The head does not end within the limit.
     #[error("has an HTTP head longer than 16 KiB")]
@@ -44,6 +47,17 @@ pub enum NotHttp {
     /// Which of them is believed depends on the reader (RFC 9112, 3.2: to be refused).
     #[error("has an HTTP head with more than one Host")]
     TwoHosts,
+}
+
+impl NotHttp {
+    /// Whether the bytes begin as a request of HTTP/1 does: one that is damaged or too long. What it would have asked for
+    /// cannot be told. Otherwise they are another protocol.
+    pub fn begins_as_http(self) -> bool {
+        match self {
+            NotHttp::OtherProtocol(_) => false,
+            NotHttp::Malformed(_) | NotHttp::TooLong | NotHttp::TooManyHeaders | NotHttp::TwoHosts => true,
+        }
+    }
 }
 
 /// Whether bytes start as an HTTP request does; for messages that say what is wrong.
@@ -63,7 +77,10 @@ pub fn recognise(bytes: &[u8]) -> Verdict<RequestHead, NotHttp> {
         Ok(Status::Partial) if within.len() < LIMIT => return Verdict::one_more(within.len()),
         Ok(Status::Partial) => return Verdict::No(NotHttp::TooLong),
         Err(httparse::Error::TooManyHeaders) => return Verdict::No(NotHttp::TooManyHeaders),
-        Err(error) => return Verdict::No(NotHttp::Malformed(error)),
+        Err(error) if request.version.is_some() || begins_with_method(within) => {
+            return Verdict::No(NotHttp::Malformed(error));
+        }
+        Err(error) => return Verdict::No(NotHttp::OtherProtocol(error)),
     };
     let mut hosts = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("host"));
     let field = hosts.next();
@@ -79,6 +96,13 @@ pub fn recognise(bytes: &[u8]) -> Verdict<RequestHead, NotHttp> {
         path: path.into(),
         length,
     })
+}
+
+/// Whether a method of HTTP/1 comes first, after empty lines (RFC 9112, 2.2). HTTP/2 begins with `PRI`.
+fn begins_with_method(bytes: &[u8]) -> bool {
+    let start = bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(bytes.len());
+    let line = bytes.get(start..).unwrap_or_default();
+    looks_like_http(line) && !line.starts_with(b"PRI ")
 }
 
 /// The authority and the path in a request's target (RFC 9112, 3.2).
@@ -169,9 +193,14 @@ mod tests {
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_FIELDS + 1));
         let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(LIMIT));
         let cases = [
-            ("\u{16}\u{3}\u{1}", NotHttp::Malformed(httparse::Error::Token)),
-            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NotHttp::Malformed(httparse::Error::Version)),
-            ("HTTP/1.1 200 OK\r\n\r\n", NotHttp::Malformed(httparse::Error::Token)),
+            ("\u{16}\u{3}\u{1}", NotHttp::OtherProtocol(httparse::Error::Token)),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NotHttp::OtherProtocol(httparse::Error::Version)),
+            ("HTTP/1.1 200 OK\r\n\r\n", NotHttp::OtherProtocol(httparse::Error::Token)),
+            ("EHLO example.com\r\n", NotHttp::OtherProtocol(httparse::Error::Token)),
+            ("GET /\r\n", NotHttp::Malformed(httparse::Error::Token)),
+            ("\r\n\nGET / HTTP/3.0\r\n", NotHttp::Malformed(httparse::Error::Version)),
+            ("GET / HTTP/1.1\r\nHost : a\r\n", NotHttp::Malformed(httparse::Error::HeaderName)),
+            ("FIND / HTTP/1.1\r\nA: b\0\r\n", NotHttp::Malformed(httparse::Error::HeaderValue)),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", NotHttp::TwoHosts),
             (&many, NotHttp::TooManyHeaders),
             (&long, NotHttp::TooLong),

@@ -99,14 +99,36 @@ pub enum Fault {
     Checksum,
 }
 
+/// The version of a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// Bytes by which a header is told from other protocols.
+pub const SIGNATURE_LIMIT: usize = v2::SIGNATURE.len();
+
 /// Looks for a header of either version.
 ///
 /// Whether there is one must not be guessed (section 2): who asks knows that the peer sends headers, and only
 /// [`Fault::Absent`] says that it did not.
 pub fn recognise(bytes: &[u8]) -> Verdict<Header, Fault> {
+    match recognise_signature(bytes) {
+        Verdict::Yes(Version::V1) => v1::recognise(bytes),
+        Verdict::Yes(Version::V2) => v2::recognise(bytes),
+        Verdict::More(total) => Verdict::More(total),
+        Verdict::No(fault) => Verdict::No(fault),
+    }
+}
+
+/// Looks for the signature alone: enough to turn away a peer that may not send a header, well-formed or not, before the
+/// rest of it is read.
+pub fn recognise_signature(bytes: &[u8]) -> Verdict<Version, Fault> {
     match (Start::of(bytes, v1::SIGNATURE), Start::of(bytes, v2::SIGNATURE)) {
-        (Start::Fits, _) => v1::recognise(bytes),
-        (_, Start::Fits) => v2::recognise(bytes),
+        (Start::Fits, _) => Verdict::Yes(Version::V1),
+        (_, Start::Fits) => Verdict::Yes(Version::V2),
         (Start::Differs, Start::Differs) => Verdict::No(Fault::Absent),
         _ => Verdict::one_more(bytes.len()),
     }

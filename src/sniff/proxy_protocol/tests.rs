@@ -116,6 +116,23 @@ fn a_line_has_107_bytes_at_most() {
     is_header(format!("{:x<105}\r\n", "PROXY UNKNOWN ").as_bytes(), Addresses::Local);
 }
 
+/// A malformed header is one all the same, and no byte beyond the signature is wanted.
+#[test]
+fn a_signature_is_known_by_its_own_bytes() {
+    for (signature, version) in [(v1::SIGNATURE, Version::V1), (v2::SIGNATURE, Version::V2)] {
+        for cut in 0..signature.len() {
+            assert_eq!(recognise_signature(&signature[..cut]), Verdict::one_more(cut));
+        }
+        assert!(signature.len() <= SIGNATURE_LIMIT);
+        for rest in [&b""[..], b" TCP4 ", b"\x21\x11\xff\xff", b"nonsense"] {
+            assert_eq!(recognise_signature(&[signature, rest].concat()), Verdict::Yes(version));
+        }
+    }
+    for other in [&b"proxy"[..], b"PROXIMITY", b"\r\n\r\n\0\r\nQUIT\r", b"\x16"] {
+        assert_eq!(recognise_signature(other), Verdict::No(Fault::Absent));
+    }
+}
+
 #[test]
 fn what_starts_like_no_header_has_none() {
     for bytes in [

@@ -1,0 +1,198 @@
+//! What becomes of a client whose first bytes a route depends on, and are not what the route asks for.
+//!
+//! Another protocol, which asks for nothing that a route could match, goes to the listener's pool. Bytes that begin as the
+//! protocol does, and cannot be read to the end, could have asked for anything: taking the listener's pool for them would
+//! be a way around the routes. They are refused.
+
+use rustls::AlertDescription;
+
+use crate::net::addr::ClientAddr;
+use crate::relay::Stream;
+use crate::server::ahead::{Ahead, Cut};
+use crate::server::context::ListenerState;
+use crate::server::farewell::{Patience, farewell};
+use crate::server::last_words;
+use crate::sniff::client_hello::{self, ClientHello, NotTls};
+use crate::sniff::http::{self, NotHttp, RequestHead};
+use crate::stats::ending::Ending;
+
+/// What was recognised, if anything.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome<T, E> {
+    Found(T),
+    /// Another protocol, or nothing at all.
+    Other,
+    Refused(E),
+    /// There is nobody left to refuse, or no time.
+    Ended(Ending),
+}
+
+impl<T, E: Copy> Outcome<T, E> {
+    /// The one place where it is decided.
+    fn of(read: Result<Result<T, E>, Cut>, begins_as_it: impl Fn(E) -> bool) -> Outcome<T, E> {
+        match read {
+            Ok(Ok(found)) => Outcome::Found(found),
+            Ok(Err(fault)) if begins_as_it(fault) => Outcome::Refused(fault),
+            Ok(Err(_)) => Outcome::Other,
+            // Nothing more comes of it: no session, and no request that a server would carry out.
+            Err(Cut::Finished) => Outcome::Other,
+            Err(cut @ (Cut::TooSlow | Cut::Gone | Cut::NoMemory)) => Outcome::Ended(cut.into()),
+        }
+    }
+}
+
+/// A ClientHello, if the client speaks TLS.
+///
+/// # Errors
+/// It began to, and was told by an alert what is wrong.
+pub(super) async fn client_hello(
+    listener: &ListenerState,
+    client: ClientAddr,
+    ahead: &mut Ahead<'_, impl Stream>,
+) -> Result<Option<ClientHello>, Ending> {
+    match Outcome::of(ahead.until(client_hello::LIMIT, client_hello::recognise).await, NotTls::begins_as_hello) {
+        Outcome::Found(hello) => Ok(Some(hello)),
+        Outcome::Other => Ok(None),
+        Outcome::Ended(ending) => Err(ending),
+        Outcome::Refused(fault) => Err(refuse_hello(listener, client, ahead, fault).await),
+    }
+}
+
+/// Refuses a damaged ClientHello by an alert.
+pub(super) async fn refuse_hello(
+    listener: &ListenerState,
+    client: ClientAddr,
+    ahead: &Ahead<'_, impl Stream>,
+    fault: NotTls,
+) -> Ending {
+    listener.refuse(client, &fault);
+    farewell(ahead.stream(), &alert(alert_for(fault)), Patience::SHORT).await;
+    Ending::BadClientHello
+}
+
+/// The head of a first request, if the client speaks HTTP/1.
+///
+/// # Errors
+/// It began to, and was answered what is wrong.
+pub(in crate::server) async fn request(
+    listener: &ListenerState,
+    client: ClientAddr,
+    ahead: &mut Ahead<'_, impl Stream>,
+) -> Result<Option<RequestHead>, Ending> {
+    match Outcome::of(ahead.until(http::LIMIT, http::recognise).await, NotHttp::begins_as_http) {
+        Outcome::Found(request) => Ok(Some(request)),
+        Outcome::Other => Ok(None),
+        Outcome::Ended(ending) => Err(ending),
+        Outcome::Refused(fault) => {
+            listener.refuse(client, &fault);
+            last_words::refuse_request(listener, ahead.stream(), ahead.bytes(), fault).await;
+            Err(Ending::BadRequest)
+        }
+    }
+}
+
+/// The alert for a ClientHello that cannot be read (RFC 8446, 5.1 and 6.2).
+fn alert_for(fault: NotTls) -> AlertDescription {
+    match fault {
+        // Records of no byte are not allowed for handshake messages.
+        NotTls::RecordLength(0) => AlertDescription::UnexpectedMessage,
+        NotTls::RecordLength(_) => AlertDescription::RecordOverflow,
+        NotTls::RecordType(_) | NotTls::Message(_) => AlertDescription::UnexpectedMessage,
+        NotTls::LaterVersion(_) | NotTls::RecordVersion(_) => AlertDescription::ProtocolVersion,
+        NotTls::TooLong | NotTls::Malformed(_) | NotTls::FirstByte(_) | NotTls::Ssl2 => AlertDescription::DecodeError,
+    }
+}
+
+/// A fatal alert in plain text: a record of two bytes (RFC 8446, 5.1 and 6).
+pub(super) fn alert(description: AlertDescription) -> [u8; 7] {
+    [0x15, 3, 3, 0, 2, 2, description.into()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sniff::Verdict;
+
+    fn read<T, E>(verdict: Verdict<T, E>) -> Result<Result<T, E>, Cut> {
+        match verdict {
+            Verdict::Yes(found) => Ok(Ok(found)),
+            Verdict::No(fault) => Ok(Err(fault)),
+            Verdict::More(_) => panic!("more bytes are needed"),
+        }
+    }
+
+    /// An unfinished ClientHello in one record of 16 KiB; its body is this long.
+    fn hello_of(body: usize) -> Vec<u8> {
+        let [_, a, b, c] = (body as u32).to_be_bytes();
+        [&[0x16, 3, 1, 0x40, 0, 1, a, b, c][..], &[3; 40]].concat()
+    }
+
+    #[test]
+    fn tls_that_cannot_be_read_is_refused_and_other_protocols_are_not() {
+        use AlertDescription::{DecodeError, ProtocolVersion, RecordOverflow, UnexpectedMessage};
+        let long_session_id = [&[0x16, 3, 1, 0, 100, 1, 0, 0, 96, 3, 3][..], &[0; 32], &[200]].concat();
+        let cases: [(&[u8], Option<AlertDescription>); 13] = [
+            // Another protocol: the listener's pool.
+            (b"GET / HTTP/1.1\r\n", None),
+            (b"SSH-2.0-OpenSSH", None),
+            (&[0x16; 10], None),
+            (&[0x16, 2, 0], None),
+            (&[0x80, 46, 1, 3, 1], None),
+            (&[0x15, 3, 1, 0, 2, 1, 0], None),
+            (&[0x16, 3, 1, 0, 4, 2, 0, 0, 0], None),
+            // TLS: refused.
+            (&[0x16, 3, 1, 0, 0], Some(UnexpectedMessage)),
+            (&[0x16, 3, 1, 0x40, 1], Some(RecordOverflow)),
+            (&[0x16, 3, 1, 0, 1, 1, 0x17], Some(UnexpectedMessage)),
+            (&[0x16, 3, 1, 0, 1, 1, 0x16, 4], Some(ProtocolVersion)),
+            (&hello_of(16 * 1024 + 1), Some(DecodeError)),
+            (&long_session_id, Some(DecodeError)),
+        ];
+        for (bytes, wanted) in cases {
+            match Outcome::of(read(client_hello::recognise(bytes)), NotTls::begins_as_hello) {
+                Outcome::Other => assert_eq!(wanted, None, "{bytes:02x?}"),
+                Outcome::Refused(fault) => assert_eq!(Some(alert_for(fault)), wanted, "{bytes:02x?}: {fault:?}"),
+                outcome => panic!("{bytes:02x?}: {outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn http_that_cannot_be_read_is_refused_and_other_protocols_are_not() {
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(http::LIMIT));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(101));
+        let cases: [(&[u8], Option<u16>); 12] = [
+            // Another protocol: the listener's pool.
+            (b"\x16\x03\x01\x02\x00\x01", None),
+            (b"EHLO example.com\r\n", None),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
+            (b"HTTP/1.1 200 OK\r\n\r\n", None),
+            (b"*1\r\n$4\r\nPING\r\n", None),
+            // HTTP/1: refused.
+            (long.as_bytes(), Some(431)),
+            (many.as_bytes(), Some(431)),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some(400)),
+            (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", Some(400)),
+            (b"GET / HTTP/1.1\r\nA: b\r\n c: d\r\n\r\n", Some(400)),
+            (b"PURGE / HTTP/1.1\r\nHost : a\r\n\r\n", Some(400)),
+            (b"GET /a\r\n", Some(400)),
+        ];
+        for (bytes, wanted) in cases {
+            let text = String::from_utf8_lossy(bytes);
+            match Outcome::of(read(http::recognise(bytes)), NotHttp::begins_as_http) {
+                Outcome::Other => assert_eq!(wanted, None, "{text}"),
+                Outcome::Refused(fault) => assert_eq!(Some(last_words::status_of(fault)), wanted, "{text}: {fault:?}"),
+                outcome => panic!("{text}: {outcome:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn ends_before_the_first_bytes_are_known() {
+        let of = |cut| Outcome::<(), NotTls>::of(Err(cut), NotTls::begins_as_hello);
+        assert_eq!(of(Cut::Finished), Outcome::Other);
+        assert_eq!(of(Cut::TooSlow), Outcome::Ended(Ending::SniffTimeout));
+        assert_eq!(of(Cut::Gone), Outcome::Ended(Ending::ClientLeft));
+        assert_eq!(of(Cut::NoMemory), Outcome::Ended(Ending::OutOfResources));
+    }
+}

@@ -1,0 +1,90 @@
+//! PostgreSQL's own request for TLS, answered.
+
+use crate::config::model::{ListenerTls, Plaintext};
+use crate::net::addr::ClientAddr;
+use crate::server::ahead::{Ahead, write_all};
+use crate::server::context::ListenerState;
+use crate::server::farewell::{Patience, farewell};
+use crate::sniff::postgres::{self, Opening};
+use crate::stats::ending::Ending;
+use crate::worker::Socket;
+
+/// How a PostgreSQL client begins.
+pub(super) enum Asked {
+    /// With an SSLRequest, which was accepted.
+    Tls,
+    /// With TLS at once (PostgreSQL 17).
+    Directly,
+    /// In plain text, as the listener allows.
+    InPlain,
+    /// With a CancelRequest of this length, in plain text, where sessions may not be.
+    Cancel(usize),
+}
+
+/// Whether clients may have sessions in plain text.
+///
+/// Where they must show a certificate, `check` warns that `plaintext: allow` lets a StartupMessage in without one. That is
+/// no reason to let a CancelRequest be more than it is.
+fn allows_plain_sessions(rules: &ListenerTls) -> bool {
+    rules.plaintext == Plaintext::Allow && rules.client_auth.as_ref().is_none_or(|auth| !auth.required)
+}
+
+/// Answers a PostgreSQL client until it begins in earnest.
+pub(super) async fn begin(
+    listener: &ListenerState,
+    rules: &ListenerTls,
+    client: ClientAddr,
+    ahead: &mut Ahead<'_, Socket>,
+) -> Result<Asked, Ending> {
+    let mut gss_refused = false;
+    loop {
+        match ahead.until(postgres::LIMIT, postgres::recognise).await? {
+            Ok(Opening::SslRequest) => {
+                ahead.take_off(postgres::SSL_REQUEST.len());
+                if !ahead.bytes().is_empty() {
+                    // Somebody in between could have put them there (CVE-2021-23214).
+                    listener.refuse(client, &"sends unencrypted data after its SSLRequest");
+                    let words = postgres::error_response("08P01", "unencrypted data after the SSL request", None);
+                    farewell(ahead.stream(), &words, Patience::SHORT).await;
+                    return Err(Ending::NotTls);
+                }
+                answer(ahead, postgres::ACCEPT_TLS).await?;
+                return Ok(Asked::Tls);
+            }
+            // Again and again, each would cost an answer, and nothing would bound it.
+            Ok(Opening::GssEncRequest) if gss_refused => {
+                listener.refuse(client, &"asks for GSSAPI encryption again, which was refused");
+                return Err(Ending::NotTls);
+            }
+            // What follows is held to the same rules as without this request.
+            Ok(Opening::GssEncRequest) => {
+                gss_refused = true;
+                ahead.take_off(postgres::SSL_REQUEST.len());
+                answer(ahead, postgres::REFUSE).await?;
+            }
+            Ok(Opening::DirectTls) => return Ok(Asked::Directly),
+            // Clients before PostgreSQL 17 cancel in plain text, whatever the connection used.
+            Ok(Opening::Cancel { .. }) if allows_plain_sessions(rules) => return Ok(Asked::InPlain),
+            Ok(Opening::Cancel { length }) => return Ok(Asked::Cancel(length)),
+            Ok(Opening::Startup { .. }) if rules.plaintext == Plaintext::Allow => return Ok(Asked::InPlain),
+            Ok(Opening::Startup { .. }) => {
+                listener.refuse(client, &"asks for no TLS, on a listener that wants it (tls.plaintext: refuse)");
+                let words = postgres::error_response(
+                    "28000",
+                    "this server takes encrypted connections only",
+                    Some("Connect with sslmode=require or stronger."),
+                );
+                farewell(ahead.stream(), &words, Patience::SHORT).await;
+                return Err(Ending::NotTls);
+            }
+            Err(why) => {
+                listener.refuse(client, &why);
+                return Err(Ending::NotTls);
+            }
+        }
+    }
+}
+
+async fn answer(ahead: &Ahead<'_, Socket>, byte: u8) -> Result<(), Ending> {
+    write_all(ahead.stream(), &[byte]).await.map_err(|_| Ending::ClientLeft)
+}

@@ -1,0 +1,91 @@
+//! PROXY headers: taken off where the peer is trusted, refused where it is not.
+
+use std::net::SocketAddr;
+
+use crate::config::model::ProxyProtocol;
+use crate::net::addr::ClientAddr;
+use crate::server::ahead::{Ahead, Cut};
+use crate::server::context::ListenerState;
+use crate::server::screened::UNTRUSTED_HEADER;
+use crate::sniff::proxy_protocol::{self, Addresses, Fault, Header};
+use crate::stats::ending::Ending;
+use crate::worker::Socket;
+
+/// What became of a peer that may or may not send a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Its first bytes are known, and any header is taken off.
+    Known,
+    /// It sent nothing. The first bytes that are to come may still be a header, which then comes too late.
+    Silent {
+        /// Whether it is trusted with one.
+        may_send_header: bool,
+    },
+}
+
+/// Whether headers of this peer are believed. `peer` is its own address: no header was read yet.
+pub(super) fn is_trusted(rule: &ProxyProtocol, peer: ClientAddr) -> bool {
+    match peer.ip() {
+        Some(ip) => rule.trusted.iter().any(|network| network.contains(&ip)),
+        // A unix socket's peers are on this host, and the socket's mode says which of them may connect.
+        None => true,
+    }
+}
+
+/// Takes a trusted peer's header off. `client` becomes the one that it names; what that had connected to goes to
+/// `destination`.
+pub(super) async fn take_header(
+    listener: &ListenerState,
+    rule: &ProxyProtocol,
+    client: &mut ClientAddr,
+    destination: &mut Option<SocketAddr>,
+    ahead: &mut Ahead<'_, Socket>,
+) -> Result<Peer, Ending> {
+    let Header { length, addresses } = match ahead.until(proxy_protocol::LIMIT, proxy_protocol::recognise).await {
+        Ok(Ok(header)) => header,
+        Ok(Err(Fault::Absent)) if !rule.required => return Ok(Peer::Known),
+        Ok(Err(fault)) => {
+            listener.refuse(*client, &fault);
+            return Err(Ending::BadProxyHeader);
+        }
+        Err(cut) if rule.required => return Err(cut.into()),
+        Err(cut) => return silence(cut, ahead, true),
+    };
+    ahead.take_off(length);
+    match addresses {
+        Addresses::Proxied(ends) => {
+            *client = ClientAddr::Tcp(ends.source);
+            *destination = Some(ends.destination);
+        }
+        Addresses::Unix => *client = ClientAddr::Unix,
+        // The peer speaks for itself: its own address counts, against limits too.
+        Addresses::Local => {}
+    }
+    Ok(Peer::Known)
+}
+
+/// Makes sure that a peer which is not trusted sends no header: a backend could believe it. No byte beyond a header's
+/// signature is read for that.
+pub(super) async fn refuse_header(
+    listener: &ListenerState,
+    client: ClientAddr,
+    ahead: &mut Ahead<'_, Socket>,
+) -> Result<Peer, Ending> {
+    match ahead.until(proxy_protocol::SIGNATURE_LIMIT, proxy_protocol::recognise_signature).await {
+        Ok(Err(_)) => Ok(Peer::Known),
+        Ok(Ok(_)) => {
+            listener.refuse(client, &UNTRUSTED_HEADER);
+            Err(Ending::UntrustedProxyHeader)
+        }
+        Err(cut) => silence(cut, ahead, false),
+    }
+}
+
+/// A protocol in which the server speaks first, or a client that has nothing to say.
+fn silence(cut: Cut, ahead: &Ahead<'_, Socket>, may_send_header: bool) -> Result<Peer, Ending> {
+    match cut {
+        Cut::TooSlow if ahead.bytes().is_empty() => Ok(Peer::Silent { may_send_header }),
+        Cut::Finished if ahead.bytes().is_empty() => Ok(Peer::Known),
+        cut => Err(cut.into()),
+    }
+}

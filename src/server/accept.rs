@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, sockopt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Accepting;
@@ -121,7 +122,11 @@ impl AcceptBatch {
 fn accept(socket: &worker::Listener) -> io::Result<Option<(OwnedFd, ClientAddr)>> {
     loop {
         match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok((fd, peer)) => return Ok(Some((fd, client_address(peer)))),
+            Ok((fd, peer)) => {
+                if let Some(client) = client_address(&fd, peer) {
+                    return Ok(Some((fd, client)));
+                }
+            }
             Err(Errno::AGAIN) => return Ok(None),
             // One connection's end, or a network error that is pending on it (accept(2)): on to the next.
             Err(
@@ -200,13 +205,33 @@ async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Arc::clone(semaphore).acquire_owned().await.ok()
 }
 
-fn client_address(peer: Option<SocketAddrAny>) -> ClientAddr {
-    peer.and_then(|peer| peer.try_into().ok()).map_or(ClientAddr::Unix, ClientAddr::Tcp)
+/// The peer's IP address, or that it came by a unix socket. `None` where the kernel names no address of a TCP connection:
+/// without one, the client would be trusted with PROXY headers and have no limits.
+fn client_address(socket: &OwnedFd, peer: Option<SocketAddrAny>) -> Option<ClientAddr> {
+    match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
+        Some(address) => Some(ClientAddr::Tcp(address)),
+        None => (sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)).then_some(ClientAddr::Unix),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn a_client_without_an_address_is_one_of_a_unix_socket() {
+        let unix = OwnedFd::from(UnixStream::pair().unwrap().0);
+        assert_eq!(client_address(&unix, None), Some(ClientAddr::Unix));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let address = client.local_addr().unwrap();
+        let accepted = OwnedFd::from(listener.accept().unwrap().0);
+        assert_eq!(client_address(&accepted, Some(address.into())), Some(ClientAddr::Tcp(address)));
+        assert_eq!(client_address(&accepted, None), None);
+    }
 
     #[test]
     fn accept_batch_grows_with_turns_in_a_row_and_is_largest_on_a_busy_worker() {

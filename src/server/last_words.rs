@@ -94,7 +94,7 @@ pub(super) async fn refuse_request(listener: &ListenerState, client: &impl Strea
 pub(super) fn status_of(fault: NotHttp) -> u16 {
     match fault {
         NotHttp::TooLong | NotHttp::TooManyHeaders => 431,
-        NotHttp::Malformed(_) | NotHttp::TwoHosts | NotHttp::OtherProtocol(_) => 400,
+        NotHttp::Malformed(_) | NotHttp::TwoHosts | NotHttp::BadHost | NotHttp::OtherProtocol(_) => 400,
     }
 }
 

@@ -316,6 +316,22 @@ fn a_header_that_comes_after_the_silence_is_refused() {
     }
 }
 
+/// Where a route or TLS needs the first bytes, silence is no way to the listener's pool.
+#[test]
+fn silence_is_no_route() {
+    let (backend, authority) = (Backend::echo(), Authority::new());
+    let tls = format!("tls: {{ certificates: [{}] }}", authority.issue(&["a.example.test"]).yaml());
+    for rule in ["proxy_protocol: { trusted: [127.0.0.3] }", ALLOWED] {
+        for needs in [&tls, "routes: [{ match: { sni: [a.example.test] }, pool: p }]"] {
+            let listener = format!("{rule}, {needs}, timeouts: {{ sniff: 50ms }}");
+            let tidegate = Tidegate::start(&forward(backend.place(), &listener, ""));
+            assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
+            assert_eq!(tidegate.only_access().end(), "first bytes timeout");
+        }
+    }
+    assert_eq!(backend.accepted(), 0);
+}
+
 /// No byte behind the signature of a stranger's header is waited for.
 #[test]
 fn a_strangers_header_is_refused_by_its_signature() {

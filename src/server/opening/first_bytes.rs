@@ -161,7 +161,7 @@ mod tests {
     fn http_that_cannot_be_read_is_refused_and_other_protocols_are_not() {
         let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(http::LIMIT));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(101));
-        let cases: [(&[u8], Option<u16>); 12] = [
+        let cases: [(&[u8], Option<u16>); 13] = [
             // Another protocol: the listener's pool.
             (b"\x16\x03\x01\x02\x00\x01", None),
             (b"EHLO example.com\r\n", None),
@@ -172,6 +172,7 @@ mod tests {
             (long.as_bytes(), Some(431)),
             (many.as_bytes(), Some(431)),
             (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some(400)),
+            (b"GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", Some(400)),
             (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", Some(400)),
             (b"GET / HTTP/1.1\r\nA: b\r\n c: d\r\n\r\n", Some(400)),
             (b"PURGE / HTTP/1.1\r\nHost : a\r\n\r\n", Some(400)),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use httparse::{EMPTY_HEADER, Header, Request, Status};
+use httparse::{EMPTY_HEADER, Request, Status};
 use thiserror::Error;
 
 use super::{LIMIT, MAX_FIELDS};
@@ -47,6 +47,9 @@ pub enum NotHttp {
     /// Which of them is believed depends on the reader (RFC 9112, 3.2: to be refused).
     #[error("has an HTTP head with more than one Host")]
     TwoHosts,
+    /// Which host it names depends on the reader (RFC 9112, 3.2: to be refused).
+    #[error("has an HTTP head with a malformed Host")]
+    BadHost,
 }
 
 impl NotHttp {
@@ -55,7 +58,11 @@ impl NotHttp {
     pub fn begins_as_http(self) -> bool {
         match self {
             NotHttp::OtherProtocol(_) => false,
-            NotHttp::Malformed(_) | NotHttp::TooLong | NotHttp::TooManyHeaders | NotHttp::TwoHosts => true,
+            NotHttp::Malformed(_)
+            | NotHttp::TooLong
+            | NotHttp::TooManyHeaders
+            | NotHttp::TwoHosts
+            | NotHttp::BadHost => true,
         }
     }
 }
@@ -89,10 +96,14 @@ pub fn recognise(bytes: &[u8]) -> Verdict<RequestHead, NotHttp> {
     }
     let method = request.method.unwrap_or_default();
     let (authority, path) = target(method, request.path.unwrap_or_default());
+    let named = field.map(|field| std::str::from_utf8(field.value).map(str::trim)).transpose();
+    let Some(named) = named.ok().filter(|named| [authority, *named].into_iter().flatten().all(is_unambiguous)) else {
+        return Verdict::No(NotHttp::BadHost);
+    };
     Verdict::Yes(RequestHead {
         method: method.into(),
         // The target's own authority wins (RFC 9112, 3.2.2).
-        host: authority.or_else(|| field.and_then(text)).and_then(host),
+        host: authority.or(named).and_then(host),
         path: path.into(),
         length,
     })
@@ -121,8 +132,22 @@ fn target<'a>(method: &str, target: &'a str) -> (Option<&'a str>, &'a str) {
     (authority, if path.is_empty() { "/" } else { path })
 }
 
-fn text<'a>(field: &Header<'a>) -> Option<&'a str> {
-    std::str::from_utf8(field.value).ok().map(str::trim)
+/// Whether every server takes `host:port` for the same host: there are no user, no path and no second port in it.
+fn is_unambiguous(authority: &str) -> bool {
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, ""),
+        Some((host, port)) => match port.strip_prefix(':') {
+            Some(port) => (host, port),
+            None => return false,
+        },
+        None => match authority.split_once(':') {
+            Some((host, _)) if host.contains(['[', ']']) => return false,
+            Some(parts) => parts,
+            None => (authority, ""),
+        },
+    };
+    let is_host = |byte: u8| !byte.is_ascii_whitespace() && !byte.is_ascii_control() && !b"@/\\?#\"<>".contains(&byte);
+    host.bytes().all(is_host) && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The host of `host:port`, normal.
@@ -178,8 +203,9 @@ mod tests {
             ("CONNECT c.example.com:443 HTTP/1.1\r\nHost: d\r\n\r\n", Some("c.example.com"), ""),
             ("OPTIONS * HTTP/1.1\r\nHost: \t10.0.0.1:80 \r\n\r\n", Some("10.0.0.1"), "*"),
             ("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", None, "/"),
-            ("GET / HTTP/1.1\r\nHost: user@example.com\r\n\r\n", None, "/"),
-            ("GET / HTTP/1.1\r\nHost: example.com:80:81\r\n\r\n", None, "/"),
+            ("GET / HTTP/1.1\r\nHost: [::1]\r\n\r\n", None, "/"),
+            ("GET / HTTP/1.1\r\nHost: m\u{fc}nchen.example\r\n\r\n", None, "/"),
+            ("GET / HTTP/1.1\r\nHost: my_host:8080\r\n\r\n", Some("my_host"), "/"),
             ("GET / HTTP/1.1\r\nHost: *.example.com\r\n\r\n", None, "/"),
             ("GET / HTTP/1.1\r\nHost:\r\n\r\n", None, "/"),
         ];
@@ -202,6 +228,14 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost : a\r\n", NotHttp::Malformed(httparse::Error::HeaderName)),
             ("FIND / HTTP/1.1\r\nA: b\0\r\n", NotHttp::Malformed(httparse::Error::HeaderValue)),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", NotHttp::TwoHosts),
+            ("GET / HTTP/1.1\r\nHost: user@example.com\r\n\r\n", NotHttp::BadHost),
+            ("GET / HTTP/1.1\r\nHost: example.com:80:81\r\n\r\n", NotHttp::BadHost),
+            ("GET / HTTP/1.1\r\nHost: example.com:http\r\n\r\n", NotHttp::BadHost),
+            ("GET / HTTP/1.1\r\nHost: a, b\r\n\r\n", NotHttp::BadHost),
+            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", NotHttp::BadHost),
+            ("GET / HTTP/1.1\r\nHost: [::1]80\r\n\r\n", NotHttp::BadHost),
+            ("GET http://user:word@a.example/ HTTP/1.1\r\nHost: a.example\r\n\r\n", NotHttp::BadHost),
+            ("GET http://a.example/ HTTP/1.1\r\nHost: b@c\r\n\r\n", NotHttp::BadHost),
             (&many, NotHttp::TooManyHeaders),
             (&long, NotHttp::TooLong),
         ];

@@ -88,12 +88,13 @@ mod tests {
 
     const LARGE: usize = 16 << 10;
 
+    /// As many as fit, and one more at most.
     fn claims(memory: &Arc<PreambleMemory>, bytes: usize) -> Vec<MemoryClaim> {
         let next = || {
             let mut claim = memory.claim();
             claim.resize(bytes).ok().map(|()| claim)
         };
-        std::iter::from_fn(next).collect()
+        std::iter::from_fn(next).take(PreambleMemory::TOTAL / bytes + 1).collect()
     }
 
     #[test]

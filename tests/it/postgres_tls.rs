@@ -292,7 +292,7 @@ fn a_cancel_request_does_not_last() {
     read_to_end(&mut backend);
 }
 
-/// Over TLS to the backend, and with a PROXY header, it is the same.
+/// What the pool puts before each connection comes before it.
 #[test]
 fn a_cancel_request_goes_by_the_pools_own_rules() {
     let (scripted, authority) = (Scripted::start(), Authority::new());

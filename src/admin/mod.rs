@@ -94,12 +94,7 @@ pub fn bind(config: &model::Admin) -> Result<Bound, String> {
     };
     let bound = listen::listen(&config.bind, &options).and_then(|socket| Ok((listen::local_address(&socket)?, socket)));
     let (address, socket) = bound.map_err(|error| {
-        let why = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "it is in use: another process or listener has it (`ss -ltnp` shows which)".to_owned()
-            }
-            _ => error.to_string(),
-        };
+        let why = listen::explain(&config.bind, &options, &error, None);
         format!("admin: cannot listen on {}: {why}", config.bind)
     })?;
     Ok(Bound { socket, guard: Guard::new(&address, token), address })

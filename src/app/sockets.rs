@@ -44,7 +44,11 @@ pub(super) fn bind(listeners: &[Arc<ListenerState>], workers: usize) -> Result<B
                         of_worker.push(Accepting { listener: Arc::clone(listener), socket });
                     }
                 }
-                Err(error) => errors.push(explain(&config.name, address, &error)),
+                Err(error) => {
+                    let owner = owner(address, &bound.addresses);
+                    let why = listen::explain(address, &options, &error, owner.as_deref());
+                    errors.push(format!("listener {}: cannot listen on {address}: {why}", config.name));
+                }
             }
         }
     }
@@ -97,16 +101,14 @@ fn v6_only(address: &Address, listeners: &[Arc<ListenerState>]) -> bool {
     listeners.iter().any(|listener| listener.config().bind.contains(&v4))
 }
 
-fn explain(listener: &str, address: &Address, error: &io::Error) -> String {
-    let hint = match error.kind() {
-        io::ErrorKind::AddrInUse => "it is in use: another process listens there (`ss -ltnp` shows which)".to_owned(),
-        io::ErrorKind::AddrNotAvailable => {
-            "this host has no such address (socket.transparent allows addresses of others)".to_owned()
+/// The listener that has the address already, or one that overlaps it.
+fn owner(address: &Address, bound: &[(Arc<str>, Address)]) -> Option<String> {
+    let overlaps = |other: &Address| match (address, other) {
+        (Address::Tcp(address), Address::Tcp(other)) => {
+            let (one, two) = (address.ip().to_canonical(), other.ip().to_canonical());
+            address.port() == other.port() && (one == two || one.is_unspecified() || two.is_unspecified())
         }
-        io::ErrorKind::PermissionDenied => {
-            "not permitted: a port below 1024 needs CAP_NET_BIND_SERVICE, a socket file a writable folder".to_owned()
-        }
-        _ => error.to_string(),
+        (address, other) => address == other,
     };
-    format!("listener {listener}: cannot listen on {address}: {hint}")
+    bound.iter().find(|(_, other)| overlaps(other)).map(|(name, other)| format!("listener {name} ({other})"))
 }

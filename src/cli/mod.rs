@@ -97,15 +97,24 @@ enum Command {
 #[derive(clap::Args)]
 struct ConfigFile {
     /// Configuration file; by default ./tidegate.yaml, then /etc/tidegate/config.yaml
-    #[arg(long, short, value_name = "FILE")]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same as FILE
+    #[arg(long, short, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn path(self) -> Option<PathBuf> {
+        self.file.or(self.config)
+    }
 }
 
 /// Reads the arguments and runs the subcommand.
 pub(crate) fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run { config } => run::run(config.config),
-        Command::Check { config } => check::check(config.config),
+        Command::Run { config } => run::run(config.path()),
+        Command::Check { config } => check::check(config.path()),
         Command::Demo { seconds } => demo::demo(seconds),
         Command::Top(asked) => top::top(asked),
         Command::Explain(asked) => explain::explain(asked),
@@ -142,7 +151,7 @@ fn config_path(given: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
     }
     let [first, second] = config::DEFAULT_PATHS;
     say(format_args!(
-        "error: no configuration: neither {first} nor {second} exists\n  = help: name a file: --config FILE"
+        "error: no configuration: neither {first} nor {second} exists\n  = help: name a file: tidegate check FILE, tidegate run FILE"
     ));
     Err(ExitCode::from(USAGE))
 }

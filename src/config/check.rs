@@ -1,9 +1,11 @@
 //! From what was typed to what is meant: defaults, references, ranges. Everything wrong is collected,
 //! each with its place; a model comes out only when nothing is.
 
+mod binds;
 mod files;
 mod health;
 mod listener;
+mod loops;
 mod pool;
 mod references;
 mod route;
@@ -23,9 +25,10 @@ use super::de::Located;
 use super::files::Files;
 use super::model::{AccessLog, Admin, Config, Log, LogFormat, LogLevel, Shutdown};
 use super::raw;
-use super::report::{Fault, Problem, Severity, shown, similar};
+use super::report::{Fault, Problem, Severity, shown};
 use super::tree::{NodeId, Tree, Value};
 use super::units::{AccessTarget, BindAddress, FilePath, Period};
+use super::unknown;
 use super::words::{Int, Workers};
 use crate::net::addr::Address;
 
@@ -57,6 +60,10 @@ impl Checker<'_> {
         let shutdown = self.shutdown(raw.shutdown.as_ref());
         let listeners = self.listeners(raw.listeners.as_ref(), raw.pools.as_ref());
         let pools = self.pools(raw.pools.as_ref());
+        let binds = self.binds(raw);
+        self.overlaps(&binds);
+        self.socket_files(&binds);
+        self.loops(raw, &binds);
         Some(Config { workers: workers?, admin, log, shutdown, listeners: listeners?, pools: pools? })
     }
 
@@ -72,8 +79,7 @@ impl Checker<'_> {
     }
 
     fn admin(&mut self, raw: &raw::Admin, owner: NodeId) -> Admin {
-        let default = || Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)));
-        let bind = value(raw.bind.as_ref()).map_or_else(default, |(BindAddress(address), _)| address.clone());
+        let bind = value(raw.bind.as_ref()).map_or_else(default_admin, |(BindAddress(address), _)| address.clone());
         let is_near = match &bind {
             Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Address::Unix(_) => true,
@@ -87,12 +93,19 @@ impl Checker<'_> {
                 fault.hint("give token_file, a file with a secret that readers have to show, or bind to 127.0.0.1"),
             );
         }
-        Admin { bind, token_file: value(raw.token_file.as_ref()).map(|(FilePath(path), _)| path.clone()) }
+        let token_file = value(raw.token_file.as_ref());
+        if let Some((FilePath(path), at)) = token_file {
+            self.token_file(path, at);
+        }
+        Admin { bind, token_file: token_file.map(|(FilePath(path), _)| path.clone()) }
     }
 
     fn log(&mut self, key: Option<&Located<raw::Log>>) -> Log {
         let absent = raw::Log::default();
         let raw = value(key).map_or(&absent, |(log, _)| log);
+        if let Some((AccessTarget::File(path), at)) = value(raw.access.as_ref()) {
+            self.log_file(path, at);
+        }
         Log {
             level: match copied(raw.level.as_ref()).unwrap_or(raw::Level::Info) {
                 raw::Level::Error => LogLevel::Error,
@@ -177,8 +190,8 @@ impl Checker<'_> {
         let Value::Map(children) = self.tree.value(owner) else {
             return false;
         };
-        let meant = |key: &str| key != name && similar(key, [name]).is_some();
-        children.iter().any(|child| self.tree.key(*child).is_some_and(meant))
+        let section = self.tree.section(owner);
+        children.iter().any(|child| self.tree.key(*child).is_some_and(|key| unknown::means(&section, key, name)))
     }
 
     /// The elements of a list that must be there and must not be empty.
@@ -293,6 +306,11 @@ impl Checker<'_> {
         };
         self.problems.push(problem);
     }
+}
+
+/// Where the stats port is when its section does not say.
+fn default_admin() -> Address {
+    Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))
 }
 
 /// What a key holds and where; `None` when it is left out, or could not be read, which is reported.

@@ -14,11 +14,11 @@ use serde::forward_to_deserialize_any;
 
 use super::report::{Fault, Problem, shown, similar};
 use super::tree::{NodeId, Resolved, Tree, Value};
+use super::{foreign, later, unknown};
 
 /// Names by which the types below ask this deserializer for what serde has no word for. Another
 /// deserializer would take them for ordinary newtypes and fail.
 const LOCATED: &str = "$tidegate::Located";
-const NOT_YET: &str = "$tidegate::NotYet";
 const LIST: &str = "$tidegate::OneOrMany";
 
 /// A value and its place in the tree.
@@ -28,16 +28,6 @@ pub(crate) struct Located<T> {
     pub(crate) value: Option<T>,
     /// Where it is.
     pub(crate) at: NodeId,
-}
-
-/// A key that the language has and this version refuses.
-#[derive(Clone, Debug)]
-pub(crate) struct NotYet<T>(PhantomData<T>);
-
-impl<T> Default for NotYet<T> {
-    fn default() -> Self {
-        NotYet(PhantomData)
-    }
 }
 
 /// A list, or a single value that stands for a list of one.
@@ -156,11 +146,12 @@ impl<'t> Cursor<'t> {
                 known.push(*child);
                 continue;
             }
-            let fault = Fault::new(format!("unknown key `{}`", self.tree.path(*child)));
-            let fault = match similar(key, fields.iter().copied()) {
-                Some(meant) => fault.hint(format!("did you mean `{meant}`?")),
-                None if fields.is_empty() => fault.hint("no keys belong here"),
-                None => fault.hint(format!("keys here: {}", fields.join(", "))),
+            let path = self.tree.path(*child);
+            let fault = if later::is_key(&self.tree.section(self.id), key) {
+                Fault::new(format!("`{path}` is not supported yet"))
+                    .hint("this version does not have the feature: take the key out")
+            } else {
+                Fault::new(format!("unknown key `{path}`")).hint(unknown::hint(self.tree, *child, fields))
             };
             let span = self.tree.key_span(*child);
             self.problems.borrow_mut().push(Problem::error(Some(span), fault));
@@ -222,14 +213,6 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
         match name {
             LOCATED => visitor.visit_seq(Place { cursor: self, given: false }),
-            NOT_YET => {
-                let path = self.tree.path(self.id);
-                let fault = Fault::new(format!("`{path}` is not supported yet"))
-                    .hint("this version does not have the feature: take the key out");
-                let span = self.tree.key_span(self.id);
-                self.problems.borrow_mut().push(Problem::error(Some(span), fault));
-                visitor.visit_unit()
-            }
             LIST => match self.tree.value(self.id) {
                 Value::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
                 _ => visitor.visit_seq(List { cursor: self, children: &[self.id], next: 0 }),
@@ -273,9 +256,8 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
     ) -> Result<V::Value, Error> {
         let Value::Map(children) = self.tree.value(self.id) else {
             let mut error = self.mismatch("a mapping");
-            if !fields.is_empty() {
-                error.fault.hint = Some(format!("keys here: {}", fields.join(", ")));
-            }
+            error.fault.hint = foreign::short_form(self.tree, self.id)
+                .or_else(|| (!fields.is_empty()).then(|| format!("keys here: {}", fields.join(", "))));
             return Err(error);
         };
         let known = self.known(children, fields);
@@ -289,14 +271,30 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let expected = one_of(variants);
-        let Some(Resolved::Text(text)) = self.tree.resolve(self.id) else {
-            return Err(self.mismatch(&expected));
+        let section = self.tree.section(self.id);
+        let text = match self.tree.resolve(self.id) {
+            Some(Resolved::Text(text)) => text,
+            // A reader of YAML 1.1 makes these of `off` and `on`.
+            Some(Resolved::Bool(false)) if variants.contains(&"off") => "off",
+            Some(Resolved::Bool(true)) if variants.contains(&"on") => "on",
+            Some(Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_)) => {
+                let mut error = self.mismatch(&expected);
+                let written = self.tree.text(self.id).unwrap_or_default();
+                error.fault.hint = foreign::value(&section, written).map(|meant| format!("write `{meant}`"));
+                return Err(error);
+            }
+            Some(Resolved::Null) | None => return Err(self.mismatch(&expected)),
         };
         if let Some(variant) = variants.iter().find(|variant| **variant == text) {
             return visitor.visit_enum(IntoDeserializer::<Error>::into_deserializer(*variant));
         }
+        if later::is_value(&section, text) {
+            let fault = Fault::new(format!("`{text}` is not supported yet"));
+            return Err(self.error(fault.hint(format!("this version has {expected}"))));
+        }
         let fault = Fault::new(format!("expected {expected}, found `{}`", shown(text)));
-        Err(self.error(match similar(text, variants.iter().copied()) {
+        let meant = foreign::value(&section, text).or_else(|| similar(text, variants.iter().copied()));
+        Err(self.error(match meant {
             Some(meant) => fault.hint(format!("did you mean `{meant}`?")),
             None => fault,
         }))
@@ -403,27 +401,6 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
         }
 
         deserializer.deserialize_newtype_struct(LOCATED, InPlace(PhantomData))
-    }
-}
-
-impl<'de, T> Deserialize<'de> for NotYet<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Refused;
-
-        impl Visitor<'_> for Refused {
-            type Value = ();
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("nothing")
-            }
-
-            fn visit_unit<E>(self) -> Result<(), E> {
-                Ok(())
-            }
-        }
-
-        deserializer.deserialize_newtype_struct(NOT_YET, Refused)?;
-        Ok(NotYet(PhantomData))
     }
 }
 

@@ -1,9 +1,17 @@
 //! What the configuration wants to know of the files that it names. Who can read them tells it by [`Files`].
 
-use std::path::Path;
+use std::fs;
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Component, Path, PathBuf};
 
 use super::Severity;
 use super::model::CertificateFiles;
+use crate::net::interfaces;
+
+/// Largest file of a token, in bytes.
+const MAX_TOKEN: u64 = 64 * 1024;
 
 /// Looks into files that a configuration names. What it finds is shown at the line that names the file.
 pub trait Files {
@@ -13,6 +21,121 @@ pub trait Files {
     fn authorities(&self, path: &Path) -> Vec<FileFault>;
     /// Revocation lists.
     fn revocations(&self, path: &Path) -> Vec<FileFault>;
+
+    /// Where a log is to be written.
+    fn log(&self, _path: &Path) -> Vec<FileFault> {
+        Vec::new()
+    }
+
+    /// The file of a token.
+    fn token(&self, _path: &Path) -> Vec<FileFault> {
+        Vec::new()
+    }
+
+    /// Where a unix socket is to be.
+    fn socket(&self, _path: &Path) -> Vec<FileFault> {
+        Vec::new()
+    }
+
+    /// A path in one spelling, so that two of one file can be told to be the same.
+    fn real(&self, path: &Path) -> PathBuf {
+        plain(path)
+    }
+
+    /// Whether an address is this host's.
+    fn is_own(&self, ip: IpAddr) -> bool {
+        ip.to_canonical().is_loopback()
+    }
+}
+
+/// Without `.`, `..` and doubled slashes.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+/// The host itself, for all that is no matter of TLS.
+pub mod host {
+    use super::*;
+
+    /// As [`Files::log`].
+    pub fn log(path: &Path) -> Vec<FileFault> {
+        folder(path).or_else(|| is_folder(path)).into_iter().collect()
+    }
+
+    /// As [`Files::socket`].
+    pub fn socket(path: &Path) -> Vec<FileFault> {
+        let taken = || {
+            let kind = fs::symlink_metadata(path).ok()?.file_type();
+            let hint =
+                "a socket that was left behind is replaced, other files are not: remove it, or take another path";
+            (!kind.is_socket()).then(|| fault(format!("{} exists and is not a socket", path.display()), hint))
+        };
+        folder(path).or_else(taken).into_iter().collect()
+    }
+
+    /// As [`Files::token`].
+    pub fn token(path: &Path) -> Vec<FileFault> {
+        let name = path.display();
+        let hint = "write a secret into a file that only the user of tidegate may read";
+        // Before it is opened: to open a pipe waits for somebody who writes.
+        let read = fs::metadata(path).and_then(|metadata| match metadata.is_dir() {
+            true => Err(io::ErrorKind::IsADirectory.into()),
+            false if !metadata.is_file() => Ok(None),
+            false => {
+                let mut text = String::new();
+                fs::File::open(path)?.take(MAX_TOKEN).read_to_string(&mut text).map(|_| Some(text))
+            }
+        });
+        match read {
+            Ok(Some(text)) if text.trim().is_empty() => vec![fault(format!("{name} is empty"), hint)],
+            Ok(_) => Vec::new(),
+            Err(error) => vec![fault(format!("cannot read {name}: {error}"), hint)],
+        }
+    }
+
+    /// As [`Files::real`].
+    pub fn real(path: &Path) -> PathBuf {
+        let folder = path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+        folder.zip(path.file_name()).map_or_else(|| plain(path), |(folder, name)| folder.join(name))
+    }
+
+    /// As [`Files::is_own`].
+    pub fn is_own(ip: IpAddr) -> bool {
+        interfaces::is_own(ip)
+    }
+
+    /// What is wrong with the folder in which a file is to be made.
+    fn folder(path: &Path) -> Option<FileFault> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
+        let name = folder.display();
+        match fs::metadata(folder) {
+            Ok(metadata) if metadata.is_dir() => None,
+            Ok(_) => Some(fault(format!("{name} is a file, not a folder"), "take another path")),
+            // Who checks may not be allowed to look where who runs may write.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Some(fault(format!("there is no folder {name}"), format!("make it: mkdir -p {name}")))
+            }
+            Err(error) => Some(fault(format!("{name} cannot be used: {error}"), "take another path")),
+        }
+    }
+
+    fn is_folder(path: &Path) -> Option<FileFault> {
+        let is_folder = fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
+        is_folder.then(|| fault(format!("{} is a folder", path.display()), "name a file in it"))
+    }
+
+    fn fault(message: String, hint: impl Into<String>) -> FileFault {
+        FileFault { severity: Severity::Error, message, hint: Some(hint.into()) }
+    }
 }
 
 /// Which file of a [`CertificateFiles`].

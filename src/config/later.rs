@@ -1,112 +1,51 @@
-//! The keys of the configuration language whose features are not built yet. They are only described,
-//! for the schema; a file that has one is refused by name.
+//! Keys and values of the configuration language whose features are not built yet: they are refused by name. The
+//! schema, suggestions and lists of keys do not have them.
 
-#![allow(dead_code, reason = "these types describe a schema; nothing is read into them yet")]
+/// Sections, and the keys of each.
+const KEYS: [(&str, &[&str]); 12] = [
+    ("", &["reload", "geoip"]),
+    ("admin", &["socket_mode", "tls", "allow", "state_file"]),
+    ("log", &["access_empty"]),
+    ("shutdown", &["delay"]),
+    ("listeners[]", &["protocol", "access", "http", "udp"]),
+    ("listeners[].routes[]", &["split"]),
+    ("listeners[].routes[].match", &["client", "country"]),
+    ("listeners[].limits", &["bandwidth", "request_rate_per_ip"]),
+    ("listeners[].socket", &["freebind", "mode"]),
+    ("pools[]", &["outlier", "fail_open", "persist", "queue", "http"]),
+    ("pools[].health", &["tls", "postgres", "mysql", "redis"]),
+    ("pools[].health.http", &["tls"]),
+];
 
-use schemars::JsonSchema;
+/// Keys, and values of each.
+const VALUES: [(&str, &[&str]); 2] = [("listeners[].tls.starttls", &["mysql"]), ("pools[].tls.starttls", &["mysql"])];
 
-use super::units::{Percent, Period};
-use super::words::Int;
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-pub(crate) enum Protocol {
-    Tcp,
-    Udp,
+/// Whether a section will have the key.
+pub(crate) fn is_key(section: &str, key: &str) -> bool {
+    has(&KEYS, section, key)
 }
 
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Access {
-    /// CIDRs; when not empty, all others are refused.
-    #[schemars(extend("default" = []))]
-    allow: Option<Vec<String>>,
-    /// CIDRs; wins over allow.
-    #[schemars(extend("default" = []))]
-    deny: Option<Vec<String>>,
+/// Whether a key will take the value.
+pub(crate) fn is_value(key: &str, value: &str) -> bool {
+    has(&VALUES, key, value)
 }
 
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Udp {
-    #[schemars(extend("default" = "1m"))]
-    idle: Option<Period>,
-    #[schemars(extend("default" = 65536))]
-    max_sessions: Option<Int>,
-    #[schemars(extend("default" = 0))]
-    responses: Option<Int>,
+/// Whether a refused key stands in for `name`, of which nothing needs to be said then.
+pub(crate) fn means(section: &str, key: &str, name: &str) -> bool {
+    match section {
+        "listeners[].routes[]" => key == "split" && name == "pool",
+        "listeners[].routes[].match" => ["client", "country"].contains(&key),
+        _ => false,
+    }
 }
 
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Outlier {
-    /// Failed connects in a row.
-    #[schemars(extend("default" = 5))]
-    failures: Option<Int>,
-    #[schemars(extend("default" = "30s"))]
-    ejection: Option<Period>,
-    #[schemars(extend("default" = "5m"))]
-    max_ejection: Option<Period>,
-    #[schemars(extend("default" = "50%"))]
-    max_ejected: Option<Percent>,
+fn has(table: &[(&str, &[&str])], place: &str, word: &str) -> bool {
+    table.iter().any(|(of, words)| *of == place && words.contains(&word))
 }
 
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Queue {
-    #[schemars(extend("default" = 0))]
-    size: Option<Int>,
-    #[schemars(extend("default" = "5s"))]
-    timeout: Option<Period>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct HealthTls {
-    server_name: Option<String>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Postgres {
-    user: Option<String>,
-    password_file: Option<String>,
-    #[schemars(extend("default" = "postgres"))]
-    database: Option<String>,
-    #[schemars(extend("default" = "any"))]
-    role: Option<Role>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Mysql {
-    user: Option<String>,
-    password_file: Option<String>,
-    #[schemars(extend("default" = "any"))]
-    role: Option<MysqlRole>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(deny_unknown_fields)]
-pub(crate) struct Redis {
-    password_file: Option<String>,
-    #[schemars(extend("default" = "any"))]
-    role: Option<Role>,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum Role {
-    Any,
-    Primary,
-    Replica,
-}
-
-#[derive(JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-enum MysqlRole {
-    Any,
-    Primary,
-    Replica,
-    Synced,
+/// Every key that is refused, by its path.
+#[cfg(test)]
+pub(crate) fn keys() -> impl Iterator<Item = String> {
+    let path = |section: &str, key: &str| if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
+    KEYS.iter().flat_map(move |(section, keys)| keys.iter().map(move |key| path(section, key)))
 }

@@ -7,12 +7,15 @@
 mod check;
 mod de;
 pub mod files;
+mod foreign;
 mod later;
 pub mod model;
 mod raw;
 mod report;
+mod schema;
 mod tree;
 mod units;
+mod unknown;
 mod words;
 
 #[cfg(test)]
@@ -103,7 +106,7 @@ pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Failure> {
         Failure::of_file(
             path,
             match error.kind() {
-                std::io::ErrorKind::NotFound => fault.hint("check the path; `tidegate check --config FILE` tries it"),
+                std::io::ErrorKind::NotFound => fault.hint("check the path; `tidegate check FILE` tries it"),
                 std::io::ErrorKind::PermissionDenied => {
                     fault.hint("the user that tidegate runs as must be allowed to read it")
                 }
@@ -176,8 +179,7 @@ fn read(text: &str, files: &dyn Files) -> (Option<model::Config>, Vec<Problem>) 
     (config, problems)
 }
 
-/// The JSON Schema of the configuration language, for editors. Keys that this version refuses carry
-/// `x-not-supported-yet`.
+/// The JSON Schema of the configuration language, for editors.
 pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(raw::Config).to_value()
+    schema::schema()
 }

@@ -5,8 +5,6 @@
 //! Every key is an `Option`, also a required one, so that its absence is reported with everything
 //! else by [`check`](super::check) and does not end the reading.
 
-#![allow(dead_code, reason = "a key that is not supported yet is refused while it is read and looked at no more")]
-
 mod health;
 mod listener;
 mod pool;
@@ -53,6 +51,13 @@ pub(crate) struct Config {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "if" = {
+        "required": ["bind"],
+        "properties": { "bind": { "type": "string", "not": { "pattern": "^(unix:|127\\.|\\[[0:]*:1\\]:|\\[[0:]*:ffff:(127\\.|7f))" } } },
+    },
+    "then" = { "required": ["token_file"], "properties": { "token_file": { "type": "string" } } },
+))]
 pub(crate) struct Admin {
     /// Loopback or unix needs no token to read; anything else needs token_file.
     #[schemars(extend("default" = "127.0.0.1:9900"))]

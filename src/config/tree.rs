@@ -141,6 +141,25 @@ impl Tree {
         path
     }
 
+    /// As [`Tree::path`], without the places in lists: `pools[].backends[].weight`.
+    pub(crate) fn section(&self, id: NodeId) -> String {
+        let mut section = String::new();
+        let mut inside = false;
+        for c in self.path(id).chars() {
+            inside &= c != ']';
+            if !inside {
+                section.push(c);
+            }
+            inside |= c == '[';
+        }
+        section
+    }
+
+    /// The list or mapping that a value is in.
+    pub(crate) fn parent(&self, id: NodeId) -> Option<NodeId> {
+        self.node(id).parent
+    }
+
     /// A scalar's meaning; `None` for lists and mappings.
     pub(crate) fn resolve(&self, id: NodeId) -> Option<Resolved<'_>> {
         match self.value(id) {
@@ -161,6 +180,15 @@ impl Tree {
             Value::Scalar { text, .. } => Some(text),
             Value::List(_) | Value::Map(_) => None,
         }
+    }
+
+    /// Every plain scalar, as it is written.
+    #[cfg(test)]
+    pub(crate) fn plain(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter_map(|node| match &node.value {
+            Value::Scalar { text, plain: true, .. } => Some(&**text),
+            _ => None,
+        })
     }
 
     fn node(&self, id: NodeId) -> &Node {

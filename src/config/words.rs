@@ -9,7 +9,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-use super::de::{Located, NotYet, OneOrMany};
+use super::de::{Located, OneOrMany};
 use super::report::Fault;
 use super::units::{
     AccessTarget, BindAddress, FilePath, Frequency, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent,
@@ -115,16 +115,16 @@ macro_rules! schema {
 
 word!(Period, "a duration such as 5s", { "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" });
 word!(Frequency, "a rate such as 20/s", {
-    "anyOf": [
-        { "type": "string", "pattern": "^(0|[0-9]+/[smh])$" },
-        { "type": "integer", "minimum": 0, "maximum": 0 },
-    ]
+    "type": ["string", "integer"],
+    "pattern": "^(0|[0-9]+/[smh])$",
+    "minimum": 0,
+    "maximum": 0,
 });
 word!(StatusRange, "a range of HTTP statuses such as 200-399", {
-    "anyOf": [
-        { "type": "string", "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$" },
-        { "type": "integer", "minimum": 100, "maximum": 599 },
-    ]
+    "type": ["string", "integer"],
+    "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$",
+    "minimum": 100,
+    "maximum": 599,
 });
 word!(BindAddress, "an address such as 0.0.0.0:8080", {
     "type": "string",
@@ -137,7 +137,12 @@ word!(Target, "an address such as 10.0.0.1:8080", {
     "examples": ["10.0.0.1:5432", "[2001:db8::1]:5432", "db.example:5432", "unix:/run/app.sock"],
 });
 word!(SourceAddress, "an IP address", { "type": "string", "pattern": "^[0-9a-fA-F:.]+$" });
-word!(AccessTarget, "off, stderr or a path", { "type": "string", "pattern": "^(off|stderr|.*/.*[^/])$" });
+word!(AccessTarget, "off, stderr or a path", {
+    "type": ["string", "boolean"],
+    "pattern": "^(off|stderr|(?!syslog:).*/.*[^/])$",
+    "not": { "const": true },
+    "examples": ["off", "stderr", "/var/log/tidegate/access.log"],
+});
 word!(MinVersion, "a version of TLS such as \"1.2\"", { "enum": ["1.2", "1.3", 1.2, 1.3] });
 
 text!(ProtocolName, { "type": "string", "minLength": 1, "maxLength": 255 });
@@ -152,7 +157,7 @@ text!(Network, { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", 
 schema!(Size, { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
 schema!(Percent, { "type": "string", "pattern": "^(100|[0-9]{1,2})%$" });
 schema!(Int, { "type": "integer" });
-schema!(Workers, { "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 1024 }] });
+schema!(Workers, { "type": ["string", "integer"], "pattern": "^auto$", "minimum": 1, "maximum": 1024, "examples": ["auto"] });
 schema!(Switch, { "enum": ["auto", true, false, "on", "off"] });
 
 impl<'de> Deserialize<'de> for Int {
@@ -257,26 +262,6 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
     }
 }
 
-/// Editors know the key already; `x-not-supported-yet` tells it apart.
-impl<T: JsonSchema> JsonSchema for NotYet<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        format!("NotYet_{}", T::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = Option::<T>::json_schema(generator);
-        schema.insert(NOT_YET_MARK.to_owned(), true.into());
-        schema
-    }
-}
-
-/// Marks the keys of the schema that this version refuses.
-pub(crate) const NOT_YET_MARK: &str = "x-not-supported-yet";
-
 impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     fn inline_schema() -> bool {
         true
@@ -287,7 +272,13 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        // Not `anyOf`, whose errors say only that none of the forms fits: `items` and `minItems` are about a list
+        // alone, and what is said of a text about a text alone.
         let one = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
+        let mut either = one.clone();
+        either.insert("type".to_owned(), serde_json::json!(["string", "array"]));
+        either.insert("items".to_owned(), one.to_value());
+        either.insert("minItems".to_owned(), 1.into());
+        either
     }
 }

@@ -17,6 +17,10 @@ use super::addr::Address;
 use super::dial::{Options, family};
 use super::sys;
 
+mod refusal;
+
+pub use refusal::explain;
+
 /// How a listening socket is made.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {

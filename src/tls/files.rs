@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -11,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::reload::Occasion;
 use super::{authorities, certificate};
 use crate::config::Severity;
-use crate::config::files::{FileFault, Files, Part};
+use crate::config::files::{FileFault, Files, Part, host};
 use crate::config::model::CertificateFiles;
 
 /// Largest file of certificates or keys, in bytes. All authorities of a system are a quarter of it.
@@ -19,6 +20,9 @@ pub(super) const MAX_PEM: u64 = 1024 * 1024;
 
 /// Largest file of revocation lists, in bytes: those of large authorities are.
 pub(super) const MAX_CRL: u64 = 64 * 1024 * 1024;
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A file that changed less than this before it was read may change again within the same tick of its file
 /// system's clock, and keep its stamp. FAT counts in steps of two seconds, nothing in longer ones.
@@ -43,6 +47,26 @@ impl Files for OnDisk {
     fn revocations(&self, path: &Path) -> Vec<FileFault> {
         let (_, faults) = authorities::revocations(&Content::read(path, MAX_CRL), SystemTime::now());
         faults
+    }
+
+    fn log(&self, path: &Path) -> Vec<FileFault> {
+        host::log(path)
+    }
+
+    fn token(&self, path: &Path) -> Vec<FileFault> {
+        host::token(path)
+    }
+
+    fn socket(&self, path: &Path) -> Vec<FileFault> {
+        host::socket(path)
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        host::real(path)
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        host::is_own(ip)
     }
 }
 
@@ -100,7 +124,13 @@ impl Content {
     /// Reads a file of at most `max` bytes.
     pub(super) fn read(path: &Path, max: u64) -> Content {
         let (bytes, mode) = match read(path, max) {
-            Ok((bytes, mode)) => (Ok(bytes), mode),
+            Ok((mut bytes, mode)) => {
+                // Editors of Windows put it there. It would hide the first line, and no binary form begins so.
+                if bytes.starts_with(BYTE_ORDER_MARK) {
+                    bytes.drain(..BYTE_ORDER_MARK.len());
+                }
+                (Ok(bytes), mode)
+            }
             Err(fault) => (Err(fault), 0),
         };
         Content { path: path.to_owned(), bytes, mode }

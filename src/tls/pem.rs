@@ -89,6 +89,12 @@ fn sections(file: &Content, command: &str) -> Result<Sections, FileFault> {
     if let Some(fault) = is_binary(file, bytes, command) {
         return Err(fault);
     }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(error(
+            format!("{name} is text in UTF-16, not PEM"),
+            format!("convert it: iconv -f UTF-16 -t ASCII {name} >{name}.pem"),
+        ));
+    }
     let mut found = Sections::default();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
         let (kind, der) = section.map_err(|failure| {

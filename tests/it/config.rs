@@ -107,7 +107,8 @@ fn every_example_is_ok() {
         assert!(stdout(&output).starts_with(&format!("{path}: ok (")), "{}", stdout(&output));
         assert_eq!(stderr(&output), "", "{path}");
         let text = fs::read_to_string(repository(path)).unwrap();
-        assert!(text.starts_with("# "), "{path} does not say what it is");
+        let editors = "# yaml-language-server: $schema=tidegate.schema.json\n";
+        assert!(text.starts_with(&format!("{editors}# ")), "{path}: editors look for {editors} then comes what it is");
         let command = format!("tidegate run --config {path}");
         assert!(text.contains(&command), "{path} does not say how to run it");
     }
@@ -134,6 +135,20 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     refused(&check(b"workers: 2\nlog: \xff\n"), "error: x.yaml:2: not UTF-8 text");
     let large = "# a comment\n".repeat((16 << 20) / 12 + 1);
     refused(&check(large), "error: x.yaml is larger than 16 MiB");
+}
+
+#[test]
+fn a_file_is_named_with_or_without_its_option() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("x.yaml"), WARNS).unwrap();
+    let at = |arguments: &[&str]| tidegate(directory.path(), arguments);
+    for arguments in [&["check", "x.yaml"][..], &["check", "--config", "x.yaml"], &["check", "-c", "x.yaml"]] {
+        let output = at(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        assert!(stdout(&output).starts_with("x.yaml: ok ("), "{output:?}");
+    }
+    refused(&at(&["run", "none.yaml"]), "error: cannot read none.yaml");
+    refused(&at(&["check", "x.yaml", "--config", "x.yaml"]), "cannot be used with");
 }
 
 #[test]
@@ -191,6 +206,8 @@ fn completions_and_the_manual_page_know_the_subcommands() {
     assert_eq!(output.status.code(), Some(0));
     let page = stdout(&output);
     assert!(page.starts_with('.'), "{page}");
+    let files = page.split(".SH FILES\n").nth(1).expect("a section FILES");
+    assert!(files.contains("/etc/tidegate/config.yaml") && files.contains("./tidegate.yaml"), "{files}");
     for word in [".TH tidegate 1", "check", "seconds", "SHELL", "TOP", "EXPLAIN", "turn passes", "shutdown.drain"] {
         assert!(page.contains(word), "{word}: {page}");
     }

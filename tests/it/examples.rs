@@ -182,7 +182,7 @@ fn full_runs_as_it_is() {
             ("127.0.0.1:8444", "127.0.0.1:0".to_owned()),
             ("\nlog:\n  level: info ", "\n# log:\n#  level: info ".to_owned()),
             ("\n  format: text ", "\n#  format: text ".to_owned()),
-            ("\n  access: off ", "\n#  access: off ".to_owned()),
+            ("\n  access: \"off\" ", "\n#  access: \"off\" ".to_owned()),
         ],
     );
     let tidegate = Tidegate::start(&yaml);

@@ -1,6 +1,7 @@
 //! Questions about the files that a configuration names.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::Checker;
@@ -21,6 +22,7 @@ enum Question {
     Certificate(CertificateFiles),
     Authorities(PathBuf),
     Revocations(PathBuf),
+    Socket(PathBuf),
 }
 
 impl<'f> Lookup<'f> {
@@ -41,6 +43,21 @@ impl<'f> Lookup<'f> {
     fn revocations(&mut self, path: &Path) -> Vec<FileFault> {
         let new = self.asked.insert(Question::Revocations(path.to_owned()));
         if new { self.files.revocations(path) } else { Vec::new() }
+    }
+
+    fn socket(&mut self, path: &Path) -> Vec<FileFault> {
+        let new = self.asked.insert(Question::Socket(path.to_owned()));
+        if new { self.files.socket(path) } else { Vec::new() }
+    }
+
+    /// A path in one spelling.
+    pub(super) fn real(&self, path: &Path) -> PathBuf {
+        self.files.real(path)
+    }
+
+    /// Whether an address is this host's.
+    pub(super) fn is_own(&self, ip: IpAddr) -> bool {
+        self.files.is_own(ip)
     }
 }
 
@@ -66,6 +83,27 @@ impl Checker<'_> {
     /// Looks into a file of revocation lists, named at `at`.
     pub(super) fn revocations_file(&mut self, path: &Path, at: NodeId) {
         for fault in self.files.revocations(path) {
+            self.found(at, fault);
+        }
+    }
+
+    /// Looks at where a unix socket is to be, named at `at`.
+    pub(super) fn socket_file(&mut self, path: &Path, at: NodeId) {
+        for fault in self.files.socket(path) {
+            self.found(at, fault);
+        }
+    }
+
+    /// Looks at where a log is to be written, named at `at`.
+    pub(super) fn log_file(&mut self, path: &Path, at: NodeId) {
+        for fault in self.files.files.log(path) {
+            self.found(at, fault);
+        }
+    }
+
+    /// Looks into the file of the stats port's token, named at `at`.
+    pub(super) fn token_file(&mut self, path: &Path, at: NodeId) {
+        for fault in self.files.files.token(path) {
             self.found(at, fault);
         }
     }

@@ -31,7 +31,6 @@ impl Checker<'_> {
         let raw = self.elements(key, "listeners", self.tree.root(), EXAMPLE);
         let mut pools = Pools::new(pools);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
-        let mut binds: HashMap<&Address, NodeId> = HashMap::new();
         let mut listeners = Vec::with_capacity(raw.len());
         for listener in raw {
             let Some((raw, at)) = value(Some(listener)) else {
@@ -53,7 +52,7 @@ impl Checker<'_> {
                     None => drop(names.insert(name, at)),
                 }
             }
-            let bind = self.bind(raw, at, &mut binds);
+            let bind = self.bind(raw, at);
             let pool = self.pool_of(raw.pool.as_ref(), at, &mut pools);
             let routes = self.routes(raw, at, &mut pools);
             let tls = self.listener_tls(raw, at);
@@ -88,12 +87,7 @@ impl Checker<'_> {
         (!listeners.is_empty()).then_some(listeners)
     }
 
-    fn bind<'r>(
-        &mut self,
-        raw: &'r raw::Listener,
-        owner: NodeId,
-        binds: &mut HashMap<&'r Address, NodeId>,
-    ) -> Vec<Address> {
+    fn bind(&mut self, raw: &raw::Listener, owner: NodeId) -> Vec<Address> {
         let hint = "bind: 127.0.0.1:8080 for this machine only, 0.0.0.0:8080 for every IPv4 address";
         let Some((list, at)) = self.required(raw.bind.as_ref(), "bind", owner, hint) else {
             return Vec::new();
@@ -101,27 +95,8 @@ impl Checker<'_> {
         if list.0.is_empty() {
             self.error(at, Fault::new("no address").hint(hint));
         }
-        let mut addresses = Vec::new();
-        for element in &list.0 {
-            let Some((BindAddress(address), at)) = value(Some(element)) else {
-                continue;
-            };
-            // With port 0 each gets a port of its own.
-            let chosen = matches!(address, Address::Tcp(address) if address.port() == 0);
-            match binds.get(address) {
-                Some(first) if !chosen => {
-                    self.twice(
-                        at,
-                        *first,
-                        format!("`{address}` is bound twice"),
-                        "one address belongs to one listener",
-                    );
-                }
-                _ => drop(binds.insert(address, at)),
-            }
-            addresses.push(address.clone());
-        }
-        addresses
+        let addresses = list.0.iter().filter_map(|bind| value(Some(bind)));
+        addresses.map(|(BindAddress(address), _)| address.clone()).collect()
     }
 
     fn sniff(&mut self, listener: &raw::Listener, tls: Option<&ListenerTls>) -> Sniff {

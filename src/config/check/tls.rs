@@ -189,14 +189,9 @@ impl Checker<'_> {
     }
 
     fn starttls(&mut self, key: Option<&Located<raw::StartTls>>) -> Option<StartTls> {
-        match value(key)? {
-            (raw::StartTls::Off, _) => None,
-            (raw::StartTls::Postgres, _) => Some(StartTls::Postgres),
-            (raw::StartTls::Mysql, at) => {
-                let fault = Fault::new("`mysql` is not supported yet");
-                self.error(at, fault.hint("this version has `postgres` only"));
-                None
-            }
+        match copied(key)? {
+            raw::StartTls::Off => None,
+            raw::StartTls::Postgres => Some(StartTls::Postgres),
         }
     }
 

@@ -4,32 +4,23 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Key;
-use crate::config::de::NotYet;
-use crate::config::later;
 use crate::config::units::{Period, StatusRange};
 use crate::config::words::Int;
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("if" = { "type": "object" }, "then" = { "oneOf": [
+    { "required": ["tcp"], "properties": { "tcp": { "type": "object" } } },
+    { "required": ["http"], "properties": { "http": { "type": "object" } } },
+    { "required": ["exchange"], "properties": { "exchange": { "type": "object" } } },
+] }))]
 pub(crate) struct Health {
     /// A connect is enough.
     pub(crate) tcp: Key<Tcp>,
     /// A request, and the status and perhaps the body of its answer.
     pub(crate) http: Key<Http>,
-    /// A TLS handshake.
-    #[serde(default)]
-    pub(crate) tls: NotYet<later::HealthTls>,
     /// Bytes sent, bytes expected.
     pub(crate) exchange: Key<Exchange>,
-    /// A login and the server's role.
-    #[serde(default)]
-    pub(crate) postgres: NotYet<later::Postgres>,
-    /// A login and the server's role.
-    #[serde(default)]
-    pub(crate) mysql: NotYet<later::Mysql>,
-    /// A PING and the server's role.
-    #[serde(default)]
-    pub(crate) redis: NotYet<later::Redis>,
     /// From the start of a probe to the start of the next, give or take 10 %.
     #[schemars(extend("default" = "2s"))]
     pub(crate) interval: Key<Period>,
@@ -77,10 +68,6 @@ pub(crate) struct Http {
     pub(crate) status: Key<StatusRange>,
     /// A substring that the body must have.
     pub(crate) body: Key<String>,
-    /// Ask over TLS.
-    #[serde(default)]
-    #[schemars(extend("default" = false))]
-    pub(crate) tls: NotYet<bool>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

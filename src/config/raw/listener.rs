@@ -4,8 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Key, ListenerTls};
-use crate::config::de::{Located, NotYet, OneOrMany};
-use crate::config::later;
+use crate::config::de::{Located, OneOrMany};
 use crate::config::units::{BindAddress, Frequency, HostRule, NameRule, Network, PathPrefix, Period, ProtocolName};
 use crate::config::words::{Int, Switch};
 
@@ -18,10 +17,6 @@ pub(crate) struct Listener {
     /// One address or a list. Port 0 lets the kernel choose.
     #[schemars(required)]
     pub(crate) bind: Key<OneOrMany<BindAddress>>,
-    /// tcp or udp.
-    #[serde(default)]
-    #[schemars(extend("default" = "tcp"))]
-    pub(crate) protocol: NotYet<later::Protocol>,
     /// The pool that connections go to when no route matches.
     #[schemars(required)]
     pub(crate) pool: Key<String>,
@@ -34,21 +29,17 @@ pub(crate) struct Listener {
     /// The first route that matches gives the pool. Without `tls`, the ClientHello is read and passed on unopened.
     pub(crate) routes: Key<Vec<Located<Route>>>,
     /// TLS is terminated here. Left out: plain TCP, or TLS passthrough.
+    #[schemars(extend("x-given" = true))]
     pub(crate) tls: Key<ListenerTls>,
     /// A PROXY protocol header is taken from these peers; v1 and v2 are told apart by themselves.
+    #[schemars(extend("x-given" = true))]
     pub(crate) proxy_protocol: Key<ProxyProtocol>,
-    /// Who may connect.
-    #[serde(default)]
-    pub(crate) access: NotYet<later::Access>,
     /// Limits over which a connection is closed at once.
     pub(crate) limits: Key<Limits>,
     /// Bounds on the phases of a connection; 0s is no limit.
     pub(crate) timeouts: Key<ListenerTimeouts>,
     /// Options of the sockets.
     pub(crate) socket: Key<Socket>,
-    /// Flows of protocol udp.
-    #[serde(default)]
-    pub(crate) udp: NotYet<later::Udp>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -73,6 +64,7 @@ pub(crate) struct Route {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1))]
 pub(crate) struct Match {
     /// Names of the server that was asked for (SNI), one of which must fit; `*.` stands for one label.
     #[schemars(length(min = 1))]

@@ -4,9 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Health, Key, PoolTls};
-use crate::config::de::{Located, NotYet};
-use crate::config::later;
-use crate::config::units::{Percent, Period, SourceAddress, Target};
+use crate::config::de::Located;
+use crate::config::units::{Period, SourceAddress, Target};
 use crate::config::words::Int;
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -25,13 +24,6 @@ pub(crate) struct Pool {
     pub(crate) backends: Key<Vec<Located<Backend>>>,
     /// How they are checked; exactly one of tcp, http, exchange. Left out, they are always up.
     pub(crate) health: Key<Health>,
-    /// Ejection after failed connects in a row.
-    #[serde(default)]
-    pub(crate) outlier: NotYet<later::Outlier>,
-    /// When fewer than this are up, all are used as if they were.
-    #[serde(default)]
-    #[schemars(extend("default" = "0%"))]
-    pub(crate) fail_open: NotYet<Percent>,
     /// What becomes of a backend's connections when it goes down.
     #[schemars(extend("default" = "keep"))]
     pub(crate) on_down: Key<OnDown>,
@@ -41,9 +33,6 @@ pub(crate) struct Pool {
     /// Further backends tried when a connect fails; nothing was sent yet.
     #[schemars(extend("default" = 2), range(min = 0, max = 100))]
     pub(crate) retries: Key<Int>,
-    /// Connections that wait when no backend can take them.
-    #[serde(default)]
-    pub(crate) queue: NotYet<later::Queue>,
     /// Bounds on the way to a backend.
     pub(crate) timeouts: Key<PoolTimeouts>,
     /// A PROXY protocol header is sent to the backends.
@@ -53,6 +42,7 @@ pub(crate) struct Pool {
     #[schemars(extend("default" = []))]
     pub(crate) source: Key<Vec<Located<SourceAddress>>>,
     /// TLS towards the backends. Left out: plain TCP.
+    #[schemars(extend("x-given" = true))]
     pub(crate) tls: Key<PoolTls>,
 }
 

@@ -9,6 +9,10 @@ use crate::config::units::{FilePath, MinVersion, ProtocolName, ServerName, Trust
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "if" = { "required": ["plaintext"], "properties": { "plaintext": { "const": "allow" } } },
+    "then" = { "required": ["starttls"], "properties": { "starttls": { "const": "postgres" } } },
+))]
 pub(crate) struct ListenerTls {
     /// The one whose names fit the SNI is used, the first one otherwise.
     #[schemars(required, length(min = 1))]
@@ -57,6 +61,18 @@ pub(crate) enum UnknownSni {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "if" = { "anyOf": [
+        { "required": ["mode"], "properties": { "mode": { "enum": ["optional", "required"] } } },
+        { "required": ["ca"], "properties": { "ca": { "type": "string" } } },
+        { "required": ["crl"], "properties": { "crl": { "type": "string" } } },
+    ] },
+    "then" = {
+        "required": ["mode"],
+        "if": { "properties": { "mode": { "enum": ["optional", "required"] } } },
+        "then": { "required": ["ca"], "properties": { "ca": { "type": "string" } } },
+    },
+))]
 pub(crate) struct ClientAuth {
     /// Whether clients are asked for a certificate.
     #[schemars(extend("default" = "off"))]
@@ -85,9 +101,6 @@ pub(crate) enum StartTls {
     Off,
     /// PostgreSQL's SSLRequest.
     Postgres,
-    /// MySQL's SSLRequest; not supported yet.
-    #[schemars(extend("x-not-supported-yet" = true))]
-    Mysql,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]

@@ -252,6 +252,15 @@ impl Builder<'_> {
     /// An error of the YAML parser in our words where the cause is a common one.
     fn syntax(&mut self, text: &str, error: &ScanError) -> Box<Problem> {
         let at = self.places.byte(error.marker());
+        if let Some(at) = tab(text, at, error.info()) {
+            let line = text[..at].rfind('\n').map_or(0, |at| at + 1);
+            let fault = if text[line..at].bytes().all(|byte| byte == b' ' || byte == b'\t') {
+                Fault::new("a tab indents this line").hint("YAML is indented with spaces: write spaces")
+            } else {
+                Fault::new("a tab where YAML wants a space").hint("write a space")
+            };
+            return Box::new(Problem::error(Some(at..at + 1), fault));
+        }
         let mut fault = Fault::new(format!("not valid YAML: {}", error.info()));
         let before = &text[..at];
         let start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -260,8 +269,6 @@ impl Builder<'_> {
             fault = fault.hint("an IPv6 address needs quotes: \"[::1]:8080\"");
         } else if error.info().contains("unprintable") {
             fault = fault.hint("write control characters as escapes in double quotes: \"\\r\\n\"");
-        } else if line.contains('\t') {
-            fault = fault.hint("YAML is indented with spaces, not with tabs");
         } else if line.contains(": *") || line.contains("[*") || line.contains("- *") {
             fault = fault.hint("text that begins with `*` needs quotes");
         } else {
@@ -273,6 +280,18 @@ impl Builder<'_> {
 
 fn fail(span: Range<usize>, message: impl Into<String>, hint: &str) -> Outcome {
     Err(Box::new(Problem::error(Some(span), Fault::new(message).hint(hint))))
+}
+
+/// The tab that an error of syntax is about, if it is about one. The parser's mark may stand behind it, or at the value
+/// before it.
+fn tab(text: &str, mark: usize, info: &str) -> Option<usize> {
+    if !info.split(' ').any(|word| word.starts_with("tab") || word == "whitespace") {
+        return None;
+    }
+    let line = text[..mark].rfind('\n').map_or(0, |at| at + 1);
+    let space = line + text[line..mark].trim_end_matches([' ', '\t']).len();
+    let tab = |from: usize, to: usize| text[from..to].find('\t').map(|at| from + at);
+    tab(space, mark).or_else(|| tab(mark, text.len()))
 }
 
 /// Turns the parser's places, counted in characters, into bytes. Places come almost in order, so a

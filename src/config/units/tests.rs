@@ -163,6 +163,8 @@ proptest! {
 
     #[test]
     fn every_socket_address_is_read_back(ip: IpAddr, port: u16) {
+        let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        prop_assume!(!ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST) && !is_link_local);
         let bind = BindAddress(Address::Tcp(SocketAddr::new(ip, port)));
         prop_assert_eq!(bind.to_string().parse::<BindAddress>(), Ok(bind));
     }
@@ -240,4 +242,29 @@ fn networks() {
         "::ffff:0:0/96",
         "localhost",
     ]);
+}
+
+#[test]
+fn link_local_addresses_have_their_interface() {
+    let lo = interfaces::index("lo").unwrap();
+    for text in ["[fe80::1%lo]:80", &format!("[fe80::1%{lo}]:80")] {
+        let BindAddress(Address::Tcp(SocketAddr::V6(bind))) = text.parse().unwrap() else { panic!("{text}") };
+        assert_eq!((bind.scope_id(), bind.port()), (lo, 80), "{text}");
+        let target: Target = text.parse().unwrap();
+        assert_eq!((target.text.as_str(), target.address), (text, BackendAddress::Ip(SocketAddr::V6(bind))));
+    }
+    let said = |text: &str| {
+        let fault = text.parse::<Target>().unwrap_err();
+        assert_eq!(text.parse::<BindAddress>().unwrap_err(), fault);
+        format!("{} | {}", fault.message, fault.hint.unwrap_or_default())
+    };
+    for (text, expected) in [
+        ("[fe80::1]:80", "`[fe80::1]:80` is a link-local address without its interface | write \"[fe80::1%"),
+        ("[fe80::1%none-such]:80", "this host has no network interface `none-such` | the interfaces here are "),
+        ("[fe80::1%4000000000]:80", "this host has no network interface `4000000000` | the interfaces here are "),
+        ("[fe80::1%]:80", "this host has no network interface `` | "),
+    ] {
+        assert!(said(text).starts_with(expected), "{}", said(text));
+        assert!(said(text).contains("lo"), "{}", said(text));
+    }
 }

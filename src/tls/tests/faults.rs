@@ -51,6 +51,22 @@ fn what_is_good_is_not_spoken_of() {
 }
 
 #[test]
+fn a_byte_order_mark_hides_no_section() {
+    let (folder, authority) = (Folder::new(), Authority::new("authority"));
+    let Pair { cert, key } = authority.issue(&["localhost"]);
+    let marked = |text: &str| format!("\u{feff}{text}");
+    assert_eq!(said(&folder, marked(&cert), marked(&key)), [""; 0]);
+    assert_eq!(OnDisk.authorities(&folder.write("ca.pem", marked(&authority.pem()))), []);
+    assert_eq!(OnDisk.revocations(&folder.write("ca.crl", marked(&authority.revoke(&[1], 2040)))), []);
+    let wide: Vec<u8> = marked(&cert).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let found = said(&folder, wide, &key);
+    assert_eq!(
+        found,
+        ["cert: error: a.pem is text in utf-16, not pem (convert it: iconv -f utf-16 -t ascii a.pem >a.pem.pem)"]
+    );
+}
+
+#[test]
 fn each_wrong_file_is_named_with_what_to_do() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let good = authority.issue(&["localhost"]);

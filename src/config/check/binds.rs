@@ -1,0 +1,195 @@
+//! Addresses that the listeners and the stats port of one file bind: no two may overlap, or the second could not listen.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::{Checker, value};
+use crate::config::raw;
+use crate::config::report::shown;
+use crate::config::tree::NodeId;
+use crate::config::units::BindAddress;
+use crate::config::words::Switch;
+use crate::net::addr::Address;
+
+/// One bind of the file, in the order in which they are bound.
+pub(super) struct Bind {
+    /// The place of the listener in the file; `None` is the stats port.
+    pub(super) listener: Option<usize>,
+    pub(super) address: Address,
+    pub(super) at: NodeId,
+    /// What it is to the kernel.
+    pub(super) place: Place,
+    reuse: Switch,
+}
+
+/// An address in one spelling.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Place {
+    /// IPv4 is not written as IPv6. The second is the interface of a link-local address.
+    Tcp(IpAddr, u32, u16),
+    Unix(PathBuf),
+}
+
+impl Place {
+    pub(super) fn of(address: &SocketAddr) -> Place {
+        let scope = match address {
+            SocketAddr::V6(v6) => v6.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        Place::Tcp(address.ip().to_canonical(), scope, address.port())
+    }
+}
+
+impl Bind {
+    /// The port, if it stands for every address of a family.
+    fn wildcard(&self) -> Option<u16> {
+        match self.place {
+            Place::Tcp(ip, _, port) if ip.is_unspecified() => Some(port),
+            _ => None,
+        }
+    }
+}
+
+/// All binds, and which of them take more than one address.
+pub(super) struct Binds {
+    pub(super) all: Vec<Bind>,
+    exact: HashMap<Place, usize>,
+    wild: HashMap<u16, Vec<usize>>,
+}
+
+impl Binds {
+    /// The bind that takes connections to an address.
+    pub(super) fn taking(&self, place: &Place) -> Option<&Bind> {
+        let exact = self.exact.get(place);
+        let wild = || match place {
+            Place::Tcp(ip, _, port) => self.wild.get(port)?.iter().find(|wild| self.covers(**wild, *ip)),
+            Place::Unix(_) => None,
+        };
+        exact.or_else(wild).and_then(|index| self.all.get(*index))
+    }
+
+    /// Whether a wildcard takes an address of its port. `[::]` takes IPv4 too, unless a listener has `0.0.0.0`: so
+    /// does `app::sockets` bind it. The stats port's always does.
+    fn covers(&self, wild: usize, ip: IpAddr) -> bool {
+        let Some(bind) = self.all.get(wild) else { return false };
+        match bind.place {
+            Place::Tcp(IpAddr::V4(_), ..) => ip.is_ipv4(),
+            Place::Tcp(IpAddr::V6(_), _, port) => ip.is_ipv6() || !(bind.listener.is_some() && self.has_v4_any(port)),
+            Place::Unix(_) => false,
+        }
+    }
+
+    fn has_v4_any(&self, port: u16) -> bool {
+        let v4 = Address::Tcp(SocketAddr::from(([0, 0, 0, 0], port)));
+        self.wild.get(&port).is_some_and(|wild| {
+            wild.iter().any(|index| self.all[*index].listener.is_some() && self.all[*index].address == v4)
+        })
+    }
+
+    /// An earlier bind that is in the way of this one.
+    fn before(&self, index: usize) -> Option<usize> {
+        let bind = self.all.get(index)?;
+        if let Some(first) = self.exact.get(&bind.place).filter(|first| **first < index) {
+            return Some(*first);
+        }
+        let Place::Tcp(ip, _, port) = bind.place else { return None };
+        let is_in_the_way = |first: usize| {
+            let Place::Tcp(of_first, ..) = self.all[first].place else { return false };
+            let overlap = (bind.wildcard().is_some() && self.covers(index, of_first))
+                || (self.all[first].wildcard().is_some() && self.covers(first, ip));
+            overlap && !shares(&self.all[first], bind)
+        };
+        let same_port = |first: &usize| matches!(self.all[*first].place, Place::Tcp(_, _, other) if other == port);
+        match bind.wildcard() {
+            Some(_) => (0..index).filter(same_port).find(|first| is_in_the_way(*first)),
+            None => {
+                self.wild.get(&port)?.iter().copied().filter(|first| *first < index).find(|first| is_in_the_way(*first))
+            }
+        }
+    }
+}
+
+/// Whether the kernel lets both listen (SO_REUSEPORT): then the narrower address wins. The second must ask for it before
+/// it is bound; the first has it unless it is alone on purpose.
+fn shares(first: &Bind, second: &Bind) -> bool {
+    first.listener.is_some() && second.listener.is_some() && first.reuse != Switch::Off && second.reuse == Switch::On
+}
+
+impl Checker<'_> {
+    /// Every bind that could be read.
+    pub(super) fn binds(&self, raw: &raw::Config) -> Binds {
+        let mut all = Vec::new();
+        for (index, listener) in value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list).iter().enumerate() {
+            let Some((listener, _)) = value(Some(listener)) else { continue };
+            let socket = value(listener.socket.as_ref()).map(|(socket, _)| socket);
+            let reuse = socket.and_then(|socket| value(socket.reuse_port.as_ref())).map_or(Switch::Auto, |(it, _)| *it);
+            let binds = value(listener.bind.as_ref()).map_or(&[][..], |(list, _)| &list.0);
+            for bind in binds {
+                if let Some((BindAddress(address), at)) = value(Some(bind)) {
+                    let (address, place) = (address.clone(), self.place(address));
+                    all.push(Bind { listener: Some(index), address, at, place, reuse });
+                }
+            }
+        }
+        if let Some((admin, at)) = value(raw.admin.as_ref()) {
+            let default = || (super::default_admin(), at);
+            let bind = value(admin.bind.as_ref()).map(|(BindAddress(address), at)| (address.clone(), at));
+            // One that could not be read is reported.
+            if admin.bind.is_none() || bind.is_some() {
+                let (address, at) = bind.unwrap_or_else(default);
+                let place = self.place(&address);
+                all.push(Bind { listener: None, address, at, place, reuse: Switch::Off });
+            }
+        }
+        // With port 0 each gets a port of its own.
+        all.retain(|bind| !matches!(bind.place, Place::Tcp(_, _, 0)));
+        let (mut exact, mut wild) = (HashMap::new(), HashMap::<u16, Vec<usize>>::new());
+        for (index, bind) in all.iter().enumerate() {
+            exact.entry(bind.place.clone()).or_insert(index);
+            if let Some(port) = bind.wildcard() {
+                wild.entry(port).or_default().push(index);
+            }
+        }
+        Binds { all, exact, wild }
+    }
+
+    fn place(&self, address: &Address) -> Place {
+        match address {
+            Address::Tcp(address) => Place::of(address),
+            Address::Unix(path) => Place::Unix(self.files.real(path)),
+        }
+    }
+
+    /// Reports binds that cannot be beside an earlier one.
+    pub(super) fn overlaps(&mut self, binds: &Binds) {
+        for (index, bind) in binds.all.iter().enumerate() {
+            let Some(first) = binds.before(index).and_then(|first| binds.all.get(first)) else { continue };
+            let (address, other) =
+                (shown(&bind.address.to_string()).to_string(), shown(&first.address.to_string()).to_string());
+            let hint = match bind.listener {
+                Some(_) => "one address belongs to one listener",
+                None => "the stats port needs an address of its own",
+            };
+            let (what, hint) = if bind.address == first.address {
+                (format!("`{address}` is bound twice"), hint.to_owned())
+            } else if bind.place == first.place {
+                (format!("`{address}` is bound twice: it is the same as `{other}`"), hint.to_owned())
+            } else {
+                let (all, one) = if first.wildcard().is_some() { (&other, &address) } else { (&address, &other) };
+                let what = format!("`{address}` overlaps `{other}`: the second of the two cannot listen");
+                (what, format!("`{all}` takes connections to `{one}` too: keep one of the two, or use another port"))
+            };
+            self.twice(bind.at, first.at, what, &hint);
+        }
+    }
+
+    /// Looks at the folders of unix sockets, which a bind needs.
+    pub(super) fn socket_files(&mut self, binds: &Binds) {
+        for bind in &binds.all {
+            if let Address::Unix(path) = &bind.address {
+                self.socket_file(path, bind.at);
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Backends that are listeners of the same file: a connection that comes back to where it was accepted opens
+//! connections until no descriptor is left.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::binds::{Binds, Place};
+use super::{Checker, copied, value};
+use crate::config::de::Located;
+use crate::config::model::BackendAddress;
+use crate::config::raw;
+use crate::config::report::{Fault, Problem, Severity, shown};
+use crate::config::tree::NodeId;
+use crate::config::words::Int;
+
+/// From a listener through a pool to the listener that one of its backends is.
+struct Hop<'r> {
+    from: usize,
+    to: usize,
+    pool: &'r str,
+    /// The backend's address.
+    at: NodeId,
+    /// The bind that takes its connections.
+    bind: NodeId,
+    /// Whether every connection of the listener may come to the backend: no route, no doubt about the address, no other
+    /// state of the pool decides.
+    certain: bool,
+    /// Whether the next listener gets the same bytes, so that it decides the same.
+    same_bytes: bool,
+}
+
+impl Checker<'_> {
+    /// Reports backends through which connections come back.
+    pub(super) fn loops(&mut self, raw: &raw::Config, binds: &Binds) {
+        let listeners = value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list);
+        let hops = self.hops(raw, binds);
+        let mut by_listener: HashMap<usize, Vec<&Hop<'_>>> = HashMap::new();
+        for hop in &hops {
+            by_listener.entry(hop.from).or_default().push(hop);
+        }
+        let name = |index: usize| {
+            let listener = listeners.get(index).and_then(|listener| value(Some(listener)));
+            let name = listener.and_then(|(listener, _)| value(listener.name.as_ref()));
+            shown(name.map_or("?", |(name, _)| name)).to_string()
+        };
+        let mut reported: HashSet<NodeId> = HashSet::new();
+        // What is certain first: a way that is not may be a part of it.
+        for certain in [true, false] {
+            for hop in &hops {
+                if reported.contains(&hop.at) {
+                    continue;
+                }
+                let Some(way) = way_back(hop, &by_listener, certain) else { continue };
+                reported.insert(hop.at);
+                reported.extend(way.iter().map(|hop| hop.at));
+                let fault = match way.as_slice() {
+                    [] if certain => Fault::new(format!(
+                        "this is listener `{}` itself: each connection would open another one, without end",
+                        name(hop.to)
+                    )),
+                    [] => Fault::new(format!(
+                        "this may be listener `{}` itself: then each connection opens another one, without end",
+                        name(hop.to)
+                    )),
+                    way => {
+                        let step = |hop: &Hop<'_>| format!(" -> pool {} -> listener {}", shown(hop.pool), name(hop.to));
+                        let mut steps = format!("listener {}{}", name(hop.from), step(hop));
+                        way.iter().for_each(|hop| steps.push_str(&step(hop)));
+                        let verb = if certain { "would" } else { "may" };
+                        Fault::new(format!("connections {verb} go in a circle, without end: {steps}"))
+                    }
+                };
+                let fault =
+                    fault.hint("write the address of the server behind, not one that a listener of this file has");
+                let problem = self.problem(hop.at, fault);
+                let problem = problem.other(self.tree.span(hop.bind), "bound here");
+                let severity = if certain { Severity::Error } else { Severity::Warning };
+                self.problems.push(Problem { severity, ..problem });
+            }
+        }
+    }
+
+    fn hops<'r>(&self, raw: &'r raw::Config, binds: &Binds) -> Vec<Hop<'r>> {
+        let mut pools: HashMap<&str, &'r raw::Pool> = HashMap::new();
+        for pool in value(raw.pools.as_ref()).map_or(&[][..], |(list, _)| list) {
+            let Some((pool, _)) = value(Some(pool)) else { continue };
+            if let Some((name, _)) = value(pool.name.as_ref()) {
+                pools.entry(name).or_insert(pool);
+            }
+        }
+        // Of each pool once, however many listeners use it.
+        let mut doors: HashMap<&str, Vec<Door>> = HashMap::new();
+        let mut hops = Vec::new();
+        for (from, listener) in value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list).iter().enumerate() {
+            let Some((listener, _)) = value(Some(listener)) else { continue };
+            let routes = value(listener.routes.as_ref()).map_or(&[][..], |(list, _)| list);
+            let by_route = routes.iter().filter_map(|route| value(Some(route))).map(|(route, _)| route.pool.as_ref());
+            let mut seen: HashSet<&str> = HashSet::new();
+            for key in std::iter::once(listener.pool.as_ref()).chain(by_route) {
+                let Some((name, _)) = value(key) else { continue };
+                let Some(pool) = pools.get(name.as_str()).filter(|_| seen.insert(name)) else { continue };
+                for door in doors.entry(name).or_insert_with(|| self.doors(pool, binds)) {
+                    hops.push(Hop {
+                        from,
+                        to: door.listener,
+                        pool: name,
+                        at: door.at,
+                        bind: door.bind,
+                        certain: door.certain && routes.is_empty(),
+                        same_bytes: door.certain && listener.tls.is_none() && pool.tls.is_none(),
+                    });
+                }
+            }
+        }
+        hops
+    }
+
+    /// The backends of a pool that are listeners.
+    fn doors(&self, pool: &raw::Pool, binds: &Binds) -> Vec<Door> {
+        let mut doors = Vec::new();
+        for backend in value(pool.backends.as_ref()).map_or(&[][..], |(list, _)| list) {
+            let Some((backend, _)) = value(Some(backend)) else { continue };
+            let Some((target, at)) = value(backend.address.as_ref()) else { continue };
+            if matches!(copied(backend.weight.as_ref()), Some(Int(0))) {
+                continue;
+            }
+            let is_backup = is_true(backend.backup.as_ref());
+            let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+            let (places, is_known) = match &target.address {
+                BackendAddress::Ip(address) => (vec![Place::of(address)], true),
+                BackendAddress::Unix(path) => (vec![Place::Unix(self.files.real(path))], true),
+                // RFC 6761, 6.3. Which of the two it is, the system says.
+                BackendAddress::Name { host, port } if is_localhost(host) => {
+                    (loopback.map(|ip| Place::Tcp(ip, 0, *port)).to_vec(), false)
+                }
+                BackendAddress::Name { .. } => continue,
+            };
+            let bind = places.iter().find_map(|place| {
+                let bind = binds.taking(place)?;
+                let is_here = match place {
+                    // To a wildcard come only connections to an address of this host.
+                    Place::Tcp(ip, ..) => bind.place == *place || self.files.is_own(*ip),
+                    Place::Unix(_) => true,
+                };
+                is_here.then_some(bind)
+            });
+            if let Some(bind) = bind
+                && let Some(listener) = bind.listener
+            {
+                doors.push(Door { listener, at, bind: bind.at, certain: is_known && !is_backup });
+            }
+        }
+        doors
+    }
+}
+
+/// A backend that is a listener.
+struct Door {
+    listener: usize,
+    at: NodeId,
+    bind: NodeId,
+    certain: bool,
+}
+
+fn is_true(key: Option<&Located<bool>>) -> bool {
+    copied(key) == Some(true)
+}
+
+fn is_localhost(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+/// The shortest way from the end of a hop to its beginning; nothing if it ends where it begins.
+fn way_back<'h, 'r>(
+    hop: &Hop<'r>,
+    by_listener: &HashMap<usize, Vec<&'h Hop<'r>>>,
+    certain: bool,
+) -> Option<Vec<&'h Hop<'r>>> {
+    if hop.from == hop.to {
+        return (hop.certain || hop.same_bytes || !certain).then(Vec::new);
+    }
+    if certain && !hop.certain {
+        return None;
+    }
+    let mut came_by: HashMap<usize, &'h Hop<'r>> = HashMap::new();
+    let mut next = VecDeque::from([hop.to]);
+    while let Some(listener) = next.pop_front() {
+        for step in by_listener.get(&listener).into_iter().flatten().filter(|step| step.certain || !certain) {
+            if step.to == hop.to || came_by.contains_key(&step.to) {
+                continue;
+            }
+            came_by.insert(step.to, step);
+            if step.to == hop.from {
+                let mut way = Vec::new();
+                let mut at = hop.from;
+                while at != hop.to {
+                    let step = came_by.get(&at)?;
+                    way.push(*step);
+                    at = step.from;
+                }
+                way.reverse();
+                return Some(way);
+            }
+            next.push_back(step.to);
+        }
+    }
+    None
+}

@@ -1,0 +1,80 @@
+//! Network interfaces of this host, by name and by index: link-local addresses need one.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use rustix::net::netdevice;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+/// Interfaces that are named in a message.
+const SHOWN: usize = 12;
+
+/// The index of the interface of this name.
+pub fn index(name: &str) -> Option<u32> {
+    let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    netdevice::name_to_index(any, name).ok()
+}
+
+/// Whether an interface has this index.
+pub fn exists(index: u32) -> bool {
+    let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    any.is_ok_and(|any| netdevice::index_to_name(any, index).is_ok())
+}
+
+/// The names of the first few; empty when they cannot be read.
+pub fn names() -> Vec<String> {
+    // Those of the network namespace that this process is in, which /sys may not show.
+    let table = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let name = |line: &str| line.split_once(':').map(|(name, _)| name.trim().to_owned());
+    table.lines().filter_map(name).take(SHOWN).collect()
+}
+
+/// An interface to show in an example: one that leads elsewhere, if there is one.
+pub fn example() -> String {
+    let names = names();
+    let name = names.iter().find(|name| *name != "lo").or(names.first());
+    name.cloned().unwrap_or_else(|| "eth0".to_owned())
+}
+
+/// Whether an address is this host's. Nothing is sent: the kernel says from which address it would go there, which is
+/// the same one if it is its own.
+pub fn is_own(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    if ip.is_loopback() || ip.is_unspecified() {
+        return true;
+    }
+    let any: IpAddr = match ip {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| {
+        socket.connect(SocketAddr::new(ip, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_is_found_by_name_and_by_index() {
+        let lo = index("lo").expect("every host has lo");
+        assert!(exists(lo) && !exists(u32::MAX));
+        assert!(names().iter().any(|name| name == "lo"), "{:?}", names());
+        assert_eq!(index("none-of-that-name"), None);
+        assert_eq!(index("a-name-that-is-longer-than-the-kernel-takes"), None);
+        assert_eq!(index(""), None);
+    }
+
+    #[test]
+    fn loopback_is_ones_own_and_a_documentation_network_is_not() {
+        for own in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0"] {
+            assert!(is_own(own.parse().unwrap()), "{own}");
+        }
+        for other in ["192.0.2.1", "2001:db8::1"] {
+            assert!(!is_own(other.parse().unwrap()), "{other}");
+        }
+    }
+}

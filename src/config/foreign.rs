@@ -285,6 +285,14 @@ fn host_and_port(tree: &Tree, owner: NodeId) -> Option<String> {
 pub(crate) fn short_form(tree: &Tree, at: NodeId) -> Option<String> {
     let section = tree.section(at);
     let text = tree.text(at)?;
+    if section == TOP {
+        let language = match text.split_whitespace().next()? {
+            "global" | "defaults" | "frontend" | "backend" | "listen" => "HAProxy's",
+            "stream" | "http" | "events" | "upstream" | "user" | "worker_processes" => "nginx's",
+            _ => return None,
+        };
+        return Some(format!("this is {language} language; tidegate's is YAML: config/web.yaml is an example"));
+    }
     match tree.resolve(at)? {
         Resolved::Null => None,
         Resolved::Bool(true) if EMPTY.contains(&section.as_str()) => Some(format!("write `{}: {{}}`", tree.key(at)?)),
@@ -336,10 +344,7 @@ mod tests {
     fn every_suggested_value_is_accepted() {
         let schema = schema::schema();
         let property = |key: &str| {
-            let pointer = key
-                .replace("[]", "/items")
-                .replace('.', "/properties/")
-                .replace("/items/properties", "/items/properties");
+            let pointer = key.replace("[]", "/items").replace('.', "/properties/");
             schema.pointer(&format!("/properties/{pointer}")).cloned().unwrap_or_default()
         };
         for (key, words, meant) in VALUES {

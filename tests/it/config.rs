@@ -1,11 +1,14 @@
 //! Configuration files and the subcommands that do not run anything, as a user meets them.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
+
+use crate::support::tidegate::Tidegate;
 
 const WARNS: &str = "listeners: [{ name: web, bind: 127.0.0.1:0, pool: web }]
 pools:
@@ -149,6 +152,48 @@ fn a_file_is_named_with_or_without_its_option() {
     }
     refused(&at(&["run", "none.yaml"]), "error: cannot read none.yaml");
     refused(&at(&["check", "x.yaml", "--config", "x.yaml"]), "cannot be used with");
+}
+
+/// What `check` lets overlap, the kernel lets listen.
+#[test]
+fn binds_that_may_overlap_can_listen() {
+    let port = || TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    for (first, second, reuse_port) in [("0.0.0.0", "[::]", "auto"), ("127.0.0.1", "0.0.0.0", "true")] {
+        let port = port();
+        let yaml = format!(
+            "listeners:
+  - {{ name: one, bind: \"{first}:{port}\", pool: p }}
+  - {{ name: two, bind: \"{second}:{port}\", pool: p, socket: {{ reuse_port: {reuse_port} }} }}
+pools: [{{ name: p, backends: [{{ address: 127.0.0.1:1 }}] }}]
+"
+        );
+        let tidegate = Tidegate::start(&yaml);
+        assert_eq!(tidegate.at("one").tcp().port(), port);
+        assert_eq!(tidegate.at("two").tcp().port(), port);
+    }
+}
+
+/// A socket in a folder that is not there, or under the name of another file, is refused by `run` as by `check`.
+#[test]
+fn what_check_refuses_run_refuses() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("file"), "").unwrap();
+    let at = directory.path().display();
+    for (bind, expected) in [
+        (format!("unix:{at}/none/a.sock"), "there is no folder "),
+        (format!("unix:{at}/file"), "exists and is not a socket"),
+        ("[0.0.0.0:1, 127.0.0.1:1]".to_owned(), "overlaps `0.0.0.0:1`"),
+    ] {
+        let yaml = format!(
+            "listeners: [{{ name: l, bind: {bind}, pool: p }}]
+pools: [{{ name: p, backends: [{{ address: 127.0.0.1:2 }}] }}]
+"
+        );
+        fs::write(directory.path().join("x.yaml"), yaml).unwrap();
+        for command in ["check", "run"] {
+            refused(&tidegate(directory.path(), &[command, "x.yaml"]), expected);
+        }
+    }
 }
 
 #[test]

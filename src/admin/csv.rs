@@ -91,9 +91,15 @@ fn frontend(view: &View, listener: &Listener, number: usize, column: &str) -> Op
             "TLS handshake timeout",
             "TLS handshake failed",
             "no TLS",
+            "bad ClientHello",
+            "bad HTTP request",
             "bad PROXY header",
         ])),
-        "ssl_failed_handshake" => shown(ended(&["TLS handshake timeout", "TLS handshake failed"])),
+        "ssl_failed_handshake" => {
+            // Where TLS does not end here, no handshake has failed.
+            let unread = listener.handshakes.map_or(0, |_| ended(&["bad ClientHello"]));
+            shown(unread + ended(&["TLS handshake timeout", "TLS handshake failed"]))
+        }
         "eint" => shown(ended(&["internal error"])),
         "status" => shown(if view.draining { "STOP" } else { "OPEN" }),
         "pid" => shown(1),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use proptest::prelude::*;
 
@@ -98,4 +99,43 @@ proptest! {
 
 fn fuzz() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz"))
+}
+
+/// The inputs of every target, with what must hold of them.
+fn seeds() -> &'static [(Property, Vec<u8>)] {
+    static SEEDS: OnceLock<Vec<(Property, Vec<u8>)>> = OnceLock::new();
+    SEEDS.get_or_init(|| {
+        let mut seeds = Vec::new();
+        for (target, property) in TARGETS {
+            let mut paths: Vec<_> =
+                fs::read_dir(fuzz().join("corpus").join(target)).unwrap().map(|e| e.unwrap().path()).collect();
+            paths.sort();
+            seeds.extend(paths.into_iter().map(|path| (property, fs::read(path).unwrap())));
+        }
+        seeds
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Bytes changed, left out and put in.
+    #[test]
+    fn the_properties_hold_for_inputs_that_are_changed(
+        seed in any::<prop::sample::Index>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8, any::<u8>()), 1..6),
+    ) {
+        let (property, seed) = seed.get(seeds());
+        let mut bytes = seed.clone();
+        for (at, edit, byte) in edits {
+            let at = at.index(bytes.len() + 1);
+            match edit {
+                0 => bytes.insert(at, byte),
+                _ if at == bytes.len() => {}
+                1 => bytes[at] = byte,
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        property(&bytes);
+    }
 }

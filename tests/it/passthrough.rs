@@ -145,6 +145,11 @@ fn a_client_hello_that_cannot_be_read_is_refused_by_an_alert() {
             let metrics = get(&tidegate.stats_port(), "/metrics").text();
             let counted = |line: &str| line.contains("bad ClientHello") && line.ends_with(" 1");
             assert!(metrics.lines().any(counted), "{metrics}");
+            let table = get(&tidegate.stats_port(), "/stats;csv").text();
+            let [names, row] = [0, 1].map(|line| table.lines().nth(line).unwrap().split(',').collect::<Vec<_>>());
+            let shown = ["ereq", "ssl_failed_handshake"]
+                .map(|column| row[names.iter().position(|name| *name == column).unwrap()]);
+            assert_eq!(shown, ["1", if listener.contains("tls:") { "1" } else { "0" }], "HAProxy's columns");
         }
     }
     assert_eq!(backend.accepted(), 0);

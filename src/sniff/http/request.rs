@@ -111,8 +111,10 @@ pub fn recognise(bytes: &[u8]) -> Verdict<RequestHead, NotHttp> {
 
 /// Whether a method of HTTP/1 comes first, after empty lines (RFC 9112, 2.2). HTTP/2 begins with `PRI`.
 fn begins_with_method(bytes: &[u8]) -> bool {
-    let start = bytes.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(bytes.len());
-    let line = bytes.get(start..).unwrap_or_default();
+    let mut line = bytes;
+    while let Some(rest) = line.strip_prefix(b"\r\n").or_else(|| line.strip_prefix(b"\n")) {
+        line = rest;
+    }
     looks_like_http(line) && !line.starts_with(b"PRI ")
 }
 

@@ -62,7 +62,7 @@ impl Checker<'_> {
         let pools = self.pools(raw.pools.as_ref());
         let binds = self.binds(raw);
         self.overlaps(&binds);
-        self.socket_files(&binds);
+        self.bindable(&binds);
         self.loops(raw, &binds);
         Some(Config { workers: workers?, admin, log, shutdown, listeners: listeners?, pools: pools? })
     }

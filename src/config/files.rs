@@ -46,6 +46,11 @@ pub trait Files {
     fn is_own(&self, ip: IpAddr) -> bool {
         ip.to_canonical().is_loopback()
     }
+
+    /// Whether a socket can be bound to an address: it is this host's, or the kernel allows those of others.
+    fn can_bind(&self, _ip: IpAddr) -> bool {
+        true
+    }
 }
 
 /// Without `.`, `..` and doubled slashes.
@@ -110,6 +115,11 @@ pub mod host {
     /// As [`Files::is_own`].
     pub fn is_own(ip: IpAddr) -> bool {
         interfaces::is_own(ip)
+    }
+
+    /// As [`Files::can_bind`].
+    pub fn can_bind(ip: IpAddr) -> bool {
+        interfaces::can_bind(ip)
     }
 
     /// What is wrong with the folder in which a file is to be made.

@@ -1,6 +1,7 @@
 //! Network interfaces of this host, by name and by index: link-local addresses need one.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use rustix::net::netdevice;
@@ -54,6 +55,13 @@ pub fn is_own(ip: IpAddr) -> bool {
     source.is_ok_and(|source| source.ip() == ip)
 }
 
+/// Whether a socket can be bound to an address. That it cannot is said only of an address that no interface has: the
+/// kernel may also allow those (net.ipv4.ip_nonlocal_bind).
+pub fn can_bind(ip: IpAddr) -> bool {
+    let bound = UdpSocket::bind(SocketAddr::new(ip.to_canonical(), 0));
+    !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,7 +79,7 @@ mod tests {
     #[test]
     fn loopback_is_ones_own_and_a_documentation_network_is_not() {
         for own in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0"] {
-            assert!(is_own(own.parse().unwrap()), "{own}");
+            assert!(is_own(own.parse().unwrap()) && can_bind(own.parse().unwrap()), "{own}");
         }
         for other in ["192.0.2.1", "2001:db8::1"] {
             assert!(!is_own(other.parse().unwrap()), "{other}");

@@ -68,6 +68,10 @@ impl Files for OnDisk {
     fn is_own(&self, ip: IpAddr) -> bool {
         host::is_own(ip)
     }
+
+    fn can_bind(&self, ip: IpAddr) -> bool {
+        host::can_bind(ip)
+    }
 }
 
 /// Why something cannot be put in service.

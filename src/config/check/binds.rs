@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Checker, value};
+use super::{Checker, copied, value};
 use crate::config::raw;
 use crate::config::report::shown;
 use crate::config::tree::NodeId;
@@ -21,6 +21,7 @@ pub(super) struct Bind {
     /// What it is to the kernel.
     pub(super) place: Place,
     reuse: Switch,
+    transparent: bool,
 }
 
 /// An address in one spelling.
@@ -124,11 +125,12 @@ impl Checker<'_> {
             let Some((listener, _)) = value(Some(listener)) else { continue };
             let socket = value(listener.socket.as_ref()).map(|(socket, _)| socket);
             let reuse = socket.and_then(|socket| value(socket.reuse_port.as_ref())).map_or(Switch::Auto, |(it, _)| *it);
+            let transparent = socket.and_then(|socket| copied(socket.transparent.as_ref())) == Some(true);
             let binds = value(listener.bind.as_ref()).map_or(&[][..], |(list, _)| &list.0);
             for bind in binds {
                 if let Some((BindAddress(address), at)) = value(Some(bind)) {
                     let (address, place) = (address.clone(), self.place(address));
-                    all.push(Bind { listener: Some(index), address, at, place, reuse });
+                    all.push(Bind { listener: Some(index), address, at, place, reuse, transparent });
                 }
             }
         }
@@ -139,7 +141,7 @@ impl Checker<'_> {
             if admin.bind.is_none() || bind.is_some() {
                 let (address, at) = bind.unwrap_or_else(default);
                 let place = self.place(&address);
-                all.push(Bind { listener: None, address, at, place, reuse: Switch::Off });
+                all.push(Bind { listener: None, address, at, place, reuse: Switch::Off, transparent: false });
             }
         }
         // With port 0 each gets a port of its own.
@@ -184,11 +186,21 @@ impl Checker<'_> {
         }
     }
 
-    /// Looks at the folders of unix sockets, which a bind needs.
-    pub(super) fn socket_files(&mut self, binds: &Binds) {
+    /// Looks at what the host must have for the binds: the folders of unix sockets, the addresses.
+    pub(super) fn bindable(&mut self, binds: &Binds) {
         for bind in &binds.all {
-            if let Address::Unix(path) = &bind.address {
-                self.socket_file(path, bind.at);
+            match &bind.address {
+                Address::Unix(path) => self.socket_file(path, bind.at),
+                // One with an interface needs it to be bound.
+                Address::Tcp(SocketAddr::V6(v6)) if v6.scope_id() != 0 => {}
+                Address::Tcp(_) if bind.transparent => {}
+                Address::Tcp(address) => {
+                    let hint = match bind.listener {
+                        Some(_) => "`ip address` lists them; `socket: { transparent: true }` allows those of others",
+                        None => "`ip address` lists them",
+                    };
+                    self.own_address(address.ip(), bind.at, hint);
+                }
             }
         }
     }

@@ -94,6 +94,16 @@ impl Checker<'_> {
         }
     }
 
+    /// Warns of an address that no socket of this host can be bound to, named at `at`. The host that runs it may be
+    /// another one, or get the address later.
+    pub(super) fn own_address(&mut self, ip: IpAddr, at: NodeId, hint: &str) {
+        // Whether IPv6 is on is no matter of the file.
+        let is_everywhere = ip.to_canonical().is_loopback() || ip.is_unspecified();
+        if !is_everywhere && !self.files.files.can_bind(ip) {
+            self.warning(at, Fault::new(format!("this host has no address {ip}")).hint(hint));
+        }
+    }
+
     /// Looks at where a log is to be written, named at `at`.
     pub(super) fn log_file(&mut self, path: &Path, at: NodeId) {
         for fault in self.files.files.log(path) {

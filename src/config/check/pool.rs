@@ -181,6 +181,8 @@ impl Checker<'_> {
             };
             if source.contains(ip) {
                 self.error(at, Fault::new(format!("`{ip}` is given twice")).hint("once is enough"));
+            } else {
+                self.own_address(*ip, at, "connects from it would fail; `ip address` lists them");
             }
             let reaches = |backend: &Backend| match &backend.address {
                 BackendAddress::Ip(address) => address.is_ipv4() == ip.is_ipv4(),

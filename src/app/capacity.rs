@@ -2,10 +2,11 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::model::Config;
+use crate::config::model::{BackendAddress, Config};
+use crate::pool::resolve;
 use crate::relay::MAX_PIPES;
 
-/// Descriptors of the process itself: standard streams, logs, the control thread's, DNS, and some to spare.
+/// Descriptors of the process itself: standard streams, logs, the control thread's, and some to spare.
 const OWN: u64 = 24;
 /// An epoll and an eventfd.
 const PER_WORKER: u64 = 2;
@@ -54,7 +55,10 @@ fn capacity(limit: u64, config: &Config) -> usize {
     let addresses: u64 = config.listeners.iter().map(|listener| listener.bind.len() as u64).sum();
     let probes: u64 =
         config.pools.iter().filter(|pool| pool.health.is_some()).map(|pool| pool.backends.len() as u64).sum();
-    let fixed = OWN + workers * (PER_WORKER + addresses) + probes;
+    let backends = config.pools.iter().flat_map(|pool| &pool.backends);
+    let names = backends.filter(|backend| matches!(backend.address, BackendAddress::Name { .. })).count();
+    let lookups = resolve::max_open_files(names) as u64;
+    let fixed = OWN + workers * (PER_WORKER + addresses) + probes + lookups;
     // A pipe has two ends. Connections without one copy: under a low limit, connections come first.
     let pipes = (workers * MAX_PIPES as u64 * 2).min(limit / 8);
     let left = limit.saturating_sub(fixed + pipes) / PER_CONNECTION;
@@ -76,5 +80,17 @@ mod tests {
         assert_eq!(capacity(64, &config), (64 - 24 - 2 * 3 - 8) / 2);
         assert_eq!(capacity(3, &config), 1, "at least one");
         assert!(capacity(u64::MAX, &config) > 1 << 40, "no limit");
+    }
+
+    #[test]
+    fn lookups_have_descriptors() {
+        let of = |names: usize| {
+            let backends: String = (0..names).map(|n| format!("{{ address: \"n{n}.example:1\" }}, ")).collect();
+            let yaml = ONE.replace("{ address: 127.0.0.1:2 }", &backends);
+            capacity(20_000, &crate::config::parse("test", &yaml, &crate::config::files::Unread).unwrap().config)
+        };
+        assert_eq!(of(1) - of(2), 2);
+        assert_eq!(of(1) - of(80), 79 * 2);
+        assert_eq!(of(80), of(200));
     }
 }

@@ -1,27 +1,27 @@
 //! DNS: which addresses the names of backends have, at start and every now and then.
+//!
+//! Each name has a clock of its own ([`schedule`]); each lookup has a thread ([`lookup`]).
+
+mod lookup;
+mod schedule;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{self, Instant, MissedTickBehavior};
+use tokio::sync::mpsc;
+use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
+use self::lookup::{Answer, Question};
+use self::schedule::Schedule;
 use super::{Backend, BackendIndex, Pool};
 use crate::config::model::BackendAddress;
 use crate::net::addr::Address;
 
-/// From one round of lookups to the next.
-const EVERY: Duration = Duration::from_secs(30);
-
-/// How long a round may take.
-const LIMIT: Duration = Duration::from_secs(5);
-
-/// Lookups under way at once: each holds a thread of the runtime's for blocking calls.
-const AT_ONCE: usize = 32;
+/// Descriptors of one lookup: a socket for each of up to three name servers, and one for an answer over TCP.
+const FILES_PER_LOOKUP: usize = 4;
 
 /// What std puts before the resolver's own words; says nothing more.
 const STD_SAYS: &str = "failed to lookup address information: ";
@@ -29,6 +29,15 @@ const STD_SAYS: &str = "failed to lookup address information: ";
 /// Keeps the addresses of all backends that are configured by name.
 pub struct Resolver {
     names: Vec<Name>,
+    schedule: Schedule,
+    /// Starts a lookup.
+    ask: fn(Question),
+    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
+}
+
+/// How many descriptors lookups may hold at a time when this many backends are configured by name.
+pub fn max_open_files(names: usize) -> usize {
+    names.min(schedule::MAX_LOOKUPS) * FILES_PER_LOOKUP
 }
 
 /// A backend's name.
@@ -37,6 +46,8 @@ struct Name {
     backend: BackendIndex,
     host: String,
     port: u16,
+    /// It has addresses, or a reason why not.
+    is_settled: bool,
     /// The last lookup failed, and that was logged.
     failing: bool,
 }
@@ -44,6 +55,10 @@ struct Name {
 impl Resolver {
     /// For all backends of `pools` that are configured by name; there may be none.
     pub fn new(pools: &[Arc<Pool>]) -> Resolver {
+        Resolver::asking(pools, lookup::in_thread)
+    }
+
+    fn asking(pools: &[Arc<Pool>], ask: fn(Question)) -> Resolver {
         let names = |pool: &Arc<Pool>| {
             let name = |backend: &Arc<Backend>| match backend.configured_address() {
                 BackendAddress::Name { host, port } => Some(Name {
@@ -51,70 +66,75 @@ impl Resolver {
                     backend: backend.index(),
                     host: host.clone(),
                     port: *port,
+                    is_settled: false,
                     failing: false,
                 }),
                 BackendAddress::Ip(_) | BackendAddress::Unix(_) => None,
             };
             pool.backends().iter().filter_map(name).collect::<Vec<_>>()
         };
-        Resolver { names: pools.iter().flat_map(names).collect() }
+        let names: Vec<Name> = pools.iter().flat_map(names).collect();
+        let schedule = Schedule::new(names.iter().map(|name| name.host.as_str()), Instant::now().into_std());
+        Resolver { names, schedule, ask, answers: mpsc::channel(schedule::MAX_LOOKUPS) }
     }
 
-    /// Looks all names up, at the same time and for at most `limit`. Afterwards each backend has addresses, or is down and says
-    /// why. On a tokio runtime with time enabled.
+    /// Looks all names up, and waits for at most `limit`. Afterwards each backend has addresses, or is down and says why. Lookups
+    /// that take longer go on. On a tokio runtime with time enabled.
     pub async fn resolve_all(&mut self, limit: Duration) {
-        self.round(limit, system).await;
+        let deadline = Instant::now() + limit;
+        while self.names.iter().any(|name| !name.is_settled) {
+            if time::timeout_at(deadline, self.turn()).await.is_err() {
+                break;
+            }
+        }
+        for name in self.names.iter_mut().filter(|name| !name.is_settled) {
+            name.apply(Err(no_answer(limit)));
+        }
     }
 
-    /// Looks all names up every 30 seconds, for ever. A name that no longer resolves keeps its last addresses.
-    pub async fn run(self) {
-        self.run_with(system).await;
-    }
-
-    async fn run_with<F>(mut self, lookup: fn(String, u16) -> F)
-    where
-        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
-    {
+    /// Looks each name up 30 seconds after its last answer, for ever; sooner after a failure. A name that no longer resolves
+    /// keeps its last addresses.
+    pub async fn run(mut self) {
         if self.names.is_empty() {
             return;
         }
-        let mut timer = time::interval_at(Instant::now() + EVERY, EVERY);
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            timer.tick().await;
-            self.round(LIMIT, lookup).await;
+            self.turn().await;
         }
     }
 
-    async fn round<F>(&mut self, limit: Duration, lookup: fn(String, u16) -> F)
-    where
-        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
-    {
-        let deadline = Instant::now() + limit;
-        let free = Arc::new(Semaphore::new(AT_ONCE));
-        let mut lookups = JoinSet::new();
-        for (number, name) in self.names.iter().enumerate() {
-            let (free, host, port) = (Arc::clone(&free), name.host.clone(), name.port);
-            lookups.spawn(async move {
-                let answer = time::timeout_at(deadline, async move {
-                    let _permit = free.acquire_owned().await;
-                    lookup(host, port).await
-                });
-                let late = || io::Error::other(format!("no answer within {limit:?}"));
-                (number, answer.await.unwrap_or_else(|_| Err(late())))
-            });
+    /// Starts the lookups that are due, and waits for an answer or the next event of the schedule.
+    async fn turn(&mut self) {
+        let now = Instant::now().into_std();
+        for number in self.schedule.start(now) {
+            let name = &self.names[number];
+            (self.ask)(Question::new(number, &name.host, name.port, &self.answers.0));
         }
-        while let Some(done) = lookups.join_next().await {
-            // A lookup that panicked has said so itself; its name keeps what it has.
-            let Ok((number, answer)) = done else { continue };
-            self.names[number].apply(answer);
+        let next_event = self.schedule.next_event(now);
+        let wakeup = async {
+            match next_event {
+                Some(at) => time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // There is always a sender: ours.
+            Some((number, answer)) = self.answers.1.recv() => {
+                let has_addresses = answer.as_ref().is_ok_and(|found| !found.is_empty());
+                self.schedule.finish(number, has_addresses, Instant::now().into_std());
+                self.names[number].apply(answer);
+            }
+            () = wakeup => {
+                for number in self.schedule.late(Instant::now().into_std()) {
+                    self.names[number].apply(Err(no_answer(schedule::LATE)));
+                }
+            }
         }
     }
 }
 
-/// What the system's resolver says: hosts file, DNS, whatever is configured.
-async fn system(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+fn no_answer(within: Duration) -> io::Error {
+    io::Error::other(format!("no answer within {within:?}"))
 }
 
 impl Name {
@@ -124,6 +144,7 @@ impl Name {
         };
         let (pool, name, host) = (self.pool.name(), backend.name(), self.host.as_str());
         let old = backend.addresses();
+        self.is_settled = true;
         match answer {
             Ok(found) if !found.is_empty() => {
                 let mut new: Vec<Address> = found.into_iter().map(Address::Tcp).collect();
@@ -169,28 +190,45 @@ mod tests {
     use crate::pool::{NoBackend, Tried};
 
     thread_local! {
-        /// What the name has now; none: it does not resolve.
+        /// What each name has now; none: it does not resolve.
         static ANSWER: RefCell<&'static [&'static str]> = const { RefCell::new(&[]) };
+        /// The names that were asked for, and when.
+        static ASKED: RefCell<Vec<(String, Instant)>> = const { RefCell::new(Vec::new()) };
     }
 
     fn answer(addresses: &'static [&'static str]) {
         ANSWER.replace(addresses);
     }
 
-    async fn scripted(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
-        if host == "slow.example" {
-            time::sleep(Duration::from_secs(60)).await;
-        }
-        let found = ANSWER.with_borrow(|all| all.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<_>>());
-        match found.is_empty() {
-            true => Err(io::Error::other("failed to lookup address information: unknown")),
-            false => Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()),
+    /// How long the lookup of a name takes.
+    fn takes(host: &str) -> Duration {
+        match host {
+            host if host.ends_with("half.example") => Duration::from_millis(500),
+            host if host.ends_with("late.example") => Duration::from_secs(12),
+            host if host.ends_with("silent.example") => Duration::from_secs(3_600),
+            _ => Duration::ZERO,
         }
     }
 
-    fn named(host: &str) -> Arc<Pool> {
-        let mut config = pool(backends(&[1]));
-        config.backends[0].address = BackendAddress::Name { host: host.into(), port: 80 };
+    fn scripted(question: Question) {
+        ASKED.with_borrow_mut(|asked| asked.push((question.host.clone(), Instant::now())));
+        let port = question.port;
+        let found = ANSWER.with_borrow(|all| all.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<_>>());
+        let found = match found.is_empty() {
+            true => Err(io::Error::other("failed to lookup address information: unknown")),
+            false => Ok(found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()),
+        };
+        tokio::spawn(async move {
+            time::sleep(takes(&question.host)).await;
+            question.answer(found);
+        });
+    }
+
+    fn named(hosts: &[String]) -> Arc<Pool> {
+        let mut config = pool(backends(&vec![1; hosts.len()]));
+        for (backend, host) in config.backends.iter_mut().zip(hosts) {
+            backend.address = BackendAddress::Name { host: host.clone(), port: 80 };
+        }
         Pool::new(&config, PoolIndex(0), 1)
     }
 
@@ -198,19 +236,25 @@ mod tests {
         list(&pool.backends()[0].addresses())
     }
 
+    fn reason(pool: &Pool) -> Option<String> {
+        pool.backends()[0].condition().reason.map(|reason| reason.to_string())
+    }
+
     fn start(host: &str) -> (Arc<Pool>, Resolver, Log, tracing::subscriber::DefaultGuard) {
         let (log, guard) = capture_log();
-        let pool = named(host);
-        let resolver = Resolver::new(std::slice::from_ref(&pool));
+        let pool = named(&[host.to_owned()]);
+        let resolver = Resolver::asking(std::slice::from_ref(&pool), scripted);
         (pool, resolver, log, guard)
     }
+
+    const LIMIT: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]
     async fn all_addresses_are_kept_sorted_and_once() {
         let (pool, mut resolver, log, _guard) = start("db.example");
         assert_eq!(pool.lease(None, &Tried::new()).unwrap_err(), NoBackend::AllDown { backends: 1 });
         answer(&["10.0.0.9", "::1", "10.0.0.2", "10.0.0.9"]);
-        resolver.round(LIMIT, scripted).await;
+        resolver.resolve_all(LIMIT).await;
         assert_eq!(addresses(&pool), "10.0.0.2:80 10.0.0.9:80 [::1]:80");
         assert!(pool.lease(None, &Tried::new()).is_ok());
         assert_eq!(log.with("WARN").len() + log.with("INFO").len(), 0, "{:?}", log.lines());
@@ -220,12 +264,12 @@ mod tests {
     async fn a_change_is_logged_with_old_and_new() {
         let (pool, mut resolver, log, _guard) = start("db.example");
         answer(&["10.0.0.1"]);
-        resolver.round(LIMIT, scripted).await;
-        let running = tokio::spawn(resolver.run_with(scripted));
+        resolver.resolve_all(LIMIT).await;
+        let running = tokio::spawn(resolver.run());
         answer(&["10.0.0.2"]);
-        time::sleep(EVERY - Duration::from_millis(1)).await;
+        time::sleep(schedule::REFRESH - Duration::from_millis(1)).await;
         assert_eq!(addresses(&pool), "10.0.0.1:80");
-        time::sleep(EVERY * 3).await;
+        time::sleep(schedule::REFRESH * 3).await;
         assert_eq!(addresses(&pool), "10.0.0.2:80");
         let changes = log.with("addresses changed");
         assert_eq!(changes.len(), 1, "{changes:?}");
@@ -237,52 +281,90 @@ mod tests {
     async fn a_name_that_no_longer_resolves_keeps_its_addresses_and_says_so_once() {
         let (pool, mut resolver, log, _guard) = start("db.example");
         answer(&["10.0.0.1"]);
-        resolver.round(LIMIT, scripted).await;
+        resolver.resolve_all(LIMIT).await;
+        let running = tokio::spawn(resolver.run());
         for _ in 0..2 {
             answer(&[]);
-            for _ in 0..3 {
-                resolver.round(LIMIT, scripted).await;
-            }
+            time::sleep(Duration::from_secs(50)).await;
             assert_eq!(addresses(&pool), "10.0.0.1:80");
             assert!(pool.backends()[0].is_up());
             answer(&["10.0.0.1"]);
-            resolver.round(LIMIT, scripted).await;
-            resolver.round(LIMIT, scripted).await;
+            time::sleep(Duration::from_secs(70)).await;
         }
         let lost = log.with("does not resolve");
         assert_eq!(lost.len(), 2, "{:?}", log.lines());
         assert!(lost[0].contains("error=\"unknown\" kept=10.0.0.1:80"), "{lost:?}");
         assert_eq!(log.with("resolves again").len(), 2);
         assert_eq!(log.with("addresses changed").len(), 0);
+        running.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_name_that_never_resolved_is_down_until_it_does() {
+    async fn a_name_that_never_resolved_is_asked_again_after_a_second() {
         let (pool, mut resolver, log, _guard) = start("db.example");
         answer(&[]);
-        resolver.round(LIMIT, scripted).await;
-        let reason = pool.backends()[0].condition().reason;
-        assert_eq!(reason.as_deref(), Some("name does not resolve: unknown"));
+        let began = Instant::now();
+        resolver.resolve_all(LIMIT).await;
+        assert_eq!(reason(&pool).as_deref(), Some("name does not resolve: unknown"));
         assert_eq!(log.with("WARN").len(), 1);
+        let running = tokio::spawn(resolver.run());
+        time::sleep(Duration::from_secs(4)).await;
         answer(&["10.0.0.1"]);
-        resolver.round(LIMIT, scripted).await;
+        time::sleep(Duration::from_secs(4)).await;
         assert!(pool.backends()[0].is_up());
+        let asked: Vec<u64> = ASKED.with_borrow(|asked| asked.iter().map(|(_, at)| (*at - began).as_secs()).collect());
+        assert_eq!(asked, [0, 1, 3, 7]);
+        running.abort();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waiting_has_a_limit() {
-        let (pool, mut resolver, _log, _guard) = start("slow.example");
+    async fn waiting_has_a_limit_and_a_late_answer_is_taken() {
+        let (pool, mut resolver, log, _guard) = start("db.late.example");
         answer(&["10.0.0.1"]);
-        let start = Instant::now();
-        resolver.round(LIMIT, scripted).await;
-        assert_eq!(start.elapsed().as_secs(), 5);
-        let reason = pool.backends()[0].condition().reason;
-        assert_eq!(reason.as_deref(), Some("name does not resolve: no answer within 5s"));
+        let began = Instant::now();
+        resolver.resolve_all(LIMIT).await;
+        assert_eq!(began.elapsed().as_secs(), 5);
+        assert_eq!(reason(&pool).as_deref(), Some("name does not resolve: no answer within 5s"));
+        let running = tokio::spawn(resolver.run());
+        time::sleep(Duration::from_secs(8)).await;
+        assert_eq!(addresses(&pool), "10.0.0.1:80");
+        assert_eq!((log.with("WARN").len(), log.with("resolves again").len()), (1, 1), "{:?}", log.lines());
+        running.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_slow_names_all_resolve_in_time() {
+        let (_log, _guard) = capture_log();
+        let hosts: Vec<String> = (0..450).map(|number| format!("n{number}.half.example")).collect();
+        let pool = named(&hosts);
+        answer(&["10.0.0.1"]);
+        Resolver::asking(std::slice::from_ref(&pool), scripted).resolve_all(LIMIT).await;
+        assert!(pool.backends().iter().all(|backend| !backend.addresses().is_empty()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_of_a_silent_zone_do_not_hold_up_a_good_one() {
+        let (_log, _guard) = capture_log();
+        let mut hosts: Vec<String> = (0..400).map(|number| format!("n{number}.silent.example")).collect();
+        hosts.push("db.example".into());
+        let pool = named(&hosts);
+        answer(&["10.0.0.1"]);
+        let mut resolver = Resolver::asking(std::slice::from_ref(&pool), scripted);
+        resolver.resolve_all(LIMIT).await;
+        let good = pool.backends().last().unwrap();
+        assert_eq!(list(&good.addresses()), "10.0.0.1:80");
+        let running = tokio::spawn(resolver.run());
+        answer(&["10.0.0.2"]);
+        time::sleep(Duration::from_secs(31)).await;
+        assert_eq!(list(&good.addresses()), "10.0.0.2:80");
+        let silent = ASKED.with_borrow(|asked| asked.iter().filter(|(host, _)| host.contains("silent")).count());
+        assert!(silent < schedule::MAX_LOOKUPS, "{silent} lookups hang");
+        running.abort();
     }
 
     #[tokio::test]
     async fn the_system_knows_localhost() {
-        let pool = named("localhost");
+        let pool = named(&["localhost".to_owned()]);
         Resolver::new(std::slice::from_ref(&pool)).resolve_all(LIMIT).await;
         assert!(addresses(&pool).contains("127.0.0.1:80") || addresses(&pool).contains("[::1]:80"));
     }

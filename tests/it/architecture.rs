@@ -40,7 +40,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
-const PURE: [&str; 4] = ["balance", "health/verdict.rs", "limits", "sniff"];
+const PURE: [&str; 5] = ["balance", "health/verdict.rs", "limits", "pool/resolve/schedule.rs", "sniff"];
 
 #[test]
 fn imports_run_downwards() {

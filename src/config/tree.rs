@@ -1,6 +1,7 @@
 //! YAML text as a tree in which every key and value knows its place.
 
 mod build;
+mod bytes;
 
 use std::ops::Range;
 
@@ -56,6 +57,8 @@ pub(crate) enum Value {
         text: Box<str>,
         plain: bool,
         escapes: bool,
+        /// The text where bytes are meant; `None` when that is its UTF-8.
+        bytes: Option<Box<[u8]>>,
     },
     List(Vec<NodeId>),
     Map(Vec<NodeId>),
@@ -189,6 +192,14 @@ impl Tree {
             Value::Scalar { text, plain: true, .. } => Some(&**text),
             _ => None,
         })
+    }
+
+    /// A scalar where bytes are meant: `\xNN` in double quotes is one byte, all else is UTF-8.
+    pub(crate) fn bytes(&self, id: NodeId) -> Option<&[u8]> {
+        match self.value(id) {
+            Value::Scalar { bytes: Some(bytes), .. } => Some(bytes),
+            _ => self.text(id).map(str::as_bytes),
+        }
     }
 
     fn node(&self, id: NodeId) -> &Node {

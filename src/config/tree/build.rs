@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
 
-use super::{Node, NodeId, Step, Tree, Value};
+use super::{Node, NodeId, Step, Tree, Value, bytes};
 use crate::config::report::{Fault, Problem, shown};
 
 /// Deepest nesting of mappings and lists. The configuration language needs 6.
@@ -91,7 +91,10 @@ impl Builder<'_> {
                     }
                     return self.key(&text, plain, span);
                 }
-                let value = Value::Scalar { text: text.into(), plain, escapes: style == ScalarStyle::DoubleQuoted };
+                let escapes = style == ScalarStyle::DoubleQuoted;
+                let source = self.places.text.get(span.clone()).filter(|_| escapes);
+                let bytes = source.and_then(|source| bytes::of(source, &text));
+                let value = Value::Scalar { text: text.into(), plain, escapes, bytes };
                 let id = self.attach(value, span)?;
                 self.anchor(anchor, id);
             }
@@ -230,8 +233,9 @@ impl Builder<'_> {
         let node = self.tree.node(id);
         let (span, step) = (node.span.clone(), node.step.clone());
         let (children, list) = match &node.value {
-            Value::Scalar { text, plain, escapes } => {
-                let value = Value::Scalar { text: text.clone(), plain: *plain, escapes: *escapes };
+            Value::Scalar { text, plain, escapes, bytes } => {
+                let (text, bytes) = (text.clone(), bytes.clone());
+                let value = Value::Scalar { text, plain: *plain, escapes: *escapes, bytes };
                 return Ok(self.tree.add(Node { parent: None, step, span, value }));
             }
             Value::List(children) => (children.clone(), true),

@@ -42,6 +42,10 @@ impl From<io::Error> for Failure {
             _ => {}
         }
         Failure::theirs(match error.kind() {
+            // Not from the kernel, whose connect has succeeded: it met itself.
+            ErrorKind::ConnectionRefused if error.raw_os_error().is_none() => {
+                return Failure::Theirs(error.to_string());
+            }
             ErrorKind::ConnectionRefused => "refused",
             ErrorKind::ConnectionReset => "reset",
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "unreachable",
@@ -85,6 +89,13 @@ mod tests {
         ] {
             assert_eq!(of(code), Failure::theirs(reason));
         }
+    }
+
+    #[test]
+    fn a_connect_that_met_itself_says_so() {
+        let error = io::Error::new(ErrorKind::ConnectionRefused, crate::net::dial::SelfConnect);
+        let Failure::Theirs(reason) = Failure::from(error) else { panic!("the backend's") };
+        assert!(reason.starts_with("refused: ") && reason.contains("met itself"), "{reason}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tokio::net::{TcpSocket, UnixStream};
 
 use super::failure::Failure;
 use crate::net::addr::Address;
+use crate::net::dial;
 
 /// A connection to a backend, whatever its kind. Dynamic, because a probe every few seconds is no hot path.
 ///
@@ -32,7 +33,9 @@ pub(super) async fn connect(to: &Address, from: Option<IpAddr>) -> Result<Connec
             if let Some(local) = from {
                 socket.bind(SocketAddr::new(local, 0))?;
             }
-            Box::new(socket.connect(*remote).await?)
+            let stream = socket.connect(*remote).await?;
+            dial::refuse_self_connect(&stream)?;
+            Box::new(stream)
         }
         Address::Unix(path) => Box::new(UnixStream::connect(path.as_path()).await?),
     })

@@ -331,12 +331,23 @@ pub struct HttpCheck {
     pub path: String,
     /// A token, upper case.
     pub method: String,
-    /// The Host header; by default the probed address.
+    /// The Host header; by default the host of the backend's address.
     pub host: Option<String>,
+    /// Further headers, each name once. None of them frames the message or concerns the connection.
+    pub headers: Vec<Header>,
     /// Statuses that pass.
     pub status: RangeInclusive<u16>,
-    /// A substring that the body must have.
-    pub body: Option<String>,
+    /// Bytes that the body must contain.
+    pub body: Option<Vec<u8>>,
+}
+
+/// A header of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// A token.
+    pub name: String,
+    /// No control characters but tabs, no white space at either end.
+    pub value: Vec<u8>,
 }
 
 /// `pools[].health.initial`.

@@ -13,7 +13,7 @@ mod tls;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(crate) use health::{Exchange, Health, Http, Initial};
+pub(crate) use health::{Exchange, Headers, Health, Http, Initial};
 pub(crate) use listener::{Listener, ListenerTimeouts, Match, Sniff, Socket};
 pub(crate) use pool::{Balance, Hash, OnDown, Pool, SendProxy};
 pub(crate) use tls::{

@@ -217,6 +217,7 @@ pools:
         path: "/a?b".into(),
         method: "POST".into(),
         host: Some("h".into()),
+        headers: Vec::new(),
         status: 204..=204,
         body: Some("ok 1".into()),
     };

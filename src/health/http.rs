@@ -1,29 +1,31 @@
 //! An HTTP/1.1 request, and the status and perhaps the body of its answer.
 //!
-//! What is read is bounded: the heads by [`MAX_HEAD`] and [`MAX_HEADERS`], the body by [`MAX_BODY`], and all of it by the probe's
-//! timeout. Reading stops as soon as the outcome is known.
+//! What is read is bounded: the heads by [`MAX_HEAD`], the body by [`MAX_BODY`], and all of it by the probe's timeout. Reading
+//! stops as soon as the outcome is known.
+//!
+//! The parser is our own because it must tell odd heads apart. A malformed header does not matter while only the status is
+//! asked for; it fails a check of the body, whose framing may depend on it, and the failure quotes it. General parsers, hyper's
+//! included, either refuse such an answer without naming the header, or drop the header without a word.
 
 use std::io::ErrorKind;
+use std::net::IpAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::failure::Failure;
 use super::tcp::Connection;
-use crate::config::model::HttpCheck;
+use crate::config::model::{BackendAddress, HttpCheck};
 use crate::net::addr::Address;
 
 /// Bytes of the answer's head, with those of interim (1xx) answers before it.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Header fields of one head.
-const MAX_HEADERS: usize = 100;
-
 /// Bytes of the body that are searched, with the framing of its chunks.
 const MAX_BODY: usize = 64 * 1024;
 
 /// Passes once the status is right and the body, if that is asked for, has the right text in it.
-pub(super) async fn probe(mut connection: Connection, address: &Address, check: &HttpCheck) -> Result<(), Failure> {
-    match connection.write_all(request(address, check).as_bytes()).await {
+pub(super) async fn probe(mut connection: Connection, host: &str, check: &HttpCheck) -> Result<(), Failure> {
+    match connection.write_all(&request(host, check)).await {
         // Closed already; what was said before that tells more.
         Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
         sent => sent?,
@@ -42,16 +44,45 @@ pub(super) async fn probe(mut connection: Connection, address: &Address, check: 
     }
 }
 
-fn request(address: &Address, check: &HttpCheck) -> String {
-    let host = match (&check.host, address) {
-        (Some(host), _) => host.clone(),
-        (None, Address::Tcp(address)) => address.to_string(),
-        (None, Address::Unix(_)) => "localhost".to_owned(),
+/// The value of `Host`: as configured, or else the host of the backend's address. Default ports are left out, as browsers do.
+pub(super) fn host(check: &HttpCheck, configured: &BackendAddress, probed: &Address) -> String {
+    let Address::Tcp(probed) = probed else {
+        return check.host.clone().unwrap_or_else(|| "localhost".to_owned());
     };
-    format!(
-        "{} {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tidegate\r\nAccept: */*\r\nConnection: close\r\n\r\n",
-        check.method, check.path
-    )
+    let host = match (&check.host, configured) {
+        (Some(host), _) => return host.clone(),
+        // The final dot of a fully qualified name belongs to DNS, not to HTTP.
+        (None, BackendAddress::Name { host, .. }) => host.strip_suffix('.').unwrap_or(host).to_owned(),
+        (None, _) => match probed.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        },
+    };
+    match probed.port() {
+        80 => host,
+        port => format!("{host}:{port}"),
+    }
+}
+
+fn request(host: &str, check: &HttpCheck) -> Vec<u8> {
+    let mut request = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", check.method, check.path).into_bytes();
+    let mut field = |name: &str, value: &[u8]| {
+        request.extend_from_slice(name.as_bytes());
+        request.extend_from_slice(b": ");
+        request.extend_from_slice(value);
+        request.extend_from_slice(b"\r\n");
+    };
+    for (name, value) in [("User-Agent", "tidegate"), ("Accept", "*/*")] {
+        if !check.headers.iter().any(|header| header.name.eq_ignore_ascii_case(name)) {
+            field(name, value.as_bytes());
+        }
+    }
+    for header in &check.headers {
+        field(&header.name, &header.value);
+    }
+    field("Connection", b"close");
+    request.extend_from_slice(b"\r\n");
+    request
 }
 
 /// An answer as it comes in. Pure: bytes in, verdict out.
@@ -128,41 +159,36 @@ impl<'a> Answer<'a> {
         let Stage::Head { bytes, skipped } = &mut self.stage else {
             return Ok(false);
         };
-        let (status, mut framing, length) = loop {
-            let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-            let mut head = httparse::Response::new(&mut fields);
-            let length = match head.parse(bytes) {
-                Ok(httparse::Status::Complete(length)) => length,
-                Ok(httparse::Status::Partial) if *skipped + bytes.len() < MAX_HEAD => {
-                    return Ok(false);
-                }
-                Ok(httparse::Status::Partial) => {
-                    return Err(Failure::theirs("head is longer than 16 KiB"));
-                }
-                Err(httparse::Error::TooManyHeaders) => {
-                    return Err(Failure::theirs("head has more than 100 fields"));
-                }
-                Err(_) => return Err(Failure::theirs("answer is not HTTP")),
+        let (status, length) = loop {
+            let is_full = *skipped + bytes.len() >= MAX_HEAD;
+            let too_long = || Err(Failure::theirs("head is longer than 16 KiB"));
+            let Some(status) = status(bytes)? else {
+                return if is_full { too_long() } else { Ok(false) };
             };
-            let status = head.code.unwrap_or(0);
-            if !(100..200).contains(&status) || status == 101 {
-                break (status, framing(head.headers), length);
+            let is_interim = (100..200).contains(&status) && status != 101;
+            if !is_interim && !self.check.status.contains(&status) {
+                return Err(Failure::Theirs(format!("status {status}")));
             }
-            *skipped += length;
-            bytes.drain(..length);
+            match end_of_head(bytes) {
+                Some(length) if is_interim => {
+                    *skipped += length;
+                    bytes.drain(..length);
+                }
+                Some(length) => break (status, length),
+                None if !is_full => return Ok(false),
+                None if !is_interim && self.check.body.is_none() => return Ok(true),
+                None => return too_long(),
+            }
         };
-        if !self.check.status.contains(&status) {
-            return Err(Failure::Theirs(format!("status {status}")));
-        }
         let Some(text) = &self.check.body else {
             return Ok(true);
         };
 
-        if self.check.method == "HEAD" || matches!(status, 101 | 204 | 304) {
-            framing = Ok(Framing::Length(0));
-        }
-        let mut framing = framing?;
-        let mut search = Search { text: text.as_bytes(), tail: Vec::new() };
+        let mut framing = match self.check.method == "HEAD" || matches!(status, 101 | 204 | 304) {
+            true => Framing::Length(0),
+            false => framing(&bytes[..length])?,
+        };
+        let mut search = Search { text, tail: Vec::new() };
         let mut budget = MAX_BODY;
         let started = bytes.split_off(length);
         if look(&mut framing, &mut search, &mut budget, &started)? {
@@ -186,22 +212,95 @@ impl<'a> Answer<'a> {
     }
 }
 
-fn framing(fields: &[httparse::Header<'_>]) -> Result<Framing, Failure> {
-    let value = |name: &str| {
-        let field = fields.iter().rfind(|field| field.name.eq_ignore_ascii_case(name))?;
-        Some(String::from_utf8_lossy(field.value).trim().to_ascii_lowercase())
+/// The status of an answer whose first line is complete.
+fn status(head: &[u8]) -> Result<Option<u16>, Failure> {
+    const VERSION: &[u8] = b"HTTP/1.";
+    let not_http = || Failure::theirs("answer is not HTTP");
+    // Empty lines before the first one are skipped, as most clients do.
+    let head = head.trim_ascii_start();
+    let known = head.len().min(VERSION.len());
+    if head[..known] != VERSION[..known] {
+        return Err(not_http());
+    }
+    let Some(line) = head.split_inclusive(|&byte| byte == b'\n').next().and_then(|line| line.strip_suffix(b"\n"))
+    else {
+        return Ok(None);
     };
-    // Chunked is the last coding when it is one at all, and wins over a length (RFC 9112, section 6.3).
-    if value("transfer-encoding").is_some_and(|codings| codings.ends_with("chunked")) {
-        return Ok(Framing::Chunked(Chunk::Size { size: 0, digits: 0 }));
+    let mut words = line.strip_suffix(b"\r").unwrap_or(line).splitn(3, |&byte| byte == b' ');
+    let version = words.next().and_then(|word| word.strip_prefix(VERSION));
+    match (version, words.next()) {
+        (Some([b'0'..=b'9']), Some(&[a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9'])) => {
+            Ok(Some([a, b, c].iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'))))
+        }
+        _ => Err(not_http()),
     }
-    match value("content-length") {
-        None => Ok(Framing::Length(usize::MAX)),
-        Some(length) => match length.parse() {
-            Ok(length) => Ok(Framing::Length(length)),
-            Err(_) => Err(Failure::theirs("answer is not HTTP")),
-        },
+}
+
+/// How long the head is, with the empty line at its end.
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    let mut began = false;
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        length += line.len();
+        let is_empty = matches!(line, b"\n" | b"\r\n");
+        if is_empty && began {
+            return Some(length);
+        }
+        began |= !is_empty;
     }
+    None
+}
+
+/// How the body that follows a complete head ends (RFC 9112, section 6.3).
+fn framing(head: &[u8]) -> Result<Framing, Failure> {
+    let (mut chunked, mut length) = (false, None);
+    for (name, value) in fields(head)? {
+        let members = || value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            // Chunked is the last coding when it is one at all.
+            chunked = members().next_back().is_some_and(|coding| coding.eq_ignore_ascii_case(b"chunked"));
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            for member in members() {
+                let number = std::str::from_utf8(member).ok().and_then(|text| text.parse::<usize>().ok());
+                if number.is_none() || length.is_some_and(|other| number != Some(other)) {
+                    let value = super::failure::quoted(&value);
+                    return Err(Failure::Theirs(format!("Content-Length of the answer is {value}")));
+                }
+                length = number;
+            }
+        }
+    }
+    Ok(match length {
+        // It wins over a length.
+        _ if chunked => Framing::Chunked(Chunk::Size { size: 0, digits: 0 }),
+        length => Framing::Length(length.unwrap_or(usize::MAX)),
+    })
+}
+
+/// Names and values after the first line, folded lines joined (RFC 9112, section 5.2).
+fn fields(head: &[u8]) -> Result<Vec<(&[u8], Vec<u8>)>, Failure> {
+    let is_token = |&byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let mut fields: Vec<(&[u8], Vec<u8>)> = Vec::new();
+    for line in head.trim_ascii().split(|&byte| byte == b'\n').skip(1) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let is_printable = line.iter().all(|byte| !byte.is_ascii_control() || *byte == b'\t');
+        let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
+        let (name, value) = line.split_at(colon);
+        match fields.last_mut() {
+            Some((_, folded)) if is_printable && matches!(line.first(), Some(b' ' | b'\t')) => {
+                folded.push(b' ');
+                folded.extend_from_slice(line.trim_ascii());
+            }
+            _ if is_printable && !name.is_empty() && name.iter().all(is_token) => {
+                fields.push((name, value[1..].trim_ascii().to_vec()));
+            }
+            _ => {
+                let line = super::failure::quoted(line);
+                return Err(Failure::Theirs(format!("answer has a malformed header: {line}")));
+            }
+        }
+    }
+    Ok(fields)
 }
 
 /// Looks for the text in what came of the body; true when it is there.

@@ -134,7 +134,10 @@ impl Checker {
         }
         match &self.health.check {
             model::Check::Tcp => Ok(()),
-            model::Check::Http(check) => http::probe(connection, &address, check).await,
+            model::Check::Http(check) => {
+                let host = http::host(check, self.backend.configured_address(), &address);
+                http::probe(connection, &host, check).await
+            }
             model::Check::Exchange { send, expect } => exchange::probe(connection, send, expect).await,
         }
     }

@@ -195,13 +195,16 @@ fn backend(Backend { name, address, weight, max_connections, backup }: &Backend)
 fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Health) -> Value {
     let (kind, rules) = match check {
         Check::Tcp => ("tcp", json!({})),
-        Check::Http(HttpCheck { path, method, host, status, body }) => {
+        Check::Http(HttpCheck { path, method, host, headers, status, body }) => {
+            let hidden: Map<String, Value> =
+                headers.iter().map(|header| (header.name.clone(), HIDDEN.into())).collect();
             let rules = some([
                 ("path", Some(path.as_str().into())),
                 ("method", Some(method.as_str().into())),
                 ("host", host.as_deref().map(Value::from)),
+                ("headers", Some(hidden.into())),
                 ("status", Some(format!("{}-{}", status.start(), status.end()).into())),
-                ("body", body.as_deref().map(Value::from)),
+                ("body", body.as_ref().map(|_| HIDDEN.into())),
             ]);
             ("http", rules)
         }
@@ -382,7 +385,7 @@ pools:
   - name: b
     balance: least_latency
     backends: [{ address: "10.0.0.2:80" }]
-    health: { http: { path: /, body: ok, status: 200 } }
+    health: { http: { path: /, status: 200 } }
     send_proxy: v1
   - name: c
     balance: random
@@ -416,8 +419,13 @@ pools:
                 if let Some(files) = pool.tls.as_mut().and_then(|tls| tls.client_certificate.as_mut()) {
                     files.key = "k".into();
                 }
-                if let Some(Health { check: Check::Exchange { send, expect }, .. }) = &mut pool.health {
-                    (*send, *expect) = (Vec::new(), vec![1]);
+                match pool.health.as_mut().map(|health| &mut health.check) {
+                    Some(Check::Exchange { send, expect }) => (*send, *expect) = (Vec::new(), vec![1]),
+                    Some(Check::Http(http)) => {
+                        http.body = None;
+                        http.headers.iter_mut().for_each(|header| header.value = Vec::new());
+                    }
+                    _ => {}
                 }
             }
         }

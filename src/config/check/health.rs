@@ -1,16 +1,20 @@
 //! `pools[].health`.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Checker, copied, value};
 use crate::config::de::Located;
-use crate::config::model::{Backend, BackendAddress, Check, Health, HttpCheck, Initial};
+use crate::config::model::{Backend, BackendAddress, Check, Header, Health, HttpCheck, Initial};
 use crate::config::raw;
-use crate::config::report::{Fault, shown};
+use crate::config::report::{Fault, Problem, shown};
 use crate::config::tree::{NodeId, Value};
 use crate::config::units::{Period, StatusRange};
 use crate::config::words::Int;
+
+/// The registered port of MySQL's protocol.
+const MYSQL_PORT: u16 = 3306;
 
 /// Longest text that a check sends or looks for, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
@@ -33,6 +37,7 @@ impl Checker<'_> {
             self.warning(place, fault.hint("a slow backend is then probed less often than `interval` says"));
         }
         let port = self.number(raw.port.as_ref(), 0..=65_535, 0) as u16;
+        self.mysql(raw, port, backends);
         let unix = backends.iter().find(|backend| matches!(backend.address, BackendAddress::Unix(_)));
         if let (Some(key), Some(unix)) = (&raw.port, unix)
             && port != 0
@@ -52,6 +57,27 @@ impl Checker<'_> {
             },
             check: check?,
         })
+    }
+
+    /// Says when a server of MySQL's protocol would come to refuse this host: it takes probes for failed logins.
+    fn mysql(&mut self, raw: &raw::Health, port: u16, backends: &[Backend]) {
+        let probed = |backend: &Backend| match backend.address {
+            BackendAddress::Unix(_) => None,
+            _ if port != 0 => Some(port),
+            BackendAddress::Ip(address) => Some(address.port()),
+            BackendAddress::Name { port, .. } => Some(port),
+        };
+        let without_login = raw.tcp.as_ref().map(|key| key.at).or(raw.exchange.as_ref().map(|key| key.at));
+        if let Some(at) = without_login
+            && backends.iter().any(|backend| probed(backend) == Some(MYSQL_PORT))
+        {
+            let fault = Fault::new(
+                "MariaDB and MySQL count a check without a login as a connection error: after 100 in a row they refuse this \
+                 host (error 1129)",
+            );
+            let hint = "set `max_connect_errors = 4294967295` or `skip_name_resolve = ON` on the servers: see config/mysql.yaml";
+            self.warning(at, fault.hint(hint));
+        }
     }
 
     fn in_a_row(&mut self, key: Option<&Located<Int>>, default: u32) -> NonZeroU32 {
@@ -117,9 +143,12 @@ impl Checker<'_> {
         if let Some((host, at)) = host {
             self.printable(host, at, "write a name, and a port if it has one");
         }
-        let body = value(raw.body.as_ref());
-        if let Some((body, at)) = body {
-            self.text(body, at);
+        let headers = value(raw.headers.as_ref()).map_or_else(Vec::new, |(headers, _)| self.headers(headers));
+        let body = value(raw.body.as_ref()).map(|(_, at)| (self.bytes(at), at));
+        if let Some((body, at)) = &body {
+            let at = *at;
+            self.length(body, at);
+            self.escapes(at, "looked for");
             if method.is_some_and(|(method, _)| method == "HEAD") {
                 let fault = Fault::new("an answer to HEAD has no body").hint("use `method: GET`");
                 self.error(at, fault);
@@ -129,9 +158,46 @@ impl Checker<'_> {
             path: path.map_or("/health", |(path, _)| path).to_owned(),
             method: method.map_or("GET", |(method, _)| method).to_owned(),
             host: host.map(|(host, _)| host.clone()),
+            headers,
             status: value(raw.status.as_ref()).map_or(200..=399, |(StatusRange(range), _)| range.clone()),
-            body: body.map(|(body, _)| body.clone()),
+            body: body.map(|(body, _)| body),
         })
+    }
+
+    fn headers(&mut self, raw::Headers(values): &raw::Headers) -> Vec<Header> {
+        let mut first: HashMap<String, NodeId> = HashMap::new();
+        let mut headers = Vec::with_capacity(values.len());
+        for located in values {
+            let at = located.at;
+            let name = self.tree.key(at).unwrap_or_default();
+            if let Some(fault) = header_name(name) {
+                let problem = self.problem(at, fault);
+                self.problems.push(Problem { span: Some(self.tree.key_span(at)), ..problem });
+            }
+            if let Some(first) = first.get(&name.to_ascii_lowercase()) {
+                let what = format!("a second header `{}`", shown(name));
+                self.twice(at, *first, what, "upper and lower case make no difference");
+            }
+            first.entry(name.to_ascii_lowercase()).or_insert(at);
+            if located.value.is_some() {
+                let value = self.bytes(at);
+                self.header_value(&value, at);
+                headers.push(Header { name: name.to_owned(), value });
+            }
+        }
+        headers
+    }
+
+    fn header_value(&mut self, value: &[u8], at: NodeId) {
+        if value.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
+            let fault = Fault::new("control characters would break the request");
+            self.error(at, fault.hint("a header is one line"));
+        } else if value.trim_ascii().len() != value.len() {
+            let fault = Fault::new("white space at the beginning or the end, which HTTP drops");
+            self.error(at, fault.hint("take it out"));
+        } else if value.len() > MAX_TEXT {
+            self.length(value, at);
+        }
     }
 
     /// Upper case, although RFC 9110 allows any token: a method is case-sensitive, and `get` is a mistake.
@@ -153,50 +219,71 @@ impl Checker<'_> {
             self.error(at, fault.hint(hint));
             return false;
         }
-        self.text(text, at)
+        self.length(text.as_bytes(), at)
     }
 
-    fn text(&mut self, text: &str, at: NodeId) -> bool {
-        if text.is_empty() {
+    fn length(&mut self, bytes: &[u8], at: NodeId) -> bool {
+        if bytes.is_empty() {
             self.error(at, Fault::new("must not be empty").hint("leave the key out instead"));
-        } else if text.len() > MAX_TEXT {
-            let fault = Fault::new(format!("{} bytes long", text.len()));
+        } else if bytes.len() > MAX_TEXT {
+            let fault = Fault::new(format!("{} bytes long", bytes.len()));
             self.error(at, fault.hint(format!("at most {MAX_TEXT}")));
         }
-        (1..=MAX_TEXT).contains(&text.len())
+        (1..=MAX_TEXT).contains(&bytes.len())
+    }
+
+    /// A scalar where bytes are meant.
+    fn bytes(&self, at: NodeId) -> Vec<u8> {
+        self.tree.bytes(at).unwrap_or_default().to_vec()
     }
 
     fn exchange(&mut self, raw: &raw::Exchange, at: NodeId) -> Option<Check> {
-        let send = value(raw.send.as_ref());
-        if let Some((send, at)) = send {
+        let send = value(raw.send.as_ref()).map(|(_, at)| (self.bytes(at), at));
+        if let Some((send, at)) = &send {
             if !send.is_empty() {
-                self.text(send, at);
+                self.length(send, *at);
             }
-            self.escapes(at);
+            self.escapes(*at, "sent");
         }
         let hint = "expect: what the answer begins with, such as \"+PONG\"";
-        let (expect, at) = self.required(raw.expect.as_ref(), "expect", at, hint)?;
+        let (_, at) = self.required(raw.expect.as_ref(), "expect", at, hint)?;
+        let expect = self.bytes(at);
         if expect.is_empty() {
             let fault = Fault::new("must not be empty").hint("`tcp: {}` checks that a connect succeeds");
             self.error(at, fault);
         } else {
-            self.text(expect, at);
+            self.length(&expect, at);
         }
-        self.escapes(at);
-        Some(Check::Exchange {
-            send: send.map_or(Vec::new(), |(send, _)| send.as_bytes().to_vec()),
-            expect: expect.as_bytes().to_vec(),
-        })
+        self.escapes(at, "expected");
+        Some(Check::Exchange { send: send.map_or(Vec::new(), |(send, _)| send), expect })
     }
 
     /// `'PING\r\n'` is six letters and two backslashes more than its author thought.
-    fn escapes(&mut self, at: NodeId) {
+    fn escapes(&mut self, at: NodeId, done: &str) {
         let Value::Scalar { text, escapes: false, .. } = self.tree.value(at) else {
             return;
         };
         if ["\\r", "\\n", "\\t", "\\0", "\\x"].iter().any(|escape| text.contains(escape)) {
-            let fault = Fault::new("a backslash here is sent as it is");
+            let fault = Fault::new(format!("a backslash here is {done} as it is"));
             self.warning(at, fault.hint("escapes such as \\r\\n work in double quotes only"));
         }
     }
+}
+
+/// What is wrong with the name of a header; `None` if a check may send it.
+fn header_name(name: &str) -> Option<Fault> {
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        let fault = Fault::new(format!("`{}` is not the name of a header", shown(name)));
+        return Some(fault.hint("letters, digits and -, without a colon"));
+    }
+    let hint = match name.to_ascii_lowercase().as_str() {
+        "host" => "use `host` beside `headers`",
+        "content-length" | "transfer-encoding" | "trailer" | "expect" => "a check sends no body",
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "upgrade" => {
+            "a check closes its connection after one answer"
+        }
+        _ => return None,
+    };
+    Some(Fault::new(format!("a check cannot send `{}`", shown(name))).hint(hint))
 }

@@ -1,9 +1,14 @@
 //! `pools[].health` as typed.
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::Key;
+use crate::config::de::Located;
 use crate::config::units::{Period, StatusRange};
 use crate::config::words::Int;
 
@@ -61,22 +66,71 @@ pub(crate) struct Http {
     /// How it is asked for.
     #[schemars(extend("default" = "GET"))]
     pub(crate) method: Key<String>,
-    /// The Host header; by default the probed address.
+    /// The Host header. Default: the host of the backend's address, and the port unless it is 80.
     pub(crate) host: Key<String>,
+    /// Further headers of the request.
+    #[schemars(extend("default" = {}))]
+    pub(crate) headers: Key<Headers>,
     /// Statuses that pass.
     #[schemars(extend("default" = "200-399"))]
     pub(crate) status: Key<StatusRange>,
-    /// A substring that the body must have.
+    /// A substring that the body must have. In double quotes `\xff` is one byte.
     pub(crate) body: Key<String>,
+}
+
+/// The values of a mapping whose keys are free; the tree knows the keys.
+pub(crate) struct Headers(pub(crate) Vec<Located<String>>);
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Headers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping of names to values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
+                let mut values = Vec::new();
+                while let Some((IgnoredAny, value)) = map.next_entry()? {
+                    values.push(value);
+                }
+                Ok(Headers(values))
+            }
+        }
+
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl JsonSchema for Headers {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Headers".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "propertyNames": { "pattern": "^[0-9A-Za-z!#$%&'*+.^_`|~-]+$" },
+            "additionalProperties": { "type": "string" },
+            "examples": [{ "Authorization": "Bearer abc" }],
+        })
+    }
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Exchange {
-    /// Sent once connected; left out, the server speaks first. In double quotes \r and \n are one byte.
+    /// Sent once connected; left out, the server speaks first. In double quotes `\r`, `\n` and `\xff` are one byte each.
     #[schemars(extend("default" = ""))]
     pub(crate) send: Key<String>,
-    /// What the answer must begin with.
+    /// What the answer must begin with. In double quotes `\xff` is one byte.
     #[schemars(required, length(min = 1))]
     pub(crate) expect: Key<String>,
 }

@@ -3,14 +3,16 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::model::Header;
 
 fn check(body: Option<&str>) -> HttpCheck {
     HttpCheck {
         path: "/health".into(),
         method: "GET".into(),
         host: None,
+        headers: Vec::new(),
         status: 200..=399,
-        body: body.map(str::to_owned),
+        body: body.map(Into::into),
     }
 }
 
@@ -53,7 +55,12 @@ fn statuses() {
         ("SSH-2.0-OpenSSH_9.2p1\r\n", "answer is not HTTP"),
         ("\x15\x03\x01\x00\x02\x02", "answer is not HTTP"),
         ("-ERR unknown command\r\n", "answer is not HTTP"),
-        ("HTTP/1.1 200 OK\r\n{", "answer is not HTTP"),
+        ("HTTP/1.1 200 OK\r\n{", "closed in the middle of the answer's head"),
+        ("\r\nHTTP/1.1 200 OK\r\n\r\n", ""),
+        ("HTTP/1.1 20 OK\r\n\r\n", "answer is not HTTP"),
+        ("HTTP/1.1 2000 OK\r\n\r\n", "answer is not HTTP"),
+        ("HTTP/1.1\r\n\r\n", "answer is not HTTP"),
+        ("HTTP/2 200\r\n\r\n", "answer is not HTTP"),
         ("HTTP/1.1 two hundred\r\n\r\n", "answer is not HTTP"),
     ] {
         expect(&check(None), answer.as_bytes(), expected);
@@ -69,7 +76,10 @@ fn bodies() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nstatus: ok", ""),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nstatus: ok", "body lacks \"us: ok\""),
         ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "body lacks \"us: ok\""),
-        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "answer is not HTTP"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "Content-Length of the answer is \"x\""),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9, 10\r\n\r\n", "Content-Length of the answer is \"9, 10\""),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Length: 10\r\n\r\nstatus: ok", ""),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip,\r\n chunked\r\n\r\n6\r\nus: ok\r\n", ""),
         ("HTTP/1.1 500 Oh\r\n\r\nstatus: ok", "status 500"),
         ("HTTP/1.1 204 OK\r\n\r\nstatus: ok", "body lacks \"us: ok\""),
         (&format!("{chunked}5\r\nstatu\r\n05;x=y\r\ns: ok\r\n0\r\n\r\n"), ""),
@@ -91,8 +101,11 @@ fn bodies() {
 fn what_never_ends_is_bounded() {
     let line = b"HTTP/1.1 200 OK\r\n".to_vec();
     let with = |more: &[u8], times: usize| [line.clone(), more.repeat(times)].concat();
-    expect(&check(None), &with(b"A: bbbbbbbbbbbbbbbbbbbb\r\n", 9_000), "head has more than 100 fields");
-    expect(&check(None), &with(b"Aaaaaaa", 9_000), "head is longer than 16 KiB");
+    for endless in [&b"A: bbbbbbbbbbbbbbbbbbbb\r\n"[..], b"Aaaaaaa"] {
+        expect(&check(None), &with(endless, 9_000), "");
+        expect(&check(Some("ok")), &with(endless, 9_000), "head is longer than 16 KiB");
+    }
+    expect(&check(None), &b"HTTP/1.1 200 ".repeat(9_000), "head is longer than 16 KiB");
     let interim = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(9_000);
     expect(&check(None), &interim, "head is longer than 16 KiB");
     let body = [b"\r\n".to_vec(), b"endless ".repeat(9_000)].concat();
@@ -113,14 +126,55 @@ fn a_long_head_right_before_its_body() {
 }
 
 #[test]
+fn an_odd_header_matters_only_where_the_body_is_asked_for() {
+    for odd in ["X Bad: y", "no colon", ": no name", "Content-Length : 2", "X: a\x01b", "Caf\u{e9}: y", "Server: \0"] {
+        let answer = format!("HTTP/1.1 200 OK\r\nA: b\r\n{odd}\r\nC: d\r\n\r\nok");
+        expect(&check(None), answer.as_bytes(), "");
+        let quoted = odd.as_bytes().escape_ascii();
+        expect(&check(Some("ok")), answer.as_bytes(), &format!("answer has a malformed header: \"{quoted}\""));
+    }
+    let folded = "HTTP/1.1 200 OK\r\n A: b\r\n\r\nok";
+    expect(&check(Some("ok")), folded.as_bytes(), "answer has a malformed header: \" A: b\"");
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\nok", "Set-Cookie: a=b\r\n".repeat(500));
+    expect(&check(Some("ok")), many.as_bytes(), "");
+    expect(&check(Some("ok")), "HTTP/1.1 200 Grüße\r\nX: \u{e9}\r\n\r\nok".as_bytes(), "");
+}
+
+#[test]
 fn the_request() {
-    let tcp = Address::Tcp(([10, 0, 0, 1], 80).into());
-    let sent = request(&tcp, &check(None));
-    assert!(sent.starts_with("GET /health HTTP/1.1\r\nHost: 10.0.0.1:80\r\n"), "{sent}");
-    assert!(sent.ends_with("\r\nConnection: close\r\n\r\n"), "{sent}");
-    let named = HttpCheck { host: Some("shop.example".into()), ..check(None) };
-    assert!(request(&tcp, &named).contains("\r\nHost: shop.example\r\n"));
-    assert!(request(&Address::Unix(Default::default()), &check(None)).contains("Host: localhost\r\n"));
+    let sent = |check: &HttpCheck| String::from_utf8(request("shop.example:8080", check)).unwrap();
+    assert_eq!(
+        sent(&check(None)),
+        "GET /health HTTP/1.1\r\nHost: shop.example:8080\r\nUser-Agent: tidegate\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    let header = |name: &str, value: &str| Header { name: name.into(), value: value.into() };
+    let headers = vec![header("Authorization", "Bearer abc"), header("user-agent", "probe")];
+    assert_eq!(
+        sent(&HttpCheck { headers, ..check(None) }),
+        "GET /health HTTP/1.1\r\nHost: shop.example:8080\r\nAccept: */*\r\nAuthorization: Bearer abc\r\n\
+         user-agent: probe\r\nConnection: close\r\n\r\n"
+    );
+}
+
+#[test]
+fn the_host_is_the_configured_one() {
+    let name = |host: &str| BackendAddress::Name { host: host.into(), port: 1 };
+    let own = |address: &str| BackendAddress::Ip(address.parse().unwrap());
+    for (configured, probed, expected) in [
+        (name("db.example"), "10.0.0.1:8080", "db.example:8080"),
+        (name("db.example."), "10.0.0.1:80", "db.example"),
+        (own("10.0.0.1:80"), "10.0.0.1:80", "10.0.0.1"),
+        (own("10.0.0.1:80"), "10.0.0.1:9000", "10.0.0.1:9000"),
+        (own("[2001:db8::1]:80"), "[2001:db8::1]:80", "[2001:db8::1]"),
+        (own("[fe80::1%3]:80"), "[fe80::1%3]:81", "[fe80::1]:81"),
+    ] {
+        let probed = Address::Tcp(probed.parse().unwrap());
+        assert_eq!(host(&check(None), &configured, &probed), expected);
+        let named = HttpCheck { host: Some("shop.example".into()), ..check(None) };
+        assert_eq!(host(&named, &configured, &probed), "shop.example");
+    }
+    let unix = BackendAddress::Unix("/s".into());
+    assert_eq!(host(&check(None), &unix, &Address::Unix(Default::default())), "localhost");
 }
 
 proptest! {

@@ -228,6 +228,33 @@ pools:
 }
 
 #[test]
+fn checks_send_and_expect_bytes() {
+    let pool = |health: &str| {
+        let text = format!(
+            "listeners: [{{ name: a, bind: 127.0.0.1:1, pool: p }}]\n\
+             pools: [{{ name: p, backends: [{{ address: 127.0.0.1:2 }}], health: {health} }}]\n"
+        );
+        parse("test", &text, &Unread).unwrap_or_else(|failure| panic!("{failure}")).config.pools.remove(0)
+    };
+    let exchange = pool(r#"{ exchange: { send: "\x00\xd2\u00d2Ò", expect: "\xff" } }"#).health.unwrap();
+    assert_eq!(
+        exchange.check,
+        Check::Exchange { send: b"\x00\xd2\xc3\x92\xc3\x92".to_vec(), expect: b"\xff".to_vec() }
+    );
+    let Check::Http(http) =
+        pool(r#"{ http: { body: "\xe9", headers: { X-A: "\xe9é", x-b: b } } }"#).health.unwrap().check
+    else {
+        panic!("an HTTP check")
+    };
+    assert_eq!(http.body.as_deref(), Some(&b"\xe9"[..]));
+    let headers: Vec<_> = http.headers.iter().map(|header| (header.name.as_str(), header.value.as_slice())).collect();
+    assert_eq!(headers, [("X-A", &b"\xe9\xc3\xa9"[..]), ("x-b", b"b")]);
+    // The longest text is counted in bytes.
+    let longest = format!("{{ exchange: {{ expect: \"{}\" }} }}", "\\xff".repeat(16 * 1024));
+    assert!(pool(&longest).health.is_some());
+}
+
+#[test]
 fn full_yaml_has_every_key_that_is_built_and_no_other() {
     let full = json(&repository("config/full.yaml"));
     let all = all_keys();

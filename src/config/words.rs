@@ -128,12 +128,12 @@ word!(StatusRange, "a range of HTTP statuses such as 200-399", {
 });
 word!(BindAddress, "an address such as 0.0.0.0:8080", {
     "type": "string",
-    "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.%]+\\]:[0-9]+|[0-9.]+:[0-9]+)$",
-    "examples": ["0.0.0.0:8080", "[::1]:8080", "unix:/run/app.sock"],
+    "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]:[0-9]+|[0-9.]+:[0-9]+)$",
+    "examples": ["0.0.0.0:8080", "[::1]:8080", "[fe80::1%eth0]:8080", "unix:/run/app.sock"],
 });
 word!(Target, "an address such as 10.0.0.1:8080", {
     "type": "string",
-    "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.%]+\\]:[0-9]+|[0-9A-Za-z._-]+:[0-9]+)$",
+    "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]:[0-9]+|[0-9A-Za-z._-]+:[0-9]+)$",
     "examples": ["10.0.0.1:5432", "[2001:db8::1]:5432", "db.example:5432", "unix:/run/app.sock"],
 });
 word!(SourceAddress, "an IP address", { "type": "string", "pattern": "^[0-9a-fA-F:.]+$" });

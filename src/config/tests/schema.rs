@@ -75,6 +75,37 @@ fn errors_of_the_schema_name_the_key() {
 }
 
 #[test]
+fn the_schema_takes_what_the_program_takes() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    for (pointer, key, value) in [
+        ("/listeners/0", "bind", json!("[fe80::1%lo]:80")),
+        ("/listeners/0", "bind", json!(["[::ffff:127.0.0.1]:80", "unix:/run/a.sock"])),
+        (
+            "/listeners/0",
+            "limits",
+            json!({ "connection_rate": 0, "connection_rate_per_ip": "20/s", "handshakes": null }),
+        ),
+        ("/listeners/0", "socket", json!({ "reuse_port": false })),
+        ("/listeners/0", "timeouts", Value::Null),
+        ("/pools/0/backends/0", "address", json!("[fe80::1%lo]:80")),
+        ("/pools/0", "health", json!({ "http": { "status": 204 }, "tcp": null })),
+        ("/pools/0", "health", Value::Null),
+        ("/pools/0", "tls", json!({})),
+        ("", "admin", json!({ "bind": "[::ffff:127.0.0.1]:9900" })),
+        ("", "admin", json!({ "bind": "0.0.0.0:9900", "token_file": "token" })),
+        ("", "admin", json!({})),
+        ("", "log", json!({ "access": "./access.log" })),
+        ("", "workers", json!(2)),
+    ] {
+        let mut document = json(SMALLEST);
+        document.pointer_mut(pointer).unwrap()[key] = value;
+        let errors: Vec<String> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{document}: {errors:?}");
+        loaded(&document.to_string());
+    }
+}
+
+#[test]
 fn what_may_be_off_may_be_false() {
     let off = loaded(
         "log: { access: off }

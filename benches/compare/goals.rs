@@ -1,6 +1,6 @@
 //! What tidegate is to reach in the comparison, and whether it does.
 
-use super::result::Results;
+use super::result::{Newcomers, Results};
 use super::summary::{Summary, median, ratio};
 
 /// CPU per unit at most so many times that of nginx, HAProxy with splice, Envoy; in this order.
@@ -23,6 +23,8 @@ const TLS: &[(&str, [f64; 3])] =
     &[("tls-full", [1.0 / 1.5, 1.0 / 1.5, 1.0 / 1.1]), ("tls-bulk", [1.0 / 1.1; 3]), ("tls-bulk-16", [1.0 / 1.1; 3])];
 /// Who speaks it.
 const TLS_RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy"];
+/// Whose newcomers wait no longer.
+const NEWCOMERS_RIVALS: [&str; 2] = ["nginx", "haproxy"];
 /// KiB of an idle connection over TLS.
 const TLS_IDLE: f64 = 20.0;
 /// Within 10 % of the limit everywhere.
@@ -83,6 +85,16 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
             |pick: fn(&super::result::Latency) -> f64| ratio(own.as_ref().map(pick), other.as_ref().map(pick));
         add(format!("latency: p50 against {rival}"), 1.0, against(|latency| latency.p50));
         add(format!("latency: p99 against {rival}"), 1.0, against(|latency| latency.p99));
+    }
+    for scenario in ["newcomers", "newcomers-hellos"] {
+        let own = of("tidegate", 1, scenario).newcomers;
+        for rival in NEWCOMERS_RIVALS {
+            let other = of(rival, 1, scenario).newcomers;
+            let against = |pick: fn(&Newcomers) -> f64| ratio(own.as_ref().map(pick), other.as_ref().map(pick));
+            let (at_once, one_by_one) = (against(|waits| waits.at_once_last), against(|waits| waits.one_by_one_last));
+            add(format!("{scenario}: last of 200 at once against {rival}"), 1.0, at_once);
+            add(format!("{scenario}: slowest of 40 one by one against {rival}"), 1.0, one_by_one);
+        }
     }
     let beside = of("tidegate", 1, "latency-beside-4").latency;
     let starvation = ratio(beside.map(|latency| latency.p99), own.map(|latency| latency.p99));

@@ -4,6 +4,7 @@
 mod backends;
 mod clients;
 mod hub;
+mod newcomers;
 mod tls;
 mod watch;
 
@@ -50,6 +51,9 @@ pub(crate) struct Args {
     /// The balancer's certificate, a PEM file, for scenarios with TLS.
     #[arg(long)]
     certificate: Option<PathBuf>,
+    /// Where ClientHellos go, for scenarios with a flood of them.
+    #[arg(long)]
+    flood: Option<SocketAddrV4>,
     /// Processes whose CPU time and memory are read at the window's start and end.
     #[arg(long, value_delimiter = ',')]
     watch: Vec<u32>,
@@ -115,6 +119,7 @@ impl<'a> Load<'a> {
     fn run(&mut self, outcome: &mut Outcome) -> io::Result<()> {
         let measured = match self.scenario.shape {
             Shape::Idle => self.hold(outcome),
+            Shape::Newcomers => self.newcomers(outcome),
             _ => self.measure(outcome),
         };
         measured?;

@@ -82,6 +82,8 @@ impl Kind {
     /// Whether there is something to measure.
     pub(crate) fn takes(self, scenario: &Scenario, workers: u32) -> bool {
         match self {
+            // A flood needs a second listener, which those have that newcomers are compared with.
+            _ if scenario.hellos > 0 => matches!(self, Kind::Tidegate | Kind::Nginx | Kind::Haproxy),
             Kind::Direct if scenario.shape == Shape::Idle => false,
             Kind::Direct | Kind::Limit => workers == 1 && scenario.tls.is_none(),
             // What is encrypted passes through the process: it would be the same HAProxy three times.
@@ -108,6 +110,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) backends: &'a [SocketAddrV4],
     /// With what it speaks TLS to clients.
     pub(crate) tls: Option<&'a Certificate>,
+    /// With what it speaks TLS on a second listener, [`Setup::flooded`].
+    pub(crate) flood: Option<&'a Certificate>,
     /// Its workers.
     pub(crate) workers: u32,
     /// The CPUs it runs on.
@@ -117,11 +121,20 @@ pub(crate) struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Where the stats port is, if there is one: beside the backends.
+    /// Where the stats port is, if there is one.
     pub(crate) fn stats_port(&self) -> SocketAddrV4 {
+        self.beside_backends(1)
+    }
+
+    /// Where the second listener is, if there is one.
+    pub(crate) fn flooded(&self) -> SocketAddrV4 {
+        self.beside_backends(2)
+    }
+
+    fn beside_backends(&self, offset: u8) -> SocketAddrV4 {
         let address = self.backends.last().unwrap_or(&self.listen);
         let [a, b, c, d] = address.ip().octets();
-        SocketAddrV4::new([a, b, c, d + 1].into(), address.port())
+        SocketAddrV4::new([a, b, c, d + offset].into(), address.port())
     }
 }
 
@@ -230,17 +243,24 @@ impl Peer {
 
 fn tidegate(setup: &Setup) -> String {
     let backends = each(setup, |backend| format!("      - address: {backend}\n"));
-    let tls = setup.tls.map(|Certificate { cert, key, .. }| {
-        let (cert, key) = (quoted(cert), quoted(key));
-        format!("    tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], min_version: \"1.3\" }}\n")
+    let tls = |certificate: Option<&Certificate>| {
+        let tls = certificate.map(|Certificate { cert, key, .. }| {
+            let (cert, key) = (quoted(cert), quoted(key));
+            format!("    tls: {{ certificates: [{{ cert: {cert}, key: {key} }}], min_version: \"1.3\" }}\n")
+        });
+        tls.unwrap_or_default()
+    };
+    let flooded = setup.flood.map(|certificate| {
+        format!("  - name: flooded\n    bind: {}\n    pool: compare\n{}", setup.flooded(), tls(Some(certificate)))
     });
     format!(
         "workers: {}\nlog: {{ level: warn, access: off }}\nshutdown: {{ drain: 1s }}\n\
-         listeners:\n  - name: compare\n    bind: {}\n    pool: compare\n{}\
+         listeners:\n  - name: compare\n    bind: {}\n    pool: compare\n{}{}\
          pools:\n  - name: compare\n    balance: round_robin\n    backends:\n{backends}",
         setup.workers,
         setup.listen,
-        tls.unwrap_or_default(),
+        tls(setup.tls),
+        flooded.unwrap_or_default(),
     )
 }
 
@@ -248,16 +268,20 @@ fn nginx(setup: &Setup) -> String {
     let backends = each(setup, |backend| format!("        server {backend} max_fails=0;\n"));
     // Its workers read nothing of other users this way, and the directory may be one of root's. Only root may
     // say it.
-    let tls = setup.tls.map(|Certificate { cert, key, .. }| {
-        let (cert, key) = (quoted(cert), quoted(key));
+    let tls = |certificate: &Certificate| {
+        let (cert, key) = (quoted(&certificate.cert), quoted(&certificate.key));
         format!("        ssl_protocols TLSv1.3;\n        ssl_certificate {cert};\n        ssl_certificate_key {key};\n")
+    };
+    let flooded = setup.flood.map(|certificate| {
+        let (listen, tls) = (setup.flooded(), tls(certificate));
+        format!("    server {{\n        listen {listen} backlog=4096 ssl;\n{tls}        proxy_pass compare;\n    }}\n")
     });
     let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
     format!(
         "load_module {NGINX_STREAM};\n{user}daemon off;\nworker_processes {};\npid nginx.pid;\nerror_log stderr error;\n\
          events {{\n    worker_connections {};\n    multi_accept on;\n}}\n\
          stream {{\n    access_log off;\n    upstream compare {{\n{backends}    }}\n    server {{\n        \
-         listen {} backlog=4096{}{};\n{}        proxy_pass compare;\n        proxy_timeout 1h;\n    }}\n}}\n",
+         listen {} backlog=4096{}{};\n{}        proxy_pass compare;\n        proxy_timeout 1h;\n    }}\n{}}}\n",
         setup.workers,
         // It counts both sides.
         3 * CONNECTIONS,
@@ -265,22 +289,25 @@ fn nginx(setup: &Setup) -> String {
         // Otherwise all workers share one queue, and whoever wakes first takes most.
         if setup.workers > 1 { " reuseport" } else { "" },
         if setup.tls.is_some() { " ssl" } else { "" },
-        tls.unwrap_or_default(),
+        setup.tls.map(tls).unwrap_or_default(),
+        flooded.unwrap_or_default(),
     )
 }
 
 fn haproxy(setup: &Setup, options: &[&str]) -> String {
     let backends = each(setup, |backend| format!("    server s{} {backend}\n", backend.ip().octets()[3]));
     let options: String = options.iter().map(|option| format!("    option {option}\n")).collect();
-    let tls = setup.tls.map(|tls| format!(" ssl crt {} ssl-min-ver TLSv1.3", quoted(&tls.pair)));
+    let tls = |certificate: &Certificate| format!(" ssl crt {} ssl-min-ver TLSv1.3", quoted(&certificate.pair));
+    let flooded = setup.flood.map(|certificate| format!("    bind {}{}\n", setup.flooded(), tls(certificate)));
     format!(
         "global\n    nbthread {}\n    maxconn {CONNECTIONS}\n\
          defaults\n    mode tcp\n    maxconn {CONNECTIONS}\n    backlog 4096\n{options}    timeout connect 5s\n    \
          timeout client 1h\n    timeout server 1h\n\
-         listen compare\n    bind {}{}\n    balance roundrobin\n{backends}",
+         listen compare\n    bind {}{}\n{}    balance roundrobin\n{backends}",
         setup.workers,
         setup.listen,
-        tls.unwrap_or_default(),
+        setup.tls.map(tls).unwrap_or_default(),
+        flooded.unwrap_or_default(),
     )
 }
 

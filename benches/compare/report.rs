@@ -57,6 +57,9 @@ pub(crate) fn line(run: &Run) -> String {
     if run.workers > 1 && scenario.shape == Shape::Idle {
         line += &format!("  sockets {:?}", outcome.spread);
     }
+    if let Some(waits) = outcome.newcomers {
+        line += &format!("  last at once {:.1} ms, one by one {:.1} ms", waits.at_once_last, waits.one_by_one_last);
+    }
     line + &workers
 }
 
@@ -105,6 +108,7 @@ pub(crate) fn markdown(results: &Results) -> String {
         summary.latency.map(|latency| format!("{:.0} / {:.0} / {:.0}", latency.p50, latency.p99, latency.p999))
     });
 
+    text += &newcomers(results, &shaped(&[Shape::Newcomers]), &peers);
     text += &tls(results, &over_tls);
 
     text += "\n## Memory, one worker\n\nOf the processes, for each idle connection.\n\n";
@@ -141,6 +145,23 @@ fn quietness(results: &Results) -> String {
     let Some(waited) = median(waited.collect()) else { return String::new() };
     let verdict = if waited > 5.0 { ": others used the machine, and the figures are rough" } else { "" };
     format!("In the median run the balancer waited {waited:.0} % of the time for its CPU{verdict}.\n")
+}
+
+/// How long new connections waited.
+fn newcomers(results: &Results, scenarios: &[&Scenario], peers: &[&str]) -> String {
+    if scenarios.is_empty() {
+        return String::new();
+    }
+    let about = "From a new connection's connect to its answer, in ms: the last of 200 that came at once, and the slowest of \
+                 40 that came one by one; in parentheses the medians.";
+    let grid = grid(results, scenarios, peers, named, |_, summary| {
+        let waits = summary.newcomers?;
+        Some(format!(
+            "{:.1} ({:.1}) / {:.1} ({:.1})",
+            waits.at_once_last, waits.at_once_p50, waits.one_by_one_last, waits.one_by_one_p50
+        ))
+    });
+    format!("\n## Newcomers, one worker\n\n{about}\n\n{grid}")
 }
 
 /// CPU per unit with two, and where connections went.

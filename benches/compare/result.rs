@@ -82,6 +82,8 @@ pub(crate) struct Outcome {
     pub(crate) load_cpu_ns: u64,
     /// Of operations, if there were any.
     pub(crate) latency: Option<Latency>,
+    /// Only of newcomers.
+    pub(crate) newcomers: Option<Newcomers>,
     /// Only of idle connections.
     pub(crate) memory: Option<Memory>,
     /// Backends' and clients' connections on each event loop of the watched processes, most first. Only of
@@ -106,6 +108,19 @@ pub(crate) struct Latency {
     pub p999: f64,
     /// The slowest.
     pub(crate) max: f64,
+}
+
+/// How long newcomers waited from their connect to their answer, in milliseconds.
+#[derive(Serialize, Deserialize, Default, Clone, Copy, Debug)]
+pub(crate) struct Newcomers {
+    /// The median of those that came together.
+    pub(crate) at_once_p50: f64,
+    /// The last of them.
+    pub(crate) at_once_last: f64,
+    /// The median of those that came one by one.
+    pub(crate) one_by_one_p50: f64,
+    /// The slowest of them.
+    pub(crate) one_by_one_last: f64,
 }
 
 /// Proportional set size of the watched processes, in KiB.

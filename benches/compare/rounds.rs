@@ -134,7 +134,9 @@ fn measure(
     let (listen, backends) = addresses(ports)?;
     let (cpus, load_cpus): (&[usize], &[usize]) = if workers == 1 { (&[0], &[1]) } else { (&[0, 1], &[0, 1]) };
     let tls = scenario.tls.map(|_| certificate);
-    let setup = Setup { listen, backends: &backends, tls, workers, cpus, dir: out };
+    let flood = (scenario.hellos > 0).then_some(certificate);
+    let setup = Setup { listen, backends: &backends, tls, flood, workers, cpus, dir: out };
+    let flooded = setup.flooded();
     let mut process = peer.start(&setup)?;
     let _scrapers = (peer.kind == Kind::TidegateScraped).then(|| Scrapers::start(setup.stats_port()));
     let pids = match &process {
@@ -155,6 +157,11 @@ fn measure(
     option("--warmup", args.warmup.to_string());
     if !pids.is_empty() {
         option("--watch", joined(pids.iter().map(ToString::to_string).collect()));
+    }
+    if let Some(certificate) = flood {
+        let flood = [OsString::from("--flood"), flooded.to_string().into(), "--certificate".into()];
+        command.extend(flood);
+        command.push(certificate.cert.clone().into());
     }
     if let Some(tls) = tls {
         command.extend(["--certificate".into(), tls.cert.clone().into()]);

@@ -13,7 +13,14 @@ pub(crate) enum Shape {
     Bulk,
     /// One exchange each, then nothing.
     Idle,
+    /// New connections beside busy ones.
+    Newcomers,
 }
+
+/// Newcomers that come together.
+pub(crate) const AT_ONCE: usize = 200;
+/// Newcomers that come one after the other.
+pub(crate) const ONE_BY_ONE: usize = 40;
 
 /// TLS 1.3 between clients and balancer, and how its sessions begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +50,9 @@ pub(crate) struct Scenario {
     pub(crate) beside: usize,
     /// Clients speak TLS to the balancer; it speaks plain TCP to the backends.
     pub(crate) tls: Option<Tls>,
-    /// For people.
+    /// ClientHellos that are sent at once to a listener with TLS, beside the plain one of the clients.
+    pub(crate) hellos: usize,
+    /// What the report says of it.
     pub(crate) about: &'static str,
 }
 
@@ -56,6 +65,7 @@ const ROUND_TRIPS: Scenario = Scenario {
     rate: 0,
     beside: 0,
     tls: None,
+    hellos: 0,
     about: "64 B asked, 64 B answered, on 64 connections",
 };
 
@@ -115,6 +125,21 @@ pub(crate) const ALL: &[Scenario] = &[
         rate: 5_000,
         beside: 4,
         about: "the same beside 4 bulk streams",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "newcomers",
+        shape: Shape::Newcomers,
+        connections: 1_000,
+        about: "200 new connections at once, then 40 one by one, beside 1,000 busy ones: each asks 64 B and waits for 64 B",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "newcomers-hellos",
+        shape: Shape::Newcomers,
+        connections: 1,
+        hellos: 2_000,
+        about: "the same beside 2,000 ClientHellos that came at once",
         ..ROUND_TRIPS
     },
     Scenario {
@@ -193,5 +218,10 @@ impl Scenario {
     /// Whether its cost is counted per byte, not per operation.
     pub(crate) fn per_byte(&self) -> bool {
         self.shape == Shape::Bulk
+    }
+
+    /// New connections, beside those that are there from the start.
+    pub(crate) fn newcomers(&self) -> usize {
+        if self.shape == Shape::Newcomers { AT_ONCE + ONE_BY_ONE } else { 0 }
     }
 }

@@ -1,6 +1,6 @@
 //! The figures of one balancer in one scenario: what a unit cost, medians over the rounds.
 
-use super::result::{Latency, Outcome, Results, Run};
+use super::result::{Latency, Newcomers, Outcome, Results, Run};
 use super::scenario::{self, Scenario, Shape};
 
 /// One peer in one scenario, over all rounds.
@@ -14,6 +14,8 @@ pub(crate) struct Summary {
     pub(crate) throughput: Option<f64>,
     /// Each percentile's median.
     pub(crate) latency: Option<Latency>,
+    /// Each figure's median.
+    pub(crate) newcomers: Option<Newcomers>,
     /// Runs that do not.
     pub(crate) failed: usize,
 }
@@ -40,11 +42,21 @@ impl Summary {
                 max: percentile(|latency| latency.max)?,
             })
         };
+        let newcomer = |pick: fn(&Newcomers) -> f64| over(&|run| run.newcomers.as_ref().map(pick));
+        let newcomers = || {
+            Some(Newcomers {
+                at_once_p50: newcomer(|waits| waits.at_once_p50)?,
+                at_once_last: newcomer(|waits| waits.at_once_last)?,
+                one_by_one_p50: newcomer(|waits| waits.one_by_one_p50)?,
+                one_by_one_last: newcomer(|waits| waits.one_by_one_last)?,
+            })
+        };
         Summary {
             cost: over(&|run| cost(&scenario, run)),
             load_cost: over(&|run| cost(&scenario, &Outcome { cpu_ns: run.load_cpu_ns, memory: None, ..run.clone() })),
             throughput: over(&|run| throughput(&scenario, run)),
             latency: latency(),
+            newcomers: newcomers(),
             failed: failed.len(),
         }
     }
@@ -55,6 +67,7 @@ pub(crate) fn cost(scenario: &Scenario, run: &Outcome) -> Option<f64> {
     let cost = match scenario.shape {
         Shape::Idle => run.memory.map(|memory| memory.kib_per_connection()),
         Shape::Bulk => run.s_per_gb(),
+        Shape::Newcomers => None,
         Shape::Short | Shape::Closed | Shape::Paced => run.us_per_operation(),
     };
     // The control has no balancer, hence no cost; beside streams it would be mostly theirs.
@@ -64,7 +77,7 @@ pub(crate) fn cost(scenario: &Scenario, run: &Outcome) -> Option<f64> {
 /// Units per second.
 pub(crate) fn throughput(scenario: &Scenario, run: &Outcome) -> Option<f64> {
     let units = if scenario.per_byte() { run.bytes as f64 / 1e9 } else { run.operations as f64 };
-    (run.seconds > 0.0).then(|| units / run.seconds)
+    (run.seconds > 0.0 && scenario.shape != Shape::Newcomers).then(|| units / run.seconds)
 }
 
 /// The middle one, or the mean of the two in the middle.
@@ -88,6 +101,7 @@ pub(crate) fn unit(scenario: &Scenario) -> &'static str {
     match scenario.shape {
         Shape::Bulk => "s/GB",
         Shape::Idle => "KiB",
+        Shape::Newcomers => "ms",
         Shape::Short | Shape::Closed | Shape::Paced => "µs",
     }
 }

@@ -33,7 +33,7 @@ impl Backends {
     /// Listens on all addresses.
     pub(crate) fn new(hub: &Hub, addresses: &[SocketAddrV4]) -> io::Result<Backends> {
         // Some more than clients: a closed connection's slot is only free once its end was seen.
-        let count = 2 * (hub.scenario.connections + hub.scenario.beside) + 64;
+        let count = 2 * (hub.scenario.connections + hub.scenario.beside) + hub.scenario.newcomers() + 64;
         let mut listeners = Vec::with_capacity(addresses.len());
         for (index, &address) in addresses.iter().enumerate() {
             let listener = sock::listen(address)?;

@@ -37,6 +37,12 @@ pub(crate) struct Clients {
     /// Of operations in the window, in nanoseconds.
     pub(crate) histogram: Histogram<u64>,
     schedule: Option<Schedule>,
+    /// Slots of newcomers that were used, behind those of the others.
+    newcomers: usize,
+    /// How long newcomers waited for their answer, in nanoseconds.
+    pub(crate) waits: Vec<u64>,
+    /// Newcomers that have their answer.
+    answered: usize,
     /// Of scenarios with TLS.
     connector: Option<Connector>,
 }
@@ -56,6 +62,8 @@ struct Client {
     tls: Option<Box<Stream>>,
     /// Streams instead of asking.
     bulk: bool,
+    /// Asks once and then holds the connection.
+    newcomer: bool,
     up: bool,
     /// A request is under way.
     busy: bool,
@@ -78,7 +86,9 @@ impl Clients {
     pub(crate) fn new(hub: &Hub, targets: Vec<SocketAddrV4>, connector: Option<Connector>) -> io::Result<Clients> {
         let asking = if hub.scenario.shape == Shape::Bulk { 0 } else { hub.scenario.connections };
         let total = hub.scenario.connections + hub.scenario.beside;
-        let slots = (0..total).map(|index| Client { bulk: index >= asking, ..Client::default() }).collect();
+        let mut slots: Vec<Client> =
+            (0..total).map(|index| Client { bulk: index >= asking, ..Client::default() }).collect();
+        slots.extend((0..hub.scenario.newcomers()).map(|_| Client { newcomer: true, ..Client::default() }));
         // A minute is longer than any run; what is slower is counted as that.
         let histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)?;
         Ok(Clients {
@@ -94,6 +104,9 @@ impl Clients {
             operations: 0,
             histogram,
             schedule: None,
+            newcomers: 0,
+            waits: Vec::with_capacity(hub.scenario.newcomers()),
+            answered: 0,
             connector,
         })
     }
@@ -115,13 +128,28 @@ impl Clients {
 
     /// Opens connections until there are so many; they come up as others do.
     pub(crate) fn open_up_to(&mut self, hub: &mut Hub, count: usize) -> io::Result<()> {
-        self.wanted = count.min(self.slots.len());
+        self.wanted = count.min(self.slots.len() - hub.scenario.newcomers());
         while self.started < self.wanted && self.started - self.up < OPENING {
             let index = self.started;
             self.started += 1;
             self.connect(hub, index)?;
         }
         Ok(())
+    }
+
+    /// So many newcomers connect now.
+    pub(crate) fn add_newcomers(&mut self, hub: &mut Hub, count: usize) -> io::Result<()> {
+        for _ in 0..count {
+            let index = self.slots.len() - hub.scenario.newcomers() + self.newcomers;
+            self.newcomers += 1;
+            self.connect(hub, index)?;
+        }
+        Ok(())
+    }
+
+    /// Whether all of them have their answer.
+    pub(crate) fn newcomers_are_up(&self) -> bool {
+        self.answered == self.newcomers
     }
 
     /// Whether all that are wanted are up.
@@ -171,7 +199,14 @@ impl Clients {
         let socket = sock::connect(self.targets[index % self.targets.len()])?;
         let tls = self.connector.as_ref().map(Connector::open).transpose()?.map(Box::new);
         let slot = &mut self.slots[index];
-        *slot = Client { socket: Some(socket), tls, bulk: slot.bulk, up: slot.up, ..Client::default() };
+        *slot = Client {
+            socket: Some(socket),
+            tls,
+            bulk: slot.bulk,
+            newcomer: slot.newcomer,
+            up: slot.up,
+            ..Client::default()
+        };
         self.open += 1;
         // On the loopback the connection is usually established by now: one wake-up less.
         self.ask(hub, index, since)?;
@@ -288,6 +323,11 @@ impl Clients {
         let now = self.now();
         let slot = &mut self.slots[index];
         slot.busy = false;
+        if slot.newcomer {
+            self.answered += 1;
+            self.waits.push(now.saturating_sub(slot.since));
+            return if hub.stopping { self.finish(index) } else { Ok(()) };
+        }
         if !slot.up {
             self.came_up(hub, index)?;
         } else {
@@ -302,7 +342,7 @@ impl Clients {
         match hub.scenario.shape {
             Shape::Short if hub.stopping => Ok(()),
             Shape::Short => self.connect(hub, index),
-            Shape::Closed if !hub.stopping => self.ask(hub, index, now),
+            Shape::Closed | Shape::Newcomers if !hub.stopping => self.ask(hub, index, now),
             _ if self.slots[index].due > 0 => self.ask_due(hub, index),
             _ if hub.stopping => self.finish(index),
             _ => Ok(()),

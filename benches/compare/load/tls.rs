@@ -127,6 +127,11 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
+    /// What a new connection sends first.
+    pub(crate) fn hello(&self) -> &[u8] {
+        &self.outgoing
+    }
+
     /// Whether the socket has taken everything.
     pub(crate) fn is_flushed(&self) -> bool {
         self.outgoing.is_empty()

@@ -19,7 +19,7 @@ fn main() {
     let seconds = if std::env::args().any(|argument| argument == "--bench") { SECONDS } else { 3 };
     let before = resident();
     let mut random = fastrand::Rng::with_seed(7);
-    let mut latencies = Latencies::new(1, BACKENDS);
+    let mut latencies = Latencies::new(1, &[BACKENDS]);
     let (mut took, mut count) = (Duration::ZERO, 0_u64);
     for second in 0..seconds {
         for _ in 0..A_SECOND {

@@ -1,6 +1,7 @@
 //! The composition root: wires everything from a configuration, runs it, drains it.
 
 mod capacity;
+mod readiness;
 mod secured;
 mod sockets;
 
@@ -141,7 +142,9 @@ impl App {
             tracing::info!(address = %stats_port.address(), "stats port");
             admin = Some(stats_port);
         }
-        tracing::info!(workers, connection_capacity = capacity, "ready");
+        tracing::info!(workers, connection_capacity = capacity, "started");
+        let is_ready = readiness::log(plane.shared());
+        control.spawn(readiness::report(Arc::clone(plane.shared()), is_ready, Arc::clone(&draining)));
         Ok(App { plane, addresses, admin, draining, control, _checks: checks, socket_files, _access: access })
     }
 

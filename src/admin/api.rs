@@ -12,7 +12,7 @@ use self::configuration::configuration;
 use super::query::decode;
 use super::requests::{Requests, http_pools};
 use super::simple::{date, health, last_checked};
-use super::view::{Backend, Latency, Listener, Pool, View};
+use super::view::{Backend, Latency, Listener, Pool, Status, View};
 use crate::config::model::Config;
 
 /// Each algorithm and how it chooses.
@@ -154,8 +154,14 @@ impl Server<'_> {
     }
 }
 
+/// How many there are, how many take connections, and how many of these have no health checks.
+fn counted(view: &View) -> (usize, usize, usize) {
+    let count = |is: fn(&Backend) -> bool| servers(view).filter(|server| is(server.backend)).count();
+    (count(|_| true), count(|it| it.up), count(|it| it.status() == Status::Unchecked))
+}
+
 fn health_of_all(view: &View) -> Value {
-    let (all, up) = (servers(view).count(), servers(view).filter(|server| server.backend.up).count());
+    let (all, up, unchecked) = counted(view);
     let status = match (view.ready, up == all) {
         (false, _) => "unhealthy",
         (true, false) => "degraded",
@@ -170,6 +176,7 @@ fn health_of_all(view: &View) -> Value {
         "totalServers": all,
         "activeServers": up,
         "unhealthyServers": all - up,
+        "uncheckedServers": unchecked,
     })
 }
 
@@ -184,7 +191,7 @@ fn algorithms(view: &View) -> Value {
 
 fn metrics(view: &View) -> Value {
     let requests = Requests::of_view(view);
-    let (all, up) = (servers(view).count(), servers(view).filter(|server| server.backend.up).count());
+    let (all, up, unchecked) = counted(view);
     let mut algorithms: Vec<&str> = view.pools.iter().map(|pool| pool.balance.as_str()).collect();
     algorithms.sort_unstable();
     algorithms.dedup();
@@ -202,6 +209,7 @@ fn metrics(view: &View) -> Value {
         "totalServers": all,
         "activeServers": up,
         "unhealthyServers": all - up,
+        "uncheckedServers": unchecked,
         "bytesIn": view.listeners.iter().map(|listener| listener.bytes_in).sum::<u64>(),
         "bytesOut": view.listeners.iter().map(|listener| listener.bytes_out).sum::<u64>(),
     })
@@ -365,6 +373,7 @@ mod tests {
         );
         assert_eq!((&servers[1]["host"], &servers[1]["port"]), (&json!("::1"), &json!(5432)));
         assert_eq!((&servers[1]["status"], &servers[2]["lastHealthCheck"]), (&json!("unhealthy"), &Value::Null));
+        assert_eq!(servers[2]["status"], "unchecked");
         assert_eq!((&servers[2]["host"], &servers[2]["port"]), (&json!("unix:/run/a b.sock"), &Value::Null));
         assert_eq!(servers.as_array().unwrap().len(), 3);
     }
@@ -403,7 +412,7 @@ mod tests {
                 "uptime": 60.5, "algorithm": "least_connections, random", "totalRequests": 30,
                 "successfulRequests": 22, "failedRequests": 5, "retries": 2, "requestsPerSecond": 3.0,
                 "averageResponseTime": 2.5, "activeConnections": 3, "totalServers": 3, "activeServers": 2,
-                "unhealthyServers": 1, "bytesIn": 100, "bytesOut": 200,
+                "unhealthyServers": 1, "uncheckedServers": 1, "bytesIn": 100, "bytesOut": 200,
             })
         );
         let server = data("/api/metrics/servers", &view())[0].take();
@@ -436,6 +445,7 @@ mod tests {
     fn health_in_one_word() {
         let mut view = view();
         assert_eq!(data("/api/health", &view)["status"], "degraded");
+        assert_eq!(data("/api/health", &view)["uncheckedServers"], 1);
         view.pools[0].backends[1].up = true;
         assert_eq!(data("/api/health", &view)["status"], "healthy");
         view.ready = false;

@@ -33,8 +33,8 @@ pub(super) struct Collector {
 
 impl Collector {
     pub(super) fn new(sources: Sources, measurements: Measurements) -> Collector {
-        let backends = sources.shared.pools().iter().map(|pool| pool.backends().len()).sum();
-        let latencies = Latencies::new(sources.shared.listeners().len(), backends);
+        let pools: Vec<usize> = sources.shared.pools().iter().map(|pool| pool.backends().len()).collect();
+        let latencies = Latencies::new(sources.shared.listeners().len(), &pools);
         let rates = Rates::new(&sources.shared, Instant::now());
         Collector {
             sources,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gather::{address, balance, seconds};
 use super::query::pairs;
-use super::view::View;
+use super::view::{Status, View};
 use crate::config::model::{Balance, Plaintext, Route, UnknownSni};
 use crate::net::addr::Address;
 use crate::net::name::normal;
@@ -366,18 +366,19 @@ fn at_backend(pool: &Pool, place: usize, standing: &BackendStanding, preview: &P
         Err(_) => (false, None),
     };
     let state = match standing.ability {
-        Ability::Down => down(backend),
+        Ability::Down => down(backend, pool.config().health.is_some()),
         Ability::Weightless => "weight 0: gets no new connections".to_owned(),
         Ability::Full => {
             format!("full: {} of {} connections", standing.connections, backend.max_connections().unwrap_or_default())
         }
         Ability::Able if backend.is_backup() && !chosen => "backup: used when no other takes connections".to_owned(),
         Ability::Able => {
+            let status = Status::of(true, pool.config().health.is_some()).name();
             let mut words = match pool.config().balance {
                 Balance::LeastLatency => {
-                    format!("up, {} on average, {}", latency(standing.latency_us), connections(standing))
+                    format!("{status}, {} on average, {}", latency(standing.latency_us), connections(standing))
                 }
-                _ => format!("up, {}", connections(standing)),
+                _ => format!("{status}, {}", connections(standing)),
             };
             if backend.weight() != 1 {
                 words.push_str(&format!(", weight {}", backend.weight()));
@@ -400,11 +401,12 @@ fn at_backend(pool: &Pool, place: usize, standing: &BackendStanding, preview: &P
     }
 }
 
-fn down(backend: &crate::pool::Backend) -> String {
+fn down(backend: &crate::pool::Backend, is_checked: bool) -> String {
     let condition = backend.condition();
     let since = humantime::format_rfc3339_seconds(condition.since);
     match condition.reason {
         Some(reason) => format!("down since {since}: {reason}"),
+        None if !is_checked => format!("down since {since}: its name is not resolved yet"),
         None => format!("not known to be up, since {since}: no health check has passed yet"),
     }
 }

@@ -8,7 +8,7 @@ use super::process;
 use super::rates::Rates;
 use super::view::{
     Backend, Certificate, Check, Checks, Ending, Handshakes, Http, Latency, Listener, Log, Plane, Pool, Refusal,
-    Responses, Summary, TlsFiles, Transition, View,
+    Responses, Status, Summary, TlsFiles, Transition, View,
 };
 use crate::config::model::{self, BackendAddress, Balance};
 use crate::log::counters::LogCounters;
@@ -85,10 +85,18 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
 /// Adds how long things took in each window, which is most of the work.
 pub(super) fn add_latencies(view: &mut View, latencies: &Latencies) {
     for (place, listener) in view.listeners.iter_mut().enumerate() {
-        listener.latency = latencies.listener(place).map(latency).unwrap_or_default();
+        let measured = latencies.listener(place);
+        listener.latency = measured.map(|measured| latency(measured, |_, _, _| ())).unwrap_or_default();
     }
-    for (place, backend) in view.pools.iter_mut().flat_map(|pool| &mut pool.backends).enumerate() {
-        backend.latency = latencies.backend(place).map(latency).unwrap_or_default();
+    let mut places = 0..;
+    for pool in &mut view.pools {
+        // Percentiles of several cannot be told from those of each: their histograms are merged.
+        let mut whole = Histograms::default();
+        for (backend, place) in pool.backends.iter_mut().zip(&mut places) {
+            let Some(measured) = latencies.backend(place) else { continue };
+            backend.latency = latency(measured, |stage, window, histogram| whole.at(stage, window).merge(histogram));
+        }
+        pool.latency = whole.latency();
     }
 }
 
@@ -98,6 +106,13 @@ pub(super) fn not_ready(Sources { shared, draining, .. }: &Sources) -> Vec<Strin
     if draining.load(Ordering::Relaxed) {
         reasons.push("draining: no new connection is accepted".to_owned());
     }
+    reasons.extend(unusable_pools(shared));
+    reasons
+}
+
+/// Why some connections would get no backend now: each listener with each of its pools that has none.
+pub fn unusable_pools(shared: &Shared) -> Vec<String> {
+    let mut reasons = Vec::new();
     for listener in shared.listeners() {
         for pool in listener.pools() {
             let (name, pool_name) = (&listener.config().name, pool.name());
@@ -182,6 +197,7 @@ fn pool(
         health: config.health.as_ref().map(|health| kind(&health.check).to_owned()),
         rise: config.health.as_ref().map(|health| health.rise.get()),
         fall: config.health.as_ref().map(|health| health.fall.get()),
+        status: Status::of(condition.up, config.health.is_some()),
         up: backends.iter().filter(|backend| backend.up).count(),
         usable: condition.up,
         since: seconds(condition.since),
@@ -192,6 +208,7 @@ fn pool(
         refused: pool.refused(),
         retries: backends.iter().map(|backend| backend.retries).sum(),
         rate: rates.pool(place),
+        latency: Latency::new(),
         backends,
     }
 }
@@ -211,6 +228,7 @@ fn backend(
         backup: backend.is_backup(),
         max_connections: backend.max_connections(),
         up: condition.up,
+        status: Status::of(condition.up, config.health.is_some()),
         since: seconds(condition.since),
         downs: u64::from(backend.downs()),
         downtime: condition.downtime_so_far().as_secs_f64(),
@@ -248,17 +266,44 @@ fn checks(checks: counters::Checks) -> Checks {
     Checks { count: checks.count, failed: checks.failed, last }
 }
 
-/// Every stage and window in which something was measured.
-fn latency(measured: &Measured) -> Latency {
-    let stage = |stage: Stage| {
-        let series = measured.stage(stage)?;
+/// Every stage and window in which something was measured; `also` gets each histogram.
+fn latency(measured: &Measured, mut also: impl FnMut(Stage, Window, &Histogram)) -> Latency {
+    let mut latency = Latency::new();
+    for stage in Stage::ALL {
+        let Some(series) = measured.stage(stage) else { continue };
         let windows = Window::ALL.into_iter().filter_map(|window| {
             let histogram = series.window(window);
+            also(stage, window, &histogram);
             (histogram.count() > 0).then(|| (window.name().to_owned(), summary(&histogram)))
         });
-        Some((stage.name().to_owned(), windows.collect()))
-    };
-    Stage::ALL.into_iter().filter_map(stage).collect()
+        latency.insert(stage.name().to_owned(), windows.collect());
+    }
+    latency
+}
+
+/// A histogram of each stage and window.
+#[derive(Default)]
+struct Histograms([[Histogram; Window::ALL.len()]; Stage::ALL.len()]);
+
+impl Histograms {
+    fn at(&mut self, stage: Stage, window: Window) -> &mut Histogram {
+        &mut self.0[stage as usize][window as usize]
+    }
+
+    /// Every stage and window that has values.
+    fn latency(&mut self) -> Latency {
+        let mut latency = Latency::new();
+        for stage in Stage::ALL {
+            for window in Window::ALL {
+                let histogram = self.at(stage, window);
+                if histogram.count() > 0 {
+                    let windows = latency.entry(stage.name().to_owned()).or_default();
+                    windows.insert(window.name().to_owned(), summary(histogram));
+                }
+            }
+        }
+        latency
+    }
 }
 
 /// A histogram in a few numbers.
@@ -340,6 +385,7 @@ fn transitions(shared: &Shared) -> Vec<Transition> {
                 pool: pool.name().to_string(),
                 backend: pool.backends().get(transition.backend.0)?.name().to_string(),
                 up: transition.up,
+                status: Status::of(transition.up, pool.config().health.is_some()),
                 reason: transition.reason.map(|reason| reason.to_string()),
             })
         })

@@ -1,8 +1,8 @@
 //! `/histograms`: percentiles as JSON, or whole histograms as a log of HdrHistogram for its tools.
 //!
 //! `?listener=`, `?pool=`, `?backend=`, `?stage=` and `?window=` choose; a name that there is none of is an error that
-//! says which there are. `?format=hdr` gives one line for each listener or backend and stage, of one window (`all`, unless
-//! another is named), tagged `listener/NAME/STAGE` or `backend/POOL/NAME/STAGE`, in microseconds; what a tag must not
+//! says which there are. `?format=hdr` gives one line for each listener, pool or backend and stage, of one window (`all`,
+//! unless another is named), tagged `listener/NAME/STAGE`, `pool/NAME/STAGE` or `backend/POOL/NAME/STAGE`, in microseconds; what a tag must not
 //! hold, and slashes in names, are written as in a URL.
 
 use std::collections::BTreeSet;
@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::http::{Body, plain, whole};
 use super::query;
 use super::view::{Backend, Latency, Listener, Pool, View};
+use crate::stats::histogram::Histogram;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
 
 const JSON: &str = "application/json";
@@ -73,12 +74,19 @@ struct Percentiles<'a> {
     /// As in `/stats`.
     time: f64,
     listeners: Vec<OfListener<'a>>,
+    pools: Vec<OfPool<'a>>,
     backends: Vec<OfBackend<'a>>,
 }
 
 #[derive(Serialize)]
 struct OfListener<'a> {
     listener: &'a str,
+    latency: Latency,
+}
+
+#[derive(Serialize)]
+struct OfPool<'a> {
+    pool: &'a str,
     latency: Latency,
 }
 
@@ -147,6 +155,13 @@ impl Choice {
         listeners.filter(|(_, listener)| self.listener.as_ref().is_none_or(|name| listener.name == *name))
     }
 
+    /// With their places. A question that names a backend is not about its pool.
+    fn pools<'a>(&self, view: &'a View) -> impl Iterator<Item = (usize, &'a Pool)> {
+        let none = self.backend.is_some() || self.listener.is_some() && self.pool.is_none();
+        let pools = view.pools.iter().enumerate().filter(move |_| !none);
+        pools.filter(|(_, pool)| self.pool.as_ref().is_none_or(|name| pool.name == *name))
+    }
+
     /// With their places among the backends of all pools.
     fn backends<'a>(&self, view: &'a View) -> impl Iterator<Item = (usize, &'a Pool, &'a Backend)> {
         let none = self.listener.is_some() && self.pool.is_none() && self.backend.is_none();
@@ -168,6 +183,10 @@ impl Choice {
             listeners: self
                 .listeners(view)
                 .map(|(_, listener)| OfListener { listener: &listener.name, latency: self.of(&listener.latency) })
+                .collect(),
+            pools: self
+                .pools(view)
+                .map(|(_, pool)| OfPool { pool: &pool.name, latency: self.of(&pool.latency) })
                 .collect(),
             backends: self
                 .backends(view)
@@ -210,22 +229,26 @@ impl Choice {
             .with_base_time(started)
             .begin_log_with(&mut log, &mut serializer)
             .ok()?;
-        let listeners = self
-            .listeners(view)
-            .map(|(place, listener)| (latencies.listener(place), format!("listener/{}", escaped(&listener.name))));
-        let backends = self.backends(view).map(|(place, pool, backend)| {
-            (latencies.backend(place), format!("backend/{}/{}", escaped(&pool.name), escaped(&backend.name)))
-        });
-        for (measured, owner) in listeners.chain(backends) {
+        let mut write = |owner: String, histogram: &dyn Fn(Stage) -> Option<Histogram>| {
             for stage in self.stages() {
-                let Some(series) = measured.and_then(|measured: &Measured| measured.stage(stage)) else { continue };
-                let histogram = series.window(window);
-                if histogram.count() == 0 {
-                    continue;
-                }
+                let Some(histogram) = histogram(stage).filter(|histogram| histogram.count() > 0) else { continue };
                 let tag = format!("{owner}/{}", stage.name());
                 writer.write_histogram(&histogram.to_hdr()?, uptime - length, length, Tag::new(&tag)).ok()?;
             }
+            Some(())
+        };
+        let one = |measured: Option<&Measured>, stage: Stage| Some(measured?.stage(stage)?.window(window));
+        for (place, listener) in self.listeners(view) {
+            write(format!("listener/{}", escaped(&listener.name)), &|stage| one(latencies.listener(place), stage))?;
+        }
+        for (place, pool) in self.pools(view) {
+            write(format!("pool/{}", escaped(&pool.name)), &|stage| {
+                Some(latencies.pool(place)?.window(stage, window))
+            })?;
+        }
+        for (place, pool, backend) in self.backends(view) {
+            let owner = format!("backend/{}/{}", escaped(&pool.name), escaped(&backend.name));
+            write(owner, &|stage| one(latencies.backend(place), stage))?;
         }
         Some(log)
     }

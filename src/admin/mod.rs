@@ -35,7 +35,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use self::collector::Collector;
-pub use self::gather::Sources;
+pub use self::gather::{Sources, unusable_pools};
 use self::http::Guard;
 use self::view::View;
 use crate::config::model;

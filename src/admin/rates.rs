@@ -128,7 +128,7 @@ mod tests {
     fn a_pool_is_more_than_its_busiest_backend() {
         let start = Instant::now();
         let (shared, mut rates) = observed(start);
-        let (latencies, pool) = (Latencies::new(0, 2), &shared.pools()[0]);
+        let (latencies, pool) = (Latencies::new(0, &[2]), &shared.pools()[0]);
         let mut second = |at: u32, counts: [usize; 2], refused: usize| {
             for (backend, count) in pool.backends().iter().zip(counts) {
                 (0..count).for_each(|_| backend.counters().connected());
@@ -150,7 +150,7 @@ mod tests {
     fn the_second_that_is_not_over_counts_too() {
         let start = Instant::now();
         let (shared, mut rates) = observed(start);
-        let (latencies, backend) = (Latencies::new(0, 2), &shared.pools()[0].backends()[1]);
+        let (latencies, backend) = (Latencies::new(0, &[2]), &shared.pools()[0].backends()[1]);
         rates.look(&shared, &latencies, start + SECOND / 4);
         assert_eq!((rates.backend(1), rates.last_session(1)), (Rate::default(), None));
         (0..3).for_each(|_| backend.counters().connected());

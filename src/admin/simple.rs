@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::requests::{Requests, http_pools};
-use super::view::{Backend, View};
+use super::view::{self, Backend, View};
 
 /// Where a date has more than four digits of a year.
 const END_OF_TIME: f64 = 253_402_300_799.0;
@@ -22,7 +22,9 @@ pub(super) struct Status {
 #[serde(rename_all = "camelCase")]
 struct BackendStatus {
     url: String,
+    /// Whether it takes connections.
     healthy: bool,
+    state: &'static str,
     active_connections: u64,
     total_requests: u64,
 }
@@ -37,7 +39,10 @@ pub(super) struct Metrics {
     retry_attempts: u64,
     /// Mean since the start.
     avg_latency_ms: f64,
+    /// Those that take connections.
     healthy_backends: usize,
+    /// Those among them without health checks.
+    unchecked_backends: usize,
     total_backends: usize,
     backends: Vec<BackendMetrics>,
 }
@@ -45,7 +50,7 @@ pub(super) struct Metrics {
 #[derive(Debug, Serialize)]
 struct BackendMetrics {
     url: String,
-    /// `healthy` or `unhealthy`.
+    /// `healthy`, `unhealthy`, or `unchecked` without health checks.
     state: &'static str,
     active_connections: u64,
     total_requests: u64,
@@ -59,6 +64,7 @@ pub(super) fn status(view: &View) -> Status {
     let backend = |(backend, http): (&Backend, bool)| BackendStatus {
         url: url(backend, http),
         healthy: backend.up,
+        state: health(backend),
         active_connections: backend.open,
         total_requests: Requests::of_backend(backend, http).total,
     };
@@ -87,6 +93,7 @@ pub(super) fn metrics(view: &View) -> Metrics {
         retry_attempts: all.retries,
         avg_latency_ms: all.average_ms(),
         healthy_backends: backends(view).filter(|(backend, _)| backend.up).count(),
+        unchecked_backends: backends(view).filter(|(backend, _)| backend.status() == view::Status::Unchecked).count(),
         total_backends: backends(view).count(),
         backends: backends(view).map(backend).collect(),
     }
@@ -111,9 +118,13 @@ fn url(backend: &Backend, http: bool) -> String {
     }
 }
 
-/// `healthy` or `unhealthy`.
+/// `healthy`, `unhealthy`, or `unchecked` without health checks.
 pub(super) fn health(backend: &Backend) -> &'static str {
-    if backend.up { "healthy" } else { "unhealthy" }
+    match backend.status() {
+        view::Status::Up => "healthy",
+        view::Status::Down => "unhealthy",
+        view::Status::Unchecked => "unchecked",
+    }
 }
 
 /// When the last health check ended.
@@ -175,9 +186,9 @@ mod tests {
     #[test]
     fn the_status_in_its_shape() {
         let shape = json!({"backends": [
-            {"url": "tcp://10.0.0.1:80", "healthy": true, "activeConnections": 2, "totalRequests": 12},
-            {"url": "unix:/run/b.sock", "healthy": false, "activeConnections": 0, "totalRequests": 0},
-            {"url": "http://web.example:81", "healthy": true, "activeConnections": 0, "totalRequests": 40},
+            {"url": "tcp://10.0.0.1:80", "healthy": true, "state": "healthy", "activeConnections": 2, "totalRequests": 12},
+            {"url": "unix:/run/b.sock", "healthy": false, "state": "unhealthy", "activeConnections": 0, "totalRequests": 0},
+            {"url": "http://web.example:81", "healthy": true, "state": "unchecked", "activeConnections": 0, "totalRequests": 40},
         ]});
         assert_eq!(serde_json::to_value(status(&view())).unwrap(), shape);
     }
@@ -192,11 +203,12 @@ mod tests {
         };
         let shape = json!({
             "uptime_seconds": 61, "total_requests": 15, "success_requests": 12, "failed_requests": 0,
-            "retry_attempts": 6, "avg_latency_ms": 0.0, "healthy_backends": 2, "total_backends": 3,
+            "retry_attempts": 6, "avg_latency_ms": 0.0, "healthy_backends": 2,
+            "unchecked_backends": 1, "total_backends": 3,
             "backends": [
                 backend("tcp://10.0.0.1:80", "healthy", 2, 12, 4, Some("2025-11-21T00:00:00.500Z")),
                 backend("unix:/run/b.sock", "unhealthy", 0, 0, 0, None),
-                backend("http://web.example:81", "healthy", 0, 40, 0, None),
+                backend("http://web.example:81", "unchecked", 0, 40, 0, None),
             ],
         });
         assert_eq!(serde_json::to_value(metrics(&view())).unwrap(), shape);

@@ -184,6 +184,39 @@ pub struct Ending {
     pub count: u64,
 }
 
+/// Whether a backend or a pool takes connections, and whether a health check says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It passes its health checks.
+    Up,
+    /// It takes no connections.
+    #[default]
+    Down,
+    /// It takes connections, and no health check says whether it can serve them.
+    Unchecked,
+}
+
+impl Status {
+    /// That of what is `up`, as far as is known.
+    pub fn of(up: bool, is_checked: bool) -> Status {
+        match (up, is_checked) {
+            (false, _) => Status::Down,
+            (true, false) => Status::Unchecked,
+            (true, true) => Status::Up,
+        }
+    }
+
+    /// As it is written in every format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Up => "up",
+            Status::Down => "down",
+            Status::Unchecked => "unchecked",
+        }
+    }
+}
+
 /// One pool.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pool {
@@ -199,6 +232,9 @@ pub struct Pool {
     /// Checks that must fail one after the other for it to be down.
     #[serde(default)]
     pub fall: Option<u32>,
+    /// `down` when no backend takes connections; `unchecked` without health checks.
+    #[serde(default)]
+    pub status: Status,
     /// Backends that take connections now.
     pub up: usize,
     /// Whether a connection would get a backend now.
@@ -225,6 +261,9 @@ pub struct Pool {
     pub refused: u64,
     /// Connects that were tried again with another backend.
     pub retries: u64,
+    /// How long things took, over all backends.
+    #[serde(default)]
+    pub latency: Latency,
     /// In the order of the configuration.
     pub backends: Vec<Backend>,
 }
@@ -244,6 +283,9 @@ pub struct Backend {
     pub max_connections: Option<u32>,
     /// Whether it takes connections.
     pub up: bool,
+    /// The same, and whether a health check says so.
+    #[serde(default)]
+    pub status: Status,
     /// Why not, for people.
     pub reason: Option<String>,
     /// Since when.
@@ -410,6 +452,9 @@ pub struct Transition {
     pub backend: String,
     /// Which way.
     pub up: bool,
+    /// The same, and whether a health check says so.
+    #[serde(default)]
+    pub status: Status,
     /// Why it is down, for people.
     pub reason: Option<String>,
 }
@@ -427,4 +472,18 @@ pub struct Refusal {
     pub reason: String,
     /// How many more there were since the one before.
     pub more: u64,
+}
+
+impl Pool {
+    /// [`Pool::status`], also of a view that an older tidegate made.
+    pub fn status(&self) -> Status {
+        Status::of(self.usable, self.health.is_some())
+    }
+}
+
+impl Backend {
+    /// [`Backend::status`], also of a view that an older tidegate made.
+    pub fn status(&self) -> Status {
+        Status::of(self.up, self.checks.is_some())
+    }
 }

@@ -5,7 +5,8 @@
 //! each backend a histogram of each [`Stage`], over all time and over the last 10 s, 1 min and 5 min.
 //! Histograms are made when first used. Pure: time comes in as a number of seconds.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::histogram::{Histogram, Packed, Sparse};
@@ -70,6 +71,7 @@ impl Stage {
 
 /// A span of time that a histogram is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
 pub enum Window {
     /// Since the start.
     All,
@@ -235,22 +237,26 @@ impl Series {
     /// What was measured in a window of time.
     pub fn window(&self, window: Window) -> Histogram {
         let mut histogram = Histogram::default();
+        self.add_to(&mut histogram, window);
+        histogram
+    }
+
+    fn add_to(&self, histogram: &mut Histogram, window: Window) {
         let rings: &[&Ring] = match window {
-            Window::All => return self.total.clone(),
+            Window::All => return histogram.merge(&self.total),
             Window::TenSeconds => &[&self.seconds],
             Window::Minute => &[&self.middle],
             Window::FiveMinutes => &[&self.long, &self.middle],
         };
         histogram.merge_sparse(&self.seconds.current);
         if let [ring, shorter @ ..] = rings {
-            ring.add_to(&mut histogram);
+            ring.add_to(histogram);
             // What is not in one of its spans yet.
             if window != Window::TenSeconds {
                 histogram.merge_sparse(&ring.current);
             }
             shorter.iter().for_each(|ring| histogram.merge_sparse(&ring.current));
         }
-        histogram
     }
 }
 
@@ -280,19 +286,57 @@ impl Measured {
     }
 }
 
+/// What is measured of a pool: of all its backends together.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolMeasured<'a> {
+    backends: &'a [Measured],
+}
+
+impl<'a> PoolMeasured<'a> {
+    /// What was measured of a stage in a window of time.
+    pub fn window(self, stage: Stage, window: Window) -> Histogram {
+        let mut histogram = Histogram::default();
+        self.series(stage).for_each(|series| series.add_to(&mut histogram, window));
+        histogram
+    }
+
+    /// [`Series::seconds`] of a stage.
+    pub fn seconds(self, stage: Stage, after: u64) -> impl Iterator<Item = (u64, Histogram)> {
+        let mut seconds = BTreeMap::<u64, Histogram>::new();
+        for (second, histogram) in self.series(stage).flat_map(|series| series.seconds(after)) {
+            seconds.entry(second).or_default().merge(&histogram);
+        }
+        seconds.into_iter()
+    }
+
+    fn series(self, stage: Stage) -> impl Iterator<Item = &'a Series> {
+        self.backends.iter().filter_map(move |measured| measured.stage(stage))
+    }
+}
+
 /// Everything that is measured.
 #[derive(Clone, Debug)]
 pub struct Latencies {
     listeners: Vec<Measured>,
+    /// Of all pools, one pool after the other.
     backends: Vec<Measured>,
+    /// Where each pool's backends are among them.
+    pools: Vec<Range<usize>>,
     second: u64,
 }
 
 impl Latencies {
-    /// For so many listeners, and so many backends of all pools together.
-    pub fn new(listeners: usize, backends: usize) -> Latencies {
+    /// For this number of listeners, and for pools with these numbers of backends.
+    pub fn new(listeners: usize, pools: &[usize]) -> Latencies {
         let none = |count| (0..count).map(|_| Measured::default()).collect();
-        Latencies { listeners: none(listeners), backends: none(backends), second: 0 }
+        let mut end = 0;
+        let pools = pools.iter().map(|count| {
+            let begin = end;
+            end += count;
+            begin..end
+        });
+        let pools: Vec<Range<usize>> = pools.collect();
+        Latencies { listeners: none(listeners), backends: none(end), pools, second: 0 }
     }
 
     /// Takes what a worker wrote down.
@@ -326,6 +370,12 @@ impl Latencies {
         self.listeners.get(place)
     }
 
+    /// What was measured of a pool.
+    pub fn pool(&self, place: usize) -> Option<PoolMeasured<'_>> {
+        let backends = self.backends.get(self.pools.get(place)?.clone())?;
+        Some(PoolMeasured { backends })
+    }
+
     /// What was measured of a backend.
     pub fn backend(&self, place: usize) -> Option<&Measured> {
         self.backends.get(place)
@@ -357,11 +407,12 @@ mod tests {
         assert!(Stage::ALL.into_iter().all(|stage| Stage::named(stage.name()) == Some(stage)));
         assert!(Stage::ALL.iter().enumerate().all(|(place, stage)| *stage as usize == place));
         assert!(Window::ALL.into_iter().all(|window| Window::named(window.name()) == Some(window)));
+        assert!(Window::ALL.iter().enumerate().all(|(place, window)| *window as usize == place));
     }
 
     #[test]
     fn a_window_has_what_came_within_it() {
-        let mut latencies = Latencies::new(1, 0);
+        let mut latencies = Latencies::new(1, &[]);
         for second in 0..1000 {
             latencies.absorb(&[took(second); 3]);
             latencies.advance(second + 1);
@@ -376,7 +427,7 @@ mod tests {
 
     #[test]
     fn each_value_is_in_a_window_once() {
-        let mut latencies = Latencies::new(1, 0);
+        let mut latencies = Latencies::new(1, &[]);
         for second in 0..400 {
             latencies.absorb(&[took(second)]);
             latencies.advance(second + 1);
@@ -393,7 +444,7 @@ mod tests {
 
     #[test]
     fn what_is_silent_is_forgotten_but_in_the_whole() {
-        let mut latencies = Latencies::new(1, 0);
+        let mut latencies = Latencies::new(1, &[]);
         latencies.absorb(&[took(7), took(8)]);
         latencies.advance(1);
         assert_eq!(counts(&latencies), [2, 2, 2, 2]);
@@ -409,12 +460,38 @@ mod tests {
 
     #[test]
     fn a_sample_counts_for_its_listener_and_its_backend() {
-        let mut latencies = Latencies::new(1, 2);
+        let mut latencies = Latencies::new(1, &[2]);
         let connect = |backend| Sample::new(ONE, backend, Stage::Connect, Duration::from_micros(1));
         latencies.absorb(&[connect(BackendId::new(1)), connect(BackendId::NONE), connect(BackendId::new(7))]);
         let count = |measured: Option<&Measured>| measured.unwrap().stage(Stage::Connect).map(|s| s.total().count());
         assert_eq!(count(latencies.listener(0)), Some(3));
         assert_eq!(count(latencies.backend(0)), None, "made when first used");
         assert_eq!(count(latencies.backend(1)), Some(1));
+    }
+
+    #[test]
+    fn pool_percentiles_are_those_of_its_traffic() {
+        let mut latencies = Latencies::new(0, &[1, 2, 1]);
+        let took = |backend, micros| {
+            Sample::new(ListenerId::NONE, BackendId::new(backend), Stage::Turnaround, Duration::from_micros(micros))
+        };
+        // In the middle pool the slow backend has one connection of a hundred; its neighbours are slower still.
+        let samples = [&[took(0, 9_000), took(3, 9_000)][..], &[took(1, 100); 99], &[took(2, 5_000)]].concat();
+        latencies.absorb(&samples);
+        latencies.advance(1);
+        latencies.absorb(&[took(2, 70)]);
+        let pool = latencies.pool(1).unwrap();
+        for window in Window::ALL {
+            let histogram = pool.window(Stage::Turnaround, window);
+            assert_eq!((histogram.count(), histogram.max()), (101, 5_000), "{window:?}");
+            assert_eq!(histogram.quantiles([0.5, 0.98, 1.0]), [100, 100, 5_000], "{window:?}");
+        }
+        assert_eq!(pool.window(Stage::Connect, Window::All).count(), 0);
+        latencies.advance(2);
+        let pool = latencies.pool(1).unwrap();
+        let seconds =
+            |after| pool.seconds(Stage::Turnaround, after).map(|(at, it)| (at, it.count())).collect::<Vec<_>>();
+        assert_eq!((seconds(0), seconds(1)), (vec![(1, 100), (2, 1)], vec![(2, 1)]));
+        assert!(latencies.pool(3).is_none());
     }
 }

@@ -104,8 +104,20 @@ pools:
     open(&browser, at, "3");
 
     assert_eq!(texts(&browser, "#backends-table tbody button"), ["one", "two", NASTY], "in the order of the file");
-    assert_eq!(texts(&browser, "#backends-table tbody .word"), ["up"; 3]);
-    assert_eq!(texts(&browser, "#pools .word"), ["2 of 2 up", "1 of 1 up"]);
+    assert_eq!(texts(&browser, "#backends-table tbody .word"), ["up", "up", "unchecked"]);
+    assert_eq!(texts(&browser, "#pools .word"), ["2 of 2 up", "1 of 1 unchecked"]);
+    assert_eq!(texts(&browser, "#fact-up, #fact-unchecked"), ["2 of 3", "1 unchecked"]);
+    let filtered = |state: &str| {
+        browser.run(&format!(
+            "const filter = document.getElementById('filter'); filter.value = '{state}'; filter.dispatchEvent(new Event('input'))"
+        ));
+        texts(&browser, "#backends-table tbody button")
+    };
+    assert_eq!(
+        (filtered("up"), filtered("unchecked")),
+        (vec!["one".to_owned(), "two".to_owned()], vec![NASTY.to_owned()])
+    );
+    assert_eq!((filtered("down").len(), filtered("all").len()), (0, 3));
     assert_eq!(texts(&browser, "#listeners tbody th"), ["in", "secure"]);
     assert!(is_hidden(&browser, "#listeners .http"), "no HTTP, no column for it");
     assert!(texts(&browser, "#latency-of option").contains(&format!("pool {NASTY} / {NASTY}")));

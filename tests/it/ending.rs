@@ -214,7 +214,7 @@ fn logs_as_text_with_access_lines_on_stderr() {
     assert_eq!(tidegate.count_logs(|line| line.text.contains("end=")), 1);
     assert_text_access(&line.text, &client);
     assert!(tidegate.logs().iter().all(|line| !line.is_json()));
-    assert!(tidegate.logs().iter().any(|line| line.text.contains("ready")));
+    assert!(tidegate.logs().iter().any(|line| line.text.contains("started")));
 }
 
 #[test]
@@ -329,7 +329,7 @@ fn the_soft_limit_of_open_files_is_raised() {
     let backend = Backend::echo();
     let tidegate = Tidegate::with(&forward(backend.place(), "", "")).open_files(100, 1000).start();
     assert_eq!(open_files_limit(tidegate.pid()), 1000);
-    let capacity = tidegate.wait_for_log("ready", |line| line.is("ready")).number("connection_capacity");
+    let capacity = tidegate.wait_for_log("started", |line| line.is("started")).number("connection_capacity");
     assert!((300..=500).contains(&capacity), "1000 files are not enough for {capacity} connections, or for many more");
     assert_eq!(tidegate.count_logs(|line| line.level() == "WARN"), 0);
 }

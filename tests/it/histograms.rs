@@ -42,7 +42,7 @@ print(json.dumps(read))
 /// Each series of an answer as JSON, by the tag that it has in the log.
 fn tagged(answer: &Value, window: &str) -> Vec<(String, Value)> {
     let mut all = Vec::new();
-    let lists = [("listeners", vec!["listener"]), ("backends", vec!["pool", "backend"])];
+    let lists = [("listeners", vec!["listener"]), ("pools", vec!["pool"]), ("backends", vec!["pool", "backend"])];
     for (list, names) in lists {
         for entry in answer[list].as_array().expect("a list") {
             let owner: Vec<&str> = names.iter().map(|name| entry[name].as_str().expect("a name")).collect();

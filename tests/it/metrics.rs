@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -33,14 +34,13 @@ print(json.dumps([
     for family in text_string_to_metric_families(sys.stdin.read()) for sample in family.samples]))
 ";
 
-/// Prints the sessions of the listener `plain`, as read from Prometheus' text before OpenMetrics.
-const OLDER_PARSER: &str = "
-import sys
+/// The same of Prometheus' text format before OpenMetrics.
+const CLASSIC_PARSER: &str = "
+import json, sys
 from prometheus_client.parser import text_string_to_metric_families
-for family in text_string_to_metric_families(sys.stdin.read()):
-    for sample in family.samples:
-        if sample.name == 'tidegate_listener_sessions_total' and sample.labels['listener'] == 'plain':
-            print(int(sample.value))
+print(json.dumps([
+    [family.type, sample.name, sample.labels, sample.value]
+    for family in text_string_to_metric_families(sys.stdin.read()) for sample in family.samples]))
 ";
 
 /// What the strict parser reads.
@@ -51,11 +51,16 @@ impl Parsed {
         let answer = get_with(port, "/metrics", &accepting(OPENMETRICS));
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
-        Parsed::parse(&answer.body)
+        Parsed::by(STRICT_PARSER, &answer.body)
     }
 
-    fn parse(text: &[u8]) -> Parsed {
-        Parsed(serde_json::from_str(&python::run(STRICT_PARSER, text)).expect("JSON"))
+    fn by(parser: &str, text: &[u8]) -> Parsed {
+        Parsed(serde_json::from_str(&python::run(parser, text)).expect("JSON"))
+    }
+
+    /// The type of the family of each name of a sample.
+    fn types(&self) -> BTreeMap<&str, &str> {
+        self.0.iter().map(|(kind, name, ..)| (name.as_str(), kind.as_str())).collect()
     }
 
     /// The samples of this name, with their labels.
@@ -176,17 +181,16 @@ fn names_that_are_odd_do_not_break_the_text() {
     let parsed = Parsed::of(&tidegate.stats_port());
     assert_eq!(parsed.value("tidegate_listener_sessions_total", &[("listener", "a\"b\\c, d")]), 0.0);
     assert_eq!(parsed.value("tidegate_backend_up", &[("pool", "ü{}="), ("backend", "# x")]), 1.0);
+    let classic = Parsed::by(CLASSIC_PARSER, &get_with(&tidegate.stats_port(), "/metrics", "").body);
+    assert_eq!(classic.value("tidegate_listener_sessions_total", &[("listener", "a\"b\\c, d")]), 0.0);
+    assert_eq!(classic.value("tidegate_backend_up", &[("pool", "ü{}="), ("backend", "# x")]), 1.0);
 }
 
 #[test]
 fn each_reader_gets_its_form() {
     let observed = Observed::start();
-    let plain = observed.get("/metrics");
-    assert_eq!(plain.header("content-type"), "text/plain; charset=utf-8");
-    assert!(plain.text().ends_with("# EOF\n"));
-    // Who reads Prometheus' older text alone reads this too.
-    let sessions = python::run(OLDER_PARSER, &plain.body);
-    assert_eq!(sessions.trim(), format!("{PLAIN}"));
+    let classic = observed.get("/metrics");
+    assert_eq!(classic.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     let protobuf = get_with(&observed.port, "/metrics", &accepting(PROTOBUF));
     assert!(
         protobuf
@@ -194,6 +198,67 @@ fn each_reader_gets_its_form() {
             .starts_with("application/vnd.google.protobuf; proto=io.prometheus.client.metricfamily")
     );
     assert!(protobuf.body.len() > 1000 && !protobuf.body.ends_with(b"# EOF\n"));
+}
+
+/// What reads Prometheus' text format 0.0.4 gets that, with the same types and numbers as in OpenMetrics.
+#[test]
+fn classic_text_has_types_help_and_the_same_numbers() {
+    let observed = Observed::start();
+    for accept in ["text/plain;version=0.0.4", "text/plain", "*/*"] {
+        let answer = get_with(&observed.port, "/metrics", &accepting(accept));
+        assert_eq!(answer.header("content-type"), "text/plain; version=0.0.4; charset=utf-8", "{accept}");
+        let text = answer.text();
+        assert!(text.starts_with("# HELP ") && !text.contains("# EOF") && !text.contains("# UNIT"), "{accept}");
+    }
+    let text = observed.get("/metrics").text();
+    // Each HELP is followed by a TYPE of the same name, and each sample is of the TYPE before it.
+    let (mut kind, mut name, mut samples) = ("", "", 0);
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            name = rest.split_once(' ').expect("a text").0;
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (of, what) = rest.split_once(' ').expect("a type");
+            assert_eq!(of, name, "{line}");
+            assert_eq!(what == "counter", name.ends_with("_total"), "{line}");
+            kind = what;
+        } else {
+            let sample = line.split(['{', ' ']).next().expect("a name");
+            let suffix = sample.strip_prefix(name).unwrap_or_else(|| panic!("{line} is not of {name}"));
+            let fits = if kind == "histogram" { suffix.starts_with('_') } else { suffix.is_empty() };
+            assert!(fits, "{line} is not of the {kind} {name}");
+            samples += 1;
+        }
+    }
+    assert!(samples > 100, "{text}");
+
+    let (classic, strict) = (Parsed::by(CLASSIC_PARSER, text.as_bytes()), Parsed::of(&observed.port));
+    assert_eq!(classic.types(), strict.types());
+    for name in ["tidegate_listener_sessions_total", "tidegate_backend_bytes_in_total", "tidegate_backend_up"] {
+        assert_eq!(classic.samples(name).collect::<Vec<_>>(), strict.samples(name).collect::<Vec<_>>(), "{name}");
+    }
+    let buckets = |parsed: &Parsed| {
+        let buckets = parsed.samples("tidegate_listener_latency_seconds_bucket");
+        let of = buckets.filter(|(labels, _)| labels["listener"] == "plain" && labels["stage"] == "session");
+        of.map(|(labels, value)| (labels["le"].as_str().unwrap().parse::<f64>().unwrap(), value)).collect::<Vec<_>>()
+    };
+    assert_eq!(buckets(&classic), buckets(&strict));
+    assert_eq!(buckets(&classic).last(), Some(&(f64::INFINITY, PLAIN as f64)));
+    let plain = [("listener", "plain")];
+    assert_eq!(classic.value("tidegate_listener_sessions_total", &plain) as u64, PLAIN);
+
+    // What Prometheus' own linter says of it.
+    require("promtool", "prometheus");
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("it reads");
+    let output = child.wait_with_output().expect("promtool");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.is_empty(), "{told}");
 }
 
 /// Prometheus, which scrapes a stats port every second.
@@ -222,7 +287,7 @@ impl Prometheus {
                 .args(["--log.level=warn"])
                 .args(arguments)
                 .current_dir(directory.path())
-                .stdout(std::process::Stdio::null())
+                .stdout(Stdio::null())
                 .stderr(fs::File::create(directory.path().join("log")).expect("a log file"));
             let process = Process::start(command, Signal::TERM);
             let mut prometheus = Prometheus { process, address, _directory: directory };

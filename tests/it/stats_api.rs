@@ -68,8 +68,11 @@ fn the_plain_pages_say_what_happened() {
     // Closed by then, as the access log says; the pages count what is open a moment longer.
     eventually(DEADLINE, "nothing is open", || run.data("/api/metrics")["activeConnections"] == 0);
     let (a, b) = (format!("tcp://{}", run.echo.address()), format!("tcp://{}", run.dead.address()));
-    let row =
-        |url: &str, total: u64| json!({ "url": url, "healthy": true, "activeConnections": 0, "totalRequests": total });
+    let row = |url: &str, total: u64| {
+        json!({
+            "url": url, "healthy": true, "state": "unchecked", "activeConnections": 0, "totalRequests": total,
+        })
+    };
     let shape = json!({ "backends": [row(&a, SERVED), row(&b, 0), row(&b, 0)] });
     assert_eq!(run.ask("/lb/status"), (200, shape));
 
@@ -80,14 +83,15 @@ fn the_plain_pages_say_what_happened() {
     assert!(average.as_f64().is_some_and(|ms| ms > 0.0 && ms < 60_000.0), "{average}");
     let row = |url: &str, total: u64, failures: u64| {
         json!({
-            "url": url, "state": "healthy", "active_connections": 0, "total_requests": total,
+            "url": url, "state": "unchecked", "active_connections": 0, "total_requests": total,
             "total_failures": failures, "last_checked": null,
         })
     };
     let shape = json!({
         "uptime_seconds": null, "avg_latency_ms": null,
         "total_requests": SERVED + REFUSED, "success_requests": SERVED, "failed_requests": REFUSED,
-        "retry_attempts": RETRIED, "healthy_backends": 3, "total_backends": 3,
+        "retry_attempts": RETRIED, "healthy_backends": 3, "unchecked_backends": 3,
+        "total_backends": 3,
         "backends": [row(&a, SERVED, 0), row(&b, 0, RETRIED), row(&b, 0, REFUSED)],
     });
     assert_eq!(metrics, shape);
@@ -120,7 +124,7 @@ fn the_api_says_what_happened() {
     let listed = run.data("/api/servers");
     let port = run.echo.address().port();
     assert_eq!((&listed[0]["id"], &listed[0]["port"], &listed[2]["id"]), (&json!("p/a"), &json!(port), &json!("q/b")));
-    assert_eq!(run.data("/api/servers/p%2Fb/health")["status"], "healthy");
+    assert_eq!(run.data("/api/servers/p%2Fb/health")["status"], "unchecked");
     assert_eq!(run.data("/api/servers/a/health")["id"], "p/a");
     assert_eq!(run.data("/api/algorithms").as_array().unwrap().len(), 6);
     assert_eq!(run.data("/api/config")["pools"][1]["balance"], "ip_hash");

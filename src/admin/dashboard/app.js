@@ -100,6 +100,8 @@ const poolTable = new Table($('pools'), [
   { title: 'New/s', css: 'number', text: (row) => rate(row.connections_rate) },
   { title: 'Refused', css: 'number', text: (row) => count(row.refused) },
   { title: 'Retries', css: 'number wide', text: (row) => count(row.retries) },
+  { title: 'p50', css: 'number wide', text: (row) => micros(percentile(row, 'p50')) },
+  { title: 'p99', css: 'number', text: (row) => micros(percentile(row, 'p99')) },
 ]);
 
 const backendTable = new Backends({
@@ -108,6 +110,7 @@ const backendTable = new Backends({
   search: $('search'),
   filter: $('filter'),
   shows: $('count'),
+  status,
   look: (place) => {
     latency.look(place);
     $('latency').scrollIntoView({ behavior: isCalm() ? 'auto' : 'smooth' });
@@ -139,20 +142,30 @@ const certificateTable = new Table($('certificates'), [
 const transitionNodes = new Map();
 const refusalNodes = new Map();
 
+/** Whether it takes connections, and whether a health check says so. */
+function status(row) {
+  if (!row.up) return 'down';
+  return row.checked ? 'up' : 'unchecked';
+}
+
 function rank(row) {
-  return row.up ? (row.weight === 0 ? 1 : row.backup ? 3 : 2) : 0;
+  if (!row.up) return 0;
+  if (row.weight === 0) return 1;
+  return row.backup ? 3 : 2;
 }
 
 function backendState(row) {
   if (!row.up) return ['down', 'down'];
   if (row.weight === 0) return ['idle', 'weight 0'];
+  if (!row.checked) return ['unchecked', 'unchecked'];
   return row.backup ? ['backup', 'backup'] : ['up', 'up'];
 }
 
 function backendName(node, row) {
   if (node.firstChild === null) node.append(make('button', { type: 'button', class: 'link' }), make('small'));
   put(node.firstChild, row.name);
-  put(node.lastChild, row.up ? row.address : `${row.reason ?? 'down'} · ${row.address}`);
+  const note = row.up ? (row.backup && !row.checked ? 'backup' : '') : (row.reason ?? 'down');
+  put(node.lastChild, note ? `${note} · ${row.address}` : row.address);
   mark(node.lastChild, 'title', node.lastChild.textContent);
 }
 
@@ -177,8 +190,9 @@ function poolName(node, row) {
 }
 
 function poolState(node, row) {
-  const state = row.up === row.size ? 'up' : row.usable ? 'part' : 'down';
-  sign(node, state, `${count(row.up)} of ${count(row.size)} up`);
+  const well = row.health === null ? 'unchecked' : 'up';
+  const state = row.up === row.size ? well : row.usable ? 'part' : 'down';
+  sign(node, state, `${count(row.up)} of ${count(row.size)} ${well}`);
 }
 
 /** When a certificate ends: days when that is near. */
@@ -217,6 +231,7 @@ function onNames(value) {
       address,
       weight,
       backup,
+      checked: pool.health !== null,
     })),
   );
   replace(backends, rows);
@@ -300,12 +315,14 @@ function header(view, cpu) {
   const [state, text] = view.draining ? ['draining', 'draining'] : view.ready ? ['ready', 'ready'] : ['bad', 'not ready'];
   mark($('status'), 'data-state', state);
   put($('status-text'), text);
-  const up = backends.filter((row) => row.up).length;
-  put($('fact-up'), `${count(up)} of ${count(backends.length)}`);
+  const having = (wanted) => backends.filter((row) => status(row) === wanted).length;
+  const [down, unchecked] = [having('down'), having('unchecked')];
+  put($('fact-up'), `${count(having('up'))} of ${count(backends.length)}`);
+  put($('fact-unchecked'), unchecked > 0 ? `${count(unchecked)} unchecked` : '');
   put($('fact-uptime'), span(view.uptime));
   put($('fact-cpu'), cpu === null ? '–' : `${Math.round(cpu * 100)} %`);
   put($('fact-memory'), bytes(view.resident_bytes));
-  const title = up < backends.length ? `(${backends.length - up} down) tidegate` : 'tidegate';
+  const title = down > 0 ? `(${down} down) tidegate` : 'tidegate';
   if (document.title !== title) document.title = title;
 }
 
@@ -315,7 +332,7 @@ function tellNews() {
   const changed = backends.filter((row) => known?.has(row.key) && known.get(row.key) !== row.up);
   known = now;
   if (changed.length === 0) return;
-  const said = changed.slice(0, 3).map((row) => `${row.pool} / ${row.name} is ${row.up ? 'up' : `down: ${row.reason ?? ''}`}`);
+  const said = changed.slice(0, 3).map((row) => `${row.pool} / ${row.name} is ${row.up ? status(row) : `down: ${row.reason ?? ''}`}`);
   if (changed.length > 3) said.push(`and ${changed.length - 3} more`);
   put($('news'), said.join(', '));
 }
@@ -323,9 +340,9 @@ function tellNews() {
 function onJournal({ not_ready, transitions, refusals, certificates, tls_files, logs }) {
   notice($('not-ready'), not_ready);
   notice($('logs'), logs.map(logLine));
-  list($('transitions'), transitionNodes, transitions, 'No backend went up or down yet.', ({ time, pool, backend, up, reason }) => {
+  list($('transitions'), transitionNodes, transitions, 'No backend went up or down yet.', ({ time, pool, backend, status, reason }) => {
     const state = make('span', { class: 'state' });
-    sign(state, up ? 'up' : 'down', up ? 'up' : 'down');
+    sign(state, status, status);
     const what = make('span', {}, make('strong', {}, `${pool} / ${backend}`));
     if (reason) what.append(make('small', {}, reason));
     return [when(time), state, what];
@@ -462,6 +479,7 @@ $('span').addEventListener('change', () => {
   lines();
 });
 $('table-stage').addEventListener('change', () => {
+  poolTable.show(pools);
   listenerTable.show(listeners);
   backendTable.order();
 });

@@ -1,4 +1,4 @@
-// One stage of one listener or backend: a heat map, and percentiles, second by second.
+// One stage of one listener, pool or backend: a heat map, and percentiles, second by second.
 
 import { GUTTER, HEIGHT, MINUTES, Legend, Lines, colour, decades, isDark, onColours, onWidth, powers } from './charts.js';
 import { clock, count, make, micros, put } from './text.js';
@@ -75,9 +75,12 @@ export class Latency {
   names(names) {
     const listeners = names.listeners.map(({ name }, place) => ({ name, value: `listener=${place}` }));
     let place = 0;
-    const pools = names.pools.map((pool) => ({
+    const pools = names.pools.map((pool, at) => ({
       label: `Pool ${pool.name}`,
-      entries: pool.backends.map(([name]) => ({ name, value: `backend=${place++}`, shown: `${pool.name} / ${name}` })),
+      entries: [
+        { value: `pool=${at}`, shown: `${pool.name}, all backends` },
+        ...pool.backends.map(([name]) => ({ value: `backend=${place++}`, shown: `${pool.name} / ${name}` })),
+      ],
     }));
     const was = this.of.selectedOptions[0]?.textContent;
     const groups = [{ label: 'Listeners', entries: listeners }, ...pools].map(({ label, entries }) =>

@@ -32,11 +32,17 @@ const LISTENER: [Column<Listener>; 14] = [
     ("server_errors", |listener| server_errors(listener.http.as_ref())),
 ];
 
-const POOL: [Column<Pool>; 4] = [
+const POOL: [Column<Pool>; 10] = [
     ("up", |pool| Some(pool.up as u64)),
     ("usable", |pool| Some(pool.usable.into())),
     ("refused", |pool| Some(pool.refused)),
     ("retries", |pool| Some(pool.retries)),
+    ("turnaround_p50", |pool| percentile(&pool.latency, Stage::Turnaround, |summary| summary.p50_us)),
+    ("turnaround_p99", |pool| percentile(&pool.latency, Stage::Turnaround, |summary| summary.p99_us)),
+    ("connect_p50", |pool| percentile(&pool.latency, Stage::Connect, |summary| summary.p50_us)),
+    ("connect_p99", |pool| percentile(&pool.latency, Stage::Connect, |summary| summary.p99_us)),
+    ("first_byte_p50", |pool| percentile(&pool.latency, Stage::FirstByte, |summary| summary.p50_us)),
+    ("first_byte_p99", |pool| percentile(&pool.latency, Stage::FirstByte, |summary| summary.p99_us)),
 ];
 
 const BACKEND: [Column<Backend>; 17] = [

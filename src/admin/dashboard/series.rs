@@ -1,4 +1,4 @@
-//! The histograms of the last seconds of one listener or backend, for its heat map and its percentiles over time.
+//! The histograms of the last seconds of one listener, pool or backend, for its heat map and its percentiles over time.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::admin::http::{Body, plain, whole};
 use crate::stats::histogram::Histogram;
-use crate::stats::latency::{Latencies, Measured, Stage};
+use crate::stats::latency::{Latencies, Measured, PoolMeasured, Stage};
 
 /// The answer: each second in which something was measured, the oldest first.
 #[derive(Debug, PartialEq, Serialize)]
@@ -34,7 +34,7 @@ struct Second {
     ranges: Vec<(u64, u64, u64)>,
 }
 
-/// What is asked for: `listener=0&stage=connect&after=17`, or `backend=0`, a place among those of all pools.
+/// What is asked for: `listener=0&stage=connect&after=17`, `pool=0`, or `backend=0`, a place among those of all pools.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Question {
     of: Of,
@@ -46,7 +46,15 @@ struct Question {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Of {
     Listener(usize),
+    Pool(usize),
     Backend(usize),
+}
+
+/// What was measured of it.
+#[derive(Clone, Copy)]
+enum Found<'a> {
+    One(&'a Measured),
+    Pool(PoolMeasured<'a>),
 }
 
 /// Answers `/series`: the last 10 seconds, or those after the one that the question names.
@@ -54,29 +62,35 @@ pub(in crate::admin) fn series(query: &str, latencies: &Latencies) -> Response<B
     let Some(question) = Question::parse(query) else {
         return plain(
             StatusCode::BAD_REQUEST,
-            "ask for one listener or backend by its place, and a stage: \
-             /series?listener=0&stage=connect or /series?backend=0&stage=turnaround\n",
+            "ask for one listener, pool or backend by its place, and a stage: \
+             /series?listener=0&stage=connect, /series?pool=0&stage=connect or \
+             /series?backend=0&stage=turnaround\n",
         );
     };
-    let measured = match question.of {
-        Of::Listener(place) => latencies.listener(place),
-        Of::Backend(place) => latencies.backend(place),
+    let found = match question.of {
+        Of::Listener(place) => latencies.listener(place).map(Found::One),
+        Of::Pool(place) => latencies.pool(place).map(Found::Pool),
+        Of::Backend(place) => latencies.backend(place).map(Found::One),
     };
-    let Some(measured) = measured else {
-        return plain(StatusCode::NOT_FOUND, "there is no listener or backend at this place\n");
+    let Some(found) = found else {
+        return plain(StatusCode::NOT_FOUND, "there is no listener, pool or backend at this place\n");
     };
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    match serde_json::to_vec(&seconds(measured, question, latencies.second(), time)) {
+    match serde_json::to_vec(&seconds(found, question, latencies.second(), time)) {
         Ok(text) => whole(StatusCode::OK, "application/json", text),
         // There are no keys but strings.
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "this cannot be written as JSON\n"),
     }
 }
 
-fn seconds(measured: &Measured, question: Question, second: u64, time: f64) -> Seconds {
-    let series = measured.stage(question.stage).into_iter();
-    let seconds = series.flat_map(|series| series.seconds(question.after));
-    Seconds { time, second, seconds: seconds.map(|(second, histogram)| Second::of(second, &histogram)).collect() }
+fn seconds(found: Found<'_>, question: Question, second: u64, time: f64) -> Seconds {
+    let (stage, after) = (question.stage, question.after);
+    let of = |(second, histogram): (u64, Histogram)| Second::of(second, &histogram);
+    let seconds = match found {
+        Found::One(measured) => measured.stage(stage).into_iter().flat_map(|it| it.seconds(after)).map(of).collect(),
+        Found::Pool(pool) => pool.seconds(stage, after).map(of).collect(),
+    };
+    Seconds { time, second, seconds }
 }
 
 impl Second {
@@ -103,6 +117,7 @@ impl Question {
         for pair in query.split('&') {
             match pair.split_once('=')? {
                 ("listener", place) if of.is_none() => of = Some(Of::Listener(place.parse().ok()?)),
+                ("pool", place) if of.is_none() => of = Some(Of::Pool(place.parse().ok()?)),
                 ("backend", place) if of.is_none() => of = Some(Of::Backend(place.parse().ok()?)),
                 ("stage", name) => stage = Some(Stage::named(name)?),
                 ("after", second) => after = second.parse().ok()?,
@@ -124,12 +139,14 @@ mod tests {
     fn a_question_names_one_thing_and_a_stage() {
         let question = |of, after| Some(Question { of, stage: Stage::Connect, after });
         assert_eq!(Question::parse("listener=3&stage=connect"), question(Of::Listener(3), 0));
+        assert_eq!(Question::parse("pool=2&stage=connect"), question(Of::Pool(2), 0));
         assert_eq!(Question::parse("after=17&backend=999&stage=connect"), question(Of::Backend(999), 17));
         for wrong in [
             "",
             "stage=connect",
             "listener=0",
             "listener=0&backend=0&stage=connect",
+            "pool=0&backend=0&stage=connect",
             "listener=-1&stage=connect",
             "listener=0&stage=lunch",
             "listener=0&stage=connect&after=",
@@ -137,17 +154,19 @@ mod tests {
             "listener=0&stage",
         ] {
             assert_eq!(Question::parse(wrong), None, "{wrong}");
-            assert_eq!(series(wrong, &Latencies::new(1, 1)).status(), StatusCode::BAD_REQUEST);
+            assert_eq!(series(wrong, &Latencies::new(1, &[1])).status(), StatusCode::BAD_REQUEST);
         }
-        let latencies = Latencies::new(1, 1);
+        let latencies = Latencies::new(1, &[1]);
         assert_eq!(series("listener=0&stage=connect", &latencies).status(), StatusCode::OK);
         assert_eq!(series("listener=1&stage=connect", &latencies).status(), StatusCode::NOT_FOUND);
         assert_eq!(series("backend=1&stage=connect", &latencies).status(), StatusCode::NOT_FOUND);
+        assert_eq!(series("pool=0&stage=connect", &latencies).status(), StatusCode::OK);
+        assert_eq!(series("pool=1&stage=connect", &latencies).status(), StatusCode::NOT_FOUND);
     }
 
     #[test]
     fn each_second_is_told_once() {
-        let mut latencies = Latencies::new(1, 0);
+        let mut latencies = Latencies::new(1, &[]);
         let took =
             |micros| Sample::new(ListenerId::new(0), BackendId::NONE, Stage::Connect, Duration::from_micros(micros));
         let (mut after, mut told) = (0, Vec::new());
@@ -159,7 +178,7 @@ mod tests {
             latencies.advance(now);
             if now % 7 == 0 || now == 30 {
                 let question = Question { of: Of::Listener(0), stage: Stage::Connect, after };
-                let answer = seconds(latencies.listener(0).unwrap(), question, latencies.second(), 0.0);
+                let answer = seconds(Found::One(latencies.listener(0).unwrap()), question, latencies.second(), 0.0);
                 assert_eq!(answer.second, now);
                 told.extend(answer.seconds.iter().map(|second| second.second));
                 for second in answer.seconds {
@@ -175,13 +194,13 @@ mod tests {
 
     #[test]
     fn without_a_second_to_begin_with_it_is_the_last_ten() {
-        let mut latencies = Latencies::new(1, 0);
+        let mut latencies = Latencies::new(1, &[]);
         for now in 1..=30 {
             latencies.absorb(&[Sample::new(ListenerId::new(0), BackendId::NONE, Stage::Queue, Duration::ZERO)]);
             latencies.advance(now);
         }
         let question = Question { of: Of::Listener(0), stage: Stage::Queue, after: 0 };
-        let answer = seconds(latencies.listener(0).unwrap(), question, 30, 0.0);
+        let answer = seconds(Found::One(latencies.listener(0).unwrap()), question, 30, 0.0);
         assert_eq!(
             answer.seconds.iter().map(|second| second.second).collect::<Vec<_>>(),
             (21..=30).collect::<Vec<_>>()

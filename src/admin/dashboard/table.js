@@ -57,8 +57,8 @@ export function sign(node, state, word) {
 
 /** The backends: sorted, searched, and only those in sight drawn. `columns` have a `value` to sort by. */
 export class Backends {
-  constructor({ table, scroll, search, filter, shows, columns, look }) {
-    Object.assign(this, { table, scroll, search, filter, shows, columns, look });
+  constructor({ table, scroll, search, filter, shows, columns, status, look }) {
+    Object.assign(this, { table, scroll, search, filter, shows, columns, status, look });
     this.all = [];
     this.shown = [];
     this.nodes = new Map();
@@ -107,7 +107,7 @@ export class Backends {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = this.filter.value;
     const fits = (row) =>
-      (wanted === 'all' || (wanted === 'up') === row.up) && words.every((word) => row.words.includes(word));
+      (wanted === 'all' || wanted === this.status(row)) && words.every((word) => row.words.includes(word));
     const { column, down } = this.sort;
     const turn = down ? -1 : 1;
     const compare = (one, two) => {

@@ -7,14 +7,14 @@ pub(super) enum Form {
     OpenMetrics,
     /// Prometheus' protobuf messages, each behind its length, with native histograms.
     Protobuf,
-    /// The text of OpenMetrics under a name that browsers show.
-    Plain,
+    /// Prometheus' text format 0.0.4, also for browsers and for clients that say nothing.
+    Text,
 }
 
 impl Form {
     /// The one that the entries of a client's Accept header like best; of those that it likes the same, the first.
     pub(super) fn wanted<'a>(entries: impl Iterator<Item = &'a str>) -> Form {
-        let mut best = (Form::Plain, 0.0);
+        let mut best = (Form::Text, 0.0);
         for (form, weight) in entries.filter_map(entry) {
             if weight > best.1 {
                 best = (form, weight);
@@ -29,7 +29,7 @@ impl Form {
             Form::Protobuf => {
                 "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
             }
-            Form::Plain => "text/plain; charset=utf-8",
+            Form::Text => "text/plain; version=0.0.4; charset=utf-8",
         }
     }
 }
@@ -51,7 +51,8 @@ fn entry(text: &str) -> Option<(Form, f64)> {
         {
             Form::Protobuf
         }
-        "text/plain" | "text/html" | "text/*" | "*/*" => Form::Plain,
+        "text/plain" if matches!(parameter("version"), None | Some("0.0.4")) => Form::Text,
+        "text/html" | "text/*" | "*/*" => Form::Text,
         _ => return None,
     };
     let weight = parameter("q").map_or(Some(1.0), |weight| weight.parse().ok())?;
@@ -78,16 +79,24 @@ mod tests {
             (format!("{openmetrics};escaping=allow-utf-8;q=0.6,{rest}"), Form::OpenMetrics),
             (format!("{protobuf};q=0.5,{openmetrics};q=0.8"), Form::OpenMetrics),
             (format!("{protobuf};q=0.7,{rest}"), Form::Protobuf),
-            (format!("{openmetrics} ; Q=0.2 , TEXT/PLAIN"), Form::Plain),
+            (format!("{openmetrics} ; Q=0.2 , TEXT/PLAIN"), Form::Text),
+            // Prometheus 1 and 2.0, and Prometheus 3 told to read text alone.
+            ("text/plain;version=0.0.4;q=0.3,*/*;q=0.1".to_owned(), Form::Text),
+            (
+                "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+                    .to_owned(),
+                Form::Text,
+            ),
+            ("text/plain".to_owned(), Form::Text),
             // A browser, curl, nothing.
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8".to_owned(), Form::Plain),
-            ("*/*".to_owned(), Form::Plain),
-            (String::new(), Form::Plain),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8".to_owned(), Form::Text),
+            ("*/*".to_owned(), Form::Text),
+            (String::new(), Form::Text),
             // Not what there is, not wanted at all, not to be read.
             (format!("{}, {openmetrics};q=0.1", protobuf.replace("delimited", "text")), Form::OpenMetrics),
-            (format!("{protobuf};q=0"), Form::Plain),
-            (format!("{protobuf};q=much;;="), Form::Plain),
-            (format!("{protobuf};q=NaN"), Form::Plain),
+            (format!("{protobuf};q=0"), Form::Text),
+            (format!("{protobuf};q=much;;="), Form::Text),
+            (format!("{protobuf};q=NaN"), Form::Text),
         ] {
             assert_eq!(Form::wanted(accept.split(',')), form, "{accept}");
         }

@@ -207,6 +207,12 @@ fn backends(view: &View, latencies: &Latencies) -> Vec<Family> {
     let seconds = Some(Unit::Seconds);
     let mut families = vec![
         gauge("tidegate_backend_up", "Whether it takes connections", None, each(|b| Some(b.up.into()))),
+        gauge(
+            "tidegate_backend_checked",
+            "Whether it has health checks; without, it is up as long as its name resolves",
+            None,
+            each(|b| Some(b.checks.is_some().into())),
+        ),
         gauge("tidegate_backend_weight", "As configured", None, each(|b| some(u64::from(b.weight)))),
         gauge(
             "tidegate_backend_backup",
@@ -488,7 +494,7 @@ mod tests {
 
     #[test]
     fn http_is_there_where_it_was_seen() {
-        let text = text::encode(families(&view(), &Latencies::new(1, 1))).unwrap();
+        let text = text::encode(families(&view(), &Latencies::new(1, &[1]))).unwrap();
         for line in [
             "tidegate_listener_http_requests_total{listener=\"in\"} 9",
             "tidegate_listener_http_responses_total{listener=\"in\",method=\"GET\",class=\"2xx\"} 7",
@@ -506,20 +512,21 @@ mod tests {
             assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
         }
         assert_eq!(text.matches("tidegate_certificate_not_after_seconds{").count(), 1, "{text}");
-        let nothing = text::encode(families(&View::default(), &Latencies::new(0, 0))).unwrap();
+        let nothing = text::encode(families(&View::default(), &Latencies::new(0, &[]))).unwrap();
         assert!(!nothing.contains("_http_") && !nothing.contains("latency"), "{nothing}");
     }
 
     #[test]
     fn names_are_those_of_the_text_in_protobuf_too() {
-        let bytes = protobuf::encode(families(&view(), &Latencies::new(1, 1)));
+        let bytes = protobuf::encode(families(&view(), &Latencies::new(1, &[1])));
         let has = |name: &str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
         assert!(has("tidegate_backend_downtime_seconds_total") && has("process_resident_memory_bytes"));
     }
 
     #[test]
     fn no_name_comes_twice() {
-        let mut names: Vec<String> = families(&view(), &Latencies::new(1, 1)).iter().map(Family::sample_name).collect();
+        let mut names: Vec<String> =
+            families(&view(), &Latencies::new(1, &[1])).iter().map(Family::sample_name).collect();
         let count = names.len();
         names.sort();
         names.dedup();

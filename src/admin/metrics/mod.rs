@@ -1,11 +1,12 @@
 //! `/metrics`: for Prometheus and whatever reads as it does.
 //!
 //! A scrape makes [`families`] of the view and the histograms of that moment; nothing is kept between two of them. They
-//! are written as OpenMetrics text ([`text`]), or, for a Prometheus that asks for native histograms, as protobuf
-//! ([`protobuf`]), by what the client says that it reads ([`accept`]).
+//! are written as Prometheus' text format ([`classic`]), as OpenMetrics ([`text`]), or, for a Prometheus that asks for
+//! native histograms, as protobuf ([`protobuf`]), by what the client says that it reads ([`accept`]).
 
 mod accept;
 mod buckets;
+mod classic;
 mod families;
 mod protobuf;
 mod text;
@@ -24,7 +25,8 @@ pub(super) fn answer(headers: &HeaderMap, view: &View, latencies: &Latencies) ->
     let form = Form::wanted(accept.flat_map(|value| value.split(',')));
     let families = families::families(view, latencies);
     let body = match form {
-        Form::OpenMetrics | Form::Plain => text::encode(families).map(String::into_bytes),
+        Form::OpenMetrics => text::encode(families).map(String::into_bytes),
+        Form::Text => Ok(classic::encode(&families).into_bytes()),
         Form::Protobuf => Ok(protobuf::encode(families)),
     };
     match body {

@@ -71,7 +71,18 @@ fn heading(view: &View) -> String {
     for reason in &view.not_ready {
         _ = writeln!(text, "{}", clean(reason));
     }
+    for line in lost_log_lines(view) {
+        _ = writeln!(text, "{}", clean(&line));
+    }
     text
+}
+
+/// Each log that cannot be written, and why.
+pub(super) fn lost_log_lines(view: &View) -> impl Iterator<Item = String> {
+    view.logs.iter().filter_map(|log| {
+        let error = log.error.as_ref()?;
+        Some(format!("{} log cannot be written: {error} ({} lines lost)", log.name, log.write_errors))
+    })
 }
 
 /// A window of time in words.

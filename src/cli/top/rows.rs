@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tidegate::admin::view::{Backend, Pool, Summary, View};
+use tidegate::admin::view::{Backend, Latency, Listener, Pool, Status, Summary, View};
 use tidegate::stats::latency::{Stage, Window};
 
 /// Seconds of the window that rates are of before there are two looks.
@@ -61,6 +61,8 @@ pub(super) enum State {
     Full,
     /// Its weight is 0: it gets no new connections.
     Off,
+    /// It takes connections, and no health check says whether it can serve them.
+    Unchecked,
     Up,
 }
 
@@ -72,6 +74,7 @@ impl State {
             State::Part => "part",
             State::Full => "full",
             State::Off => "off",
+            State::Unchecked => "unchecked",
             State::Up => "up",
         }
     }
@@ -100,7 +103,7 @@ pub(super) struct Row {
     pub(super) rate_out: Option<f64>,
     /// Connects that failed, and connections that ended by its fault.
     pub(super) failures: u64,
-    /// Of a pool, the largest of its backends'; `None` where nothing was measured.
+    /// Of a pool, those of all its traffic; `None` where nothing was measured.
     pub(super) p50_us: Option<u64>,
     pub(super) p99_us: Option<u64>,
     pub(super) max_us: Option<u64>,
@@ -109,7 +112,8 @@ pub(super) struct Row {
     pub(super) place: (usize, Option<usize>),
 }
 
-/// All lines that are to be shown. `previous` is the look before.
+/// All lines that are to be shown. `previous` is the look before. A filter hides backends, and pools without any that is
+/// shown; a pool's line is always that of the whole pool.
 pub(super) fn rows(view: &View, previous: Option<&View>, choice: &Choice) -> Vec<Row> {
     let before = Before::new(view, previous);
     let filter = choice.filter.to_lowercase();
@@ -118,16 +122,19 @@ pub(super) fn rows(view: &View, previous: Option<&View>, choice: &Choice) -> Vec
         .iter()
         .enumerate()
         .filter_map(|(place, pool)| {
-            let shown = |(_, backend): &(usize, &Backend)| {
+            let is_shown = |backend: &Backend| {
                 let name = format!("{}/{} {}", pool.name, backend.name, backend.address);
                 filter.is_empty() || name.to_lowercase().contains(&filter)
             };
-            let backends = pool.backends.iter().enumerate().filter(shown);
+            let backends = pool.backends.iter().enumerate();
             let mut rows: Vec<Row> = backends
                 .map(|(n, backend)| of_backend(view, pool, backend, (place, Some(n)), &before, choice))
                 .collect();
+            let whole = of_pool(pool, place, &rows, choice);
+            let mut shown = pool.backends.iter().map(is_shown);
+            rows.retain(|_| shown.next().unwrap_or_default());
             rows.sort_by(|one, two| order(choice, one, two));
-            (!rows.is_empty()).then(|| (of_pool(pool, place, &rows), rows))
+            (!rows.is_empty()).then_some((whole, rows))
         })
         .collect();
     pools.sort_by(|(one, _), (two, _)| order(choice, one, two));
@@ -161,13 +168,11 @@ fn of_backend(
     let rate = |number: fn(&Backend) -> u64| {
         then.map(|(seconds, then)| number(backend).saturating_sub(number(then)) as f64 / seconds)
     };
-    let summary =
-        |stage: Stage, window: Window| -> Option<&Summary> { backend.latency.get(stage.name())?.get(window.name()) };
     let recent = || {
-        let connects = summary(Stage::Connect, Window::TenSeconds).map_or(0, |summary| summary.count);
+        let connects = summary(&backend.latency, Stage::Connect, Window::TenSeconds).map_or(0, |it| it.count);
         connects as f64 / view.uptime.clamp(1.0, SPAN)
     };
-    let measured = summary(choice.stage, choice.window);
+    let measured = summary(&backend.latency, choice.stage, choice.window);
     Row {
         pool: pool.name.clone(),
         backend: Some(backend.name.clone()),
@@ -175,6 +180,7 @@ fn of_backend(
             () if !backend.up => State::Down,
             () if backend.weight == 0 => State::Off,
             () if backend.max_connections.is_some_and(|most| backend.open >= u64::from(most)) => State::Full,
+            () if backend.status() == Status::Unchecked => State::Unchecked,
             () => State::Up,
         },
         backends: None,
@@ -192,7 +198,13 @@ fn of_backend(
     }
 }
 
-fn of_pool(pool: &Pool, place: usize, rows: &[Row]) -> Row {
+fn summary(latency: &Latency, stage: Stage, window: Window) -> Option<&Summary> {
+    latency.get(stage.name())?.get(window.name())
+}
+
+/// `rows` are those of all its backends.
+fn of_pool(pool: &Pool, place: usize, rows: &[Row], choice: &Choice) -> Row {
+    let measured = summary(&pool.latency, choice.stage, choice.window);
     let sum = |number: fn(&Row) -> u64| rows.iter().map(number).sum();
     let rate = |number: fn(&Row) -> Option<f64>| {
         rows.iter().filter_map(number).fold(None, |sum: Option<f64>, one| Some(sum.unwrap_or_default() + one))
@@ -203,6 +215,7 @@ fn of_pool(pool: &Pool, place: usize, rows: &[Row]) -> Row {
         state: match () {
             () if !pool.usable => State::Down,
             () if pool.up < pool.backends.len() => State::Part,
+            () if pool.status() == Status::Unchecked => State::Unchecked,
             () => State::Up,
         },
         backends: Some((pool.up, pool.backends.len())),
@@ -213,9 +226,9 @@ fn of_pool(pool: &Pool, place: usize, rows: &[Row]) -> Row {
         rate_in: rate(|row| row.rate_in),
         rate_out: rate(|row| row.rate_out),
         failures: sum(|row| row.failures),
-        p50_us: rows.iter().filter_map(|row| row.p50_us).max(),
-        p99_us: rows.iter().filter_map(|row| row.p99_us).max(),
-        max_us: rows.iter().filter_map(|row| row.max_us).max(),
+        p50_us: measured.map(|it| it.p50_us),
+        p99_us: measured.map(|it| it.p99_us),
+        max_us: measured.map(|it| it.max_us),
         place: (place, None),
     }
 }
@@ -238,4 +251,29 @@ fn order(choice: &Choice, one: &Row, two: &Row) -> Ordering {
         Sort::Max => two.max_us.cmp(&one.max_us),
     };
     if choice.reversed { order.reverse() } else { order }
+}
+
+/// What all listeners do in a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Traffic {
+    /// Connections accepted.
+    pub(super) accepted: f64,
+    /// Bytes to backends and from them; `None` before there were two looks.
+    pub(super) bytes: Option<(f64, f64)>,
+}
+
+/// Of every listener, whatever is filtered. Before there were two looks, the connections of the last second.
+pub(super) fn traffic(view: &View, previous: Option<&View>) -> Traffic {
+    let Some(previous) = previous.filter(|it| it.started == view.started && it.time < view.time) else {
+        let accepted = view.listeners.iter().map(|listener| listener.rate.now).sum::<u64>();
+        return Traffic { accepted: accepted as f64, bytes: None };
+    };
+    let then: HashMap<&str, &Listener> = previous.listeners.iter().map(|it| (it.name.as_str(), it)).collect();
+    let rate = |number: fn(&Listener) -> u64| {
+        let more = view.listeners.iter().map(|listener| {
+            number(listener).saturating_sub(then.get(listener.name.as_str()).map_or(0, |then| number(then)))
+        });
+        more.sum::<u64>() as f64 / (view.time - previous.time)
+    };
+    Traffic { accepted: rate(|it| it.accepted), bytes: Some((rate(|it| it.bytes_in), rate(|it| it.bytes_out))) }
 }

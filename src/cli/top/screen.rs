@@ -7,10 +7,10 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
-use tidegate::admin::view::{Backend, Pool, View};
+use tidegate::admin::view::{Backend, Pool, Status, View};
 
-use super::plain::{clean, during, name, readiness};
-use super::rows::{Row, Sort, State, rows};
+use super::plain::{clean, during, lost_log_lines, name, readiness};
+use super::rows::{Row, Sort, State, rows, traffic};
 use super::state::Interface;
 use super::units::{count, latency, span};
 
@@ -28,7 +28,7 @@ pub(super) struct Seen {
 
 /// The columns beside the name: heading, width, and what sorts by it.
 const COLUMNS: [(&str, u16, Sort); 9] = [
-    ("STATE", 5, Sort::State),
+    ("STATE", 9, Sort::State),
     ("OPEN", 5, Sort::Open),
     ("CONN/S", 6, Sort::Rate),
     ("IN/S", 5, Sort::In),
@@ -53,13 +53,14 @@ const HELP: &str = "\
  ?           this page
  q           quit
 
- STATE   up; DOWN; full: at its max_connections; off: weight 0; part: some of
-         the pool are down. The last lines say since when, and why.
+ STATE   up; DOWN; unchecked: no health check; full: at its max_connections;
+         off: weight 0; part: some of the pool are down. The last lines say
+         since when, and why. A pool's line is of all its backends.
  CONN/S  connections given to it in a second.   IN/S OUT/S  bytes in a second,
          to the backend and from it.
  FAIL    connects that failed, and connections that ended by its fault.
- P50 P99 MAX  of the stage and window that are chosen; of a pool, those of its
-         slowest backend.";
+ P50 P99 MAX  of the chosen stage and window; of a pool, those of all its
+         traffic.";
 
 /// Lines of the table that fit on a screen of this height.
 pub(super) fn page(height: u16) -> usize {
@@ -84,7 +85,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, seen: &Seen, interface: &Interface) {
     let [first, second, third, body, details, keys] = areas.areas(frame.area());
     let rows = lines(seen, interface);
     frame.render_widget(headline(seen), first);
-    frame.render_widget(news(seen, &rows), second);
+    frame.render_widget(news(seen), second);
     frame.render_widget(chosen(interface, &rows), third);
     if interface.helping {
         frame.render_widget(Paragraph::new(HELP), body);
@@ -119,7 +120,7 @@ fn headline(seen: &Seen) -> Line<'static> {
 }
 
 /// What is wrong, or else what goes on.
-fn news(seen: &Seen, rows: &[Row]) -> Line<'static> {
+fn news(seen: &Seen) -> Line<'static> {
     if let Some(trouble) = &seen.trouble {
         let trouble = trouble.lines().next().unwrap_or_default();
         return Line::from(vec![alarm("NO ANSWER"), Span::raw(format!(" trying again: {}", clean(trouble)))]);
@@ -129,18 +130,17 @@ fn news(seen: &Seen, rows: &[Row]) -> Line<'static> {
         let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
         return Line::from(vec![alarm(readiness(view)), Span::raw(format!(" {}{more}", clean(reason)))]);
     }
-    let pools = || rows.iter().filter(|row| row.backend.is_none());
-    let rate = |number: fn(&Row) -> Option<f64>| {
-        let sum: Option<f64> = pools().map(number).sum();
-        sum.map_or_else(|| "-".to_owned(), count)
-    };
+    if let Some(line) = lost_log_lines(view).next() {
+        return Line::from(vec![alarm("LOG"), Span::raw(format!(" {}", clean(&line)))]);
+    }
+    let traffic = traffic(view, seen.previous.as_ref());
+    let bytes = traffic.bytes.map(|(into, out)| (count(into), count(out)));
+    let (bytes_in, bytes_out) = bytes.unwrap_or_else(|| ("-".to_owned(), "-".to_owned()));
     let accepted: u64 = view.listeners.iter().map(|listener| listener.accepted).sum();
     let refused: u64 = view.listeners.iter().map(|listener| listener.refused).sum();
     Line::raw(format!(
-        "accepted {accepted}  refused {refused}  now {} conn/s, {} B/s in, {} B/s out",
-        count(pools().map(|row| row.per_second).sum()),
-        rate(|row| row.rate_in),
-        rate(|row| row.rate_out),
+        "accepted {accepted}  refused {refused}  now {} conn/s, {bytes_in} B/s in, {bytes_out} B/s out",
+        count(traffic.accepted),
     ))
 }
 
@@ -203,7 +203,7 @@ fn cells(row: &Row) -> Vec<Cell<'static>> {
     let state = match row.state {
         State::Down => alarm(row.state.word()),
         State::Part | State::Full => strong(row.state.word()),
-        State::Off | State::Up => Span::raw(row.state.word()),
+        State::Off | State::Unchecked | State::Up => Span::raw(row.state.word()),
     };
     let number = |text: String| Cell::from(Text::from(text).right_aligned());
     let rate = |rate: Option<f64>| number(rate.map_or_else(|| "-".to_owned(), count));
@@ -233,10 +233,14 @@ fn describe(row: &Row, view: &View) -> String {
 
 fn describe_backend(backend: &Backend, view: &View) -> String {
     let since = span(view.time - backend.since);
-    let mut text = match (backend.up, &backend.reason) {
-        (true, _) => format!("{}: up for {since}", backend.name),
-        (false, Some(reason)) => format!("{}: DOWN for {since}: {reason}", backend.name),
-        (false, None) => format!("{}: DOWN for {since}: not yet checked", backend.name),
+    let mut text = match (backend.status(), &backend.reason) {
+        (Status::Up, _) => format!("{}: up for {since}", backend.name),
+        (Status::Unchecked, _) => format!("{}: unchecked, no health check", backend.name),
+        (Status::Down, Some(reason)) => format!("{}: DOWN for {since}: {reason}", backend.name),
+        (Status::Down, None) if backend.checks.is_none() => {
+            format!("{}: DOWN for {since}: not yet resolved", backend.name)
+        }
+        (Status::Down, None) => format!("{}: DOWN for {since}: not yet checked", backend.name),
     };
     if backend.address != backend.name {
         text.push_str(&format!(", {}", backend.address));
@@ -255,16 +259,12 @@ fn describe_backend(backend: &Backend, view: &View) -> String {
 }
 
 fn describe_pool(pool: &Pool) -> String {
-    let health = pool.health.as_deref().unwrap_or("none");
-    format!(
-        "{}: {}, health checks: {health}, {} of {} up, refused {}, retries {}",
-        pool.name,
-        pool.balance,
-        pool.up,
-        pool.backends.len(),
-        pool.refused,
-        pool.retries
-    )
+    let (up, all) = (pool.up, pool.backends.len());
+    let health = match &pool.health {
+        Some(kind) => format!("health checks: {kind}, {up} of {all} up"),
+        None => format!("health checks: none, {up} of {all} unchecked"),
+    };
+    format!("{}: {}, {health}, refused {}, retries {}", pool.name, pool.balance, pool.refused, pool.retries)
 }
 
 fn bottom(interface: &Interface) -> Line<'static> {

@@ -2,11 +2,11 @@
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use tidegate::admin::view::{Backend, Listener, Plane, Pool, Summary, View};
+use tidegate::admin::view::{Backend, Checks, Listener, Log, Plane, Pool, Rate, Summary, View};
 use tidegate::stats::latency::{Stage, Window};
 
 use super::plain;
-use super::rows::{Choice, Sort, State, rows};
+use super::rows::{Choice, Sort, State, rows, traffic};
 use super::screen::{Seen, draw};
 use super::state::Interface;
 
@@ -23,6 +23,7 @@ fn backend(name: &str, p50_us: u64) -> Backend {
         weight: 1,
         up: true,
         connections: 100,
+        checks: Some(Checks::default()),
         latency: [("turnaround".to_owned(), windows("10s")), ("connect".to_owned(), windows("10s"))].into(),
         ..Backend::default()
     }
@@ -30,7 +31,25 @@ fn backend(name: &str, p50_us: u64) -> Backend {
 
 fn pool(name: &str, backends: Vec<Backend>) -> Pool {
     let up = backends.iter().filter(|backend| backend.up).count();
-    Pool { name: name.to_owned(), balance: "ip_hash".to_owned(), up, usable: up > 0, backends, ..Pool::default() }
+    // Not what can be made of its backends' percentiles: it has histograms of its own.
+    let summary = Summary { count: 150, p50_us: 80, p99_us: 3_000, max_us: 70_000, ..Summary::default() };
+    let latency = [("turnaround".to_owned(), [("10s".to_owned(), summary)].into())].into();
+    Pool {
+        name: name.to_owned(),
+        balance: "ip_hash".to_owned(),
+        health: Some("tcp".to_owned()),
+        up,
+        usable: up > 0,
+        latency,
+        backends,
+        ..Pool::default()
+    }
+}
+
+/// The same without health checks.
+fn unchecked(pool: Pool) -> Pool {
+    let backends = pool.backends.into_iter().map(|backend| Backend { checks: None, ..backend }).collect();
+    Pool { health: None, backends, ..pool }
 }
 
 fn view() -> View {
@@ -75,6 +94,7 @@ fn seen(view: View) -> Seen {
 fn everything_is_there_at_80_by_24() {
     let mut later = view();
     later.time = 1002.0;
+    (later.listeners[0].accepted, later.listeners[0].bytes_in, later.listeners[0].bytes_out) = (107, 4000, 3_000_000);
     later.pools[0].backends[0].connections += 30;
     later.pools[0].backends[0].bytes_in += 4000;
     later.pools[0].backends[0].bytes_out += 3_000_000;
@@ -84,15 +104,15 @@ fn everything_is_there_at_80_by_24() {
     let lines = screen(&seen, &interface, 80, 24);
     let expected = [
         "tidegate 1.2.3  up 15m 0s  connections 5 of 4000  ready  127.0.0.1:9900",
-        "accepted 77  refused 2  now 15 conn/s, 2000 B/s in, 1.50M B/s out",
+        "accepted 107  refused 2  now 15 conn/s, 2000 B/s in, 1.50M B/s out",
         "turnaround, last 10s",
-        "BACKEND                STATE  OPEN CONN/S  IN/S OUT/S  FAIL    P50    P99    MAX",
-        "db 2/3                 part      5     15  2000 1.50M     4  700µs 7.00ms 70.0ms",
-        "  db-1                 up        0     15  2000 1.50M     0  700µs 7.00ms 70.0ms",
-        "  db-2                 DOWN      0      0     0     0     4      -      -      -",
-        "  db-3                 full      5      0     0     0     0   70µs  700µs 7.00ms",
-        "gone 0/1               DOWN      0      0     0     0     0    1µs   10µs  100µs",
-        "  g                    DOWN      0      0     0     0     0    1µs   10µs  100µs",
+        "BACKEND            STATE      OPEN CONN/S  IN/S OUT/S  FAIL    P50    P99    MAX",
+        "db 2/3             part          5     15  2000 1.50M     4   80µs 3.00ms 70.0ms",
+        "  db-1             up            0     15  2000 1.50M     0  700µs 7.00ms 70.0ms",
+        "  db-2             DOWN          0      0     0     0     4      -      -      -",
+        "  db-3             full          5      0     0     0     0   70µs  700µs 7.00ms",
+        "gone 0/1           DOWN          0      0     0     0     0   80µs 3.00ms 70.0ms",
+        "  g                DOWN          0      0     0     0     0    1µs   10µs  100µs",
     ];
     assert_eq!(lines[..10], expected);
     assert!(lines[10..22].iter().all(String::is_empty));
@@ -153,7 +173,8 @@ fn every_key_is_explained() {
     let mut interface = Interface::new(choice(Sort::Config));
     interface.helping = true;
     let lines = screen(&seen(view()), &interface, 80, 24).concat();
-    for word in ["sort", "reverse", "stage", "window", "/ ", "PageUp", "quit", "turnaround", "slowest backend."] {
+    for word in ["sort", "reverse", "stage", "window", "/ ", "PageUp", "quit", "turnaround", "of all its", "unchecked"]
+    {
         assert!(lines.contains(word), "{word}");
     }
     assert!(Stage::ALL.iter().all(|stage| lines.contains(stage.name())));
@@ -219,11 +240,11 @@ fn once_as_a_table_and_as_json() {
 tidegate 1.2.3, up 15m 0s, 5 of 4000 connections, ready
 turnaround, last 10s; connections a second: last 10s; bytes: since the start
 BACKEND   STATE  OPEN  CONN/S     IN  OUT  FAIL    P50     P99     MAX
-db 2/3    part      5      10  12.3k    0     4  700µs  7.00ms  70.0ms
+db 2/3    part      5      10  12.3k    0     4   80µs  3.00ms  70.0ms
   db-1    up        0       5      0    0     0  700µs  7.00ms  70.0ms
   db-2    DOWN      0       0      0    0     4      -       -       -
   db-3    full      5       5  12.3k    0     0   70µs   700µs  7.00ms
-gone 0/1  DOWN      0       5      0    0     0    1µs    10µs   100µs
+gone 0/1  DOWN      0       5      0    0     0   80µs  3.00ms  70.0ms
   g       DOWN      0       5      0    0     0    1µs    10µs   100µs
 ";
     assert_eq!(text, expected);
@@ -231,4 +252,69 @@ gone 0/1  DOWN      0       5      0    0     0    1µs    10µs   100µs
     assert_eq!((&json["rows"][1]["backend"], &json["rows"][1]["p99_us"]), (&"db-1".into(), &7000.into()));
     assert_eq!((&json["rows"][3]["state"], &json["rows"][3]["bytes_in"]), (&"full".into(), &12_345.into()));
     assert_eq!(json["rows"][0]["backends"], serde_json::json!([2, 3]));
+}
+
+#[test]
+fn a_filter_hides_backends_and_leaves_their_pool_whole() {
+    let filtered = |filter: &str| rows(&view(), None, &Choice { filter: filter.to_owned(), ..choice(Sort::Config) });
+    let (all, one) = (filtered(""), filtered("db-3"));
+    assert_eq!(one.len(), 2);
+    assert_eq!(one[0], all[0], "open, bytes, failures and percentiles are those of all three backends");
+    assert_eq!(one[1], all[3]);
+    let json = plain::json(&view(), &Choice { filter: "db-3".to_owned(), ..choice(Sort::Config) });
+    assert_eq!((&json["rows"][0]["p99_us"], &json["rows"][0]["failures"]), (&3_000.into(), &4.into()));
+}
+
+#[test]
+fn without_health_checks_nothing_is_up() {
+    let backends = vec![backend("a", 1), Backend { weight: 0, ..backend("b", 2) }, backend("c", 3)];
+    let mut view = View { pools: vec![unchecked(pool("p", backends))], ..view() };
+    view.pools[0].backends[2].max_connections = Some(0);
+    let states = |view: &View| rows(view, None, &choice(Sort::Config)).iter().map(|row| row.state).collect::<Vec<_>>();
+    assert_eq!(states(&view), [State::Unchecked, State::Unchecked, State::Off, State::Full]);
+    assert_eq!(plain::json(&view, &choice(Sort::Config))["rows"][1]["state"], "unchecked");
+    let mut interface = Interface::new(choice(Sort::Config));
+    let lines = screen(&seen(view.clone()), &interface, 80, 24);
+    assert_eq!(lines[22], "p: ip_hash, health checks: none, 3 of 3 unchecked, refused 0, retries 0");
+    interface.selected = 1;
+    let lines = screen(&seen(view.clone()), &interface, 80, 24);
+    assert_eq!(lines[22], "a: unchecked, no health check, 10.0.0.1:1, weight 1");
+    // A name that does not resolve takes no connections, checked or not.
+    (view.pools[0].backends[0].up, view.pools[0].up) = (false, 2);
+    assert_eq!(states(&view)[..2], [State::Part, State::Down]);
+    let lines = screen(&seen(view), &interface, 80, 24);
+    assert!(lines[22].starts_with("a: DOWN for") && lines[22].contains("not yet resolved"), "{}", lines[22]);
+}
+
+#[test]
+fn traffic_is_that_of_all_listeners() {
+    let listener = |name: &str, accepted, bytes_in, now| Listener {
+        name: name.to_owned(),
+        accepted,
+        bytes_in,
+        rate: Rate { now, max: 99 },
+        ..Listener::default()
+    };
+    let before = View { listeners: vec![listener("a", 10, 0, 0), listener("b", 100, 500, 0)], ..view() };
+    let mut now = View { listeners: vec![listener("b", 103, 700, 3), listener("a", 15, 0, 2)], ..view() };
+    now.time += 2.0;
+    assert_eq!((traffic(&now, None).accepted, traffic(&now, None).bytes), (5.0, None));
+    let both = traffic(&now, Some(&before));
+    assert_eq!((both.accepted, both.bytes), (4.0, Some((100.0, 0.0))));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_an_alarm() {
+    let mut view = view();
+    let log = |name: &str, error: Option<&str>| Log {
+        name: name.to_owned(),
+        write_errors: 3,
+        error: error.map(str::to_owned),
+        ..Log::default()
+    };
+    view.logs = vec![log("process", None), log("access", Some("No space left on device"))];
+    let line = "access log cannot be written: No space left on device (3 lines lost)";
+    let lines = screen(&seen(view.clone()), &Interface::new(choice(Sort::Config)), 80, 24);
+    assert_eq!(lines[1], format!("LOG {line}"));
+    assert!(plain::text(&view, &choice(Sort::Config)).lines().any(|known| known == line));
 }

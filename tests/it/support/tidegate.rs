@@ -66,7 +66,7 @@ pub(crate) fn one_connection(listener: &str) -> (Tidegate, TcpStream, TcpStream)
 }
 
 impl Tidegate {
-    /// Runs with this configuration, and waits until it is ready. Logs are JSON, access lines go to a file.
+    /// Runs with this configuration, and waits until its listeners are open. Logs are JSON, access lines go to a file.
     pub(crate) fn start(yaml: &str) -> Tidegate {
         Tidegate::with(yaml).start()
     }
@@ -211,14 +211,14 @@ impl Launch {
         self
     }
 
-    /// Runs it, and waits until it is ready.
+    /// Runs it, and waits until its listeners are open.
     pub(crate) fn start(self) -> Tidegate {
         let mut tidegate = self.spawn();
-        let ready = |line: &Line| line.is("ready") || (line.json.is_null() && line.text.contains("ready"));
+        let started = |line: &Line| line.is("started") || (line.json.is_null() && line.text.contains("started"));
         let end = Instant::now() + DEADLINE;
-        while tidegate.logs.wait_for(Duration::from_millis(20), ready).is_none() {
+        while tidegate.logs.wait_for(Duration::from_millis(20), started).is_none() {
             assert!(tidegate.runs(), "it ended with {:?}", tidegate.wait());
-            assert!(Instant::now() < end, "it does not get ready");
+            assert!(Instant::now() < end, "it does not start");
         }
         tidegate
     }

@@ -8,10 +8,12 @@ use std::process::Command;
 
 use crate::support::backend::Backend;
 use crate::support::client::{Place, connect, connect_from, read_to_end};
+use crate::support::mariadb::{self, MariaDb};
 use crate::support::postgres::Postgres;
 use crate::support::process::require;
 use crate::support::redis::Redis;
 use crate::support::tidegate::Tidegate;
+use crate::support::{DEADLINE, eventually};
 
 /// An example with each of these texts replaced, each of which must be in it.
 fn example(name: &str, replacements: &[(&str, String)]) -> String {
@@ -66,6 +68,33 @@ fn postgres_serves_psql() {
         postgres.psql(reach(&tidegate, "postgres").port()).args(["-Atc", "select 6 * 7"]).output().expect("psql");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n");
+}
+
+#[test]
+fn mysql_serves_mariadb_after_more_checks_than_a_server_bears() {
+    let remedy = "skip_name_resolve  = ON";
+    let server = MariaDb::start(&["--skip-name-resolve=ON"]);
+    let tidegate = Tidegate::start(&example(
+        "mysql.yaml",
+        &[
+            ("127.0.0.1:6306", "127.0.0.1:0".to_owned()),
+            ("127.0.0.1:3306", format!("127.0.0.1:{}", server.port())),
+            (remedy, remedy.to_owned()),
+            // The server never refuses 127.0.0.1.
+            ("    balance: ", "    source: [127.0.0.77]\n    balance: ".to_owned()),
+            ("interval: 2s", "interval: 10ms".to_owned()),
+        ],
+    ));
+    tidegate.wait_for_up("db-1");
+    let connections = || {
+        let output = server.query(
+            "select variable_value from information_schema.global_status where variable_name = 'aborted_connects'",
+        );
+        String::from_utf8_lossy(&output.stdout).trim().parse::<u32>().unwrap_or_default()
+    };
+    eventually(DEADLINE, "more than max_connect_errors", || connections() > 150);
+    let output = mariadb::query(reach(&tidegate, "mysql").port(), "select 6 * 7");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "42\n", "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

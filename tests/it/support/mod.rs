@@ -7,6 +7,7 @@ pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod data;
+pub(crate) mod mariadb;
 pub(crate) mod observed;
 pub(crate) mod peer;
 pub(crate) mod pgwire;

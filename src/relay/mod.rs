@@ -146,8 +146,11 @@ impl Relay {
         let at = if from_client { tools.last_write() } else { None };
         more |= self.advance(backend, client, tools, Tapped { tap, from: Side::Backend, now: arrived }, now);
         self.timing.moved(from_client, self.to_client.moved() > before.1, arrived, at);
-        self.notice_failure(Side::Client, client, now);
-        self.notice_failure(Side::Backend, backend, now);
+        // With both done, nothing is owed any more: a peer that closes without reading the last FIN resets by that.
+        if !(self.to_backend.is_done() && self.to_client.is_done()) {
+            self.notice_failure(Side::Client, client, now);
+            self.notice_failure(Side::Backend, backend, now);
+        }
         if let Some(failed) = self.failed.as_deref().copied() {
             let turn = match failed.side {
                 Side::Client => pass_on(failed, &self.to_backend, backend, now),

@@ -18,6 +18,7 @@ mod config;
 mod dashboard;
 mod demo;
 mod ending;
+mod ends;
 mod examples;
 mod explain;
 mod failover;

@@ -6,6 +6,7 @@ mod files;
 mod health;
 mod listener;
 mod loops;
+mod negotiation;
 mod pool;
 mod references;
 mod route;
@@ -64,7 +65,9 @@ impl Checker<'_> {
         self.overlaps(&binds);
         self.bindable(&binds);
         self.loops(raw, &binds);
-        Some(Config { workers: workers?, admin, log, shutdown, listeners: listeners?, pools: pools? })
+        let (listeners, pools) = (listeners?, pools?);
+        self.both_sides(&listeners, &pools, raw.pools.as_ref());
+        Some(Config { workers: workers?, admin, log, shutdown, listeners, pools })
     }
 
     fn workers(&mut self, key: Option<&Located<Workers>>) -> Option<NonZeroUsize> {

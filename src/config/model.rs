@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use first_bytes::{
-    Authorities, CertificateFiles, ClientAuth, ListenerTls, Plaintext, PoolTls, ProxyProtocol, Route, SendProxy, Sniff,
+    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, ProxyProtocol, Route, SendProxy, Sniff,
     StartTls, TlsVersion, UnknownSni, Verify,
 };
 

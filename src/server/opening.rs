@@ -13,7 +13,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustls::AlertDescription;
-use rustls::server::UnbufferedServerConnection;
 
 use self::first_bytes::alert;
 use self::postgres::Asked;
@@ -24,10 +23,10 @@ use super::gate::{Admission, Told};
 use super::peer::{Client, Peer};
 use super::screened::Screened;
 use super::wanted::Wanted;
-use crate::config::model::{ListenerTls, Route, StartTls, UnknownSni};
+use crate::config::model::{ListenerTls, Route, StartTls, TlsVersion, UnknownSni};
 use crate::limits::{Claim, MemoryExhausted};
 use crate::net::addr::ClientAddr;
-use crate::sniff::client_hello::{self, ClientHello};
+use crate::sniff::client_hello::{self, ClientHello, Version};
 use crate::sniff::http;
 use crate::stats::ending::Ending;
 use crate::stats::latency::{BackendId, Stage};
@@ -212,9 +211,22 @@ async fn before_tls(
                 true => listener.refuse(client, &"speaks plain HTTP, on a listener with TLS"),
                 false => listener.refuse(client, &why),
             }
+            if why == client_hello::NotTls::Ssl2 {
+                let words = alert(AlertDescription::ProtocolVersion);
+                farewell(ahead.stream(), &words, Patience::SHORT).await;
+            }
             return Err(Ending::NotTls);
         }
     };
+    let oldest = match rules.min_version {
+        TlsVersion::V1_2 => Version::TLS_1_2,
+        TlsVersion::V1_3 => Version::TLS_1_3,
+    };
+    if hello.newest < oldest {
+        listener.refuse(client, &format_args!("speaks {} at most, and {oldest} is the oldest version here", hello.newest));
+        farewell(ahead.stream(), &alert(AlertDescription::ProtocolVersion), Patience::SHORT).await;
+        return Err(Ending::HandshakeFailed);
+    }
     if direct && !hello.alpn.iter().any(|protocol| protocol == POSTGRES) {
         listener.refuse(client, &"begins with TLS at once, and does not offer the protocol postgresql (ALPN)");
         farewell(ahead.stream(), &alert(AlertDescription::NoApplicationProtocol), Patience::SHORT).await;
@@ -249,8 +261,8 @@ async fn terminate(
             }
         },
     };
-    let engine = UnbufferedServerConnection::new(tls.current()).map_err(|error| {
-        listener.refuse(client, &format_args!("cannot be served: {error}"));
+    let engine = tls.accept().map_err(|error| {
+        listener.refuse(client, &format_args!("cannot be served: {}", tls::explain(&error)));
         Ending::InternalError
     })?;
     let stream = Box::new(TlsStream::new(socket, engine, hello_bytes));
@@ -258,7 +270,8 @@ async fn terminate(
     match handshake(listener, client, &stream).await? {
         Ok(()) => {}
         Err(HandshakeError::Tls(error)) => {
-            listener.refuse(client, &format_args!("fails in its TLS handshake: {}", tls::explain(&error)));
+            let remedy = tls::remedy(&error, "client_auth.ca").map_or(String::new(), |remedy| format!("; {remedy}"));
+            listener.refuse(client, &format_args!("fails in its TLS handshake: {}{remedy}", tls::explain(&error)));
             return Err(Ending::HandshakeFailed);
         }
         Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Ending::ClientLeft),

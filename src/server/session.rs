@@ -138,7 +138,8 @@ impl Session {
             record.opened.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
         }
         let (listener, pool) = (&record.listener, record.pool());
-        let origin = Origin { client, address: record.client, opened: record.opened.as_deref() };
+        let negotiates = listener.config().tls.as_ref().is_some_and(|tls| !tls.alpn.is_empty());
+        let origin = Origin { client, address: record.client, opened: record.opened.as_deref(), negotiates };
         let mut retries = 0;
         let dialled = Box::pin(dial::dial(entered, listener, pool, &origin, &mut retries)).await;
         record.retries = retries;

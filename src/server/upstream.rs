@@ -8,28 +8,27 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
-use rustls::{CommonState, HandshakeKind};
+use rustls::{CommonState, Error, HandshakeKind};
 
 use super::ahead::write_all;
 use super::opening::Opened;
 use super::peer::{Backend, Client, Peer};
-use crate::config::model::{SendProxy, StartTls};
+use crate::config::model::{self, SendProxy, StartTls};
 use crate::net::addr::ClientAddr;
 use crate::pool::Pool;
 use crate::relay::Stream;
 use crate::sniff::postgres;
 use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
 use crate::tls::stream::{HandshakeError, TlsStream};
-use crate::tls::{self, ClientTls};
+use crate::tls::{self, ClientTls, Connecting};
 use crate::worker::{self, Socket};
 
 /// TLS towards a pool's backends.
 pub struct Upstream {
     tls: Arc<ClientTls>,
-    /// Whom each backend must be, by its index.
-    names: Vec<ServerName<'static>>,
+    /// Whom each backend must be, by its index. `None`: it has no name of its own, and takes the client's.
+    names: Vec<Option<ServerName<'static>>>,
 }
 
 impl Upstream {
@@ -38,9 +37,41 @@ impl Upstream {
     /// # Errors
     /// A backend has no name that could be verified.
     pub fn new(tls: Arc<ClientTls>, pool: &Pool) -> Result<Upstream, String> {
-        let name = |backend: &crate::config::model::Backend| tls.server_name(&backend.address);
+        let name = |backend: &model::Backend| match tls.server_name(&backend.address) {
+            Ok(name) => Ok(Some(name)),
+            Err(_) if tls.takes_clients_name() => Ok(None),
+            Err(why) => Err(why),
+        };
         let names = pool.config().backends.iter().map(name).collect::<Result<_, _>>()?;
         Ok(Upstream { tls, names })
+    }
+
+    /// Whom the backend must be for this client.
+    fn name(&self, backend: usize, origin: &Origin<'_>) -> Result<ServerName<'static>, Trouble> {
+        let asked = origin.opened.and_then(|opened| opened.server_name.as_deref());
+        if let (true, Peer::Tls(_), Some(asked)) = (self.tls.takes_clients_name(), origin.client, asked) {
+            return ServerName::try_from(asked.to_owned()).map_err(|_| Trouble::ClientsName(asked.to_owned()));
+        }
+        self.names.get(backend).cloned().flatten().ok_or(Trouble::NoName)
+    }
+}
+
+impl Origin<'_> {
+    /// What to offer a backend of the protocols that its pool has (ALPN).
+    ///
+    /// What was agreed on with the client is what its bytes are. A client that agreed on none, though it could, speaks the
+    /// protocol's oldest version: of several, none is offered, since it would not learn which the backend chose.
+    fn protocols(&self, configured: &[Arc<str>]) -> Vec<Vec<u8>> {
+        let agreed = match self.client {
+            Peer::Tls(tls) => tls.with_common(|common| common.alpn_protocol().map(<[u8]>::to_vec)),
+            Peer::Plain(_) => None,
+        };
+        match agreed {
+            _ if configured.is_empty() => Vec::new(),
+            Some(agreed) => vec![agreed],
+            None if self.negotiates && configured.len() > 1 => Vec::new(),
+            None => configured.iter().map(|protocol| protocol.as_bytes().to_vec()).collect(),
+        }
     }
 }
 
@@ -50,6 +81,8 @@ pub(super) struct Origin<'c> {
     /// Its address, which a PROXY header may have named.
     pub(super) address: ClientAddr,
     pub(super) opened: Option<&'c Opened>,
+    /// Whether its listener agrees on a protocol with it (ALPN).
+    pub(super) negotiates: bool,
 }
 
 /// Makes a connected socket a backend that takes a client's bytes.
@@ -70,15 +103,16 @@ pub(super) async fn introduce(
     if let Some(StartTls::Postgres) = rules.starttls {
         by(deadline, ask_postgres(&socket)).await??;
     }
-    let name = upstream.names.get(backend).cloned().ok_or(Trouble::Io(io::ErrorKind::NotFound.into()))?;
-    let engine = UnbufferedClientConnection::new(upstream.tls.current(), name)
-        .map_err(|error| Trouble::Tls(tls::explain(&error)))?;
+    let name = upstream.name(backend, origin)?;
+    let Connecting { engine, verified } =
+        upstream.tls.connect(name, origin.protocols(&rules.alpn)).map_err(Trouble::Tls)?;
     let stream = Box::new(TlsStream::new(socket, engine, Vec::new()));
     by(deadline, stream.handshake()).await?.map_err(|error| match error {
-        HandshakeError::Tls(error) => Trouble::Tls(tls::explain(&error)),
+        HandshakeError::Tls(error) => Trouble::Tls(error),
         HandshakeError::Io(error) => Trouble::Io(error),
         HandshakeError::Left => Trouble::Closed,
     })?;
+    stream.with_common(|common| verified.established(common));
     Ok(Peer::Tls(stream))
 }
 
@@ -105,7 +139,10 @@ pub(super) enum Trouble {
     Io(io::Error),
     TooSlow,
     Closed,
-    Tls(String),
+    Tls(Error),
+    /// The client has asked for something that is no name of a server.
+    ClientsName(String),
+    NoName,
     NoTls,
     Error,
     Answer(u8),
@@ -117,7 +154,14 @@ impl fmt::Display for Trouble {
             Trouble::Io(error) => error.fmt(f),
             Trouble::TooSlow => f.write_str("timed out in its TLS handshake"),
             Trouble::Closed => f.write_str("closed the connection instead of a TLS handshake"),
-            Trouble::Tls(why) => write!(f, "TLS handshake failed: {why}"),
+            Trouble::Tls(error) => {
+                write!(f, "TLS handshake failed: {}", tls::explain(error))?;
+                tls::remedy(error, "the pool's tls.ca").map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+            }
+            Trouble::ClientsName(name) => {
+                write!(f, "the client asks for {}, which no certificate could be for", name.escape_debug())
+            }
+            Trouble::NoName => f.write_str("the client asks for no server name, and a unix socket has none either"),
             Trouble::NoTls => f.write_str("refuses TLS (PostgreSQL: ssl = off)"),
             // Its words are not read: anybody on the way could have put them there (CVE-2024-10977).
             Trouble::Error => f.write_str(

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -36,6 +37,7 @@ const CLIENT_HELLO: u8 = 1;
 
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
+const SUPPORTED_VERSIONS: u16 = 43;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +47,29 @@ pub struct ClientHello {
     pub server_name: Option<Arc<str>>,
     /// The application protocols (RFC 7301) in the client's order; empty if it names none.
     pub alpn: Vec<Vec<u8>>,
+    /// The newest version that the client speaks.
+    pub newest: Version,
+}
+
+/// A version of TLS, or of SSL before it, as the protocol writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub u16);
+
+impl Version {
+    /// RFC 5246.
+    pub const TLS_1_2: Version = Version(0x0303);
+    /// RFC 8446.
+    pub const TLS_1_3: Version = Version(0x0304);
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.to_be_bytes() {
+            [3, 0] => f.write_str("SSL 3.0"),
+            [3, minor] => write!(f, "TLS 1.{}", minor - 1),
+            [major, minor] => write!(f, "version {major}.{minor} of TLS"),
+        }
+    }
 }
 
 /// Why bytes are no ClientHello.
@@ -211,7 +236,8 @@ fn hello(message: &[u8]) -> Result<ClientHello, Stop> {
     }
 
     let mut body = message.part(length, "")?;
-    let [major, _] = body.array()?;
+    let [major, minor] = body.array()?;
+    let version = Version(u16::from_be_bytes([major, minor]));
     if major != 3 {
         return Err(malformed("its version is not 3.x"));
     }
@@ -228,18 +254,18 @@ fn hello(message: &[u8]) -> Result<ClientHello, Stop> {
     }
     if body.length == 0 {
         // TLS 1.2 has them optional (RFC 5246, 7.4.1.2).
-        return Ok(ClientHello { server_name: None, alpn: Vec::new() });
+        return Ok(ClientHello { server_name: None, alpn: Vec::new(), newest: version });
     }
     let length = u16::from_be_bytes(body.array()?);
     let extensions = body.part(length.into(), "its extensions are longer than the message")?;
     if body.length > 0 {
         return Err(malformed("its extensions are shorter than the message"));
     }
-    read_extensions(extensions)
+    read_extensions(extensions, version)
 }
 
-fn read_extensions(mut extensions: Reader<'_>) -> Result<ClientHello, Stop> {
-    let (mut name, mut alpn) = (None, None);
+fn read_extensions(mut extensions: Reader<'_>, version: Version) -> Result<ClientHello, Stop> {
+    let (mut name, mut alpn, mut newest) = (None, None, None);
     while extensions.length > 0 {
         let kind = u16::from_be_bytes(extensions.array()?);
         let value = extensions.vector16("an extension is longer than all of them")?;
@@ -249,10 +275,23 @@ fn read_extensions(mut extensions: Reader<'_>) -> Result<ClientHello, Stop> {
             SERVER_NAME => name = Some(server_name(value)?),
             ALPN if alpn.is_some() => return Err(malformed("it has two ALPN extensions")),
             ALPN => alpn = Some(protocols(value)?),
+            SUPPORTED_VERSIONS => newest = newest_version(value),
             _ => {}
         }
     }
-    Ok(ClientHello { server_name: name.flatten(), alpn: alpn.unwrap_or_default() })
+    // Without the extension, the message's own version is the newest that the client has (RFC 8446, 4.2.1).
+    let newest = newest.unwrap_or(version);
+    Ok(ClientHello { server_name: name.flatten(), alpn: alpn.unwrap_or_default(), newest })
+}
+
+/// The newest one of a supported_versions extension (RFC 8446, 4.2.1). `None`: none of TLS, or it cannot be read, which the
+/// handshake then finds.
+fn newest_version(value: &[u8]) -> Option<Version> {
+    let (length, versions) = value.split_first()?;
+    let versions = versions.get(..usize::from(*length))?;
+    // Others are drafts, and those that mean nothing (RFC 8701).
+    let known = versions.chunks_exact(2).filter(|version| version[0] == 3);
+    known.map(|version| Version(u16::from_be_bytes([version[0], version[1]]))).max()
 }
 
 /// The value of a server_name extension (RFC 6066, 3).

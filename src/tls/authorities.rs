@@ -1,30 +1,35 @@
 //! Authorities that certificates are verified against, and their revocation lists.
 
 use std::sync::{Arc, LazyLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateRevocationListDer, TrustAnchor};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use x509_cert::crl::CertificateList;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use x509_cert::der::Decode;
 
+use super::explain::{explain, unusable_list};
 use super::files::{Content, LoadError, error, has_error, warning};
 use super::pem;
 use super::provider::provider;
 use super::report::{date, distance};
+use super::trust::Trust;
+use super::verify::ClientVerifier;
+use super::x509::{RevocationList, is_authority};
 use crate::config::files::FileFault;
 
 /// Those that this host trusts, read once in the life of the process.
-pub(super) fn of_system() -> Result<Arc<RootCertStore>, LoadError> {
-    static SYSTEM: LazyLock<Result<Arc<RootCertStore>, LoadError>> = LazyLock::new(|| {
+pub(super) fn of_system() -> Result<Arc<Trust>, LoadError> {
+    static SYSTEM: LazyLock<Result<Arc<Trust>, LoadError>> = LazyLock::new(|| {
         let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // A system's collection may have odd ones in it, of which nobody here has ever heard.
-        roots.add_parsable_certificates(found.certs);
-        if !roots.is_empty() {
-            return Ok(Arc::new(roots));
+        let mut trust = Trust::new(false);
+        for der in found.certs {
+            // A system's collection may hold odd ones that nothing here depends on.
+            _ = trust.add(der);
+        }
+        if !trust.roots.is_empty() {
+            return Ok(Arc::new(trust));
         }
         let why = found.errors.first().map_or(String::new(), |failure| format!(": {failure}"));
         Err(LoadError::of(
@@ -35,63 +40,71 @@ pub(super) fn of_system() -> Result<Arc<RootCertStore>, LoadError> {
     SYSTEM.clone()
 }
 
-/// The authorities of a file, all of them; there when no fault is an error.
-pub(super) fn roots(file: &Content, now: SystemTime) -> (Option<Arc<RootCertStore>>, Vec<FileFault>) {
+/// What a file vouches for, all of it; there when no fault is an error.
+pub(super) fn of_file(file: &Content, now: SystemTime) -> (Option<Trust>, Vec<FileFault>) {
     let certificates = match pem::certificates(file) {
         Ok(certificates) => certificates,
         Err(fault) => return (None, vec![fault]),
     };
-    let (mut roots, mut faults) = (RootCertStore::empty(), Vec::new());
+    let (mut trust, mut faults) = (Trust::new(true), Vec::new());
     for (place, der) in certificates.into_iter().enumerate() {
         let name = format!("{}, certificate {}", file.path.display(), place + 1);
         if let Ok(parsed) = x509_cert::Certificate::from_der(&der) {
             faults.extend(outlived(&name, &parsed, now));
         }
-        if let Err(failure) = roots.add(der) {
-            let why = super::explain(&failure);
+        if let Err(failure) = trust.add(der) {
+            let why = explain(&failure);
             faults.push(error(format!("{name} cannot be used as an authority: {why}"), "take it out, or replace it"));
         }
     }
-    ((!has_error(&faults)).then(|| Arc::new(roots)), faults)
+    ((!has_error(&faults)).then_some(trust), faults)
 }
 
 /// Authorities outlive their use in bundles, and rustls does not look at their dates; a person should.
-fn outlived(name: &str, authority: &x509_cert::Certificate, now: SystemTime) -> Option<FileFault> {
-    let end = SystemTime::UNIX_EPOCH + authority.tbs_certificate.validity.not_after.to_unix_duration();
-    (now > end).then(|| {
-        warning(
-            format!("{name} has expired on {} ({})", date(end), distance(now, end)),
-            "replace it by the authority's present one; what it signed is still accepted",
-        )
-    })
+fn outlived(name: &str, certificate: &x509_cert::Certificate, now: SystemTime) -> Option<FileFault> {
+    let end = SystemTime::UNIX_EPOCH + certificate.tbs_certificate.validity.not_after.to_unix_duration();
+    let hint = match is_authority(certificate) {
+        true => "replace it by the authority's present one; what it signed is still accepted, and not resumed",
+        false => "replace it by the present one; whoever shows it is refused",
+    };
+    (now > end).then(|| warning(format!("{name} has expired on {} ({})", date(end), distance(now, end)), hint))
+}
+
+/// Revocation lists, as rustls reads them and as certificates need them that rustls does not read.
+pub(super) struct Lists {
+    pub(super) ders: Vec<CertificateRevocationListDer<'static>>,
+    read: Vec<RevocationList>,
 }
 
 /// The revocation lists of a file; there when no fault is an error.
-pub(super) fn revocations(
-    file: &Content,
-    now: SystemTime,
-) -> (Option<Vec<CertificateRevocationListDer<'static>>>, Vec<FileFault>) {
-    let lists = match pem::revocations(file) {
-        Ok(lists) => lists,
+pub(super) fn revocations(file: &Content, now: SystemTime) -> (Option<Lists>, Vec<FileFault>) {
+    let ders = match pem::revocations(file) {
+        Ok(ders) => ders,
         Err(fault) => return (None, vec![fault]),
     };
-    let mut faults: Vec<FileFault> = Vec::new();
-    for (place, list) in lists.iter().enumerate() {
+    let (mut faults, mut read): (Vec<FileFault>, Vec<RevocationList>) = (Vec::new(), Vec::new());
+    for (place, der) in ders.iter().enumerate() {
         let name = format!("{}, list {}", file.path.display(), place + 1);
-        if let Err(why) = can_be_used(list) {
-            faults
-                .push(error(format!("{name} cannot be used: {why}"), "ask the authority for a full list of version 2"));
-        }
-        let next = CertificateList::from_der(list).ok().and_then(|parsed| parsed.tbs_cert_list.next_update);
-        let end = next.map(|next| SystemTime::UNIX_EPOCH + next.to_unix_duration());
+        let list = match (can_be_used(der), RevocationList::read(der)) {
+            (Ok(()), Some(list)) => list,
+            (used, _) => {
+                let why = used.err().unwrap_or_else(|| "it cannot be parsed".to_owned());
+                let hint = "a full list of version 2 is needed: openssl ca -gencrl writes one when the CA's section of its \
+                            configuration has crl_extensions";
+                faults.push(error(format!("{name} cannot be used: {why}"), hint));
+                continue;
+            }
+        };
+        let end = list.next_update.map(|next| SystemTime::UNIX_EPOCH + Duration::from_secs(next.as_secs()));
         if let Some(end) = end.filter(|end| now > *end) {
             faults.push(warning(
                 format!("{name} should have been replaced on {} ({})", date(end), distance(now, end)),
-                "fetch the authority's present list; this one is still used",
+                "fetch the authority's present list; this one is still used, and no session resumed",
             ));
         }
+        read.push(list);
     }
-    ((!has_error(&faults)).then_some(lists), faults)
+    ((!has_error(&faults)).then_some(Lists { ders, read }), faults)
 }
 
 /// A list is only parsed when a verifier is built: here, for an authority that is none.
@@ -101,20 +114,33 @@ fn can_be_used(list: &CertificateRevocationListDer<'static>) -> Result<(), Strin
     let roots = Arc::new(RootCertStore { roots: vec![nobody] });
     match WebPkiClientVerifier::builder_with_provider(roots, provider()).with_crls([list.clone()]).build() {
         Ok(_) => Ok(()),
-        Err(failure) => Err(failure.to_string()),
+        Err(VerifierBuilderError::InvalidCrl(failure)) => Err(unusable_list(&failure)),
+        Err(_) => Err("it cannot be parsed".to_owned()),
     }
 }
 
 /// What verifies clients. A certificate that no list speaks of is refused when there are lists: each authority
 /// of the chain below the root must have one.
 pub(super) fn client_verifier(
-    roots: Arc<RootCertStore>,
-    lists: Vec<CertificateRevocationListDer<'static>>,
+    mut trust: Trust,
+    lists: Option<Lists>,
     required: bool,
-) -> Result<Arc<dyn ClientCertVerifier>, FileFault> {
-    let builder = WebPkiClientVerifier::builder_with_provider(roots, provider()).with_crls(lists);
-    let builder = if required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|failure| {
-        error(format!("clients cannot be verified: {failure}"), "check the files under `client_auth`")
-    })
+) -> Result<ClientVerifier, FileFault> {
+    let Lists { ders, read } = lists.unwrap_or(Lists { ders: Vec::new(), read: Vec::new() });
+    trust.set_lists(read);
+    let by_rustls: Option<Arc<dyn ClientCertVerifier>> = match trust.roots.is_empty() {
+        true => None,
+        false => {
+            let roots = Arc::new(trust.roots.clone());
+            let builder = WebPkiClientVerifier::builder_with_provider(roots, provider()).with_crls(ders);
+            Some(builder.build().map_err(|failure| {
+                let why = match failure {
+                    VerifierBuilderError::InvalidCrl(failure) => unusable_list(&failure),
+                    _ => "there is no authority".to_owned(),
+                };
+                error(format!("clients cannot be verified: {why}"), "check the files under `client_auth`")
+            })?)
+        }
+    };
+    Ok(ClientVerifier::new(Arc::new(trust), by_rustls, required))
 }

@@ -8,14 +8,12 @@ use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
 use x509_cert::der::asn1::{ObjectIdentifier, UintRef};
-use x509_cert::der::{Decode, Reader, SliceReader};
+use x509_cert::der::{Decode, Encode, Reader, SliceReader};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
-use super::explain::explain;
 use super::files::{Content, error, has_error, warning};
 use super::pem;
 use super::provider::provider;
@@ -50,8 +48,8 @@ pub struct Certificate {
 pub struct Facts {
     /// The file.
     pub path: PathBuf,
-    /// The names and addresses that it is for (subjectAltName); without any, its common name, which no client
-    /// looks at any more (RFC 9525, 2).
+    /// The names and addresses that it is for (subjectAltName); without any, its common name, which few clients
+    /// look at any more (RFC 9525, 2).
     pub names: Vec<String>,
     /// Those of the names that a client may ask for.
     pub patterns: Vec<NamePattern>,
@@ -165,7 +163,7 @@ impl Chain {
         })
     }
 
-    /// A warning when no client that verifies names can accept it. One that is only for clients needs no names.
+    /// A warning when few clients that verify names can accept it. One that is only for clients needs no names.
     fn without_names(&self) -> Option<FileFault> {
         let tbs = &self.parsed.first()?.tbs_certificate;
         let has_names = tbs.filter::<SubjectAltName>().next().is_some();
@@ -174,10 +172,11 @@ impl Chain {
         (!has_names && for_servers).then(|| {
             warning(
                 format!(
-                    "{} has no names (subjectAltName); clients do not look at its common name",
+                    "{} has no names (subjectAltName); only older clients and libpq look at its common name",
                     self.facts.path.display()
                 ),
-                "ask for one with subjectAltName = DNS:the.name",
+                "issue it with a name: openssl req -new -addext subjectAltName=DNS:the.name, and openssl x509 -req \
+                 -copy_extensions copy",
             )
         })
     }
@@ -196,25 +195,22 @@ impl Chain {
     /// Whether the key is the first certificate's.
     fn belongs_to(&self, key: &Path, whole: &CertifiedKey) -> Result<(), FileFault> {
         let (name, key) = (self.facts.path.display(), key.display());
-        match whole.keys_match() {
-            // A key that cannot tell its public half is taken on trust; none of aws-lc-rs is like that.
-            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(()),
-            Err(Error::InconsistentKeys(_)) => {
-                let fits = |der: &CertificateDer<'static>| {
-                    CertifiedKey::new(vec![der.clone()], whole.key.clone()).keys_match().is_ok()
-                };
-                Err(match self.ders.iter().position(fits) {
-                    Some(place) => error(
-                        format!("{key} belongs to certificate {} in {name}, not to the first", place + 1),
-                        "put the server's own certificate first, then each one's issuer",
-                    ),
-                    None => error(
-                        format!("{key} does not belong to {name}"),
-                        "name the key with which this certificate was asked for",
-                    ),
-                })
-            }
-            Err(other) => Err(error(format!("{name} cannot be used: {}", explain(&other)), "have it issued anew")),
+        // A key that cannot tell its public half is taken on trust; none of aws-lc-rs is like that.
+        let Some(public) = whole.key.public_key() else { return Ok(()) };
+        let fits = |certificate: &x509_cert::Certificate| {
+            let of_certificate = certificate.tbs_certificate.subject_public_key_info.to_der();
+            of_certificate.is_ok_and(|of_certificate| of_certificate == public.as_ref())
+        };
+        match self.parsed.iter().position(fits) {
+            Some(0) => Ok(()),
+            Some(place) => Err(error(
+                format!("{key} belongs to certificate {} in {name}, not to the first", place + 1),
+                "put the server's own certificate first, then each one's issuer",
+            )),
+            None => Err(error(
+                format!("{key} does not belong to {name}"),
+                "name the key with which this certificate was asked for",
+            )),
         }
     }
 }
@@ -259,7 +255,9 @@ impl Facts {
             }
         }
         if names.is_empty() {
-            names.extend(subject(certificate));
+            let common_name = subject(certificate);
+            patterns.extend(common_name.as_deref().and_then(NamePattern::parse));
+            names.extend(common_name);
         }
         let validity = &tbs.validity;
         Facts {
@@ -286,14 +284,14 @@ pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     subject(&x509_cert::Certificate::from_der(certificate).ok()?)
 }
 
-fn subject(certificate: &x509_cert::Certificate) -> Option<String> {
+pub(super) fn subject(certificate: &x509_cert::Certificate) -> Option<String> {
     let mut parts = certificate.tbs_certificate.subject.0.iter().flat_map(|relative| relative.0.iter());
     let value = &parts.rfind(|part| part.oid == COMMON_NAME)?.value;
     Some(String::from_utf8_lossy(value.value()).escape_debug().to_string())
 }
 
 impl KeyKind {
-    fn of(spki: &SubjectPublicKeyInfoOwned) -> KeyKind {
+    pub(super) fn of(spki: &SubjectPublicKeyInfoOwned) -> KeyKind {
         match spki.algorithm.oid {
             RSA => match modulus_bits(spki.subject_public_key.raw_bytes()) {
                 Some(bits) => KeyKind::Rsa(bits),

@@ -6,40 +6,73 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, CommonState, Error};
 
 use super::authorities;
 use super::certificate::{Certificate, Facts};
+use super::clock::SystemClock;
+use super::explain::explain;
 use super::files::{Content, LoadError, MAX_PEM};
 use super::provider::{provider, versions};
-use super::reload::{Now, Outcome, Piece, Standing};
+use super::reload::{Made, Now, Outcome, Piece, Standing};
 use super::server::certificate_piece;
+use super::sessions::{OwnSessions, Sessions};
+use super::trust::Trust;
+use super::verify::ServerVerifier;
 use super::watch::{tell, worst};
-use crate::config::model::{Authorities, BackendAddress, PoolTls, TlsVersion, Verify};
+use crate::config::model::{Authorities, BackendAddress, NameSource, PoolTls, TlsVersion, Verify};
 use crate::net::name::normal;
-
-/// Names of servers whose sessions are kept, each with at most eight tickets.
-const SESSIONS: usize = 256;
 
 /// TLS from one pool to its backends. Connections read what is in service; a change of files replaces it.
 pub struct ClientTls {
     name: Arc<str>,
     tls: PoolTls,
     server_name: Option<ServerName<'static>>,
-    current: ArcSwap<ClientConfig>,
+    current: ArcSwap<InService>,
     files: Mutex<Sources>,
     standing: ArcSwap<Standing>,
+    clock: Arc<dyn TimeProvider>,
+}
+
+/// What is in service at a pool.
+#[derive(Debug)]
+struct InService {
+    /// But for what each connection has of its own: the protocols that it offers, and its sessions.
+    config: ClientConfig,
+    sessions: Arc<Sessions>,
+    /// `None`: nothing is verified.
+    trust: Option<Arc<Trust>>,
+}
+
+/// A connection to a backend that begins.
+pub struct Connecting {
+    /// Its TLS.
+    pub engine: UnbufferedClientConnection,
+    /// Its sessions.
+    pub verified: Verified,
+}
+
+/// What a connection's sessions rest on.
+#[derive(Debug)]
+pub struct Verified {
+    sessions: OwnSessions,
+    trust: Option<Arc<Trust>>,
+}
+
+impl Verified {
+    /// To be called when the handshake has succeeded: until then, the connection's sessions are not resumed.
+    pub fn established(&self, connection: &CommonState) {
+        self.sessions.rest_on(self.trust.as_deref(), connection.peer_certificates().unwrap_or_default());
+    }
 }
 
 struct Sources {
     /// Of a file; `None`: the system's, or nothing is verified.
-    roots: Option<Piece<Arc<RootCertStore>>>,
+    trust: Option<Piece<Arc<Trust>>>,
     certificate: Option<Piece<Certificate>>,
 }
 
@@ -49,7 +82,7 @@ impl Sources {
     }
 
     fn faults(&self) -> Vec<String> {
-        self.certificate.iter().flat_map(Piece::faults).chain(self.roots.iter().flat_map(Piece::faults)).collect()
+        self.certificate.iter().flat_map(Piece::faults).chain(self.trust.iter().flat_map(Piece::faults)).collect()
     }
 }
 
@@ -59,25 +92,38 @@ impl ClientTls {
     /// # Errors
     /// What is wrong with the files or the name.
     pub fn new(name: &str, tls: &PoolTls) -> Result<ClientTls, LoadError> {
+        ClientTls::with_clock(name, tls, Arc::new(SystemClock))
+    }
+
+    pub(super) fn with_clock(
+        name: &str,
+        tls: &PoolTls,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<ClientTls, LoadError> {
         let now = Now::read();
-        let roots = match (&tls.ca, tls.verify) {
+        let trust = match (&tls.ca, tls.verify) {
             (Authorities::System, _) | (_, Verify::Off) => None,
             (Authorities::File(path), _) => {
-                let make = |contents: &[Content], _, now| match contents {
-                    [file] => authorities::roots(file, now),
-                    _ => (None, Vec::new()),
+                let make = |contents: &[Content], _, now| -> Made<Arc<Trust>> {
+                    let [file] = contents else { return (None, Vec::new()) };
+                    let (trust, faults) = authorities::of_file(file, now);
+                    (trust.map(Arc::new), faults)
                 };
                 Some(Piece::load(vec![(path.clone(), MAX_PEM)], make, now)?)
             }
         };
         let certificate = tls.client_certificate.as_ref().map(|files| certificate_piece(files, now)).transpose()?;
-        let server_name = tls.server_name.as_deref().map(server_name).transpose().map_err(|message| {
-            LoadError::of(message, "server_name is a host's name or an IP address, without a port")
-        })?;
-        let files = Sources { roots, certificate };
-        let current = ArcSwap::new(configure(tls, &files)?);
+        let server_name = match &tls.server_name {
+            NameSource::Fixed(name) => Some(server_name(name).map_err(|message| {
+                LoadError::of(message, "server_name is a host's name or an IP address, without a port")
+            })?),
+            NameSource::Backend | NameSource::Client => None,
+        };
+        let files = Sources { trust, certificate };
+        let current = ArcSwap::from_pointee(configure(tls, &files, &clock)?);
         let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
-        Ok(ClientTls { name: name.into(), tls: tls.clone(), server_name, current, files: Mutex::new(files), standing })
+        let (name, tls, files) = (name.into(), tls.clone(), Mutex::new(files));
+        Ok(ClientTls { name, tls, server_name, current, files, standing, clock })
     }
 
     /// The pool's name.
@@ -85,14 +131,34 @@ impl ClientTls {
         &self.name
     }
 
-    /// What is in service, without touching the count of those who hold it.
-    pub fn load(&self) -> Guard<Arc<ClientConfig>> {
-        self.current.load()
+    /// Begins TLS with a backend that must be `name`, offering these protocols (ALPN).
+    ///
+    /// # Errors
+    /// rustls takes no such configuration.
+    pub fn connect(&self, name: ServerName<'static>, protocols: Vec<Vec<u8>>) -> Result<Connecting, Error> {
+        let (config, verified) = self.config(protocols);
+        Ok(Connecting { engine: UnbufferedClientConnection::new(config, name)?, verified })
     }
 
-    /// The configuration for a connection that begins now.
-    pub fn current(&self) -> Arc<ClientConfig> {
-        self.current.load_full()
+    /// The configuration of one connection.
+    pub(super) fn config(&self, protocols: Vec<Vec<u8>>) -> (Arc<ClientConfig>, Verified) {
+        let in_service: Guard<Arc<InService>> = self.current.load();
+        let sessions = OwnSessions::new(in_service.sessions.clone(), self.clock.clone());
+        let mut config = in_service.config.clone();
+        config.alpn_protocols = protocols;
+        config.resumption = Resumption::store(Arc::new(sessions.clone()));
+        (Arc::new(config), Verified { sessions, trust: in_service.trust.clone() })
+    }
+
+    /// The configuration of a connection that begins now, and offers the protocols that are configured.
+    #[cfg(test)]
+    pub(super) fn current(&self) -> Arc<ClientConfig> {
+        self.config(self.tls.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()).0
+    }
+
+    /// Whether the name of a backend is the one that its client has asked for.
+    pub fn takes_clients_name(&self) -> bool {
+        self.tls.server_name == NameSource::Client
     }
 
     /// Whom a backend must be, and the name that it is asked for: the one configured, or else the backend's own
@@ -125,7 +191,7 @@ impl ClientTls {
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let certificate = files.certificate.iter().flat_map(Piece::paths);
-        certificate.chain(files.roots.iter().flat_map(Piece::paths)).cloned().collect()
+        certificate.chain(files.trust.iter().flat_map(Piece::paths)).cloned().collect()
     }
 
     /// Looks whether files have changed. What is new and good goes into service, what is not is logged.
@@ -137,13 +203,13 @@ impl ClientTls {
             let look = piece.refresh(now);
             outcomes.push(tell(&owner, &look, Some(&piece.get().facts), now.wall));
         }
-        if let Some(piece) = &mut files.roots {
+        if let Some(piece) = &mut files.trust {
             outcomes.push(tell(&owner, &piece.refresh(now), None, now.wall));
         }
         self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
         if outcomes.contains(&Outcome::Replaced) {
-            match configure(&self.tls, &files) {
-                Ok(config) => self.current.store(config),
+            match configure(&self.tls, &files, &self.clock) {
+                Ok(config) => self.current.store(Arc::new(config)),
                 Err(failure) => tracing::error!(owner, %failure, "TLS: new files cannot be put in service"),
             }
         }
@@ -162,34 +228,22 @@ fn server_name(text: &str) -> Result<ServerName<'static>, String> {
         .map_err(|_| format!("{} is no name that a certificate could be for", text.escape_debug()))
 }
 
-/// What rustls is told. Sessions are kept anew each time: one that was made under other authorities, or as
-/// another client, is not resumed.
-fn configure(tls: &PoolTls, files: &Sources) -> Result<Arc<ClientConfig>, LoadError> {
-    let impossible = |failure: Error| LoadError::of(format!("TLS cannot be set up: {failure}"), "see pools[].tls");
-    let roots = || match &files.roots {
-        Some(piece) => Ok(piece.get().as_ref().clone()),
-        None => authorities::of_system(),
+/// What rustls is told. Each has its own sessions: one that was made under other authorities, or as another client, is not
+/// resumed.
+fn configure(tls: &PoolTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> Result<InService, LoadError> {
+    let impossible =
+        |failure: Error| LoadError::of(format!("TLS cannot be set up: {}", explain(&failure)), "see pools[].tls");
+    let trust = match (tls.verify, &files.trust) {
+        (Verify::Off, _) => None,
+        (_, Some(piece)) => Some(piece.get().as_ref().clone()),
+        (_, None) => Some(authorities::of_system()?),
     };
-    let algorithms = provider().signature_verification_algorithms;
-    let builder = ClientConfig::builder_with_provider(provider())
+    let verifier = ServerVerifier { trust: trust.clone(), checks_name: tls.verify == Verify::Full };
+    let builder = ClientConfig::builder_with_details(provider(), clock.clone())
         .with_protocol_versions(versions(TlsVersion::V1_2))
-        .map_err(impossible)?;
-    let builder = match tls.verify {
-        Verify::Full => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots()?, provider())
-                .build()
-                .map_err(|failure| LoadError::of(format!("backends cannot be verified: {failure}"), "check `ca`"))?;
-            builder.with_webpki_verifier(verifier)
-        }
-        Verify::Ca => {
-            let verifier = Arc::new(Lenient { roots: Some(roots()?), algorithms });
-            builder.dangerous().with_custom_certificate_verifier(verifier)
-        }
-        Verify::Off => {
-            let verifier = Arc::new(Lenient { roots: None, algorithms });
-            builder.dangerous().with_custom_certificate_verifier(verifier)
-        }
-    };
+        .map_err(impossible)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &files.certificate {
         Some(piece) => {
             let own = SingleCertAndKey::from(piece.get().key.as_ref().clone());
@@ -197,57 +251,7 @@ fn configure(tls: &PoolTls, files: &Sources) -> Result<Arc<ClientConfig>, LoadEr
         }
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = tls.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    Ok(Arc::new(config))
-}
-
-/// Asks for less than TLS does: `verify: ca` and `verify: off`. That the peer has the key of its certificate is
-/// verified all the same.
-#[derive(Debug)]
-struct Lenient {
-    /// Who must have signed the certificate; `None`: anybody may.
-    roots: Option<Arc<RootCertStore>>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Lenient {
-    /// Chain, dates and purpose as rustls does it, and not the name.
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if let Some(roots) = &self.roots {
-            let parsed = ParsedCertificate::try_from(certificate)?;
-            verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, self.algorithms.all)?;
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    Ok(InService { config, sessions: Arc::default(), trust })
 }

@@ -40,7 +40,7 @@ impl Files for OnDisk {
     }
 
     fn authorities(&self, path: &Path) -> Vec<FileFault> {
-        let (_, faults) = authorities::roots(&Content::read(path, MAX_PEM), SystemTime::now());
+        let (_, faults) = authorities::of_file(&Content::read(path, MAX_PEM), SystemTime::now());
         faults
     }
 

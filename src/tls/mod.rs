@@ -10,6 +10,7 @@ mod authorities;
 mod certificate;
 mod certificates;
 mod client;
+mod clock;
 mod explain;
 mod files;
 mod pem;
@@ -17,8 +18,14 @@ mod provider;
 mod reload;
 mod report;
 mod server;
+mod sessions;
 pub mod stream;
+mod tickets;
+mod trust;
+mod unfit;
+mod verify;
 pub mod watch;
+mod x509;
 
 #[cfg(test)]
 mod testing;
@@ -27,8 +34,8 @@ mod tests;
 
 pub use certificate::{Certificate, Facts, KeyKind, common_name};
 pub use certificates::Certificates;
-pub use client::ClientTls;
-pub use explain::explain;
+pub use client::{ClientTls, Connecting, Verified};
+pub use explain::{explain, remedy};
 pub use files::{LoadError, OnDisk};
 pub use provider::provider;
 pub use reload::{Now, Outcome, Standing};

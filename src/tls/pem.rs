@@ -182,6 +182,7 @@ fn describe(failure: &pem::Error) -> String {
         }
         pem::Error::IllegalSectionStart { line } => format!("the line {} does not end with five dashes", text(line)),
         pem::Error::Base64Decode(_) => "a section is not base64".to_owned(),
-        other => format!("{other:?}"),
+        pem::Error::SectionTooLarge => "a section is too long".to_owned(),
+        _ => "it cannot be read".to_owned(),
     }
 }

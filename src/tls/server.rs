@@ -4,17 +4,22 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection};
+use rustls::time_provider::TimeProvider;
+use rustls::{Error, ServerConfig};
 
 use super::authorities;
 use super::certificate::{self, Certificate, Facts};
 use super::certificates::Certificates;
+use super::clock::{SystemClock, since_1970};
+use super::explain::explain;
 use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
 use super::provider::{provider, versions};
 use super::reload::{Made, Now, Outcome, Piece, Standing};
+use super::tickets::{Bound, BoundVerifier, Tickets};
+use super::verify::ClientVerifier;
 use super::watch::{tell, worst};
 use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, StartTls};
 
@@ -32,17 +37,46 @@ pub struct ServerTls {
     serving: ArcSwap<Serving>,
     files: Mutex<Sources>,
     standing: ArcSwap<Standing>,
+    clock: Arc<dyn TimeProvider>,
 }
 
 /// What is in service at a listener.
 #[derive(Debug)]
 pub struct Serving {
-    /// For a connection.
-    pub config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    clients: Clients,
+}
+
+/// What there is to know of a connection's client.
+#[derive(Debug)]
+enum Clients {
+    /// Nothing: all connections share this.
+    Unverified(Arc<ServerConfig>),
+    /// Who it is. A session holds no longer than that does, so that each connection has a configuration of its own.
+    Verified(Recipe, Arc<ClientVerifier>),
+}
+
+/// What configurations are made from.
+#[derive(Clone, Debug)]
+struct Recipe {
+    tls: ListenerTls,
+    certificates: Arc<Certificates>,
+    ticket_keys: Option<Arc<dyn ProducesTickets>>,
+    clock: Arc<dyn TimeProvider>,
 }
 
 impl Serving {
+    /// The configuration of one connection.
+    ///
+    /// # Errors
+    /// rustls takes no such configuration.
+    pub fn config(&self) -> Result<Arc<ServerConfig>, Error> {
+        match &self.clients {
+            Clients::Unverified(config) => Ok(config.clone()),
+            Clients::Verified(recipe, verifier) => recipe.config(Some(verifier)),
+        }
+    }
+
     /// Whether a certificate is for the name a client asks for. A client that asks for none is not known.
     pub fn knows(&self, name: Option<&str>) -> bool {
         self.certificates.knows(name)
@@ -51,8 +85,8 @@ impl Serving {
 
 struct Sources {
     certificates: Vec<Piece<Certificate>>,
-    verifier: Option<Piece<Arc<dyn ClientCertVerifier>>>,
-    tickets: Option<Arc<dyn ProducesTickets>>,
+    verifier: Option<Piece<Arc<ClientVerifier>>>,
+    ticket_keys: Option<Arc<dyn ProducesTickets>>,
 }
 
 impl Sources {
@@ -71,16 +105,24 @@ impl ServerTls {
     /// # Errors
     /// What is wrong with the files.
     pub fn new(name: &str, tls: &ListenerTls) -> Result<ServerTls, LoadError> {
+        ServerTls::with_clock(name, tls, Arc::new(SystemClock))
+    }
+
+    pub(super) fn with_clock(
+        name: &str,
+        tls: &ListenerTls,
+        clock: Arc<dyn TimeProvider>,
+    ) -> Result<ServerTls, LoadError> {
         let now = Now::read();
         let load = |files: &CertificateFiles| certificate_piece(files, now);
         let files = Sources {
             certificates: tls.certificates.iter().map(load).collect::<Result<_, _>>()?,
             verifier: tls.client_auth.as_ref().map(|auth| verifier_piece(auth, now)).transpose()?,
-            tickets: ticketer(tls)?,
+            ticket_keys: ticket_keys(tls)?,
         };
-        let serving = ArcSwap::from_pointee(serve(tls, &files)?);
+        let serving = ArcSwap::from_pointee(serve(tls, &files, &clock)?);
         let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
-        Ok(ServerTls { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), standing })
+        Ok(ServerTls { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), standing, clock })
     }
 
     /// The listener's name.
@@ -93,9 +135,18 @@ impl ServerTls {
         self.serving.load()
     }
 
-    /// The configuration for a connection that begins now.
-    pub fn current(&self) -> Arc<ServerConfig> {
-        self.serving.load().config.clone()
+    /// Begins TLS with a client.
+    ///
+    /// # Errors
+    /// rustls takes no such configuration.
+    pub fn accept(&self) -> Result<UnbufferedServerConnection, Error> {
+        UnbufferedServerConnection::new(self.serving.load().config()?)
+    }
+
+    /// The configuration of a connection that begins now.
+    #[cfg(test)]
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.serving.load().config().unwrap()
     }
 
     /// Whether a certificate is for the name a client asks for. A client that asks for none is not known.
@@ -130,7 +181,7 @@ impl ServerTls {
             outcomes.push(outcome);
             if outcome == Outcome::Replaced {
                 // A ticket says that its client was verified, and that was by the authorities of before.
-                files.tickets = ticketer(&self.tls).unwrap_or_else(|failure| {
+                files.ticket_keys = ticket_keys(&self.tls).unwrap_or_else(|failure| {
                     tracing::error!(owner, %failure, "TLS: session tickets are given no more");
                     None
                 });
@@ -138,7 +189,7 @@ impl ServerTls {
         }
         self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
         if outcomes.contains(&Outcome::Replaced) {
-            match serve(&self.tls, &files) {
+            match serve(&self.tls, &files, &self.clock) {
                 Ok(serving) => self.serving.store(Arc::new(serving)),
                 Err(failure) => tracing::error!(owner, %failure, "TLS: new files cannot be put in service"),
             }
@@ -155,11 +206,14 @@ impl fmt::Debug for ServerTls {
 
 /// Keys of this listener alone: a ticket of one that asks for no certificate must not open one that does. They
 /// live in memory, and are replaced every six hours.
-fn ticketer(tls: &ListenerTls) -> Result<Option<Arc<dyn ProducesTickets>>, LoadError> {
-    let no_key = |failure| {
-        LoadError::of(format!("no key for session tickets: {failure}"), "session_tickets: false does without")
+fn ticket_keys(tls: &ListenerTls) -> Result<Option<Arc<dyn ProducesTickets>>, LoadError> {
+    let no_key = |failure: Error| {
+        let why = explain(&failure);
+        LoadError::of(format!("no key for session tickets: {why}"), "session_tickets: false does without")
     };
-    tls.session_tickets.then(Ticketer::new).transpose().map_err(no_key)
+    // The keys are replaced by a clock that panics before 1970.
+    let is_on = tls.session_tickets && since_1970().is_some();
+    is_on.then(Ticketer::new).transpose().map_err(no_key)
 }
 
 pub(super) fn certificate_piece(files: &CertificateFiles, now: Now) -> Result<Piece<Certificate>, LoadError> {
@@ -173,25 +227,25 @@ pub(super) fn certificate_piece(files: &CertificateFiles, now: Now) -> Result<Pi
     Piece::load(vec![(files.cert.clone(), MAX_PEM), (files.key.clone(), MAX_PEM)], make, now)
 }
 
-fn verifier_piece(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<dyn ClientCertVerifier>>, LoadError> {
+fn verifier_piece(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<ClientVerifier>>, LoadError> {
     let required = auth.required;
-    let make = move |contents: &[Content], _, now| -> Made<Arc<dyn ClientCertVerifier>> {
+    let make = move |contents: &[Content], _, now| -> Made<Arc<ClientVerifier>> {
         let (ca, crl) = match contents {
             [ca] => (ca, None),
             [ca, crl] => (ca, Some(crl)),
             _ => return (None, Vec::new()),
         };
-        let (roots, mut faults) = authorities::roots(ca, now);
+        let (trust, mut faults) = authorities::of_file(ca, now);
         let lists = match crl.map(|crl| authorities::revocations(crl, now)) {
             Some((lists, more)) => {
                 faults.extend(more);
-                lists
+                lists.map(Some)
             }
-            None => Some(Vec::new()),
+            None => Some(None),
         };
-        let Some((roots, lists)) = roots.zip(lists) else { return (None, faults) };
-        match authorities::client_verifier(roots, lists, required) {
-            Ok(verifier) => (Some(verifier), faults),
+        let Some((trust, lists)) = trust.zip(lists) else { return (None, faults) };
+        match authorities::client_verifier(trust, lists, required) {
+            Ok(verifier) => (Some(Arc::new(verifier)), faults),
             Err(fault) => {
                 faults.push(fault);
                 (None, faults)
@@ -202,32 +256,56 @@ fn verifier_piece(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<dyn ClientCer
     Piece::load([(auth.ca.clone(), MAX_PEM)].into_iter().chain(crl).collect(), make, now)
 }
 
-/// What rustls is told.
-fn serve(tls: &ListenerTls, files: &Sources) -> Result<Serving, LoadError> {
-    let impossible =
-        |failure: rustls::Error| LoadError::of(format!("TLS cannot be set up: {failure}"), "see min_version");
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions(tls.min_version))
-        .map_err(impossible)?;
-    let builder = match &files.verifier {
-        Some(piece) => builder.with_client_cert_verifier(piece.get().as_ref().clone()),
-        None => builder.with_no_client_auth(),
-    };
+fn serve(tls: &ListenerTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> Result<Serving, LoadError> {
     let certificates = Arc::new(Certificates::new(files.certificates.iter().map(|piece| piece.get().as_ref())));
-    let mut config = builder.with_cert_resolver(certificates.clone());
-    config.alpn_protocols = match (tls.starttls, tls.alpn.is_empty()) {
-        (Some(StartTls::Postgres), true) => vec![POSTGRES.to_vec()],
-        _ => tls.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect(),
+    let recipe = Recipe {
+        tls: tls.clone(),
+        certificates: certificates.clone(),
+        ticket_keys: files.ticket_keys.clone(),
+        clock: clock.clone(),
     };
-    // The order of suites is ours, as scanners demand it; all of them are good.
-    config.ignore_client_order = true;
-    // Early data can be replayed (RFC 8446, 8), and a balancer cannot know what may be.
-    config.max_early_data_size = 0;
-    // Sessions live in tickets or not at all: no state of clients here, and no lock between workers.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = if files.tickets.is_some() { TICKETS } else { 0 };
-    if let Some(tickets) = &files.tickets {
-        config.ticketer = tickets.clone();
+    let verifier = files.verifier.as_ref().map(|piece| piece.get().as_ref().clone());
+    // Also where each connection gets its own: what cannot be made is told now.
+    let config = recipe.config(verifier.as_ref()).map_err(|failure| {
+        LoadError::of(format!("TLS cannot be set up: {}", explain(&failure)), "see min_version")
+    })?;
+    let clients = match verifier {
+        Some(verifier) => Clients::Verified(recipe, verifier),
+        None => Clients::Unverified(config),
+    };
+    Ok(Serving { certificates, clients })
+}
+
+impl Recipe {
+    /// What rustls is told.
+    fn config(&self, verifier: Option<&Arc<ClientVerifier>>) -> Result<Arc<ServerConfig>, Error> {
+        let Recipe { tls, certificates, ticket_keys, clock } = self;
+        let bound = Bound::new();
+        let builder = ServerConfig::builder_with_details(provider(), clock.clone())
+            .with_protocol_versions(versions(tls.min_version))?;
+        let builder = match verifier {
+            Some(verifier) => {
+                let (verifier, bound) = (verifier.clone(), bound.clone());
+                let bound: Arc<dyn ClientCertVerifier> = Arc::new(BoundVerifier { verifier, bound });
+                builder.with_client_cert_verifier(bound)
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(certificates.clone());
+        config.alpn_protocols = match (tls.starttls, tls.alpn.is_empty()) {
+            (Some(StartTls::Postgres), true) => vec![POSTGRES.to_vec()],
+            _ => tls.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect(),
+        };
+        // The order of suites is ours, as scanners demand it; all of them are good.
+        config.ignore_client_order = true;
+        // Early data can be replayed (RFC 8446, 8), and a balancer cannot know what may be.
+        config.max_early_data_size = 0;
+        // Sessions live in tickets or not at all: no state of clients here, and no lock between workers.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = if ticket_keys.is_some() { TICKETS } else { 0 };
+        if let Some(keys) = ticket_keys {
+            config.ticketer = Arc::new(Tickets { keys: keys.clone(), bound, clock: clock.clone() });
+        }
+        Ok(Arc::new(config))
     }
-    Ok(Serving { config: Arc::new(config), certificates })
 }

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnecti
 use tempfile::TempDir;
 
 use crate::config::model::{
-    Authorities, CertificateFiles, ClientAuth, ListenerTls, Plaintext, PoolTls, TlsVersion, UnknownSni, Verify,
+    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, TlsVersion, UnknownSni, Verify,
 };
 
 /// A certificate with its chain, and its key, in PEM.
@@ -152,7 +152,7 @@ impl Folder {
         PoolTls {
             verify,
             ca: Authorities::File(self.write("servers.pem", authority.pem())),
-            server_name: None,
+            server_name: NameSource::Backend,
             alpn: Vec::new(),
             client_certificate: None,
             starttls: None,

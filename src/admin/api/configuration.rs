@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::super::gather;
 use crate::config::model::{
     AccessLog, Admin, Authorities, Backend, CertificateFiles, Check, ClientAuth, Config, Health, HttpCheck, Initial,
-    Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, OnDown, Plaintext, Pool,
+    Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, NameSource, OnDown, Plaintext, Pool,
     PoolTls, ProxyProtocol, Rate, ReusePort, Route, SendProxy, Shutdown, Sniff, StartTls, TlsVersion, UnknownSni,
     Verify,
 };
@@ -231,6 +231,11 @@ fn pool_tls(PoolTls { verify, ca, server_name, alpn, client_certificate, starttl
         Verify::Ca => "ca",
         Verify::Off => "off",
     };
+    let server_name = match server_name {
+        NameSource::Backend => None,
+        NameSource::Fixed(name) => Some(text(name)),
+        NameSource::Client => Some("sni".into()),
+    };
     let ca = match ca {
         Authorities::System => "system".to_owned(),
         Authorities::File(path) => path.display().to_string(),
@@ -238,7 +243,7 @@ fn pool_tls(PoolTls { verify, ca, server_name, alpn, client_certificate, starttl
     some([
         ("verify", Some(verify.into())),
         ("ca", Some(ca.into())),
-        ("server_name", server_name.as_ref().map(text)),
+        ("server_name", server_name),
         ("alpn", Some(alpn.iter().map(text).collect())),
         ("client_certificate", client_certificate.as_ref().map(certificate)),
         ("starttls", Some(self::starttls(*starttls).into())),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Checker, copied, value};
 use crate::config::de::Located;
 use crate::config::model::{
-    Authorities, Backend, BackendAddress, CertificateFiles, ClientAuth, ListenerTls, Plaintext, PoolTls, StartTls,
+    Authorities, Backend, BackendAddress, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, StartTls,
     TlsVersion, UnknownSni, Verify,
 };
 use crate::config::raw;
@@ -20,6 +20,9 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 30 -s
 
 /// What PostgreSQL's clients offer when they begin with TLS at once (`sslnegotiation=direct`), and insist on.
 const POSTGRESQL: &str = "postgresql";
+
+/// In place of a name of a server: the one that the client has asked for.
+const CLIENTS_NAME: &str = "sni";
 
 impl Checker<'_> {
     /// A listener's side; `None` when it is left out, or something in it is wrong, which is reported.
@@ -112,7 +115,11 @@ impl Checker<'_> {
         Some(PoolTls {
             verify,
             ca: ca.map_or(Authorities::System, |(TrustedBy(ca), _)| ca.clone()),
-            server_name: value(raw.server_name.as_ref()).map(|(ServerName(name), _)| name.as_str().into()),
+            server_name: match value(raw.server_name.as_ref()) {
+                None => NameSource::Backend,
+                Some((ServerName(name), _)) if name == CLIENTS_NAME => NameSource::Client,
+                Some((ServerName(name), _)) => NameSource::Fixed(name.as_str().into()),
+            },
             client_certificate: client_certificate.and_then(|(raw, at)| self.certificate(raw, at)),
             starttls: self.starttls(raw.starttls.as_ref()),
             alpn: alpn?,

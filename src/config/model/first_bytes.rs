@@ -141,14 +141,25 @@ pub struct PoolTls {
     pub verify: Verify,
     /// Who may have signed it.
     pub ca: Authorities,
-    /// The name it must be for, and the SNI; `None`: the backend's host.
-    pub server_name: Option<Arc<str>>,
+    /// The name it must be for, which is also asked for (SNI).
+    pub server_name: NameSource,
     /// Application protocols that are offered.
     pub alpn: Vec<Arc<str>>,
     /// What backends that ask for one get.
     pub client_certificate: Option<CertificateFiles>,
     /// The protocol's own TLS request, sent first.
     pub starttls: Option<StartTls>,
+}
+
+/// `pools[].tls.server_name`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameSource {
+    /// The backend's host.
+    Backend,
+    /// This one.
+    Fixed(Arc<str>),
+    /// What the client has asked for; the backend's host, if it asked for none.
+    Client,
 }
 
 /// `pools[].tls.verify`.

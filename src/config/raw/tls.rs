@@ -121,7 +121,7 @@ pub(crate) struct PoolTls {
     /// Who may have signed it: system, or a PEM file.
     #[schemars(extend("default" = "system"))]
     pub(crate) ca: Key<TrustedBy>,
-    /// The name it must be for; by default the backend's host.
+    /// The name it must be for, and is asked for; sni: what the client has asked for. By default the backend's host.
     pub(crate) server_name: Key<ServerName>,
     /// Application protocols that are offered.
     #[schemars(extend("default" = []))]

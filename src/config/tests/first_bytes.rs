@@ -177,7 +177,7 @@ fn tls_to_the_backends_arrives_as_written() {
     let defaults = PoolTls {
         verify: Verify::Full,
         ca: Authorities::System,
-        server_name: None,
+        server_name: NameSource::Backend,
         alpn: vec![],
         client_certificate: None,
         starttls: None,
@@ -190,7 +190,7 @@ fn tls_to_the_backends_arrives_as_written() {
     let expected = PoolTls {
         verify: Verify::Ca,
         ca: Authorities::File("ca.pem".into()),
-        server_name: Some("db.internal".into()),
+        server_name: NameSource::Fixed("db.internal".into()),
         alpn: vec!["postgresql".into()],
         client_certificate: Some(files("c.pem", "c.key")),
         starttls: Some(StartTls::Postgres),

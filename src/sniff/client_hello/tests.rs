@@ -53,8 +53,12 @@ fn record(message: &[u8]) -> Vec<u8> {
 }
 
 fn asked(server_name: Option<&str>, alpn: &[&[u8]]) -> Verdict<ClientHello, NotTls> {
+    asked_with(Version::TLS_1_2, server_name, alpn)
+}
+
+fn asked_with(newest: Version, server_name: Option<&str>, alpn: &[&[u8]]) -> Verdict<ClientHello, NotTls> {
     let alpn = alpn.iter().map(|name| name.to_vec()).collect();
-    Verdict::Yes(ClientHello { server_name: server_name.map(Arc::from), alpn })
+    Verdict::Yes(ClientHello { server_name: server_name.map(Arc::from), alpn, newest })
 }
 
 fn wrong(bytes: &[u8]) -> NotTls {
@@ -77,8 +81,8 @@ fn follow(bytes: &[u8]) -> (usize, Verdict<ClientHello, NotTls>) {
 #[test]
 fn a_hello_is_read_in_records_of_any_size_and_wants_more_until_its_end() {
     let message =
-        hello_with(&[extension(43, &[2, 3, 4]), sni(&[(0, b"DB.Example.com.")]), alpn(&[b"h2", b"http/1.1"])]);
-    let wanted = asked(Some("db.example.com"), &[b"h2", b"http/1.1"]);
+        hello_with(&[extension(SUPPORTED_VERSIONS, &[2, 3, 4]), sni(&[(0, b"DB.Example.com.")]), alpn(&[b"h2", b"http/1.1"])]);
+    let wanted = asked_with(Version::TLS_1_3, Some("db.example.com"), &[b"h2", b"http/1.1"]);
     for size in 1..=message.len() {
         let bytes = records(&message, size);
         for cut in 0..bytes.len() {
@@ -133,6 +137,29 @@ fn what_is_no_host_name_is_none() {
     // Other types of names than host names were never defined.
     let other = sni(&[(1, b"x"), (0, b"a.example"), (1, b"y")]);
     assert_eq!(recognise(&record(&hello_with(&[other]))), asked(Some("a.example"), &[]));
+}
+
+#[test]
+fn the_newest_version_is_told() {
+    let newest = |version: [u8; 2], extensions: &[Vec<u8>]| {
+        let mut message = hello_with(extensions);
+        message[MESSAGE_HEADER..MESSAGE_HEADER + 2].copy_from_slice(&version);
+        match follow(&record(&message)).1 {
+            Verdict::Yes(hello) => hello.newest.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let versions = |bytes: &[u8]| extension(SUPPORTED_VERSIONS, &[&[bytes.len() as u8], bytes].concat());
+    assert_eq!(newest([3, 0], &[]), "SSL 3.0");
+    assert_eq!(newest([3, 1], &[]), "TLS 1.0");
+    assert_eq!(newest([3, 2], &[]), "TLS 1.1");
+    assert_eq!(newest([3, 3], &[]), "TLS 1.2");
+    assert_eq!(newest([3, 3], &[versions(&[3, 2, 3, 4, 3, 3])]), "TLS 1.3");
+    assert_eq!(newest([3, 3], &[versions(&[3, 1])]), "TLS 1.0", "the extension counts");
+    assert_eq!(newest([3, 3], &[versions(&[0xfa, 0xfa, 0x7f, 0x1c, 3, 4])]), "TLS 1.3", "drafts and noise do not");
+    // What cannot be read is left to the handshake.
+    assert_eq!(newest([3, 3], &[versions(&[0xfa, 0xfa])]), "TLS 1.2");
+    assert_eq!(newest([3, 3], &[extension(SUPPORTED_VERSIONS, &[9, 3, 1])]), "TLS 1.2");
 }
 
 #[test]
@@ -273,8 +300,8 @@ fn a_post_quantum_hello_is_read() {
     let name = format!("{:a<60}.example.com", "db");
     let bytes = rustls_hello(&name, &[b"postgresql".to_vec()]);
     assert!(bytes.len() > 1500, "{}", bytes.len());
-    assert_eq!(recognise(&bytes), asked(Some(&name), &[b"postgresql"]));
-    assert_eq!(recognise(&rustls_hello("192.0.2.1", &[])), asked(None, &[]));
+    assert_eq!(recognise(&bytes), asked_with(Version::TLS_1_3, Some(&name), &[b"postgresql"]));
+    assert_eq!(recognise(&rustls_hello("192.0.2.1", &[])), asked_with(Version::TLS_1_3, None, &[]));
 }
 
 proptest! {
@@ -301,7 +328,11 @@ proptest! {
         }
         let length = bytes.len();
         bytes.extend_from_slice(&after);
-        let wanted = Verdict::Yes(ClientHello { server_name: Some(name.as_str().into()), alpn });
+        let wanted = Verdict::Yes(ClientHello {
+            server_name: Some(name.as_str().into()),
+            alpn,
+            newest: Version::TLS_1_3,
+        });
 
         let mut here = 0;
         for portion in portions.iter().cycle() {

@@ -12,7 +12,7 @@ use rustls::{
     ProtocolVersion, RootCertStore, SupportedProtocolVersion,
 };
 
-use crate::config::model::{Authorities, BackendAddress, ListenerTls, PoolTls, StartTls, TlsVersion, Verify};
+use crate::config::model::{Authorities, BackendAddress, ListenerTls, NameSource, PoolTls, StartTls, TlsVersion, Verify};
 use crate::tls::testing::{Authority, Ends, Folder, Pair, Refusal, handshake};
 use crate::tls::{ClientTls, ServerTls, explain, provider};
 
@@ -365,7 +365,7 @@ fn a_backend_is_known_by_its_host_or_by_what_is_configured() {
     assert!(name(&full, &host("not a name")).unwrap_err().starts_with("not a name is no name"));
     assert!(name(&PoolTls { verify: Verify::Ca, ..full.clone() }, &unix).is_ok());
 
-    let set = |text: &str| PoolTls { server_name: Some(text.into()), ..full.clone() };
+    let set = |text: &str| PoolTls { server_name: NameSource::Fixed(text.into()), ..full.clone() };
     for backend in [host("db.example.com"), address("10.0.0.1:5432"), unix] {
         assert_eq!(name(&set("main.example.com"), &backend).unwrap(), "main.example.com");
     }

@@ -1,0 +1,58 @@
+//! TLS on both sides of a connection: what is negotiated with the client, and with the backend.
+
+use super::{Checker, value};
+use crate::config::de::Located;
+use crate::config::model::{Listener, NameSource, Pool, PoolIndex};
+use crate::config::raw;
+use crate::config::report::{Fault, shown};
+
+impl Checker<'_> {
+    /// Looks at each pool with TLS together with the listeners in front of it.
+    pub(super) fn both_sides(
+        &mut self,
+        listeners: &[Listener],
+        pools: &[Pool],
+        raw: Option<&Located<Vec<Located<raw::Pool>>>>,
+    ) {
+        let raw = value(raw).map_or(&[][..], |(pools, _)| pools);
+        for (place, (pool, raw)) in pools.iter().zip(raw).enumerate() {
+            let keys = value(Some(raw)).and_then(|(pool, _)| value(pool.tls.as_ref()));
+            let (Some(tls), Some((keys, _))) = (&pool.tls, keys) else { continue };
+            let leads_here = |listener: &&Listener| {
+                let routed = listener.routes.iter().map(|route| route.pool);
+                std::iter::once(listener.pool).chain(routed).any(|pool| pool == PoolIndex(place))
+            };
+            let fronts: Vec<&Listener> = listeners.iter().filter(leads_here).collect();
+            if let (NameSource::Client, Some(key)) = (&tls.server_name, &keys.server_name) {
+                let without = fronts.iter().filter(|listener| listener.tls.is_none());
+                let names: Vec<String> = without.map(|listener| format!("`{}`", shown(&listener.name))).collect();
+                if !names.is_empty() && names.len() == fronts.len() {
+                    let fault = Fault::new("`sni` needs a listener with `tls`: no client's server name is known");
+                    self.error(
+                        key.at,
+                        fault.hint("give the listener `tls`, or server_name the name of the backend's certificate"),
+                    );
+                } else if !names.is_empty() {
+                    let fault = Fault::new(format!("listener {} has no `tls`, and so no server name", names.join(", ")));
+                    self.warning(key.at, fault.hint("its connections ask for the backend's host instead"));
+                }
+            }
+            if let (Some(key), false) = (&keys.alpn, tls.alpn.is_empty()) {
+                for listener in fronts {
+                    let agreed = listener.tls.as_ref().map_or(&[][..], |tls| &tls.alpn);
+                    let name = shown(&listener.name);
+                    if let Some(other) = agreed.iter().find(|protocol| !tls.alpn.contains(protocol)) {
+                        let fault = Fault::new(format!("`{}` is missing, which listener `{name}` agrees on", shown(other)));
+                        self.warning(key.at, fault.hint("what was agreed on with the client is offered to the backend"));
+                    } else if agreed.is_empty() && tls.alpn.len() > 1 {
+                        let fault = Fault::new(format!("listener `{name}` agrees on no protocol with its clients"));
+                        self.warning(
+                            key.at,
+                            fault.hint("the backend chooses one that the client does not know of: offer one only"),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

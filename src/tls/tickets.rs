@@ -1,0 +1,135 @@
+//! Session tickets for clients. One that a client got with its certificate holds no longer than that certificate, its
+//! authority and the revocation lists do; nor does a ticket that it gets when it resumes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::ProducesTickets;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::time_provider::TimeProvider;
+use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+use super::clock::since_1970;
+use super::trust::ALWAYS;
+use super::verify::ClientVerifier;
+
+/// Until when the session of one connection may be resumed, in seconds since 1970.
+#[derive(Clone, Debug)]
+pub(super) struct Bound(Arc<AtomicU64>);
+
+impl Bound {
+    /// As long as nobody was verified, a session rests on nothing that ends.
+    pub(super) fn new() -> Bound {
+        Bound(Arc::new(AtomicU64::new(ALWAYS.as_secs())))
+    }
+
+    fn set(&self, until: u64) {
+        self.0.store(until, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The tickets of one connection, or of all that verify nobody.
+#[derive(Debug)]
+pub(super) struct Tickets {
+    pub(super) keys: Arc<dyn ProducesTickets>,
+    pub(super) bound: Bound,
+    pub(super) clock: Arc<dyn TimeProvider>,
+}
+
+impl Tickets {
+    /// The seconds for which the session may still be resumed. `None`: it may not.
+    fn left(&self, until: u64) -> Option<u64> {
+        // The keys go by a clock of their own, which panics before 1970.
+        since_1970()?;
+        until.checked_sub(self.clock.current_time()?.as_secs())
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        self.keys.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        let left = self.left(self.bound.get()).unwrap_or_default();
+        self.keys.lifetime().min(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        let until = self.bound.get();
+        self.left(until)?;
+        self.keys.encrypt(&[&until.to_be_bytes(), plain].concat())
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        since_1970()?;
+        let plain = self.keys.decrypt(cipher)?;
+        let (until, session) = plain.split_first_chunk()?;
+        let until = u64::from_be_bytes(*until);
+        self.left(until)?;
+        // What is given at the resumption rests on the same. A full handshake instead says anew until when.
+        self.bound.set(until);
+        Some(session.to_vec())
+    }
+}
+
+/// Verifies the client of one connection, and keeps until when that holds.
+#[derive(Debug)]
+pub(super) struct BoundVerifier {
+    pub(super) verifier: Arc<ClientVerifier>,
+    pub(super) bound: Bound,
+}
+
+impl ClientCertVerifier for BoundVerifier {
+    fn offer_client_auth(&self) -> bool {
+        self.verifier.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.verifier.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.verifier.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.verifier.verify_client_cert(certificate, others, now)?;
+        let chain: Vec<CertificateDer<'_>> = std::iter::once(certificate).chain(others).cloned().collect();
+        self.bound.set(self.verifier.trust().holds_until(&chain).as_secs());
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.verifier.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}

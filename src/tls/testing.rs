@@ -4,16 +4,20 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
     date_time_ymd,
 };
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 
+use super::client::ClientTls;
 use crate::config::model::{
     Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, TlsVersion, UnknownSni, Verify,
 };
@@ -32,10 +36,15 @@ pub(super) struct Authority {
 
 impl Authority {
     pub(super) fn new(name: &str) -> Authority {
+        Authority::with(name, |_| {})
+    }
+
+    pub(super) fn with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        change(&mut params);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         Authority { issuer }
     }
@@ -172,6 +181,34 @@ pub(super) struct Ends {
 pub(super) enum Refusal {
     Client(Error),
     Server(Error),
+}
+
+/// A clock that shows what it is set to.
+#[derive(Debug)]
+pub(super) struct SetClock(AtomicU64);
+
+impl SetClock {
+    pub(super) fn at(seconds: u64) -> Arc<SetClock> {
+        Arc::new(SetClock(AtomicU64::new(seconds)))
+    }
+
+    pub(super) fn set(&self, seconds: u64) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+}
+
+impl TimeProvider for SetClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0.load(Ordering::Relaxed))))
+    }
+}
+
+/// A handshake of a pool's connection, after which its sessions may be resumed.
+pub(super) fn pool_handshake(client: &ClientTls, server: &Arc<ServerConfig>, name: &str) -> Result<Ends, Refusal> {
+    let (config, verified) = client.config(Vec::new());
+    let ends = handshake(&config, server, name)?;
+    verified.established(&ends.client);
+    Ok(ends)
 }
 
 /// A handshake in memory, and a byte to the client, with which the tickets of TLS 1.3 come.

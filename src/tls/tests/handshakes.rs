@@ -268,14 +268,6 @@ fn sessions_are_resumed_by_tickets_of_the_same_listener_and_by_nothing_else() {
     }
 }
 
-#[test]
-fn a_pool_resumes_too() {
-    let stage = Stage::new();
-    let (pool, server) = (client(&stage.pool()), server(&stage.listener()));
-    assert_ne!(kind(&pool, &server), HandshakeKind::Resumed);
-    assert_eq!(kind(&pool, &server), HandshakeKind::Resumed);
-}
-
 /// `full`, `ca` and `off` against one flaw at a time.
 #[test]
 fn each_kind_of_verification_finds_what_it_should() {
@@ -285,7 +277,7 @@ fn each_kind_of_verification_finds_what_it_should() {
     let (mine, theirs) = (&stage.authority, &stranger);
     let meets = |pair: &Pair, verify, name: &str| {
         let pool = stage.folder.pool(verify, mine);
-        let config = bare_server(pair);
+        let config = bare_server(pair, &[&TLS12, &TLS13]);
         handshake(&client(&pool), &config, name).map(|_| ()).map_err(|refusal| match refusal {
             Refusal::Client(error) => explain(&error),
             Refusal::Server(error) => panic!("the server refused: {error}"),
@@ -315,11 +307,11 @@ fn each_kind_of_verification_finds_what_it_should() {
 }
 
 /// A server that shows a certificate whatever is wrong with it.
-fn bare_server(pair: &Pair) -> Arc<rustls::ServerConfig> {
+pub(super) fn bare_server(pair: &Pair, versions: &[&'static SupportedProtocolVersion]) -> Arc<rustls::ServerConfig> {
     use rustls::pki_types::pem::PemObject;
     let chain = rustls::pki_types::CertificateDer::pem_slice_iter(pair.cert.as_bytes()).map(Result::unwrap).collect();
     let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
-    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS12, &TLS13]);
+    let builder = rustls::ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions);
     Arc::new(builder.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap())
 }
 

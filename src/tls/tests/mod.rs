@@ -3,3 +3,4 @@
 mod faults;
 mod handshakes;
 mod reloads;
+mod resumption;

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, Error, HandshakeKind};
 
 use crate::config::model::{CertificateFiles, ListenerTls, PoolTls, Verify};
-use crate::tls::testing::{Authority, Folder, Pair, Refusal, handshake};
+use crate::tls::testing::{Authority, Folder, Pair, Refusal, handshake, pool_handshake};
 use crate::tls::{ClientTls, Now, Outcome, ServerTls};
 
 /// Later than now by so many seconds.
@@ -205,9 +205,9 @@ fn tickets_outlive_a_certificate_and_not_the_authorities() {
     let server = ServerTls::new("web", &listener).unwrap();
     let own = folder.pair("client", &clients.issue_client(7));
     let pool = PoolTls { client_certificate: Some(own), ..folder.pool(Verify::Full, &authority) };
-    let client = ClientTls::new("web", &pool).unwrap().current();
+    let client = ClientTls::new("web", &pool).unwrap();
     let kind = || {
-        let ends = handshake(&client, &server.current(), "localhost")?;
+        let ends = pool_handshake(&client, &server.current(), "localhost")?;
         Ok(ends.server.handshake_kind().unwrap())
     };
     let start = Now::read();

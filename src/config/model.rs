@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use first_bytes::{
-    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, ProxyProtocol, Route, SendProxy, Sniff,
-    StartTls, TlsVersion, UnknownSni, Verify,
+    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, ProxyProtocol, Route,
+    SendProxy, Sniff, StartTls, TlsVersion, UnknownSni, Verify,
 };
 
 use crate::net::addr::Address;

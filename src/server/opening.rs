@@ -223,7 +223,8 @@ async fn before_tls(
         TlsVersion::V1_3 => Version::TLS_1_3,
     };
     if hello.newest < oldest {
-        listener.refuse(client, &format_args!("speaks {} at most, and {oldest} is the oldest version here", hello.newest));
+        listener
+            .refuse(client, &format_args!("speaks {} at most, and {oldest} is the oldest version here", hello.newest));
         farewell(ahead.stream(), &alert(AlertDescription::ProtocolVersion), Patience::SHORT).await;
         return Err(Ending::HandshakeFailed);
     }

@@ -64,7 +64,7 @@ impl Origin<'_> {
     fn protocols(&self, configured: &[Arc<str>]) -> Vec<Vec<u8>> {
         let agreed = match self.client {
             Peer::Tls(tls) => tls.with_common(|common| common.alpn_protocol().map(<[u8]>::to_vec)),
-            Peer::Plain(_) => None,
+            Peer::Plain(_) | Peer::Screened(_) => None,
         };
         match agreed {
             _ if configured.is_empty() => Vec::new(),

@@ -95,11 +95,7 @@ impl ClientTls {
         ClientTls::with_clock(name, tls, Arc::new(SystemClock))
     }
 
-    pub(super) fn with_clock(
-        name: &str,
-        tls: &PoolTls,
-        clock: Arc<dyn TimeProvider>,
-    ) -> Result<ClientTls, LoadError> {
+    pub(super) fn with_clock(name: &str, tls: &PoolTls, clock: Arc<dyn TimeProvider>) -> Result<ClientTls, LoadError> {
         let now = Now::read();
         let trust = match (&tls.ca, tls.verify) {
             (Authorities::System, _) | (_, Verify::Off) => None,

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{
-    AlertDescription, CertRevocationListError, CertificateError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved,
+    AlertDescription, CertRevocationListError, CertificateError, Error, InvalidMessage, PeerIncompatible,
+    PeerMisbehaved,
 };
 
 use super::report::date;
@@ -143,13 +144,17 @@ fn certificate(why: &CertificateError) -> String {
 fn by_its_name(name: &str) -> String {
     let sentence = match name {
         "CaUsedAsEndEntity" => "the certificate is an authority's, used as if it were a server's or client's",
-        "EndEntityUsedAsCa" => "a certificate in the chain is no authority's, used as if it were one (basicConstraints)",
+        "EndEntityUsedAsCa" => {
+            "a certificate in the chain is no authority's, used as if it were one (basicConstraints)"
+        }
         "UnsupportedCertVersion" => "a certificate in the chain is of version 1 of X.509, and is not in `ca` itself",
         "NameConstraintViolation" => "the certificate is for names that its authority may not issue (nameConstraints)",
         "PathLenConstraintViolated" => "there are more authorities between than allowed (pathlen)",
         "UnsupportedCriticalExtension" => "the certificate has a critical extension that is not supported",
         "SignatureAlgorithmMismatch" => "the certificate names two different algorithms for its signature",
-        "MaximumPathBuildCallsExceeded" | "MaximumPathDepthExceeded" | "MaximumSignatureChecksExceeded"
+        "MaximumPathBuildCallsExceeded"
+        | "MaximumPathDepthExceeded"
+        | "MaximumSignatureChecksExceeded"
         | "MaximumNameConstraintComparisonsExceeded" => "the certificate's chain is too long",
         other => return format!("the certificate was refused: {}", in_words(other, " ")),
     };
@@ -254,8 +259,8 @@ fn in_words(name: &str, between: &str) -> String {
     for (place, letter) in letters.iter().enumerate() {
         let before = place.checked_sub(1).and_then(|before| letters.get(before));
         let is_next_lower = letters.get(place + 1).is_some_and(u8::is_ascii_lowercase);
-        let begins = letter.is_ascii_uppercase()
-            && before.is_none_or(|before| !before.is_ascii_uppercase() || is_next_lower);
+        let begins =
+            letter.is_ascii_uppercase() && before.is_none_or(|before| !before.is_ascii_uppercase() || is_next_lower);
         if begins || words.is_empty() {
             words.push(String::new());
         }

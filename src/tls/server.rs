@@ -266,9 +266,9 @@ fn serve(tls: &ListenerTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> R
     };
     let verifier = files.verifier.as_ref().map(|piece| piece.get().as_ref().clone());
     // Also where each connection gets its own: what cannot be made is told now.
-    let config = recipe.config(verifier.as_ref()).map_err(|failure| {
-        LoadError::of(format!("TLS cannot be set up: {}", explain(&failure)), "see min_version")
-    })?;
+    let config = recipe
+        .config(verifier.as_ref())
+        .map_err(|failure| LoadError::of(format!("TLS cannot be set up: {}", explain(&failure)), "see min_version"))?;
     let clients = match verifier {
         Some(verifier) => Clients::Verified(recipe, verifier),
         None => Clients::Unverified(config),

@@ -19,7 +19,8 @@ use tempfile::TempDir;
 
 use super::client::ClientTls;
 use crate::config::model::{
-    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, TlsVersion, UnknownSni, Verify,
+    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, TlsVersion, UnknownSni,
+    Verify,
 };
 
 /// A certificate with its chain, and its key, in PEM.

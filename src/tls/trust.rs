@@ -128,7 +128,8 @@ impl Trust {
         let (mut pending, mut until) = (vec![own], ALWAYS);
         while let Some(shown) = pending.pop() {
             let issuer = &shown.certificate.tbs_certificate.issuer;
-            let (above, others) = rest.into_iter().partition(|other| other.certificate.tbs_certificate.subject == *issuer);
+            let (above, others) =
+                rest.into_iter().partition(|other| other.certificate.tbs_certificate.subject == *issuer);
             rest = others;
             let named = self.authorities.iter().filter(|authority| authority.tbs_certificate.subject == *issuer);
             // One that is in `ca` ends the chain. Only where the peer has sent another of the same name is it worth a look

@@ -15,9 +15,7 @@ const LEAST_RSA: usize = 2048;
 /// Why a certificate is refused, and what mends it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unfit {
-    #[error(
-        "the certificate is signed with {0}, which is not accepted: sign it again, with -sha256 of openssl x509"
-    )]
+    #[error("the certificate is signed with {0}, which is not accepted: sign it again, with -sha256 of openssl x509")]
     Algorithm(String),
     #[error(
         "the RSA key that has signed has {0} bits, fewer than 2048: make a new one, by openssl genrsa -out NEW.key 3072"

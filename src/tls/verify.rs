@@ -193,7 +193,8 @@ fn verify_name(
     let Some(nameless) = shown.filter(|shown| !has_alternative_names(shown)) else {
         return verify_server_name(&ParsedCertificate::try_from(certificate)?, name);
     };
-    let is_restricted = |other: &CertificateDer<'_>| Certificate::from_der(other).is_ok_and(|other| is_constrained(&other));
+    let is_restricted =
+        |other: &CertificateDer<'_>| Certificate::from_der(other).is_ok_and(|other| is_constrained(&other));
     let is_free = || !trust.has_constrained_authority() && !others.iter().any(is_restricted);
     if !trust.is_own || !(trust.is_pinned(certificate) || is_free()) {
         return Err(Unfit::OnlyCommonName.into());

@@ -110,8 +110,7 @@ pub(super) fn not_after(certificate: &Certificate) -> UnixTime {
 
 /// Whether the certificate is valid at this time.
 pub(super) fn check_dates(certificate: &Certificate, now: UnixTime) -> Result<(), Error> {
-    let (not_before, not_after) =
-        (unix_time(certificate.tbs_certificate.validity.not_before), not_after(certificate));
+    let (not_before, not_after) = (unix_time(certificate.tbs_certificate.validity.not_before), not_after(certificate));
     if now.as_secs() < not_before.as_secs() {
         return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
@@ -257,7 +256,8 @@ impl RevocationList {
 
     /// Whether it has this certificate on it.
     pub(super) fn revokes(&self, certificate: &Certificate) -> bool {
-        self.is_of(certificate) && self.serials.binary_search(&serial(&certificate.tbs_certificate.serial_number)).is_ok()
+        self.is_of(certificate)
+            && self.serials.binary_search(&serial(&certificate.tbs_certificate.serial_number)).is_ok()
     }
 
     /// Whether it speaks of all certificates of the holder of `key`, and is signed by it.

@@ -13,9 +13,9 @@ use serde_json::{Map, Value, json};
 use super::super::gather;
 use crate::config::model::{
     AccessLog, Admin, Authorities, Backend, CertificateFiles, Check, ClientAuth, Config, Health, HttpCheck, Initial,
-    Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, NameSource, OnDown, Plaintext, Pool,
-    PoolTls, ProxyProtocol, Rate, ReusePort, Route, SendProxy, Shutdown, Sniff, StartTls, TlsVersion, UnknownSni,
-    Verify,
+    Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, NameSource, OnDown,
+    Plaintext, Pool, PoolTls, ProxyProtocol, Rate, ReusePort, Route, SendProxy, Shutdown, Sniff, StartTls, TlsVersion,
+    UnknownSni, Verify,
 };
 
 /// Stands for what is not shown.

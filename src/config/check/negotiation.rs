@@ -33,7 +33,8 @@ impl Checker<'_> {
                         fault.hint("give the listener `tls`, or server_name the name of the backend's certificate"),
                     );
                 } else if !names.is_empty() {
-                    let fault = Fault::new(format!("listener {} has no `tls`, and so no server name", names.join(", ")));
+                    let fault =
+                        Fault::new(format!("listener {} has no `tls`, and so no server name", names.join(", ")));
                     self.warning(key.at, fault.hint("its connections ask for the backend's host instead"));
                 }
             }
@@ -42,8 +43,12 @@ impl Checker<'_> {
                     let agreed = listener.tls.as_ref().map_or(&[][..], |tls| &tls.alpn);
                     let name = shown(&listener.name);
                     if let Some(other) = agreed.iter().find(|protocol| !tls.alpn.contains(protocol)) {
-                        let fault = Fault::new(format!("`{}` is missing, which listener `{name}` agrees on", shown(other)));
-                        self.warning(key.at, fault.hint("what was agreed on with the client is offered to the backend"));
+                        let fault =
+                            Fault::new(format!("`{}` is missing, which listener `{name}` agrees on", shown(other)));
+                        self.warning(
+                            key.at,
+                            fault.hint("what was agreed on with the client is offered to the backend"),
+                        );
                     } else if agreed.is_empty() && tls.alpn.len() > 1 {
                         let fault = Fault::new(format!("listener `{name}` agrees on no protocol with its clients"));
                         self.warning(

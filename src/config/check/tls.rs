@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Checker, copied, value};
 use crate::config::de::Located;
 use crate::config::model::{
-    Authorities, Backend, BackendAddress, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, StartTls,
-    TlsVersion, UnknownSni, Verify,
+    Authorities, Backend, BackendAddress, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls,
+    StartTls, TlsVersion, UnknownSni, Verify,
 };
 use crate::config::raw;
 use crate::config::report::{Fault, shown};

@@ -80,8 +80,11 @@ fn follow(bytes: &[u8]) -> (usize, Verdict<ClientHello, NotTls>) {
 
 #[test]
 fn a_hello_is_read_in_records_of_any_size_and_wants_more_until_its_end() {
-    let message =
-        hello_with(&[extension(SUPPORTED_VERSIONS, &[2, 3, 4]), sni(&[(0, b"DB.Example.com.")]), alpn(&[b"h2", b"http/1.1"])]);
+    let message = hello_with(&[
+        extension(SUPPORTED_VERSIONS, &[2, 3, 4]),
+        sni(&[(0, b"DB.Example.com.")]),
+        alpn(&[b"h2", b"http/1.1"]),
+    ]);
     let wanted = asked_with(Version::TLS_1_3, Some("db.example.com"), &[b"h2", b"http/1.1"]);
     for size in 1..=message.len() {
         let bytes = records(&message, size);

@@ -12,7 +12,9 @@ use rustls::{
     ProtocolVersion, RootCertStore, SupportedProtocolVersion,
 };
 
-use crate::config::model::{Authorities, BackendAddress, ListenerTls, NameSource, PoolTls, StartTls, TlsVersion, Verify};
+use crate::config::model::{
+    Authorities, BackendAddress, ListenerTls, NameSource, PoolTls, StartTls, TlsVersion, Verify,
+};
 use crate::tls::testing::{Authority, Ends, Folder, Pair, Refusal, handshake};
 use crate::tls::{ClientTls, ServerTls, explain, provider};
 

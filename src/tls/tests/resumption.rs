@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CertificateError, ClientConfig, Error, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{
+    CertificateError, ClientConfig, Error, HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion,
+};
 
 use super::handshakes::bare_server;
 use crate::config::model::{ClientAuth, ListenerTls, Verify};
@@ -190,7 +192,8 @@ fn a_backends_session_ends_with_its_certificate() {
             assert_eq!(pool_kind(&full, &server), Ok(HandshakeKind::Resumed), "{version:?} {has_tickets}");
             clock.set(end + 1);
             let refusal = pool_kind(&full, &server);
-            let Err(Refusal::Client(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))) = refusal else {
+            let Err(Refusal::Client(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))) = refusal
+            else {
                 panic!("{version:?} {has_tickets}: {refusal:?}")
             };
             assert_eq!(pool_kind(&off, &server), Ok(HandshakeKind::Resumed), "it rests on no certificate");

@@ -77,7 +77,11 @@ fn a_server_that_cannot_be_verified_gets_nothing() {
     let address = format!("127.0.0.1:{}", postgres.port());
     let (own, other) = (authority.file(), Authority::new());
     for (rules, reason) in [
-        (trusting(&other), "TLS handshake failed: the certificate was issued by an unknown authority"),
+        (
+            trusting(&other),
+            "TLS handshake failed: the certificate was issued by an unknown authority; add its authority's certificate, or \
+             this one itself, to the file of the pool's tls.ca",
+        ),
         (
             format!("ca: {}", own.display()),
             "TLS handshake failed: the certificate is not for 127.0.0.1, but for db.example.test",

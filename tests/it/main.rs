@@ -43,6 +43,7 @@ mod pool_percentiles;
 mod postgres;
 mod postgres_tls;
 mod postgres_tls_backends;
+mod private_pki;
 mod proxy_protocol;
 mod proxy_protocol_peers;
 mod proxy_protocol_sent;

@@ -81,7 +81,7 @@ fn kind(client: &Arc<ClientConfig>, server: &ServerTls) -> Result<HandshakeKind,
 }
 
 #[track_caller]
-fn assert_expired(result: Result<HandshakeKind, Refusal>) {
+fn assert_expired(result: &Result<HandshakeKind, Refusal>) {
     let Err(Refusal::Server(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))) = result else {
         panic!("{result:?}")
     };
@@ -105,7 +105,7 @@ fn a_clients_session_ends_with_its_certificate() {
         stage.clock.set(end);
         assert_eq!(kind(&client, &server), Ok(HandshakeKind::Resumed), "{version:?}: its last second");
         stage.clock.set(end + 1);
-        assert_expired(kind(&client, &server));
+        assert_expired(&kind(&client, &server));
     }
 }
 
@@ -154,7 +154,7 @@ fn one_clients_end_is_not_anothers() {
         kind(client, &server).unwrap();
     }
     stage.clock.set(soon + 1);
-    assert_expired(kind(&short, &server));
+    assert_expired(&kind(&short, &server));
     assert_eq!(kind(&long, &server), Ok(HandshakeKind::Resumed));
 }
 

@@ -32,7 +32,12 @@ impl Postgres {
 
     /// A server on a free port that speaks TLS.
     pub(crate) fn with_tls(files: &Issued) -> Postgres {
-        Postgres::with(&["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server.key"], Some(files))
+        Postgres::with_tls_files(&files.cert, &files.key)
+    }
+
+    /// As [`Postgres::with_tls`], with a certificate from elsewhere.
+    pub(crate) fn with_tls_files(cert: &Path, key: &Path) -> Postgres {
+        Postgres::with(&["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server.key"], Some((cert, key)))
     }
 
     /// A server on a free port, with these settings and nothing in it.
@@ -40,7 +45,7 @@ impl Postgres {
         Postgres::with(settings, None)
     }
 
-    fn with(settings: &[&str], files: Option<&Issued>) -> Postgres {
+    fn with(settings: &[&str], files: Option<(&Path, &Path)>) -> Postgres {
         let binaries = binaries();
         let directory =
             tempfile::Builder::new().prefix("tidegate-pg-").tempdir_in("/tmp").expect("a temporary directory");
@@ -51,7 +56,7 @@ impl Postgres {
             }
         };
         own(directory.path());
-        for (file, name) in files.iter().flat_map(|files| [(&files.cert, "server.pem"), (&files.key, "server.key")]) {
+        for (file, name) in files.iter().flat_map(|(cert, key)| [(cert, "server.pem"), (key, "server.key")]) {
             let copy = directory.path().join(name);
             fs::copy(file, &copy).expect("copy");
             own(&copy);

@@ -7,13 +7,13 @@ mod sockets;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::secured::Secured;
 use self::sockets::Bound;
@@ -24,6 +24,7 @@ use crate::health;
 use crate::log::DroppedLines;
 use crate::log::access::Access;
 use crate::net::addr::Address;
+use crate::net::socket_file::SocketFile;
 use crate::pool::resolve::Resolver;
 use crate::pool::{self, Pool};
 use crate::server::{self, ListenerState, Plane, Shared};
@@ -36,6 +37,9 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 const FIRST_VERDICTS_LIMIT: Duration = Duration::from_secs(1);
 /// How often dropped log lines are reported.
 const REPORT_DROPPED: Duration = Duration::from_secs(5);
+/// How long threads may take to end that have nothing left to do.
+const THREADS_LIMIT: Duration = Duration::from_millis(20);
+const THREADS_POLL: Duration = Duration::from_millis(1);
 /// After all connections were cut: how long their ends may take.
 const CUT_LIMIT: Duration = Duration::from_secs(1);
 
@@ -51,7 +55,7 @@ pub struct App {
     /// Names, timers of the pools, reports; they end with the app, as do the health checks.
     control: JoinSet<()>,
     _checks: Vec<health::Checks>,
-    socket_files: Vec<PathBuf>,
+    socket_files: Vec<SocketFile>,
     _access: Access,
 }
 
@@ -183,6 +187,8 @@ impl App {
     pub async fn drain(mut self, limit: Duration, hurry: impl Future<Output = ()>) -> Drained {
         tracing::info!(connections = self.open(), deadline = ?limit, "draining");
         self.draining.store(true, Ordering::Relaxed);
+        // First, so that no client finds a file behind which the socket is closed.
+        self.socket_files.clear();
         self.plane.stop_accepting();
         let in_time = tokio::select! {
             drained = timeout(limit, self.plane.drained()) => drained.is_ok(),
@@ -193,21 +199,29 @@ impl App {
             Drained::Clean
         } else {
             let connections = self.open();
-            tracing::warn!(connections, "cut: these connections were still open");
+            tracing::warn!(connections, "cut: the drain's time is over, and these connections were still open");
             self.plane.cut_all();
             // Each is cut in one turn of its worker's loop; who is stuck ends with its worker.
             let _ = timeout(CUT_LIMIT, self.plane.drained()).await;
             Drained::Cut(connections)
         };
         self.control.abort_all();
-        drop(self.admin.take());
-        self.plane.stop();
-        for path in &self.socket_files {
-            // Somebody may have removed it already.
-            let _ = std::fs::remove_file(path);
-        }
+        let mut threads = self.plane.stop();
+        threads.extend(self.admin.take().map(Admin::stop));
+        end_of(&threads).await;
         outcome
     }
+}
+
+/// Waits for the threads to end, at most for [`THREADS_LIMIT`].
+async fn end_of(threads: &[JoinHandle<()>]) {
+    let all_ended = async {
+        while !threads.iter().all(JoinHandle::is_finished) {
+            sleep(THREADS_POLL).await;
+        }
+    };
+    // What one that is stuck still has to do, nobody waits for.
+    let _ = timeout(THREADS_LIMIT, all_ended).await;
 }
 
 /// The version, and the commit that it was built from.

@@ -196,7 +196,7 @@ fn machine(args: &Args) -> io::Result<Machine> {
         cpu: model.unwrap_or("unknown").into(),
         cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into(),
-        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        date: tidegate::log::date::rfc3339(SystemTime::now()).to_string(),
         seconds: args.seconds,
         rounds: args.rounds,
     })

@@ -403,7 +403,7 @@ fn at_backend(pool: &Pool, place: usize, standing: &BackendStanding, preview: &P
 
 fn down(backend: &crate::pool::Backend, is_checked: bool) -> String {
     let condition = backend.condition();
-    let since = humantime::format_rfc3339_seconds(condition.since);
+    let since = crate::log::date::rfc3339(condition.since);
     match condition.reason {
         Some(reason) => format!("down since {since}: {reason}"),
         None if !is_checked => format!("down since {since}: its name is not resolved yet"),

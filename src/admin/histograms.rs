@@ -220,7 +220,8 @@ impl Choice {
         };
         let uptime = Duration::try_from_secs_f64(view.uptime).unwrap_or_default();
         let length = Duration::try_from_secs_f64(length).unwrap_or_default().min(uptime);
-        let started = UNIX_EPOCH + Duration::try_from_secs_f64(view.started).unwrap_or_default();
+        let started = Duration::try_from_secs_f64(view.started).unwrap_or_default();
+        let started = UNIX_EPOCH.checked_add(started).unwrap_or(UNIX_EPOCH);
 
         let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
         let mut writer = IntervalLogWriterBuilder::new()

@@ -41,7 +41,8 @@ use self::view::View;
 use crate::config::model;
 use crate::net::addr::Address;
 use crate::net::dial::Options;
-use crate::net::listen::{self, ListenOptions, Sharing};
+use crate::net::listen::{self, ListenOptions, Listening, Sharing};
+use crate::net::socket_file::SocketFile;
 use crate::server::Measurements;
 
 /// How much lower than that of the workers the thread's priority is (nice(2)).
@@ -53,6 +54,7 @@ const BACKLOG: i32 = 128;
 /// The stats port before it knows what to show: bound, so that it is known that it can be.
 pub struct Bound {
     socket: OwnedFd,
+    file: Option<SocketFile>,
     address: Address,
     guard: Guard,
 }
@@ -62,7 +64,9 @@ pub struct Admin {
     address: Address,
     questions: mpsc::UnboundedSender<oneshot::Sender<View>>,
     end: Arc<Notify>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
+    /// Its drop must come before the end of the thread, which has the socket.
+    file: Option<SocketFile>,
 }
 
 /// Binds the stats port and reads its token.
@@ -92,12 +96,13 @@ pub fn bind(config: &model::Admin) -> Result<Bound, String> {
         sharing: Sharing::Exclusive,
         v6_only: false,
     };
-    let bound = listen::listen(&config.bind, &options).and_then(|socket| Ok((listen::local_address(&socket)?, socket)));
-    let (address, socket) = bound.map_err(|error| {
+    let bound = listen::listen(&config.bind, &options)
+        .and_then(|listening| Ok((listen::local_address(&listening.socket)?, listening)));
+    let (address, Listening { socket, file }) = bound.map_err(|error| {
         let why = listen::explain(&config.bind, &options, &error, None);
         format!("admin: cannot listen on {}: {why}", config.bind)
     })?;
-    Ok(Bound { socket, guard: Guard::new(&address, token), address })
+    Ok(Bound { socket, file, guard: Guard::new(&address, token), address })
 }
 
 impl Bound {
@@ -106,7 +111,7 @@ impl Bound {
     /// # Errors
     /// No thread or no descriptors to be had.
     pub fn start(self, sources: Sources, measurements: Measurements) -> io::Result<Admin> {
-        let Bound { socket, address, guard } = self;
+        let Bound { socket, file, address, guard } = self;
         let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<View>>();
         let end = Arc::new(Notify::new());
         let ended = Arc::clone(&end);
@@ -131,7 +136,7 @@ impl Bound {
                 }
             });
         })?;
-        Ok(Admin { address, questions, end, thread: Some(thread) })
+        Ok(Admin { address, questions, end, thread, file })
     }
 }
 
@@ -147,18 +152,11 @@ impl Admin {
         self.questions.send(question).ok()?;
         answer.await.ok()
     }
-}
 
-impl Drop for Admin {
-    fn drop(&mut self) {
+    /// Ends it. Returns the thread, which may hang in a file system.
+    pub fn stop(self) -> JoinHandle<()> {
+        drop(self.file);
         self.end.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A panic of it was reported by its hook.
-            let _ = thread.join();
-        }
-        if let Address::Unix(path) = &self.address {
-            // Somebody may have removed it already.
-            let _ = fs::remove_file(&**path);
-        }
+        self.thread
     }
 }

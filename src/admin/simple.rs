@@ -135,7 +135,7 @@ pub(super) fn last_checked(backend: &Backend) -> Option<String> {
 /// Seconds since 1970 as RFC 3339 has them.
 pub(super) fn date(seconds: f64) -> String {
     let since = Duration::try_from_secs_f64(seconds.clamp(0.0, END_OF_TIME)).unwrap_or_default();
-    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
+    crate::log::date::rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
 #[cfg(test)]

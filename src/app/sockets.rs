@@ -3,14 +3,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::model::{ListenerSocket, ReusePort};
 use crate::net::addr::Address;
 use crate::net::dial::Options;
-use crate::net::listen::{self, ListenOptions, Sharing};
+use crate::net::listen::{self, ListenOptions, Listening, Sharing};
+use crate::net::socket_file::SocketFile;
 use crate::server::{Accepting, ListenerState};
 
 /// What was bound.
@@ -18,8 +18,8 @@ pub(super) struct Bound {
     /// For each worker.
     pub(super) sockets: Vec<Vec<Accepting>>,
     pub(super) addresses: Vec<(Arc<str>, Address)>,
-    /// To be removed at the end.
-    pub(super) socket_files: Vec<PathBuf>,
+    /// To be dropped before their sockets are closed.
+    pub(super) socket_files: Vec<SocketFile>,
 }
 
 /// Binds every address of every listener, or says of each that cannot be bound why.
@@ -35,10 +35,8 @@ pub(super) fn bind(listeners: &[Arc<ListenerState>], workers: usize) -> Result<B
         for address in &config.bind {
             let options = options(&config.socket, v6_only(address, listeners));
             match bind_one(address, &options, workers, config.socket.reuse_port) {
-                Ok((actual, sockets)) => {
-                    if let Address::Unix(path) = &actual {
-                        bound.socket_files.push(path.to_path_buf());
-                    }
+                Ok((actual, sockets, file)) => {
+                    bound.socket_files.extend(file);
                     bound.addresses.push((Arc::clone(&config.name), actual));
                     for (of_worker, socket) in bound.sockets.iter_mut().zip(sockets) {
                         of_worker.push(Accepting { listener: Arc::clone(listener), socket });
@@ -60,16 +58,18 @@ fn bind_one(
     options: &ListenOptions,
     workers: usize,
     reuse_port: ReusePort,
-) -> io::Result<(Address, Vec<OwnedFd>)> {
-    let first = listen::listen(address, options)?;
-    let actual = listen::local_address(&first)?;
-    let each_its_own = matches!(address, Address::Tcp(_)) && reuse_port != ReusePort::Off;
-    let mut sockets = vec![first];
+) -> io::Result<(Address, Vec<OwnedFd>, Option<SocketFile>)> {
+    let Listening { socket, file } = listen::listen(address, options)?;
+    let actual = listen::local_address(&socket)?;
+    let mut sockets = vec![socket];
     while sockets.len() < workers {
-        let next = if each_its_own { listen::join(&actual, options)? } else { sockets[0].try_clone()? };
+        let next = match actual {
+            Address::Tcp(address) if reuse_port != ReusePort::Off => listen::join(address, options)?,
+            _ => sockets[0].try_clone()?,
+        };
         sockets.push(next);
     }
-    Ok((actual, sockets))
+    Ok((actual, sockets, file))
 }
 
 fn options(socket: &ListenerSocket, v6_only: bool) -> ListenOptions {

@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod demo;
+mod exit;
 mod explain;
 mod man;
 mod run;

@@ -1,16 +1,18 @@
 //! `tidegate run`.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tidegate::app::{App, Drained};
+use tidegate::app::App;
 use tidegate::config::Loaded;
-use tidegate::log::{self, access::Access};
+use tidegate::log::{self, Logging, access::Access};
 
-use super::signals::Signals;
+use super::exit::exit;
+use super::signals::Requests;
 
-/// The exit code when connections had to be cut, or nothing could be started.
+/// The exit code when nothing could be started.
 const FAILED: u8 = 1;
 
 /// Balances until told to end.
@@ -23,38 +25,39 @@ pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
         Ok(logging) => logging,
         Err(error) => {
             super::say(format_args!("error: {error}"));
-            return ExitCode::from(super::USAGE);
+            return ExitCode::from(match error {
+                log::StartError::Usage(_) => super::USAGE,
+                log::StartError::Thread(_) => FAILED,
+            });
         }
     };
     log::log_panics();
     loaded.log_warnings();
-    let result = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(serve(loaded, &logging)));
-    logging.dropped_lines().report();
-    // What is said from here on is said after the lines that wait.
-    drop(logging);
-    match result {
-        Ok(Drained::Clean) => ExitCode::SUCCESS,
-        Ok(Drained::Cut(_)) => ExitCode::from(FAILED),
-        Err(error) => {
-            super::say(format_args!("error: {error}"));
-            ExitCode::from(FAILED)
-        }
-    }
+    let Err(error) = serve(loaded, &logging);
+    // By the writer of the log, as a stderr that takes nothing must not hold up the end.
+    logging.stderr().line(format!("error: {error}\n").as_bytes());
+    exit(&logging, FAILED)
 }
 
-async fn serve(loaded: Loaded, logging: &log::Logging) -> io::Result<Drained> {
-    let mut signals = Signals::new()?;
-    let access = Access::open(&loaded.config.log, logging)?;
+/// Balances until told to end, and ends the process.
+fn serve(loaded: Loaded, logging: &Logging) -> io::Result<Infallible> {
     let drain = loaded.config.shutdown.drain;
-    let started = tokio::select! {
-        started = App::start(loaded.config, vec![logging.dropped_lines()], access) => started,
-        // Nothing was accepted yet, so there is nothing to drain.
-        () = signals.next() => return Ok(Drained::Clean),
-    };
-    let app = started.map_err(io::Error::other)?;
-    signals.next().await;
-    Ok(app.drain(drain, signals.next()).await)
+    let mut requests = Requests::start(logging, drain)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let access = Access::open(&loaded.config.log, logging)?;
+        let started = tokio::select! {
+            started = App::start(loaded.config, vec![logging.dropped_lines()], access) => started,
+            // Nothing was accepted yet, so there is nothing to drain.
+            () = requests.next() => exit(logging, 0),
+        };
+        let app = started.map_err(io::Error::other)?;
+        requests.serves();
+        requests.next().await;
+        app.drain(drain, requests.next()).await;
+        exit(logging, 0)
+    });
+    // Not dropped: that would wait for lookups.
+    runtime.shutdown_background();
+    result
 }

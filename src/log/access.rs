@@ -1,23 +1,16 @@
 //! The access log: one line for each finished connection.
 
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::num::NonZeroU64;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
-
-use super::counters::LogCounters;
-use super::{DroppedLines, Logging, Queue};
+use super::file::LogFile;
+use super::writer::{LogThread, LogWriter};
+use super::{DroppedLines, Logging, date};
 use crate::config::model::{AccessLog, Log, LogFormat};
 use crate::net::addr::ClientAddr;
 use crate::stats::ending::Ending;
-
-/// A file that was moved away (rotated) is noticed after at most this time.
-const REOPEN: Duration = Duration::from_secs(1);
 
 /// What is said of a connection once it has ended.
 #[derive(Clone, Debug)]
@@ -84,8 +77,7 @@ impl Line<'_> {
         let redispatched = if self.retries > 0 { "+" } else { "" };
         // Writing to a String cannot fail.
         let _ = write!(line, "tidegate[{}]: {} [", std::process::id(), self.client);
-        push_date(&mut line, accepted);
-        line.push_str("] ");
+        let _ = write!(line, "{}] ", date::haproxy(accepted));
         push_word(&mut line, self.listener);
         line.push(' ');
         push_word(&mut line, self.pool);
@@ -116,7 +108,7 @@ impl Line<'_> {
     /// One JSON object on one line; times in milliseconds with three decimals, `null` for a stage it never came to.
     pub fn json(&self) -> String {
         let mut line = String::with_capacity(512);
-        let _ = write!(line, "{{\"time\":\"{}\",\"listener\":", humantime::format_rfc3339_millis(self.time));
+        let _ = write!(line, "{{\"time\":\"{}\",\"listener\":", date::rfc3339_millis(self.time));
         push_json(&mut line, self.listener);
         let _ = write!(line, ",\"client\":\"{}\",\"pool\":", self.client);
         push_json(&mut line, self.pool);
@@ -185,16 +177,6 @@ impl fmt::Display for Whole {
     }
 }
 
-/// A moment as HAProxy writes it, in UTC: `06/Feb/2009:12:14:14.655`.
-fn push_date(line: &mut String, at: SystemTime) {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    // `2009-02-06T12:14:14.655Z`
-    let text = humantime::format_rfc3339_millis(at).to_string();
-    let part = |range| text.get::<std::ops::Range<usize>>(range).unwrap_or_default();
-    let month = part(5..7).parse::<usize>().ok().and_then(|month| MONTHS.get(month.checked_sub(1)?).copied());
-    let _ = write!(line, "{}/{}/{}:{}", part(8..10), month.unwrap_or("???"), part(0..4), part(11..23));
-}
-
 /// A name as one word: what would blur its borders becomes `_`. JSON lines have names as they are.
 fn push_word(line: &mut String, name: &str) {
     let fits = |c: char| !c.is_control() && !c.is_whitespace() && c != '"' && c != '/';
@@ -208,7 +190,7 @@ fn push_json(line: &mut String, value: &str) {
 /// Where access lines go. A clone for each worker.
 #[derive(Clone, Debug)]
 pub struct AccessWriter {
-    to: NonBlocking,
+    to: LogWriter,
     format: LogFormat,
 }
 
@@ -219,35 +201,42 @@ impl AccessWriter {
             LogFormat::Text => line.text(),
             LogFormat::Json => line.json(),
         };
-        // A lossy queue never fails: what it drops, it counts.
-        let _ = self.to.write(text.as_bytes());
+        self.to.line(text.as_bytes());
     }
 }
 
 /// The access log of the process; its drop writes the lines that wait.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Access {
     writer: Option<AccessWriter>,
-    /// Of its own thread, if it has one.
-    own: Option<(WorkerGuard, LogCounters)>,
+    /// Its own, if it is a file.
+    thread: Option<LogThread>,
 }
 
 impl Access {
     /// Opens what `log.access` says; `logging` lends it its stderr.
     ///
     /// # Errors
-    /// The file cannot be opened for appending; the message names it.
+    /// The file cannot be opened for appending, or there is no thread to write it; the message names it.
     pub fn open(config: &Log, logging: &Logging) -> io::Result<Access> {
         let format = config.format;
         match &config.access {
             AccessLog::Off => Ok(Access::default()),
-            AccessLog::Stderr => Ok(Access { writer: Some(AccessWriter { to: logging.stderr(), format }), own: None }),
+            AccessLog::Stderr => {
+                Ok(Access { writer: Some(AccessWriter { to: logging.stderr(), format }), thread: None })
+            }
             AccessLog::File(path) => {
-                let file = RotatedFile::open(path).map_err(|error| {
-                    io::Error::new(error.kind(), format!("log.access: cannot open {}: {error}", path.display()))
-                })?;
-                let Queue { writer: to, guard, counters } = Queue::start(file, "access", "access-log");
-                Ok(Access { writer: Some(AccessWriter { to, format }), own: Some((guard, counters)) })
+                let cannot = |what: &str, error: &io::Error| {
+                    io::Error::new(error.kind(), format!("log.access: cannot {what} {}: {error}", path.display()))
+                };
+                let file = LogFile::open(path).map_err(|error| cannot("open", &error))?;
+                if file.waits_for_reader() {
+                    let path = path.display();
+                    tracing::warn!(log = "access", "the FIFO {path} has no reader: lines wait for one");
+                }
+                let thread = LogThread::start("access", file).map_err(|error| cannot("start the thread of", &error))?;
+                logging.add(&thread);
+                Ok(Access { writer: Some(AccessWriter { to: thread.writer(), format }), thread: Some(thread) })
             }
         }
     }
@@ -259,50 +248,8 @@ impl Access {
 
     /// The count of lines that were dropped; `None` when they are counted with the lines of stderr.
     pub fn dropped_lines(&self) -> Option<DroppedLines> {
-        self.own.as_ref().map(|(_, counters)| DroppedLines::new(counters.clone()))
+        self.thread.as_ref().map(|thread| DroppedLines::new(thread.writer().counters().clone()))
     }
-}
-
-/// A file that is opened again when another one has taken its name, or none has it any more.
-struct RotatedFile {
-    path: PathBuf,
-    file: File,
-    checked: Instant,
-}
-
-impl RotatedFile {
-    fn open(path: &Path) -> io::Result<RotatedFile> {
-        Ok(RotatedFile { path: path.to_owned(), file: append(path)?, checked: Instant::now() })
-    }
-
-    fn follow_rotation(&mut self) {
-        let identity = |meta: &std::fs::Metadata| (meta.dev(), meta.ino());
-        let named = std::fs::metadata(&self.path).ok().as_ref().map(identity);
-        let open = self.file.metadata().ok().as_ref().map(identity);
-        if named != open
-            && let Ok(file) = append(&self.path)
-        {
-            self.file = file;
-        }
-    }
-}
-
-impl io::Write for RotatedFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.checked.elapsed() >= REOPEN {
-            self.checked = Instant::now();
-            self.follow_rotation();
-        }
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
 }
 
 #[cfg(test)]
@@ -373,6 +320,19 @@ mod tests {
         }
     }
 
+    /// A connection's end must be logged whatever the clock says.
+    #[test]
+    fn any_clock_gives_a_line() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        for time in
+            [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH - 400 * day, SystemTime::UNIX_EPOCH + 4_000_000 * day]
+        {
+            let line = Line { time, ..line("shop", None) };
+            assert!(line.text().contains("] shop "), "{}", line.text());
+            assert!(serde_json::from_str::<serde_json::Value>(&line.json()).unwrap()["time"].is_string());
+        }
+    }
+
     #[test]
     fn names_cannot_forge_a_line_or_a_field() {
         let evil = "a\r\n2023 b/c\u{1b}[2J\"";
@@ -385,18 +345,5 @@ mod tests {
         assert_eq!(json.matches('\n').count(), 1, "{json}");
         let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(parsed["listener"], evil);
-    }
-
-    #[test]
-    fn a_rotated_file_is_opened_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
-        let mut file = RotatedFile::open(&path).unwrap();
-        file.write_all(b"old\n").unwrap();
-        std::fs::rename(&path, &moved).unwrap();
-        file.follow_rotation();
-        file.write_all(b"new\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "old\n");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new\n");
     }
 }

@@ -2,65 +2,71 @@
 
 pub mod access;
 pub mod counters;
+pub mod date;
+mod file;
 pub mod throttle;
+mod writer;
 
 use std::io;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-use self::counters::{Counted, LogCounters, Writes};
+use self::counters::LogCounters;
+pub use self::writer::LogWriter;
+use self::writer::{LogThread, PROCESS, Queue, Sink, Written};
 use crate::config::model::{Log, LogFormat, LogLevel};
 
-/// Lines that may wait for the writer's thread: some 4 MiB of them.
-const WAITING_LINES: usize = 16 * 1024;
+/// The logs of the process. A clone is for another thread; the drop of the last one writes the lines that wait.
+#[derive(Clone, Debug)]
+pub struct Logging(Arc<Inner>);
 
-/// The process's log: as long as it lives, lines are written, and its drop writes those that wait.
-pub struct Logging {
-    stderr: NonBlocking,
-    counters: LogCounters,
-    _guard: WorkerGuard,
+#[derive(Debug)]
+struct Inner {
+    stderr: LogThread,
+    /// All of them.
+    queues: Mutex<Vec<Weak<Queue>>>,
 }
 
-/// A writer with a thread of its own and a bounded queue.
-struct Queue {
-    writer: NonBlocking,
-    guard: WorkerGuard,
-    counters: LogCounters,
+/// Why logging cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// RUST_LOG is wrong, or logging was started before.
+    #[error("{0}")]
+    Usage(String),
+    /// The system has no thread for the writer.
+    #[error("cannot start the thread of the log: {0}")]
+    Thread(io::Error),
 }
 
-impl Queue {
-    fn start(to: impl io::Write + Send + 'static, name: &'static str, thread: &str) -> Queue {
-        let writes = Arc::<Writes>::default();
-        let (writer, guard) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(WAITING_LINES)
-            .thread_name(thread)
-            .finish(Counted::new(to, Arc::clone(&writes)));
-        let counters = LogCounters::new(name, writer.error_counter(), writes);
-        Queue { writer, guard, counters }
+struct Stderr;
+
+impl Sink for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<Written> {
+        // Not by the lock of std's stderr: a write that is stuck must not hold up others who have a word to say.
+        Ok(Written::Bytes(rustix::io::write(io::stderr(), bytes)?))
     }
 }
 
 /// Starts logging to stderr. `RUST_LOG` (`warn`, `tidegate::health=debug,info`) wins over the level.
 ///
 /// # Errors
-/// A RUST_LOG that cannot be read, or logging was started before in this process.
-pub fn start(config: &Log) -> Result<Logging, String> {
-    let Queue { writer: stderr, guard, counters } = Queue::start(io::stderr(), "process", "log");
+/// A RUST_LOG that cannot be read, logging was started before in this process, or there is no thread.
+pub fn start(config: &Log) -> Result<Logging, StartError> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => {
-            Targets::from_str(&text).map_err(|error| format!("RUST_LOG={text:?} cannot be read: {error}"))?
+            let usage = |error| StartError::Usage(format!("RUST_LOG={text:?} cannot be read: {error}"));
+            Targets::from_str(&text).map_err(usage)?
         }
         _ => Targets::new().with_default(level(config.level)),
     };
-    let layer = fmt::layer().with_writer(stderr.clone()).with_ansi(false).with_target(false);
+    let stderr = LogThread::start(PROCESS, Stderr).map_err(StartError::Thread)?;
+    let layer = fmt::layer().with_writer(stderr.writer()).with_ansi(false).with_target(false);
     let layer = match config.format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
@@ -68,19 +74,44 @@ pub fn start(config: &Log) -> Result<Logging, String> {
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
-        .map_err(|error| format!("logging cannot start: {error}"))?;
-    Ok(Logging { stderr, counters, _guard: guard })
+        .map_err(|error| StartError::Usage(format!("logging cannot start: {error}")))?;
+    let queues = Mutex::new(vec![Arc::downgrade(stderr.queue())]);
+    Ok(Logging(Arc::new(Inner { stderr, queues })))
 }
 
 impl Logging {
-    /// The same writer, for lines that are not log events.
-    pub fn stderr(&self) -> NonBlocking {
-        self.stderr.clone()
+    /// The writer of messages, for lines that are none.
+    pub fn stderr(&self) -> LogWriter {
+        self.0.stderr.writer()
     }
 
     /// The count of lines that were dropped.
     pub fn dropped_lines(&self) -> DroppedLines {
-        DroppedLines::new(self.counters.clone())
+        DroppedLines::new(self.stderr().counters().clone())
+    }
+
+    /// Opens the files of all logs again, as after a rotation. Returns at once.
+    pub fn reopen(&self) {
+        self.each_queue(Queue::reopen);
+    }
+
+    /// Writes what waits in all logs. Waits for no write that is stuck, so that it returns soon in any case.
+    pub fn flush(&self) {
+        self.each_queue(|queue| {
+            queue.flush();
+        });
+    }
+
+    fn add(&self, log: &LogThread) {
+        let mut queues = self.0.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(log.queue()));
+    }
+
+    fn each_queue(&self, call: impl Fn(&Queue)) {
+        let queues = self.0.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Messages last: the thread of another log may have something to say.
+        queues.iter().rev().filter_map(Weak::upgrade).for_each(|queue| call(&queue));
     }
 }
 

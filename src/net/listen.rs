@@ -1,20 +1,18 @@
 //! Listening sockets.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, getsockname, ipproto, sockopt};
 
 use super::addr::Address;
 use super::dial::{Options, family};
+use super::socket_file::{self, SocketFile};
 use super::sys;
 
 mod refusal;
@@ -58,14 +56,26 @@ pub enum Sharing {
     Anyone,
 }
 
-/// Binds and listens. A socket file that nobody listens on any more is replaced.
+/// A listening socket, and the file of a unix one.
+#[derive(Debug)]
+pub struct Listening {
+    /// Non-blocking.
+    pub socket: OwnedFd,
+    /// To be dropped, and so removed, before the socket is closed.
+    pub file: Option<SocketFile>,
+}
+
+/// Binds and listens. A socket file that nothing listens on any more is replaced.
 ///
 /// # Errors
 /// Those of socket(2), setsockopt(2), bind(2) and listen(2).
-pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<OwnedFd> {
+pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<Listening> {
     match address {
-        Address::Tcp(address) => listen_tcp(*address, options),
-        Address::Unix(path) => listen_unix(path, options.backlog),
+        Address::Tcp(address) => Ok(Listening { socket: listen_tcp(*address, options)?, file: None }),
+        Address::Unix(path) => {
+            let (socket, file) = socket_file::listen(path, options.backlog)?;
+            Ok(Listening { socket, file: Some(file) })
+        }
     }
 }
 
@@ -103,29 +113,8 @@ fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedF
 ///
 /// # Errors
 /// Those of [`listen`].
-pub fn join(address: &Address, options: &ListenOptions) -> io::Result<OwnedFd> {
-    listen(address, &ListenOptions { sharing: Sharing::Anyone, ..options.clone() })
-}
-
-fn listen_unix(path: &Path, backlog: i32) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    let address = SocketAddrUnix::new(path)?;
-    match rustix::net::bind(&socket, &address) {
-        Err(rustix::io::Errno::ADDRINUSE) if is_stale(path) => {
-            fs::remove_file(path)?;
-            rustix::net::bind(&socket, &address)?;
-        }
-        bound => bound?,
-    }
-    rustix::net::listen(&socket, backlog)?;
-    Ok(socket)
-}
-
-/// Whether the path is a socket that refuses connections: its owner is gone.
-fn is_stale(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+pub fn join(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+    listen_tcp(address, &ListenOptions { sharing: Sharing::Anyone, ..options.clone() })
 }
 
 /// The address that a socket is bound to: with port 0 the kernel has chosen one.

@@ -5,4 +5,5 @@ pub mod dial;
 pub mod interfaces;
 pub mod listen;
 pub mod name;
+pub mod socket_file;
 pub mod sys;

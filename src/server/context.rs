@@ -511,7 +511,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.context.sessions.borrow_mut().remove(self.key as usize);
+        self.context.sessions.borrow_mut().try_remove(self.key as usize);
     }
 }
 

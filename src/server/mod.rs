@@ -23,6 +23,7 @@ mod watched;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -112,11 +113,10 @@ impl Plane {
         self.shared.on_each_worker(|| Context::with(|context| context.cut_all(Cut::DrainDeadline)));
     }
 
-    /// Ends the workers, and with them every connection that is left.
-    pub fn stop(self) {
-        for worker in self.workers {
-            worker.stop();
-        }
+    /// Ends the workers, and with them every connection that is left. Returns their threads, which end as soon as they
+    /// can.
+    pub fn stop(self) -> Vec<JoinHandle<()>> {
+        self.workers.into_iter().map(Worker::stop).collect()
     }
 }
 

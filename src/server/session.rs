@@ -391,18 +391,34 @@ impl Record {
 }
 
 impl Drop for Record {
+    /// Counts first: whatever happens to the log line, the books are right.
     fn drop(&mut self) {
         let duration = self.accepted.elapsed();
-        let (shared, lease) = (&self.context.shared, self.lease.as_ref());
-        if let Some(writer) = &mut *self.context.access() {
-            let pool = self.pool();
+        let backend = self.lease.as_ref().map(|lease| Arc::clone(lease.backend()));
+        // This connection among them.
+        let open = self.context.access().is_some().then(|| Open {
+            process: self.context.shared.open(),
+            listener: self.listener.counters().open(),
+            pool: self.pool().connections(),
+            backend: backend.as_ref().map_or(0, |backend| backend.connections()),
+        });
+        if let Some(lease) = self.lease.take() {
+            match self.ending.fault() {
+                Some(Side::Backend) => lease.backend().counters().failed(),
+                Some(Side::Client) => lease.backend().counters().client_aborted(),
+                None => {}
+            }
+        }
+        self.listener.counters().closed(self.ending);
+        self.context.measure(&self.listener, self.backend, Stage::Session, duration);
+        if let (Some(writer), Some(open)) = (&mut *self.context.access(), open) {
             let (turnarounds, sum) = self.turnarounds;
             writer.write(&Line {
                 time: SystemTime::now(),
                 listener: &self.listener.config().name,
-                pool: pool.name(),
+                pool: self.pool().name(),
                 client: self.client,
-                backend: lease.map(|lease| &**lease.backend().name()),
+                backend: backend.as_ref().map(|backend| &**backend.name()),
                 id: self.opened.as_ref().and_then(|opened| opened.id),
                 queue: self.connect.map(|_| Duration::ZERO),
                 connect: self.connect,
@@ -415,24 +431,10 @@ impl Drop for Record {
                 bytes_in: self.bytes_in,
                 bytes_out: self.bytes_out,
                 retries: self.retries,
-                open: Open {
-                    process: shared.open(),
-                    listener: self.listener.counters().open(),
-                    pool: pool.connections(),
-                    backend: lease.map_or(0, |lease| lease.backend().connections()),
-                },
+                open,
                 ending: self.ending,
             });
         }
-        self.context.measure(&self.listener, self.backend, Stage::Session, duration);
-        if let Some(lease) = self.lease.take() {
-            match self.ending.fault() {
-                Some(Side::Backend) => lease.backend().counters().failed(),
-                Some(Side::Client) => lease.backend().counters().client_aborted(),
-                None => {}
-            }
-        }
-        self.listener.counters().closed(self.ending);
     }
 }
 

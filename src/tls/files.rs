@@ -215,8 +215,8 @@ impl Stamp {
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let Some(seen) = &self.0 else { return true };
         let latest = u64::try_from(seen.modified.0.max(seen.changed.0)).unwrap_or(0);
-        let since = now.duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(latest));
-        since.is_ok_and(|since| since > TICK + Duration::from_secs(1))
+        let Some(latest) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(latest)) else { return false };
+        now.duration_since(latest).is_ok_and(|since| since > TICK + Duration::from_secs(1))
     }
 }
 

@@ -103,9 +103,7 @@ impl Age {
 
 /// The day, as in 2027-01-31, of UTC.
 pub(super) fn date(at: SystemTime) -> String {
-    let mut text = humantime::format_rfc3339_seconds(at).to_string();
-    text.truncate("2027-01-31".len());
-    text
+    crate::log::date::day(at).to_string()
 }
 
 /// How far off a moment is: `in 41 days`, `3 hours ago`.

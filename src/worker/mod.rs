@@ -87,11 +87,10 @@ impl Worker {
         &self.remote
     }
 
-    /// Ends the loop after its present turn, drops the tasks that are left, and waits for the thread.
-    pub fn stop(self) {
+    /// Ends the loop after its present turn, and drops the tasks that are left. Returns its thread.
+    pub fn stop(self) -> JoinHandle<()> {
         self.remote.run(|| local(|worker| worker.stopping.set(true)));
-        // Tasks are caught when they panic; a panic of the loop itself has been reported by its hook.
-        let _ = self.thread.join();
+        self.thread
     }
 }
 
@@ -286,7 +285,7 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         let Some((key, armed)) = self.armed else { return };
-        local(|worker| {
+        if_local(|worker| {
             // The loop expires timers as soon as it has moved `now`, before any task runs.
             if armed > worker.ticks_passed(worker.executor.now()) {
                 worker.timers.borrow_mut().cancel(key);

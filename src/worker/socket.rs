@@ -11,8 +11,8 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
 
-use super::local;
 use super::reactor::{Interest, Ready, Slot};
+use super::{if_local, local};
 use crate::net::sys;
 use crate::relay::Stream;
 
@@ -269,12 +269,12 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // The close would not do it where another worker has a duplicate, and this one would be told for ever.
-        local(|worker| worker.reactor.deregister(self.fd.as_fd(), &self.slot));
+        if_local(|worker| worker.reactor.deregister(self.fd.as_fd(), &self.slot));
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        local(|worker| worker.reactor.forget(&self.slot));
+        if_local(|worker| worker.reactor.forget(&self.slot));
     }
 }

@@ -64,7 +64,7 @@ fn a_panic_ends_its_task_and_nothing_else() {
     });
     assert_eq!(other.recv_timeout(LIMIT), Ok("well"));
     assert_eq!(alive.load(Ordering::SeqCst), 0, "what it held was given back");
-    worker.stop();
+    worker.stop().join().unwrap();
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn stopping_drops_what_is_left() {
     }
     assert_eq!(alive.load(Ordering::SeqCst), 10);
     let remote = Arc::clone(worker.remote());
-    worker.stop();
+    worker.stop().join().unwrap();
     assert_eq!(alive.load(Ordering::SeqCst), 0);
     let late = Alive::new(&alive);
     remote.run(move || drop(late));
@@ -109,7 +109,7 @@ fn other_threads_wake_tasks() {
         ping.notify_one();
     }
     done.recv_timeout(LIMIT).unwrap();
-    worker.stop();
+    worker.stop().join().unwrap();
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn timers_fire_in_order_and_never_early() {
     let fired: Vec<_> = (0..6).map(|_| fired.recv_timeout(LIMIT).unwrap()).collect();
     assert!(fired.iter().all(|&(_, on_time)| on_time), "{fired:?}");
     assert!(fired.is_sorted_by_key(|&(millis, _)| millis), "{fired:?}");
-    worker.stop();
+    worker.stop().join().unwrap();
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_lazy_timer_follows_its_deadline_both_ways() {
     });
     let (polls, on_time) = done.recv_timeout(LIMIT).unwrap();
     assert!(on_time && (3..=5).contains(&polls), "{polls} polls");
-    worker.stop();
+    worker.stop().join().unwrap();
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn bytes_and_their_end_in_one_event_are_both_seen() {
     assert_eq!(read.recv_timeout(LIMIT).unwrap(), b"last words");
     assert_eq!(read.recv_timeout(LIMIT).unwrap(), b"", "the FIN that came with them");
     assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0);
-    worker.stop();
+    worker.stop().join().unwrap();
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_panicking_future_does_not_poison_timers_of_others() {
         sender.send(()).unwrap();
     });
     other.recv_timeout(LIMIT).unwrap();
-    worker.stop();
+    worker.stop().join().unwrap();
 }
 
 #[test]
@@ -231,5 +231,5 @@ fn what_came_before_a_reset_is_read_even_if_nobody_saw_the_connect() {
     assert_eq!(read.recv_timeout(LIMIT).unwrap().unwrap(), b"last words");
     let end = read.recv_timeout(LIMIT).unwrap();
     assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    worker.stop();
+    worker.stop().join().unwrap();
 }

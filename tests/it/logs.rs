@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
 
 use rustix::process::Signal;
@@ -41,16 +43,18 @@ fn a_log_that_nobody_reads_holds_up_nobody_and_what_is_dropped_is_counted() {
         assert_eq!(read_to_end(&mut connect(&place)).0, b"b");
     }
 
-    // Only now somebody reads. What was not dropped is there, and together it is all.
-    let (mut lines, mut access) = (BufReader::new(stderr).lines(), 0);
-    let dropped = loop {
-        let line = lines.next().expect("it runs").expect("text");
+    // Only now something reads. What was not dropped is there, and together it is all.
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let (mut access, mut dropped) = (0, 0);
+    while access + dropped < CONNECTIONS {
+        let line = lines.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{access} + {dropped}, and nothing more"));
         let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("a cut line: {line}"));
         access += u64::from(line.get("end").is_some());
         if let Some(total) = line.get("total") {
-            break total.as_u64().expect("a number");
+            dropped = total.as_u64().expect("a number");
         }
-    };
+    }
     assert!(dropped > 0);
     // A report of dropped lines, one every five seconds, is dropped like any other line.
     let reports = began.elapsed().as_secs() / 5;

@@ -1,5 +1,7 @@
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
@@ -27,7 +29,7 @@ fn tcp(address: &str) -> Address {
 }
 
 fn bound(options: &ListenOptions) -> (OwnedFd, Address, SocketAddr) {
-    let socket = listen(&tcp("127.0.0.1:0"), options).unwrap();
+    let socket = listen(&tcp("127.0.0.1:0"), options).unwrap().socket;
     let address = local_address(&socket).unwrap();
     let Address::Tcp(tcp) = address else { panic!("{address}") };
     (socket, address, tcp)
@@ -72,8 +74,8 @@ fn a_port_in_use_is_found_out_by_each_way_of_sharing() {
 #[test]
 fn workers_share_a_port_among_themselves_only() {
     let workers = ListenOptions { sharing: Sharing::Workers, ..options() };
-    let (_first, address, _) = bound(&workers);
-    let _second = join(&address, &workers).unwrap();
+    let (_first, address, at) = bound(&workers);
+    let _second = join(at, &workers).unwrap();
     let another_process = listen(&address, &workers).unwrap_err();
     assert_eq!(another_process.kind(), io::ErrorKind::AddrInUse);
 }
@@ -113,8 +115,8 @@ fn anyone_shares_with_other_processes() {
 #[test]
 fn connections_are_spread_over_the_sockets_of_workers() {
     let workers = ListenOptions { sharing: Sharing::Workers, ..options() };
-    let (first, address, at) = bound(&workers);
-    let second = join(&address, &workers).unwrap();
+    let (first, _, at) = bound(&workers);
+    let second = join(at, &workers).unwrap();
     let reached_both = (0..200).any(|_| {
         let _client = TcpStream::connect(at).unwrap();
         is_readable(&first, Duration::ZERO) && is_readable(&second, Duration::ZERO)
@@ -154,7 +156,7 @@ fn transparent_binds_to_an_address_of_others() {
     assert_eq!(listen(&foreign, &options()).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     let transparent = listen(&foreign, &ListenOptions { transparent: true, ..options() });
     if rustix::process::geteuid().is_root() {
-        assert_eq!(sys::option(transparent.unwrap(), sys::IP_TRANSPARENT), 1);
+        assert_eq!(sys::option(transparent.unwrap().socket, sys::IP_TRANSPARENT), 1);
     } else {
         assert_eq!(transparent.unwrap_err().kind(), io::ErrorKind::PermissionDenied, "it takes CAP_NET_ADMIN");
     }
@@ -163,7 +165,7 @@ fn transparent_binds_to_an_address_of_others() {
 #[test]
 fn ipv6_takes_ipv4_too_unless_told_otherwise() {
     for v6_only in [false, true] {
-        let socket = listen(&tcp("[::]:0"), &ListenOptions { v6_only, ..options() }).unwrap();
+        let socket = listen(&tcp("[::]:0"), &ListenOptions { v6_only, ..options() }).unwrap().socket;
         let Address::Tcp(address) = local_address(&socket).unwrap() else { panic!() };
         let by_ipv4 = TcpStream::connect((Ipv4Addr::LOCALHOST, address.port()));
         assert_eq!(by_ipv4.is_ok(), !v6_only);
@@ -177,13 +179,15 @@ fn a_socket_file_is_replaced_only_when_nobody_listens() {
     let path = Arc::new(folder.path().join("app.sock"));
     let address = Address::Unix(Arc::clone(&path));
     let first = listen(&address, &options()).unwrap();
-    assert_eq!(local_address(&first).unwrap(), address);
+    assert_eq!(local_address(&first.socket).unwrap(), address);
     assert_eq!(listen(&address, &options()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-    drop(first);
+    // As a process that is killed leaves it.
+    std::mem::forget(first.file);
+    drop(first.socket);
     let second = listen(&address, &options()).expect("a stale file is no obstacle");
     let mut client = UnixStream::connect(&*path).unwrap();
     client.write_all(b"x").unwrap();
-    let mut server = UnixStream::from(accept(&second));
+    let mut server = UnixStream::from(accept(&second.socket));
     server.read_exact(&mut [0]).unwrap();
 
     let file = folder.path().join("not-a-socket");

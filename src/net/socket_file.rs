@@ -1,0 +1,206 @@
+//! The file of a unix listening socket: two processes that want it at the same moment, and who may remove it.
+//!
+//! A socket file outlives its socket, so that whoever starts must replace what a killed process left behind, and not
+//! what a living one uses. To look, to remove and to bind are three calls: a lock on the folder makes one of them,
+//! among all processes that take it. The lock leaves no file of its own behind.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// How long a bind waits for the lock on its folder, which others hold for an instant.
+const BIND_LOCK: Duration = Duration::from_secs(5);
+
+/// How long a removal does: the end of the process must not wait for others.
+const REMOVAL_LOCK: Duration = Duration::from_millis(20);
+
+/// From one try for the lock to the next.
+const LOCK_RETRY: Duration = Duration::from_millis(2);
+
+/// The files that this process has bound and not removed.
+static BOUND: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
+
+/// A socket file that this process has bound. Dropped, it is removed, if its name is still this file's.
+///
+/// It must be dropped before its socket is closed: until then no other file can have the same inode.
+#[derive(Debug)]
+pub struct SocketFile(Identity);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Identity {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Identity> {
+        let meta = fs::symlink_metadata(path)?;
+        Ok(Identity { path: path.to_owned(), device: meta.dev(), inode: meta.ino() })
+    }
+
+    fn remove(&self) {
+        let _lock = lock_folder(&self.path, REMOVAL_LOCK);
+        if Identity::of(&self.path).is_ok_and(|named| named == *self) {
+            // It may have gone in this instant.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let mut bound = bound();
+        let known = bound.len();
+        bound.retain(|identity| *identity != self.0);
+        // `remove_all` may have been first.
+        let is_left = bound.len() < known;
+        drop(bound);
+        if is_left {
+            self.0.remove();
+        }
+    }
+}
+
+/// Removes every socket file that this process has bound, as far as it is still there. For the end of the process.
+pub fn remove_all() {
+    let all = std::mem::take(&mut *bound());
+    all.iter().for_each(Identity::remove);
+}
+
+fn bound() -> MutexGuard<'static, Vec<Identity>> {
+    BOUND.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Binds and listens. A file that nothing listens on any more is replaced.
+pub(super) fn listen(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
+    let socket = socket()?;
+    let address = SocketAddrUnix::new(path)?;
+    let _lock = lock_folder(path, BIND_LOCK);
+    match rustix::net::bind(&socket, &address) {
+        Err(Errno::ADDRINUSE) if is_stale(path) => {
+            fs::remove_file(path)?;
+            rustix::net::bind(&socket, &address)?;
+        }
+        bound => bound?,
+    }
+    let identity = Identity::of(path)?;
+    bound().push(identity.clone());
+    let file = SocketFile(identity);
+    rustix::net::listen(&socket, backlog)?;
+    Ok((socket, file))
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Whether the path is a socket that refuses connections: its owner is gone. One whose queue is full is alive.
+fn is_stale(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    let refuses = || {
+        let (socket, address) = (socket().ok()?, SocketAddrUnix::new(path).ok()?);
+        rustix::net::connect(&socket, &address).err()
+    };
+    is_socket && refuses() == Some(Errno::CONNREFUSED)
+}
+
+/// Holds the lock on the folder of `path` until dropped. `None` where there is none to be had in time: then it goes
+/// without, as a stranger who holds it must not keep a service from starting.
+fn lock_folder(path: &Path, limit: Duration) -> Option<OwnedFd> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let end = Instant::now() + limit;
+    loop {
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Some(folder),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(LOCK_RETRY),
+            Err(_) => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn stale_file_is_replaced_by_one_of_those_who_start_at_once() {
+        const RIVALS: usize = 4;
+        let folder = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let path = folder.path().join(format!("{round}.sock"));
+            if round % 2 == 1 {
+                drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+                assert!(path.exists());
+            }
+            let (start, tried) = (Barrier::new(RIVALS), Barrier::new(RIVALS));
+            let rival = || {
+                start.wait();
+                let got = listen(&path, 16);
+                tried.wait(); // nobody lets go before all have tried
+                got.ok()
+            };
+            let winners: Vec<_> = thread::scope(|scope| {
+                let rivals: Vec<_> = (0..RIVALS).map(|_| scope.spawn(rival)).collect();
+                rivals.into_iter().filter_map(|rival| rival.join().unwrap()).collect()
+            });
+            assert_eq!(winners.len(), 1, "round {round}");
+            UnixStream::connect(&path).expect("the winner listens under the name");
+        }
+    }
+
+    #[test]
+    fn file_of_another_owner_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        let (old_socket, old_file) = listen(&path, 16).unwrap();
+        // As a deployment does that starts its successor before it ends what runs.
+        fs::rename(&path, folder.path().join("old.sock")).unwrap();
+        let (_new_socket, new_file) = listen(&path, 16).unwrap();
+        drop(old_file);
+        drop(old_socket);
+        UnixStream::connect(&path).expect("the successor still has its name");
+        drop(new_file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn full_queue_is_no_stale_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        let _listening = listen(&path, 0).unwrap();
+        let _clients: Vec<_> = (0..4)
+            .map(|_| {
+                let client = socket().unwrap();
+                let _ = rustix::net::connect(&client, &SocketAddrUnix::new(&path).unwrap());
+                client
+            })
+            .collect();
+        assert_eq!(listen(&path, 0).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    /// Also when someone holds the lock for good.
+    #[test]
+    fn removal_does_not_wait_for_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        let (_socket, file) = listen(&path, 16).unwrap();
+        let _held = lock_folder(&path, Duration::ZERO).unwrap();
+        drop(file);
+        assert!(!path.exists());
+    }
+}

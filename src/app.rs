@@ -1,6 +1,7 @@
 //! The composition root: wires everything from a configuration, runs it, drains it.
 
 mod capacity;
+pub mod privileges;
 mod readiness;
 mod secured;
 mod sockets;
@@ -199,7 +200,7 @@ impl App {
             Drained::Clean
         } else {
             let connections = self.open();
-            tracing::warn!(connections, "cut: the drain's time is over, and these connections were still open");
+            tracing::warn!(connections, "drain deadline exceeded: closed {connections} connections");
             self.plane.cut_all();
             // Each is cut in one turn of its worker's loop; who is stuck ends with its worker.
             let _ = timeout(CUT_LIMIT, self.plane.drained()).await;

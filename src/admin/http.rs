@@ -28,7 +28,7 @@ use super::patient::Patient;
 use crate::net::addr::Address;
 
 /// Connections at once; further ones wait in the kernel's queue.
-const MOST: usize = 64;
+pub(super) const MOST: usize = 64;
 /// How long a request's head may take, and how long a connection may be idle before the next.
 const HEAD: Duration = Duration::from_secs(10);
 /// Bytes of a head, and of what waits to be read.

@@ -47,6 +47,8 @@ use crate::server::Measurements;
 
 /// How much lower than that of the workers the thread's priority is (nice(2)).
 const NICE: i32 = 10;
+/// Descriptors that the stats port may have open: its connections, its event loop, and the socket.
+pub const MAX_OPEN_FILES: u64 = http::MOST as u64 + 4;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;

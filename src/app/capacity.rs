@@ -2,12 +2,16 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::admin;
 use crate::config::model::{BackendAddress, Config};
 use crate::pool::resolve;
 use crate::relay::MAX_PIPES;
 
-/// Descriptors of the process itself: standard streams, logs, the control thread's, and some to spare.
-const OWN: u64 = 24;
+/// Descriptors of the process itself: standard streams, logs, the event loops of the control, signal and statistics threads,
+/// files of TLS that are read again, and some to spare.
+const OWN: u64 = 32;
+/// Connections below which the limit is worth a warning.
+const FEW: usize = 256;
 /// An epoll and an eventfd.
 const PER_WORKER: u64 = 2;
 /// A client's socket and a backend's.
@@ -19,19 +23,30 @@ pub(super) fn establish(config: &Config) -> usize {
     let limit = raise_open_files();
     let capacity = capacity(limit, config);
     tracing::info!(open_files = limit, connections = capacity, "connection capacity");
-    for listener in &config.listeners {
-        if let Some(max) = listener.max_connections
-            && max.get() as usize > capacity
-        {
-            tracing::warn!(
-                listener = %listener.name,
-                max_connections = max,
-                capacity,
-                "max_connections is more than the limit of open files allows: raise the hard limit (ulimit -Hn, LimitNOFILE=)"
-            );
-        }
+    if let Some(wanted) = falls_short(capacity, config) {
+        tracing::warn!(
+            open_files = limit,
+            connections = capacity,
+            "the limit of open files leaves room for {capacity} connections, {wanted}: raise the hard limit (ulimit -Hn, \
+             LimitNOFILE= of systemd, --ulimit nofile= of containers)"
+        );
     }
     capacity
+}
+
+/// What is wanted, if it is more than there is room for: by a listener's max_connections, or as a rule where one has none.
+fn falls_short(capacity: usize, config: &Config) -> Option<String> {
+    let limits =
+        config.listeners.iter().map(|listener| Some((listener.max_connections?.get() as usize, &listener.name)));
+    let limits: Option<Vec<_>> = limits.collect();
+    match limits {
+        None => (capacity < FEW).then(|| format!("and fewer than {FEW} are seldom enough")),
+        Some(limits) => {
+            let (all, names): (Vec<usize>, Vec<&str>) = limits.into_iter().map(|(max, name)| (max, &**name)).unzip();
+            let all: usize = all.iter().sum();
+            (all > capacity).then(|| format!("and max_connections of {} allows {all}", names.join(", ")))
+        }
+    }
 }
 
 /// The limit that is in force afterwards; `u64::MAX` is none.
@@ -58,7 +73,9 @@ fn capacity(limit: u64, config: &Config) -> usize {
     let backends = config.pools.iter().flat_map(|pool| &pool.backends);
     let names = backends.filter(|backend| matches!(backend.address, BackendAddress::Name { .. })).count();
     let lookups = resolve::max_open_files(names) as u64;
-    let fixed = OWN + workers * (PER_WORKER + addresses) + probes + lookups;
+    // Under a low limit, connections come first here, too.
+    let admin = config.admin.as_ref().map_or(0, |_| admin::MAX_OPEN_FILES.min(limit / 8));
+    let fixed = OWN + workers * (PER_WORKER + addresses) + probes + lookups + admin;
     // A pipe has two ends. Connections without one copy: under a low limit, connections come first.
     let pipes = (workers * MAX_PIPES as u64 * 2).min(limit / 8);
     let left = limit.saturating_sub(fixed + pipes) / PER_CONNECTION;
@@ -76,10 +93,30 @@ mod tests {
     #[test]
     fn two_descriptors_a_connection_beside_what_else_is_open() {
         let config = crate::config::parse("test", ONE, &crate::config::files::Unread).unwrap().config;
-        assert_eq!(capacity(20_000, &config), (20_000 - 24 - 2 * 3 - 256) / 2);
-        assert_eq!(capacity(64, &config), (64 - 24 - 2 * 3 - 8) / 2);
+        assert_eq!(capacity(20_000, &config), (20_000 - 32 - 2 * 3 - 256) / 2);
+        assert_eq!(capacity(64, &config), (64 - 32 - 2 * 3 - 8) / 2);
         assert_eq!(capacity(3, &config), 1, "at least one");
         assert!(capacity(u64::MAX, &config) > 1 << 40, "no limit");
+    }
+
+    #[test]
+    fn a_low_limit_is_told_by_what_is_wanted() {
+        let of = |listener: &str, capacity| {
+            let yaml = ONE.replace("pool: p }", &format!("pool: p{listener} }}"));
+            falls_short(capacity, &crate::config::parse("test", &yaml, &crate::config::files::Unread).unwrap().config)
+        };
+        assert_eq!(of("", FEW), None);
+        assert_eq!(of("", 2).unwrap(), "and fewer than 256 are seldom enough");
+        assert_eq!(of(", max_connections: 2", 2), None);
+        assert_eq!(of(", max_connections: 3", 2).unwrap(), "and max_connections of a allows 3");
+    }
+
+    #[test]
+    fn the_stats_port_has_descriptors() {
+        let of = |yaml: &str| {
+            capacity(20_000, &crate::config::parse("test", yaml, &crate::config::files::Unread).unwrap().config)
+        };
+        assert_eq!(of(ONE) - of(&format!("admin: {{ bind: 127.0.0.1:9 }}\n{ONE}")), admin::MAX_OPEN_FILES as usize / 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tidegate::app::App;
+use tidegate::app::{App, privileges};
 use tidegate::config::Loaded;
 use tidegate::log::{self, Logging, access::Access};
 
@@ -21,6 +21,8 @@ pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
         Ok((_, loaded)) => loaded,
         Err(code) => return code,
     };
+    // Before the first thread: each has its own capabilities.
+    let restricted = privileges::restrict(&loaded.config);
     let logging = match log::start(&loaded.config.log) {
         Ok(logging) => logging,
         Err(error) => {
@@ -33,6 +35,9 @@ pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
     };
     log::log_panics();
     loaded.log_warnings();
+    if let Err(error) = restricted {
+        tracing::warn!(%error, "cannot give up the capabilities that are not needed: run as another user instead of root");
+    }
     let Err(error) = serve(loaded, &logging);
     // By the writer of the log, as a stderr that takes nothing must not hold up the end.
     logging.stderr().line(format!("error: {error}\n").as_bytes());

@@ -183,6 +183,11 @@ impl Relay {
         self.finished.is_some() || self.failed.is_some()
     }
 
+    /// The side that has sent FIN first, unless one has failed.
+    pub fn finished_first(&self) -> Option<Side> {
+        self.finished.filter(|_| self.failed.is_none())
+    }
+
     /// When the relay itself wants to be polled again.
     pub fn wake_at(&self) -> Option<Instant> {
         self.failed.as_ref()?.recheck.map(|(at, _)| at)

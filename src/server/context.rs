@@ -384,6 +384,10 @@ impl Context {
     pub(super) fn stop_accepting(&self) {
         self.stopped_accepting.set(true);
         self.acceptors.take().iter().for_each(TaskHandle::wake);
+        // Half-closed connections have less time from here on.
+        for (_, control) in &*self.sessions.borrow() {
+            control.task.get().into_iter().for_each(TaskHandle::wake);
+        }
     }
 
     /// Whether nothing more is to be accepted.

@@ -32,6 +32,9 @@ const LASTING: Duration = Duration::from_secs(5);
 /// Bytes moved in one turn from which on a connection is bulk: twice a message of 64 KiB, half of what a turn allows.
 const BULK_THRESHOLD: u64 = 128 * 1024;
 
+/// The half-close timeout of a connection whose backend has finished, while tidegate drains.
+const DRAIN_HALF_CLOSE: Duration = Duration::from_secs(1);
+
 /// Turns after which a connection is no longer new, even if its backend has not answered.
 const NEW_FOR: u8 = 8;
 
@@ -226,7 +229,9 @@ impl Session {
                 let (timeouts, options) = (&record.listener.config().timeouts, record.listener.options());
                 let lasts_from =
                     options.keepalive.filter(|_| !is_lasting).map(|idle| record.accepted + idle.min(LASTING));
-                let Some((deadline, due)) = next_deadline(&relay, timeouts, expires, lasts_from) else {
+                let Some((deadline, due)) =
+                    next_deadline(&relay, timeouts, record.context.has_stopped_accepting(), expires, lasts_from)
+                else {
                     return Poll::Pending;
                 };
                 if timer.poll_expired(deadline).is_pending() {
@@ -278,11 +283,19 @@ enum Due {
 fn next_deadline(
     relay: &Relay,
     timeouts: &ListenerTimeouts,
+    is_draining: bool,
     expires: Option<Instant>,
     lasts_from: Option<Instant>,
 ) -> Option<(Instant, Due)> {
     let after = |timeout: Option<Duration>| timeout.and_then(|timeout| relay.last_moved().checked_add(timeout));
-    let half_close = if relay.is_half_closed() { after(timeouts.half_close) } else { None };
+    let half_close = match relay.finished_first() {
+        // Only the client's own FIN is missing, which a pooled connection sends when it is next used.
+        Some(Side::Backend) if is_draining => {
+            after(Some(timeouts.half_close.map_or(DRAIN_HALF_CLOSE, |timeout| timeout.min(DRAIN_HALF_CLOSE))))
+        }
+        _ if relay.is_half_closed() => after(timeouts.half_close),
+        _ => None,
+    };
     let all = [
         (relay.wake_at(), Due::Relay),
         (lasts_from, Due::Lasting),
@@ -459,14 +472,14 @@ mod tests {
     fn what_is_due_first_comes_first() {
         let now = Instant::now();
         let relay = Relay::new(now, Vec::new());
-        let due = |expires, lasts_from| next_deadline(&relay, &timeouts(), expires, lasts_from);
+        let due = |expires, lasts_from| next_deadline(&relay, &timeouts(), false, expires, lasts_from);
         // Not half-closed, so that half_close does not count.
         assert_eq!(due(None, None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
         assert_eq!(due(Some(now + HOUR), None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
         assert_eq!(due(Some(now), None), Some((now, Due::End(Ending::Lifetime))));
         assert_eq!(due(Some(now + HOUR), Some(now + LASTING)), Some((now + LASTING, Due::Lasting)));
         let none = ListenerTimeouts { idle: None, half_close: None, lifetime: None, ..timeouts() };
-        assert_eq!(next_deadline(&relay, &none, None, None), None);
+        assert_eq!(next_deadline(&relay, &none, false, None, None), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,8 +62,10 @@ fn at_the_deadline_connections_are_cut() {
     for client in &mut clients {
         assert_eq!(read_to_end(client).0, b"");
     }
-    tidegate.wait();
-    assert_eq!(tidegate.wait_for_log("cut", |line| line.is("cut")).number("connections"), 2);
+    // A service manager must not take this for a failure.
+    assert!(tidegate.wait().success());
+    let exceeded = tidegate.wait_for_log("the deadline", |line| line.is("drain deadline exceeded"));
+    assert_eq!(exceeded.number("connections"), 2);
     let ends: Vec<String> = tidegate.access().iter().map(Access::end).collect();
     assert_eq!(ends, ["drain deadline", "drain deadline"]);
 }
@@ -76,8 +78,24 @@ fn a_second_signal_ends_at_once() {
     tidegate.terminate();
     tidegate.wait_for_log("draining", |line| line.is("draining"));
     tidegate.terminate();
-    tidegate.wait();
+    assert!(tidegate.wait().success());
     assert_eq!(read_to_end(&mut client).0, b"");
+}
+
+/// Its client, a pool of connections, would send its own FIN only when it uses the connection again.
+#[test]
+fn a_drain_does_not_wait_for_clients_whose_backend_has_finished() {
+    let scripted = Scripted::start();
+    let listener = forward(scripted.place(), "timeouts: { half_close: 1h }", "");
+    let mut tidegate = Tidegate::start(&format!("shutdown: {{ drain: 1h }}\n{listener}"));
+    let mut client = connect(&tidegate.at("in"));
+    let backend = scripted.accept();
+    backend.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut client).0, b"");
+    tidegate.terminate();
+    assert!(tidegate.wait().success());
+    tidegate.wait_for_log("drained", |line| line.is("drained"));
+    assert_eq!(tidegate.only_access().end(), "half-close timeout");
 }
 
 /// A client that is still waiting for its backend when the drain begins is not left hanging.
@@ -240,7 +258,7 @@ fn text_to(access: &str) -> (Tidegate, String) {
     client.write_all(b"hello").unwrap();
     expect(&mut client, b"hello");
     let address = client.local_addr().unwrap().to_string();
-    client.shutdown(std::net::Shutdown::Write).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut client), (Vec::new(), End::Fin));
     (tidegate, address)
 }

@@ -44,6 +44,7 @@ mod postgres;
 mod postgres_tls;
 mod postgres_tls_backends;
 mod private_pki;
+mod privileges;
 mod proxy_protocol;
 mod proxy_protocol_peers;
 mod proxy_protocol_sent;

@@ -60,12 +60,16 @@ impl Collector {
         self.latencies.borrow()
     }
 
-    /// What is true now. Those who ask while one is being made share the next one.
+    /// What is true now. Callers that wait while one is being made share the next one.
     pub(super) async fn view(&self) -> Rc<View> {
-        let asked = Instant::now();
+        self.view_since(Instant::now()).await
+    }
+
+    /// A view whose making began at this time or later.
+    pub(super) async fn view_since(&self, oldest: Instant) -> Rc<View> {
         let mut last = self.last.lock().await;
         if let Some((began, view)) = &*last
-            && *began >= asked
+            && *began >= oldest
         {
             return Rc::clone(view);
         }

@@ -1,5 +1,6 @@
 //! Makes a [`View`] of what is true now.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -100,6 +101,12 @@ pub(super) fn add_latencies(view: &mut View, latencies: &Latencies) {
     }
 }
 
+/// Whether connections should be sent here now: as [`not_ready`] is empty, without the cost of its texts.
+pub(super) fn is_ready(Sources { shared, draining, .. }: &Sources) -> bool {
+    let mut pools = shared.listeners().iter().flat_map(|listener| listener.pools());
+    !draining.load(Ordering::Relaxed) && pools.all(|pool| pool.is_usable())
+}
+
 /// Why no connection should be sent here now; empty when all is well.
 pub(super) fn not_ready(Sources { shared, draining, .. }: &Sources) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -113,12 +120,13 @@ pub(super) fn not_ready(Sources { shared, draining, .. }: &Sources) -> Vec<Strin
 /// Why some connections would get no backend now: each listener with each of its pools that has none.
 pub fn unusable_pools(shared: &Shared) -> Vec<String> {
     let mut reasons = Vec::new();
+    let mut seen = HashSet::new();
     for listener in shared.listeners() {
         for pool in listener.pools() {
             let (name, pool_name) = (&listener.config().name, pool.name());
-            let reason = format!("listener {name}: no backend of pool {pool_name} is up");
-            if !pool.is_usable() && !reasons.contains(&reason) {
-                reasons.push(reason);
+            // A pool may be that of several routes.
+            if !pool.is_usable() && seen.insert((name, pool_name)) {
+                reasons.push(format!("listener {name}: no backend of pool {pool_name} is up"));
             }
         }
     }

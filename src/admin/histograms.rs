@@ -14,8 +14,8 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use super::http::{Body, plain, whole};
 use super::query;
+use super::response::{Body, plain, whole};
 use super::view::{Backend, Latency, Listener, Pool, View};
 use crate::stats::histogram::Histogram;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};

@@ -1,10 +1,11 @@
 //! The stats port: what every backend's latency is right now, and everything else there is to know, where people and
 //! tools look for it.
 //!
-//! It has a thread of its own with a lower priority than the workers', and its answers come at a pace, so that whoever
-//! reads a lot takes little from traffic. There the [`collector`] takes what workers measure; of that and of the shared counters each
+//! It has a thread of its own with a lower priority than the workers'. Connections have limits by kind ([`http`]), and answers
+//! are made in rounds ([`answer_throttle`]): readers take little from traffic and nothing from probes. There the [`collector`] takes what workers measure; of that and of the shared counters each
 //! question gets a [`View`](view::View), and each page is one way to write a view down. Nothing here changes anything.
 
+mod answer_throttle;
 mod api;
 mod collector;
 mod csv;
@@ -14,17 +15,17 @@ mod gather;
 mod histograms;
 mod http;
 mod metrics;
-mod pace;
 mod pages;
 mod patient;
 mod process;
 mod query;
+mod rate_limit;
 mod rates;
 mod requests;
+mod response;
 mod simple;
 pub mod view;
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -36,7 +37,7 @@ use tokio::task::LocalSet;
 
 use self::collector::Collector;
 pub use self::gather::{Sources, unusable_pools};
-use self::http::Guard;
+use self::http::{Places, Server, Token};
 use self::view::View;
 use crate::config::model;
 use crate::net::addr::Address;
@@ -47,18 +48,17 @@ use crate::server::Measurements;
 
 /// How much lower than that of the workers the thread's priority is (nice(2)).
 const NICE: i32 = 10;
-/// Descriptors that the stats port may have open: its connections, its event loop, and the socket.
-pub const MAX_OPEN_FILES: u64 = http::MOST as u64 + 4;
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
+/// Descriptors that the stats port may have open: its connections, its event loop, the socket, and the token's file.
+pub const MAX_OPEN_FILES: u64 = http::MAX_CONNECTIONS as u64 + 6;
+/// Connections that may wait to be accepted: those of strangers who come without a pause, and a probe behind them.
+const BACKLOG: i32 = 1024;
 
 /// The stats port before it knows what to show: bound, so that it is known that it can be.
 pub struct Bound {
     socket: OwnedFd,
     file: Option<SocketFile>,
     address: Address,
-    guard: Guard,
+    token: Option<Token>,
 }
 
 /// The stats port.
@@ -76,18 +76,7 @@ pub struct Admin {
 /// # Errors
 /// The text for people why not.
 pub fn bind(config: &model::Admin) -> Result<Bound, String> {
-    let token = match &config.token_file {
-        None => None,
-        Some(path) => {
-            let text = fs::read_to_string(path)
-                .map_err(|error| format!("admin.token_file: cannot read {}: {error}", path.display()))?;
-            let token = text.trim();
-            if token.is_empty() {
-                return Err(format!("admin.token_file: {} is empty: write a secret into it", path.display()));
-            }
-            Some(token.to_owned())
-        }
-    };
+    let token = config.token_file.as_deref().map(Token::load).transpose()?;
     let options = ListenOptions {
         backlog: BACKLOG,
         connection: Options { nodelay: true, keepalive: None },
@@ -104,7 +93,7 @@ pub fn bind(config: &model::Admin) -> Result<Bound, String> {
         let why = listen::explain(&config.bind, &options, &error, None);
         format!("admin: cannot listen on {}: {why}", config.bind)
     })?;
-    Ok(Bound { socket, file, guard: Guard::new(&address, token), address })
+    Ok(Bound { socket, file, token, address })
 }
 
 impl Bound {
@@ -113,12 +102,13 @@ impl Bound {
     /// # Errors
     /// No thread or no descriptors to be had.
     pub fn start(self, sources: Sources, measurements: Measurements) -> io::Result<Admin> {
-        let Bound { socket, file, address, guard } = self;
+        let Bound { socket, file, address, token } = self;
         let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<View>>();
         let end = Arc::new(Notify::new());
         let ended = Arc::clone(&end);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = http::Listener::new(socket, &address)?;
+        let bound = address.clone();
         let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(move || {
             // Of this thread alone. Without it, it only is less polite.
             let _ = rustix::process::setpriority_process(None, NICE);
@@ -126,7 +116,14 @@ impl Bound {
                 let collector = Rc::new(Collector::new(sources, measurements));
                 let of_run = Rc::clone(&collector);
                 tokio::task::spawn_local(async move { of_run.run().await });
-                tokio::task::spawn_local(http::serve(listener, guard, Rc::clone(&collector)));
+                let (token, places) = (token.map(Rc::new), Rc::new(Places::default()));
+                if let Some(token) = &token {
+                    let (token, places) = (Rc::clone(token), Rc::clone(&places));
+                    // Requests show the token each; a stream has shown one that is no longer valid.
+                    tokio::task::spawn_local(async move { token.watch(|| places.end_streams()).await });
+                }
+                let server = Server::new(&bound, token, Rc::clone(&collector), places);
+                tokio::task::spawn_local(server.serve(listener));
                 loop {
                     tokio::select! {
                         Some(question) = asked.recv() => {
@@ -137,6 +134,8 @@ impl Bound {
                     }
                 }
             });
+            // A file system that hangs may hold a thread that reads the token.
+            runtime.shutdown_background();
         })?;
         Ok(Admin { address, questions, end, thread, file })
     }

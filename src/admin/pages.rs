@@ -1,49 +1,106 @@
 //! Which path shows what.
 
-use std::rc::Rc;
+use std::time::Instant;
 
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, header};
 
 use super::collector::Collector;
-use super::gather::not_ready;
-use super::http::{Body, plain, whole};
+use super::gather::{is_ready, not_ready};
+use super::response::{Body, plain, whole};
+use super::view::View;
 use super::{api, csv, dashboard, explain, histograms, metrics, simple};
 
 const JSON: &str = "application/json";
 /// As HAProxy names it, so that browsers show it.
 const CSV: &str = "text/plain";
 
-/// Whether an answer may be a moment late: not when somebody asks whether it lives, which costs next to nothing.
-pub(super) fn may_wait(path: &str) -> bool {
-    !matches!(path, "/livez" | "/readyz")
+/// What a path leads to, by what it costs and who may have it.
+#[derive(Debug)]
+pub(super) enum Route {
+    /// `/livez`.
+    Live,
+    /// `/readyz`.
+    Ready,
+    /// A file of the page.
+    Asset(Response<Body>),
+    /// The page's event stream.
+    Events,
+    /// An answer that is made for the asking.
+    Answer,
+    /// No page.
+    Unknown,
 }
 
-/// Answers a GET or HEAD.
-pub(super) async fn answer<B>(request: &Request<B>, collector: &Rc<Collector>) -> Response<Body> {
+impl Route {
+    pub(super) fn of(path: &str) -> Route {
+        match path {
+            "/livez" => Route::Live,
+            "/readyz" => Route::Ready,
+            "/events" => Route::Events,
+            "/stats" | "/metrics" | "/histograms" | "/lb/status" | "/lb-metrics" | "/explain" | "/series" => {
+                Route::Answer
+            }
+            _ if path.starts_with("/api/") || csv::is_asked(path) => Route::Answer,
+            _ => dashboard::asset(path).map_or(Route::Unknown, Route::Asset),
+        }
+    }
+}
+
+/// What an answer depends on: the path, and the query and headers that count for it.
+pub(super) fn question<B>(request: &Request<B>) -> String {
     let path = request.uri().path();
     match path {
-        "/stats" => json(&*collector.view().await),
+        "/histograms" | "/explain" | "/series" => format!("{path}?{}", request.uri().query().unwrap_or_default()),
+        "/metrics" => {
+            let forms = request.headers().get_all(header::ACCEPT).iter().filter_map(|form| form.to_str().ok());
+            [path].into_iter().chain(forms).collect::<Vec<_>>().join("\n")
+        }
+        _ => path.to_owned(),
+    }
+}
+
+/// Answers a GET or HEAD of a [`Route::Answer`] with what was measured at `oldest` or later.
+pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldest: Instant) -> Response<Body> {
+    let path = request.uri().path();
+    let view = || collector.view_since(oldest);
+    match path {
+        "/stats" => json(&*view().await),
         "/metrics" => {
             let view = collector.state().await;
             metrics::answer(request.headers(), &view, &collector.latencies())
         }
         "/histograms" => {
-            let view = collector.view().await;
+            let view = view().await;
             histograms::answer(request.uri().query().unwrap_or_default(), &view, &collector.latencies())
         }
-        path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*collector.view().await)),
-        "/livez" => plain(StatusCode::OK, "ok\n"),
-        "/readyz" => ready(&not_ready(collector.sources())),
-        "/lb/status" => json(&simple::status(&collector.state().await)),
-        "/lb-metrics" => json(&simple::metrics(&*collector.view().await)),
-        "/explain" => explained(request.uri().query().unwrap_or_default(), collector).await,
-        _ if path.starts_with("/api/") => {
-            let (status, value) = api::answer(path, &*collector.view().await, &collector.sources().config);
+        path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*view().await)),
+        "/lb/status" => json(&simple::status(&*view().await)),
+        "/lb-metrics" => json(&simple::metrics(&*view().await)),
+        "/explain" => explained(request.uri().query().unwrap_or_default(), collector, &*view().await),
+        "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
+        _ => {
+            let (status, value) = api::answer(path, &*view().await, &collector.sources().config);
             with(status, json(&value))
         }
-        "/events" => dashboard::feed::events(collector),
-        "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
-        _ => plain(StatusCode::NOT_FOUND, "there is no such page\n"),
+    }
+}
+
+/// The answer to `/livez`.
+pub(super) fn live() -> Response<Body> {
+    plain(StatusCode::OK, "ok\n")
+}
+
+/// The answer to `/readyz`. Reasons name listeners and pools: strangers get none.
+pub(super) fn ready(collector: &Collector, with_reasons: bool) -> Response<Body> {
+    if is_ready(collector.sources()) {
+        return plain(StatusCode::OK, "ok\n");
+    }
+    match with_reasons {
+        true => {
+            let reasons = not_ready(collector.sources()).join("\n") + "\n";
+            whole(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", reasons)
+        }
+        false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: send the token of admin.token_file to see why\n"),
     }
 }
 
@@ -56,9 +113,9 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
     }
 }
 
-async fn explained(query: &str, collector: &Collector) -> Response<Body> {
+fn explained(query: &str, collector: &Collector, view: &View) -> Response<Body> {
     let explanation = match explain::Question::parse(query) {
-        Ok(question) => explain::explain(&question, &collector.sources().shared, &*collector.view().await),
+        Ok(question) => explain::explain(&question, &collector.sources().shared, view),
         Err(error) => Err(error),
     };
     match explanation {
@@ -70,11 +127,4 @@ async fn explained(query: &str, collector: &Collector) -> Response<Body> {
 fn with(status: StatusCode, mut response: Response<Body>) -> Response<Body> {
     *response.status_mut() = status;
     response
-}
-
-fn ready(not_ready: &[String]) -> Response<Body> {
-    match not_ready {
-        [] => plain(StatusCode::OK, "ok\n"),
-        reasons => whole(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", reasons.join("\n") + "\n"),
-    }
 }

@@ -53,6 +53,7 @@ mod readme;
 mod redis;
 mod selftest;
 mod stats_api;
+mod stats_clients;
 mod stats_exact;
 mod stats_port;
 mod support;

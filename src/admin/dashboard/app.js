@@ -403,8 +403,17 @@ async function get(path, signal) {
     await askForToken();
     return get(path, signal);
   }
-  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  if (!response.ok) throw new Refused(path, response, await response.text());
   return response;
+}
+
+/** An answer that says why it is none. */
+class Refused extends Error {
+  constructor(path, response, text) {
+    super(`${path}: ${response.status}`);
+    /** Set while tidegate has no room for this page; it says so in a sentence. */
+    this.reason = response.status === 503 ? text.trim() : null;
+  }
 }
 
 /** Resolves when somebody has given a token. */
@@ -460,14 +469,17 @@ function say(state, text) {
 async function run() {
   let since = '';
   for (;;) {
+    let reason = null;
     try {
       await watch();
     } catch (error) {
+      reason = error.reason ?? null;
       // A defect of this page should be seen; that tidegate does not answer is said below.
-      if (!(error instanceof TypeError && /fetch|network/i.test(error.message)) && error.name !== 'AbortError') console.error(error);
+      const known = reason !== null || error.name === 'AbortError' || (error instanceof TypeError && /fetch|network/i.test(error.message));
+      if (!known) console.error(error);
     }
     if (before !== null) since = ` since ${clock(before.time)}`;
-    say('lost', `No answer from tidegate${since}; trying again`);
+    say('lost', reason ?? `No answer from tidegate${since}; trying again`);
     before = null;
     await new Promise((resolve) => setTimeout(resolve, PAUSE));
   }

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::payload::{Journal, Names, Numbers};
 use crate::admin::collector::Collector;
-use crate::admin::http::Body;
+use crate::admin::response::Body;
 use crate::admin::view::View;
 
 /// Between two events.

@@ -12,7 +12,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 pub(super) use self::series::series;
-use super::http::{Body, whole};
+use super::response::{Body, whole};
 
 /// Everything comes from here and nothing is in the page's text but the page: no script, style or host that somebody
 /// put into a name could do anything.

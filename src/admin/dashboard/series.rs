@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::admin::http::{Body, plain, whole};
+use crate::admin::response::{Body, plain, whole};
 use crate::stats::histogram::Histogram;
 use crate::stats::latency::{Latencies, Measured, PoolMeasured, Stage};
 

@@ -15,7 +15,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Response, StatusCode};
 
 use self::accept::Form;
-use super::http::{Body, plain, whole};
+use super::response::{Body, plain, whole};
 use super::view::View;
 use crate::stats::latency::Latencies;
 

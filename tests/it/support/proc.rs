@@ -1,7 +1,7 @@
 //! What the kernel says about a process.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -53,11 +53,6 @@ pub(crate) fn is_read(stream: &TcpStream) -> bool {
     let (local, peer) = ends(stream);
     queues(local, peer).is_some_and(|(unsent, _)| unsent == 0)
         && queues(peer, local).is_none_or(|(_, unread)| unread == 0)
-}
-
-/// Connections that wait to be accepted at an IPv4 address of this host.
-pub(crate) fn not_accepted(listening: SocketAddr) -> u64 {
-    queues(listening, (Ipv4Addr::UNSPECIFIED, 0).into()).expect("somebody listens there").1
 }
 
 fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {

@@ -1,0 +1,229 @@
+//! Connections of the admin interface: how many of each kind, and for how long.
+//!
+//! Every connection is a stranger until its request is admitted. Strangers never keep others out: when they are too
+//! many, the one that came first makes room. A client that sends its request at once is therefore served even while others
+//! hold silent connections.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+/// What a connection is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Its request is not there yet, or it gets what everybody may have: a probe's answer, a file of the page, a refusal.
+    Stranger,
+    /// It gets an answer that has to be made.
+    Answer,
+    /// It gets events for as long as it stays.
+    Stream,
+}
+
+const KINDS: usize = 3;
+
+impl Kind {
+    pub(super) const fn limit(self) -> usize {
+        match self {
+            Kind::Stranger => 64,
+            Kind::Answer => 64,
+            Kind::Stream => 64,
+        }
+    }
+
+    /// From when it becomes one until it must have ended. The end of a stream's write is bounded by
+    /// [`Patient`](super::super::patient::Patient).
+    const fn time_limit(self) -> Option<Duration> {
+        match self {
+            Kind::Stranger => Some(Duration::from_secs(5)),
+            Kind::Answer => Some(Duration::from_secs(60)),
+            Kind::Stream => None,
+        }
+    }
+}
+
+/// Connections at once, all kinds together.
+pub(in crate::admin) const MAX_CONNECTIONS: usize =
+    Kind::Stranger.limit() + Kind::Answer.limit() + Kind::Stream.limit();
+
+/// All connections, by kind and in the order in which they came.
+#[derive(Debug, Default)]
+pub(in crate::admin) struct Places {
+    members: RefCell<[BTreeMap<u64, AbortHandle>; KINDS]>,
+    next: Cell<u64>,
+}
+
+/// The place of one connection. Dropped with it.
+#[derive(Debug)]
+pub(super) struct Place {
+    places: Rc<Places>,
+    number: u64,
+    kind: Cell<Kind>,
+    deadline: Cell<Option<Instant>>,
+}
+
+/// No place of a kind is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+impl Places {
+    /// Starts a connection as a stranger. `start` spawns its task.
+    pub(super) fn enter(self: &Rc<Self>, start: impl FnOnce(Place) -> AbortHandle) {
+        let number = self.next.replace(self.next.get() + 1);
+        let kind = Kind::Stranger;
+        let place =
+            Place { places: Rc::clone(self), number, kind: Cell::new(kind), deadline: Cell::new(deadline(kind)) };
+        // Also when the task ends at once: a task does not run before it is polled, which is later.
+        let task = start(place);
+        let mut members = self.members.borrow_mut();
+        let strangers = &mut members[kind as usize];
+        if strangers.len() >= kind.limit()
+            && let Some((_, first)) = strangers.pop_first()
+        {
+            first.abort();
+        }
+        strangers.insert(number, task);
+    }
+
+    /// Ends all streams, because what admitted them holds no longer.
+    pub(in crate::admin) fn end_streams(&self) {
+        let streams = std::mem::take(&mut self.members.borrow_mut()[Kind::Stream as usize]);
+        streams.values().for_each(AbortHandle::abort);
+    }
+}
+
+impl Place {
+    /// Becomes a connection of another kind.
+    ///
+    /// # Errors
+    /// There are as many of them as there may be; it stays what it is.
+    pub(super) fn become_kind(&self, kind: Kind) -> Result<(), Full> {
+        let mut members = self.places.members.borrow_mut();
+        if members[kind as usize].len() >= kind.limit() {
+            return Err(Full);
+        }
+        // One that was aborted just now is not there any more.
+        if let Some(task) = members[self.kind.get() as usize].remove(&self.number) {
+            members[kind as usize].insert(self.number, task);
+        }
+        self.kind.set(kind);
+        self.deadline.set(deadline(kind));
+        Ok(())
+    }
+
+    /// Ends when the connection must.
+    pub(super) async fn overdue(&self) {
+        loop {
+            match self.deadline.get() {
+                None => return std::future::pending().await,
+                Some(deadline) if deadline <= Instant::now() => return,
+                // It may be a later one by then, but never an earlier one.
+                Some(deadline) => sleep_until(deadline).await,
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.members.borrow_mut()[self.kind.get() as usize].remove(&self.number);
+    }
+}
+
+fn deadline(kind: Kind) -> Option<Instant> {
+    kind.time_limit().map(|limit| Instant::now() + limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Connections that become of this kind, if they can, and stay until they are ended; and the places of those that are there.
+    async fn enter(places: &Rc<Places>, count: usize, kind: Kind) -> Rc<RefCell<Vec<u64>>> {
+        let there = Rc::new(RefCell::new(Vec::new()));
+        for _ in 0..count {
+            places.enter(|place| {
+                let there = Rc::clone(&there);
+                let connection = async move {
+                    if kind == Kind::Stranger || place.become_kind(kind).is_ok() {
+                        let number = place.number;
+                        there.borrow_mut().push(number);
+                        let _leave = leave_at_end(Rc::clone(&there), number);
+                        place.overdue().await;
+                    }
+                };
+                spawn_local(connection).abort_handle()
+            });
+            yield_now().await;
+        }
+        settle().await;
+        there
+    }
+
+    /// The paused clock moves on once every task waits.
+    async fn settle() {
+        sleep(Duration::from_millis(1)).await;
+    }
+
+    struct Leave(Rc<RefCell<Vec<u64>>>, u64);
+
+    fn leave_at_end(there: Rc<RefCell<Vec<u64>>>, number: u64) -> Leave {
+        Leave(there, number)
+    }
+
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            self.0.borrow_mut().retain(|number| *number != self.1);
+        }
+    }
+
+    fn counts(places: &Places) -> [usize; KINDS] {
+        places.members.borrow().each_ref().map(BTreeMap::len)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_stranger_makes_room_for_the_next() {
+        let test = async {
+            let places = Rc::default();
+            let there = enter(&places, Kind::Stranger.limit() + 3, Kind::Stranger).await;
+            assert_eq!(there.borrow().first(), Some(&3));
+            assert_eq!(there.borrow().len(), Kind::Stranger.limit());
+            assert_eq!(counts(&places), [Kind::Stranger.limit(), 0, 0]);
+            sleep(Duration::from_secs(5)).await;
+            settle().await;
+            assert_eq!((there.borrow().len(), counts(&places)), (0, [0, 0, 0]), "silent for too long");
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kinds_have_limits_of_their_own() {
+        let test = async {
+            let places = Rc::default();
+            let streams = enter(&places, Kind::Stream.limit() + 2, Kind::Stream).await;
+            let answers = enter(&places, Kind::Answer.limit() + 2, Kind::Answer).await;
+            let strangers = enter(&places, 2 * Kind::Stranger.limit(), Kind::Stranger).await;
+            assert_eq!(counts(&places), [Kind::Stranger, Kind::Answer, Kind::Stream].map(Kind::limit));
+            assert_eq!(streams.borrow().first(), Some(&0), "who is admitted stays");
+            sleep(Duration::from_secs(5)).await;
+            settle().await;
+            assert_eq!(counts(&places), [0, Kind::Answer.limit(), Kind::Stream.limit()]);
+            sleep(Duration::from_secs(55)).await;
+            settle().await;
+            assert_eq!(counts(&places), [0, 0, Kind::Stream.limit()], "readers that are too slow");
+            places.end_streams();
+            settle().await;
+            assert_eq!(counts(&places), [0; KINDS]);
+            assert!([streams, answers, strangers].iter().all(|there| there.borrow().is_empty()));
+            enter(&places, 1, Kind::Stream).await;
+            assert_eq!(counts(&places), [0, 0, 1]);
+        };
+        LocalSet::new().run_until(test).await;
+    }
+}

@@ -76,7 +76,7 @@ pub struct Admin {
 /// # Errors
 /// The text for people why not.
 pub fn bind(config: &model::Admin) -> Result<Bound, String> {
-    let token = config.token_file.as_deref().map(Token::load).transpose()?;
+    let token = config.token_file.as_ref().map(|path| Token::load(path.reveal())).transpose()?;
     let options = ListenOptions {
         backlog: BACKLOG,
         connection: Options { nodelay: true, keepalive: None },

@@ -105,7 +105,7 @@ fn configured(path: &Path) -> Result<(Result<Place, String>, Option<PathBuf>), E
         Address::Tcp(address) => Ok(Place::Tcp(reachable(*address).to_string())),
         Address::Unix(path) => Ok(Place::Unix(path.to_path_buf())),
     };
-    Ok((place, admin.token_file))
+    Ok((place, admin.token_file.map(|path| path.reveal().clone())))
 }
 
 /// Where one connects to that listens on all addresses.

@@ -100,7 +100,7 @@ impl Checker<'_> {
         if let Some((FilePath(path), at)) = token_file {
             self.token_file(path, at);
         }
-        Admin { bind, token_file: token_file.map(|(FilePath(path), _)| path.clone()) }
+        Admin { bind, token_file: token_file.map(|(FilePath(path), _)| path.clone().into()) }
     }
 
     fn log(&mut self, key: Option<&Located<raw::Log>>) -> Log {

@@ -2,6 +2,7 @@
 //! Nothing downstream validates again. Keys, meanings and defaults are those of `config/full.yaml`.
 
 mod first_bytes;
+mod redacted;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,7 @@ pub use first_bytes::{
     Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, ProxyProtocol, Route,
     SendProxy, Sniff, StartTls, TlsVersion, UnknownSni, Verify,
 };
+pub use redacted::{HIDDEN, Redacted};
 
 use crate::net::addr::Address;
 
@@ -41,7 +43,7 @@ pub struct Admin {
     /// Where it listens; port 0 lets the kernel choose.
     pub bind: Address,
     /// Who reads has to show what is in there. Always given unless `bind` is loopback or a unix socket.
-    pub token_file: Option<PathBuf>,
+    pub token_file: Option<Redacted<PathBuf>>,
 }
 
 /// `log`.
@@ -318,9 +320,9 @@ pub enum Check {
     /// Bytes sent, bytes expected.
     Exchange {
         /// Sent once connected; may be empty.
-        send: Vec<u8>,
+        send: Redacted<Vec<u8>>,
         /// What the answer must begin with; never empty.
-        expect: Vec<u8>,
+        expect: Redacted<Vec<u8>>,
     },
 }
 
@@ -328,17 +330,17 @@ pub enum Check {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCheck {
     /// Begins with a slash; no white space or control characters.
-    pub path: String,
+    pub path: Redacted<String>,
     /// A token, upper case.
     pub method: String,
     /// The Host header; by default the host of the backend's address.
-    pub host: Option<String>,
+    pub host: Option<Redacted<String>>,
     /// Further headers, each name once. None of them frames the message or concerns the connection.
-    pub headers: Vec<Header>,
+    pub headers: Redacted<Vec<Header>>,
     /// Statuses that pass.
     pub status: RangeInclusive<u16>,
     /// Bytes that the body must contain.
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Redacted<Vec<u8>>>,
 }
 
 /// A header of a request.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::failure::Failure;
 use super::tcp::Connection;
-use crate::config::model::{BackendAddress, HttpCheck};
+use crate::config::model::{BackendAddress, HttpCheck, Redacted};
 use crate::net::addr::Address;
 
 /// Bytes of the answer's head, with those of interim (1xx) answers before it.
@@ -47,9 +47,9 @@ pub(super) async fn probe(mut connection: Connection, host: &str, check: &HttpCh
 /// The value of `Host`: as configured, or else the host of the backend's address. Default ports are left out, as browsers do.
 pub(super) fn host(check: &HttpCheck, configured: &BackendAddress, probed: &Address) -> String {
     let Address::Tcp(probed) = probed else {
-        return check.host.clone().unwrap_or_else(|| "localhost".to_owned());
+        return check.host.as_ref().map(Redacted::reveal).cloned().unwrap_or_else(|| "localhost".to_owned());
     };
-    let host = match (&check.host, configured) {
+    let host = match (check.host.as_ref().map(Redacted::reveal), configured) {
         (Some(host), _) => return host.clone(),
         // The final dot of a fully qualified name belongs to DNS, not to HTTP.
         (None, BackendAddress::Name { host, .. }) => host.strip_suffix('.').unwrap_or(host).to_owned(),
@@ -65,7 +65,7 @@ pub(super) fn host(check: &HttpCheck, configured: &BackendAddress, probed: &Addr
 }
 
 fn request(host: &str, check: &HttpCheck) -> Vec<u8> {
-    let mut request = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", check.method, check.path).into_bytes();
+    let mut request = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", check.method, check.path.reveal()).into_bytes();
     let mut field = |name: &str, value: &[u8]| {
         request.extend_from_slice(name.as_bytes());
         request.extend_from_slice(b": ");
@@ -73,11 +73,11 @@ fn request(host: &str, check: &HttpCheck) -> Vec<u8> {
         request.extend_from_slice(b"\r\n");
     };
     for (name, value) in [("User-Agent", "tidegate"), ("Accept", "*/*")] {
-        if !check.headers.iter().any(|header| header.name.eq_ignore_ascii_case(name)) {
+        if !check.headers.reveal().iter().any(|header| header.name.eq_ignore_ascii_case(name)) {
             field(name, value.as_bytes());
         }
     }
-    for header in &check.headers {
+    for header in check.headers.reveal() {
         field(&header.name, &header.value);
     }
     field("Connection", b"close");
@@ -180,7 +180,7 @@ impl<'a> Answer<'a> {
                 None => return too_long(),
             }
         };
-        let Some(text) = &self.check.body else {
+        let Some(text) = self.check.body.as_ref().map(Redacted::reveal) else {
             return Ok(true);
         };
 

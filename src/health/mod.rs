@@ -138,7 +138,9 @@ impl Checker {
                 let host = http::host(check, self.backend.configured_address(), &address);
                 http::probe(connection, &host, check).await
             }
-            model::Check::Exchange { send, expect } => exchange::probe(connection, send, expect).await,
+            model::Check::Exchange { send, expect } => {
+                exchange::probe(connection, send.reveal(), expect.reveal()).await
+            }
         }
     }
 

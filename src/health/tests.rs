@@ -41,17 +41,17 @@ async fn answer(mut stream: TcpStream, bytes: &[u8]) -> io::Result<()> {
 
 fn http(body: Option<&str>) -> Check {
     Check::Http(HttpCheck {
-        path: "/health".into(),
+        path: "/health".to_owned().into(),
         method: "GET".into(),
         host: None,
-        headers: Vec::new(),
+        headers: Vec::new().into(),
         status: 200..=399,
-        body: body.map(Into::into),
+        body: body.map(|body| body.as_bytes().to_vec().into()),
     })
 }
 
 fn ping() -> Check {
-    Check::Exchange { send: b"PING\r\n".into(), expect: b"+PONG".into() }
+    Check::Exchange { send: b"PING\r\n".to_vec().into(), expect: b"+PONG".to_vec().into() }
 }
 
 /// A pool of one backend that is checked like this, every 20 ms.
@@ -206,7 +206,7 @@ async fn exchanges() {
     let short = serve(|s| answer(s, b"+PO")).await;
     assert_eq!(outcome(ping(), short).await, "answer ends after \"+PO\", expected \"+PONG\"");
     let greeting = serve(|mut stream: TcpStream| async move { stream.write_all(b"220 mail\r\n").await }).await;
-    let banner = Check::Exchange { send: Vec::new(), expect: b"220 ".into() };
+    let banner = Check::Exchange { send: Vec::new().into(), expect: b"220 ".to_vec().into() };
     assert_eq!(outcome(banner, greeting).await, "pass");
 }
 

@@ -35,7 +35,7 @@ pub struct OnDisk;
 impl Files for OnDisk {
     fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
         let cert = Content::read(&files.cert, MAX_PEM);
-        let key = Content::read(&files.key, MAX_PEM);
+        let key = Content::read(files.key.reveal(), MAX_PEM);
         certificate::read(&cert, &key, Occasion::Start, SystemTime::now()).faults
     }
 

@@ -56,7 +56,7 @@ pub fn describe(config: &Config) -> Vec<CertificateReport> {
 }
 
 fn report(files: &CertificateFiles, now: SystemTime) -> CertificateReport {
-    let (cert, key) = (Content::read(&files.cert, MAX_PEM), Content::read(&files.key, MAX_PEM));
+    let (cert, key) = (Content::read(&files.cert, MAX_PEM), Content::read(files.key.reveal(), MAX_PEM));
     let facts = certificate::read(&cert, &key, Occasion::Start, now).certificate.map(|certificate| certificate.facts);
     CertificateReport { path: files.cert.clone(), facts, now }
 }

@@ -224,7 +224,7 @@ pub(super) fn certificate_piece(files: &CertificateFiles, now: Now) -> Result<Pi
         }
         _ => (None, Vec::new()),
     };
-    Piece::load(vec![(files.cert.clone(), MAX_PEM), (files.key.clone(), MAX_PEM)], make, now)
+    Piece::load(vec![(files.cert.clone(), MAX_PEM), (files.key.reveal().clone(), MAX_PEM)], make, now)
 }
 
 fn verifier_piece(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<ClientVerifier>>, LoadError> {

@@ -133,7 +133,7 @@ impl Folder {
 
     pub(super) fn pair(&self, name: &str, pair: &Pair) -> CertificateFiles {
         let cert = self.write(&format!("{name}.pem"), &pair.cert);
-        CertificateFiles { cert, key: self.write(&format!("{name}.key"), &pair.key) }
+        CertificateFiles { cert, key: self.write(&format!("{name}.key"), &pair.key).into() }
     }
 
     pub(super) fn replace_pair(&self, name: &str, pair: &Pair) {

@@ -1,6 +1,5 @@
 //! The configuration in effect, as JSON with the keys of the file: every default is written out, so that as a file it
-//! would mean the same. Nothing that could be a secret is in it: keys, tokens, and the bytes that health checks send
-//! are [`HIDDEN`].
+//! would mean the same. What could be a secret is [`Redacted`] by its type: keys, tokens, and what health checks send.
 //!
 //! Everything is taken apart by its fields, so that one that is added cannot be forgotten here.
 
@@ -17,9 +16,6 @@ use crate::config::model::{
     Plaintext, Pool, PoolTls, ProxyProtocol, Rate, ReusePort, Route, SendProxy, Shutdown, Sniff, StartTls, TlsVersion,
     UnknownSni, Verify,
 };
-
-/// Stands for what is not shown.
-pub(super) const HIDDEN: &str = "(not shown)";
 
 /// The whole configuration.
 pub(super) fn configuration(config: &Config) -> Value {
@@ -40,7 +36,7 @@ pub(super) fn configuration(config: &Config) -> Value {
 }
 
 fn admin(Admin { bind, token_file }: &Admin) -> Value {
-    some([("bind", Some(text(bind))), ("token_file", token_file.as_ref().map(|_| HIDDEN.into()))])
+    some([("bind", Some(text(bind))), ("token_file", token_file.as_ref().map(|path| json!(path)))])
 }
 
 fn listener(listener: &Listener, pools: &[Pool]) -> Value {
@@ -130,8 +126,8 @@ fn listener_tls(tls: &ListenerTls) -> Value {
     ])
 }
 
-fn certificate(CertificateFiles { cert, key: _ }: &CertificateFiles) -> Value {
-    json!({ "cert": cert.display().to_string(), "key": HIDDEN })
+fn certificate(CertificateFiles { cert, key }: &CertificateFiles) -> Value {
+    json!({ "cert": cert.display().to_string(), "key": key })
 }
 
 fn client_auth(ClientAuth { required, ca, crl }: &ClientAuth) -> Value {
@@ -196,19 +192,17 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
     let (kind, rules) = match check {
         Check::Tcp => ("tcp", json!({})),
         Check::Http(HttpCheck { path, method, host, headers, status, body }) => {
-            let hidden: Map<String, Value> =
-                headers.iter().map(|header| (header.name.clone(), HIDDEN.into())).collect();
             let rules = some([
-                ("path", Some(path.as_str().into())),
+                ("path", Some(json!(path))),
                 ("method", Some(method.as_str().into())),
-                ("host", host.as_deref().map(Value::from)),
-                ("headers", Some(hidden.into())),
+                ("host", host.as_ref().map(|host| json!(host))),
+                ("headers", (!headers.reveal().is_empty()).then(|| json!(headers))),
                 ("status", Some(format!("{}-{}", status.start(), status.end()).into())),
-                ("body", body.as_ref().map(|_| HIDDEN.into())),
+                ("body", body.as_ref().map(|body| json!(body))),
             ]);
             ("http", rules)
         }
-        Check::Exchange { .. } => ("exchange", json!({ "send": HIDDEN, "expect": HIDDEN })),
+        Check::Exchange { send, expect } => ("exchange", json!({ "send": send, "expect": expect })),
     };
     let initial = match initial {
         Initial::Probe => "probe",
@@ -350,7 +344,10 @@ fn period(length: Duration) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::config::model::HIDDEN;
     use crate::config::{files::Unread, parse};
 
     /// Every key has another value than its default somewhere.
@@ -403,38 +400,48 @@ pools:
         parse("test", text, &Unread).unwrap_or_else(|failure| panic!("{failure}")).config
     }
 
-    #[test]
-    fn as_a_file_it_means_the_same() {
-        let config = read(TEXT);
-        let shown = configuration(&config);
+    /// What is left of both when what is redacted is replaced by the same values in both.
+    fn comparable(mut config: Config) -> (Config, Config) {
+        let mut shown = configuration(&config);
+        for pool in shown["pools"].as_array_mut().unwrap() {
+            if let Some(http) = pool.pointer_mut("/health/http").and_then(Value::as_object_mut) {
+                http.retain(|key, _| !["path", "host", "headers", "body"].contains(&key.as_str()));
+            }
+            if let Some(exchange) = pool.pointer_mut("/health/exchange") {
+                *exchange = json!({ "expect": "x" });
+            }
+        }
         // YAML has JSON in it.
-        assert_eq!(read(&shown.to_string()), config, "{shown:#}");
-    }
-
-    #[test]
-    fn the_table_of_keys_means_the_same_but_for_what_is_hidden() {
-        let table = include_str!("../../../config/full.yaml");
-        let mut config = read(table);
-        let mut shown = read(&configuration(&config).to_string());
+        let mut shown = read(&shown.to_string());
         for config in [&mut config, &mut shown] {
             for tls in config.listeners.iter_mut().filter_map(|listener| listener.tls.as_mut()) {
-                tls.certificates.iter_mut().for_each(|files| files.key = "k".into());
+                tls.certificates.iter_mut().for_each(|files| files.key = PathBuf::from("k").into());
             }
             for pool in &mut config.pools {
                 if let Some(files) = pool.tls.as_mut().and_then(|tls| tls.client_certificate.as_mut()) {
-                    files.key = "k".into();
+                    files.key = PathBuf::from("k").into();
                 }
                 match pool.health.as_mut().map(|health| &mut health.check) {
-                    Some(Check::Exchange { send, expect }) => (*send, *expect) = (Vec::new(), vec![1]),
+                    Some(Check::Exchange { send, expect }) => {
+                        (*send, *expect) = (Vec::new().into(), b"x".to_vec().into());
+                    }
                     Some(Check::Http(http)) => {
-                        http.body = None;
-                        http.headers.iter_mut().for_each(|header| header.value = Vec::new());
+                        http.path = "/health".to_owned().into();
+                        (http.host, http.headers, http.body) = (None, Vec::new().into(), None);
                     }
                     _ => {}
                 }
             }
         }
-        assert_eq!(shown, config);
+        (shown, config)
+    }
+
+    #[test]
+    fn as_a_file_it_means_the_same() {
+        for text in [TEXT, include_str!("../../../config/full.yaml")] {
+            let (shown, config) = comparable(read(text));
+            assert_eq!(shown, config);
+        }
     }
 
     #[test]
@@ -452,11 +459,15 @@ pools:
     backends: [{ address: "10.0.0.1:6379" }]
     health: { exchange: { send: "AUTH secret\r\nPING\r\n", expect: "+secret" } }
     tls: { client_certificate: { cert: c.pem, key: /secret/d.key } }
+  - name: q
+    backends: [{ address: "10.0.0.1:80" }]
+    health: { http: { path: /secret, host: secret.example, headers: { X-Secret: secret }, body: secret, status: 204 } }
 "#,
         ))
         .to_string();
-        assert!(!shown.contains("secret"), "{shown}");
-        assert_eq!(shown.matches(HIDDEN).count(), 5, "{shown}");
+        assert!(!shown.to_ascii_lowercase().contains("secret"), "{shown}");
+        assert_eq!(shown.matches(HIDDEN).count(), 9, "{shown}");
+        assert!(shown.contains("\"status\":\"204-204\""), "{shown}");
         assert!(shown.contains("\"mode\":\"optional\"") && shown.contains("crl.pem"), "{shown}");
     }
 }

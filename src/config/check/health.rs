@@ -155,12 +155,12 @@ impl Checker<'_> {
             }
         }
         Check::Http(HttpCheck {
-            path: path.map_or("/health", |(path, _)| path).to_owned(),
+            path: path.map_or("/health", |(path, _)| path).to_owned().into(),
             method: method.map_or("GET", |(method, _)| method).to_owned(),
-            host: host.map(|(host, _)| host.clone()),
-            headers,
+            host: host.map(|(host, _)| host.clone().into()),
+            headers: headers.into(),
             status: value(raw.status.as_ref()).map_or(200..=399, |(StatusRange(range), _)| range.clone()),
-            body: body.map(|(body, _)| body),
+            body: body.map(|(body, _)| body.into()),
         })
     }
 
@@ -255,7 +255,8 @@ impl Checker<'_> {
             self.length(&expect, at);
         }
         self.escapes(at, "expected");
-        Some(Check::Exchange { send: send.map_or(Vec::new(), |(send, _)| send), expect })
+        let send = send.map_or(Vec::new(), |(send, _)| send);
+        Some(Check::Exchange { send: send.into(), expect: expect.into() })
     }
 
     /// `'PING\r\n'` is six letters and two backslashes more than its author thought.

@@ -149,7 +149,7 @@ impl Checker<'_> {
         let hint = "key: the PEM file of the private key; the same file again if it is in there";
         let key = self.required(raw.key.as_ref(), "key", at, hint);
         let ((FilePath(cert), cert_at), (FilePath(key), key_at)) = cert.zip(key)?;
-        let files = CertificateFiles { cert: cert.clone(), key: key.clone() };
+        let files = CertificateFiles { cert: cert.clone(), key: key.clone().into() };
         self.certificate_files(&files, cert_at, key_at);
         Some(files)
     }

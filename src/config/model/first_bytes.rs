@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::PoolIndex;
+use super::{PoolIndex, Redacted};
 use crate::net::name::NamePattern;
 
 /// One entry of `listeners[].routes`. Everything that is given must match.
@@ -71,7 +71,7 @@ pub struct CertificateFiles {
     /// The chain, the server's own certificate first.
     pub cert: PathBuf,
     /// The key, not encrypted.
-    pub key: PathBuf,
+    pub key: Redacted<PathBuf>,
 }
 
 /// `listeners[].tls.unknown_sni`. A client that names no server at all counts as unknown.

@@ -25,7 +25,7 @@ fn pool(keys: &str) -> Pool {
 }
 
 fn files(cert: &str, key: &str) -> CertificateFiles {
-    CertificateFiles { cert: cert.into(), key: key.into() }
+    CertificateFiles { cert: cert.into(), key: PathBuf::from(key).into() }
 }
 
 #[test]
@@ -269,7 +269,8 @@ impl Suspicious {
 
 impl Files for Suspicious {
     fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
-        let fault = self.fault(&format!("{}+{}", files.cert.display(), files.key.display()), Severity::Warning);
+        let fault =
+            self.fault(&format!("{}+{}", files.cert.display(), files.key.reveal().display()), Severity::Warning);
         vec![(Part::Key, fault.clone()), (Part::Cert, fault)]
     }
 

@@ -7,12 +7,12 @@ use crate::config::model::Header;
 
 fn check(body: Option<&str>) -> HttpCheck {
     HttpCheck {
-        path: "/health".into(),
+        path: "/health".to_owned().into(),
         method: "GET".into(),
         host: None,
-        headers: Vec::new(),
+        headers: Vec::new().into(),
         status: 200..=399,
-        body: body.map(Into::into),
+        body: body.map(|body| body.as_bytes().to_vec().into()),
     }
 }
 
@@ -150,7 +150,7 @@ fn the_request() {
     let header = |name: &str, value: &str| Header { name: name.into(), value: value.into() };
     let headers = vec![header("Authorization", "Bearer abc"), header("user-agent", "probe")];
     assert_eq!(
-        sent(&HttpCheck { headers, ..check(None) }),
+        sent(&HttpCheck { headers: headers.into(), ..check(None) }),
         "GET /health HTTP/1.1\r\nHost: shop.example:8080\r\nAccept: */*\r\nAuthorization: Bearer abc\r\n\
          user-agent: probe\r\nConnection: close\r\n\r\n"
     );
@@ -170,7 +170,7 @@ fn the_host_is_the_configured_one() {
     ] {
         let probed = Address::Tcp(probed.parse().unwrap());
         assert_eq!(host(&check(None), &configured, &probed), expected);
-        let named = HttpCheck { host: Some("shop.example".into()), ..check(None) };
+        let named = HttpCheck { host: Some("shop.example".to_owned().into()), ..check(None) };
         assert_eq!(host(&named, &configured, &probed), "shop.example");
     }
     let unix = BackendAddress::Unix("/s".into());

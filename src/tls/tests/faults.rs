@@ -15,7 +15,7 @@ use crate::tls::{OnDisk, describe};
 
 /// What is said of these two files: `cert: error: message (hint)`, with the folder's path left out.
 fn said(folder: &Folder, cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Vec<String> {
-    let files = CertificateFiles { cert: folder.write("a.pem", cert), key: folder.write("a.key", key) };
+    let files = CertificateFiles { cert: folder.write("a.pem", cert), key: folder.write("a.key", key).into() };
     said_of(folder, &files)
 }
 
@@ -165,7 +165,7 @@ fn what_cannot_be_read_is_told_from_what_is_wrong() {
     let folder = Folder::new();
     fs::create_dir(folder.path("directory")).unwrap();
     let large = folder.write("large.pem", vec![b'a'; 1024 * 1024 + 1]);
-    let files = |cert| CertificateFiles { cert, key: folder.path("missing.key") };
+    let files = |cert| CertificateFiles { cert, key: folder.path("missing.key").into() };
     let missing = "key: error: missing.key does not exist (check the path; a relative one begins at the directory that tidegate is started in)";
     let cases = [
         (folder.path("directory"), "cert: error: directory is a directory (name the file in it)"),
@@ -194,7 +194,7 @@ fn what_can_be_used_and_is_hardly_meant_is_a_warning() {
 
     let files = folder.pair("b", &good);
     for (mode, expected) in [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)] {
-        fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(files.key.reveal(), fs::Permissions::from_mode(mode)).unwrap();
         let found = said_of(&folder, &files);
         assert_eq!(found.len(), expected, "{mode:o}: {found:?}");
         for found in found {
@@ -292,7 +292,7 @@ fn every_certificate_of_a_configuration_is_described_once() {
 #[test]
 fn the_development_certificate_has_no_errors() {
     let certs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
-    let files = CertificateFiles { cert: certs.join("dev.pem"), key: certs.join("dev.key") };
+    let files = CertificateFiles { cert: certs.join("dev.pem"), key: certs.join("dev.key").into() };
     let found = OnDisk.certificate(&files);
     // Git keeps no modes but one: after a checkout everybody may read the key.
     let others: Vec<_> = found.iter().filter(|(_, fault)| !fault.message.contains("everybody on this host")).collect();

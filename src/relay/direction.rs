@@ -148,7 +148,7 @@ impl Direction {
         let mut left = TURN;
         loop {
             if self.state == State::Finishing {
-                return self.finish(to, at_end);
+                return self.finish(from, to, at_end);
             }
             let moved = match self.step(from, to, tools, &mut tap) {
                 Poll::Pending => return Progress::Waiting,
@@ -344,8 +344,9 @@ impl Direction {
         Poll::Ready(Ok(count.max(1)))
     }
 
-    fn finish(&mut self, to: &impl Stream, at_end: AtEnd) -> Progress {
+    fn finish(&mut self, from: &impl Stream, to: &impl Stream, at_end: AtEnd) -> Progress {
         let told = match at_end {
+            AtEnd::PassOnFin { last } if from.is_truncated() => to.poll_truncate(last),
             AtEnd::PassOnFin { last } => to.poll_shutdown(last),
             AtEnd::SayNothing => Poll::Ready(Ok(())),
         };

@@ -54,6 +54,17 @@ pub trait Stream {
     /// # Errors
     /// The connection is gone.
     fn poll_shutdown(&self, last: bool) -> Poll<io::Result<()>>;
+    /// As [`Stream::poll_shutdown`], for what must not look complete: without the end that a layer has of its own.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn poll_truncate(&self, last: bool) -> Poll<io::Result<()>> {
+        self.poll_shutdown(last)
+    }
+    /// Whether a layer ended without its own end, so that somebody on the way may have cut it.
+    fn is_truncated(&self) -> bool {
+        false
+    }
     /// Bytes taken that have not arrived at the peer.
     fn unacknowledged(&self) -> usize;
     /// Makes the close a RST.

@@ -361,6 +361,15 @@ impl Context {
         });
     }
 
+    /// Gives up what leads to other threads, which are woken by that. Called at the end of the worker's thread.
+    pub(super) fn release() {
+        CONTEXT.with(|cell| {
+            let Some(context) = cell.get() else { return };
+            drop(context.samples.take());
+            drop(context.access.take());
+        });
+    }
+
     /// Runs `f` with this thread's context.
     ///
     /// # Panics

@@ -68,8 +68,9 @@ impl Plane {
         access: Option<&AccessWriter>,
         samples: Option<&Samples>,
     ) -> io::Result<Plane> {
-        let workers =
-            (0..sockets.len()).map(|index| Worker::start(format!("worker-{index}"))).collect::<io::Result<Vec<_>>>()?;
+        let workers = (0..sockets.len())
+            .map(|index| Worker::start(format!("worker-{index}"), Context::release))
+            .collect::<io::Result<Vec<_>>>()?;
         shared.set_remotes(workers.iter().map(|worker| Arc::clone(worker.remote())).collect());
         for (index, (worker, sockets)) in workers.iter().zip(sockets).enumerate() {
             let (shared, access, samples) = (Arc::clone(&shared), access.cloned(), samples.cloned());

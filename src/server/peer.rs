@@ -44,14 +44,6 @@ impl<E: Engine> Peer<E> {
             Peer::Plain(_) | Peer::Tls(_) => None,
         }
     }
-
-    /// Whether TLS was cut off where it ended.
-    pub(super) fn is_truncated(&self) -> bool {
-        match self {
-            Peer::Plain(_) | Peer::Screened(_) => false,
-            Peer::Tls(tls) => tls.is_truncated(),
-        }
-    }
 }
 
 impl<E: Engine> Stream for Peer<E> {
@@ -120,6 +112,21 @@ impl<E: Engine> Stream for Peer<E> {
             Peer::Plain(socket) => socket.poll_shutdown(last),
             Peer::Screened(screened) => screened.poll_shutdown(last),
             Peer::Tls(tls) => tls.poll_shutdown(last),
+        }
+    }
+
+    fn poll_truncate(&self, last: bool) -> Poll<io::Result<()>> {
+        match self {
+            Peer::Plain(socket) => socket.poll_truncate(last),
+            Peer::Screened(screened) => screened.poll_truncate(last),
+            Peer::Tls(tls) => tls.poll_truncate(last),
+        }
+    }
+
+    fn is_truncated(&self) -> bool {
+        match self {
+            Peer::Plain(_) | Peer::Screened(_) => false,
+            Peer::Tls(tls) => tls.is_truncated(),
         }
     }
 

@@ -186,11 +186,6 @@ impl<E: Engine> TlsStream<E> {
     pub fn is_resumed(&self) -> bool {
         self.with_common(|common| common.handshake_kind() == Some(HandshakeKind::Resumed))
     }
-
-    /// Whether the peer has closed without a close_notify: somebody may have cut what it sent.
-    pub fn is_truncated(&self) -> bool {
-        self.state.borrow().truncated
-    }
 }
 
 impl<E: Engine> State<E> {
@@ -457,6 +452,17 @@ impl<E: Engine> Stream for TlsStream<E> {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             told => Poll::Ready(told),
         }
+    }
+
+    /// The socket's FIN alone.
+    fn poll_truncate(&self, last: bool) -> Poll<io::Result<()>> {
+        ready!(self.state.borrow_mut().poll_flush(&self.socket))?;
+        self.socket.poll_shutdown(last)
+    }
+
+    /// Whether the peer has closed without a close_notify: somebody may have cut what it sent.
+    fn is_truncated(&self) -> bool {
+        self.state.borrow().truncated
     }
 
     fn unacknowledged(&self) -> usize {

@@ -61,11 +61,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker; `name` is its thread's name (the kernel shows 15 bytes of it).
+    /// Starts a worker; `name` is its thread's name (the kernel shows 15 bytes of it). `at_end` runs on the thread once its
+    /// tasks are dropped. What belongs to the thread and wakes others must go there: in the destructors of thread-locals,
+    /// the thread-locals that a waker needs may be gone.
     ///
     /// # Errors
     /// No thread, epoll or eventfd to be had.
-    pub fn start(name: String) -> io::Result<Worker> {
+    pub fn start(name: String, at_end: fn()) -> io::Result<Worker> {
         let remote = Arc::new(Remote::new()?);
         let epoll = reactor::open(remote.eventfd())?;
         let of_thread = Arc::clone(&remote);
@@ -78,6 +80,7 @@ impl Worker {
             local.run();
             // Tasks that are left give back what they hold while the loop's face is still there.
             local.executor.clear();
+            at_end();
         })?;
         Ok(Worker { remote, thread })
     }

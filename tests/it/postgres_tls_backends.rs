@@ -84,11 +84,13 @@ fn a_server_that_cannot_be_verified_gets_nothing() {
         ),
         (
             format!("ca: {}", own.display()),
-            "TLS handshake failed: the certificate is not for 127.0.0.1, but for db.example.test",
+            "TLS handshake failed: the certificate is not for 127.0.0.1, but for db.example.test; set server_name to a name \
+             that it is for, or issue it with -addext subjectAltName=DNS:NAME",
         ),
         (
             format!("ca: {}, server_name: other.example.test", own.display()),
-            "TLS handshake failed: the certificate is not for other.example.test, but for db.example.test",
+            "TLS handshake failed: the certificate is not for other.example.test, but for db.example.test; set server_name to a name \
+             that it is for, or issue it with -addext subjectAltName=DNS:NAME",
         ),
     ] {
         let tidegate = in_front_of(&address, &authority, &rules);

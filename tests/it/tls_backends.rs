@@ -341,3 +341,29 @@ fn an_openssl_server() {
         expect(&mut client, b"reward\n");
     }
 }
+
+/// Over TLS on both sides, what was cut on one stays cut on the other: a close_notify would vouch for it.
+#[test]
+fn a_truncation_is_passed_on_as_one() {
+    let authority = Authority::new();
+    let scripted = Scripted::start(authority.issue(&["db.example"]).server());
+    let own = authority.issue(&["a.example"]).yaml();
+    let tidegate = Tidegate::start(&format!(
+        "listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p, tls: {{ certificates: [{own}] }} }}]\n\
+         pools: [{{ name: p, backends: [{{ name: b, address: \"{}\" }}], tls: {{ server_name: db.example, {} }} }}]\n",
+        scripted.backend.place(),
+        ca(&authority)
+    ));
+    for cut_by_backend in [true, false] {
+        let client = Tls::connect(&tidegate.at("in"), &authority.client(), "a.example");
+        let backend = scripted.accept();
+        let (cut, other) = if cut_by_backend { (&backend, &client) } else { (&client, &backend) };
+        (&*cut).write_all(b"half of it").unwrap();
+        cut.socket().shutdown(Shutdown::Write).unwrap();
+        let mut got = [0; 10];
+        (&*other).read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"half of it");
+        let end = (&*other).read(&mut [0]).expect_err("no close_notify");
+        assert_eq!(end.kind(), ErrorKind::UnexpectedEof, "by the backend: {cut_by_backend}");
+    }
+}

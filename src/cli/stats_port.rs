@@ -14,7 +14,8 @@ use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tidegate::config::{self, Style, files::Unread};
+use tidegate::config::files::{MAX_TOKEN_FILE, Unread, parse_token};
+use tidegate::config::{self, Style};
 use tidegate::net::addr::Address;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -26,8 +27,6 @@ const USUAL: &str = "127.0.0.1:9900";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest answer: everything of some ten thousand backends.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// The largest token.
-const MAX_TOKEN: u64 = 64 * 1024;
 
 /// Which tidegate is asked.
 #[derive(clap::Args)]
@@ -121,13 +120,13 @@ fn read_token(path: &Path) -> Result<String, String> {
     let name = path.display();
     let told = |error: &dyn Display| format!("cannot read the token in {name}: {error}");
     match fs::metadata(path) {
-        Ok(file) if file.len() > MAX_TOKEN => return Err(told(&"it is larger than 64 KiB")),
+        Ok(file) if file.len() > MAX_TOKEN_FILE => return Err(told(&"it is larger than 64 KiB")),
         Ok(_) => {}
         Err(error) => return Err(told(&error)),
     }
-    let token = fs::read_to_string(path).map_err(|error| told(&error))?.trim().to_owned();
-    let is_text = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_text { Ok(token) } else { Err(told(&"it is empty, or holds more than one word of ASCII")) }
+    // Any file, also a pipe: `--token-file <(pass show tidegate)`.
+    let text = fs::read_to_string(path).map_err(|error| told(&error))?;
+    parse_token(&text).map(str::to_owned).map_err(|reason| told(&format_args!("it {reason}")))
 }
 
 impl Place {

@@ -1,17 +1,17 @@
 //! What the configuration wants to know of the files that it names. Who can read them tells it by [`Files`].
 
+mod token;
+
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
+pub use self::token::{MAX_TOKEN_FILE, TokenFile, parse_token};
 use super::Severity;
 use super::model::CertificateFiles;
 use crate::net::interfaces;
-
-/// Largest file of a token, in bytes.
-const MAX_TOKEN: u64 = 64 * 1024;
 
 /// Looks into files that a configuration names. What it finds is shown at the line that names the file.
 pub trait Files {
@@ -88,22 +88,7 @@ pub mod host {
 
     /// As [`Files::token`].
     pub fn token(path: &Path) -> Vec<FileFault> {
-        let name = path.display();
-        let hint = "write a secret into a file that only the user of tidegate may read";
-        // Before it is opened: to open a pipe waits for somebody who writes.
-        let read = fs::metadata(path).and_then(|metadata| match metadata.is_dir() {
-            true => Err(io::ErrorKind::IsADirectory.into()),
-            false if !metadata.is_file() => Ok(None),
-            false => {
-                let mut text = String::new();
-                fs::File::open(path)?.take(MAX_TOKEN).read_to_string(&mut text).map(|_| Some(text))
-            }
-        });
-        match read {
-            Ok(Some(text)) if text.trim().is_empty() => vec![fault(format!("{name} is empty"), hint)],
-            Ok(_) => Vec::new(),
-            Err(error) => vec![fault(format!("cannot read {name}: {error}"), hint)],
-        }
+        TokenFile::read(path).map_or_else(|fault| vec![fault], |file| file.exposure(path).into_iter().collect())
     }
 
     /// As [`Files::real`].

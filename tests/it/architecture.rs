@@ -35,7 +35,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "worker",
         ],
     ),
-    ("admin", &["admin", "config::model", "log", "net", "pool", "server", "sniff", "stats", "tls"]),
+    ("admin", &["admin", "config::files", "config::model", "log", "net", "pool", "server", "sniff", "stats", "tls"]),
     ("app", &["admin", "config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
 ];
 

@@ -183,17 +183,23 @@ impl Pool {
 
     /// The next of the configured local addresses that can connect to `remote`; `None` lets the kernel choose.
     pub fn source(&self, remote: &Address) -> Option<IpAddr> {
-        let Address::Tcp(remote) = remote else {
-            return None;
+        self.sources(remote).next()
+    }
+
+    /// All configured local addresses that can connect to `remote`, each once, beginning with the one whose turn it is.
+    pub fn sources(&self, remote: &Address) -> impl Iterator<Item = IpAddr> + '_ {
+        let is_ipv4 = match remote {
+            Address::Tcp(remote) => Some(remote.is_ipv4()),
+            Address::Unix(_) => None,
         };
-        let fits = |local: &&IpAddr| local.is_ipv4() == remote.is_ipv4();
-        let fitting = self.config.source.iter().filter(fits).count() as u64;
-        let turn = match fitting {
-            0 => return None,
-            1 => 0,
-            _ => self.source_turn.fetch_add(1, Relaxed) % fitting,
+        let fitting = || self.config.source.iter().copied().filter(move |local| Some(local.is_ipv4()) == is_ipv4);
+        let count = fitting().count();
+        let turn = match count {
+            0 | 1 => 0,
+            // What is left of a division by `count` fits.
+            _ => (self.source_turn.fetch_add(1, Relaxed) % count as u64) as usize,
         };
-        self.config.source.iter().filter(fits).nth(turn as usize).copied()
+        fitting().cycle().skip(turn).take(count)
     }
 
     /// The last times that a backend went up or down, the oldest first.
@@ -252,7 +258,12 @@ impl Pool {
                 Some(ip) if balancer.needs_key() => lease::client_key(ip, self.config.hash),
                 _ => 0,
             },
-            turn: if balancer.needs_turn() { self.turn.fetch_add(1, Relaxed) } else { 0 },
+            turn: match balancer.needs_turn() {
+                // A retry takes no turn from others: with a dead backend among two, every client would meet it first.
+                true if !tried.is_empty() => fastrand::u64(..),
+                true => self.turn.fetch_add(1, Relaxed),
+                false => 0,
+            },
             random: if balancer.needs_random() { fastrand::u64(..) } else { 0 },
         };
         [&snapshot.primary, &snapshot.backup]

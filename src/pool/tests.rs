@@ -76,8 +76,9 @@ fn says_why_there_is_nobody() {
     pool.set_up(BackendIndex(0));
     pool.set_up(BackendIndex(1));
     assert_eq!(why(&pool, &[0, 1]), NoBackend::AllTried { up: 2 });
-    let _lease = lease(&pool).unwrap();
-    assert_eq!(why(&pool, &[1]), NoBackend::AllFull { up: 2 });
+    let lease = lease(&pool).unwrap();
+    let other = 1 - lease.backend().index().0;
+    assert_eq!(why(&pool, &[other]), NoBackend::AllFull { up: 2 });
     assert_eq!(why(&pool, &[0, 1]), NoBackend::AllTried { up: 2 });
 }
 
@@ -406,6 +407,36 @@ fn clients_stay_with_their_backend() {
     assert_eq!(before, after);
 }
 
+/// Each connection's first choice, and with it a second one if the first is backend `a`, which is dead.
+fn firsts_beside_a_dead_one(balance: Balance, weights: &[u32], connections: usize) -> (Vec<usize>, Vec<usize>) {
+    let pool = build(&model::Pool { balance, ..pool(backends(weights)) });
+    let (mut firsts, mut seconds) = (vec![0; weights.len()], vec![0; weights.len()]);
+    for _ in 0..connections {
+        let index = lease(&pool).unwrap().backend().index();
+        firsts[index.0] += 1;
+        if index.0 == 0 {
+            let mut tried = Tried::new();
+            tried.add(index);
+            seconds[pool.lease(None, &tried).unwrap().backend().index().0] += 1;
+        }
+    }
+    (firsts, seconds)
+}
+
+#[test]
+fn retry_does_not_move_the_turn_on() {
+    for balance in [Balance::RoundRobin, Balance::LeastConnections, Balance::LeastLatency] {
+        let (firsts, seconds) = firsts_beside_a_dead_one(balance, &[1, 1], 100);
+        assert_eq!((firsts, seconds), (vec![50, 50], vec![0, 50]), "{balance:?}");
+    }
+    let (firsts, seconds) = firsts_beside_a_dead_one(Balance::RoundRobin, &[2, 1, 3], 600);
+    assert_eq!(firsts, [200, 100, 300], "smooth and by weight, whoever is dead");
+    // By weight among the others: 50 and 150.
+    assert!(seconds[0] == 0 && (25..80).contains(&seconds[1]), "{seconds:?}");
+    let (_, seconds) = firsts_beside_a_dead_one(Balance::LeastConnections, &[1, 1, 1], 900);
+    assert!(seconds[0] == 0 && (100..200).contains(&seconds[1]), "{seconds:?}");
+}
+
 #[test]
 fn sources_in_turn_within_a_family() {
     let mut config = pool(backends(&[1]));
@@ -416,6 +447,9 @@ fn sources_in_turn_within_a_family() {
     let next = |remote| pool.source(remote).unwrap().to_string();
     assert_eq!([next(&v4), next(&v6), next(&v4), next(&v4)], ["10.0.0.1", "::1", "10.0.0.2", "10.0.0.1"]);
     assert_eq!(pool.source(&Address::Unix(Arc::default())), None);
+    let all = |remote| pool.sources(remote).map(|source| source.to_string()).collect::<Vec<_>>();
+    assert_eq!([all(&v4), all(&v4)], [["10.0.0.2", "10.0.0.1"], ["10.0.0.1", "10.0.0.2"]], "each once");
+    assert_eq!((all(&v6), all(&Address::Unix(Arc::default()))), (vec!["::1".to_owned()], Vec::new()));
 }
 
 proptest! {

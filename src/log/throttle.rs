@@ -1,11 +1,16 @@
 //! Log lines that could come by the thousand come once a second, with the number of those left out.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 /// At most one line in this time.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Reasons that have a line of their own at a [`ReasonThrottle`]. Some reasons quote what the network sent, so their number
+/// has no bound; those beyond this many share one line.
+const REASONS: usize = 8;
 
 /// Lets one occasion a second through.
 #[derive(Debug, Default)]
@@ -19,21 +24,75 @@ struct State {
     held_back: u64,
 }
 
+impl State {
+    const fn new() -> State {
+        State { last: None, held_back: 0 }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.last.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE)
+    }
+
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if !self.is_due(now) {
+            self.held_back += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.held_back))
+    }
+}
+
 impl Throttle {
     /// One that has let nothing through yet.
     pub const fn new() -> Throttle {
-        Throttle { state: Mutex::new(State { last: None, held_back: 0 }) }
+        Throttle { state: Mutex::new(State::new()) }
     }
 
     /// If the line may be written now: the number of occasions since the last that were held back.
     pub fn admit(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE) {
-            state.held_back += 1;
-            return None;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
+    }
+}
+
+/// Lets one occasion a second through for each reason, so that a frequent reason does not hide a rare one.
+#[derive(Debug, Default)]
+pub struct ReasonThrottle {
+    reasons: Mutex<Reasons>,
+}
+
+#[derive(Debug, Default)]
+struct Reasons {
+    /// By the hash of the reason; at most [`REASONS`]. Empty, and without an allocation, until something goes wrong.
+    known: Vec<(u64, State)>,
+    others: State,
+}
+
+impl ReasonThrottle {
+    /// One that has let nothing through yet.
+    pub const fn new() -> ReasonThrottle {
+        ReasonThrottle { reasons: Mutex::new(Reasons { known: Vec::new(), others: State::new() }) }
+    }
+
+    /// If the line may be written now: the number of occasions for this reason, since the last, that were held back. Beyond
+    /// eight reasons in a second, it is the number of several reasons.
+    pub fn admit(&self, now: Instant, reason: &(impl Hash + ?Sized)) -> Option<u64> {
+        let reason = BuildHasherDefault::<DefaultHasher>::default().hash_one(reason);
+        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let Reasons { known, others } = &mut *reasons;
+        if let Some((_, state)) = known.iter_mut().find(|(known, _)| *known == reason) {
+            return state.admit(now);
         }
-        state.last = Some(now);
-        Some(std::mem::take(&mut state.held_back))
+        if known.len() < REASONS {
+            known.push((reason, State::default()));
+        } else {
+            let oldest = known.iter_mut().filter(|(_, state)| state.is_due(now)).min_by_key(|(_, state)| state.last);
+            let Some(oldest) = oldest else { return others.admit(now) };
+            others.held_back += oldest.1.held_back;
+            *oldest = (reason, State::default());
+        }
+        // Present: it was found, pushed or put in the place of another.
+        known.iter_mut().find(|(known, _)| *known == reason).and_then(|(_, state)| state.admit(now))
     }
 }
 
@@ -49,5 +108,38 @@ mod tests {
         assert_eq!(throttle.admit(start + Duration::from_millis(999)), None);
         assert_eq!(throttle.admit(start + Duration::from_millis(1000)), Some(2));
         assert_eq!(throttle.admit(start + Duration::from_millis(1001)), None);
+    }
+
+    #[test]
+    fn frequent_reason_does_not_hide_a_rare_one() {
+        let (throttle, start) = (ReasonThrottle::new(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        assert_eq!(throttle.admit(at(0), "refused"), Some(0));
+        for millis in 1..500 {
+            assert_eq!(throttle.admit(at(millis), "refused"), None);
+        }
+        assert_eq!(throttle.admit(at(500), "timed out"), Some(0));
+        assert_eq!(throttle.admit(at(501), "timed out"), None);
+        assert_eq!(throttle.admit(at(1000), "refused"), Some(499));
+        assert_eq!(throttle.admit(at(1500), "timed out"), Some(1));
+    }
+
+    #[test]
+    fn reasons_without_end_are_bounded_and_counted() {
+        let (throttle, start) = (ReasonThrottle::new(), Instant::now());
+        let mut lines = 0;
+        let mut held_back = 0;
+        for number in 0..1000 {
+            match throttle.admit(start, &number) {
+                Some(more) => (lines, held_back) = (lines + 1, held_back + more),
+                None => held_back += 0,
+            }
+        }
+        assert_eq!((lines, held_back), (REASONS + 1, 0));
+        assert_eq!(throttle.reasons.lock().unwrap().known.len(), REASONS);
+        // One of those that were held back is written later, with the number of the rest.
+        let later = start + PAUSE;
+        let more: u64 = (0..=REASONS).filter_map(|number| throttle.admit(later, &(5000 + number))).sum();
+        assert_eq!(more, 1000 - (REASONS as u64 + 1));
     }
 }

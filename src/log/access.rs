@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::io;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::file::LogFile;
@@ -49,10 +50,21 @@ pub struct Line<'a> {
     pub bytes_out: u64,
     /// Backends that were tried after the first one.
     pub retries: u32,
+    /// The connects that failed, in their order: the first few.
+    pub failed_connects: &'a [FailedConnect],
     /// What was open when it ended, this one among them.
     pub open: Open,
     /// How it ended.
     pub ending: Ending,
+}
+
+/// A connect to a backend that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedConnect {
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// The address, where there was one, and why.
+    pub reason: String,
 }
 
 /// Connections that are open.
@@ -101,6 +113,14 @@ impl Line<'_> {
         if let Some(id) = self.id {
             let _ = write!(line, " id={id:016x}");
         }
+        if !self.failed_connects.is_empty() {
+            line.push_str(" failed_connects=\"");
+            for (index, FailedConnect { backend, reason }) in self.failed_connects.iter().enumerate() {
+                let separator = if index > 0 { "; " } else { "" };
+                push_quoted(&mut line, &format!("{separator}{backend}: {reason}"));
+            }
+            line.push('"');
+        }
         let _ = writeln!(line, " end=\"{}\"", self.ending);
         line
     }
@@ -137,6 +157,17 @@ impl Line<'_> {
         }
         if let Some(id) = self.id {
             let _ = write!(line, ",\"id\":\"{id:016x}\"");
+        }
+        if !self.failed_connects.is_empty() {
+            line.push_str(",\"failed_connects\":[");
+            for (index, FailedConnect { backend, reason }) in self.failed_connects.iter().enumerate() {
+                line.push_str(if index > 0 { ",{\"backend\":" } else { "{\"backend\":" });
+                push_json(&mut line, backend);
+                line.push_str(",\"reason\":");
+                push_json(&mut line, reason);
+                line.push('}');
+            }
+            line.push(']');
         }
         let _ = writeln!(
             line,
@@ -181,6 +212,17 @@ impl fmt::Display for Whole {
 fn push_word(line: &mut String, name: &str) {
     let fits = |c: char| !c.is_control() && !c.is_whitespace() && c != '"' && c != '/';
     line.extend(name.chars().map(|c| if fits(c) { c } else { '_' }));
+}
+
+/// The inside of a quoted value: what would end it, or the line, is escaped.
+fn push_quoted(line: &mut String, value: &str) {
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => line.extend(['\\', c]),
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
 }
 
 fn push_json(line: &mut String, value: &str) {
@@ -277,6 +319,7 @@ mod tests {
             bytes_in: 12,
             bytes_out: 34,
             retries: u32::from(backend.is_some()),
+            failed_connects: &[],
             open: Open { process: 4, listener: 3, pool: 2, backend: u32::from(backend.is_some()) },
             ending: if backend.is_some() { Ending::Closed(Side::Client) } else { Ending::NoBackend },
         }
@@ -298,6 +341,24 @@ mod tests {
                 "tidegate[{pid}]: 192.0.2.7:5000 [14/Nov/2023:22:13:07.777] shop web/<NOSRV> -1/-1/12345 34 SC 4/3/2/0/0 0/0 \
                  bytes_in=12 end=\"refused: no backend\"\n"
             )
+        );
+    }
+
+    #[test]
+    fn failed_connects_are_named_with_their_reasons() {
+        let failed = [("a", "10.0.0.1:1: refused"), ("b\"", "TLS: \"x\"\n")]
+            .map(|(backend, reason)| FailedConnect { backend: backend.into(), reason: reason.to_owned() });
+        let line = Line { failed_connects: &failed, ..line("shop", None) };
+        let expected =
+            r#"bytes_in=12 failed_connects="a: 10.0.0.1:1: refused; b\": TLS: \"x\"\n" end="refused: no backend""#;
+        assert!(line.text().trim_end().ends_with(expected), "{}", line.text());
+        let parsed: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
+        assert_eq!(
+            parsed["failed_connects"],
+            serde_json::json!([
+                { "backend": "a", "reason": "10.0.0.1:1: refused" },
+                { "backend": "b\"", "reason": "TLS: \"x\"\n" },
+            ])
         );
     }
 

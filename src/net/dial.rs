@@ -6,11 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, getpeername, getsockname, ipproto, sockopt,
 };
 
 use super::addr::Address;
+use super::errno::{Call, CallError};
 use super::sys;
 
 /// Options of a connection's two TCP sockets. Unix sockets have none of them.
@@ -33,15 +35,15 @@ impl Options {
     }
 
     /// Sets those that matter from the first byte on.
-    fn apply_first(self, socket: impl AsFd) -> io::Result<()> {
+    fn apply_first(self, socket: impl AsFd) -> Result<(), Errno> {
         if self.nodelay {
             sockopt::set_tcp_nodelay(&socket, true)?;
         }
         // A byte of urgent data is a byte like any other to whoever must pass on all of them.
         match sockopt::set_socket_oobinline(&socket, true) {
             // MPTCP has no urgent data.
-            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-            set => Ok(set?),
+            Err(Errno::OPNOTSUPP) => Ok(()),
+            set => set,
         }
     }
 
@@ -64,29 +66,34 @@ impl Options {
 /// [`Options::apply_lasting`] sets is left to the caller.
 ///
 /// # Errors
-/// Those of socket(2), bind(2) and connect(2) that are known at once.
-pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> io::Result<OwnedFd> {
+/// Those of socket(2), setsockopt(2), bind(2) and connect(2) that are known at once.
+pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> Result<OwnedFd, CallError> {
+    let of = |call| move |errno| CallError { call, errno };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, started) = match address {
         Address::Tcp(address) => {
-            let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, Some(ipproto::TCP))?;
-            options.apply_first(&socket)?;
+            let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, Some(ipproto::TCP))
+                .map_err(of(Call::Socket))?;
+            options.apply_first(&socket).map_err(of(Call::Option))?;
             if let Some(source) = source {
-                sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1)?;
-                rustix::net::bind(&socket, &SocketAddr::new(source, 0))?;
+                sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1).map_err(of(Call::Option))?;
+                rustix::net::bind(&socket, &SocketAddr::new(source, 0)).map_err(of(Call::Bind))?;
             }
             let started = rustix::net::connect(&socket, address);
             (socket, started)
         }
         Address::Unix(path) => {
-            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-            let started = rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_path())?);
+            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+                .map_err(of(Call::Socket))?;
+            let path = SocketAddrUnix::new(path.as_path()).map_err(of(Call::Connect))?;
+            let started = rustix::net::connect(&socket, &path);
             (socket, started)
         }
     };
     match started {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error.into()),
+        // Interrupted, it goes on all the same (connect(2)).
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
+        Err(errno) => Err(CallError { call: Call::Connect, errno }),
     }
 }
 
@@ -214,6 +221,6 @@ mod tests {
         let address = Address::Unix(path);
         let queued: Vec<_> = std::iter::repeat_with(|| start(&address, None, PLAIN)).take(10_000).collect();
         let error = queued.into_iter().find_map(Result::err).expect("a queue has an end");
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(error, CallError { call: Call::Connect, errno: Errno::AGAIN });
     }
 }

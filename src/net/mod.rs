@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod dial;
+pub mod errno;
 pub mod interfaces;
 pub mod listen;
 pub mod name;

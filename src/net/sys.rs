@@ -5,6 +5,8 @@ use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use rustix::io::Errno;
+
 /// An integer socket option, by level and name.
 #[derive(Clone, Copy, Debug)]
 pub struct IntOption(c_int, c_int);
@@ -25,7 +27,7 @@ pub const IP_BIND_ADDRESS_NO_PORT: IntOption = IntOption(libc::SOL_IP, libc::IP_
 ///
 /// # Errors
 /// Those of setsockopt(2).
-pub fn set_option(socket: impl AsFd, option: IntOption, value: c_int) -> io::Result<()> {
+pub fn set_option(socket: impl AsFd, option: IntOption, value: c_int) -> Result<(), Errno> {
     let IntOption(level, name) = option;
     // SAFETY: the descriptor is borrowed for the whole call, and the kernel reads exactly the four
     // bytes of `value`, which lives on this stack.
@@ -38,7 +40,12 @@ pub fn set_option(socket: impl AsFd, option: IntOption, value: c_int) -> io::Res
             size_of::<c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> Errno {
+    // The last error of the operating system is always one of its numbers.
+    io::Error::last_os_error().raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error)
 }
 
 /// Bytes written to the socket that its peer has not acknowledged yet (SIOCOUTQ, see tcp(7)); for a

@@ -12,6 +12,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::balance;
 use crate::config::model::{self, BackendAddress};
+use crate::log::throttle::ReasonThrottle;
 use crate::net::addr::Address;
 use crate::stats::counters::BackendCounters;
 use crate::stats::traffic::Traffic;
@@ -33,6 +34,7 @@ pub struct Backend {
     counters: CachePadded<BackendCounters>,
     traffic: Traffic,
     load: Arc<Load>,
+    failed_connects: ReasonThrottle,
 }
 
 /// Connections of all backends of a pool.
@@ -157,6 +159,7 @@ impl Backend {
             counters: CachePadded::default(),
             traffic: Traffic::new(workers),
             load,
+            failed_connects: ReasonThrottle::new(),
             condition: Mutex::new(condition),
         }
     }
@@ -225,6 +228,11 @@ impl Backend {
     /// Bytes, those of connections that are open among them.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// Which log lines about its failed connects may be written.
+    pub fn failed_connects(&self) -> &ReasonThrottle {
+        &self.failed_connects
     }
 
     /// How often it went down.

@@ -41,7 +41,7 @@ impl Drop for Lease {
 }
 
 /// Why no backend could be chosen. The text is for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoBackend {
     /// Those with weight are all down.
     AllDown {

@@ -17,6 +17,7 @@ use super::Accepting;
 use super::context::{Context, ListenerState, Place, Shared};
 use super::session;
 use crate::net::addr::ClientAddr;
+use crate::net::errno::{Call, CallError, Scope};
 use crate::worker::{self, TaskHandle, Transport};
 
 /// How long to wait before another try when the process or the host has run out of something.
@@ -73,7 +74,7 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
                 }
                 Err(error) => {
                     drop(permits);
-                    if let Some(more) = shared.accept_trouble.admit(Instant::now()) {
+                    if let Some(more) = shared.accept_trouble.admit(Instant::now(), &error) {
                         tracing::warn!(%error, more, "cannot accept now: connections wait in the kernel's queue");
                     }
                     let pause = worker::sleep_until(worker::now() + EXHAUSTED_PAUSE);
@@ -115,28 +116,30 @@ impl AcceptBatch {
     }
 }
 
+/// Connections in a row that may be lost between their arrival and accept(2) before that is taken for trouble of this host:
+/// where a security policy refuses every call, there is no end to them.
+const LOST_IN_A_ROW: usize = 64;
+
 /// The next connection; `None` when none waits.
 ///
 /// # Errors
 /// Those that trying again at once would not help.
-fn accept(socket: &worker::Listener) -> io::Result<Option<(OwnedFd, ClientAddr)>> {
-    loop {
-        match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok((fd, peer)) => {
-                if let Some(client) = client_address(&fd, peer) {
-                    return Ok(Some((fd, client)));
-                }
-            }
+fn accept(socket: &worker::Listener) -> Result<Option<(OwnedFd, ClientAddr)>, CallError> {
+    let mut errno = Errno::INTR;
+    for _ in 0..LOST_IN_A_ROW {
+        errno = match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok((fd, peer)) => match client_address(&fd, peer) {
+                Some(client) => return Ok(Some((fd, client))),
+                None => Errno::CONNABORTED,
+            },
             Err(Errno::AGAIN) => return Ok(None),
-            // One connection's end, or a network error that is pending on it (accept(2)): on to the next.
-            Err(
-                Errno::INTR | Errno::CONNABORTED | Errno::PERM | Errno::PROTO | Errno::NOPROTOOPT | Errno::OPNOTSUPP,
-            )
-            | Err(Errno::NETDOWN | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::NONET) => {}
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever else would come back at once.
-            Err(error) => return Err(error.into()),
+            Err(errno) => errno,
+        };
+        if !matches!(Scope::of(Call::Accept, errno), Scope::Retry | Scope::Connection) {
+            break;
         }
     }
+    Err(CallError { call: Call::Accept, errno })
 }
 
 /// Counts the connection, finds it a place, and starts its session there.
@@ -176,7 +179,7 @@ async fn room(shared: &Shared, listener: &ListenerState) -> Permits {
         None => None,
     };
     if shared.capacity().available_permits() == 0
-        && let Some(more) = shared.accept_trouble.admit(Instant::now())
+        && let Some(more) = shared.accept_trouble.admit(Instant::now(), "capacity")
     {
         tracing::warn!(
             connections = shared.open(),

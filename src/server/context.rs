@@ -12,13 +12,14 @@ use crossbeam_utils::CachePadded;
 use slab::Slab;
 use tokio::sync::Semaphore;
 
+use super::dial::UnixQueues;
 use super::gate::Gate;
 use super::samples::Samples;
 use super::upstream::Upstream;
 use crate::config::model::{self, PoolIndex, Sniff};
 use crate::limits::PreambleMemory;
 use crate::log::access::AccessWriter;
-use crate::log::throttle::Throttle;
+use crate::log::throttle::{ReasonThrottle, Throttle};
 use crate::net::addr::ClientAddr;
 use crate::net::dial::Options;
 use crate::pool::{BackendIndex, Pool};
@@ -49,7 +50,7 @@ pub struct Shared {
     capacity: Arc<Semaphore>,
     remotes: OnceLock<Vec<Arc<Remote>>>,
     pub(super) preamble_memory: Arc<PreambleMemory>,
-    pub(super) accept_trouble: Throttle,
+    pub(super) accept_trouble: ReasonThrottle,
 }
 
 /// A listener while it runs.
@@ -68,8 +69,7 @@ pub struct ListenerState {
     pub(super) handshakes: Option<Arc<Semaphore>>,
     pub(super) gate: Gate,
     refused_clients: Throttle,
-    pub(super) refusals: Throttle,
-    pub(super) failed_connects: Throttle,
+    pub(super) refusals: ReasonThrottle,
 }
 
 /// A client that was refused.
@@ -111,7 +111,7 @@ impl Shared {
             capacity: Arc::new(Semaphore::new(capacity.min(Semaphore::MAX_PERMITS))),
             remotes: OnceLock::new(),
             preamble_memory: Arc::default(),
-            accept_trouble: Throttle::default(),
+            accept_trouble: ReasonThrottle::new(),
         })
     }
 
@@ -247,8 +247,7 @@ impl ListenerState {
             traffic: Traffic::new(workers),
             refused: Journal::new(REFUSALS),
             limit,
-            refusals: Throttle::default(),
-            failed_connects: Throttle::default(),
+            refusals: ReasonThrottle::new(),
         })
     }
 
@@ -339,6 +338,7 @@ pub(super) struct Context {
     sessions: RefCell<Slab<Rc<Control>>>,
     stopped_accepting: Cell<bool>,
     acceptors: RefCell<Vec<TaskHandle>>,
+    pub(super) unix_queues: UnixQueues,
 }
 
 impl Context {
@@ -354,6 +354,7 @@ impl Context {
             sessions: RefCell::default(),
             stopped_accepting: Cell::new(false),
             acceptors: RefCell::default(),
+            unix_queues: UnixQueues::default(),
         });
         CONTEXT.with(|cell| {
             // Empty on a new worker's thread.

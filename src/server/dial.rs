@@ -1,27 +1,30 @@
 //! Connecting to a backend: to another one on failure, while nothing was sent.
 
+mod failure;
+mod unix_queue;
+
 use std::future::{Future, poll_fn};
-use std::io;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+pub(super) use self::failure::Attempts;
+use self::failure::Failure;
+pub(super) use self::unix_queue::UnixQueues;
 use super::context::{Entered, ListenerState};
 use super::peer::Backend;
 use super::upstream::{self, Origin, Upstream};
 use crate::config::model::OnDown;
 use crate::net::addr::Address;
 use crate::net::dial;
+use crate::net::errno::{Call, CallError, Scope};
 use crate::pool::{self, Lease, Pool, Tried};
 use crate::relay::Stream;
 use crate::stats::ending::Ending;
 use crate::stats::latency::Stage;
 use crate::worker::{self, Socket, Transport};
-
-/// How long to wait before another try when a unix socket's queue is full.
-const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// A backend, and the claim on it.
 pub(super) struct Dialled {
@@ -35,16 +38,16 @@ pub(super) struct Dialled {
 
 /// Leases a backend of the pool and connects to it, or to further ones when that fails.
 ///
-/// Counts in `retries` the further ones. A client that has reset its connection ends this; one that has only sent FIN may have sent a request
+/// `attempts` keeps what failed. A client that has reset its connection ends this; one that has only sent FIN may have sent a request
 /// before, and waits for the answer.
 pub(super) async fn dial(
     entered: &Entered,
     listener: &ListenerState,
     pool: &Pool,
     origin: &Origin<'_>,
-    retries: &mut u32,
+    attempts: &mut Attempts,
 ) -> Result<Dialled, Ending> {
-    let mut dialling = pin!(dial_in_turn(entered, listener, pool, origin, retries));
+    let mut dialling = pin!(dial_in_turn(entered, listener, pool, origin, attempts));
     poll_fn(|cx| {
         if let Some(cut) = entered.cut() {
             return Poll::Ready(Err(cut.into()));
@@ -62,17 +65,18 @@ async fn dial_in_turn(
     listener: &ListenerState,
     pool: &Pool,
     origin: &Origin<'_>,
-    retries: &mut u32,
+    attempts: &mut Attempts,
 ) -> Result<Dialled, Ending> {
     let context = entered.context();
     let mut tried = Tried::new();
     let mut failed: Option<Arc<pool::Backend>> = None;
+    let mut ending = Ending::OutOfResources;
     for _ in 0..=pool.config().retries {
         let lease = match pool.lease(origin.address.ip(), &tried) {
             Ok(lease) => lease,
             Err(_) if !tried.is_empty() => break,
             Err(why) => {
-                if let Some(more) = listener.refusals.admit(worker::now()) {
+                if let Some(more) = listener.refusals.admit(worker::now(), &(pool.index(), why)) {
                     listener.remember(origin.address, format!("pool {}: {why}", pool.name()), more);
                     let (listener, pool) = (&listener.config().name, pool.name());
                     tracing::warn!(%listener, %pool, reason = %why, more, "no backend for a connection: closed");
@@ -84,7 +88,7 @@ async fn dial_in_turn(
         let id = context.shared.backend_id(pool.index(), lease.backend().index());
         match failed.take() {
             Some(failed) => {
-                *retries += 1;
+                attempts.retried();
                 failed.counters().retried();
                 listener.counters().retried();
             }
@@ -92,9 +96,11 @@ async fn dial_in_turn(
             None => context.measure(listener, id, Stage::Queue, Duration::ZERO),
         }
         let started = Instant::now();
-        let upstream = entered.context().shared.upstream(pool.index());
-        match connect(listener, pool, &lease, upstream, origin).await {
-            Ok(_) if lease.went_down() && pool.config().on_down == OnDown::Cut => {}
+        match connect(entered, listener, pool, &lease, origin, attempts).await {
+            Ok(_) if lease.went_down() && pool.config().on_down == OnDown::Cut => {
+                attempts.add(lease.backend(), Failure::WentDown.to_string());
+                ending = Ending::ConnectFailed;
+            }
             Ok((backend, took, handshake)) => {
                 entered.is_on(pool.index(), lease.backend().index());
                 lease.backend().record_connect(took);
@@ -105,130 +111,140 @@ async fn dial_in_turn(
                 }
                 return Ok(Dialled { backend, lease, took, handshake });
             }
-            Err(failure) => {
-                if let Some(more) = listener.failed_connects.admit(worker::now()) {
-                    let (pool, backend) = (pool.name(), lease.backend().name());
-                    tracing::warn!(%pool, %backend, reason = %failure, more, "connect failed");
-                }
-                if failure.is_local {
-                    pool.record_refusal();
-                    return Err(Ending::OutOfResources);
-                }
+            Err(scope) if scope.is_ours() => {
+                pool.record_refusal();
+                return Err(if scope == Scope::Program { Ending::InternalError } else { Ending::OutOfResources });
+            }
+            // No port is left towards this backend, which has no part in that.
+            Err(Scope::LocalAddress) => {}
+            Err(_) => {
                 lease.backend().record_connect_failure(started.elapsed());
+                ending = Ending::ConnectFailed;
             }
         }
         tried.add(lease.backend().index());
         failed = Some(Arc::clone(lease.backend()));
     }
     pool.record_refusal();
-    Err(Ending::ConnectFailed)
+    tell_unreachable(listener, pool, origin, attempts);
+    Err(ending)
 }
 
 /// Tries the backend's addresses, beginning with a random one, each for the whole connect timeout, TLS included. Says
-/// how long the connect itself took, and the TLS handshake.
+/// how long the connect itself took, and the TLS handshake; or how far the trouble reaches that they all had.
 async fn connect(
+    entered: &Entered,
+    listener: &ListenerState,
+    pool: &Pool,
+    lease: &Lease,
+    origin: &Origin<'_>,
+    attempts: &mut Attempts,
+) -> Result<(Backend, Duration, Option<Duration>), Scope> {
+    let upstream = entered.context().shared.upstream(pool.index());
+    let addresses = lease.backend().addresses();
+    if addresses.is_empty() {
+        tell_failed(listener, pool, lease.backend(), None, &Failure::NoAddress, attempts);
+        return Err(Scope::Destination);
+    }
+    let first = if addresses.len() > 1 { fastrand::usize(..addresses.len()) } else { 0 };
+    let (tail, head) = addresses.split_at(first);
+    let mut scope = Scope::LocalAddress;
+    for address in head.iter().chain(tail) {
+        let failure = match connect_to(address, entered, listener, pool, lease, upstream, origin).await {
+            Ok(connected) => return Ok(connected),
+            Err(failure) => failure,
+        };
+        tell_failed(listener, pool, lease.backend(), Some(address), &failure, attempts);
+        match failure.scope() {
+            ours if ours.is_ours() => return Err(ours),
+            Scope::LocalAddress => {}
+            _ => scope = Scope::Destination,
+        }
+    }
+    Err(scope)
+}
+
+async fn connect_to(
+    address: &Address,
+    entered: &Entered,
     listener: &ListenerState,
     pool: &Pool,
     lease: &Lease,
     upstream: Option<&Upstream>,
     origin: &Origin<'_>,
 ) -> Result<(Backend, Duration, Option<Duration>), Failure> {
-    let addresses = lease.backend().addresses();
-    let first = if addresses.len() > 1 { fastrand::usize(..addresses.len()) } else { 0 };
-    let (tail, head) = addresses.split_at(first);
-    let mut failure = Failure { what: "it has no address".to_owned(), is_local: false };
-    for address in head.iter().chain(tail) {
-        let started = Instant::now();
-        let deadline = worker::now() + pool.config().connect_timeout;
-        match connect_to(address, listener, pool, deadline).await {
-            Ok(socket) => {
-                let took = started.elapsed();
-                let backend = lease.backend().index().0;
-                match upstream::introduce(socket, pool, backend, upstream, origin, deadline).await {
-                    Ok(backend) => {
-                        let handshake = upstream.map(|_| started.elapsed() - took);
-                        return Ok((backend, took, handshake));
-                    }
-                    Err(trouble) => failure = Failure { what: format!("{address}: {trouble}"), is_local: false },
-                }
-            }
-            Err(error) => failure = Failure::new(address, &error, pool.config().connect_timeout),
-        }
-        if failure.is_local {
-            break;
-        }
-    }
-    Err(failure)
-}
-
-async fn connect_to(address: &Address, listener: &ListenerState, pool: &Pool, deadline: Instant) -> io::Result<Socket> {
-    let transport = match address {
-        Address::Tcp(_) => Transport::Tcp,
-        Address::Unix(_) => Transport::Other,
-    };
-    let socket = loop {
-        match start(address, pool, listener.options()) {
-            // A unix socket's full queue: no event tells when there is room.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && worker::now() < deadline => {
-                worker::sleep_until(deadline.min(worker::now() + QUEUE_FULL_PAUSE)).await;
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
-            started => break started?,
+    let (started, timeout) = (Instant::now(), pool.config().connect_timeout);
+    let deadline = worker::now() + timeout;
+    let (fd, transport) = match address {
+        Address::Tcp(_) => (start(address, pool, listener.options()).map_err(Failure::Call)?, Transport::Tcp),
+        Address::Unix(path) => {
+            let start = || dial::start(address, None, listener.options());
+            let started = entered.context().unix_queues.connect(path, deadline, start).await;
+            let full = |error: CallError| match error.scope() {
+                Scope::Retry => Failure::QueueFull(timeout),
+                _ => Failure::Call(error),
+            };
+            (started.map_err(full)?, Transport::Other)
         }
     };
-    let socket = Socket::new(socket, transport)?;
-    worker::until(Some(deadline), socket.connected()).await.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    let socket = Socket::new(fd, transport).map_err(|error| Failure::of(Call::Event, error))?;
+    worker::until(Some(deadline), socket.connected())
+        .await
+        .ok_or(Failure::TimedOut(timeout))?
+        .map_err(|error| Failure::of(Call::Connect, error))?;
     if transport == Transport::Tcp {
-        dial::refuse_self_connect(&socket)?;
+        dial::refuse_self_connect(&socket).map_err(|error| Failure::of(Call::Connect, error))?;
     }
-    Ok(socket)
+    let took = started.elapsed();
+    let backend = upstream::introduce(socket, pool, lease.backend().index().0, upstream, origin, deadline)
+        .await
+        .map_err(Failure::Trouble)?;
+    Ok((backend, took, upstream.map(|_| started.elapsed() - took)))
 }
 
-/// Starts the connect from the next source address; from the one after that when its ports are used up.
-fn start(address: &Address, pool: &Pool, options: dial::Options) -> io::Result<OwnedFd> {
-    let mut attempts = pool.config().source.len().max(1);
-    loop {
-        match dial::start(address, pool.source(address), options) {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && attempts > 1 => attempts -= 1,
-            result => return result,
+/// Starts the connect from the next source address; from the one after that when that one cannot be used, or has no port
+/// left towards this destination.
+fn start(address: &Address, pool: &Pool, options: dial::Options) -> Result<OwnedFd, CallError> {
+    let mut outcome = None;
+    for source in pool.sources(address) {
+        match dial::start(address, Some(source), options) {
+            Err(error) if error.scope() == Scope::LocalAddress => outcome = Some(Err(error)),
+            started => return started,
         }
     }
+    outcome.unwrap_or_else(|| dial::start(address, None, options))
 }
 
-/// Why a connect failed, in words.
-struct Failure {
-    what: String,
-    /// Of this host's making: another backend would not help, and the backend is not to blame.
-    is_local: bool,
-}
-
-impl Failure {
-    fn new(address: &Address, error: &io::Error, timeout: Duration) -> Failure {
-        let errno = error.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
-        let is_local = matches!(
-            errno,
-            Some(
-                rustix::io::Errno::MFILE
-                    | rustix::io::Errno::NFILE
-                    | rustix::io::Errno::NOBUFS
-                    | rustix::io::Errno::NOMEM
-                    | rustix::io::Errno::ADDRNOTAVAIL
-            )
-        );
-        let what = match error.kind() {
-            io::ErrorKind::TimedOut if errno.is_none() => format!("{address}: timed out after {timeout:?}"),
-            io::ErrorKind::ConnectionRefused if errno.is_some() => format!("{address}: refused"),
-            io::ErrorKind::AddrNotAvailable => {
-                format!("{address}: no local address or port left to connect from (pools[].source adds some)")
-            }
-            _ => format!("{address}: {error}"),
-        };
-        Failure { what, is_local }
+/// Logs a connect that failed, and keeps it for the connection's own line.
+fn tell_failed(
+    listener: &ListenerState,
+    pool: &Pool,
+    backend: &pool::Backend,
+    address: Option<&Address>,
+    failure: &Failure,
+    attempts: &mut Attempts,
+) {
+    let reason = failure.told(address);
+    let more = match failure.scope().is_ours() {
+        // The same for all backends.
+        true => listener.refusals.admit(worker::now(), &failure.to_string()),
+        false => backend.failed_connects().admit(worker::now(), &reason),
+    };
+    if let Some(more) = more {
+        let (pool, backend) = (pool.name(), backend.name());
+        tracing::warn!(%pool, %backend, %reason, more, "connect failed");
     }
+    attempts.add(backend, reason);
 }
 
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.what)
+/// Logs that a connection found no backend that could be reached, and what was wrong with each.
+fn tell_unreachable(listener: &ListenerState, pool: &Pool, origin: &Origin<'_>, attempts: &Attempts) {
+    let reason = attempts.to_string();
+    let Some(more) = listener.refusals.admit(worker::now(), &(pool.index(), &reason)) else { return };
+    listener.remember(origin.address, format!("pool {}: no backend could be reached ({reason})", pool.name()), more);
+    // One alone was logged where it failed.
+    if attempts.failed().len() > 1 {
+        let (listener, pool) = (&listener.config().name, pool.name());
+        tracing::warn!(%listener, %pool, %reason, more, "no backend could be reached: closed");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::accept::{Fresh, Permits};
 use super::cancel;
 use super::context::{Context, Entered, ListenerState, Place};
-use super::dial;
+use super::dial::{self, Attempts};
 use super::last_words::last_words;
 use super::opening::{self, Opened};
 use super::peer::{Backend, Client, Peer};
@@ -143,9 +143,9 @@ impl Session {
         let (listener, pool) = (&record.listener, record.pool());
         let negotiates = listener.config().tls.as_ref().is_some_and(|tls| !tls.alpn.is_empty());
         let origin = Origin { client, address: record.client, opened: record.opened.as_deref(), negotiates };
-        let mut retries = 0;
-        let dialled = Box::pin(dial::dial(entered, listener, pool, &origin, &mut retries)).await;
-        record.retries = retries;
+        let mut attempts = Attempts::default();
+        let dialled = Box::pin(dial::dial(entered, listener, pool, &origin, &mut attempts)).await;
+        record.attempts = attempts;
         let dialled = dialled?;
         record.backend = record.context.shared.backend_id(record.pool().index(), dialled.lease.backend().index());
         record.connect = Some(dialled.took);
@@ -332,7 +332,7 @@ struct Record {
     first_byte: Option<Duration>,
     /// How many there were, and their sum.
     turnarounds: (u32, Duration),
-    retries: u32,
+    attempts: Attempts,
     bytes_in: u64,
     bytes_out: u64,
     /// Boxed: most connections have none.
@@ -353,7 +353,7 @@ impl Record {
             backend_handshake: None,
             first_byte: None,
             turnarounds: (0, Duration::ZERO),
-            retries: 0,
+            attempts: Attempts::default(),
             bytes_in: 0,
             bytes_out: 0,
             opened: None,
@@ -443,7 +443,8 @@ impl Drop for Record {
                 duration,
                 bytes_in: self.bytes_in,
                 bytes_out: self.bytes_out,
-                retries: self.retries,
+                retries: self.attempts.retries(),
+                failed_connects: self.attempts.failed(),
                 open,
                 ending: self.ending,
             });

@@ -12,8 +12,8 @@ use crate::support::{DEADLINE, eventually};
 
 /// Connections of one round trip each.
 const SERVED: u64 = 10;
-/// All but the first: another try takes a turn too, so that the turn after it is again that of the backend which refuses.
-const RETRIED: u64 = SERVED - 1;
+/// Half of them meet the backend that refuses: a retry takes no turn.
+const RETRIED: u64 = SERVED / 2;
 /// Connections that nobody takes.
 const REFUSED: u64 = 3;
 

@@ -1,0 +1,115 @@
+//! Why connects failed, in words, and whose fault it was.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::upstream::Trouble;
+use crate::log::access::FailedConnect;
+use crate::net::addr::Address;
+use crate::net::errno::{Call, CallError, Scope};
+use crate::pool::Backend;
+
+/// Failed connects of one connection that are kept for its log line.
+const KEPT: usize = 16;
+
+/// What the dial of one connection leaves behind for the log. Boxed: most connections have nothing to say.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Attempts(Option<Box<Log>>);
+
+#[derive(Debug, Default)]
+struct Log {
+    retries: u32,
+    failed: Vec<FailedConnect>,
+}
+
+impl Attempts {
+    /// Backends tried after the first one.
+    pub(in crate::server) fn retries(&self) -> u32 {
+        self.0.as_ref().map_or(0, |log| log.retries)
+    }
+
+    /// The connects that failed: the first ones, in their order.
+    pub(in crate::server) fn failed(&self) -> &[FailedConnect] {
+        self.0.as_ref().map_or(&[], |log| &log.failed)
+    }
+
+    pub(super) fn retried(&mut self) {
+        self.0.get_or_insert_default().retries += 1;
+    }
+
+    pub(super) fn add(&mut self, backend: &Backend, reason: String) {
+        let failed = &mut self.0.get_or_insert_default().failed;
+        if failed.len() < KEPT {
+            failed.push(FailedConnect { backend: Arc::clone(backend.name()), reason });
+        }
+    }
+}
+
+impl fmt::Display for Attempts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, FailedConnect { backend, reason }) in self.failed().iter().enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(f, "{separator}{backend}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why one connect failed.
+pub(super) enum Failure {
+    /// The backend's name has no address.
+    NoAddress,
+    /// A system call failed.
+    Call(CallError),
+    /// Nobody answered in time.
+    TimedOut(Duration),
+    /// There was no room in a unix socket's listen queue in time.
+    QueueFull(Duration),
+    /// The library's error without a number: a self-connect.
+    Io(io::Error),
+    /// It was connected, and then came trouble.
+    Trouble(Trouble),
+    /// It was connected, and had gone down by then.
+    WentDown,
+}
+
+impl Failure {
+    /// Of a call on the socket, whose error came by way of the standard library.
+    pub(super) fn of(call: Call, error: io::Error) -> Failure {
+        CallError::from_io(call, &error).map_or(Failure::Io(error), Failure::Call)
+    }
+
+    pub(super) fn scope(&self) -> Scope {
+        match self {
+            Failure::Call(error) => error.scope(),
+            Failure::Trouble(Trouble::Io(error)) => {
+                CallError::from_io(Call::Transfer, error).map_or(Scope::Destination, CallError::scope)
+            }
+            _ => Scope::Destination,
+        }
+    }
+
+    /// As the log says it.
+    pub(super) fn told(&self, address: Option<&Address>) -> String {
+        match address {
+            Some(address) => format!("{address}: {self}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::NoAddress => f.write_str("it has no address"),
+            Failure::Call(error) => error.fmt(f),
+            Failure::TimedOut(after) => write!(f, "timed out after {after:?}"),
+            Failure::QueueFull(after) => write!(f, "its listen queue was full for {after:?}"),
+            Failure::Io(error) => error.fmt(f),
+            Failure::Trouble(trouble) => trouble.fmt(f),
+            Failure::WentDown => f.write_str("it went down while it was being connected"),
+        }
+    }
+}

@@ -112,7 +112,8 @@ impl Client {
             }
             _ => {}
         }
-        let end = Ending { listener, kills, shared: Arc::clone(&self.shared) };
+        let address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        let end = Ending { listener, address, kills, shared: Arc::clone(&self.shared) };
         if listener.tls {
             let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
             let connection = ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
@@ -232,6 +233,8 @@ impl Client {
 /// What a clean end in the middle of an answer would mean.
 struct Ending<'l> {
     listener: &'l Listener,
+    /// The client's own, as the access log has it.
+    address: String,
     /// [`Shared::kills`] before the connection began.
     kills: u64,
     shared: Arc<Shared>,
@@ -247,8 +250,9 @@ impl Ending<'_> {
         let is_truth = !self.listener.authenticated_end && killed;
         assert!(
             !is_clean || offset == 0 || is_truth,
-            "at listener {}: answer {id:x} ended cleanly after {offset} of {answer} bytes",
-            self.listener.name
+            "at listener {}: answer {id:x} to {} ended cleanly after {offset} of {answer} bytes",
+            self.listener.name,
+            self.address
         );
         error
     }

@@ -76,7 +76,10 @@ struct Args {
 
 /// What clients and the fault maker share.
 struct Shared {
+    /// No new connections, no new faults.
     stopping: AtomicBool,
+    /// No client is left.
+    over: AtomicBool,
     /// Twice the backends that were killed so far, and odd while one dies: it ends its connections by FIN, wherever they
     /// are.
     kills: AtomicU64,
@@ -105,12 +108,18 @@ fn run(args: &Args) -> Result<(), String> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("faults: seed {seed}, {} s, {} clients", args.seconds, args.clients);
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let folder = directory.path();
+    let outcome = run_in(directory.path(), seed, args);
+    // What was logged is what a fault is found by.
+    outcome.map_err(|error| format!("{error}; seed {seed}; the logs are in {}", directory.keep().display()))
+}
+
+fn run_in(folder: &Path, seed: u64, args: &Args) -> Result<(), String> {
     let certificate = content::certificate(folder);
     let backends = backends(folder);
     let mut balancer = Balancer::start(&args.tidegate, folder, &backends)?;
     let shared = Arc::new(Shared {
         stopping: AtomicBool::new(false),
+        over: AtomicBool::new(false),
         kills: AtomicU64::new(0),
         exchanges: AtomicU64::new(0),
         cut: AtomicU64::new(0),
@@ -131,13 +140,15 @@ fn run(args: &Args) -> Result<(), String> {
     };
     let outcome = watch(args, &shared, &mut balancer, folder);
     shared.stopping.store(true, Ordering::Release);
+    let clients: Vec<_> = clients.into_iter().map(thread::JoinHandle::join).collect();
+    shared.over.store(true, Ordering::Release);
     let backends = faults.join().map_err(|_| "the fault maker panicked")?;
-    for client in clients {
-        client.join().map_err(|_| format!("a client has seen what must not be (above); seed {seed}"))?;
+    if clients.iter().any(Result::is_err) {
+        return Err("a client has seen what must not be (above)".into());
     }
     let ended = outcome.and_then(|warm| settle(&mut balancer, folder, &warm));
     drop(backends);
-    ended.map_err(|error| format!("{error}\nseed {seed}; the log:\n{}", balancer.log_tail()))?;
+    ended.map_err(|error| format!("{error}\nthe log:\n{}\n", balancer.log_tail()))?;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!(
         "faults: {} exchanges complete, {} cut, {} kills, {} MB verified: nothing wrong, nothing left",
@@ -146,7 +157,7 @@ fn run(args: &Args) -> Result<(), String> {
         count(&shared.kills) / 2,
         count(&shared.bytes) >> 20
     );
-    if count(&shared.exchanges) == 0 { Err(format!("no exchange was completed; seed {seed}")) } else { Ok(()) }
+    if count(&shared.exchanges) == 0 { Err("no exchange was completed".into()) } else { Ok(()) }
 }
 
 /// Two of each kind.
@@ -180,6 +191,10 @@ fn make_faults(mut backends: Vec<Backend>, rng: &mut Rng, shared: &Shared) -> Ve
             _ => {}
         }
         thread::sleep(Duration::from_millis(rng.u64(50..400)));
+    }
+    // A process that asks for a signal at its parent's death means the thread that has started it.
+    while !shared.over.load(Ordering::Acquire) {
+        thread::sleep(Duration::from_millis(5));
     }
     backends
 }

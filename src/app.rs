@@ -121,7 +121,7 @@ impl App {
         control.spawn(keep_time(pools.clone()));
         let servers: Vec<_> = servers.into_iter().flatten().collect();
         if !servers.is_empty() || !clients.is_empty() {
-            control.spawn(tls::watch::run(servers.clone(), clients.clone()));
+            control.spawn(tls::watch::run(servers.clone(), clients.clone())?);
         }
         let mut logs = dropped_lines;
         logs.extend(access.dropped_lines());

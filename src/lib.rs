@@ -35,6 +35,7 @@
 //! | room | purpose | may use |
 //! |---|---|---|
 //! | [`net`] | addresses, listening and connecting sockets, the one home of `unsafe` | nothing |
+//! | [`threads`] | threads whose absence is an error, and those for calls that may hang | nothing |
 //! | [`stats`] | how connections end, counters, histograms | nothing |
 //! | [`sniff`] | what a connection's first bytes are: yes, no, or more; HTTP as it goes by; pure | net, stats |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
@@ -42,12 +43,12 @@
 //! | [`limits`] | how many connections, and how fast, of an address and of all; pure | config::model |
 //! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |
 //! | [`log`] | log and access lines that never block | config::model, net, stats |
-//! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay |
-//! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, relay, worker |
+//! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay, threads |
+//! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, relay, worker, threads |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net, stats |
 //! | [`health`] | one check a file, and the verdict | config::model, log, net, pool, sniff, stats |
 //! | [`server`] | accept, first bytes, session, dial | all of the above but health |
-//! | [`admin`] | the stats port: what is measured, and every way to show it | config::model, log, net, pool, server, sniff, stats, tls |
+//! | [`admin`] | the stats port: what is measured, and every way to show it | config::model, log, net, pool, server, sniff, stats, tls, threads |
 //! | [`app`] | wires everything, runs, drains | all |
 //!
 //! The program itself (`main.rs`, `cli/`) uses the library from outside. A test reads the `use crate::` lines
@@ -94,5 +95,6 @@ pub mod relay;
 pub mod server;
 pub mod sniff;
 pub mod stats;
+pub mod threads;
 pub mod tls;
 pub mod worker;

@@ -45,6 +45,7 @@ use crate::net::dial::Options;
 use crate::net::listen::{self, ListenOptions, Listening, Sharing};
 use crate::net::socket_file::SocketFile;
 use crate::server::Measurements;
+use crate::threads::{self, BlockingThread};
 
 /// How much lower than that of the workers the thread's priority is (nice(2)).
 const NICE: i32 = 10;
@@ -106,10 +107,17 @@ impl Bound {
         let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<View>>();
         let end = Arc::new(Notify::new());
         let ended = Arc::clone(&end);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let reader = token.as_ref().map(|_| BlockingThread::start("token")).transpose()?;
+        // Made on the thread that it is for: on the caller's, which runs tasks, it could not be dropped.
+        let (built, is_built) = std::sync::mpsc::channel();
         let listener = http::Listener::new(socket, &address)?;
         let bound = address.clone();
-        let thread = std::thread::Builder::new().name("stats".to_owned()).spawn(move || {
+        let thread = threads::spawn("stats", move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(built.send(Err(error))),
+            };
+            let _ = built.send(Ok(()));
             // Of this thread alone. Without it, it only is less polite.
             let _ = rustix::process::setpriority_process(None, NICE);
             LocalSet::new().block_on(&runtime, async move {
@@ -117,10 +125,10 @@ impl Bound {
                 let of_run = Rc::clone(&collector);
                 tokio::task::spawn_local(async move { of_run.run().await });
                 let (token, places) = (token.map(Rc::new), Rc::new(Places::default()));
-                if let Some(token) = &token {
+                if let (Some(token), Some(reader)) = (&token, reader) {
                     let (token, places) = (Rc::clone(token), Rc::clone(&places));
                     // Requests show the token each; a stream has shown one that is no longer valid.
-                    tokio::task::spawn_local(async move { token.watch(|| places.end_streams()).await });
+                    tokio::task::spawn_local(async move { token.watch(reader, || places.end_streams()).await });
                 }
                 let server = Server::new(&bound, token, Rc::clone(&collector), places);
                 tokio::task::spawn_local(server.serve(listener));
@@ -134,9 +142,8 @@ impl Bound {
                     }
                 }
             });
-            // A file system that hangs may hold a thread that reads the token.
-            runtime.shutdown_background();
         })?;
+        is_built.recv().map_err(io::Error::other)??;
         Ok(Admin { address, questions, end, thread, file })
     }
 }

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::thread;
 use std::time::Duration;
 
 use tidegate::log::Logging;
+use tidegate::threads;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -65,7 +65,7 @@ impl Requests {
             Received::new()?
         };
         let receiver = Receiver { endings, serving: Arc::clone(&serving), logging: logging.clone(), drain };
-        thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(receiver.run(received)))?;
+        threads::spawn("signals", move || runtime.block_on(receiver.run(received)))?;
         Ok(Requests { endings: of_control, serving })
     }
 

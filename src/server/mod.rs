@@ -69,7 +69,7 @@ impl Plane {
         samples: Option<&Samples>,
     ) -> io::Result<Plane> {
         let workers = (0..sockets.len())
-            .map(|index| Worker::start(format!("worker-{index}"), Context::release))
+            .map(|index| Worker::start(&format!("worker-{index}"), Context::release))
             .collect::<io::Result<Vec<_>>>()?;
         shared.set_remotes(workers.iter().map(|worker| Arc::clone(worker.remote())).collect());
         for (index, (worker, sockets)) in workers.iter().zip(sockets).enumerate() {

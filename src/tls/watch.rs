@@ -4,14 +4,15 @@
 //! is then done is decided in `reload`, by a look at the files: a notice only says when to look.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::threads::BlockingThread;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::certificate::Facts;
@@ -31,20 +32,24 @@ const DEBOUNCE: Duration = Duration::from_millis(200);
 /// A certificate's near end is told again after this time.
 const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Keeps looking at the files of all of these, until it is dropped. To be run on a runtime; the files are
-/// read on its blocking threads, as a file system may hang.
-pub fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> impl Future<Output = ()> + Send {
+/// Keeps looking at the files of all of these, until it is dropped. The files are read on a thread of its own, as a file
+/// system may hang.
+///
+/// # Errors
+/// There is no thread.
+pub fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> io::Result<impl Future<Output = ()> + Send> {
     // At once: whoever counts the process's open files after its start finds those of the watch among them.
     let mut watch = Watch { servers, clients, notices: Notices::start(), told: Vec::new() };
-    async move {
+    let thread = BlockingThread::start("tls-watch")?;
+    Ok(async move {
         let notice = watch.notices.notice.clone();
         loop {
-            let looked = spawn_blocking(move || {
+            let looked = thread.call(move || {
                 let outcome = watch.look(Now::read());
                 (watch, outcome)
             });
             // A look that panicked has taken what was looked at with it; what is in service stays.
-            let Ok((back, outcome)) = looked.await else {
+            let Some((back, outcome)) = looked.await else {
                 tracing::error!("TLS: changes of files are no longer watched, because of a fault in this program");
                 return;
             };
@@ -54,7 +59,7 @@ pub fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> impl F
                 sleep(DEBOUNCE).await;
             }
         }
-    }
+    })
 }
 
 struct Watch {
@@ -271,7 +276,7 @@ mod tests {
         let (folder, authority) = (Folder::new(), Authority::new("authority"));
         let pair = folder.pair("a", &authority.issue(&["old.example.com"]));
         let server = Arc::new(ServerTls::new("web", &folder.listener(vec![pair])).unwrap());
-        let task = tokio::spawn(run(vec![server.clone()], Vec::new()));
+        let task = tokio::spawn(run(vec![server.clone()], Vec::new()).unwrap());
         folder.replace_pair("a", &authority.issue(&["new.example.com"]));
         let renewed = async {
             while !server.knows(Some("new.example.com")) {

@@ -31,6 +31,8 @@ pub use run_queue::Priority;
 pub use socket::{Listener, Socket, Transport};
 use timer::{Key, Wheel};
 
+use crate::threads;
+
 /// Timers are rounded up to this.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -67,11 +69,11 @@ impl Worker {
     ///
     /// # Errors
     /// No thread, epoll or eventfd to be had.
-    pub fn start(name: String, at_end: fn()) -> io::Result<Worker> {
+    pub fn start(name: &str, at_end: fn()) -> io::Result<Worker> {
         let remote = Arc::new(Remote::new()?);
         let epoll = reactor::open(remote.eventfd())?;
         let of_thread = Arc::clone(&remote);
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let thread = threads::spawn(name, move || {
             let local = Rc::new(Local::new(Reactor::new(epoll), of_thread));
             CURRENT.with(|current| {
                 // A new thread's cell is empty.

@@ -13,7 +13,7 @@ use crate::relay::Stream;
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn worker() -> Worker {
-    Worker::start("test".to_owned(), || ()).unwrap()
+    Worker::start("test", || ()).unwrap()
 }
 
 /// Runs a task on the worker and hands over what it sends.

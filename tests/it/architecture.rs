@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("net", &[]),
+    ("threads", &[]),
     ("stats", &[]),
     ("sniff", &["net", "sniff", "stats"]),
     ("config/model.rs", &["net"]),
@@ -14,8 +15,8 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("limits", &["config::model"]),
     ("relay", &["stats"]),
     ("log", &["config::model", "net", "stats"]),
-    ("tls", &["config", "log", "net", "relay", "tls", "worker"]),
-    ("worker", &["net", "relay"]),
+    ("tls", &["config", "log", "net", "relay", "threads", "tls", "worker"]),
+    ("worker", &["net", "relay", "threads"]),
     ("pool", &["balance", "config::model", "log", "net", "pool", "stats"]),
     ("health", &["config::model", "log", "net", "pool", "sniff", "stats"]),
     (
@@ -35,7 +36,22 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "worker",
         ],
     ),
-    ("admin", &["admin", "config::files", "config::model", "log", "net", "pool", "server", "sniff", "stats", "tls"]),
+    (
+        "admin",
+        &[
+            "admin",
+            "config::files",
+            "config::model",
+            "log",
+            "net",
+            "pool",
+            "server",
+            "sniff",
+            "stats",
+            "threads",
+            "tls",
+        ],
+    ),
     ("app", &["admin", "config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
 ];
 

@@ -52,6 +52,7 @@ mod readiness;
 mod readme;
 mod redis;
 mod selftest;
+mod signals;
 mod stats_api;
 mod stats_clients;
 mod stats_exact;

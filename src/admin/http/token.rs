@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::header::{self, HeaderMap, HeaderValue};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::config::files::{FileFault, TokenFile};
+use crate::threads::BlockingThread;
 
 /// Between two looks at the file.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -49,14 +49,14 @@ impl Token {
 
     /// Reads the file every second, and calls `replaced` when it holds another token. A file that cannot be used
     /// changes nothing: one that is being rewritten is empty for a moment.
-    pub(in crate::admin) async fn watch(&self, replaced: impl Fn()) {
+    pub(in crate::admin) async fn watch(&self, thread: BlockingThread, replaced: impl Fn()) {
         let mut last_fault = None;
         loop {
             sleep(INTERVAL).await;
             let path = self.path.clone();
             // Another thread, because a file system may hang.
-            match spawn_blocking(move || TokenFile::read(&path).map_err(describe)).await {
-                Ok(Ok(file)) => {
+            match thread.call(move || TokenFile::read(&path).map_err(describe)).await {
+                Some(Ok(file)) => {
                     last_fault = None;
                     let path = self.path.display();
                     let old = self.file.replace(file.clone());
@@ -70,14 +70,12 @@ impl Token {
                         tracing::warn!("{}", describe(warning));
                     }
                 }
-                Ok(Err(fault)) => {
-                    if last_fault.as_ref() != Some(&fault) {
-                        tracing::warn!("{fault}; the token that was read before is still accepted");
-                        last_fault = Some(fault);
-                    }
+                Some(Err(fault)) if last_fault.as_ref() != Some(&fault) => {
+                    tracing::warn!("{fault}; the token that was read before is still accepted");
+                    last_fault = Some(fault);
                 }
-                // A panic was reported by its hook; or the runtime ends.
-                Err(_) => {}
+                // It was said before; or a panic was reported by its hook.
+                Some(Err(_)) | None => {}
             }
         }
     }

@@ -59,7 +59,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Rig {
-        let worker = Worker::start("test".to_owned(), || {}).unwrap();
+        let worker = Worker::start("test", || {}).unwrap();
         Rig { worker, backlog: Arc::default(), begun: channel(), ends: channel() }
     }
 

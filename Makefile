@@ -5,7 +5,7 @@ PEERS := haproxy:haproxy nginx:nginx ngx_stream_module.so:libnginx-mod-stream
 NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools \
          mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client \
          curl:curl wrk:wrk h2load:nghttp2-client openssl:openssl sslscan:sslscan testssl:testssl.sh \
-         setpriv:util-linux setsid:util-linux prlimit:util-linux prometheus:prometheus promtool:prometheus \
+         setpriv:util-linux setsid:util-linux prlimit:util-linux unshare:util-linux ip:iproute2 prometheus:prometheus promtool:prometheus \
          python3:python3-venv chromium:chromium chromedriver:chromium-driver $(PEERS)
 
 VENV := target/compare/venv

@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use crate::net::errno::{Call, CallError, Scope};
+
 /// Why a probe did not pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -29,18 +31,23 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        match error.raw_os_error() {
-            Some(libc::EMFILE | libc::ENFILE) => {
-                return Failure::Ours("too many open files here".into());
+        Failure::of(Call::Transfer)(error)
+    }
+}
+
+impl Failure {
+    /// A failed call, as its error's scope has it: trouble of this host is not the backend's.
+    pub(super) fn of(call: Call) -> impl Fn(io::Error) -> Failure {
+        move |error| match CallError::from_io(call, &error) {
+            Some(failed) if failed.scope().is_ours() || failed.scope() == Scope::LocalAddress => {
+                Failure::Ours(failed.to_string())
             }
-            Some(libc::EADDRNOTAVAIL) => {
-                return Failure::Ours("no local address or port is free here".into());
-            }
-            Some(libc::ENOBUFS | libc::ENOMEM) => {
-                return Failure::Ours("out of memory here".into());
-            }
-            _ => {}
+            Some(failed) if call == Call::Socket => Failure::Theirs(failed.to_string()),
+            _ => Failure::of_peer(&error),
         }
+    }
+
+    fn of_peer(error: &io::Error) -> Failure {
         Failure::theirs(match error.kind() {
             // Not from the kernel, whose connect has succeeded: it met itself.
             ErrorKind::ConnectionRefused if error.raw_os_error().is_none() => {
@@ -72,11 +79,14 @@ mod tests {
 
     #[test]
     fn tells_our_trouble_from_theirs() {
-        let of = |code| Failure::from(io::Error::from_raw_os_error(code));
-        for ours in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::ENOBUFS, libc::ENOMEM] {
+        let of = |code| Failure::of(Call::Connect)(io::Error::from_raw_os_error(code));
+        for ours in [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::EADDRINUSE, libc::ENOBUFS, libc::ENOMEM] {
             assert!(matches!(of(ours), Failure::Ours(_)), "{:?}", of(ours));
         }
-        assert_eq!(of(libc::EMFILE), Failure::Ours("too many open files here".into()));
+        let source = Failure::of(Call::Bind)(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+        assert!(matches!(&source, Failure::Ours(reason) if reason.contains("pools[].source")), "{source:?}");
+        let family = Failure::of(Call::Socket)(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+        assert!(matches!(&family, Failure::Theirs(reason) if reason.contains("address family")), "{family:?}");
         for (code, reason) in [
             (libc::ECONNREFUSED, "refused"),
             (libc::ECONNRESET, "reset"),

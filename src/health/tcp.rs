@@ -10,6 +10,8 @@ use tokio::net::{TcpSocket, UnixStream};
 use super::failure::Failure;
 use crate::net::addr::Address;
 use crate::net::dial;
+use crate::net::errno::Call;
+use crate::net::sys;
 
 /// A connection to a backend, whatever its kind. Dynamic, because a probe every few seconds is no hot path.
 ///
@@ -27,16 +29,20 @@ pub(super) async fn connect(to: &Address, from: Option<IpAddr>) -> Result<Connec
     Ok(match to {
         Address::Tcp(remote) => {
             let socket = match remote {
-                SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                SocketAddr::V6(_) => TcpSocket::new_v6()?,
-            };
-            if let Some(local) = from {
-                socket.bind(SocketAddr::new(local, 0))?;
+                SocketAddr::V4(_) => TcpSocket::new_v4(),
+                SocketAddr::V6(_) => TcpSocket::new_v6(),
             }
-            let stream = socket.connect(*remote).await?;
+            .map_err(Failure::of(Call::Socket))?;
+            if let Some(local) = from {
+                // connect(2) chooses the port then, among those that are free towards this destination.
+                sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1)
+                    .map_err(|errno| Failure::of(Call::Option)(errno.into()))?;
+                socket.bind(SocketAddr::new(local, 0)).map_err(Failure::of(Call::Bind))?;
+            }
+            let stream = socket.connect(*remote).await.map_err(Failure::of(Call::Connect))?;
             dial::refuse_self_connect(&stream)?;
             Box::new(stream)
         }
-        Address::Unix(path) => Box::new(UnixStream::connect(path.as_path()).await?),
+        Address::Unix(path) => Box::new(UnixStream::connect(path.as_path()).await.map_err(Failure::of(Call::Connect))?),
     })
 }

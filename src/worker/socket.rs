@@ -13,6 +13,7 @@ use rustix::pipe::{SpliceFlags, splice};
 
 use super::reactor::{Interest, Ready, Slot};
 use super::{if_local, local};
+use crate::net::errno::{Call, Scope};
 use crate::net::sys;
 use crate::relay::Stream;
 
@@ -94,10 +95,7 @@ impl Socket {
             }
             error => {
                 // The call has taken the error, so that epoll may never report it.
-                if matches!(
-                    error,
-                    Errno::CONNRESET | Errno::PIPE | Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH
-                ) {
+                if matches!(Scope::of(Call::Transfer, error), Scope::Connection | Scope::Destination) {
                     self.slot.set(Ready::FAILED);
                 }
                 Poll::Ready(Err(error.into()))

@@ -21,6 +21,7 @@ mod ending;
 mod ends;
 mod examples;
 mod explain;
+mod failed_connects;
 mod failover;
 mod fuzz_corpus;
 mod half_close;

@@ -118,6 +118,7 @@ fn clients_wait_for_room_in_a_full_unix_queue() {
     rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(&path).unwrap()).unwrap();
     rustix::net::listen(&socket, 0).unwrap();
     let listener = UnixListener::from(socket);
+    listener.set_nonblocking(true).unwrap();
     let to = Place::Unix(path);
     let tidegate = Tidegate::start(&format!("workers: 1\n{}", forward(&to, "", "timeouts: { connect: 50s }")));
     let mut clients: Vec<TcpStream> = (0..200)
@@ -134,7 +135,13 @@ fn clients_wait_for_room_in_a_full_unix_queue() {
     });
     let (mut served, mut sessions) = (0, Vec::new());
     while served < clients.len() {
-        let mut session = listener.accept().unwrap().0;
+        let mut next = None;
+        eventually(DEADLINE, "the next one comes", || {
+            next = listener.accept().ok();
+            next.is_some()
+        });
+        let (mut session, _) = next.unwrap();
+        session.set_nonblocking(false).unwrap();
         session.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut number = [0; 4];
         if session.read_exact(&mut number).is_ok() {

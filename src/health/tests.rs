@@ -303,7 +303,7 @@ async fn our_own_trouble_is_not_the_backends() {
         checker.settle(Err(Failure::from(io::Error::from_raw_os_error(libc::EMFILE))), Duration::ZERO);
     }
     assert!(checker.backend.is_up());
-    let complaints = log.with("this process has no file descriptor left");
+    let complaints = log.with("too many open files in this process");
     assert_eq!(complaints.len(), 1, "{complaints:?}");
     // Nor does it make one well that isn't.
     for _ in 0..3 {

@@ -186,9 +186,9 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.call, self.errno) {
             (_, Errno::MFILE) => {
-                "this process has no file descriptor left (raise its limit of open files; systemd: LimitNOFILE=)"
+                "too many open files in this process (raise its limit: ulimit -Hn, systemd: LimitNOFILE=)"
             }
-            (_, Errno::NFILE) => "this host has no open file left (sysctl fs.file-max)",
+            (_, Errno::NFILE) => "too many open files on this host (sysctl fs.file-max)",
             (_, Errno::NOMEM | Errno::NOBUFS) => "this host has no memory left for sockets",
             (Call::Event, Errno::NOSPC) => "this user has no epoll watch left (sysctl fs.epoll.max_user_watches)",
             (Call::Socket, Errno::AFNOSUPPORT) => "this host or this process's sandbox has no such address family",

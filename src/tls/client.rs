@@ -18,7 +18,7 @@ use super::clock::SystemClock;
 use super::explain::explain;
 use super::files::{Content, LoadError, MAX_PEM};
 use super::provider::{provider, versions};
-use super::reload::{Made, Now, Outcome, Piece, Standing};
+use super::reload::{Look, Made, Now, Outcome, Piece, Standing};
 use super::server::certificate_piece;
 use super::sessions::{OwnSessions, Sessions};
 use super::trust::Trust;
@@ -194,21 +194,21 @@ impl ClientTls {
     pub fn refresh(&self, now: Now) -> Outcome {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let owner = format!("pool {}", self.name);
-        let mut outcomes = Vec::new();
-        if let Some(piece) = &mut files.certificate {
-            let look = piece.refresh(now);
-            outcomes.push(tell(&owner, &look, Some(&piece.get().facts), now.wall));
-        }
-        if let Some(piece) = &mut files.trust {
-            outcomes.push(tell(&owner, &piece.refresh(now), None, now.wall));
-        }
-        self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
-        if outcomes.contains(&Outcome::Replaced) {
+        let certificate = files.certificate.as_mut().map(|piece| piece.refresh(now));
+        let trust = files.trust.as_mut().map(|piece| piece.refresh(now));
+        if certificate.iter().chain(&trust).any(|look| matches!(look, Look::Replaced(_))) {
             match configure(&self.tls, &files, &self.clock) {
                 Ok(config) => self.current.store(Arc::new(config)),
                 Err(failure) => tracing::error!(owner, %failure, "TLS: new files cannot be put in service"),
             }
         }
+        // Only now: what the log calls replaced is in service.
+        let mut outcomes = Vec::new();
+        if let (Some(look), Some(piece)) = (&certificate, &files.certificate) {
+            outcomes.push(tell(&owner, look, Some(&piece.get().facts), now.wall));
+        }
+        outcomes.extend(trust.iter().map(|look| tell(&owner, look, None, now.wall)));
+        self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
         worst(&outcomes)
     }
 }

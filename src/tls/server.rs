@@ -17,7 +17,7 @@ use super::clock::{SystemClock, since_1970};
 use super::explain::explain;
 use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
 use super::provider::{provider, versions};
-use super::reload::{Made, Now, Outcome, Piece, Standing};
+use super::reload::{Look, Made, Now, Outcome, Piece, Standing};
 use super::tickets::{Bound, BoundVerifier, Tickets};
 use super::verify::ClientVerifier;
 use super::watch::{tell, worst};
@@ -170,30 +170,28 @@ impl ServerTls {
     pub fn refresh(&self, now: Now) -> Outcome {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let owner = format!("listener {}", self.name);
-        let mut outcomes = Vec::new();
-        for piece in &mut files.certificates {
-            let look = piece.refresh(now);
-            outcomes.push(tell(&owner, &look, Some(&piece.get().facts), now.wall));
+        let looks: Vec<Look> = files.certificates.iter_mut().map(|piece| piece.refresh(now)).collect();
+        let verifier = files.verifier.as_mut().map(|piece| piece.refresh(now));
+        let is_new = |look: &Look| matches!(look, Look::Replaced(_));
+        if verifier.as_ref().is_some_and(is_new) {
+            // A ticket says that its client was verified, and that was by the authorities of before.
+            files.ticket_keys = ticket_keys(&self.tls).unwrap_or_else(|failure| {
+                tracing::error!(owner, %failure, "TLS: session tickets are given no more");
+                None
+            });
         }
-        if let Some(piece) = &mut files.verifier {
-            let look = piece.refresh(now);
-            let outcome = tell(&owner, &look, None, now.wall);
-            outcomes.push(outcome);
-            if outcome == Outcome::Replaced {
-                // A ticket says that its client was verified, and that was by the authorities of before.
-                files.ticket_keys = ticket_keys(&self.tls).unwrap_or_else(|failure| {
-                    tracing::error!(owner, %failure, "TLS: session tickets are given no more");
-                    None
-                });
-            }
-        }
-        self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
-        if outcomes.contains(&Outcome::Replaced) {
+        if looks.iter().chain(&verifier).any(is_new) {
             match serve(&self.tls, &files, &self.clock) {
                 Ok(serving) => self.serving.store(Arc::new(serving)),
                 Err(failure) => tracing::error!(owner, %failure, "TLS: new files cannot be put in service"),
             }
         }
+        // Only now: what the log calls replaced is in service.
+        let certificates = looks.iter().zip(&files.certificates);
+        let mut outcomes: Vec<Outcome> =
+            certificates.map(|(look, piece)| tell(&owner, look, Some(&piece.get().facts), now.wall)).collect();
+        outcomes.extend(verifier.iter().map(|look| tell(&owner, look, None, now.wall)));
+        self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
         worst(&outcomes)
     }
 }

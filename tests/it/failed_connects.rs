@@ -145,7 +145,8 @@ fn clients_wait_for_room_in_a_full_unix_queue() {
         session.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut number = [0; 4];
         if session.read_exact(&mut number).is_ok() {
-            session.write_all(&number).unwrap();
+            let left = u32::from_be_bytes(number) < 20;
+            assert!(session.write_all(&number).is_ok() || left);
             sessions.push(session);
             served += usize::from(u32::from_be_bytes(number) >= 20);
         }

@@ -221,7 +221,7 @@ async fn end_of(threads: &[JoinHandle<()>]) {
             sleep(THREADS_POLL).await;
         }
     };
-    // What one that is stuck still has to do, nobody waits for.
+    // A thread that is stuck does not hold up the exit.
     let _ = timeout(THREADS_LIMIT, all_ended).await;
 }
 

@@ -36,7 +36,7 @@ impl BlockingThread {
         let (jobs, received) = mpsc::channel::<Job>();
         spawn(name, move || {
             for job in received {
-                // Reported by the panic hook; whoever waits for its result gets none.
+                // The panic hook reports it; its caller gets no result.
                 let _ = catch_unwind(AssertUnwindSafe(job));
             }
         })?;

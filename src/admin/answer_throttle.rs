@@ -1,4 +1,4 @@
-//! Rounds of answers: at most so many in a second, however many ask.
+//! Rounds of answers, whose rate does not grow with the number of readers.
 //!
 //! Those who asked before a round began get their answers from it, each distinct one made once. So an answer is never older
 //! than its question, the wait is bounded by one interval and the work of one round, and the cost does not grow with the number

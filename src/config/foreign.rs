@@ -240,7 +240,7 @@ fn word(section: &str, key: &str) -> Option<&'static Word> {
     WORDS.iter().find(|word| word.section == section && word.words.contains(&key.as_str()))
 }
 
-/// What to write instead of a key; `None` when nobody else has it either.
+/// What to write instead of a key; `None` for a key that no other balancer has.
 pub(crate) fn key(tree: &Tree, at: NodeId, section: &str) -> Option<String> {
     let found = word(section, tree.key(at)?)?;
     if let Some(key @ ("address" | "bind")) = found.key

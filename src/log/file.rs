@@ -58,7 +58,7 @@ impl LogFile {
                 self.file = file;
                 self.removed = None;
             }
-            // Nobody could ever read what is written to a file without a name.
+            // A file without a name has no reader to come.
             Err(error) if open.is_some_and(|open| open.nlink() == 0) => self.removed = Some(error),
             Err(error) => self.detached = Some(error),
         }

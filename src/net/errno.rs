@@ -42,7 +42,7 @@ pub enum Scope {
     LocalAddress,
     /// A limit or a missing privilege of this process or its user. Nothing of the kind succeeds until that changes.
     Process,
-    /// A limit of the whole host: memory, open files. As with [`Scope::Process`], whoever has to release.
+    /// A limit of the whole host: memory, open files. As with [`Scope::Process`], something has to be released first.
     Host,
     /// A defect: of tidegate, or of a kernel that lacks what it needs. Repeating it does not help.
     Program,

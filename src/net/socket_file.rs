@@ -1,6 +1,6 @@
 //! The file of a unix listening socket: two processes that want it at the same moment, and who may remove it.
 //!
-//! A socket file outlives its socket, so that whoever starts must replace what a killed process left behind, and not
+//! A socket file outlives its socket, so that a start must replace the file of a killed process, and not
 //! what a living one uses. To look, to remove and to bind are three calls: a lock on the folder makes one of them,
 //! among all processes that take it. The lock leaves no file of its own behind.
 

@@ -336,7 +336,8 @@ pub(super) struct Context {
     access: RefCell<Option<AccessWriter>>,
     samples: RefCell<Option<Samples>>,
     sessions: RefCell<Slab<Rc<Control>>>,
-    stopped_accepting: Cell<bool>,
+    /// When accepting ended: the begin of the drain.
+    stopped_accepting: Cell<Option<Instant>>,
     acceptors: RefCell<Vec<TaskHandle>>,
     pub(super) unix_queues: UnixQueues,
 }
@@ -352,7 +353,7 @@ impl Context {
             samples: RefCell::new(samples),
             shared,
             sessions: RefCell::default(),
-            stopped_accepting: Cell::new(false),
+            stopped_accepting: Cell::new(None),
             acceptors: RefCell::default(),
             unix_queues: UnixQueues::default(),
         });
@@ -392,7 +393,7 @@ impl Context {
     }
 
     pub(super) fn stop_accepting(&self) {
-        self.stopped_accepting.set(true);
+        self.stopped_accepting.set(Some(worker::now()));
         self.acceptors.take().iter().for_each(TaskHandle::wake);
         // Half-closed connections have less time from here on.
         for (_, control) in &*self.sessions.borrow() {
@@ -402,6 +403,11 @@ impl Context {
 
     /// Whether nothing more is to be accepted.
     pub(super) fn has_stopped_accepting(&self) -> bool {
+        self.stopped_accepting.get().is_some()
+    }
+
+    /// Since when tidegate drains, if it does.
+    pub(super) fn draining_since(&self) -> Option<Instant> {
         self.stopped_accepting.get()
     }
 

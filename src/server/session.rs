@@ -230,7 +230,7 @@ impl Session {
                 let lasts_from =
                     options.keepalive.filter(|_| !is_lasting).map(|idle| record.accepted + idle.min(LASTING));
                 let Some((deadline, due)) =
-                    next_deadline(&relay, timeouts, record.context.has_stopped_accepting(), expires, lasts_from)
+                    next_deadline(&relay, timeouts, record.context.draining_since(), expires, lasts_from)
                 else {
                     return Poll::Pending;
                 };
@@ -283,19 +283,17 @@ enum Due {
 fn next_deadline(
     relay: &Relay,
     timeouts: &ListenerTimeouts,
-    is_draining: bool,
+    draining_since: Option<Instant>,
     expires: Option<Instant>,
     lasts_from: Option<Instant>,
 ) -> Option<(Instant, Due)> {
     let after = |timeout: Option<Duration>| timeout.and_then(|timeout| relay.last_moved().checked_add(timeout));
-    let half_close = match relay.finished_first() {
+    let mut half_close = if relay.is_half_closed() { after(timeouts.half_close) } else { None };
+    if let (Some(Side::Backend), Some(since)) = (relay.finished_first(), draining_since) {
         // Only the client's own FIN is missing, which a pooled connection sends when it is next used.
-        Some(Side::Backend) if is_draining => {
-            after(Some(timeouts.half_close.map_or(DRAIN_HALF_CLOSE, |timeout| timeout.min(DRAIN_HALF_CLOSE))))
-        }
-        _ if relay.is_half_closed() => after(timeouts.half_close),
-        _ => None,
-    };
+        let drain = relay.last_moved().max(since) + DRAIN_HALF_CLOSE;
+        half_close = Some(half_close.map_or(drain, |at| at.min(drain)));
+    }
     let all = [
         (relay.wake_at(), Due::Relay),
         (lasts_from, Due::Lasting),
@@ -473,14 +471,14 @@ mod tests {
     fn what_is_due_first_comes_first() {
         let now = Instant::now();
         let relay = Relay::new(now, Vec::new());
-        let due = |expires, lasts_from| next_deadline(&relay, &timeouts(), false, expires, lasts_from);
+        let due = |expires, lasts_from| next_deadline(&relay, &timeouts(), None, expires, lasts_from);
         // Not half-closed, so that half_close does not count.
         assert_eq!(due(None, None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
         assert_eq!(due(Some(now + HOUR), None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
         assert_eq!(due(Some(now), None), Some((now, Due::End(Ending::Lifetime))));
         assert_eq!(due(Some(now + HOUR), Some(now + LASTING)), Some((now + LASTING, Due::Lasting)));
         let none = ListenerTimeouts { idle: None, half_close: None, lifetime: None, ..timeouts() };
-        assert_eq!(next_deadline(&relay, &none, false, None, None), None);
+        assert_eq!(next_deadline(&relay, &none, None, None, None), None);
     }
 
     #[test]

@@ -224,7 +224,7 @@ fn server_name(text: &str) -> Result<ServerName<'static>, String> {
         .map_err(|_| format!("{} is no name that a certificate could be for", text.escape_debug()))
 }
 
-/// What rustls is told. Each has its own sessions: one that was made under other authorities, or as another client, is not
+/// The configuration of rustls. Each has its own sessions: one that was made under other authorities, or as another client, is not
 /// resumed.
 fn configure(tls: &PoolTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> Result<InService, LoadError> {
     let impossible =

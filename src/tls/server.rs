@@ -263,7 +263,7 @@ fn serve(tls: &ListenerTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> R
         clock: clock.clone(),
     };
     let verifier = files.verifier.as_ref().map(|piece| piece.get().as_ref().clone());
-    // Also where each connection gets its own: what cannot be made is told now.
+    // Also where each connection gets its own: a failure shows now, not at the first client.
     let config = recipe
         .config(verifier.as_ref())
         .map_err(|failure| LoadError::of(format!("TLS cannot be set up: {}", explain(&failure)), "see min_version"))?;
@@ -275,7 +275,7 @@ fn serve(tls: &ListenerTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> R
 }
 
 impl Recipe {
-    /// What rustls is told.
+    /// The configuration of rustls.
     fn config(&self, verifier: Option<&Arc<ClientVerifier>>) -> Result<Arc<ServerConfig>, Error> {
         let Recipe { tls, certificates, ticket_keys, clock } = self;
         let bound = Bound::new();

@@ -20,7 +20,7 @@ use super::verify::ClientVerifier;
 pub(super) struct Bound(Arc<AtomicU64>);
 
 impl Bound {
-    /// As long as nobody was verified, a session rests on nothing that ends.
+    /// Without a verified client, a session rests on nothing that ends.
     pub(super) fn new() -> Bound {
         Bound(Arc::new(AtomicU64::new(ALWAYS.as_secs())))
     }
@@ -34,7 +34,7 @@ impl Bound {
     }
 }
 
-/// The tickets of one connection, or of all that verify nobody.
+/// The tickets of one connection, or of a listener without client certificates.
 #[derive(Debug)]
 pub(super) struct Tickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
@@ -73,7 +73,7 @@ impl ProducesTickets for Tickets {
         let (until, session) = plain.split_first_chunk()?;
         let until = u64::from_be_bytes(*until);
         self.left(until)?;
-        // What is given at the resumption rests on the same. A full handshake instead says anew until when.
+        // Tickets given at the resumption inherit the bound. A full handshake sets a new one.
         self.bound.set(until);
         Some(session.to_vec())
     }

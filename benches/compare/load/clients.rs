@@ -137,7 +137,7 @@ impl Clients {
         Ok(())
     }
 
-    /// So many newcomers connect now.
+    /// Connects this many newcomers.
     pub(crate) fn add_newcomers(&mut self, hub: &mut Hub, count: usize) -> io::Result<()> {
         for _ in 0..count {
             let index = self.slots.len() - hub.scenario.newcomers() + self.newcomers;

@@ -24,7 +24,7 @@ impl Token {
     /// Reads the file for the first time. The check of the configuration has warned of its mode.
     ///
     /// # Errors
-    /// The text for people why it cannot be used.
+    /// Why it cannot be used, as the log says it.
     pub(in crate::admin) fn load(path: &Path) -> Result<Token, String> {
         let file = TokenFile::read(path).map_err(describe)?;
         Ok(Token { path: path.to_owned(), file: RefCell::new(file) })

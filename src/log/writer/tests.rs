@@ -14,7 +14,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Answers each write as it is told to, and shows what it was given.
+/// A sink with scripted answers, which keeps what was written.
 struct Scripted {
     answers: mpsc::Receiver<io::Result<Written>>,
     got: mpsc::Sender<Vec<u8>>,

@@ -35,7 +35,7 @@ pub(super) struct Scripted {
     pub(super) unacknowledged: Cell<usize>,
     pub(super) told_fin: Cell<bool>,
     pub(super) told_reset: Cell<bool>,
-    /// Something that happens is told.
+    /// The next event wakes the relay.
     pub(super) awaited: Cell<bool>,
     /// Something has happened.
     pub(super) tell: Cell<bool>,

@@ -63,7 +63,7 @@ pub(super) enum Failure {
     NoAddress,
     /// A system call failed.
     Call(CallError),
-    /// Nobody answered in time.
+    /// No answer within the connect timeout.
     TimedOut(Duration),
     /// There was no room in a unix socket's listen queue in time.
     QueueFull(Duration),

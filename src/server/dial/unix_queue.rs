@@ -36,7 +36,7 @@ struct Queue {
     /// By their ticket: the first is the one that tries.
     waiting: RefCell<BTreeMap<u64, Option<TaskHandle>>>,
     tickets: Cell<u64>,
-    /// Until the next try. Belongs to the queue and not to who tries: whoever comes next need not begin with short ones.
+    /// Pause before the next try. It belongs to the queue, so that the next connection in line keeps the long one.
     pause: Cell<Duration>,
 }
 

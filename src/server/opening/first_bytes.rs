@@ -23,7 +23,7 @@ enum Outcome<T, E> {
     /// Another protocol, or nothing at all.
     Other,
     Refused(E),
-    /// There is nobody left to refuse, or no time.
+    /// The client is gone, or its time is over.
     Ended(Ending),
 }
 

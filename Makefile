@@ -39,7 +39,8 @@ compare: packages
 	cargo bench --locked --bench compare -- run $(ARGS)
 
 # Seeded faults for ten minutes: benches/README.md. For example: make faults ARGS="--seconds 60 --seed 1"
-faults:
+faults: NEEDS := setpriv:util-linux
+faults: packages
 	cargo build --release --locked
 	cargo bench --locked --bench faults -- run $(ARGS)
 

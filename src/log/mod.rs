@@ -10,6 +10,7 @@ mod writer;
 use std::io;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -19,7 +20,7 @@ use tracing_subscriber::{Layer, fmt};
 
 use self::counters::LogCounters;
 pub use self::writer::LogWriter;
-use self::writer::{LogThread, PROCESS, Queue, Sink, Written};
+use self::writer::{FLUSH_LIMIT, LogThread, PROCESS, Queue, Sink, Written};
 use crate::config::model::{Log, LogFormat, LogLevel};
 
 /// The logs of the process. A clone is for another thread; the drop of the last one writes the lines that wait.
@@ -97,8 +98,9 @@ impl Logging {
 
     /// Writes what waits in all logs. Waits for no write that is stuck, so that it returns soon in any case.
     pub fn flush(&self) {
+        let deadline = Instant::now() + FLUSH_LIMIT;
         self.each_queue(|queue| {
-            queue.flush();
+            queue.flush(deadline);
         });
     }
 

@@ -24,8 +24,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// A write without progress for this long is stuck: a flush does not wait for it.
 const STUCK_WRITE: Duration = Duration::from_millis(25);
 
-/// The longest flush, for a reader that is slow and a thread that the system does not let run.
-const FLUSH_LIMIT: Duration = Duration::from_millis(500);
+/// The longest flush of all logs together, for a reader that is slow and a thread that the system does not let run.
+pub(super) const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 
 /// The same failure is reported again after this time.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
@@ -141,14 +141,13 @@ impl Queue {
     }
 
     /// Waits until everything is written, but for no write that is stuck. Returns whether everything was.
-    pub(super) fn flush(&self) -> bool {
-        let end = Instant::now() + FLUSH_LIMIT;
+    pub(super) fn flush(&self, deadline: Instant) -> bool {
         let mut state = self.state();
         loop {
             if state.chunks.is_empty() && state.writing.is_none() {
                 return true;
             }
-            let give_up = state.writing.map_or(end, |since| end.min(since + STUCK_WRITE));
+            let give_up = state.writing.map_or(deadline, |since| deadline.min(since + STUCK_WRITE));
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -193,7 +192,7 @@ impl LogThread {
 
 impl Drop for LogThread {
     fn drop(&mut self) {
-        self.0.flush();
+        self.0.flush(Instant::now() + FLUSH_LIMIT);
         self.0.state().stop = true;
         self.0.work.notify_one();
     }

@@ -23,6 +23,9 @@ use crate::worker::{self, TaskHandle, Transport};
 /// How long to wait before another try when the process or the host has run out of something.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often to look whether connects still wait for a descriptor.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
+
 /// A connection that was accepted, and nothing else yet. It may change its thread.
 pub(super) struct Fresh {
     pub(super) socket: OwnedFd,
@@ -61,6 +64,10 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
     let mut batch = AcceptBatch::default();
     while unless_stopped(&context, socket.waiting()).await.is_some() {
         for _ in 0..batch.at_turn(worker::turn(), worker::is_busy()) {
+            if shared.descriptor_shortage.exists() {
+                socket.paused(unless_stopped(&context, descriptors(shared))).await?;
+                break;
+            }
             let permits = match try_room(shared, &listener) {
                 Some(permits) => Some(permits),
                 None => socket.paused(unless_stopped(&context, room(shared, &listener))).await?,
@@ -191,6 +198,19 @@ async fn room(shared: &Shared, listener: &ListenerState) -> Permits {
         if let Some(process) = acquire(shared.capacity()).await {
             return Permits { _process: process, _listener: in_listener };
         }
+    }
+}
+
+/// Waits until no connect lacks a descriptor; meanwhile connections wait in the kernel's queue.
+async fn descriptors(shared: &Shared) {
+    if let Some(more) = shared.accept_trouble.admit(Instant::now(), "descriptors") {
+        tracing::warn!(
+            more,
+            "too many open files: accepting pauses until the connects to backends that wait for a descriptor have theirs"
+        );
+    }
+    while shared.descriptor_shortage.exists() {
+        worker::sleep_until(worker::now() + SHORTAGE_PAUSE).await;
     }
 }
 

@@ -12,7 +12,7 @@ use crossbeam_utils::CachePadded;
 use slab::Slab;
 use tokio::sync::Semaphore;
 
-use super::dial::UnixQueues;
+use super::dial::{DescriptorShortage, RetryQueues};
 use super::gate::Gate;
 use super::samples::Samples;
 use super::upstream::Upstream;
@@ -50,6 +50,7 @@ pub struct Shared {
     capacity: Arc<Semaphore>,
     remotes: OnceLock<Vec<Arc<Remote>>>,
     pub(super) preamble_memory: Arc<PreambleMemory>,
+    pub(super) descriptor_shortage: Arc<DescriptorShortage>,
     pub(super) accept_trouble: ReasonThrottle,
 }
 
@@ -111,6 +112,7 @@ impl Shared {
             capacity: Arc::new(Semaphore::new(capacity.min(Semaphore::MAX_PERMITS))),
             remotes: OnceLock::new(),
             preamble_memory: Arc::default(),
+            descriptor_shortage: Arc::default(),
             accept_trouble: ReasonThrottle::new(),
         })
     }
@@ -339,13 +341,14 @@ pub(super) struct Context {
     /// When accepting ended: the begin of the drain.
     stopped_accepting: Cell<Option<Instant>>,
     acceptors: RefCell<Vec<TaskHandle>>,
-    pub(super) unix_queues: UnixQueues,
+    pub(super) retry_queues: RetryQueues,
 }
 
 impl Context {
     /// Makes this thread's context. Called once on each worker.
     pub(super) fn install(worker: usize, shared: Arc<Shared>, access: Option<AccessWriter>, samples: Option<Samples>) {
         let tools = if samples.is_some() { Tools::with_clock(Instant::now) } else { Tools::default() };
+        let retry_queues = RetryQueues::new(Arc::clone(&shared.descriptor_shortage));
         let context = Rc::new(Context {
             worker,
             tools: RefCell::new(tools),
@@ -355,7 +358,7 @@ impl Context {
             sessions: RefCell::default(),
             stopped_accepting: Cell::new(None),
             acceptors: RefCell::default(),
-            unix_queues: UnixQueues::default(),
+            retry_queues,
         });
         CONTEXT.with(|cell| {
             // Empty on a new worker's thread.

@@ -1,7 +1,7 @@
 //! Connecting to a backend: to another one on failure, while nothing was sent.
 
 mod failure;
-mod unix_queue;
+mod retry_queue;
 
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::failure::Attempts;
 use self::failure::Failure;
-pub(super) use self::unix_queue::UnixQueues;
+use self::retry_queue::Resource;
+pub(super) use self::retry_queue::{DescriptorShortage, RetryQueues};
 use super::context::{Entered, ListenerState};
 use super::peer::Backend;
 use super::upstream::{self, Origin, Upstream};
@@ -175,18 +176,17 @@ async fn connect_to(
 ) -> Result<(Backend, Duration, Option<Duration>), Failure> {
     let (started, timeout) = (Instant::now(), pool.config().connect_timeout);
     let deadline = worker::now() + timeout;
-    let (fd, transport) = match address {
-        Address::Tcp(_) => (start(address, pool, listener.options()).map_err(Failure::Call)?, Transport::Tcp),
-        Address::Unix(path) => {
-            let start = || dial::start(address, None, listener.options());
-            let started = entered.context().unix_queues.connect(path, deadline, start).await;
-            let full = |error: CallError| match error.scope() {
-                Scope::Retry => Failure::QueueFull(timeout),
-                _ => Failure::Call(error),
-            };
-            (started.map_err(full)?, Transport::Other)
-        }
+    let (resource, transport) = match address {
+        Address::Tcp(_) => (Resource::Descriptor, Transport::Tcp),
+        Address::Unix(path) => (Resource::ListenQueue(Arc::clone(path)), Transport::Other),
     };
+    let start = || start(address, pool, listener.options());
+    let fd = entered.context().retry_queues.start(&resource, deadline, start).await.map_err(|error| {
+        match error.scope() {
+            Scope::Retry => Failure::QueueFull(timeout),
+            _ => Failure::Call(error),
+        }
+    })?;
     let socket = Socket::new(fd, transport).map_err(|error| Failure::of(Call::Event, error))?;
     worker::until(Some(deadline), socket.connected())
         .await

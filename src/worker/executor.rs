@@ -129,8 +129,8 @@ pub(super) struct Task {
 }
 
 /// How long tasks run before the loop looks for new events: what a new connection waits at most for others in each of
-/// its steps. An epoll_wait(2) that finds nothing costs a thousandth of that.
-const SLICE: Duration = Duration::from_micros(500);
+/// its steps. An epoll_wait(2) that finds nothing costs a thousandth of that. With half of it, 1,000 busy connections cost 5 % more.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// The tasks of a worker and those of them that are to run.
 pub(super) struct Executor {

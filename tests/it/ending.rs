@@ -404,6 +404,32 @@ fn files_run_out() {
     recovers(&tidegate, at_start);
 }
 
+/// The last file goes to a client, and its connect to the backend has none: it waits, and nothing is accepted meanwhile that
+/// would take the next one.
+#[test]
+fn connect_without_a_descriptor_waits_and_comes_before_new_connections() {
+    let backend = Backend::echo();
+    let tidegate =
+        Tidegate::with(&format!("workers: 2\n{}", forward(backend.place(), "", ""))).open_files(1000, 1000).start();
+    let at_start = tidegate.open_files();
+    let ends_first = talking(&tidegate);
+    let served = talking(&tidegate);
+    limit_open_files(&tidegate, lowest_free_file(tidegate.pid()) + 1);
+    let before = tidegate.open_files();
+    let first = knock(&tidegate, 1);
+    eventually(DEADLINE, "it has the last file", || tidegate.open_files() > before);
+    let others = knock(&tidegate, 20);
+    tidegate.wait_for_log("the pause", |line| line.text.contains("accepting pauses"));
+    drop(ends_first);
+    eventually(DEADLINE, "the first one is served", || first.iter().all(answered));
+
+    limit_open_files(&tidegate, 1000);
+    eventually(DEADLINE, "all are served", || others.iter().all(answered));
+    assert!(tidegate.access().iter().all(|line| line.end() == "client closed"), "nobody was refused");
+    drop((first, others, served));
+    recovers(&tidegate, at_start);
+}
+
 /// So many clients that say hello, whether or not somebody hears it.
 fn knock(tidegate: &Tidegate, count: usize) -> Vec<TcpStream> {
     let mut clients: Vec<TcpStream> = (0..count).map(|_| connect(&tidegate.at("in"))).collect();

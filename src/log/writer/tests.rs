@@ -51,7 +51,7 @@ fn lines_are_written_in_order_and_in_pieces_that_the_sink_takes() {
         answer.send(Ok(Written::Bytes(count))).unwrap();
     }
     assert_eq!((text(&gets), text(&gets)), ("on".into(), "e\n".into()));
-    assert!(log.queue().flush());
+    assert!(log.queue().flush(Instant::now() + FLUSH_LIMIT));
     assert_eq!(writer.counters().write_errors(), 0);
 }
 
@@ -109,7 +109,7 @@ fn flush_does_not_wait_for_a_stuck_write() {
             answer.send(Ok(Written::NotYet)).unwrap();
         }
         eventually("the sink is asked", || log.queue().state().writing.is_some());
-        assert!(!log.queue().flush());
+        assert!(!log.queue().flush(Instant::now() + FLUSH_LIMIT));
         drop(answer);
     }
 }
@@ -121,12 +121,12 @@ fn renamed_file_is_followed_and_reopened_on_demand() {
     let log = LogThread::start("access", LogFile::open(&path).unwrap()).unwrap();
     let writer = log.writer();
     writer.line(b"old\n");
-    assert!(log.queue().flush());
+    assert!(log.queue().flush(Instant::now() + FLUSH_LIMIT));
     fs::rename(&path, &moved).unwrap();
     log.queue().reopen();
     eventually("the new file, without any line", || path.exists());
     writer.line(b"new\n");
-    assert!(log.queue().flush());
+    assert!(log.queue().flush(Instant::now() + FLUSH_LIMIT));
     assert_eq!(fs::read_to_string(&moved).unwrap(), "old\n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
     fs::rename(&path, &moved).unwrap();

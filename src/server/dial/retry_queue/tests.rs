@@ -47,7 +47,7 @@ enum Outcome {
 type End = (usize, Outcome);
 
 thread_local! {
-    static QUEUES: Rc<UnixQueues> = Rc::default();
+    static QUEUES: Rc<RetryQueues> = Rc::default();
 }
 
 struct Rig {
@@ -70,11 +70,12 @@ impl Rig {
         let (begun, ends) = (self.begun.0.clone(), self.ends.0.clone());
         self.worker.remote().run(move || {
             worker::spawn(async move {
-                let (path, queues) = (Arc::new(PathBuf::from("/socket")), QUEUES.with(Rc::clone));
+                let resource = Resource::ListenQueue(Arc::new(PathBuf::from("/socket")));
+                let queues = QUEUES.with(Rc::clone);
                 let outcome = {
                     let mut left = pin!(left.notified());
                     let deadline = worker::now() + timeout;
-                    let mut connecting = pin!(queues.connect(&path, deadline, || backlog.connect()));
+                    let mut connecting = pin!(queues.start(&resource, deadline, || backlog.connect()));
                     poll_fn(|cx| {
                         if left.as_mut().poll(cx).is_ready() {
                             return Poll::Ready(Outcome::Left);
@@ -105,7 +106,7 @@ impl Rig {
     fn queues(&self) -> usize {
         let (sender, receiver) = channel();
         self.worker.remote().run(move || {
-            let _ = sender.send(QUEUES.with(|queues| queues.by_path.borrow().len()));
+            let _ = sender.send(QUEUES.with(|queues| queues.by_resource.borrow().len()));
         });
         receiver.recv_timeout(LIMIT).unwrap()
     }

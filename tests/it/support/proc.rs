@@ -26,6 +26,15 @@ pub(crate) fn lowest_free_file(pid: u32) -> usize {
     (0..).find(|file| !open(*file)).expect("there is always one more number")
 }
 
+/// Whether each of its threads waits for something other than a CPU.
+pub(crate) fn is_asleep(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process of our own");
+    threads.flatten().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_none_or(|(_, after_name)| after_name.trim_start().starts_with('S'))
+    })
+}
+
 /// CPU time used so far, user and system, in ticks.
 pub(crate) fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process of our own");

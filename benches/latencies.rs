@@ -6,7 +6,8 @@ use std::fs;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use tidegate::stats::latency::{BackendId, Latencies, ListenerId, Sample, Stage};
+use tidegate::stats::latency::{Latencies, Sample, Stage};
+use tidegate::stats::registry::{BackendId, ListenerId, Registry};
 
 const BACKENDS: usize = 1_000;
 /// Of each backend in a second: 100,000 round trips over all of them.
@@ -19,11 +20,14 @@ fn main() {
     let seconds = if std::env::args().any(|argument| argument == "--bench") { SECONDS } else { 3 };
     let before = resident();
     let mut random = fastrand::Rng::with_seed(7);
-    let mut latencies = Latencies::new(1, &[BACKENDS]);
+    let registry = Registry::default();
+    let (listener, pool) = (registry.listener(&"in".into()), registry.pool(&"p".into()));
+    let backends: Vec<BackendId> = (0..BACKENDS).map(|n| registry.backend(pool, &n.to_string().into())).collect();
+    let mut latencies = Latencies::new([listener], [(pool, backends.clone())]);
     let (mut took, mut count) = (Duration::ZERO, 0_u64);
     for second in 0..seconds {
         for _ in 0..A_SECOND {
-            let samples: Vec<Sample> = (0..BACKENDS).map(|backend| sample(backend, &mut random)).collect();
+            let samples: Vec<Sample> = backends.iter().map(|&backend| sample(listener, backend, &mut random)).collect();
             let began = Instant::now();
             latencies.absorb(black_box(&samples));
             took += began.elapsed();
@@ -39,7 +43,7 @@ fn main() {
 }
 
 /// One in ten is of a connection's stages, the others are turnarounds; around 1 ms, with a long tail.
-fn sample(backend: usize, random: &mut fastrand::Rng) -> Sample {
+fn sample(listener: ListenerId, backend: BackendId, random: &mut fastrand::Rng) -> Sample {
     let stage = match random.u8(..50) {
         0 => Stage::Queue,
         1 => Stage::Connect,
@@ -51,7 +55,7 @@ fn sample(backend: usize, random: &mut fastrand::Rng) -> Sample {
     // The sum of twelve is nearly normal; its power is log-normal with a deviation of an octave.
     let normal = (0..12).map(|_| random.f64()).sum::<f64>() - 6.0;
     let micros = 1_000.0 * normal.exp2();
-    Sample::new(ListenerId::new(0), BackendId::new(backend), stage, Duration::from_micros(micros as u64))
+    Sample::new(listener, backend, stage, Duration::from_micros(micros as u64))
 }
 
 /// Bytes of memory (proc(5)).

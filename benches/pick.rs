@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::balance::{Balancer, Candidate, Draw, Live, identity};
-use tidegate::config::model::{Backend, BackendAddress, Balance, HashPrefix, OnDown, Pool as Config, PoolIndex};
+use tidegate::config::model::{Backend, BackendAddress, Balance, HashPrefix, OnDown, Pool as Config};
 use tidegate::pool::{Pool, Tried};
+use tidegate::stats::registry::Registry;
 
 const BACKENDS: usize = 1_000;
 
@@ -101,7 +102,7 @@ fn config(balance: Balance) -> Config {
 fn lease(c: &mut Criterion) {
     let mut group = c.benchmark_group("lease");
     for (name, balance) in ALL {
-        let pool = Pool::new(&config(balance), PoolIndex(0), 1);
+        let pool = Pool::new(&config(balance), &Registry::default(), 1);
         // Under load: nobody is idle, nobody is alike.
         let _held: Vec<_> = (0..50_u32 * BACKENDS as u32)
             .filter_map(|n| pool.lease(Some(IpAddr::from(n.to_be_bytes())), &Tried::new()).ok())

@@ -20,7 +20,7 @@ use self::secured::Secured;
 use self::sockets::Bound;
 use crate::admin::view::View;
 use crate::admin::{self, Admin, Sources};
-use crate::config::model::{Config, PoolIndex};
+use crate::config::model::Config;
 use crate::health;
 use crate::log::DroppedLines;
 use crate::log::access::Access;
@@ -29,6 +29,7 @@ use crate::net::socket_file::SocketFile;
 use crate::pool::resolve::Resolver;
 use crate::pool::{self, Pool};
 use crate::server::{self, ListenerState, Plane, Shared};
+use crate::stats::registry::Registry;
 use crate::tls;
 
 /// How long the start waits for names to be resolved. Those that are not by then have no address yet.
@@ -96,15 +97,14 @@ impl App {
     pub async fn start(config: Config, dropped_lines: Vec<DroppedLines>, access: Access) -> Result<App, StartError> {
         let started = (SystemTime::now(), Instant::now());
         let workers = config.workers.get();
-        let new_pool = |(index, pool)| Pool::new(pool, PoolIndex(index), workers);
-        let pools: Vec<Arc<Pool>> = config.pools.iter().enumerate().map(new_pool).collect();
+        let registry = Registry::default();
+        let pools: Vec<Arc<Pool>> = config.pools.iter().map(|pool| Pool::new(pool, &registry, workers)).collect();
         let Secured { servers, clients, upstreams } = Secured::load(&config, &pools).map_err(StartError)?;
         let listeners: Vec<Arc<ListenerState>> = config
             .listeners
             .iter()
             .zip(&servers)
-            .enumerate()
-            .map(|(place, (listener, tls))| ListenerState::new(listener.clone(), place, &pools, tls.clone(), workers))
+            .map(|(listener, tls)| ListenerState::new(listener.clone(), &registry, &pools, tls.clone(), workers))
             .collect();
         let capacity = capacity::establish(&config);
         let Bound { sockets, addresses, socket_files } = sockets::bind(&listeners, workers).map_err(StartError)?;

@@ -12,6 +12,7 @@ use super::dashboard::feed::Feed;
 use super::gather::{Sources, add_latencies, gather};
 use super::rates::Rates;
 use super::view::View;
+use crate::pool::Pool;
 use crate::server::Measurements;
 use crate::stats::latency::Latencies;
 
@@ -33,9 +34,11 @@ pub(super) struct Collector {
 
 impl Collector {
     pub(super) fn new(sources: Sources, measurements: Measurements) -> Collector {
-        let pools: Vec<usize> = sources.shared.pools().iter().map(|pool| pool.backends().len()).collect();
-        let latencies = Latencies::new(sources.shared.listeners().len(), &pools);
-        let rates = Rates::new(&sources.shared, Instant::now());
+        let listeners = sources.shared.listeners().iter().map(|listener| listener.id());
+        let backends = |pool: &Pool| pool.backends().iter().map(|backend| backend.id()).collect();
+        let pools = sources.shared.pools().iter().map(|pool| (pool.id(), backends(pool)));
+        let latencies = Latencies::new(listeners, pools);
+        let rates = Rates::new(Instant::now());
         Collector {
             sources,
             latencies: RefCell::new(latencies),

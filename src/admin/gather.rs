@@ -56,7 +56,6 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
     let draining = sources.draining.load(Ordering::Relaxed);
     let not_ready = not_ready(sources);
     let standings: Vec<_> = standings(sources).collect();
-    let mut places = 0..;
     View {
         version: sources.version.0.to_owned(),
         commit: sources.version.1.to_owned(),
@@ -68,13 +67,8 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
         not_ready,
         plane: Plane { workers: shared.workers(), capacity: shared.size(), open: shared.open(), lost_samples: lost },
         process: process::read(),
-        listeners: shared
-            .listeners()
-            .iter()
-            .enumerate()
-            .map(|(n, l)| listener(sources, l, n, latencies, rates))
-            .collect(),
-        pools: shared.pools().iter().enumerate().map(|(n, p)| pool(p, n, &mut places, latencies, rates)).collect(),
+        listeners: shared.listeners().iter().map(|state| listener(sources, state, latencies, rates)).collect(),
+        pools: shared.pools().iter().map(|state| pool(state, latencies, rates)).collect(),
         certificates: standings.iter().flat_map(|(owner, standing)| certificates(owner, standing)).collect(),
         tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
         logs: sources.logs.iter().map(log).collect(),
@@ -85,16 +79,15 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
 
 /// Adds how long things took in each window, which is most of the work.
 pub(super) fn add_latencies(view: &mut View, latencies: &Latencies) {
-    for (place, listener) in view.listeners.iter_mut().enumerate() {
-        let measured = latencies.listener(place);
+    for listener in &mut view.listeners {
+        let measured = latencies.listener(listener.id);
         listener.latency = measured.map(|measured| latency(measured, |_, _, _| ())).unwrap_or_default();
     }
-    let mut places = 0..;
     for pool in &mut view.pools {
         // Percentiles of several cannot be told from those of each: their histograms are merged.
         let mut whole = Histograms::default();
-        for (backend, place) in pool.backends.iter_mut().zip(&mut places) {
-            let Some(measured) = latencies.backend(place) else { continue };
+        for backend in &mut pool.backends {
+            let Some(measured) = latencies.backend(backend.id) else { continue };
             backend.latency = latency(measured, |stage, window, histogram| whole.at(stage, window).merge(histogram));
         }
         pool.latency = whole.latency();
@@ -133,9 +126,9 @@ pub fn unusable_pools(shared: &Shared) -> Vec<String> {
     reasons
 }
 
-fn listener(sources: &Sources, state: &ListenerState, place: usize, latencies: &Latencies, rates: &Rates) -> Listener {
+fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rates: &Rates) -> Listener {
     let (config, counters) = (state.config(), state.counters());
-    let measured = latencies.listener(place);
+    let (id, measured) = (state.id(), latencies.listener(state.id()));
     let mut pools: Vec<String> = Vec::new();
     for pool in state.pools() {
         if !pools.iter().any(|name| **name == **pool.name()) {
@@ -154,6 +147,7 @@ fn listener(sources: &Sources, state: &ListenerState, place: usize, latencies: &
     let open = counters.open() as u64;
     let endings: Vec<Ending> = ending::Ending::ALL.into_iter().map(ended).collect();
     Listener {
+        id,
         name: config.name.to_string(),
         addresses: sources
             .addresses
@@ -175,8 +169,8 @@ fn listener(sources: &Sources, state: &ListenerState, place: usize, latencies: &
         bytes_in: state.traffic().bytes_in(),
         bytes_out: state.traffic().bytes_out(),
         retries: counters.retries(),
-        rate: rates.listener(place),
-        request_rate: rates.requests(place),
+        rate: rates.listener(id),
+        request_rate: rates.requests(id),
         handshakes: config.tls.is_some().then(|| handshakes(counters.handshakes())),
         endings,
         latency: Latency::new(),
@@ -184,22 +178,13 @@ fn listener(sources: &Sources, state: &ListenerState, place: usize, latencies: &
     }
 }
 
-fn pool(
-    pool: &pool::Pool,
-    place: usize,
-    places: &mut impl Iterator<Item = usize>,
-    latencies: &Latencies,
-    rates: &Rates,
-) -> Pool {
+fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> Pool {
     let config = pool.config();
-    let backends: Vec<Backend> = pool
-        .backends()
-        .iter()
-        .zip(places)
-        .map(|(backend, place)| self::backend(backend, config, place, latencies, rates))
-        .collect();
+    let backends: Vec<Backend> =
+        pool.backends().iter().map(|backend| self::backend(backend, config, latencies, rates)).collect();
     let condition = pool.condition();
     Pool {
+        id: pool.id(),
         name: pool.name().to_string(),
         balance: balance(config.balance).to_owned(),
         health: config.health.as_ref().map(|health| kind(&health.check).to_owned()),
@@ -215,21 +200,16 @@ fn pool(
         open_max: u64::from(pool.peak()),
         refused: pool.refused(),
         retries: backends.iter().map(|backend| backend.retries).sum(),
-        rate: rates.pool(place),
+        rate: rates.pool(pool.id()),
         latency: Latency::new(),
         backends,
     }
 }
 
-fn backend(
-    backend: &pool::Backend,
-    config: &model::Pool,
-    place: usize,
-    latencies: &Latencies,
-    rates: &Rates,
-) -> Backend {
-    let (counters, condition, measured) = (backend.counters(), backend.condition(), latencies.backend(place));
+fn backend(backend: &pool::Backend, config: &model::Pool, latencies: &Latencies, rates: &Rates) -> Backend {
+    let (id, counters, condition) = (backend.id(), backend.counters(), backend.condition());
     Backend {
+        id,
         name: backend.name().to_string(),
         address: address(backend.configured_address()),
         weight: backend.weight(),
@@ -245,8 +225,8 @@ fn backend(
         open: u64::from(backend.connections()),
         open_max: u64::from(counters.peak()),
         connections: counters.connections(),
-        rate: rates.backend(place),
-        last_session: rates.last_session(place).map(seconds),
+        rate: rates.backend(id),
+        last_session: rates.last_session(id).map(seconds),
         connect_failures: counters.connect_failures(),
         retries: counters.retries(),
         failures: counters.failures(),
@@ -256,7 +236,7 @@ fn backend(
         bytes_out: backend.traffic().bytes_out(),
         average_us: backend.latency_us(),
         latency: Latency::new(),
-        http: measured.and_then(Measured::http).map(http),
+        http: latencies.backend(id).and_then(Measured::http).map(http),
     }
 }
 

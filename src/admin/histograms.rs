@@ -149,28 +149,26 @@ impl Choice {
     }
 
     /// Who names a listener alone asks for no backends, and the other way round.
-    fn listeners<'a>(&self, view: &'a View) -> impl Iterator<Item = (usize, &'a Listener)> {
+    fn listeners<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Listener> {
         let none = self.listener.is_none() && (self.pool.is_some() || self.backend.is_some());
-        let listeners = view.listeners.iter().enumerate().filter(move |_| !none);
-        listeners.filter(|(_, listener)| self.listener.as_ref().is_none_or(|name| listener.name == *name))
+        let listeners = view.listeners.iter().filter(move |_| !none);
+        listeners.filter(|listener| self.listener.as_ref().is_none_or(|name| listener.name == *name))
     }
 
-    /// With their places. A question that names a backend is not about its pool.
-    fn pools<'a>(&self, view: &'a View) -> impl Iterator<Item = (usize, &'a Pool)> {
+    /// A question that names a backend is not about its pool.
+    fn pools<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Pool> {
         let none = self.backend.is_some() || self.listener.is_some() && self.pool.is_none();
-        let pools = view.pools.iter().enumerate().filter(move |_| !none);
-        pools.filter(|(_, pool)| self.pool.as_ref().is_none_or(|name| pool.name == *name))
+        let pools = view.pools.iter().filter(move |_| !none);
+        pools.filter(|pool| self.pool.as_ref().is_none_or(|name| pool.name == *name))
     }
 
-    /// With their places among the backends of all pools.
-    fn backends<'a>(&self, view: &'a View) -> impl Iterator<Item = (usize, &'a Pool, &'a Backend)> {
+    /// With their pools.
+    fn backends<'a>(&self, view: &'a View) -> impl Iterator<Item = (&'a Pool, &'a Backend)> {
         let none = self.listener.is_some() && self.pool.is_none() && self.backend.is_none();
         let all = view.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
-        all.enumerate()
-            .filter(move |_| !none)
-            .map(|(place, (pool, backend))| (place, pool, backend))
-            .filter(|(_, pool, _)| self.pool.as_ref().is_none_or(|name| pool.name == *name))
-            .filter(|(_, _, backend)| self.backend.as_ref().is_none_or(|name| backend.name == *name))
+        all.filter(move |_| !none)
+            .filter(|(pool, _)| self.pool.as_ref().is_none_or(|name| pool.name == *name))
+            .filter(|(_, backend)| self.backend.as_ref().is_none_or(|name| backend.name == *name))
     }
 
     fn stages(&self) -> impl Iterator<Item = Stage> {
@@ -182,15 +180,12 @@ impl Choice {
             time: view.time,
             listeners: self
                 .listeners(view)
-                .map(|(_, listener)| OfListener { listener: &listener.name, latency: self.of(&listener.latency) })
+                .map(|listener| OfListener { listener: &listener.name, latency: self.of(&listener.latency) })
                 .collect(),
-            pools: self
-                .pools(view)
-                .map(|(_, pool)| OfPool { pool: &pool.name, latency: self.of(&pool.latency) })
-                .collect(),
+            pools: self.pools(view).map(|pool| OfPool { pool: &pool.name, latency: self.of(&pool.latency) }).collect(),
             backends: self
                 .backends(view)
-                .map(|(_, pool, backend)| OfBackend {
+                .map(|(pool, backend)| OfBackend {
                     pool: &pool.name,
                     backend: &backend.name,
                     latency: self.of(&backend.latency),
@@ -239,17 +234,19 @@ impl Choice {
             Some(())
         };
         let one = |measured: Option<&Measured>, stage: Stage| Some(measured?.stage(stage)?.window(window));
-        for (place, listener) in self.listeners(view) {
-            write(format!("listener/{}", escaped(&listener.name)), &|stage| one(latencies.listener(place), stage))?;
-        }
-        for (place, pool) in self.pools(view) {
-            write(format!("pool/{}", escaped(&pool.name)), &|stage| {
-                Some(latencies.pool(place)?.window(stage, window))
+        for listener in self.listeners(view) {
+            write(format!("listener/{}", escaped(&listener.name)), &|stage| {
+                one(latencies.listener(listener.id), stage)
             })?;
         }
-        for (place, pool, backend) in self.backends(view) {
+        for pool in self.pools(view) {
+            write(format!("pool/{}", escaped(&pool.name)), &|stage| {
+                Some(latencies.pool(pool.id)?.window(stage, window))
+            })?;
+        }
+        for (pool, backend) in self.backends(view) {
             let owner = format!("backend/{}/{}", escaped(&pool.name), escaped(&backend.name));
-            write(owner, &|stage| one(latencies.backend(place), stage))?;
+            write(owner, &|stage| one(latencies.backend(backend.id), stage))?;
         }
         Some(log)
     }

@@ -1,6 +1,7 @@
 //! How many connections and requests begin in a second, and when the last one did: by a look at the counters each second,
 //! and before each view.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::view::Rate;
@@ -9,6 +10,7 @@ use crate::server::Shared;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured};
 use crate::stats::rate::Meter;
+use crate::stats::registry::{BackendId, ListenerId, PoolId};
 
 /// A look that comes earlier does not end a second: the one before it was late.
 const LEAST: Duration = Duration::from_millis(500);
@@ -20,45 +22,52 @@ pub(super) struct Rates {
     turned: Instant,
     /// How much of it had passed at the last look.
     passed: Duration,
-    listeners: Vec<Meter>,
-    /// HTTP's, by listener.
-    requests: Vec<Meter>,
-    pools: Vec<Meter>,
-    /// Of all pools, one after the other.
-    backends: Vec<Meter>,
+    listeners: BTreeMap<ListenerId, OfListener>,
+    pools: BTreeMap<PoolId, Meter>,
+    backends: BTreeMap<BackendId, Meter>,
+}
+
+#[derive(Debug, Default)]
+struct OfListener {
+    connections: Meter,
+    /// HTTP's.
+    requests: Meter,
 }
 
 impl Rates {
-    pub(super) fn new(shared: &Shared, now: Instant) -> Rates {
-        let none = |count| vec![Meter::default(); count];
-        let (listeners, pools) = (shared.listeners().len(), shared.pools().len());
-        let backends = shared.pools().iter().map(|pool| pool.backends().len()).sum();
+    pub(super) fn new(now: Instant) -> Rates {
         Rates {
             turned: now,
             passed: Duration::ZERO,
-            listeners: none(listeners),
-            requests: none(listeners),
-            pools: none(pools),
-            backends: none(backends),
+            listeners: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            backends: BTreeMap::new(),
         }
     }
 
-    /// Looks at the counters.
+    /// Looks at the counters. What is gone is forgotten.
     pub(super) fn look(&mut self, shared: &Shared, latencies: &Latencies, now: Instant) {
         self.passed = now.saturating_duration_since(self.turned);
         let now = SystemTime::now();
-        let listeners = self.listeners.iter_mut().zip(&mut self.requests);
-        for (place, (listener, (sessions, requests))) in shared.listeners().iter().zip(listeners).enumerate() {
-            sessions.look(listener.counters().accepted(), now);
-            let http = latencies.listener(place).and_then(Measured::http);
-            requests.look(http.map_or(0, HttpCounts::requests), now);
+        let mut listeners = std::mem::take(&mut self.listeners);
+        let mut pools = std::mem::take(&mut self.pools);
+        let mut backends = std::mem::take(&mut self.backends);
+        for listener in shared.listeners() {
+            let mut rates = listeners.remove(&listener.id()).unwrap_or_default();
+            rates.connections.look(listener.counters().accepted(), now);
+            let http = latencies.listener(listener.id()).and_then(Measured::http);
+            rates.requests.look(http.map_or(0, HttpCounts::requests), now);
+            self.listeners.insert(listener.id(), rates);
         }
-        let mut backends = self.backends.iter_mut();
-        for (pool, meter) in shared.pools().iter().zip(&mut self.pools) {
-            for (backend, meter) in pool.backends().iter().zip(&mut backends) {
+        for pool in shared.pools() {
+            for backend in pool.backends() {
+                let mut meter = backends.remove(&backend.id()).unwrap_or_default();
                 meter.look(backend.counters().connections(), now);
+                self.backends.insert(backend.id(), meter);
             }
+            let mut meter = pools.remove(&pool.id()).unwrap_or_default();
             meter.look(sessions(pool), now);
+            self.pools.insert(pool.id(), meter);
         }
     }
 
@@ -67,36 +76,36 @@ impl Rates {
         if self.passed < LEAST {
             return;
         }
-        for meters in [&mut self.listeners, &mut self.requests, &mut self.pools, &mut self.backends] {
-            meters.iter_mut().for_each(|meter| meter.turn(self.passed));
-        }
+        let listeners = self.listeners.values_mut().flat_map(|rates| [&mut rates.connections, &mut rates.requests]);
+        let meters = listeners.chain(self.pools.values_mut()).chain(self.backends.values_mut());
+        meters.for_each(|meter| meter.turn(self.passed));
         self.turned += self.passed;
         self.passed = Duration::ZERO;
     }
 
     /// Connections accepted.
-    pub(super) fn listener(&self, place: usize) -> Rate {
-        self.of(self.listeners.get(place))
+    pub(super) fn listener(&self, id: ListenerId) -> Rate {
+        self.of(self.listeners.get(&id).map(|rates| &rates.connections))
     }
 
     /// Requests of HTTP.
-    pub(super) fn requests(&self, listener: usize) -> Rate {
-        self.of(self.requests.get(listener))
+    pub(super) fn requests(&self, listener: ListenerId) -> Rate {
+        self.of(self.listeners.get(&listener).map(|rates| &rates.requests))
     }
 
     /// Connections that were for the pool, whether they got a backend or not.
-    pub(super) fn pool(&self, place: usize) -> Rate {
-        self.of(self.pools.get(place))
+    pub(super) fn pool(&self, id: PoolId) -> Rate {
+        self.of(self.pools.get(&id))
     }
 
     /// Connections that the backend was given.
-    pub(super) fn backend(&self, place: usize) -> Rate {
-        self.of(self.backends.get(place))
+    pub(super) fn backend(&self, id: BackendId) -> Rate {
+        self.of(self.backends.get(&id))
     }
 
     /// When the backend was given its last connection.
-    pub(super) fn last_session(&self, backend: usize) -> Option<SystemTime> {
-        self.backends.get(backend)?.grew()
+    pub(super) fn last_session(&self, backend: BackendId) -> Option<SystemTime> {
+        self.backends.get(&backend)?.grew()
     }
 
     fn of(&self, meter: Option<&Meter>) -> Rate {
@@ -110,17 +119,19 @@ fn sessions(pool: &Pool) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
-    use crate::config::model::PoolIndex;
     use crate::pool::testing::{backends, pool};
+    use crate::stats::registry::Registry;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A pool of two backends, and what looks at it.
     fn observed(start: Instant) -> (std::sync::Arc<Shared>, Rates) {
-        let pools = vec![Pool::new(&pool(backends(&[1, 1])), PoolIndex(0), 1)];
-        let shared = Shared::new(pools, Vec::new(), Vec::new(), 1, 10);
-        let rates = Rates::new(&shared, start);
+        let pools = vec![Pool::new(&pool(backends(&[1, 1])), &Registry::default(), 1)];
+        let shared = Shared::new(pools, HashMap::new(), Vec::new(), 1, 10);
+        let rates = Rates::new(start);
         (shared, rates)
     }
 
@@ -128,7 +139,8 @@ mod tests {
     fn a_pool_is_more_than_its_busiest_backend() {
         let start = Instant::now();
         let (shared, mut rates) = observed(start);
-        let (latencies, pool) = (Latencies::new(0, &[2]), &shared.pools()[0]);
+        let (latencies, pool) = (Latencies::default(), &shared.pools()[0]);
+        let ids: Vec<BackendId> = pool.backends().iter().map(|backend| backend.id()).collect();
         let mut second = |at: u32, counts: [usize; 2], refused: usize| {
             for (backend, count) in pool.backends().iter().zip(counts) {
                 (0..count).for_each(|_| backend.counters().connected());
@@ -136,32 +148,33 @@ mod tests {
             (0..refused).for_each(|_| pool.record_refusal());
             rates.look(&shared, &latencies, start + SECOND * at);
             rates.turn();
-            [rates.backend(0), rates.backend(1), rates.pool(0)].map(|rate| (rate.now, rate.max))
+            [rates.backend(ids[0]), rates.backend(ids[1]), rates.pool(pool.id())].map(|rate| (rate.now, rate.max))
         };
         assert_eq!(second(1, [0, 0], 0), [(0, 0); 3]);
         assert_eq!(second(2, [5, 1], 0), [(5, 5), (1, 1), (6, 6)]);
         // Not the sum of the most of each: that was never in one second.
         assert_eq!(second(3, [0, 4], 3), [(0, 5), (4, 4), (7, 7)]);
         assert_eq!(second(4, [0, 0], 0), [(0, 5), (0, 4), (0, 7)]);
-        assert!(rates.last_session(0).is_some() && rates.last_session(2).is_none());
+        assert!(rates.last_session(ids[0]).is_some() && rates.last_session(BackendId::NONE).is_none());
     }
 
     #[test]
     fn the_second_that_is_not_over_counts_too() {
         let start = Instant::now();
         let (shared, mut rates) = observed(start);
-        let (latencies, backend) = (Latencies::new(0, &[2]), &shared.pools()[0].backends()[1]);
+        let (latencies, backends) = (Latencies::default(), shared.pools()[0].backends());
+        let (other, backend) = (backends[0].id(), &backends[1]);
         rates.look(&shared, &latencies, start + SECOND / 4);
-        assert_eq!((rates.backend(1), rates.last_session(1)), (Rate::default(), None));
+        assert_eq!((rates.backend(backend.id()), rates.last_session(backend.id())), (Rate::default(), None));
         (0..3).for_each(|_| backend.counters().connected());
         rates.look(&shared, &latencies, start + SECOND / 4);
-        assert_eq!(rates.backend(1), Rate { now: 3, max: 3 });
-        assert!(rates.last_session(0).is_none() && rates.last_session(1).is_some());
+        assert_eq!(rates.backend(backend.id()), Rate { now: 3, max: 3 });
+        assert!(rates.last_session(other).is_none() && rates.last_session(backend.id()).is_some());
         // A tick that follows one that was late makes no second of a quarter.
         rates.turn();
         (0..3).for_each(|_| backend.counters().connected());
         rates.look(&shared, &latencies, start + SECOND);
         rates.turn();
-        assert_eq!(rates.backend(1), Rate { now: 6, max: 6 });
+        assert_eq!(rates.backend(backend.id()), Rate { now: 6, max: 6 });
     }
 }

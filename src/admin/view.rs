@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stats::registry::{BackendId, ListenerId, PoolId};
+
 /// Everything, at one moment.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct View {
@@ -99,6 +101,9 @@ pub struct Log {
 /// One listener.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Listener {
+    /// Its id.
+    #[serde(skip)]
+    pub id: ListenerId,
     /// Its name.
     pub name: String,
     /// Where it listens, such as `127.0.0.1:8080`.
@@ -220,6 +225,9 @@ impl Status {
 /// One pool.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Pool {
+    /// Its id.
+    #[serde(skip)]
+    pub id: PoolId,
     /// Its name.
     pub name: String,
     /// The algorithm, as in the configuration.
@@ -271,6 +279,9 @@ pub struct Pool {
 /// One backend of a pool.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Backend {
+    /// Its id.
+    #[serde(skip)]
+    pub id: BackendId,
     /// Its name, unique in its pool.
     pub name: String,
     /// As configured.

@@ -1,10 +1,12 @@
 //! TLS of a configuration: what its files hold, put in service.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::model::Config;
 use crate::pool::Pool;
 use crate::server::Upstream;
+use crate::stats::registry::PoolId;
 use crate::tls::{ClientTls, ServerTls};
 
 /// What listeners and pools speak TLS by.
@@ -13,8 +15,8 @@ pub(super) struct Secured {
     pub(super) servers: Vec<Option<Arc<ServerTls>>>,
     /// Of the pools that have one.
     pub(super) clients: Vec<Arc<ClientTls>>,
-    /// Of each pool.
-    pub(super) upstreams: Vec<Option<Upstream>>,
+    /// Of the same pools.
+    pub(super) upstreams: HashMap<PoolId, Upstream>,
 }
 
 impl Secured {
@@ -24,7 +26,7 @@ impl Secured {
     /// What is wrong with them, each with its listener or pool.
     pub(super) fn load(config: &Config, pools: &[Arc<Pool>]) -> Result<Secured, Vec<String>> {
         let mut errors = Vec::new();
-        let mut secured = Secured { servers: Vec::new(), clients: Vec::new(), upstreams: Vec::new() };
+        let mut secured = Secured { servers: Vec::new(), clients: Vec::new(), upstreams: HashMap::new() };
         for listener in &config.listeners {
             let server = listener.tls.as_ref().map(|tls| ServerTls::new(&listener.name, tls)).transpose();
             let server = server.unwrap_or_else(|error| {
@@ -44,7 +46,7 @@ impl Secured {
                 errors.push(format!("pool {}: {error}", pool.name()));
                 None
             });
-            secured.upstreams.push(upstream);
+            secured.upstreams.extend(upstream.map(|upstream| (pool.id(), upstream)));
         }
         if errors.is_empty() { Ok(secured) } else { Err(errors) }
     }

@@ -8,9 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::*;
-use crate::config::model::{self, BackendAddress, Check, HttpCheck, Initial, PoolIndex};
+use crate::config::model::{self, BackendAddress, Check, HttpCheck, Initial};
 use crate::pool::testing::{backends, capture_log, health, pool};
 use crate::pool::{BackendIndex, Tried};
+use crate::stats::registry::Registry;
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -65,7 +66,7 @@ fn checked(check: Check, address: BackendAddress) -> model::Pool {
 
 fn checker(config: &model::Pool) -> Checker {
     let health = Arc::new(config.health.clone().unwrap());
-    let pool = Pool::new(config, PoolIndex(0), 1);
+    let pool = Pool::new(config, &Registry::default(), 1);
     let backend = Arc::clone(&pool.backends()[0]);
     Checker { pool, backend, verdict: Verdict::new(&health), health, waiting: None }
 }
@@ -246,7 +247,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
     }
     let (log, _guard) = capture_log();
     let config = checked(http(None), serve(moody).await.into());
-    let pool = Pool::new(&config, PoolIndex(0), 1);
+    let pool = Pool::new(&config, &Registry::default(), 1);
     let mut checks = [spawn(Arc::clone(&pool)).unwrap()];
     assert!(pool.lease(None, &Tried::new()).is_err(), "not before the first probe");
     time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
@@ -281,7 +282,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
 #[tokio::test]
 async fn a_first_verdict_can_be_bad() {
     let (log, _guard) = capture_log();
-    let pool = Pool::new(&checked(Check::Tcp, nobody().await.into()), PoolIndex(0), 1);
+    let pool = Pool::new(&checked(Check::Tcp, nobody().await.into()), &Registry::default(), 1);
     let mut checks = [spawn(Arc::clone(&pool)).unwrap()];
     time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
@@ -290,7 +291,7 @@ async fn a_first_verdict_can_be_bad() {
 
 #[tokio::test]
 async fn a_pool_without_checks_has_none() {
-    assert!(spawn(Pool::new(&pool(backends(&[1])), PoolIndex(0), 1)).is_none());
+    assert!(spawn(Pool::new(&pool(backends(&[1])), &Registry::default(), 1)).is_none());
 }
 
 #[tokio::test]
@@ -332,7 +333,7 @@ async fn probes_begin_an_interval_apart_even_when_they_take_long() {
     let mut config = checked(ping(), listener.local_addr().unwrap().into());
     config.health = Some(health(ping()));
     let (log, _guard) = capture_log();
-    let pool = Pool::new(&config, PoolIndex(0), 1);
+    let pool = Pool::new(&config, &Registry::default(), 1);
     let _checks = spawn(pool);
     time::sleep(Duration::from_secs(200)).await;
     let probes = log.with("timed out after 1s").len();

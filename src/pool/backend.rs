@@ -15,6 +15,7 @@ use crate::config::model::{self, BackendAddress};
 use crate::log::throttle::ReasonThrottle;
 use crate::net::addr::Address;
 use crate::stats::counters::BackendCounters;
+use crate::stats::registry::BackendId;
 use crate::stats::traffic::Traffic;
 
 /// The place of a backend in [`Pool::backends`](super::Pool::backends).
@@ -24,6 +25,7 @@ pub struct BackendIndex(pub usize);
 /// A backend of a pool. Counters are exact but for the order in which they are seen.
 pub struct Backend {
     index: BackendIndex,
+    id: BackendId,
     name: Arc<str>,
     identity: u64,
     configured: BackendAddress,
@@ -130,6 +132,7 @@ const FAILED_TAKES: Duration = Duration::from_millis(1);
 impl Backend {
     pub(super) fn new(
         index: BackendIndex,
+        id: BackendId,
         config: &model::Backend,
         condition: Condition,
         workers: usize,
@@ -142,6 +145,7 @@ impl Backend {
         };
         Backend {
             index,
+            id,
             name: Arc::clone(&config.name),
             identity: balance::identity(&config.name),
             configured: config.address.clone(),
@@ -162,6 +166,11 @@ impl Backend {
             failed_connects: ReasonThrottle::new(),
             condition: Mutex::new(condition),
         }
+    }
+
+    /// Its id, for statistics.
+    pub fn id(&self) -> BackendId {
+        self.id
     }
 
     /// Its place in the pool.

@@ -31,20 +31,21 @@ pub use self::lease::{Lease, NoBackend};
 pub use self::preview::{Ability, BackendStanding, Choice, Preview};
 pub use self::tried::Tried;
 use crate::balance::{Balancer, Candidate, Draw};
-use crate::config::model::{self, BackendAddress, OnDown, PoolIndex};
+use crate::config::model::{self, BackendAddress, OnDown};
 use crate::net::addr::Address;
 use crate::stats::journal::Journal;
+use crate::stats::registry::{BackendId, PoolId, Registry};
 
 /// A pool of backends, shared by all workers and the control thread.
 pub struct Pool {
-    index: PoolIndex,
+    id: PoolId,
     config: model::Pool,
     backends: Box<[Arc<Backend>]>,
     snapshot: ArcSwap<Snapshot>,
     turn: CachePadded<AtomicU64>,
     source_turn: AtomicU64,
     writer: Mutex<Writer>,
-    cut: OnceLock<Box<dyn Fn(BackendIndex) + Send + Sync>>,
+    cut: OnceLock<Box<dyn Fn(BackendId) + Send + Sync>>,
     transitions: Journal<Transition>,
     refused: AtomicU64,
     load: Arc<Load>,
@@ -113,7 +114,8 @@ const TRANSITIONS: usize = 64;
 impl Pool {
     /// A pool as configured. Backends whose health is not known before a first probe (`initial: probe`), and those
     /// whose name is not resolved, are down until they are known to be well. Bytes are counted by each of `workers` for itself.
-    pub fn new(config: &model::Pool, index: PoolIndex, workers: usize) -> Arc<Pool> {
+    pub fn new(config: &model::Pool, registry: &Registry, workers: usize) -> Arc<Pool> {
+        let id = registry.pool(&config.name);
         let health = match &config.health {
             Some(health) if health.initial == model::Initial::Probe => Verdict::Unknown,
             _ => Verdict::Good,
@@ -140,12 +142,19 @@ impl Pool {
             .zip(&writer.backends)
             .enumerate()
             .map(|(index, (backend, standing))| {
-                let index = BackendIndex(index);
-                Arc::new(Backend::new(index, backend, standing.condition(), workers, Arc::clone(&load)))
+                let id = registry.backend(id, &backend.name);
+                Arc::new(Backend::new(
+                    BackendIndex(index),
+                    id,
+                    backend,
+                    standing.condition(),
+                    workers,
+                    Arc::clone(&load),
+                ))
             })
             .collect();
         Arc::new(Pool {
-            index,
+            id,
             snapshot: ArcSwap::from_pointee(Snapshot::new(config, &backends, &writer)),
             config: config.clone(),
             condition: Mutex::new(Condition::now(is_usable(&backends), None)),
@@ -161,9 +170,9 @@ impl Pool {
         })
     }
 
-    /// Its place in the configuration.
-    pub fn index(&self) -> PoolIndex {
-        self.index
+    /// Its id.
+    pub fn id(&self) -> PoolId {
+        self.id
     }
 
     /// Its name in the configuration.
@@ -274,7 +283,7 @@ impl Pool {
 
     /// Names who is told when a backend goes down and the pool's `on_down` is `cut`. Called on the thread that has noticed,
     /// after the backend stopped taking connections. Only the first call has an effect.
-    pub fn on_cut(&self, cut: Box<dyn Fn(BackendIndex) + Send + Sync>) {
+    pub fn on_cut(&self, cut: Box<dyn Fn(BackendId) + Send + Sync>) {
         let _already_set = self.cut.set(cut);
     }
 
@@ -353,7 +362,7 @@ impl Pool {
             && self.config.on_down == OnDown::Cut
             && let Some(cut) = self.cut.get()
         {
-            cut(index);
+            cut(backend.id());
         }
         changed
     }

@@ -134,13 +134,14 @@ mod tests {
 
     use super::super::testing::{backends, pool};
     use super::*;
-    use crate::config::model::{self, Balance, PoolIndex};
+    use crate::config::model::{self, Balance};
+    use crate::stats::registry::Registry;
 
     const CERTAIN: [Balance; 4] =
         [Balance::RoundRobin, Balance::LeastConnections, Balance::IpHash, Balance::LeastLatency];
 
     fn build(config: &model::Pool) -> Arc<Pool> {
-        Pool::new(config, PoolIndex(0), 1)
+        Pool::new(config, &Registry::default(), 1)
     }
 
     fn client(number: u8) -> Option<IpAddr> {

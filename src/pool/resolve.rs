@@ -186,8 +186,8 @@ mod tests {
 
     use super::super::testing::{Log, backends, capture_log, pool};
     use super::*;
-    use crate::config::model::PoolIndex;
     use crate::pool::{NoBackend, Tried};
+    use crate::stats::registry::Registry;
 
     thread_local! {
         /// What each name has now; none: it does not resolve.
@@ -229,7 +229,7 @@ mod tests {
         for (backend, host) in config.backends.iter_mut().zip(hosts) {
             backend.address = BackendAddress::Name { host: host.clone(), port: 80 };
         }
-        Pool::new(&config, PoolIndex(0), 1)
+        Pool::new(&config, &Registry::default(), 1)
     }
 
     fn addresses(pool: &Pool) -> String {

@@ -22,7 +22,7 @@ const ALL: [Balance; 6] = [
 ];
 
 fn build(config: &model::Pool) -> Arc<Pool> {
-    Pool::new(config, PoolIndex(0), 1)
+    Pool::new(config, &Registry::default(), 1)
 }
 
 fn lease(pool: &Pool) -> Result<Lease, NoBackend> {
@@ -274,12 +274,12 @@ fn a_burst_of_changes_is_complete_after_a_tick() {
 
 #[test]
 fn cut_is_told_of_every_going_down_when_asked_for() {
-    for (on_down, expected) in [(OnDown::Cut, vec![0, 0]), (OnDown::Keep, vec![])] {
+    for (on_down, times) in [(OnDown::Cut, 2), (OnDown::Keep, 0)] {
         let config = model::Pool { on_down, ..pool(backends(&[1, 1])) };
         let pool = build(&config);
         let cut = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&cut);
-        pool.on_cut(Box::new(move |index| told.lock().unwrap().push(index.0)));
+        pool.on_cut(Box::new(move |id| told.lock().unwrap().push(id)));
         let lease = lease(&pool).unwrap();
         assert!(!lease.went_down());
         for _ in 0..2 {
@@ -287,7 +287,7 @@ fn cut_is_told_of_every_going_down_when_asked_for() {
             pool.set_down(BackendIndex(0), "refused");
             pool.set_up(BackendIndex(0));
         }
-        assert_eq!(*cut.lock().unwrap(), expected);
+        assert_eq!(*cut.lock().unwrap(), vec![pool.backends()[0].id(); times]);
         assert!(lease.went_down(), "although it is up again");
     }
 }

@@ -1,6 +1,7 @@
 //! What connections share: some of it with all workers, some with those of their own worker only.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -16,19 +17,20 @@ use super::dial::{DescriptorShortage, RetryQueues};
 use super::gate::Gate;
 use super::samples::Samples;
 use super::upstream::Upstream;
-use crate::config::model::{self, PoolIndex, Sniff};
+use crate::config::model::{self, Sniff};
 use crate::limits::PreambleMemory;
 use crate::log::access::AccessWriter;
 use crate::log::throttle::{ReasonThrottle, Throttle};
 use crate::net::addr::ClientAddr;
 use crate::net::dial::Options;
-use crate::pool::{BackendIndex, Pool};
+use crate::pool::Pool;
 use crate::relay::Tools;
 use crate::stats::counters::ListenerCounters;
 use crate::stats::ending::Ending;
 use crate::stats::http::HttpEvent;
 use crate::stats::journal::Journal;
-use crate::stats::latency::{BackendId, ListenerId, Sample, Stage};
+use crate::stats::latency::{Sample, Stage};
+use crate::stats::registry::{BackendId, ListenerId, PoolId, Registry};
 use crate::stats::traffic::Traffic;
 use crate::tls::ServerTls;
 use crate::worker::{self, Remote, TaskHandle};
@@ -36,11 +38,9 @@ use crate::worker::{self, Remote, TaskHandle};
 /// What all workers share.
 pub struct Shared {
     pools: Vec<Arc<Pool>>,
-    /// TLS to backends, by the pool's index.
-    upstreams: Vec<Option<Upstream>>,
+    /// TLS to backends.
+    upstreams: HashMap<PoolId, Upstream>,
     listeners: Vec<Arc<ListenerState>>,
-    /// The place of each pool's first backend among those of all pools.
-    first_backends: Vec<usize>,
     /// Connections of each worker, from accept to end.
     loads: Box<[CachePadded<AtomicUsize>]>,
     /// Listening sockets that still accept.
@@ -91,18 +91,12 @@ impl Shared {
     /// For so many workers, and at most `capacity` connections at once over all listeners.
     pub fn new(
         pools: Vec<Arc<Pool>>,
-        upstreams: Vec<Option<Upstream>>,
+        upstreams: HashMap<PoolId, Upstream>,
         listeners: Vec<Arc<ListenerState>>,
         workers: usize,
         capacity: usize,
     ) -> Arc<Shared> {
-        let first_backends = pools.iter().scan(0, |next, pool| {
-            let first = *next;
-            *next += pool.backends().len();
-            Some(first)
-        });
         Arc::new(Shared {
-            first_backends: first_backends.collect(),
             pools,
             upstreams,
             listeners,
@@ -123,8 +117,8 @@ impl Shared {
     }
 
     /// TLS to the backends of a pool.
-    pub(super) fn upstream(&self, pool: PoolIndex) -> Option<&Upstream> {
-        self.upstreams.get(pool.0)?.as_ref()
+    pub(super) fn upstream(&self, pool: PoolId) -> Option<&Upstream> {
+        self.upstreams.get(&pool)
     }
 
     /// The listeners, in the order of the configuration.
@@ -170,11 +164,6 @@ impl Shared {
 
     pub(super) fn on_each_worker(&self, call: impl FnOnce() + Send + Copy + 'static) {
         self.remotes().for_each(|remote| remote.run(call));
-    }
-
-    /// The place of a backend among those of all pools.
-    pub(super) fn backend_id(&self, pool: PoolIndex, backend: BackendIndex) -> BackendId {
-        self.first_backends.get(pool.0).map_or(BackendId::NONE, |first| BackendId::new(first + backend.0))
     }
 
     /// Counts a connection against a worker until the place is dropped. The worker on which it was accepted
@@ -224,10 +213,10 @@ impl Drop for AcceptGuard {
 impl ListenerState {
     /// For a listener whose connections go to some of `pools`.
     ///
-    /// `place` is its own among the listeners; bytes are counted by each of `workers` for itself.
+    /// Bytes are counted by each of `workers` for itself.
     pub fn new(
         config: model::Listener,
-        place: usize,
+        registry: &Registry,
         pools: &[Arc<Pool>],
         tls: Option<Arc<ServerTls>>,
         workers: usize,
@@ -238,13 +227,13 @@ impl ListenerState {
         let routed = config.routes.iter().map(|route| Arc::clone(&pools[route.pool.0])).collect();
         Arc::new(ListenerState {
             gate: Gate::new(&config),
+            id: registry.listener(&config.name),
             config,
             pool,
             routed,
             tls,
             handshakes,
             refused_clients: Throttle::default(),
-            id: ListenerId::new(place),
             counters: ListenerCounters::default(),
             traffic: Traffic::new(workers),
             refused: Journal::new(REFUSALS),
@@ -310,8 +299,8 @@ impl ListenerState {
         std::iter::once(&self.pool).chain(&self.routed)
     }
 
-    /// Its place among the listeners.
-    pub(super) fn id(&self) -> ListenerId {
+    /// Its id, for statistics.
+    pub fn id(&self) -> ListenerId {
         self.id
     }
 
@@ -462,8 +451,8 @@ impl Context {
         self.cut_where(cut, |_| true);
     }
 
-    pub(super) fn cut_backend(&self, pool: PoolIndex, backend: BackendIndex) {
-        self.cut_where(Cut::BackendDown, |control| control.backend.get() == Some((pool, backend)));
+    pub(super) fn cut_backend(&self, backend: BackendId) {
+        self.cut_where(Cut::BackendDown, |control| control.backend.get() == backend);
     }
 
     fn cut_where(&self, cut: Cut, concerned: impl Fn(&Control) -> bool) {
@@ -496,7 +485,7 @@ impl From<Cut> for Ending {
 #[derive(Default)]
 struct Control {
     cut: Cell<Option<Cut>>,
-    backend: Cell<Option<(PoolIndex, BackendIndex)>>,
+    backend: Cell<BackendId>,
     /// Woken to see to it.
     task: OnceCell<TaskHandle>,
 }
@@ -514,8 +503,8 @@ impl Entered {
     }
 
     /// The connection is on this backend from now on.
-    pub(super) fn is_on(&self, pool: PoolIndex, backend: BackendIndex) {
-        self.control.backend.set(Some((pool, backend)));
+    pub(super) fn is_on(&self, backend: BackendId) {
+        self.control.backend.set(backend);
     }
 
     /// The connection's task has begun: it is the one that is woken.
@@ -550,7 +539,7 @@ mod tests {
     fn few_long_connections_come_out_even_however_the_kernel_spreads_them() {
         for workers in [1, 2, 3, 8] {
             for accepted_on in [|_| 0, |n: usize| n * 7 / 3, |n: usize| n / 5] {
-                let shared = Shared::new(Vec::new(), Vec::new(), Vec::new(), workers, 100);
+                let shared = Shared::new(Vec::new(), HashMap::new(), Vec::new(), workers, 100);
                 let places: Vec<Place> = (0..20).map(|n| shared.place(accepted_on(n) % workers)).collect();
                 let counts = counts(&places, workers);
                 let (most, fewest) = (counts.iter().max().unwrap(), counts.iter().min().unwrap());
@@ -561,14 +550,14 @@ mod tests {
 
     #[test]
     fn an_even_spread_moves_nobody() {
-        let shared = Shared::new(Vec::new(), Vec::new(), Vec::new(), 2, 100);
+        let shared = Shared::new(Vec::new(), HashMap::new(), Vec::new(), 2, 100);
         let places: Vec<Place> = (0..100).map(|n| shared.place(n % 2)).collect();
         assert!(places.iter().enumerate().all(|(n, place)| place.worker == n % 2));
     }
 
     #[test]
     fn among_many_a_small_difference_is_not_worth_a_move() {
-        let shared = Shared::new(Vec::new(), Vec::new(), Vec::new(), 2, 100);
+        let shared = Shared::new(Vec::new(), HashMap::new(), Vec::new(), 2, 100);
         let mut places: Vec<Place> = (0..1000).map(|n| shared.place(n % 2)).collect();
         places.extend((0..20).map(|_| shared.place(0)));
         assert_eq!(counts(&places, 2), [520, 500]);
@@ -576,7 +565,7 @@ mod tests {
 
     #[test]
     fn a_place_is_given_back() {
-        let shared = Shared::new(Vec::new(), Vec::new(), Vec::new(), 2, 100);
+        let shared = Shared::new(Vec::new(), HashMap::new(), Vec::new(), 2, 100);
         drop((0..50).map(|_| shared.place(0)).collect::<Vec<_>>());
         assert!(shared.loads.iter().all(|load| load.load(Ordering::Relaxed) == 0));
     }

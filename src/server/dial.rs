@@ -77,7 +77,7 @@ async fn dial_in_turn(
             Ok(lease) => lease,
             Err(_) if !tried.is_empty() => break,
             Err(why) => {
-                if let Some(more) = listener.refusals.admit(worker::now(), &(pool.index(), why)) {
+                if let Some(more) = listener.refusals.admit(worker::now(), &(pool.id(), why)) {
                     listener.remember(origin.address, format!("pool {}: {why}", pool.name()), more);
                     let (listener, pool) = (&listener.config().name, pool.name());
                     tracing::warn!(%listener, %pool, reason = %why, more, "no backend for a connection: closed");
@@ -86,7 +86,7 @@ async fn dial_in_turn(
                 return Err(Ending::NoBackend);
             }
         };
-        let id = context.shared.backend_id(pool.index(), lease.backend().index());
+        let id = lease.backend().id();
         match failed.take() {
             Some(failed) => {
                 attempts.retried();
@@ -103,7 +103,7 @@ async fn dial_in_turn(
                 ending = Ending::ConnectFailed;
             }
             Ok((backend, took, handshake)) => {
-                entered.is_on(pool.index(), lease.backend().index());
+                entered.is_on(id);
                 lease.backend().record_connect(took);
                 context.measure(listener, id, Stage::Connect, took);
                 if let Some(handshake) = handshake {
@@ -141,7 +141,7 @@ async fn connect(
     origin: &Origin<'_>,
     attempts: &mut Attempts,
 ) -> Result<(Backend, Duration, Option<Duration>), Scope> {
-    let upstream = entered.context().shared.upstream(pool.index());
+    let upstream = entered.context().shared.upstream(pool.id());
     let addresses = lease.backend().addresses();
     if addresses.is_empty() {
         tell_failed(listener, pool, lease.backend(), None, &Failure::NoAddress, attempts);
@@ -240,7 +240,7 @@ fn tell_failed(
 /// Logs that a connection found no backend that could be reached, and what was wrong with each.
 fn tell_unreachable(listener: &ListenerState, pool: &Pool, origin: &Origin<'_>, attempts: &Attempts) {
     let reason = attempts.to_string();
-    let Some(more) = listener.refusals.admit(worker::now(), &(pool.index(), &reason)) else { return };
+    let Some(more) = listener.refusals.admit(worker::now(), &(pool.id(), &reason)) else { return };
     listener.remember(origin.address, format!("pool {}: no backend could be reached ({reason})", pool.name()), more);
     // One alone was logged where it failed.
     if attempts.failed().len() > 1 {

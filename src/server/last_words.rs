@@ -13,7 +13,7 @@ use crate::sniff::http::NotHttp;
 use crate::sniff::{http, postgres};
 use crate::stats::ending::Ending;
 use crate::stats::http::{HttpEvent, Method, StatusClass};
-use crate::stats::latency::BackendId;
+use crate::stats::registry::BackendId;
 
 /// Tells the client why it gets no backend, if it speaks what the listener is for, and when to try again. `ahead` is what was
 /// read of it.

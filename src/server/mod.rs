@@ -34,9 +34,8 @@ pub use samples::{Measurements, Samples, samples};
 pub use upstream::Upstream;
 pub use wanted::Wanted;
 
-use crate::config::model::PoolIndex;
 use crate::log::access::AccessWriter;
-use crate::pool::BackendIndex;
+use crate::stats::registry::BackendId;
 use crate::worker::Worker;
 
 /// How often a drain looks whether connections are left.
@@ -82,10 +81,10 @@ impl Plane {
             });
         }
         for pool in shared.pools() {
-            let (shared, index) = (Arc::downgrade(&shared), pool.index());
+            let shared = Arc::downgrade(&shared);
             pool.on_cut(Box::new(move |backend| {
                 if let Some(shared) = shared.upgrade() {
-                    shared.cut_backend(index, backend);
+                    shared.cut_backend(backend);
                 }
             }));
         }
@@ -139,7 +138,7 @@ impl Shared {
         }
     }
 
-    fn cut_backend(&self, pool: PoolIndex, backend: BackendIndex) {
-        self.on_each_worker(move || Context::with(|context| context.cut_backend(pool, backend)));
+    fn cut_backend(&self, backend: BackendId) {
+        self.on_each_worker(move || Context::with(|context| context.cut_backend(backend)));
     }
 }

@@ -87,7 +87,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stats::latency::{BackendId, ListenerId, Stage};
+    use crate::stats::latency::Stage;
+    use crate::stats::registry::{BackendId, ListenerId};
 
     fn sample() -> Sample {
         Sample::new(ListenerId::NONE, BackendId::NONE, Stage::Connect, Duration::ZERO)

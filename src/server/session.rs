@@ -22,7 +22,8 @@ use crate::net::addr::ClientAddr;
 use crate::pool::{Lease, Pool};
 use crate::relay::{End, Relay, Stream, Tap, Turn};
 use crate::stats::ending::{Ending, Side};
-use crate::stats::latency::{BackendId, Stage};
+use crate::stats::latency::Stage;
+use crate::stats::registry::BackendId;
 use crate::worker::{self, Priority, Socket, Timer};
 
 /// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
@@ -147,7 +148,7 @@ impl Session {
         let dialled = Box::pin(dial::dial(entered, listener, pool, &origin, &mut attempts)).await;
         record.attempts = attempts;
         let dialled = dialled?;
-        record.backend = record.context.shared.backend_id(record.pool().index(), dialled.lease.backend().index());
+        record.backend = dialled.lease.backend().id();
         record.connect = Some(dialled.took);
         record.backend_handshake = dialled.handshake;
         record.lease = Some(dialled.lease);

@@ -9,7 +9,8 @@ use crate::relay::Tap;
 use crate::sniff::http::{Event, Watcher};
 use crate::stats::ending::Side;
 use crate::stats::http::HttpEvent;
-use crate::stats::latency::{BackendId, Stage};
+use crate::stats::latency::Stage;
+use crate::stats::registry::BackendId;
 
 /// A connection that is watched, until it is dropped: then what is unanswered will never be answered.
 pub(super) struct Watched {

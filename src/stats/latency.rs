@@ -6,11 +6,11 @@
 //! Histograms are made when first used. Pure: time comes in as a number of seconds.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::time::Duration;
 
 use super::histogram::{Histogram, Packed, Sparse};
 use super::http::{HttpCounts, HttpEvent};
+use super::registry::{BackendId, ListenerId, PoolId};
 
 /// A part of a connection's life that is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,34 +100,6 @@ impl Window {
     /// The one that is written so.
     pub fn named(name: &str) -> Option<Window> {
         Window::ALL.into_iter().find(|window| window.name() == name)
-    }
-}
-
-/// The place of a listener among the listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListenerId(u16);
-
-/// The place of a backend among those of all pools, one pool after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BackendId(u32);
-
-impl ListenerId {
-    /// None: of a listener that nothing is measured of.
-    pub const NONE: ListenerId = ListenerId(u16::MAX);
-
-    /// The one with this place; none beyond 65,534.
-    pub fn new(place: usize) -> ListenerId {
-        u16::try_from(place).map_or(ListenerId::NONE, ListenerId)
-    }
-}
-
-impl BackendId {
-    /// None: what was measured belongs to no backend.
-    pub const NONE: BackendId = BackendId(u32::MAX);
-
-    /// The one with this place.
-    pub fn new(place: usize) -> BackendId {
-        u32::try_from(place).map_or(BackendId::NONE, BackendId)
     }
 }
 
@@ -287,21 +259,21 @@ impl Measured {
 }
 
 /// What is measured of a pool: of all its backends together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PoolMeasured<'a> {
-    backends: &'a [Measured],
+    backends: Vec<&'a Measured>,
 }
 
 impl<'a> PoolMeasured<'a> {
     /// What was measured of a stage in a window of time.
-    pub fn window(self, stage: Stage, window: Window) -> Histogram {
+    pub fn window(&self, stage: Stage, window: Window) -> Histogram {
         let mut histogram = Histogram::default();
         self.series(stage).for_each(|series| series.add_to(&mut histogram, window));
         histogram
     }
 
     /// [`Series::seconds`] of a stage.
-    pub fn seconds(self, stage: Stage, after: u64) -> impl Iterator<Item = (u64, Histogram)> {
+    pub fn seconds(&self, stage: Stage, after: u64) -> impl Iterator<Item = (u64, Histogram)> {
         let mut seconds = BTreeMap::<u64, Histogram>::new();
         for (second, histogram) in self.series(stage).flat_map(|series| series.seconds(after)) {
             seconds.entry(second).or_default().merge(&histogram);
@@ -309,41 +281,49 @@ impl<'a> PoolMeasured<'a> {
         seconds.into_iter()
     }
 
-    fn series(self, stage: Stage) -> impl Iterator<Item = &'a Series> {
+    fn series(&self, stage: Stage) -> impl Iterator<Item = &'a Series> {
         self.backends.iter().filter_map(move |measured| measured.stage(stage))
     }
 }
 
-/// Everything that is measured.
-#[derive(Clone, Debug)]
+/// Everything that is measured, by id.
+#[derive(Clone, Debug, Default)]
 pub struct Latencies {
-    listeners: Vec<Measured>,
-    /// Of all pools, one pool after the other.
-    backends: Vec<Measured>,
-    /// Where each pool's backends are among them.
-    pools: Vec<Range<usize>>,
+    listeners: BTreeMap<ListenerId, Measured>,
+    pools: BTreeMap<PoolId, Vec<BackendId>>,
+    backends: BTreeMap<BackendId, Measured>,
     second: u64,
 }
 
 impl Latencies {
-    /// For this number of listeners, and for pools with these numbers of backends.
-    pub fn new(listeners: usize, pools: &[usize]) -> Latencies {
-        let none = |count| (0..count).map(|_| Measured::default()).collect();
-        let mut end = 0;
-        let pools = pools.iter().map(|count| {
-            let begin = end;
-            end += count;
-            begin..end
-        });
-        let pools: Vec<Range<usize>> = pools.collect();
-        Latencies { listeners: none(listeners), backends: none(end), pools, second: 0 }
+    /// Of these listeners, and of pools with these backends.
+    pub fn new(
+        listeners: impl IntoIterator<Item = ListenerId>,
+        pools: impl IntoIterator<Item = (PoolId, Vec<BackendId>)>,
+    ) -> Latencies {
+        let mut latencies = Latencies::default();
+        latencies.measure(listeners, pools);
+        latencies
+    }
+
+    /// Measures these listeners and backends from now on. Those that were measured before keep their histograms. Of all
+    /// others, histograms and late samples are dropped.
+    pub fn measure(
+        &mut self,
+        listeners: impl IntoIterator<Item = ListenerId>,
+        pools: impl IntoIterator<Item = (PoolId, Vec<BackendId>)>,
+    ) {
+        keep(&mut self.listeners, listeners);
+        self.listeners.remove(&ListenerId::NONE);
+        self.pools = pools.into_iter().collect();
+        keep(&mut self.backends, self.pools.values().flatten().copied());
     }
 
     /// Takes what a worker wrote down.
     pub fn absorb(&mut self, samples: &[Sample]) {
         for sample in samples {
-            let listener = self.listeners.get_mut(usize::from(sample.listener.0));
-            let backend = self.backends.get_mut(sample.backend.0 as usize);
+            let listener = self.listeners.get_mut(&sample.listener);
+            let backend = self.backends.get_mut(&sample.backend);
             listener.into_iter().chain(backend).for_each(|measured| measured.absorb(sample));
         }
     }
@@ -354,7 +334,7 @@ impl Latencies {
         self.second = self.second.max(second.saturating_sub(2 * LONG.1));
         while self.second < second {
             self.second += 1;
-            for measured in self.listeners.iter_mut().chain(&mut self.backends) {
+            for measured in self.listeners.values_mut().chain(self.backends.values_mut()) {
                 measured.stages.iter_mut().flatten().for_each(|series| series.turn(self.second));
             }
         }
@@ -366,34 +346,52 @@ impl Latencies {
     }
 
     /// What was measured of a listener.
-    pub fn listener(&self, place: usize) -> Option<&Measured> {
-        self.listeners.get(place)
+    pub fn listener(&self, id: ListenerId) -> Option<&Measured> {
+        self.listeners.get(&id)
     }
 
     /// What was measured of a pool.
-    pub fn pool(&self, place: usize) -> Option<PoolMeasured<'_>> {
-        let backends = self.backends.get(self.pools.get(place)?.clone())?;
-        Some(PoolMeasured { backends })
+    pub fn pool(&self, id: PoolId) -> Option<PoolMeasured<'_>> {
+        let backends = self.pools.get(&id)?;
+        Some(PoolMeasured { backends: backends.iter().filter_map(|&id| self.backend(id)).collect() })
     }
 
     /// What was measured of a backend.
-    pub fn backend(&self, place: usize) -> Option<&Measured> {
-        self.backends.get(place)
+    pub fn backend(&self, id: BackendId) -> Option<&Measured> {
+        self.backends.get(&id)
     }
+}
+
+fn keep<I: Copy + Ord>(all: &mut BTreeMap<I, Measured>, ids: impl IntoIterator<Item = I>) {
+    let mut before = std::mem::take(all);
+    all.extend(ids.into_iter().map(|id| (id, before.remove(&id).unwrap_or_default())));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::registry::Registry;
 
-    const ONE: ListenerId = ListenerId(0);
+    fn listener() -> ListenerId {
+        Registry::default().listener(&"in".into())
+    }
+
+    fn pool() -> PoolId {
+        Registry::default().pool(&"p".into())
+    }
+
+    /// Of that pool.
+    fn backends<const N: usize>() -> [BackendId; N] {
+        let registry = Registry::default();
+        std::array::from_fn(|n| registry.backend(pool(), &n.to_string().into()))
+    }
 
     fn took(micros: u64) -> Sample {
-        Sample::new(ONE, BackendId::NONE, Stage::Turnaround, Duration::from_micros(micros))
+        Sample::new(listener(), BackendId::NONE, Stage::Turnaround, Duration::from_micros(micros))
     }
 
     fn counts(latencies: &Latencies) -> [u64; 4] {
-        let series = latencies.listener(0).unwrap().stage(Stage::Turnaround).unwrap();
+        let series = latencies.listener(listener()).unwrap().stage(Stage::Turnaround).unwrap();
         Window::ALL.map(|window| series.window(window).count())
     }
 
@@ -412,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_window_has_what_came_within_it() {
-        let mut latencies = Latencies::new(1, &[]);
+        let mut latencies = Latencies::new([listener()], []);
         for second in 0..1000 {
             latencies.absorb(&[took(second); 3]);
             latencies.advance(second + 1);
@@ -427,12 +425,12 @@ mod tests {
 
     #[test]
     fn each_value_is_in_a_window_once() {
-        let mut latencies = Latencies::new(1, &[]);
+        let mut latencies = Latencies::new([listener()], []);
         for second in 0..400 {
             latencies.absorb(&[took(second)]);
             latencies.advance(second + 1);
         }
-        let series = latencies.listener(0).unwrap().stage(Stage::Turnaround).unwrap();
+        let series = latencies.listener(listener()).unwrap().stage(Stage::Turnaround).unwrap();
         for window in Window::ALL {
             let histogram = series.window(window);
             let smallest = histogram.ranges().next().unwrap().0;
@@ -444,7 +442,7 @@ mod tests {
 
     #[test]
     fn what_is_silent_is_forgotten_but_in_the_whole() {
-        let mut latencies = Latencies::new(1, &[]);
+        let mut latencies = Latencies::new([listener()], []);
         latencies.absorb(&[took(7), took(8)]);
         latencies.advance(1);
         assert_eq!(counts(&latencies), [2, 2, 2, 2]);
@@ -460,27 +458,46 @@ mod tests {
 
     #[test]
     fn a_sample_counts_for_its_listener_and_its_backend() {
-        let mut latencies = Latencies::new(1, &[2]);
-        let connect = |backend| Sample::new(ONE, backend, Stage::Connect, Duration::from_micros(1));
-        latencies.absorb(&[connect(BackendId::new(1)), connect(BackendId::NONE), connect(BackendId::new(7))]);
+        let [one, two, unknown] = backends();
+        let mut latencies = Latencies::new([listener()], [(pool(), vec![one, two])]);
+        let connect = |backend| Sample::new(listener(), backend, Stage::Connect, Duration::from_micros(1));
+        latencies.absorb(&[connect(two), connect(BackendId::NONE), connect(unknown)]);
         let count = |measured: Option<&Measured>| measured.unwrap().stage(Stage::Connect).map(|s| s.total().count());
-        assert_eq!(count(latencies.listener(0)), Some(3));
-        assert_eq!(count(latencies.backend(0)), None, "made when first used");
-        assert_eq!(count(latencies.backend(1)), Some(1));
+        assert_eq!(count(latencies.listener(listener())), Some(3));
+        assert_eq!(count(latencies.backend(one)), None, "made when first used");
+        assert_eq!(count(latencies.backend(two)), Some(1));
+    }
+
+    #[test]
+    fn a_backend_that_is_removed_leaves_its_histograms_to_none_that_is_added() {
+        let [stays, goes, comes] = backends();
+        let connect = |backend| Sample::new(ListenerId::NONE, backend, Stage::Connect, Duration::from_micros(1));
+        let count = |latencies: &Latencies, id| Some(latencies.backend(id)?.stage(Stage::Connect)?.total().count());
+        let mut latencies = Latencies::new([], [(pool(), vec![stays, goes])]);
+        latencies.absorb(&[connect(stays), connect(goes)]);
+        latencies.measure([], [(pool(), vec![comes, stays])]);
+        // A worker had one of them yet.
+        latencies.absorb(&[connect(goes), connect(stays)]);
+        assert_eq!([stays, goes, comes].map(|id| count(&latencies, id)), [Some(2), None, None]);
+        latencies.measure([], [(pool(), vec![goes])]);
+        assert_eq!([stays, goes, comes].map(|id| count(&latencies, id)), [None; 3]);
     }
 
     #[test]
     fn pool_percentiles_are_those_of_its_traffic() {
-        let mut latencies = Latencies::new(0, &[1, 2, 1]);
-        let took = |backend, micros| {
-            Sample::new(ListenerId::NONE, BackendId::new(backend), Stage::Turnaround, Duration::from_micros(micros))
+        let (registry, ids) = (Registry::default(), backends::<4>());
+        let [before, middle, after] = ["before", "p", "after"].map(|name| registry.pool(&name.into()));
+        let pools = [(before, vec![ids[0]]), (middle, vec![ids[1], ids[2]]), (after, vec![ids[3]])];
+        let mut latencies = Latencies::new([], pools);
+        let took = |backend: usize, micros| {
+            Sample::new(ListenerId::NONE, ids[backend], Stage::Turnaround, Duration::from_micros(micros))
         };
         // In the middle pool the slow backend has one connection of a hundred; its neighbours are slower still.
         let samples = [&[took(0, 9_000), took(3, 9_000)][..], &[took(1, 100); 99], &[took(2, 5_000)]].concat();
         latencies.absorb(&samples);
         latencies.advance(1);
         latencies.absorb(&[took(2, 70)]);
-        let pool = latencies.pool(1).unwrap();
+        let pool = latencies.pool(middle).unwrap();
         for window in Window::ALL {
             let histogram = pool.window(Stage::Turnaround, window);
             assert_eq!((histogram.count(), histogram.max()), (101, 5_000), "{window:?}");
@@ -488,10 +505,9 @@ mod tests {
         }
         assert_eq!(pool.window(Stage::Connect, Window::All).count(), 0);
         latencies.advance(2);
-        let pool = latencies.pool(1).unwrap();
+        let pool = latencies.pool(middle).unwrap();
         let seconds =
             |after| pool.seconds(Stage::Turnaround, after).map(|(at, it)| (at, it.count())).collect::<Vec<_>>();
         assert_eq!((seconds(0), seconds(1)), (vec![(1, 100), (2, 1)], vec![(2, 1)]));
-        assert!(latencies.pool(3).is_none());
     }
 }

@@ -7,4 +7,5 @@ pub mod http;
 pub mod journal;
 pub mod latency;
 pub mod rate;
+pub mod registry;
 pub mod traffic;

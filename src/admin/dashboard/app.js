@@ -112,7 +112,7 @@ const backendTable = new Backends({
   shows: $('count'),
   status,
   look: (place) => {
-    latency.look(place);
+    latency.look(backends[place].id);
     $('latency').scrollIntoView({ behavior: isCalm() ? 'auto' : 'smooth' });
   },
   columns: [
@@ -222,11 +222,12 @@ function onNames(value) {
   replace(pools, value.pools.map((pool) => ({ ...pool, key: pool.name, size: pool.backends.length })));
   let place = 0;
   const rows = value.pools.flatMap((pool) =>
-    pool.backends.map(([name, address, weight, backup]) => ({
+    pool.backends.map(([id, name, address, weight, backup]) => ({
       key: JSON.stringify([pool.name, name]),
       words: `${name} ${pool.name} ${address}`.toLowerCase(),
       pool: pool.name,
       place: place++,
+      id,
       name,
       address,
       weight,

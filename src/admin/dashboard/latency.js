@@ -73,13 +73,12 @@ export class Latency {
 
   /** What there is to look at; what is looked at stays the same by its name. */
   names(names) {
-    const listeners = names.listeners.map(({ name }, place) => ({ name, value: `listener=${place}` }));
-    let place = 0;
-    const pools = names.pools.map((pool, at) => ({
+    const listeners = names.listeners.map(({ id, name }) => ({ name, value: `listener=${id}` }));
+    const pools = names.pools.map((pool) => ({
       label: `Pool ${pool.name}`,
       entries: [
-        { value: `pool=${at}`, shown: `${pool.name}, all backends` },
-        ...pool.backends.map(([name]) => ({ value: `backend=${place++}`, shown: `${pool.name} / ${name}` })),
+        { value: `pool=${pool.id}`, shown: `${pool.name}, all backends` },
+        ...pool.backends.map(([id, name]) => ({ value: `backend=${id}`, shown: `${pool.name} / ${name}` })),
       ],
     }));
     const was = this.of.selectedOptions[0]?.textContent;
@@ -97,8 +96,8 @@ export class Latency {
   }
 
   /** Shows this backend. */
-  look(place) {
-    this.of.value = `backend=${place}`;
+  look(id) {
+    this.of.value = `backend=${id}`;
     this.restart();
   }
 

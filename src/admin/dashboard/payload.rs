@@ -11,6 +11,7 @@ use crate::admin::view::{
 };
 use crate::stats::http::StatusClass;
 use crate::stats::latency::{Stage, Window};
+use crate::stats::registry::{BackendId, ListenerId, PoolId};
 
 /// A column: its name, and its value of one row. Whole numbers; times are seconds since 1970, latencies microseconds.
 type Column<T> = (&'static str, fn(&T) -> Option<u64>);
@@ -113,6 +114,7 @@ struct Columns {
 
 #[derive(Serialize)]
 struct NamesOfListener<'a> {
+    id: ListenerId,
     name: &'a str,
     addresses: &'a [String],
     tls: bool,
@@ -122,24 +124,27 @@ struct NamesOfListener<'a> {
 
 #[derive(Serialize)]
 struct NamesOfPool<'a> {
+    id: PoolId,
     name: &'a str,
     balance: &'a str,
     health: Option<&'a str>,
-    /// Name, address, weight, whether it is a backup.
-    backends: Vec<(&'a str, &'a str, u32, bool)>,
+    /// Id, name, address, weight, whether it is a backup.
+    backends: Vec<(BackendId, &'a str, &'a str, u32, bool)>,
 }
 
 impl<'a> Names<'a> {
     pub(super) fn of(view: &'a View) -> Names<'a> {
         let listener = |listener: &'a Listener| NamesOfListener {
+            id: listener.id,
             name: &listener.name,
             addresses: &listener.addresses,
             tls: listener.tls,
             pools: &listener.pools,
             max_connections: listener.max_connections,
         };
-        let backend = |backend: &'a Backend| (&*backend.name, &*backend.address, backend.weight, backend.backup);
+        let backend = |it: &'a Backend| (it.id, &*it.name, &*it.address, it.weight, it.backup);
         let pool = |pool: &'a Pool| NamesOfPool {
+            id: pool.id,
             name: &pool.name,
             balance: &pool.balance,
             health: pool.health.as_deref(),
@@ -278,7 +283,7 @@ pub(super) mod tests {
         let view = view();
         let names = to_value(Names::of(&view)).unwrap();
         let numbers = to_value(Numbers::of(&view)).unwrap();
-        assert_eq!(names["pools"][1]["backends"][0], json!(["<script>", "", 0, false]));
+        assert_eq!(names["pools"][1]["backends"][0], json!([BackendId::NONE, "<script>", "", 0, false]));
         let fast = named(&names["columns"]["backend"], &numbers["backends"], 0);
         assert_eq!((&fast["up"], &fast["open"], &fast["bytes_out"]), (&json!(1), &json!(7), &json!(u64::MAX)));
         assert_eq!((&fast["turnaround_p50"], &fast["turnaround_p99"]), (&json!(512), &json!(4711)));

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::admin::response::{Body, plain, whole};
 use crate::stats::histogram::Histogram;
 use crate::stats::latency::{Latencies, Measured, PoolMeasured, Stage};
+use crate::stats::registry::{BackendId, ListenerId, PoolId};
 
 /// The answer: each second in which something was measured, the oldest first.
 #[derive(Debug, PartialEq, Serialize)]
@@ -34,7 +35,7 @@ struct Second {
     ranges: Vec<(u64, u64, u64)>,
 }
 
-/// What is asked for: `listener=0&stage=connect&after=17`, `pool=0`, or `backend=0`, a place among those of all pools.
+/// What is asked for: `listener=0&stage=connect&after=17`, `pool=0`, or `backend=0`, by the ids that `/events` sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Question {
     of: Of,
@@ -45,13 +46,12 @@ struct Question {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Of {
-    Listener(usize),
-    Pool(usize),
-    Backend(usize),
+    Listener(ListenerId),
+    Pool(PoolId),
+    Backend(BackendId),
 }
 
 /// What was measured of it.
-#[derive(Clone, Copy)]
 enum Found<'a> {
     One(&'a Measured),
     Pool(PoolMeasured<'a>),
@@ -62,18 +62,18 @@ pub(in crate::admin) fn series(query: &str, latencies: &Latencies) -> Response<B
     let Some(question) = Question::parse(query) else {
         return plain(
             StatusCode::BAD_REQUEST,
-            "ask for one listener, pool or backend by its place, and a stage: \
+            "ask for one listener, pool or backend by its id, and a stage: \
              /series?listener=0&stage=connect, /series?pool=0&stage=connect or \
              /series?backend=0&stage=turnaround\n",
         );
     };
     let found = match question.of {
-        Of::Listener(place) => latencies.listener(place).map(Found::One),
-        Of::Pool(place) => latencies.pool(place).map(Found::Pool),
-        Of::Backend(place) => latencies.backend(place).map(Found::One),
+        Of::Listener(id) => latencies.listener(id).map(Found::One),
+        Of::Pool(id) => latencies.pool(id).map(Found::Pool),
+        Of::Backend(id) => latencies.backend(id).map(Found::One),
     };
     let Some(found) = found else {
-        return plain(StatusCode::NOT_FOUND, "there is no listener, pool or backend at this place\n");
+        return plain(StatusCode::NOT_FOUND, "there is no listener, pool or backend with this id\n");
     };
     let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
     match serde_json::to_vec(&seconds(found, question, latencies.second(), time)) {
@@ -116,9 +116,9 @@ impl Question {
         let (mut of, mut stage, mut after) = (None, None, 0);
         for pair in query.split('&') {
             match pair.split_once('=')? {
-                ("listener", place) if of.is_none() => of = Some(Of::Listener(place.parse().ok()?)),
-                ("pool", place) if of.is_none() => of = Some(Of::Pool(place.parse().ok()?)),
-                ("backend", place) if of.is_none() => of = Some(Of::Backend(place.parse().ok()?)),
+                ("listener", id) if of.is_none() => of = Some(Of::Listener(id.parse().ok()?)),
+                ("pool", id) if of.is_none() => of = Some(Of::Pool(id.parse().ok()?)),
+                ("backend", id) if of.is_none() => of = Some(Of::Backend(id.parse().ok()?)),
                 ("stage", name) => stage = Some(Stage::named(name)?),
                 ("after", second) => after = second.parse().ok()?,
                 _ => return None,
@@ -133,14 +133,28 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stats::latency::{BackendId, ListenerId, Sample};
+    use crate::stats::latency::Sample;
+    use crate::stats::registry::Registry;
+
+    fn listener() -> ListenerId {
+        Registry::default().listener(&"in".into())
+    }
+
+    fn one_of_each() -> Latencies {
+        let registry = Registry::default();
+        let pool = registry.pool(&"p".into());
+        Latencies::new([listener()], [(pool, vec![registry.backend(pool, &"b".into())])])
+    }
 
     #[test]
     fn a_question_names_one_thing_and_a_stage() {
         let question = |of, after| Some(Question { of, stage: Stage::Connect, after });
-        assert_eq!(Question::parse("listener=3&stage=connect"), question(Of::Listener(3), 0));
-        assert_eq!(Question::parse("pool=2&stage=connect"), question(Of::Pool(2), 0));
-        assert_eq!(Question::parse("after=17&backend=999&stage=connect"), question(Of::Backend(999), 17));
+        assert_eq!(Question::parse("listener=3&stage=connect"), question(Of::Listener("3".parse().unwrap()), 0));
+        assert_eq!(Question::parse("pool=2&stage=connect"), question(Of::Pool("2".parse().unwrap()), 0));
+        assert_eq!(
+            Question::parse("after=17&backend=999&stage=connect"),
+            question(Of::Backend("999".parse().unwrap()), 17)
+        );
         for wrong in [
             "",
             "stage=connect",
@@ -154,9 +168,9 @@ mod tests {
             "listener=0&stage",
         ] {
             assert_eq!(Question::parse(wrong), None, "{wrong}");
-            assert_eq!(series(wrong, &Latencies::new(1, &[1])).status(), StatusCode::BAD_REQUEST);
+            assert_eq!(series(wrong, &one_of_each()).status(), StatusCode::BAD_REQUEST);
         }
-        let latencies = Latencies::new(1, &[1]);
+        let latencies = one_of_each();
         assert_eq!(series("listener=0&stage=connect", &latencies).status(), StatusCode::OK);
         assert_eq!(series("listener=1&stage=connect", &latencies).status(), StatusCode::NOT_FOUND);
         assert_eq!(series("backend=1&stage=connect", &latencies).status(), StatusCode::NOT_FOUND);
@@ -166,9 +180,8 @@ mod tests {
 
     #[test]
     fn each_second_is_told_once() {
-        let mut latencies = Latencies::new(1, &[]);
-        let took =
-            |micros| Sample::new(ListenerId::new(0), BackendId::NONE, Stage::Connect, Duration::from_micros(micros));
+        let mut latencies = Latencies::new([listener()], []);
+        let took = |micros| Sample::new(listener(), BackendId::NONE, Stage::Connect, Duration::from_micros(micros));
         let (mut after, mut told) = (0, Vec::new());
         for now in 1..=30 {
             // Nothing in every third second, and a reader that comes every seventh.
@@ -177,8 +190,9 @@ mod tests {
             }
             latencies.advance(now);
             if now % 7 == 0 || now == 30 {
-                let question = Question { of: Of::Listener(0), stage: Stage::Connect, after };
-                let answer = seconds(Found::One(latencies.listener(0).unwrap()), question, latencies.second(), 0.0);
+                let question = Question { of: Of::Listener(listener()), stage: Stage::Connect, after };
+                let answer =
+                    seconds(Found::One(latencies.listener(listener()).unwrap()), question, latencies.second(), 0.0);
                 assert_eq!(answer.second, now);
                 told.extend(answer.seconds.iter().map(|second| second.second));
                 for second in answer.seconds {
@@ -194,13 +208,13 @@ mod tests {
 
     #[test]
     fn without_a_second_to_begin_with_it_is_the_last_ten() {
-        let mut latencies = Latencies::new(1, &[]);
+        let mut latencies = Latencies::new([listener()], []);
         for now in 1..=30 {
-            latencies.absorb(&[Sample::new(ListenerId::new(0), BackendId::NONE, Stage::Queue, Duration::ZERO)]);
+            latencies.absorb(&[Sample::new(listener(), BackendId::NONE, Stage::Queue, Duration::ZERO)]);
             latencies.advance(now);
         }
-        let question = Question { of: Of::Listener(0), stage: Stage::Queue, after: 0 };
-        let answer = seconds(Found::One(latencies.listener(0).unwrap()), question, 30, 0.0);
+        let question = Question { of: Of::Listener(listener()), stage: Stage::Queue, after: 0 };
+        let answer = seconds(Found::One(latencies.listener(listener()).unwrap()), question, 30, 0.0);
         assert_eq!(
             answer.seconds.iter().map(|second| second.second).collect::<Vec<_>>(),
             (21..=30).collect::<Vec<_>>()

@@ -165,7 +165,7 @@ fn listeners(view: &View, latencies: &Latencies) -> Vec<Family> {
         "tidegate_listener_http_opaque",
     ];
     families.extend(http(names, || all().filter_map(|(labels, l)| Some((labels, l.http.as_ref()?)))));
-    let measured = all().enumerate().map(|(place, (labels, _))| (labels, latencies.listener(place)));
+    let measured = all().map(|(labels, l)| (labels, latencies.listener(l.id)));
     families.push(latency("tidegate_listener_latency", measured));
     families
 }
@@ -285,7 +285,7 @@ fn backends(view: &View, latencies: &Latencies) -> Vec<Family> {
         "tidegate_backend_http_opaque",
     ];
     families.extend(http(names, || all().filter_map(|(labels, b)| Some((labels, b.http.as_ref()?)))));
-    let measured = all().enumerate().map(|(place, (labels, _))| (labels, latencies.backend(place)));
+    let measured = all().map(|(labels, b)| (labels, latencies.backend(b.id)));
     families.push(latency("tidegate_backend_latency", measured));
     families
 }
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn http_is_there_where_it_was_seen() {
-        let text = text::encode(families(&view(), &Latencies::new(1, &[1]))).unwrap();
+        let text = text::encode(families(&view(), &Latencies::default())).unwrap();
         for line in [
             "tidegate_listener_http_requests_total{listener=\"in\"} 9",
             "tidegate_listener_http_responses_total{listener=\"in\",method=\"GET\",class=\"2xx\"} 7",
@@ -512,21 +512,20 @@ mod tests {
             assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
         }
         assert_eq!(text.matches("tidegate_certificate_not_after_seconds{").count(), 1, "{text}");
-        let nothing = text::encode(families(&View::default(), &Latencies::new(0, &[]))).unwrap();
+        let nothing = text::encode(families(&View::default(), &Latencies::default())).unwrap();
         assert!(!nothing.contains("_http_") && !nothing.contains("latency"), "{nothing}");
     }
 
     #[test]
     fn names_are_those_of_the_text_in_protobuf_too() {
-        let bytes = protobuf::encode(families(&view(), &Latencies::new(1, &[1])));
+        let bytes = protobuf::encode(families(&view(), &Latencies::default()));
         let has = |name: &str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
         assert!(has("tidegate_backend_downtime_seconds_total") && has("process_resident_memory_bytes"));
     }
 
     #[test]
     fn no_name_comes_twice() {
-        let mut names: Vec<String> =
-            families(&view(), &Latencies::new(1, &[1])).iter().map(Family::sample_name).collect();
+        let mut names: Vec<String> = families(&view(), &Latencies::default()).iter().map(Family::sample_name).collect();
         let count = names.len();
         names.sort();
         names.dedup();

@@ -21,8 +21,8 @@ fn main() {
     let before = resident();
     let mut random = fastrand::Rng::with_seed(7);
     let registry = Registry::default();
-    let (listener, pool) = (registry.listener(&"in".into()), registry.pool(&"p".into()));
-    let backends: Vec<BackendId> = (0..BACKENDS).map(|n| registry.backend(pool, &n.to_string().into())).collect();
+    let (listener, pool) = (registry.listener(), registry.pool());
+    let backends: Vec<BackendId> = (0..BACKENDS).map(|_| registry.backend()).collect();
     let mut latencies = Latencies::new([listener], [(pool, backends.clone())]);
     let (mut took, mut count) = (Duration::ZERO, 0_u64);
     for second in 0..seconds {

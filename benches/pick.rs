@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::balance::{Balancer, Candidate, Draw, Live, identity};
 use tidegate::config::model::{Backend, BackendAddress, Balance, HashPrefix, OnDown, Pool as Config};
-use tidegate::pool::{Pool, Tried};
+use tidegate::pool::{Excluded, Pool};
 use tidegate::stats::registry::Registry;
 
 const BACKENDS: usize = 1_000;
@@ -102,10 +102,10 @@ fn config(balance: Balance) -> Config {
 fn lease(c: &mut Criterion) {
     let mut group = c.benchmark_group("lease");
     for (name, balance) in ALL {
-        let pool = Pool::new(&config(balance), &Registry::default(), 1);
+        let pool = Pool::new(config(balance), &Registry::default(), 1);
         // Under load: nobody is idle, nobody is alike.
         let _held: Vec<_> = (0..50_u32 * BACKENDS as u32)
-            .filter_map(|n| pool.lease(Some(IpAddr::from(n.to_be_bytes())), &Tried::new()).ok())
+            .filter_map(|n| pool.lease(Some(IpAddr::from(n.to_be_bytes())), &Excluded::new()).ok())
             .collect();
         for (backend, n) in pool.backends().iter().zip(0_u64..) {
             backend.record_connect(Duration::from_micros(100 + n * 17 % 9_000));
@@ -114,7 +114,7 @@ fn lease(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 client = client.wrapping_add(1);
-                pool.lease(Some(IpAddr::from(client.to_be_bytes())), black_box(&Tried::new()))
+                pool.lease(Some(IpAddr::from(client.to_be_bytes())), black_box(&Excluded::new()))
             });
         });
     }

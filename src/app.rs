@@ -98,7 +98,8 @@ impl App {
         let started = (SystemTime::now(), Instant::now());
         let workers = config.workers.get();
         let registry = Registry::default();
-        let pools: Vec<Arc<Pool>> = config.pools.iter().map(|pool| Pool::new(pool, &registry, workers)).collect();
+        let pools: Vec<Arc<Pool>> =
+            config.pools.iter().map(|pool| Pool::new(pool.clone(), &registry, workers)).collect();
         let Secured { servers, clients, upstreams } = Secured::load(&config, &pools).map_err(StartError)?;
         let listeners: Vec<Arc<ListenerState>> = config
             .listeners
@@ -115,7 +116,7 @@ impl App {
         let mut resolver = Resolver::new(&pools);
         resolver.resolve_all(RESOLVE_LIMIT).await;
         control.spawn(resolver.run());
-        let mut checks: Vec<health::Checks> = pools.iter().filter_map(|pool| health::spawn(Arc::clone(pool))).collect();
+        let mut checks: Vec<health::Checks> = pools.iter().map(|pool| health::spawn(Arc::clone(pool))).collect();
         // Too slow ones come in when they come in.
         let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;
         control.spawn(keep_time(pools.clone()));

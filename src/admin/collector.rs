@@ -1,6 +1,6 @@
 //! Takes what workers measure, keeps the windows of time moving, and makes views.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::rates::Rates;
 use super::view::View;
 use crate::pool::Pool;
 use crate::server::Measurements;
-use crate::stats::latency::Latencies;
+use crate::stats::latency::{Latencies, Sample};
 
 /// The shortest window is made of seconds.
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(super) struct Collector {
     sources: Sources,
     latencies: RefCell<Latencies>,
+    /// Generations of all pools, when the histograms were last made to fit them.
+    measured: Cell<Option<u64>>,
     rates: RefCell<Rates>,
     measurements: RefCell<Measurements>,
     /// The last view, and when its making began.
@@ -34,14 +36,11 @@ pub(super) struct Collector {
 
 impl Collector {
     pub(super) fn new(sources: Sources, measurements: Measurements) -> Collector {
-        let listeners = sources.shared.listeners().iter().map(|listener| listener.id());
-        let backends = |pool: &Pool| pool.backends().iter().map(|backend| backend.id()).collect();
-        let pools = sources.shared.pools().iter().map(|pool| (pool.id(), backends(pool)));
-        let latencies = Latencies::new(listeners, pools);
         let rates = Rates::new(Instant::now());
         Collector {
             sources,
-            latencies: RefCell::new(latencies),
+            latencies: RefCell::default(),
+            measured: Cell::default(),
             rates: RefCell::new(rates),
             measurements: RefCell::new(measurements),
             last: Mutex::default(),
@@ -100,7 +99,7 @@ impl Collector {
             let portion = poll_fn(|cx| self.measurements.borrow_mut().poll_next(cx));
             tokio::select! {
                 portion = portion => match portion {
-                    Some(portion) => self.latencies.borrow_mut().absorb(&portion),
+                    Some(portion) => self.absorb(&portion),
                     None => return,
                 },
                 _ = seconds.tick() => {
@@ -114,13 +113,31 @@ impl Collector {
 
     /// Takes everything that was measured and counted until now. Returns how many measurements were lost so far.
     async fn take(&self) -> u64 {
+        self.fit();
         // A worker that does not answer is busy in a way that its own connections will say.
         let _ = timeout(PATIENCE, self.sources.shared.hand_over()).await;
         let mut measurements = self.measurements.borrow_mut();
         while let Some(portion) = measurements.waiting() {
-            self.latencies.borrow_mut().absorb(&portion);
+            self.absorb(&portion);
         }
         self.rates.borrow_mut().look(&self.sources.shared, &self.latencies(), Instant::now());
         measurements.lost()
+    }
+
+    fn absorb(&self, portion: &[Sample]) {
+        // Before, so that a backend that came is known by then.
+        self.fit();
+        self.latencies.borrow_mut().absorb(portion);
+    }
+
+    /// Makes histograms for what has come, and drops those of what has left.
+    fn fit(&self) {
+        let pools = self.sources.shared.pools();
+        let generation = pools.iter().map(|pool| pool.generation_now()).sum();
+        if self.measured.replace(Some(generation)) != Some(generation) {
+            let listeners = self.sources.shared.listeners().iter().map(|listener| listener.id());
+            let backends = |pool: &Pool| pool.backends().iter().map(|backend| backend.id()).collect();
+            self.latencies.borrow_mut().measure(listeners, pools.iter().map(|pool| (pool.id(), backends(pool))));
+        }
     }
 }

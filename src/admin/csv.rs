@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 
-use super::view::{Backend, Check, Http, Latency, Listener, Pool, Summary, View};
+use super::view::{Backend, Check, Http, Latency, Listener, Pool, Status, Summary, View};
 use crate::stats::latency::{Stage, Window};
 
 /// As HAProxy 2.6 orders them.
@@ -138,6 +138,7 @@ impl About<'_> {
             "smax" => shown(backend.open_max),
             "slim" => backend.max_connections.and_then(shown),
             "status" => shown(match backend {
+                Backend { status: Status::Leaving, .. } => "DRAIN",
                 Backend { up: false, .. } => "DOWN",
                 Backend { weight: 0, .. } => "DRAIN",
                 Backend { checks: None, .. } => "no check",

@@ -9,13 +9,13 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::gather::{address, balance, seconds};
+use super::gather::{balance, seconds};
 use super::query::pairs;
 use super::view::{Status, View};
 use crate::config::model::{Balance, Plaintext, Route, UnknownSni};
 use crate::net::addr::Address;
 use crate::net::name::normal;
-use crate::pool::{Ability, BackendStanding, Choice, NoBackend, Pool, Preview};
+use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
 use crate::server::{ListenerState, Shared, Wanted};
 use crate::sniff::http::RequestHead;
 
@@ -144,7 +144,6 @@ fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, v
     let route = listener.route(&Wanted { server_name, protocols: &protocols, request });
     let pool = listener.pool(route);
     let preview = pool.preview(client);
-    let backends = pool.backends().iter().zip(&preview.standings).enumerate();
     AtListener {
         listener: config.name.to_string(),
         addresses: view
@@ -157,17 +156,17 @@ fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, v
         refused,
         route: route_in_words(listener, route),
         pool: pool.name().to_string(),
-        balance: balance(pool.config().balance).to_owned(),
+        balance: balance(pool.settings().balance).to_owned(),
         backend: match &preview.choice {
-            Ok(Choice::One { backend, .. }) => Some(pool.backends()[backend.0].name().to_string()),
+            Ok(Choice::One { backend, .. }) => Some(backend.name().to_string()),
             Ok(Choice::Drawn(drawn)) => match drawn.as_slice() {
-                [(only, _)] => Some(pool.backends()[only.0].name().to_string()),
+                [(only, _)] => Some(only.name().to_string()),
                 _ => None,
             },
             Err(_) => None,
         },
         why: why(pool, &preview, client),
-        backends: backends.map(|(place, (_, standing))| at_backend(pool, place, standing, &preview)).collect(),
+        backends: preview.backends.iter().map(|backend| at_backend(pool, backend, &preview)).collect(),
     }
 }
 
@@ -256,17 +255,16 @@ fn route_in_words(listener: &ListenerState, route: Option<usize>) -> String {
 
 /// Why the chosen one, or why nobody.
 fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
-    let algorithm = pool.config().balance;
+    let algorithm = pool.settings().balance;
     let able = |backup: bool| {
-        let backends = pool.backends().iter().zip(&preview.standings);
-        backends.filter(|(backend, it)| it.ability == Ability::Able && backend.is_backup() == backup).count()
+        let available = |it: &&BackendPreview| it.availability == Availability::Available;
+        preview.backends.iter().filter(available).filter(|it| it.backend.is_backup() == backup).count()
     };
     let words = match &preview.choice {
         Err(NoBackend::AllFull { .. }) => "nobody: all that are up are full".to_owned(),
         Err(why) => return format!("refused: {why}"),
         Ok(Choice::One { backend, instead_of }) => {
-            let (backend, standing) = (&pool.backends()[backend.0], &preview.standings[backend.0]);
-            let name = |it: crate::pool::BackendIndex| pool.backends()[it.0].name();
+            let Some(chosen) = preview.of(backend) else { return "left meanwhile".to_owned() };
             match algorithm {
                 _ if able(backend.is_backup()) == 1 && algorithm != Balance::IpHash => match backend.is_backup() {
                     true => "a backup, as no other takes connections, and the only one that does".to_owned(),
@@ -275,7 +273,7 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
                 Balance::RoundRobin => match instead_of {
                     None => "next in turn".to_owned(),
                     Some(other) => {
-                        format!("it is the turn of {}, which cannot take it; its share is the others'", name(*other))
+                        format!("it is the turn of {}, which cannot take it; its share is the others'", other.name())
                     }
                 },
                 Balance::IpHash => {
@@ -283,17 +281,17 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
                     match instead_of {
                         None => format!("{who} is placed there"),
                         Some(other) => {
-                            format!("{who} is placed on {}, which cannot take it, and next there", name(*other))
+                            format!("{who} is placed on {}, which cannot take it, and next there", other.name())
                         }
                     }
                 }
                 Balance::LeastConnections => {
-                    format!("{}, the fewest per weight{}", connections(standing), turn_of_equals(pool, preview))
+                    format!("{}, the fewest per weight{}", connections(chosen), turn_of_equals(pool, preview))
                 }
                 Balance::LeastLatency => format!(
                     "{} on average and {}, the least expected wait{}",
-                    latency(standing.latency_us),
-                    connections(standing),
+                    latency(chosen.latency_us),
+                    connections(chosen),
                     turn_of_equals(pool, preview)
                 ),
                 Balance::PowerOfTwo | Balance::Random => "drawn".to_owned(),
@@ -305,11 +303,10 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
                 (Balance::PowerOfTwo, _) => "the less loaded of two that are drawn by weight",
                 _ => "drawn by weight",
             };
-            let name = |place: usize| pool.backends()[place].name();
             let most: Vec<String> = drawn
                 .iter()
                 .take(LIKELY)
-                .map(|(backend, chance)| format!("{} {}", name(backend.0), percent(*chance)))
+                .map(|(backend, chance)| format!("{} {}", backend.name(), percent(*chance)))
                 .collect();
             match drawn.len() {
                 1 => how.to_owned(),
@@ -327,64 +324,66 @@ const LIKELY: usize = 4;
 /// With more than one that is as good, their turn decides.
 fn turn_of_equals(pool: &Pool, preview: &Preview) -> &'static str {
     let Ok(Choice::One { backend, .. }) = &preview.choice else { return "" };
-    let score = |place: usize| {
-        let standing = &preview.standings[place];
-        let weight = f64::from(pool.backends()[place].weight()) * standing.share;
-        match pool.config().balance {
-            Balance::LeastLatency => {
-                (f64::from(standing.latency_us) + 1.0) * (f64::from(standing.connections) + 1.0) / weight
-            }
-            _ => f64::from(standing.connections) / weight,
+    let balance = pool.settings().balance;
+    let score = |it: &BackendPreview| {
+        let weight = f64::from(it.backend.weight()) * it.share;
+        match balance {
+            Balance::LeastLatency => (f64::from(it.latency_us) + 1.0) * (f64::from(it.connections) + 1.0) / weight,
+            _ => f64::from(it.connections) / weight,
         }
     };
-    let is_equal = |place: &usize| {
-        let same_tier = pool.backends()[*place].is_backup() == pool.backends()[backend.0].is_backup();
-        let able = preview.standings[*place].ability == Ability::Able;
-        same_tier && able && (score(*place) - score(backend.0)).abs() <= f64::EPSILON * score(backend.0)
+    let Some(chosen) = preview.of(backend).map(score) else { return "" };
+    let is_equal = |it: &&BackendPreview| {
+        let same_tier = it.backend.is_backup() == backend.is_backup();
+        let available = it.availability == Availability::Available;
+        same_tier && available && (score(it) - chosen).abs() <= f64::EPSILON * chosen
     };
-    let equals = (0..preview.standings.len()).filter(is_equal).count();
+    let equals = preview.backends.iter().filter(is_equal).count();
     if equals > 1 { "; of equals, next in turn" } else { "" }
 }
 
 /// The client as far as placement looks at it.
 fn prefix(pool: &Pool, client: IpAddr) -> String {
     let bits = match client {
-        IpAddr::V4(_) => pool.config().hash.ipv4,
-        IpAddr::V6(_) => pool.config().hash.ipv6,
+        IpAddr::V4(_) => pool.settings().hash.ipv4,
+        IpAddr::V6(_) => pool.settings().hash.ipv6,
     };
     ipnet::IpNet::new(client, bits).map_or_else(|_| client.to_string(), |network| network.trunc().to_string())
 }
 
-fn at_backend(pool: &Pool, place: usize, standing: &BackendStanding, preview: &Preview) -> AtBackend {
-    let backend = &pool.backends()[place];
+fn at_backend(pool: &Pool, shown: &BackendPreview, preview: &Preview) -> AtBackend {
+    let backend = &shown.backend;
     let (chosen, chance) = match &preview.choice {
-        Ok(Choice::One { backend, .. }) => (backend.0 == place, None),
+        Ok(Choice::One { backend: chosen, .. }) => (chosen == backend, None),
         Ok(Choice::Drawn(drawn)) => {
-            let chance = drawn.iter().find(|(backend, _)| backend.0 == place).map(|(_, chance)| *chance);
+            let chance = drawn.iter().find(|(drawn, _)| drawn == backend).map(|(_, chance)| *chance);
             (chance.is_some(), chance)
         }
         Err(_) => (false, None),
     };
-    let state = match standing.ability {
-        Ability::Down => down(backend, pool.config().health.is_some()),
-        Ability::Weightless => "weight 0: gets no new connections".to_owned(),
-        Ability::Full => {
-            format!("full: {} of {} connections", standing.connections, backend.max_connections().unwrap_or_default())
+    let state = match shown.availability {
+        Availability::Leaving => format!("leaving: {}, and no new ones", connections(shown)),
+        Availability::Down => down(backend, pool.settings().health.is_some()),
+        Availability::Weightless => "weight 0: gets no new connections".to_owned(),
+        Availability::Full => {
+            format!("full: {} of {} connections", shown.connections, backend.max_connections().unwrap_or_default())
         }
-        Ability::Able if backend.is_backup() && !chosen => "backup: used when no other takes connections".to_owned(),
-        Ability::Able => {
-            let status = Status::of(true, pool.config().health.is_some()).name();
-            let mut words = match pool.config().balance {
+        Availability::Available if backend.is_backup() && !chosen => {
+            "backup: used when no other takes connections".to_owned()
+        }
+        Availability::Available => {
+            let status = Status::of(true, pool.settings().health.is_some()).name();
+            let mut words = match pool.settings().balance {
                 Balance::LeastLatency => {
-                    format!("{status}, {} on average, {}", latency(standing.latency_us), connections(standing))
+                    format!("{status}, {} on average, {}", latency(shown.latency_us), connections(shown))
                 }
-                _ => format!("{status}, {}", connections(standing)),
+                _ => format!("{status}, {}", connections(shown)),
             };
             if backend.weight() != 1 {
                 words.push_str(&format!(", weight {}", backend.weight()));
             }
-            if standing.share < 1.0 {
-                words.push_str(&format!(", {} of it in slow start", percent(standing.share)));
+            if shown.share < 1.0 {
+                words.push_str(&format!(", {} of it in slow start", percent(shown.share)));
             }
             if let Some(chance) = chance {
                 words.push_str(&format!(", {} likely", percent(chance)));
@@ -392,17 +391,11 @@ fn at_backend(pool: &Pool, place: usize, standing: &BackendStanding, preview: &P
             words
         }
     };
-    AtBackend {
-        backend: backend.name().to_string(),
-        address: address(backend.configured_address()),
-        chosen,
-        chance,
-        why: state,
-    }
+    AtBackend { backend: backend.name().to_string(), address: backend.shown_address(), chosen, chance, why: state }
 }
 
-fn down(backend: &crate::pool::Backend, is_checked: bool) -> String {
-    let condition = backend.condition();
+fn down(backend: &Backend, is_checked: bool) -> String {
+    let condition = backend.status();
     let since = crate::log::date::rfc3339(condition.since);
     match condition.reason {
         Some(reason) => format!("down since {since}: {reason}"),
@@ -411,8 +404,8 @@ fn down(backend: &crate::pool::Backend, is_checked: bool) -> String {
     }
 }
 
-fn connections(standing: &BackendStanding) -> String {
-    match standing.connections {
+fn connections(shown: &BackendPreview) -> String {
+    match shown.connections {
         0 => "no connections".to_owned(),
         1 => "1 connection".to_owned(),
         more => format!("{more} connections"),

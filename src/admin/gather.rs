@@ -11,7 +11,7 @@ use super::view::{
     Backend, Certificate, Check, Checks, Ending, Handshakes, Http, Latency, Listener, Log, Plane, Pool, Refusal,
     Responses, Status, Summary, TlsFiles, Transition, View,
 };
-use crate::config::model::{self, BackendAddress, Balance};
+use crate::config::model::{self, Balance};
 use crate::log::counters::LogCounters;
 use crate::net::addr::Address;
 use crate::pool;
@@ -179,10 +179,10 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
 }
 
 fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> Pool {
-    let config = pool.config();
+    let config = pool.settings();
     let backends: Vec<Backend> =
-        pool.backends().iter().map(|backend| self::backend(backend, config, latencies, rates)).collect();
-    let condition = pool.condition();
+        pool.backends().iter().map(|backend| self::backend(backend, &config, latencies, rates)).collect();
+    let status = pool.status();
     Pool {
         id: pool.id(),
         name: pool.name().to_string(),
@@ -190,12 +190,12 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> Pool {
         health: config.health.as_ref().map(|health| kind(&health.check).to_owned()),
         rise: config.health.as_ref().map(|health| health.rise.get()),
         fall: config.health.as_ref().map(|health| health.fall.get()),
-        status: Status::of(condition.up, config.health.is_some()),
+        status: Status::of(status.up, config.health.is_some()),
         up: backends.iter().filter(|backend| backend.up).count(),
-        usable: condition.up,
-        since: seconds(condition.since),
+        usable: status.up,
+        since: seconds(status.since),
         downs: pool.downs(),
-        downtime: condition.downtime_so_far().as_secs_f64(),
+        downtime: status.downtime_so_far().as_secs_f64(),
         open: u64::from(pool.connections()),
         open_max: u64::from(pool.peak()),
         refused: pool.refused(),
@@ -207,20 +207,26 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> Pool {
 }
 
 fn backend(backend: &pool::Backend, config: &model::Pool, latencies: &Latencies, rates: &Rates) -> Backend {
-    let (id, counters, condition) = (backend.id(), backend.counters(), backend.condition());
+    let (id, counters, status) = (backend.id(), backend.counters(), backend.status());
     Backend {
         id,
         name: backend.name().to_string(),
-        address: address(backend.configured_address()),
+        address: backend.shown_address(),
         weight: backend.weight(),
         backup: backend.is_backup(),
         max_connections: backend.max_connections(),
-        up: condition.up,
-        status: Status::of(condition.up, config.health.is_some()),
-        since: seconds(condition.since),
+        up: status.up && !backend.is_leaving(),
+        status: match backend.is_leaving() {
+            true => Status::Leaving,
+            false => Status::of(status.up, config.health.is_some()),
+        },
+        since: seconds(status.since),
         downs: u64::from(backend.downs()),
-        downtime: condition.downtime_so_far().as_secs_f64(),
-        reason: condition.reason.map(|reason| reason.to_string()),
+        downtime: status.downtime_so_far().as_secs_f64(),
+        reason: match backend.is_leaving() {
+            true => Some("removed: gone when its last connection has ended".to_owned()),
+            false => status.reason.map(|reason| reason.to_string()),
+        },
         checks: config.health.is_some().then(|| checks(counters.checks())),
         open: u64::from(backend.connections()),
         open_max: u64::from(counters.peak()),
@@ -367,15 +373,13 @@ fn log(counters: &LogCounters) -> Log {
 fn transitions(shared: &Shared) -> Vec<Transition> {
     let of_pool = |pool: &Arc<pool::Pool>| {
         let pool = Arc::clone(pool);
-        pool.transitions().into_iter().filter_map(move |(at, transition)| {
-            Some(Transition {
-                time: seconds(at),
-                pool: pool.name().to_string(),
-                backend: pool.backends().get(transition.backend.0)?.name().to_string(),
-                up: transition.up,
-                status: Status::of(transition.up, pool.config().health.is_some()),
-                reason: transition.reason.map(|reason| reason.to_string()),
-            })
+        pool.transitions().into_iter().map(move |(at, transition)| Transition {
+            time: seconds(at),
+            pool: pool.name().to_string(),
+            backend: transition.name.to_string(),
+            up: transition.up,
+            status: Status::of(transition.up, pool.settings().health.is_some()),
+            reason: transition.reason.map(|reason| reason.to_string()),
         })
     };
     let mut all: Vec<Transition> = shared.pools().iter().flat_map(of_pool).collect();
@@ -399,14 +403,6 @@ fn refusals(shared: &Shared) -> Vec<Refusal> {
     all.sort_by(|one, two| two.time.total_cmp(&one.time));
     all.truncate(REFUSALS);
     all
-}
-
-pub(super) fn address(address: &BackendAddress) -> String {
-    match address {
-        BackendAddress::Ip(address) => address.to_string(),
-        BackendAddress::Name { host, port } => format!("{host}:{port}"),
-        BackendAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 /// As in the configuration.

@@ -60,7 +60,7 @@ impl Rates {
             self.listeners.insert(listener.id(), rates);
         }
         for pool in shared.pools() {
-            for backend in pool.backends() {
+            for backend in pool.backends().iter() {
                 let mut meter = backends.remove(&backend.id()).unwrap_or_default();
                 meter.look(backend.counters().connections(), now);
                 self.backends.insert(backend.id(), meter);
@@ -129,7 +129,7 @@ mod tests {
 
     /// A pool of two backends, and what looks at it.
     fn observed(start: Instant) -> (std::sync::Arc<Shared>, Rates) {
-        let pools = vec![Pool::new(&pool(backends(&[1, 1])), &Registry::default(), 1)];
+        let pools = vec![Pool::new(pool(backends(&[1, 1])), &Registry::default(), 1)];
         let shared = Shared::new(pools, HashMap::new(), Vec::new(), 1, 10);
         let rates = Rates::new(start);
         (shared, rates)

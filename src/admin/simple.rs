@@ -124,6 +124,7 @@ pub(super) fn health(backend: &Backend) -> &'static str {
         view::Status::Up => "healthy",
         view::Status::Down => "unhealthy",
         view::Status::Unchecked => "unchecked",
+        view::Status::Leaving => "draining",
     }
 }
 

@@ -200,6 +200,8 @@ pub enum Status {
     Down,
     /// It takes connections, and no health check says whether it can serve them.
     Unchecked,
+    /// It was removed: it takes no new connections, and is gone when its last one has ended.
+    Leaving,
 }
 
 impl Status {
@@ -218,6 +220,7 @@ impl Status {
             Status::Up => "up",
             Status::Down => "down",
             Status::Unchecked => "unchecked",
+            Status::Leaving => "leaving",
         }
     }
 }
@@ -495,6 +498,9 @@ impl Pool {
 impl Backend {
     /// [`Backend::status`], also of a view that an older tidegate made.
     pub fn status(&self) -> Status {
-        Status::of(self.up, self.checks.is_some())
+        match self.status {
+            Status::Leaving => Status::Leaving,
+            _ => Status::of(self.up, self.checks.is_some()),
+        }
     }
 }

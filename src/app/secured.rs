@@ -36,11 +36,12 @@ impl Secured {
             secured.servers.push(server.map(Arc::new));
         }
         for pool in pools {
+            let settings = pool.settings();
             let mut load = || {
-                let Some(tls) = &pool.config().tls else { return Ok(None) };
+                let Some(tls) = &settings.tls else { return Ok(None) };
                 let client = Arc::new(ClientTls::new(pool.name(), tls).map_err(|error| error.to_string())?);
                 secured.clients.push(Arc::clone(&client));
-                Upstream::new(client, pool).map(Some)
+                Upstream::new(client, &settings).map(Some)
             };
             let upstream = load().unwrap_or_else(|error| {
                 errors.push(format!("pool {}: {error}", pool.name()));

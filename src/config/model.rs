@@ -291,6 +291,17 @@ pub enum BackendAddress {
     Unix(PathBuf),
 }
 
+/// As in the file.
+impl fmt::Display for BackendAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendAddress::Ip(address) => address.fmt(f),
+            BackendAddress::Name { host, port } => write!(f, "{host}:{port}"),
+            BackendAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// `pools[].health`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {

@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::*;
 use crate::config::model::{self, BackendAddress, Check, HttpCheck, Initial};
+use crate::pool::Excluded;
 use crate::pool::testing::{backends, capture_log, health, pool};
-use crate::pool::{BackendIndex, Tried};
 use crate::stats::registry::Registry;
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -64,16 +64,27 @@ fn checked(check: Check, address: BackendAddress) -> model::Pool {
     config
 }
 
-fn checker(config: &model::Pool) -> Checker {
-    let health = Arc::new(config.health.clone().unwrap());
+fn checker(config: model::Pool) -> Checker {
+    let verdict = Verdict::new(config.health.as_ref().unwrap());
     let pool = Pool::new(config, &Registry::default(), 1);
-    let backend = Arc::clone(&pool.backends()[0]);
-    Checker { pool, backend, verdict: Verdict::new(&health), health, waiting: None }
+    let id = pool.backends()[0].id();
+    Checker { pool, id, verdict, waiting: None }
+}
+
+fn settle(checker: &mut Checker, outcome: Result<(), Failure>, took: Duration) {
+    let backend = Arc::clone(&checker.pool.backends()[0]);
+    checker.settle(&backend, outcome, took);
+}
+
+async fn probe(pool: &Pool) -> Result<(), Failure> {
+    let (settings, backend) = (pool.settings(), Arc::clone(&pool.backends()[0]));
+    let health = settings.health.as_ref().unwrap();
+    Probe { pool, settings: &settings, health, backend: &backend }.run().await
 }
 
 /// One probe: `pass`, or the reason.
 async fn outcome(check: Check, address: impl Into<BackendAddress>) -> String {
-    match checker(&checked(check, address.into())).probe().await {
+    match probe(&checker(checked(check, address.into())).pool).await {
         Ok(()) => "pass".into(),
         Err(Failure::Theirs(reason)) => reason,
         Err(Failure::Ours(reason)) => format!("ours: {reason}"),
@@ -218,7 +229,7 @@ async fn another_port() {
     if let Some(health) = &mut config.health {
         health.port = Some(address.port());
     }
-    assert_eq!(checker(&config).probe().await, Ok(()));
+    assert_eq!(probe(&checker(config).pool).await, Ok(()));
 }
 
 #[tokio::test]
@@ -232,10 +243,10 @@ async fn one_of_several_addresses_is_enough() {
     // "localhost" may be ::1 as well, where nobody listens.
     let address = serve(|_| async { Ok(()) }).await;
     let name = BackendAddress::Name { host: "localhost".into(), port: address.port() };
-    let checker = checker(&checked(Check::Tcp, name));
+    let checker = checker(checked(Check::Tcp, name));
     let mut resolver = crate::pool::resolve::Resolver::new(std::slice::from_ref(&checker.pool));
     resolver.resolve_all(Duration::from_secs(5)).await;
-    assert_eq!(checker.probe().await, Ok(()));
+    assert_eq!(probe(&checker.pool).await, Ok(()));
 }
 
 #[tokio::test]
@@ -247,16 +258,16 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
     }
     let (log, _guard) = capture_log();
     let config = checked(http(None), serve(moody).await.into());
-    let pool = Pool::new(&config, &Registry::default(), 1);
-    let mut checks = [spawn(Arc::clone(&pool)).unwrap()];
-    assert!(pool.lease(None, &Tried::new()).is_err(), "not before the first probe");
+    let pool = Pool::new(config, &Registry::default(), 1);
+    let mut checks = [spawn(Arc::clone(&pool))];
+    assert!(pool.lease(None, &Excluded::new()).is_err(), "not before the first probe");
     time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
-    let lease = pool.lease(None, &Tried::new()).unwrap();
+    let lease = pool.lease(None, &Excluded::new()).unwrap();
 
     WELL.store(false, SeqCst);
     until("down", || !pool.backends()[0].is_up()).await;
     assert!(lease.went_down());
-    assert_eq!(pool.backends()[0].condition().reason.as_deref(), Some("status 500"));
+    assert_eq!(pool.backends()[0].status().reason.as_deref(), Some("status 500"));
     time::sleep(Duration::from_millis(100)).await; // more of the same
     WELL.store(true, SeqCst);
     until("up again", || pool.backends()[0].is_up()).await;
@@ -282,8 +293,8 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
 #[tokio::test]
 async fn a_first_verdict_can_be_bad() {
     let (log, _guard) = capture_log();
-    let pool = Pool::new(&checked(Check::Tcp, nobody().await.into()), &Registry::default(), 1);
-    let mut checks = [spawn(Arc::clone(&pool)).unwrap()];
+    let pool = Pool::new(checked(Check::Tcp, nobody().await.into()), &Registry::default(), 1);
+    let mut checks = [spawn(Arc::clone(&pool))];
     time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
     assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"refused\""]);
@@ -291,7 +302,10 @@ async fn a_first_verdict_can_be_bad() {
 
 #[tokio::test]
 async fn a_pool_without_checks_has_none() {
-    assert!(spawn(Pool::new(&pool(backends(&[1])), &Registry::default(), 1)).is_none());
+    let pool = Pool::new(pool(backends(&[1])), &Registry::default(), 1);
+    let mut checks = [spawn(Arc::clone(&pool))];
+    first_verdicts(&mut checks).await;
+    assert!(pool.backends()[0].is_up() && pool.backends()[0].counters().checks().last.is_none());
 }
 
 #[tokio::test]
@@ -299,30 +313,30 @@ async fn our_own_trouble_is_not_the_backends() {
     let (log, _guard) = capture_log();
     let mut config = checked(Check::Tcp, nobody().await.into());
     config.health.as_mut().unwrap().initial = Initial::Up;
-    let mut checker = checker(&config);
+    let mut checker = checker(config);
     for _ in 0..10 {
-        checker.settle(Err(Failure::from(io::Error::from_raw_os_error(libc::EMFILE))), Duration::ZERO);
+        settle(&mut checker, Err(Failure::from(io::Error::from_raw_os_error(libc::EMFILE))), Duration::ZERO);
     }
-    assert!(checker.backend.is_up());
+    assert!(checker.pool.backends()[0].is_up());
     let complaints = log.with("too many open files in this process");
     assert_eq!(complaints.len(), 1, "{complaints:?}");
     // Nor does it make one well that isn't.
     for _ in 0..3 {
-        checker.settle(Err(Failure::theirs("refused")), Duration::ZERO);
+        settle(&mut checker, Err(Failure::theirs("refused")), Duration::ZERO);
     }
-    assert!(!checker.backend.is_up());
-    checker.settle(Ok(()), Duration::ZERO);
-    checker.settle(Err(Failure::Ours("x".into())), Duration::ZERO);
-    checker.settle(Ok(()), Duration::ZERO);
-    assert!(checker.backend.is_up());
+    assert!(!checker.pool.backends()[0].is_up());
+    settle(&mut checker, Ok(()), Duration::ZERO);
+    settle(&mut checker, Err(Failure::Ours("x".into())), Duration::ZERO);
+    settle(&mut checker, Ok(()), Duration::ZERO);
+    assert!(checker.pool.backends()[0].is_up());
 }
 
 #[tokio::test]
 async fn the_reason_shown_is_the_latest() {
-    let mut checker = checker(&checked(Check::Tcp, nobody().await.into()));
-    checker.settle(Err(Failure::theirs("refused")), Duration::ZERO);
-    checker.settle(Err(Failure::theirs("status 500")), Duration::ZERO);
-    let condition = checker.pool.backends()[BackendIndex(0).0].condition();
+    let mut checker = checker(checked(Check::Tcp, nobody().await.into()));
+    settle(&mut checker, Err(Failure::theirs("refused")), Duration::ZERO);
+    settle(&mut checker, Err(Failure::theirs("status 500")), Duration::ZERO);
+    let condition = checker.pool.backends()[0].status();
     assert_eq!(condition.reason.as_deref(), Some("status 500"));
 }
 
@@ -333,7 +347,7 @@ async fn probes_begin_an_interval_apart_even_when_they_take_long() {
     let mut config = checked(ping(), listener.local_addr().unwrap().into());
     config.health = Some(health(ping()));
     let (log, _guard) = capture_log();
-    let pool = Pool::new(&config, &Registry::default(), 1);
+    let pool = Pool::new(config, &Registry::default(), 1);
     let _checks = spawn(pool);
     time::sleep(Duration::from_secs(200)).await;
     let probes = log.with("timed out after 1s").len();

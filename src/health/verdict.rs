@@ -40,6 +40,11 @@ impl Verdict {
         Verdict { rise: health.rise, fall: health.fall, state, against: 0 }
     }
 
+    /// Goes by another configuration from now on; what is known stays.
+    pub(super) fn adjust(&mut self, health: &Health) {
+        (self.rise, self.fall) = (health.rise, health.fall);
+    }
+
     /// Takes the outcome of a probe into account. A first probe that fails is a change too, so that it is told once why
     /// a backend is not used from the start.
     pub(super) fn observe(&mut self, passed: bool) -> Option<Change> {

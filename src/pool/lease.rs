@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Backend, Tried};
+use super::{Backend, Excluded};
 use crate::balance::{self, Balancer, Draw, Live};
 use crate::config::model::HashPrefix;
 
@@ -19,7 +19,7 @@ impl Lease {
     /// Takes a connection of `backend`, unless it is full or down.
     fn new(backend: &Arc<Backend>) -> Option<Lease> {
         let downs = backend.downs(); // before, so that no going down is missed
-        backend.try_take().then(|| Lease { backend: Arc::clone(backend), downs })
+        backend.try_acquire().then(|| Lease { backend: Arc::clone(backend), downs })
     }
 
     /// Whom it is on.
@@ -36,7 +36,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.backend.give_back();
+        self.backend.release();
     }
 }
 
@@ -63,13 +63,13 @@ pub enum NoBackend {
 }
 
 impl NoBackend {
-    pub(super) fn explain(backends: &[Arc<Backend>], tried: &Tried) -> NoBackend {
-        let weighty = || backends.iter().filter(|b| b.weight() > 0);
+    pub(super) fn explain(backends: &[Arc<Backend>], excluded: &Excluded) -> NoBackend {
+        let weighty = || backends.iter().filter(|b| !b.is_leaving() && b.weight() > 0);
         let up = weighty().filter(|b| b.is_up()).count();
         match weighty().count() {
             0 => NoBackend::NoWeight,
             backends if up == 0 => NoBackend::AllDown { backends },
-            _ if weighty().filter(|b| b.is_up()).all(|b| tried.contains(b.index())) => NoBackend::AllTried { up },
+            _ if weighty().filter(|b| b.is_up()).all(|b| excluded.contains(b.id())) => NoBackend::AllTried { up },
             _ => NoBackend::AllFull { up },
         }
     }
@@ -94,8 +94,8 @@ impl fmt::Display for NoBackend {
 impl std::error::Error for NoBackend {}
 
 /// A lease on whom `balancer` chooses of `members`; `None` when none of them can take a connection.
-pub(super) fn take(members: &[Arc<Backend>], balancer: &Balancer, draw: &Draw, tried: &Tried) -> Option<Lease> {
-    let now = Now { members, tried };
+pub(super) fn take(members: &[Arc<Backend>], balancer: &Balancer, draw: &Draw, excluded: &Excluded) -> Option<Lease> {
+    let now = Now { members, excluded };
     // Somebody else may take the last place between the pick and the claim; the next pick sees that.
     for _ in 0..LOST_RACES {
         let index = balancer.pick(draw, &now)?;
@@ -104,7 +104,7 @@ pub(super) fn take(members: &[Arc<Backend>], balancer: &Balancer, draw: &Draw, t
         }
     }
     // With so little room left, whoever has some will do.
-    members.iter().filter(|backend| !tried.contains(backend.index())).find_map(Lease::new)
+    members.iter().filter(|backend| !excluded.contains(backend.id())).find_map(Lease::new)
 }
 
 /// Picks whose choice was snatched away before it no longer matters who is chosen.
@@ -113,7 +113,7 @@ const LOST_RACES: usize = 16;
 /// The numbers of a tier's members at this moment.
 pub(super) struct Now<'a> {
     pub(super) members: &'a [Arc<Backend>],
-    pub(super) tried: &'a Tried,
+    pub(super) excluded: &'a Excluded,
 }
 
 impl Live for Now<'_> {
@@ -127,7 +127,7 @@ impl Live for Now<'_> {
 
     fn can_take(&self, index: usize) -> bool {
         let backend = &self.members[index];
-        backend.is_up() && !backend.is_full() && (self.tried.is_empty() || !self.tried.contains(backend.index()))
+        backend.is_up() && !backend.is_full() && (self.excluded.is_empty() || !self.excluded.contains(backend.id()))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::lease::{Now, client_key};
-use super::{Backend, BackendIndex, NoBackend, Pool, Standing, Tried, slow_start};
+use super::{Backend, Excluded, NoBackend, Pool};
 use crate::balance::{Draw, Live};
 
 /// What the next lease would be, and how each backend stands. True of the moment, and only as long as nobody else takes
@@ -15,7 +15,7 @@ pub struct Preview {
     /// Whom it would be on, or why on nobody.
     pub choice: Result<Choice, NoBackend>,
     /// All backends, in the order of the configuration.
-    pub standings: Vec<BackendStanding>,
+    pub backends: Vec<BackendPreview>,
 }
 
 /// Whom a lease would be on.
@@ -24,19 +24,28 @@ pub enum Choice {
     /// This one.
     One {
         /// Which.
-        backend: BackendIndex,
+        backend: Arc<Backend>,
         /// Whom it would be on, were that one not full or down.
-        instead_of: Option<BackendIndex>,
+        instead_of: Option<Arc<Backend>>,
     },
-    /// One of these, each with its probability; the likeliest first.
-    Drawn(Vec<(BackendIndex, f64)>),
+    /// One of these, each with its probavailability; the likeliest first.
+    Drawn(Vec<(Arc<Backend>, f64)>),
+}
+
+impl Preview {
+    /// How a backend stands.
+    pub fn of(&self, backend: &Backend) -> Option<&BackendPreview> {
+        self.backends.iter().find(|preview| *preview.backend == *backend)
+    }
 }
 
 /// How a backend stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BackendStanding {
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendPreview {
+    /// Which one.
+    pub backend: Arc<Backend>,
     /// Whether it could take a connection.
-    pub ability: Ability,
+    pub availability: Availability,
     /// Connections it has.
     pub connections: u32,
     /// Its moving average that `least_latency` goes by, in microseconds.
@@ -47,9 +56,11 @@ pub struct BackendStanding {
 
 /// Whether a backend could take a connection. What comes first in this order is the reason if there are several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ability {
+pub enum Availability {
     /// It could.
-    Able,
+    Available,
+    /// It was removed.
+    Leaving,
     /// It is down.
     Down,
     /// Its weight is 0.
@@ -79,21 +90,21 @@ impl Pool {
     /// What [`Pool::lease`] would give to this client now. Takes nothing, and leaves everybody's turn as it is.
     pub fn preview(&self, client: Option<IpAddr>) -> Preview {
         let snapshot = self.snapshot.load();
-        let nobody = Tried::new();
+        let none = Excluded::new();
         let draw = Draw {
-            key: client.map_or(0, |ip| client_key(ip, self.config.hash)),
+            key: client.map_or(0, |ip| client_key(ip, snapshot.settings.hash)),
             turn: self.turn.load(Relaxed),
             random: 0,
         };
         let choice = [&snapshot.primary, &snapshot.backup].into_iter().find_map(|tier| {
-            let now = Now { members: &tier.members, tried: &nobody };
-            let index = |place: usize| tier.members[place].index();
+            let now = Now { members: &tier.members, excluded: &none };
+            let member = |place: usize| Arc::clone(&tier.members[place]);
             if let Some(chances) = tier.balancer.chances(&now) {
                 let mut drawn: Vec<_> = chances
                     .into_iter()
                     .enumerate()
                     .filter(|&(_, chance)| chance > 0.0)
-                    .map(|(place, chance)| (index(place), chance))
+                    .map(|(place, chance)| (member(place), chance))
                     .collect();
                 drawn.sort_by(|one, two| two.1.total_cmp(&one.1));
                 return (!drawn.is_empty()).then_some(Choice::Drawn(drawn));
@@ -101,28 +112,30 @@ impl Pool {
             let backend = tier.balancer.pick(&draw, &now)?;
             // A full one also changes how many equals take turns: who is chosen then may have room himself.
             let instead_of = tier.balancer.pick(&draw, &Roomy(&now)).filter(|&other| !now.can_take(other));
-            Some(Choice::One { backend: index(backend), instead_of: instead_of.map(index) })
+            Some(Choice::One { backend: member(backend), instead_of: instead_of.map(member) })
         });
         Preview {
-            choice: choice.ok_or_else(|| NoBackend::explain(&self.backends, &nobody)),
-            standings: self.standings(),
+            choice: choice.ok_or_else(|| NoBackend::explain(&snapshot.backends, &none)),
+            backends: self.previews(&snapshot.backends),
         }
     }
 
-    fn standings(&self) -> Vec<BackendStanding> {
-        let writer = self.writer();
-        let standing = |(backend, standing): (&Arc<Backend>, &Standing)| BackendStanding {
-            ability: match () {
-                () if !backend.is_up() => Ability::Down,
-                () if backend.weight() == 0 => Ability::Weightless,
-                () if backend.is_full() => Ability::Full,
-                () => Ability::Able,
+    fn previews(&self, backends: &[Arc<Backend>]) -> Vec<BackendPreview> {
+        let shares = self.shares();
+        let preview = |backend: &Arc<Backend>| BackendPreview {
+            backend: Arc::clone(backend),
+            availability: match () {
+                () if backend.is_leaving() => Availability::Leaving,
+                () if !backend.is_up() => Availability::Down,
+                () if backend.weight() == 0 => Availability::Weightless,
+                () if backend.is_full() => Availability::Full,
+                () => Availability::Available,
             },
             connections: backend.connections(),
             latency_us: backend.latency_us(),
-            share: f64::from(standing.parts) / f64::from(slow_start::PARTS),
+            share: shares.get(&backend.id()).copied().unwrap_or(1.0),
         };
-        self.backends.iter().zip(&writer.backends).map(standing).collect()
+        backends.iter().map(preview).collect()
     }
 }
 
@@ -132,7 +145,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::testing::{backends, pool};
+    use super::super::testing::{backends, id, place, pool};
     use super::*;
     use crate::config::model::{self, Balance};
     use crate::stats::registry::Registry;
@@ -141,11 +154,15 @@ mod tests {
         [Balance::RoundRobin, Balance::LeastConnections, Balance::IpHash, Balance::LeastLatency];
 
     fn build(config: &model::Pool) -> Arc<Pool> {
-        Pool::new(config, &Registry::default(), 1)
+        Pool::new(config.clone(), &Registry::default(), 1)
     }
 
     fn client(number: u8) -> Option<IpAddr> {
         Some([10, 0, 0, number].into())
+    }
+
+    fn availability(previews: &[BackendPreview], of: &Arc<Backend>) -> Availability {
+        previews.iter().find(|preview| preview.backend == *of).unwrap().availability
     }
 
     proptest! {
@@ -168,18 +185,18 @@ mod tests {
                 }
                 let pool = build(&config);
                 for index in (0..weights.len()).filter(|&index| downs[index] && index > 0) {
-                    pool.set_down(BackendIndex(index), "test");
+                    pool.set_down(id(&pool, index), "test");
                 }
                 let mut leases = Vec::new();
                 for &number in &clients {
                     let preview = pool.preview(client(number));
                     prop_assert_eq!(&pool.preview(client(number)), &preview, "a look changes nothing");
-                    match (preview.choice, pool.lease(client(number), &Tried::new())) {
+                    match (preview.choice, pool.lease(client(number), &Excluded::new())) {
                         (Ok(Choice::One { backend, instead_of }), Ok(lease)) => {
-                            prop_assert_eq!(backend, lease.backend().index());
-                            prop_assert_eq!(preview.standings[backend.0].ability, Ability::Able);
+                            prop_assert_eq!(&backend, lease.backend());
+                            prop_assert_eq!(availability(&preview.backends, &backend), Availability::Available);
                             if let Some(other) = instead_of {
-                                prop_assert_ne!(preview.standings[other.0].ability, Ability::Able);
+                                prop_assert_ne!(availability(&preview.backends, &other), Availability::Available);
                             }
                             leases.push(lease);
                         }
@@ -196,7 +213,7 @@ mod tests {
         let mut config = model::Pool { balance: Balance::LeastConnections, ..pool(backends(&[1, 1, 1])) };
         config.backends[1].max_connections = NonZeroU32::new(1);
         let pool = build(&config);
-        let lease = || pool.lease(None, &Tried::new()).unwrap();
+        let lease = || pool.lease(None, &Excluded::new()).unwrap();
         let _one_on_each = [lease(), lease(), lease()];
         let mut named = Vec::new();
         for _ in 0..6 {
@@ -204,7 +221,11 @@ mod tests {
             named.extend(instead_of);
             drop(lease()); // the next one's turn
         }
-        assert_eq!(named, [BackendIndex(1); 2], "every third turn would be the full one's");
+        assert_eq!(
+            named.iter().map(|backend| backend.id()).collect::<Vec<_>>(),
+            [id(&pool, 1); 2],
+            "every third turn would be the full one's"
+        );
     }
 
     #[test]
@@ -220,16 +241,17 @@ mod tests {
             let mut busy = Vec::new();
             // Until so many are full; a draw may find both of them.
             while pool.backends()[2].connections() + pool.backends()[5].connections() < full {
-                busy.push(pool.lease(client(1), &Tried::new()).unwrap());
+                busy.push(pool.lease(client(1), &Excluded::new()).unwrap());
             }
             let preview = pool.preview(client(1));
             let Ok(Choice::Drawn(drawn)) = preview.choice else { panic!("{preview:?}") };
             let mut chosen = [0_u32; 6];
             for _ in 0..LEASES {
-                chosen[pool.lease(client(1), &Tried::new()).unwrap().backend().index().0] += 1;
+                chosen[place(&pool, pool.lease(client(1), &Excluded::new()).unwrap().backend())] += 1;
             }
             for (index, &times) in chosen.iter().enumerate() {
-                let chance = drawn.iter().find(|(backend, _)| backend.0 == index).map_or(0.0, |(_, chance)| *chance);
+                let chance =
+                    drawn.iter().find(|(backend, _)| place(&pool, backend) == index).map_or(0.0, |(_, chance)| *chance);
                 let share = f64::from(times) / f64::from(LEASES);
                 assert!((chance - share).abs() < 0.02, "{balance:?}, {full} full: {drawn:?} but {chosen:?}");
             }
@@ -242,10 +264,16 @@ mod tests {
         let mut config = pool(backends(&[1, 0, 1, 1]));
         config.backends[2].max_connections = NonZeroU32::new(1);
         let pool = build(&config);
-        pool.set_down(BackendIndex(3), "test");
-        let abilities = || pool.preview(None).standings.iter().map(|standing| standing.ability).collect::<Vec<_>>();
-        assert_eq!(abilities(), [Ability::Able, Ability::Weightless, Ability::Able, Ability::Down]);
-        let _leases: Vec<_> = (0..2).map(|_| pool.lease(None, &Tried::new()).unwrap()).collect();
-        assert_eq!(abilities(), [Ability::Able, Ability::Weightless, Ability::Full, Ability::Down]);
+        pool.set_down(id(&pool, 3), "test");
+        let abilities = || pool.preview(None).backends.iter().map(|standing| standing.availability).collect::<Vec<_>>();
+        assert_eq!(
+            abilities(),
+            [Availability::Available, Availability::Weightless, Availability::Available, Availability::Down]
+        );
+        let _leases: Vec<_> = (0..2).map(|_| pool.lease(None, &Excluded::new()).unwrap()).collect();
+        assert_eq!(
+            abilities(),
+            [Availability::Available, Availability::Weightless, Availability::Full, Availability::Down]
+        );
     }
 }

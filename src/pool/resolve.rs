@@ -16,8 +16,8 @@ use tracing::{debug, info, warn};
 
 use self::lookup::{Answer, Question};
 use self::schedule::Schedule;
-use super::{Backend, BackendIndex, Pool};
-use crate::config::model::BackendAddress;
+use super::Pool;
+use crate::config::model::{self, BackendAddress};
 use crate::net::addr::Address;
 
 /// Descriptors of one lookup: a socket for each of up to three name servers, and one for an answer over TCP.
@@ -40,10 +40,10 @@ pub fn max_open_files(names: usize) -> usize {
     names.min(schedule::MAX_LOOKUPS) * FILES_PER_LOOKUP
 }
 
-/// A backend's name.
+/// A host name in an entry of `pools[].backends`.
 struct Name {
     pool: Arc<Pool>,
-    backend: BackendIndex,
+    entry: Arc<str>,
     host: String,
     port: u16,
     /// It has addresses, or a reason why not.
@@ -60,10 +60,10 @@ impl Resolver {
 
     fn asking(pools: &[Arc<Pool>], ask: fn(Question)) -> Resolver {
         let names = |pool: &Arc<Pool>| {
-            let name = |backend: &Arc<Backend>| match backend.configured_address() {
+            let name = |entry: &model::Backend| match &entry.address {
                 BackendAddress::Name { host, port } => Some(Name {
                     pool: Arc::clone(pool),
-                    backend: backend.index(),
+                    entry: Arc::clone(&entry.name),
                     host: host.clone(),
                     port: *port,
                     is_settled: false,
@@ -71,7 +71,7 @@ impl Resolver {
                 }),
                 BackendAddress::Ip(_) | BackendAddress::Unix(_) => None,
             };
-            pool.backends().iter().filter_map(name).collect::<Vec<_>>()
+            pool.settings().backends.iter().filter_map(name).collect::<Vec<_>>()
         };
         let names: Vec<Name> = pools.iter().flat_map(names).collect();
         let schedule = Schedule::new(names.iter().map(|name| name.host.as_str()), Instant::now().into_std());
@@ -139,11 +139,8 @@ fn no_answer(within: Duration) -> io::Error {
 
 impl Name {
     fn apply(&mut self, answer: io::Result<Vec<SocketAddr>>) {
-        let Some(backend) = self.pool.backends().get(self.backend.0) else {
-            return;
-        };
-        let (pool, name, host) = (self.pool.name(), backend.name(), self.host.as_str());
-        let old = backend.addresses();
+        let (pool, name, host) = (self.pool.name(), &self.entry, self.host.as_str());
+        let old = self.pool.resolved(&self.entry);
         self.is_settled = true;
         match answer {
             Ok(found) if !found.is_empty() => {
@@ -154,17 +151,17 @@ impl Name {
                     info!(%pool, backend = %name, host, addresses = %list(&new), "name resolves again");
                 } else if old.is_empty() {
                     debug!(%pool, backend = %name, host, addresses = %list(&new), "name resolved");
-                } else if *old != *new {
+                } else if old != new {
                     info!(%pool, backend = %name, host, old = %list(&old), new = %list(&new), "addresses changed");
                 }
                 self.failing = false;
-                self.pool.set_addresses(self.backend, new);
+                self.pool.resolve(&self.entry, Ok(new));
             }
             failed => {
                 let error = failed.err().map_or("no address".to_owned(), |error| error.to_string());
                 let error = error.strip_prefix(STD_SAYS).unwrap_or(&error);
                 if old.is_empty() {
-                    self.pool.set_unresolved(self.backend, &format!("name does not resolve: {error}"));
+                    self.pool.resolve(&self.entry, Err(&format!("name does not resolve: {error}")));
                 }
                 if !std::mem::replace(&mut self.failing, true) {
                     let kept = list(&old);
@@ -186,7 +183,7 @@ mod tests {
 
     use super::super::testing::{Log, backends, capture_log, pool};
     use super::*;
-    use crate::pool::{NoBackend, Tried};
+    use crate::pool::{Excluded, NoBackend};
     use crate::stats::registry::Registry;
 
     thread_local! {
@@ -229,15 +226,15 @@ mod tests {
         for (backend, host) in config.backends.iter_mut().zip(hosts) {
             backend.address = BackendAddress::Name { host: host.clone(), port: 80 };
         }
-        Pool::new(&config, &Registry::default(), 1)
+        Pool::new(config, &Registry::default(), 1)
     }
 
     fn addresses(pool: &Pool) -> String {
-        list(&pool.backends()[0].addresses())
+        list(&pool.resolved("a"))
     }
 
     fn reason(pool: &Pool) -> Option<String> {
-        pool.backends()[0].condition().reason.map(|reason| reason.to_string())
+        pool.backends()[0].status().reason.map(|reason| reason.to_string())
     }
 
     fn start(host: &str) -> (Arc<Pool>, Resolver, Log, tracing::subscriber::DefaultGuard) {
@@ -252,11 +249,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_addresses_are_kept_sorted_and_once() {
         let (pool, mut resolver, log, _guard) = start("db.example");
-        assert_eq!(pool.lease(None, &Tried::new()).unwrap_err(), NoBackend::AllDown { backends: 1 });
+        assert_eq!(pool.lease(None, &Excluded::new()).unwrap_err(), NoBackend::AllDown { backends: 1 });
         answer(&["10.0.0.9", "::1", "10.0.0.2", "10.0.0.9"]);
         resolver.resolve_all(LIMIT).await;
         assert_eq!(addresses(&pool), "10.0.0.2:80 10.0.0.9:80 [::1]:80");
-        assert!(pool.lease(None, &Tried::new()).is_ok());
+        assert!(pool.lease(None, &Excluded::new()).is_ok());
         assert_eq!(log.with("WARN").len() + log.with("INFO").len(), 0, "{:?}", log.lines());
     }
 
@@ -339,7 +336,8 @@ mod tests {
         let pool = named(&hosts);
         answer(&["10.0.0.1"]);
         Resolver::asking(std::slice::from_ref(&pool), scripted).resolve_all(LIMIT).await;
-        assert!(pool.backends().iter().all(|backend| !backend.addresses().is_empty()));
+        pool.tick(Instant::now().into_std());
+        assert!(pool.backends().iter().all(|backend| backend.address().is_some()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -351,12 +349,14 @@ mod tests {
         answer(&["10.0.0.1"]);
         let mut resolver = Resolver::asking(std::slice::from_ref(&pool), scripted);
         resolver.resolve_all(LIMIT).await;
-        let good = pool.backends().last().unwrap();
-        assert_eq!(list(&good.addresses()), "10.0.0.1:80");
+        pool.tick(Instant::now().into_std());
+        let good = || list(pool.backends().last().unwrap().address().map(std::slice::from_ref).unwrap_or_default());
+        assert_eq!(good(), "10.0.0.1:80");
         let running = tokio::spawn(resolver.run());
         answer(&["10.0.0.2"]);
         time::sleep(Duration::from_secs(31)).await;
-        assert_eq!(list(&good.addresses()), "10.0.0.2:80");
+        pool.tick(Instant::now().into_std());
+        assert_eq!(good(), "10.0.0.2:80");
         let silent = ASKED.with_borrow(|asked| asked.iter().filter(|(host, _)| host.contains("silent")).count());
         assert!(silent < schedule::MAX_LOOKUPS, "{silent} lookups hang");
         running.abort();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::model::{Backend, BackendAddress, Balance, Check, HashPrefix, Health, Initial, OnDown, Pool};
+use crate::stats::registry::BackendId;
 
 /// A pool `p` of these backends, without checks, in round robin.
 pub(crate) fn pool(backends: Vec<Backend>) -> Pool {
@@ -43,6 +44,16 @@ pub(crate) fn backends(weights: &[u32]) -> Vec<Backend> {
             backup: false,
         })
         .collect()
+}
+
+/// The id of the backend at this place of the pool.
+pub(crate) fn id(pool: &super::Pool, place: usize) -> BackendId {
+    pool.backends()[place].id()
+}
+
+/// The place of a backend in its pool.
+pub(crate) fn place(pool: &super::Pool, backend: &super::Backend) -> usize {
+    pool.backends().iter().position(|it| **it == *backend).unwrap()
 }
 
 /// A health check of the given kind: every 2 s, up to 1 s, rise 2, fall 3, down until the first pass.

@@ -1,5 +1,7 @@
 //! Leases, health and slow start, as a session and the control thread see them.
 
+mod update;
+
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::SeqCst;
@@ -8,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::testing::{backends, health, pool};
+use super::testing::{backends, health, id, place, pool};
 use super::*;
-use crate::config::model::{Balance, Check, Initial};
+use crate::config::model::{Balance, Check, Initial, OnDown};
 
 const ALL: [Balance; 6] = [
     Balance::RoundRobin,
@@ -22,11 +24,11 @@ const ALL: [Balance; 6] = [
 ];
 
 fn build(config: &model::Pool) -> Arc<Pool> {
-    Pool::new(config, &Registry::default(), 1)
+    Pool::new(config.clone(), &Registry::default(), 1)
 }
 
 fn lease(pool: &Pool) -> Result<Lease, NoBackend> {
-    pool.lease(Some([10, 0, 0, 1].into()), &Tried::new())
+    pool.lease(Some([10, 0, 0, 1].into()), &Excluded::new())
 }
 
 /// The names of the next `count` that are chosen, each given back at once.
@@ -63,8 +65,8 @@ fn a_lease_counts_until_it_is_dropped() {
 #[test]
 fn says_why_there_is_nobody() {
     let why = |pool: &Pool, tried: &[usize]| {
-        let mut set = Tried::new();
-        tried.iter().for_each(|&n| set.add(BackendIndex(n)));
+        let mut set = Excluded::new();
+        tried.iter().for_each(|&n| set.add(id(pool, n)));
         pool.lease(None, &set).unwrap_err()
     };
     assert_eq!(why(&build(&pool(backends(&[0, 0]))), &[]), NoBackend::NoWeight);
@@ -73,11 +75,11 @@ fn says_why_there_is_nobody() {
     config.health = Some(health(Check::Tcp));
     let pool = build(&config);
     assert_eq!(why(&pool, &[]), NoBackend::AllDown { backends: 3 });
-    pool.set_up(BackendIndex(0));
-    pool.set_up(BackendIndex(1));
+    pool.set_up(id(&pool, 0));
+    pool.set_up(id(&pool, 1));
     assert_eq!(why(&pool, &[0, 1]), NoBackend::AllTried { up: 2 });
     let lease = lease(&pool).unwrap();
-    let other = 1 - lease.backend().index().0;
+    let other = 1 - place(&pool, lease.backend());
     assert_eq!(why(&pool, &[other]), NoBackend::AllFull { up: 2 });
     assert_eq!(why(&pool, &[0, 1]), NoBackend::AllTried { up: 2 });
 }
@@ -86,11 +88,11 @@ fn says_why_there_is_nobody() {
 fn nobody_is_tried_twice() {
     for balance in ALL {
         let pool = build(&model::Pool { balance, ..pool(backends(&[1; 9])) });
-        let mut tried = Tried::new();
+        let mut tried = Excluded::new();
         for _ in 0..9 {
             let lease = pool.lease(Some([10, 0, 0, 1].into()), &tried).unwrap();
-            assert!(!tried.contains(lease.backend().index()), "{balance:?}");
-            tried.add(lease.backend().index());
+            assert!(!tried.contains(lease.backend().id()), "{balance:?}");
+            tried.add(lease.backend().id());
         }
         assert!(pool.lease(None, &tried).is_err(), "{balance:?}");
     }
@@ -109,8 +111,8 @@ fn backups_only_when_no_other_can() {
     drop((one, three));
     assert_eq!(lease(&pool).unwrap().backend().name().as_ref(), "b");
 
-    pool.set_down(BackendIndex(1), "refused");
-    pool.set_down(BackendIndex(2), "refused");
+    pool.set_down(id(&pool, 1), "refused");
+    pool.set_down(id(&pool, 2), "refused");
     assert_eq!(order(&pool, 2), "aa");
 }
 
@@ -129,14 +131,14 @@ fn threads_that_race_never_exceed_the_limit() {
                         // More than all of them together may hold.
                         let leases: Vec<Lease> = (0..6).filter_map(|_| lease(&pool).ok()).collect();
                         for lease in &leases {
-                            let own = &open[lease.backend().index().0];
+                            let own = &open[place(&pool, lease.backend())];
                             assert!(own.fetch_add(1, SeqCst) < MAX);
                         }
                         if round % 16 == 0 {
                             std::thread::yield_now();
                         }
                         for lease in leases {
-                            open[lease.backend().index().0].fetch_sub(1, SeqCst);
+                            open[place(&pool, lease.backend())].fetch_sub(1, SeqCst);
                             drop(lease);
                         }
                     }
@@ -163,8 +165,8 @@ fn the_most_at_once_is_that_of_the_pool_as_a_whole() {
     assert_eq!(pool.backends().iter().map(|backend| backend.counters().peak()).sum::<u32>(), 4);
     assert_eq!(pool.peak(), 3);
     // Who finds nobody up has none.
-    (0..2).for_each(|index| _ = pool.set_down(BackendIndex(index), "refused"));
-    assert!(!pool.backends()[0].try_take());
+    (0..2).for_each(|index| _ = pool.set_down(id(&pool, index), "refused"));
+    assert!(!pool.backends()[0].try_acquire());
     drop(held);
     assert_eq!((pool.connections(), pool.peak()), (0, 3));
 }
@@ -172,23 +174,23 @@ fn the_most_at_once_is_that_of_the_pool_as_a_whole() {
 #[test]
 fn a_pool_is_down_while_nobody_with_a_weight_is_up() {
     let pool = build(&pool(backends(&[1, 1, 0])));
-    let before = pool.condition();
+    let before = pool.status();
     assert!(before.up && before.downtime.is_zero());
-    pool.set_down(BackendIndex(0), "refused");
-    assert_eq!((pool.condition().up, pool.condition().since, pool.downs()), (true, before.since, 0));
+    pool.set_down(id(&pool, 0), "refused");
+    assert_eq!((pool.status().up, pool.status().since, pool.downs()), (true, before.since, 0));
 
     for outages in 1..=2 {
-        pool.set_down(BackendIndex(1), "refused");
-        let down = pool.condition();
+        pool.set_down(id(&pool, 1), "refused");
+        let down = pool.status();
         assert_eq!((down.up, pool.downs()), (false, outages));
         assert_ne!(down.since, before.since);
         // It goes on being down, whatever else happens.
-        pool.set_down(BackendIndex(2), "refused");
-        pool.set_up(BackendIndex(2));
-        pool.set_down(BackendIndex(1), "timed out");
-        assert_eq!((pool.condition().since, pool.downs()), (down.since, outages));
-        pool.set_up(BackendIndex(1));
-        let up = pool.condition();
+        pool.set_down(id(&pool, 2), "refused");
+        pool.set_up(id(&pool, 2));
+        pool.set_down(id(&pool, 1), "timed out");
+        assert_eq!((pool.status().since, pool.downs()), (down.since, outages));
+        pool.set_up(id(&pool, 1));
+        let up = pool.status();
         assert!(up.up);
         assert_eq!(up.downtime, down.downtime + up.since.duration_since(down.since).unwrap_or_default());
         assert_eq!(up.downtime_so_far(), up.downtime);
@@ -200,9 +202,9 @@ fn a_pool_is_down_while_nobody_with_a_weight_is_up() {
 fn claims_that_race_never_exceed_the_limit() {
     let pool = build(&limited(&[1], 2));
     let backend = &pool.backends()[0];
-    assert_eq!([(); 3].map(|()| backend.try_take()), [true, true, false]);
-    backend.give_back();
-    backend.give_back();
+    assert_eq!([(); 3].map(|()| backend.try_acquire()), [true, true, false]);
+    backend.release();
+    backend.release();
 
     let open = AtomicU32::new(0);
     let start = Barrier::new(4);
@@ -211,10 +213,10 @@ fn claims_that_race_never_exceed_the_limit() {
             scope.spawn(|| {
                 start.wait();
                 for _ in 0..50_000 {
-                    if backend.try_take() {
+                    if backend.try_acquire() {
                         assert!(open.fetch_add(1, SeqCst) < 2);
                         open.fetch_sub(1, SeqCst);
-                        backend.give_back();
+                        backend.release();
                     }
                 }
             });
@@ -227,8 +229,8 @@ fn claims_that_race_never_exceed_the_limit() {
 fn one_that_went_down_cannot_be_claimed() {
     // What a pick with the snapshot of a moment ago would do.
     let pool = build(&pool(backends(&[1])));
-    pool.set_down(BackendIndex(0), "refused");
-    assert!(!pool.backends()[0].try_take());
+    pool.set_down(id(&pool, 0), "refused");
+    assert!(!pool.backends()[0].try_acquire());
     assert_eq!(pool.backends()[0].connections(), 0);
 }
 
@@ -236,21 +238,21 @@ fn one_that_went_down_cannot_be_claimed() {
 fn one_that_is_down_gets_nothing_and_comes_back() {
     for balance in ALL {
         let pool = build(&model::Pool { balance, ..pool(backends(&[1, 1, 1])) });
-        assert!(pool.set_down(BackendIndex(1), "refused"));
-        assert!(!pool.set_down(BackendIndex(1), "timed out after 1s"));
-        let condition = pool.backends()[1].condition();
+        assert!(pool.set_down(id(&pool, 1), "refused"));
+        assert!(!pool.set_down(id(&pool, 1), "timed out after 1s"));
+        let condition = pool.backends()[1].status();
         assert!(!condition.up);
         assert_eq!(condition.reason.as_deref(), Some("timed out after 1s"));
         for client in 0..100 {
-            let lease = pool.lease(Some([10, 0, 0, client].into()), &Tried::new()).unwrap();
-            assert_ne!(lease.backend().index(), BackendIndex(1), "{balance:?}");
+            let lease = pool.lease(Some([10, 0, 0, client].into()), &Excluded::new()).unwrap();
+            assert_ne!(place(&pool, lease.backend()), 1, "{balance:?}");
         }
-        assert!(pool.set_up(BackendIndex(1)));
-        assert!(!pool.set_up(BackendIndex(1)));
-        assert!(pool.backends()[1].condition().reason.is_none());
+        assert!(pool.set_up(id(&pool, 1)));
+        assert!(!pool.set_up(id(&pool, 1)));
+        assert!(pool.backends()[1].status().reason.is_none());
         let found = |client| {
-            pool.lease(Some([10, 0, 0, client].into()), &Tried::new())
-                .is_ok_and(|l| l.backend().index() == BackendIndex(1))
+            pool.lease(Some([10, 0, 0, client].into()), &Excluded::new())
+                .is_ok_and(|lease| place(&pool, lease.backend()) == 1)
         };
         assert!((0..200).any(found), "{balance:?}");
     }
@@ -260,15 +262,15 @@ fn one_that_is_down_gets_nothing_and_comes_back() {
 fn a_burst_of_changes_is_complete_after_a_tick() {
     let pool = build(&pool(backends(&[1; 100])));
     for n in 0..99 {
-        pool.set_down(BackendIndex(n), "refused");
+        pool.set_down(id(&pool, n), "refused");
         let next = lease(&pool).unwrap();
-        assert!(next.backend().index().0 > n, "down from that instant");
+        assert!(place(&pool, next.backend()) > n, "down from that instant");
     }
     for n in 0..99 {
-        pool.set_up(BackendIndex(n));
+        pool.set_up(id(&pool, n));
     }
     pool.tick(Instant::now());
-    let chosen: std::collections::HashSet<_> = (0..100).map(|_| lease(&pool).unwrap().backend().index()).collect();
+    let chosen: std::collections::HashSet<_> = (0..100).map(|_| lease(&pool).unwrap().backend().id()).collect();
     assert_eq!(chosen.len(), 100);
 }
 
@@ -283,9 +285,9 @@ fn cut_is_told_of_every_going_down_when_asked_for() {
         let lease = lease(&pool).unwrap();
         assert!(!lease.went_down());
         for _ in 0..2 {
-            pool.set_down(BackendIndex(0), "refused");
-            pool.set_down(BackendIndex(0), "refused");
-            pool.set_up(BackendIndex(0));
+            pool.set_down(id(&pool, 0), "refused");
+            pool.set_down(id(&pool, 0), "refused");
+            pool.set_up(id(&pool, 0));
         }
         assert_eq!(*cut.lock().unwrap(), vec![pool.backends()[0].id(); times]);
         assert!(lease.went_down(), "although it is up again");
@@ -299,9 +301,9 @@ fn a_first_verdict_is_no_going_down() {
     let pool = build(&config);
     pool.on_cut(Box::new(|_| panic!("nobody was connected")));
     assert!(!pool.backends()[0].is_up());
-    assert!(pool.backends()[0].condition().reason.is_none());
-    assert!(pool.set_down(BackendIndex(0), "refused"));
-    let condition = pool.condition();
+    assert!(pool.backends()[0].status().reason.is_none());
+    assert!(pool.set_down(id(&pool, 0), "refused"));
+    let condition = pool.status();
     assert_eq!((condition.up, pool.downs()), (false, 0));
     assert!(condition.downtime_so_far() > Duration::ZERO, "but it was down since it is there");
 }
@@ -312,7 +314,7 @@ fn initially_up_means_up() {
     config.health = Some(model::Health { initial: Initial::Up, ..health(Check::Tcp) });
     let pool = build(&config);
     assert!(lease(&pool).is_ok());
-    assert!(!pool.set_up(BackendIndex(0)));
+    assert!(!pool.set_up(id(&pool, 0)));
 }
 
 #[test]
@@ -322,8 +324,8 @@ fn slow_start_after_having_been_down() {
     let pool = build(&config);
     assert_eq!(order(&pool, 4), "abab", "not at the start of the process");
 
-    pool.set_down(BackendIndex(1), "refused");
-    pool.set_up(BackendIndex(1));
+    pool.set_down(id(&pool, 1), "refused");
+    pool.set_up(id(&pool, 1));
     let share = |pool: &Pool| order(pool, 170).matches('b').count();
     let up = Instant::now();
     assert_eq!(share(&pool), 10, "1 in 17");
@@ -339,11 +341,11 @@ fn no_slow_start_for_a_first_verdict_but_after_a_bad_one() {
     config.slow_start = Duration::from_secs(60);
     config.health = Some(health(Check::Tcp));
     let pool = build(&config);
-    pool.set_up(BackendIndex(0));
-    pool.set_up(BackendIndex(1));
+    pool.set_up(id(&pool, 0));
+    pool.set_up(id(&pool, 1));
     assert_eq!(order(&pool, 4), "abab");
-    pool.set_down(BackendIndex(2), "refused");
-    pool.set_up(BackendIndex(2));
+    pool.set_down(id(&pool, 2), "refused");
+    pool.set_up(id(&pool, 2));
     assert_eq!(order(&pool, 33).matches('c').count(), 1);
 }
 
@@ -381,7 +383,7 @@ fn one_that_refuses_at_once_is_not_the_fastest() {
     let mut refused = 0;
     for _ in 0..100 {
         let lease = lease(&pool).unwrap();
-        if lease.backend().index() == BackendIndex(0) {
+        if place(&pool, lease.backend()) == 0 {
             lease.backend().record_connect_failure(Duration::from_micros(20));
             refused += 1;
         }
@@ -393,17 +395,17 @@ fn one_that_refuses_at_once_is_not_the_fastest() {
 #[test]
 fn clients_stay_with_their_backend() {
     let config = model::Pool { balance: Balance::IpHash, ..pool(backends(&[1; 5])) };
-    let place =
-        |pool: &Pool, client: u8| pool.lease(Some([10, 0, 0, client].into()), &Tried::new()).unwrap().backend().index();
+    let choice =
+        |pool: &Pool, client: u8| pool.lease(Some([10, 0, 0, client].into()), &Excluded::new()).unwrap().backend().id();
     let pool = build(&config);
-    let before: Vec<_> = (0..=255).map(|c| place(&pool, c)).collect();
-    pool.set_down(BackendIndex(2), "refused");
-    let without: Vec<_> = (0..=255).map(|c| place(&pool, c)).collect();
-    assert!(!without.contains(&BackendIndex(2)));
+    let before: Vec<_> = (0..=255).map(|c| choice(&pool, c)).collect();
+    pool.set_down(id(&pool, 2), "refused");
+    let without: Vec<_> = (0..=255).map(|c| choice(&pool, c)).collect();
+    assert!(!without.contains(&id(&pool, 2)));
     let moved = before.iter().zip(&without).filter(|(before, now)| before != now).count();
     assert!(moved <= 64, "{moved} of 256 moved");
-    pool.set_up(BackendIndex(2));
-    let after: Vec<_> = (0..=255).map(|c| place(&pool, c)).collect();
+    pool.set_up(id(&pool, 2));
+    let after: Vec<_> = (0..=255).map(|c| choice(&pool, c)).collect();
     assert_eq!(before, after);
 }
 
@@ -412,12 +414,12 @@ fn firsts_beside_a_dead_one(balance: Balance, weights: &[u32], connections: usiz
     let pool = build(&model::Pool { balance, ..pool(backends(weights)) });
     let (mut firsts, mut seconds) = (vec![0; weights.len()], vec![0; weights.len()]);
     for _ in 0..connections {
-        let index = lease(&pool).unwrap().backend().index();
-        firsts[index.0] += 1;
-        if index.0 == 0 {
-            let mut tried = Tried::new();
-            tried.add(index);
-            seconds[pool.lease(None, &tried).unwrap().backend().index().0] += 1;
+        let first = place(&pool, lease(&pool).unwrap().backend());
+        firsts[first] += 1;
+        if first == 0 {
+            let mut tried = Excluded::new();
+            tried.add(id(&pool, first));
+            seconds[place(&pool, pool.lease(None, &tried).unwrap().backend())] += 1;
         }
     }
     (firsts, seconds)
@@ -444,10 +446,10 @@ fn sources_in_turn_within_a_family() {
     let pool = build(&config);
     let v4 = Address::Tcp(([127, 0, 0, 1], 80).into());
     let v6 = Address::Tcp("[::1]:80".parse().unwrap());
-    let next = |remote| pool.source(remote).unwrap().to_string();
+    let next = |remote| pool.source(&config, remote).unwrap().to_string();
     assert_eq!([next(&v4), next(&v6), next(&v4), next(&v4)], ["10.0.0.1", "::1", "10.0.0.2", "10.0.0.1"]);
-    assert_eq!(pool.source(&Address::Unix(Arc::default())), None);
-    let all = |remote| pool.sources(remote).map(|source| source.to_string()).collect::<Vec<_>>();
+    assert_eq!(pool.source(&config, &Address::Unix(Arc::default())), None);
+    let all = |remote| pool.sources(&config, remote).map(|source| source.to_string()).collect::<Vec<_>>();
     assert_eq!([all(&v4), all(&v4)], [["10.0.0.2", "10.0.0.1"], ["10.0.0.1", "10.0.0.2"]], "each once");
     assert_eq!((all(&v6), all(&Address::Unix(Arc::default()))), (vec!["::1".to_owned()], Vec::new()));
 }
@@ -469,11 +471,11 @@ proptest! {
         for (step, number) in steps {
             match step {
                 0 | 1 => {
-                    let held = |i: usize| leases.iter().filter(|l| l.backend().index().0 == i).count();
+                    let held = |i: usize| leases.iter().filter(|l| place(&pool, l.backend()) == i).count();
                     let can = |i: usize| up[i] && i != 2 && held(i) < 3;
-                    match pool.lease(Some([10, 0, 0, number as u8].into()), &Tried::new()) {
+                    match pool.lease(Some([10, 0, 0, number as u8].into()), &Excluded::new()) {
                         Ok(lease) => {
-                            let index = lease.backend().index().0;
+                            let index = place(&pool, lease.backend());
                             prop_assert!(can(index));
                             prop_assert!(index != 3 || !(can(0) || can(1)), "a backup too early");
                             leases.push(lease);
@@ -484,15 +486,15 @@ proptest! {
                 2 => drop((number < leases.len()).then(|| leases.swap_remove(number))),
                 _ => {
                     up[number] = !up[number];
-                    let index = BackendIndex(number);
+                    let index = id(&pool, number);
                     let changed =
                         if up[number] { pool.set_up(index) } else { pool.set_down(index, "x") };
                     prop_assert!(changed);
                     pool.tick(Instant::now());
                 }
             }
-            for backend in pool.backends() {
-                let held = leases.iter().filter(|l| l.backend().index() == backend.index()).count();
+            for backend in pool.backends().iter() {
+                let held = leases.iter().filter(|l| l.backend() == backend).count();
                 prop_assert_eq!(backend.connections() as usize, held);
             }
         }

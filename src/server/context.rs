@@ -227,7 +227,7 @@ impl ListenerState {
         let routed = config.routes.iter().map(|route| Arc::clone(&pools[route.pool.0])).collect();
         Arc::new(ListenerState {
             gate: Gate::new(&config),
-            id: registry.listener(&config.name),
+            id: registry.listener(),
             config,
             pool,
             routed,

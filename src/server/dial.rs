@@ -16,12 +16,12 @@ use self::retry_queue::Resource;
 pub(super) use self::retry_queue::{DescriptorShortage, RetryQueues};
 use super::context::{Entered, ListenerState};
 use super::peer::Backend;
-use super::upstream::{self, Origin, Upstream};
+use super::upstream::{self, Origin};
 use crate::config::model::OnDown;
 use crate::net::addr::Address;
 use crate::net::dial;
 use crate::net::errno::{Call, CallError, Scope};
-use crate::pool::{self, Lease, Pool, Tried};
+use crate::pool::{self, Excluded, Lease, Pool};
 use crate::relay::Stream;
 use crate::stats::ending::Ending;
 use crate::stats::latency::Stage;
@@ -69,10 +69,10 @@ async fn dial_in_turn(
     attempts: &mut Attempts,
 ) -> Result<Dialled, Ending> {
     let context = entered.context();
-    let mut tried = Tried::new();
+    let mut tried = Excluded::new();
     let mut failed: Option<Arc<pool::Backend>> = None;
     let mut ending = Ending::OutOfResources;
-    for _ in 0..=pool.config().retries {
+    for _ in 0..=pool.settings().retries {
         let lease = match pool.lease(origin.address.ip(), &tried) {
             Ok(lease) => lease,
             Err(_) if !tried.is_empty() => break,
@@ -98,7 +98,7 @@ async fn dial_in_turn(
         }
         let started = Instant::now();
         match connect(entered, listener, pool, &lease, origin, attempts).await {
-            Ok(_) if lease.went_down() && pool.config().on_down == OnDown::Cut => {
+            Ok(_) if lease.went_down() && lease.backend().settings().on_down == OnDown::Cut => {
                 attempts.add(lease.backend(), Failure::WentDown.to_string());
                 ending = Ending::ConnectFailed;
             }
@@ -123,7 +123,7 @@ async fn dial_in_turn(
                 ending = Ending::ConnectFailed;
             }
         }
-        tried.add(lease.backend().index());
+        tried.add(lease.backend().id());
         failed = Some(Arc::clone(lease.backend()));
     }
     pool.record_refusal();
@@ -131,8 +131,8 @@ async fn dial_in_turn(
     Err(ending)
 }
 
-/// Tries the backend's addresses, beginning with a random one, each for the whole connect timeout, TLS included. Says
-/// how long the connect itself took, and the TLS handshake; or how far the trouble reaches that they all had.
+/// Connects to the leased backend within the connect timeout, TLS included. Says how long the connect itself took, and the TLS
+/// handshake; or how far the failure reaches.
 async fn connect(
     entered: &Entered,
     listener: &ListenerState,
@@ -141,28 +141,15 @@ async fn connect(
     origin: &Origin<'_>,
     attempts: &mut Attempts,
 ) -> Result<(Backend, Duration, Option<Duration>), Scope> {
-    let upstream = entered.context().shared.upstream(pool.id());
-    let addresses = lease.backend().addresses();
-    if addresses.is_empty() {
-        tell_failed(listener, pool, lease.backend(), None, &Failure::NoAddress, attempts);
-        return Err(Scope::Destination);
-    }
-    let first = if addresses.len() > 1 { fastrand::usize(..addresses.len()) } else { 0 };
-    let (tail, head) = addresses.split_at(first);
-    let mut scope = Scope::LocalAddress;
-    for address in head.iter().chain(tail) {
-        let failure = match connect_to(address, entered, listener, pool, lease, upstream, origin).await {
-            Ok(connected) => return Ok(connected),
-            Err(failure) => failure,
-        };
-        tell_failed(listener, pool, lease.backend(), Some(address), &failure, attempts);
-        match failure.scope() {
-            ours if ours.is_ours() => return Err(ours),
-            Scope::LocalAddress => {}
-            _ => scope = Scope::Destination,
-        }
-    }
-    Err(scope)
+    let backend = lease.backend();
+    let connected = match backend.address() {
+        Some(address) => connect_to(address, entered, listener, pool, backend, origin).await,
+        None => Err(Failure::NoAddress),
+    };
+    connected.map_err(|failure| {
+        tell_failed(listener, pool, backend, &failure, attempts);
+        failure.scope()
+    })
 }
 
 async fn connect_to(
@@ -170,17 +157,17 @@ async fn connect_to(
     entered: &Entered,
     listener: &ListenerState,
     pool: &Pool,
-    lease: &Lease,
-    upstream: Option<&Upstream>,
+    chosen: &pool::Backend,
     origin: &Origin<'_>,
 ) -> Result<(Backend, Duration, Option<Duration>), Failure> {
-    let (started, timeout) = (Instant::now(), pool.config().connect_timeout);
+    let upstream = entered.context().shared.upstream(pool.id());
+    let (started, timeout) = (Instant::now(), chosen.settings().connect_timeout);
     let deadline = worker::now() + timeout;
     let (resource, transport) = match address {
         Address::Tcp(_) => (Resource::Descriptor, Transport::Tcp),
         Address::Unix(path) => (Resource::ListenQueue(Arc::clone(path)), Transport::Other),
     };
-    let start = || start(address, pool, listener.options());
+    let start = || start(address, pool, chosen, listener.options());
     let fd = entered.context().retry_queues.start(&resource, deadline, start).await.map_err(|error| {
         match error.scope() {
             Scope::Retry => Failure::QueueFull(timeout),
@@ -196,17 +183,20 @@ async fn connect_to(
         dial::refuse_self_connect(&socket).map_err(|error| Failure::of(Call::Connect, error))?;
     }
     let took = started.elapsed();
-    let backend = upstream::introduce(socket, pool, lease.backend().index().0, upstream, origin, deadline)
-        .await
-        .map_err(Failure::Trouble)?;
+    let backend = upstream::introduce(socket, chosen, upstream, origin, deadline).await.map_err(Failure::Trouble)?;
     Ok((backend, took, upstream.map(|_| started.elapsed() - took)))
 }
 
 /// Starts the connect from the next source address; from the one after that when that one cannot be used, or has no port
 /// left towards this destination.
-fn start(address: &Address, pool: &Pool, options: dial::Options) -> Result<OwnedFd, CallError> {
+fn start(
+    address: &Address,
+    pool: &Pool,
+    backend: &pool::Backend,
+    options: dial::Options,
+) -> Result<OwnedFd, CallError> {
     let mut outcome = None;
-    for source in pool.sources(address) {
+    for source in pool.sources(backend.settings(), address) {
         match dial::start(address, Some(source), options) {
             Err(error) if error.scope() == Scope::LocalAddress => outcome = Some(Err(error)),
             started => return started,
@@ -220,11 +210,10 @@ fn tell_failed(
     listener: &ListenerState,
     pool: &Pool,
     backend: &pool::Backend,
-    address: Option<&Address>,
     failure: &Failure,
     attempts: &mut Attempts,
 ) {
-    let reason = failure.told(address);
+    let reason = failure.told(backend.address());
     let more = match failure.scope().is_ours() {
         // The same for all backends.
         true => listener.refusals.admit(worker::now(), &failure.to_string()),

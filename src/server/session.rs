@@ -138,7 +138,7 @@ impl Session {
         let Session { client: Some(client), record, entered, .. } = self else {
             return Err(Ending::InternalError);
         };
-        if record.pool().config().send_proxy.is_some() {
+        if record.pool().settings().send_proxy.is_some() {
             record.opened.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
         }
         let (listener, pool) = (&record.listener, record.pool());

@@ -16,7 +16,7 @@ use super::opening::Opened;
 use super::peer::{Backend, Client, Peer};
 use crate::config::model::{self, SendProxy, StartTls};
 use crate::net::addr::ClientAddr;
-use crate::pool::Pool;
+use crate::pool;
 use crate::relay::Stream;
 use crate::sniff::postgres;
 use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
@@ -27,8 +27,6 @@ use crate::worker::{self, Socket};
 /// TLS towards a pool's backends.
 pub struct Upstream {
     tls: Arc<ClientTls>,
-    /// Whom each backend must be, by its index. `None`: it has no name of its own, and takes the client's.
-    names: Vec<Option<ServerName<'static>>>,
 }
 
 impl Upstream {
@@ -36,23 +34,23 @@ impl Upstream {
     ///
     /// # Errors
     /// A backend has no name that could be verified.
-    pub fn new(tls: Arc<ClientTls>, pool: &Pool) -> Result<Upstream, String> {
-        let name = |backend: &model::Backend| match tls.server_name(&backend.address) {
-            Ok(name) => Ok(Some(name)),
-            Err(_) if tls.takes_clients_name() => Ok(None),
-            Err(why) => Err(why),
-        };
-        let names = pool.config().backends.iter().map(name).collect::<Result<_, _>>()?;
-        Ok(Upstream { tls, names })
+    pub fn new(tls: Arc<ClientTls>, pool: &model::Pool) -> Result<Upstream, String> {
+        for backend in &pool.backends {
+            match tls.server_name(&backend.address) {
+                Err(why) if !tls.takes_clients_name() => return Err(why),
+                _ => {}
+            }
+        }
+        Ok(Upstream { tls })
     }
 
     /// Whom the backend must be for this client.
-    fn name(&self, backend: usize, origin: &Origin<'_>) -> Result<ServerName<'static>, Trouble> {
+    fn name(&self, backend: &pool::Backend, origin: &Origin<'_>) -> Result<ServerName<'static>, Trouble> {
         let asked = origin.opened.and_then(|opened| opened.server_name.as_deref());
         if let (true, Peer::Tls(_), Some(asked)) = (self.tls.takes_clients_name(), origin.client, asked) {
             return ServerName::try_from(asked.to_owned()).map_err(|_| Trouble::ClientsName(asked.to_owned()));
         }
-        self.names.get(backend).cloned().flatten().ok_or(Trouble::NoName)
+        self.tls.server_name(backend.configured_address()).map_err(|_| Trouble::NoName)
     }
 }
 
@@ -88,18 +86,17 @@ pub(super) struct Origin<'c> {
 /// Makes a connected socket a backend that takes a client's bytes.
 pub(super) async fn introduce(
     socket: Socket,
-    pool: &Pool,
-    backend: usize,
+    backend: &pool::Backend,
     upstream: Option<&Upstream>,
     origin: &Origin<'_>,
     deadline: Instant,
 ) -> Result<Backend, Trouble> {
-    if let Some(version) = pool.config().send_proxy {
+    if let Some(version) = backend.settings().send_proxy {
         let header = origin.header(version);
         // A fresh socket has room for it.
         by(deadline, write_all(&socket, &header)).await?.map_err(Trouble::Io)?;
     }
-    let (Some(upstream), Some(rules)) = (upstream, &pool.config().tls) else { return Ok(Peer::Plain(socket)) };
+    let (Some(upstream), Some(rules)) = (upstream, &backend.settings().tls) else { return Ok(Peer::Plain(socket)) };
     if let Some(StartTls::Postgres) = rules.starttls {
         by(deadline, ask_postgres(&socket)).await??;
     }

@@ -373,17 +373,17 @@ mod tests {
     use crate::stats::registry::Registry;
 
     fn listener() -> ListenerId {
-        Registry::default().listener(&"in".into())
+        Registry::default().listener()
     }
 
     fn pool() -> PoolId {
-        Registry::default().pool(&"p".into())
+        Registry::default().pool()
     }
 
     /// Of that pool.
     fn backends<const N: usize>() -> [BackendId; N] {
         let registry = Registry::default();
-        std::array::from_fn(|n| registry.backend(pool(), &n.to_string().into()))
+        std::array::from_fn(|_| registry.backend())
     }
 
     fn took(micros: u64) -> Sample {
@@ -486,7 +486,7 @@ mod tests {
     #[test]
     fn pool_percentiles_are_those_of_its_traffic() {
         let (registry, ids) = (Registry::default(), backends::<4>());
-        let [before, middle, after] = ["before", "p", "after"].map(|name| registry.pool(&name.into()));
+        let [before, middle, after] = std::array::from_fn(|_| registry.pool());
         let pools = [(before, vec![ids[0]]), (middle, vec![ids[1], ids[2]]), (after, vec![ids[3]])];
         let mut latencies = Latencies::new([], pools);
         let took = |backend: usize, micros| {

@@ -181,7 +181,7 @@ fn pool(pool: &Pool) -> Value {
 fn backend(Backend { name, address, weight, max_connections, backup }: &Backend) -> Value {
     json!({
         "name": &**name,
-        "address": gather::address(address),
+        "address": address.to_string(),
         "weight": weight,
         "max_connections": limit(*max_connections),
         "backup": backup,

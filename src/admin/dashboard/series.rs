@@ -137,13 +137,13 @@ mod tests {
     use crate::stats::registry::Registry;
 
     fn listener() -> ListenerId {
-        Registry::default().listener(&"in".into())
+        Registry::default().listener()
     }
 
     fn one_of_each() -> Latencies {
         let registry = Registry::default();
-        let pool = registry.pool(&"p".into());
-        Latencies::new([listener()], [(pool, vec![registry.backend(pool, &"b".into())])])
+        let pool = registry.pool();
+        Latencies::new([listener()], [(pool, vec![registry.backend()])])
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use prometheus_client::registry::Unit;
 
-use super::super::view::{Backend, Certificate, Checks, Http, Listener, Log, Pool, Process, TlsFiles, View};
+use super::super::view::{Backend, Certificate, Checks, Http, Listener, Log, Pool, Process, Status, TlsFiles, View};
 pub(super) use super::buckets::Distribution;
 use crate::stats::latency::{Latencies, Measured, Stage};
 
@@ -206,7 +206,12 @@ fn backends(view: &View, latencies: &Latencies) -> Vec<Family> {
     };
     let seconds = Some(Unit::Seconds);
     let mut families = vec![
-        gauge("tidegate_backend_up", "Whether it takes connections", None, each(|b| Some(b.up.into()))),
+        gauge(
+            "tidegate_backend_up",
+            "Whether it takes connections",
+            None,
+            each(|b| (b.status() != Status::Leaving).then(|| b.up.into())),
+        ),
         gauge(
             "tidegate_backend_checked",
             "Whether it has health checks; without, it is up as long as its name resolves",

@@ -196,7 +196,7 @@ impl Running {
         backends.close_idle();
         // Asked while there are workers to answer; the counters are read once the last connection has left its mark.
         let view = self.app.view().await.unwrap_or_default();
-        let counted: Vec<Arc<Backend>> = self.backends().map(Arc::clone).collect();
+        let counted: Vec<Arc<Backend>> = self.backends().collect();
         let states = self.app.listeners().to_vec();
         let hurry = async {
             if !in_a_hurry {
@@ -243,8 +243,8 @@ impl Running {
         self.app.listeners().iter().map(|listener| listener.counters().accepted()).sum()
     }
 
-    fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.app.pools().iter().flat_map(|pool| pool.backends())
+    fn backends(&self) -> impl Iterator<Item = Arc<Backend>> {
+        self.app.pools().iter().flat_map(|pool| pool.backends().to_vec())
     }
 }
 

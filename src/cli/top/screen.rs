@@ -235,6 +235,7 @@ fn describe_backend(backend: &Backend, view: &View) -> String {
     let since = span(view.time - backend.since);
     let mut text = match (backend.status(), &backend.reason) {
         (Status::Up, _) => format!("{}: up for {since}", backend.name),
+        (Status::Leaving, _) => format!("{}: removed, gone when its last connection has ended", backend.name),
         (Status::Unchecked, _) => format!("{}: unchecked, no health check", backend.name),
         (Status::Down, Some(reason)) => format!("{}: DOWN for {since}: {reason}", backend.name),
         (Status::Down, None) if backend.checks.is_none() => {

@@ -1,0 +1,403 @@
+//! What changes a pool: its configuration, DNS, health, time.
+//!
+//! [`Pool::update`] and [`Pool::resolve`] change which backends there are; [`Pool::set_up`], [`Pool::set_down`] and
+//! [`Pool::tick`] which of them can be chosen. All of it happens under the writer's lock, which no pick takes, and ends in a
+//! new [`Snapshot`].
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::members::{Identity, Resolutions, Target, targets};
+use super::runtime::Runtime;
+use super::snapshot::Snapshot;
+use super::status::Status;
+use super::{Backend, Pool, Transition, slow_start};
+use crate::config::model::{self, OnDown};
+use crate::net::addr::Address;
+use crate::stats::registry::BackendId;
+
+/// How often [`Pool::tick`] is to be called.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// How often a latency that nothing confirms gets smaller.
+const DECAY: Duration = Duration::from_secs(1);
+
+/// Snapshots made at once between two ticks; what changes further is seen at the next tick. Some algorithms prepare for
+/// milliseconds, and a large pool's first verdicts all come in the same moment.
+const REBUILDS_PER_TICK: u32 = 16;
+
+/// What an update has changed, by the backends' names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New backends.
+    pub added: Vec<Arc<str>>,
+    /// Backends that leave: they get no new connections.
+    pub removed: Vec<Arc<str>>,
+    /// Backends whose name, weight or limits are others.
+    pub changed: Vec<Arc<str>>,
+}
+
+impl Changes {
+    /// Whether nothing was added, removed or changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Changes::default()
+    }
+}
+
+/// What only those who change the pool need.
+pub(super) struct Writer {
+    config: Arc<model::Pool>,
+    resolutions: Resolutions,
+    /// In the order of the configuration, then those that leave.
+    members: Vec<Member>,
+    /// Snapshots made since the last tick.
+    rebuilt: u32,
+    /// The snapshot is older than the members.
+    stale: bool,
+    decayed: Option<Instant>,
+}
+
+/// A backend, and why it can be chosen or not.
+pub(super) struct Member {
+    pub(super) backend: Arc<Backend>,
+    /// The configuration and DNS still have it.
+    wanted: bool,
+    causes: Causes,
+    slow_since: Option<Instant>,
+    /// Share of its weight that it gets, in [`slow_start::PARTS`].
+    pub(super) parts: u32,
+}
+
+/// What a backend's state follows from; it is up when all of them are good.
+#[derive(Clone)]
+struct Causes {
+    health: Cause,
+    resolution: Cause,
+}
+
+#[derive(Clone, PartialEq)]
+enum Cause {
+    /// Not known yet; counts as bad, but its end is not a recovery.
+    Unknown,
+    Good,
+    Bad(Arc<str>),
+}
+
+impl Causes {
+    fn of(target: &Target, config: &model::Pool, resolutions: &Resolutions) -> Causes {
+        let health = match &config.health {
+            Some(health) if health.initial == model::Initial::Probe => Cause::Unknown,
+            _ => Cause::Good,
+        };
+        Causes { health, resolution: resolution(target, resolutions) }
+    }
+
+    fn status(&self) -> Status {
+        // Without an address there is nothing to check.
+        let causes = [&self.resolution, &self.health];
+        let reason = causes.into_iter().find_map(|cause| match cause {
+            Cause::Bad(reason) => Some(Arc::clone(reason)),
+            Cause::Unknown | Cause::Good => None,
+        });
+        Status::now(causes.into_iter().all(|cause| *cause == Cause::Good), reason)
+    }
+
+    fn is_bad(&self) -> bool {
+        matches!(self.health, Cause::Bad(_)) || matches!(self.resolution, Cause::Bad(_))
+    }
+}
+
+fn resolution(target: &Target, resolutions: &Resolutions) -> Cause {
+    match (&target.address, resolutions.failure(&target.entry)) {
+        (Some(_), _) => Cause::Good,
+        (None, Some(reason)) => Cause::Bad(Arc::clone(reason)),
+        (None, None) => Cause::Unknown,
+    }
+}
+
+impl Member {
+    fn identity(&self) -> Identity {
+        self.backend.target().identity()
+    }
+
+    /// Whether its first check has not ended yet.
+    fn is_pending(&self) -> bool {
+        self.causes.health == Cause::Unknown
+    }
+}
+
+impl Writer {
+    pub(super) fn new(config: model::Pool) -> Writer {
+        Writer {
+            config: Arc::new(config),
+            resolutions: Resolutions::default(),
+            members: Vec::new(),
+            rebuilt: 0,
+            stale: false,
+            decayed: None,
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot::new(&self.config, &self.members)
+    }
+}
+
+impl Pool {
+    /// The first members.
+    pub(super) fn populate(&self) {
+        let mut writer = self.writer();
+        self.reconcile(&mut writer);
+        self.rebuild(&mut writer);
+        // The first status is no change of it.
+        let usable = self.is_usable();
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Status::now(usable, None);
+        self.downs.store(0, Relaxed);
+    }
+
+    /// Takes over another configuration. Backends that are still there keep their connections, health and statistics; new ones
+    /// come, and others leave once their last connection has ended.
+    pub fn update(&self, config: model::Pool) -> Changes {
+        let mut writer = self.writer();
+        writer.config = Arc::new(config);
+        let config = Arc::clone(&writer.config);
+        writer.resolutions.keep_those_of(&config);
+        let changes = self.reconcile(&mut writer);
+        self.rebuild(&mut writer);
+        changes
+    }
+
+    /// Takes in what DNS says of the host name of an entry in `pools[].backends`: its addresses, or why it has none. An empty or
+    /// failed answer keeps the last addresses.
+    pub fn resolve(&self, entry: &str, answer: Result<Vec<Address>, &str>) -> Changes {
+        let mut writer = self.writer();
+        let config = Arc::clone(&writer.config);
+        let Some(configured) = config.backends.iter().find(|configured| *configured.name == *entry) else {
+            return Changes::default();
+        };
+        writer.resolutions.answer(configured, answer.map_err(Arc::from));
+        let changes = self.reconcile(&mut writer);
+        self.publish(&mut writer);
+        changes
+    }
+
+    /// The last addresses of an entry's host name; none before the first answer.
+    pub fn resolved(&self, entry: &str) -> Vec<Address> {
+        let writer = self.writer();
+        let configured = writer.config.backends.iter().find(|configured| *configured.name == *entry);
+        configured.map_or(Vec::new(), |configured| writer.resolutions.addresses(configured).to_vec())
+    }
+
+    /// Makes the members those that the configuration and DNS stand for.
+    fn reconcile(&self, writer: &mut Writer) -> Changes {
+        let config = Arc::clone(&writer.config);
+        let mut old: BTreeMap<Identity, Member> =
+            std::mem::take(&mut writer.members).into_iter().map(|member| (member.identity(), member)).collect();
+        let mut changes = Changes::default();
+        let wanted = targets(&config, &writer.resolutions);
+        for target in wanted {
+            // The first address of a name takes the place of the backend that had none.
+            let known = old.remove(&target.identity()).or_else(|| old.remove(&(Arc::clone(&target.entry), None)));
+            let member = match known {
+                Some(known) => self.renew(known, target, writer, &mut changes),
+                None => self.add(target, writer, &mut changes),
+            };
+            writer.members.push(member);
+        }
+        for (_, mut member) in old {
+            member.wanted = false;
+            if !stands_in(&member, &writer.members) && !member.backend.is_leaving() {
+                changes.removed.push(Arc::clone(member.backend.name()));
+                member.backend = Arc::new(member.backend.leave());
+            }
+            if !member.backend.is_leaving() || member.backend.connections() > 0 {
+                writer.members.push(member);
+            }
+        }
+        self.record_status(writer);
+        changes
+    }
+
+    fn add(&self, target: Target, writer: &Writer, changes: &mut Changes) -> Member {
+        changes.added.push(Arc::clone(&target.name));
+        let causes = Causes::of(&target, &writer.config, &writer.resolutions);
+        let runtime = Runtime::new(self.registry.backend(), causes.status(), self.workers, Arc::clone(&self.load));
+        let backend = Arc::new(Backend::new(target, &writer.config, runtime));
+        Member { backend, wanted: true, causes, slow_since: None, parts: slow_start::PARTS }
+    }
+
+    /// The same backend by its new configuration.
+    fn renew(&self, mut member: Member, target: Target, writer: &Writer, changes: &mut Changes) -> Member {
+        let resolution = resolution(&target, &writer.resolutions);
+        let (backend, leaves) = (&member.backend, member.backend.is_leaving());
+        if *backend.target() != target || leaves {
+            changes.changed.push(Arc::clone(&target.name));
+        }
+        if *backend.target() != target || leaves || !Arc::ptr_eq(backend.settings(), &writer.config) {
+            let runtime = Arc::clone(backend.runtime());
+            member.backend = Arc::new(Backend::new(target, &writer.config, runtime));
+        }
+        member.wanted = true;
+        if writer.config.health.is_none() {
+            member.causes.health = Cause::Good;
+        }
+        self.settle(&mut member, Instant::now(), |causes| causes.resolution = resolution);
+        member
+    }
+
+    /// The backend is healthy. It takes connections as soon as it has an address; with a share of its weight that grows
+    /// over `slow_start`, if it was down before. True if that changed its health.
+    pub fn set_up(&self, backend: BackendId) -> bool {
+        self.set_health(backend, Cause::Good)
+    }
+
+    /// The backend is not healthy, and why. It takes no new connection from now on; those it has are cut if the pool's `on_down` says so.
+    /// True if that changed its health; the first verdict is a change.
+    pub fn set_down(&self, backend: BackendId, reason: &str) -> bool {
+        self.set_health(backend, Cause::Bad(reason.into()))
+    }
+
+    fn set_health(&self, backend: BackendId, to: Cause) -> bool {
+        let mut writer = self.writer();
+        let Some(place) = writer.members.iter().position(|member| member.backend.id() == backend) else {
+            return false;
+        };
+        let member = &mut writer.members[place];
+        // Another reason for being down is no change of state.
+        let changed = std::mem::discriminant(&member.causes.health) != std::mem::discriminant(&to);
+        let was_up = member.backend.is_up();
+        self.settle(member, Instant::now(), |causes| causes.health = to);
+        let (backend, is_up) = (Arc::clone(&member.backend), member.backend.is_up());
+        // A first verdict may let the backends leave that stood in for this one.
+        if self.retire(&mut writer) || was_up != is_up {
+            self.record_status(&writer);
+            self.publish(&mut writer);
+        }
+        drop(writer); // what is called may ask
+        if was_up
+            && !is_up
+            && backend.settings().on_down == OnDown::Cut
+            && let Some(cut) = self.cut.get()
+        {
+            cut(backend.id());
+        }
+        changed
+    }
+
+    /// Changes the causes of a member's state, and what follows from them but the snapshot.
+    fn settle(&self, member: &mut Member, now: Instant, change: impl FnOnce(&mut Causes)) {
+        let (was_bad, was_up) = (member.causes.is_bad(), member.backend.is_up());
+        change(&mut member.causes);
+        let status = member.causes.status();
+        let (is_up, reason) = (status.up, status.reason.clone());
+        member.backend.runtime().set_status(status);
+        // One that is found down at its first look has never been up.
+        if was_up != is_up || !was_bad && member.causes.is_bad() {
+            let (backend, name) = (member.backend.id(), Arc::clone(member.backend.name()));
+            self.transitions.add(Transition { backend, name, up: is_up, reason });
+        }
+        let slow_start = member.backend.settings().slow_start;
+        // A first verdict that is good is no recovery.
+        if !was_up && is_up && was_bad && !slow_start.is_zero() {
+            member.slow_since = Some(now);
+        }
+        if !is_up {
+            member.slow_since = None;
+        }
+        member.parts = slow_start::parts(member.slow_since, now, slow_start);
+    }
+
+    /// The pool as a whole may have become usable, or unusable.
+    fn record_status(&self, writer: &Writer) {
+        let usable = writer.members.iter().any(|member| member.backend.takes_connections());
+        if self.status.lock().unwrap_or_else(PoisonError::into_inner).change(Status::now(usable, None)) {
+            self.downs.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Lets members leave that need not stand in for others any more, and forgets those that have left. True if there were any.
+    fn retire(&self, writer: &mut Writer) -> bool {
+        let is_due = |it: &Member| match it.backend.is_leaving() {
+            true => it.backend.connections() == 0,
+            false => !it.wanted && !stands_in(it, &writer.members),
+        };
+        let any = writer.members.iter().any(is_due);
+        if any {
+            self.reconcile(writer);
+        }
+        any
+    }
+
+    /// What time changes: growing weights, latencies that grow old, backends that leave. To be called every [`TICK`] by the
+    /// control thread; costs nothing when there is nothing to do.
+    pub fn tick(&self, now: Instant) {
+        let mut writer = self.writer();
+        let mut stale = std::mem::take(&mut writer.stale);
+        for member in &mut writer.members {
+            let slow_start = member.backend.settings().slow_start;
+            let parts = slow_start::parts(member.slow_since, now, slow_start);
+            stale |= parts != member.parts;
+            member.parts = parts;
+            if parts == slow_start::PARTS {
+                member.slow_since = None;
+            }
+        }
+        writer.rebuilt = 0;
+        stale |= self.retire(&mut writer);
+        if stale {
+            self.rebuild(&mut writer);
+        }
+        let last = *writer.decayed.get_or_insert(now);
+        if now.saturating_duration_since(last) >= DECAY {
+            writer.decayed = Some(now);
+            writer.members.iter().for_each(|member| member.backend.runtime().decay());
+        }
+    }
+
+    /// Makes a new snapshot: now, or with the next tick where there were many of late. Until then no pick takes a backend that is
+    /// down, whatever the snapshot says.
+    fn publish(&self, writer: &mut Writer) {
+        if writer.rebuilt < REBUILDS_PER_TICK {
+            writer.rebuilt += 1;
+            self.rebuild(writer);
+        } else {
+            writer.stale = true;
+        }
+    }
+
+    fn rebuild(&self, writer: &mut Writer) {
+        writer.stale = false;
+        let new = writer.snapshot();
+        let old = self.snapshot.load();
+        let same = old.backends.len() == new.backends.len()
+            && old.backends.iter().zip(&*new.backends).all(|(old, new)| Arc::ptr_eq(old, new));
+        self.snapshot.store(Arc::new(new));
+        if !same {
+            self.generation.send_modify(|generation| *generation += 1);
+        }
+    }
+
+    pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
+        // Nothing in there is left half done by a panic in between.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far each backend's weight has grown, by its id, in 0..=1.
+    pub(super) fn shares(&self) -> BTreeMap<BackendId, f64> {
+        let share = |it: &Member| (it.backend.id(), f64::from(it.parts) / f64::from(slow_start::PARTS));
+        self.writer().members.iter().map(share).collect()
+    }
+}
+
+/// Whether a member that the configuration no longer has goes on until one of its successors is up: a change of all addresses at
+/// once must not leave the pool without a backend while the new ones are checked.
+fn stands_in(member: &Member, members: &[Member]) -> bool {
+    let entry = &member.backend.target().entry;
+    let successors = || members.iter().filter(|other| other.wanted && other.backend.target().entry == *entry);
+    !member.backend.is_leaving()
+        && member.backend.is_up()
+        && successors().any(Member::is_pending)
+        && !successors().any(|other| other.backend.is_up())
+}

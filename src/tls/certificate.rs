@@ -37,10 +37,10 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// A chain and a key that fit each other.
 #[derive(Clone, Debug)]
-pub struct Certificate {
+pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     /// What is in it.
-    pub facts: Facts,
+    pub(super) facts: Facts,
 }
 
 /// What is told of a certificate.
@@ -280,7 +280,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 /// The common name of a certificate's subject, with control characters escaped; `None` if it has none.
-pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     subject(&x509_cert::Certificate::from_der(certificate).ok()?)
 }
 

@@ -13,7 +13,7 @@ use crate::config::files::FileFault;
 /// other, and a file is written piece by piece.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 
-/// What a look at the files of a [`ServerTls`](super::ServerTls) or a [`ClientTls`](super::ClientTls) came to.
+/// What a look at the files of a [`Acceptor`](super::Acceptor) or a [`Connector`](super::Connector) came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// What is in service stays, and nothing is to be told.

@@ -15,11 +15,11 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::acceptor::Acceptor;
 use super::certificate::Facts;
-use super::client::ClientTls;
+use super::connector::Connector;
 use super::reload::{Look, Now, Outcome, SETTLE};
 use super::report::{Age, Summary, date, distance};
-use super::server::ServerTls;
 use crate::config::Severity;
 use crate::config::files::FileFault;
 
@@ -37,7 +37,7 @@ const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # Errors
 /// There is no thread.
-pub fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> io::Result<impl Future<Output = ()> + Send> {
+pub fn run(servers: Vec<Arc<Acceptor>>, clients: Vec<Arc<Connector>>) -> io::Result<impl Future<Output = ()> + Send> {
     // At once: whoever counts the process's open files after its start finds those of the watch among them.
     let mut watch = Watch { servers, clients, notices: Notices::start(), told: Vec::new() };
     let thread = BlockingThread::start("tls-watch")?;
@@ -63,8 +63,8 @@ pub fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> io::Re
 }
 
 struct Watch {
-    servers: Vec<Arc<ServerTls>>,
-    clients: Vec<Arc<ClientTls>>,
+    servers: Vec<Arc<Acceptor>>,
+    clients: Vec<Arc<Connector>>,
     notices: Notices,
     told: Vec<Told>,
 }
@@ -275,7 +275,7 @@ mod tests {
     async fn a_new_pair_goes_into_service_by_itself() {
         let (folder, authority) = (Folder::new(), Authority::new("authority"));
         let pair = folder.pair("a", &authority.issue(&["old.example.com"]));
-        let server = Arc::new(ServerTls::new("web", &folder.listener(vec![pair])).unwrap());
+        let server = Arc::new(Acceptor::new("web", &folder.listener(vec![pair])).unwrap());
         let task = tokio::spawn(run(vec![server.clone()], Vec::new()).unwrap());
         folder.replace_pair("a", &authority.issue(&["new.example.com"]));
         let renewed = async {

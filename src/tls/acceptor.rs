@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::time_provider::TimeProvider;
 use rustls::{Error, ServerConfig};
 
@@ -14,14 +14,17 @@ use super::authorities;
 use super::certificate::{self, Certificate, Facts};
 use super::certificates::Certificates;
 use super::clock::{SystemClock, since_1970};
-use super::explain::explain;
+use super::engine::{self, ServerEngine};
+use super::explain::{TlsError, explain};
 use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
 use super::provider::{provider, versions};
 use super::reload::{Look, Made, Now, Outcome, Piece, Standing};
+use super::stream::TlsStream;
 use super::tickets::{Bound, BoundVerifier, Tickets};
 use super::verify::ClientVerifier;
 use super::watch::{tell, worst};
 use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, StartTls};
+use crate::worker::Socket;
 
 /// Tickets after a full handshake of TLS 1.3. A client uses each once (RFC 8446, C.4), so that one that opens
 /// two connections at a time needs two; each costs an encryption of a few hundred bytes.
@@ -31,7 +34,7 @@ const TICKETS: usize = 2;
 const POSTGRES: &[u8] = b"postgresql";
 
 /// TLS of one listener. Connections read what is in service; a change of files replaces it.
-pub struct ServerTls {
+pub struct Acceptor {
     name: Arc<str>,
     tls: ListenerTls,
     serving: ArcSwap<Serving>,
@@ -42,7 +45,7 @@ pub struct ServerTls {
 
 /// What is in service at a listener.
 #[derive(Debug)]
-pub struct Serving {
+struct Serving {
     certificates: Arc<Certificates>,
     clients: Clients,
 }
@@ -70,15 +73,14 @@ impl Serving {
     ///
     /// # Errors
     /// rustls takes no such configuration.
-    pub fn config(&self) -> Result<Arc<ServerConfig>, Error> {
+    fn config(&self) -> Result<Arc<ServerConfig>, Error> {
         match &self.clients {
             Clients::Unverified(config) => Ok(config.clone()),
             Clients::Verified(recipe, verifier) => recipe.config(Some(verifier)),
         }
     }
 
-    /// Whether a certificate is for the name a client asks for. A client that asks for none is not known.
-    pub fn knows(&self, name: Option<&str>) -> bool {
+    fn knows(&self, name: Option<&str>) -> bool {
         self.certificates.knows(name)
     }
 }
@@ -99,20 +101,20 @@ impl Sources {
     }
 }
 
-impl ServerTls {
+impl Acceptor {
     /// Reads the files and puts them in service; `name` is the listener's, for the log.
     ///
     /// # Errors
     /// What is wrong with the files.
-    pub fn new(name: &str, tls: &ListenerTls) -> Result<ServerTls, LoadError> {
-        ServerTls::with_clock(name, tls, Arc::new(SystemClock))
+    pub fn new(name: &str, tls: &ListenerTls) -> Result<Acceptor, LoadError> {
+        Acceptor::with_clock(name, tls, Arc::new(SystemClock))
     }
 
     pub(super) fn with_clock(
         name: &str,
         tls: &ListenerTls,
         clock: Arc<dyn TimeProvider>,
-    ) -> Result<ServerTls, LoadError> {
+    ) -> Result<Acceptor, LoadError> {
         let now = Now::read();
         let load = |files: &CertificateFiles| certificate_piece(files, now);
         let files = Sources {
@@ -122,7 +124,7 @@ impl ServerTls {
         };
         let serving = ArcSwap::from_pointee(serve(tls, &files, &clock)?);
         let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
-        Ok(ServerTls { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), standing, clock })
+        Ok(Acceptor { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), standing, clock })
     }
 
     /// The listener's name.
@@ -130,17 +132,13 @@ impl ServerTls {
         &self.name
     }
 
-    /// What is in service, without touching the count of those who hold it.
-    pub fn load(&self) -> Guard<Arc<Serving>> {
-        self.serving.load()
-    }
-
-    /// Begins TLS with a client.
+    /// TLS with a client, from which `ahead` was read already. Its handshake is still to be completed.
     ///
     /// # Errors
     /// rustls takes no such configuration.
-    pub fn accept(&self) -> Result<UnbufferedServerConnection, Error> {
-        UnbufferedServerConnection::new(self.serving.load().config()?)
+    pub fn accept(&self, socket: Socket, ahead: Vec<u8>) -> Result<Box<TlsStream<ServerEngine>>, TlsError> {
+        let engine = engine::server(self.serving.load().config()?)?;
+        Ok(Box::new(TlsStream::new(socket, engine, ahead)))
     }
 
     /// The configuration of a connection that begins now.
@@ -196,9 +194,9 @@ impl ServerTls {
     }
 }
 
-impl fmt::Debug for ServerTls {
+impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Acceptor").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

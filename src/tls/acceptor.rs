@@ -10,20 +10,19 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::time_provider::TimeProvider;
 use rustls::{Error, ServerConfig};
 
-use super::authorities;
-use super::certificate::{self, Certificate, Facts};
+use super::certificate::{Certificate, Facts};
 use super::certificates::Certificates;
 use super::clock::{SystemClock, since_1970};
 use super::engine::{self, ServerEngine};
 use super::explain::{TlsError, explain};
-use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
+use super::files::LoadError;
 use super::provider::{provider, versions};
-use super::reload::{Look, Made, Now, Outcome, Piece, Standing};
+use super::reload::{Look, Now, Outcome, Piece, Standing};
+use super::sources;
 use super::stream::TlsStream;
 use super::tickets::{Bound, BoundVerifier, Tickets};
 use super::verify::ClientVerifier;
-use super::watch::{tell, worst};
-use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, StartTls};
+use crate::config::model::{CertificateFiles, ListenerTls, StartTls};
 use crate::worker::Socket;
 
 /// Tickets after a full handshake of TLS 1.3. A client uses each once (RFC 8446, C.4), so that one that opens
@@ -116,10 +115,10 @@ impl Acceptor {
         clock: Arc<dyn TimeProvider>,
     ) -> Result<Acceptor, LoadError> {
         let now = Now::read();
-        let load = |files: &CertificateFiles| certificate_piece(files, now);
+        let load = |files: &CertificateFiles| sources::certificate(files, now);
         let files = Sources {
             certificates: tls.certificates.iter().map(load).collect::<Result<_, _>>()?,
-            verifier: tls.client_auth.as_ref().map(|auth| verifier_piece(auth, now)).transpose()?,
+            verifier: tls.client_auth.as_ref().map(|auth| sources::client_verifier(auth, now)).transpose()?,
             ticket_keys: ticket_keys(tls)?,
         };
         let serving = ArcSwap::from_pointee(serve(tls, &files, &clock)?);
@@ -187,10 +186,10 @@ impl Acceptor {
         // Only now: what the log calls replaced is in service.
         let certificates = looks.iter().zip(&files.certificates);
         let mut outcomes: Vec<Outcome> =
-            certificates.map(|(look, piece)| tell(&owner, look, Some(&piece.get().facts), now.wall)).collect();
-        outcomes.extend(verifier.iter().map(|look| tell(&owner, look, None, now.wall)));
+            certificates.map(|(look, piece)| look.log(&owner, Some(&piece.get().facts), now.wall)).collect();
+        outcomes.extend(verifier.iter().map(|look| look.log(&owner, None, now.wall)));
         self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
-        worst(&outcomes)
+        Outcome::worst(&outcomes)
     }
 }
 
@@ -210,46 +209,6 @@ fn ticket_keys(tls: &ListenerTls) -> Result<Option<Arc<dyn ProducesTickets>>, Lo
     // The keys are replaced by a clock that panics before 1970.
     let is_on = tls.session_tickets && since_1970().is_some();
     is_on.then(Ticketer::new).transpose().map_err(no_key)
-}
-
-pub(super) fn certificate_piece(files: &CertificateFiles, now: Now) -> Result<Piece<Certificate>, LoadError> {
-    let make = |contents: &[Content], occasion, now| match contents {
-        [cert, key] => {
-            let reading = certificate::read(cert, key, occasion, now);
-            (reading.certificate, reading.faults.into_iter().map(|(_, fault)| fault).collect())
-        }
-        _ => (None, Vec::new()),
-    };
-    Piece::load(vec![(files.cert.clone(), MAX_PEM), (files.key.reveal().clone(), MAX_PEM)], make, now)
-}
-
-fn verifier_piece(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<ClientVerifier>>, LoadError> {
-    let required = auth.required;
-    let make = move |contents: &[Content], _, now| -> Made<Arc<ClientVerifier>> {
-        let (ca, crl) = match contents {
-            [ca] => (ca, None),
-            [ca, crl] => (ca, Some(crl)),
-            _ => return (None, Vec::new()),
-        };
-        let (trust, mut faults) = authorities::of_file(ca, now);
-        let lists = match crl.map(|crl| authorities::revocations(crl, now)) {
-            Some((lists, more)) => {
-                faults.extend(more);
-                lists.map(Some)
-            }
-            None => Some(None),
-        };
-        let Some((trust, lists)) = trust.zip(lists) else { return (None, faults) };
-        match authorities::client_verifier(trust, lists, required) {
-            Ok(verifier) => (Some(Arc::new(verifier)), faults),
-            Err(fault) => {
-                faults.push(fault);
-                (None, faults)
-            }
-        }
-    };
-    let crl = auth.crl.iter().map(|path| (path.clone(), MAX_CRL));
-    Piece::load([(auth.ca.clone(), MAX_PEM)].into_iter().chain(crl).collect(), make, now)
 }
 
 fn serve(tls: &ListenerTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> Result<Serving, LoadError> {

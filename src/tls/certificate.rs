@@ -14,11 +14,10 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
-use super::files::{Content, error, has_error, warning};
+use super::dates::{date, distance};
+use super::files::{Content, Occasion, error, has_error, warning};
 use super::pem;
 use super::provider::provider;
-use super::reload::Occasion;
-use super::report::{date, distance};
 use crate::config::files::{FileFault, Part};
 use crate::net::name::NamePattern;
 

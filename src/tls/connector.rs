@@ -12,20 +12,19 @@ use rustls::sign::SingleCertAndKey;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, CommonState, Error};
 
-use super::acceptor::certificate_piece;
 use super::authorities;
 use super::certificate::{Certificate, Facts};
 use super::clock::SystemClock;
 use super::engine::{self, ClientEngine};
 use super::explain::explain;
-use super::files::{Content, LoadError, MAX_PEM};
+use super::files::LoadError;
 use super::provider::{provider, versions};
-use super::reload::{Look, Made, Now, Outcome, Piece, Standing};
+use super::reload::{Look, Now, Outcome, Piece, Standing};
 use super::sessions::{OwnSessions, Sessions};
+use super::sources;
 use super::stream::{HandshakeError, TlsStream};
 use super::trust::Trust;
 use super::verify::ServerVerifier;
-use super::watch::{tell, worst};
 use crate::config::model::{Authorities, BackendAddress, NameSource, PoolTls, TlsVersion, Verify};
 use crate::net::name::normal;
 use crate::worker::Socket;
@@ -111,16 +110,9 @@ impl Connector {
         let now = Now::read();
         let trust = match (&tls.ca, tls.verify) {
             (Authorities::System, _) | (_, Verify::Off) => None,
-            (Authorities::File(path), _) => {
-                let make = |contents: &[Content], _, now| -> Made<Arc<Trust>> {
-                    let [file] = contents else { return (None, Vec::new()) };
-                    let (trust, faults) = authorities::of_file(file, now);
-                    (trust.map(Arc::new), faults)
-                };
-                Some(Piece::load(vec![(path.clone(), MAX_PEM)], make, now)?)
-            }
+            (Authorities::File(path), _) => Some(sources::backend_trust(path, now)?),
         };
-        let certificate = tls.client_certificate.as_ref().map(|files| certificate_piece(files, now)).transpose()?;
+        let certificate = tls.client_certificate.as_ref().map(|files| sources::certificate(files, now)).transpose()?;
         let backend_name = match &tls.server_name {
             NameSource::Fixed(name) => Some(backend_name(name).map_err(|message| {
                 LoadError::of(message, "server_name is a host's name or an IP address, without a port")
@@ -226,11 +218,11 @@ impl Connector {
         // Only now: what the log calls replaced is in service.
         let mut outcomes = Vec::new();
         if let (Some(look), Some(piece)) = (&certificate, &files.certificate) {
-            outcomes.push(tell(&owner, look, Some(&piece.get().facts), now.wall));
+            outcomes.push(look.log(&owner, Some(&piece.get().facts), now.wall));
         }
-        outcomes.extend(trust.iter().map(|look| tell(&owner, look, None, now.wall)));
+        outcomes.extend(trust.iter().map(|look| look.log(&owner, None, now.wall)));
         self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
-        worst(&outcomes)
+        Outcome::worst(&outcomes)
     }
 }
 

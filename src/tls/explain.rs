@@ -11,7 +11,7 @@ use rustls::{
     PeerMisbehaved,
 };
 
-use super::report::date;
+use super::dates::date;
 use super::unfit::Unfit;
 
 /// Why TLS failed. Displayed in words, as this side sees its peer.

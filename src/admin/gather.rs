@@ -21,7 +21,7 @@ use crate::stats::ending;
 use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
-use crate::tls::{self, ClientTls, ServerTls};
+use crate::tls::{self, Acceptor, Connector};
 
 /// Transitions that are shown, over all pools.
 const TRANSITIONS: usize = 100;
@@ -35,9 +35,9 @@ pub struct Sources {
     /// Where each listener listens, by its name.
     pub addresses: Vec<(Arc<str>, Address)>,
     /// Of each listener that terminates TLS.
-    pub servers: Vec<Arc<ServerTls>>,
+    pub servers: Vec<Arc<Acceptor>>,
     /// Of each pool that speaks TLS.
-    pub clients: Vec<Arc<ClientTls>>,
+    pub clients: Vec<Arc<Connector>>,
     /// The version and the commit of the program.
     pub version: (&'static str, &'static str),
     /// When the process started, by both clocks.

@@ -7,14 +7,14 @@ use crate::config::model::Config;
 use crate::pool::Pool;
 use crate::server::Upstream;
 use crate::stats::registry::PoolId;
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::{Acceptor, Connector};
 
 /// What listeners and pools speak TLS by.
 pub(super) struct Secured {
     /// Of each listener.
-    pub(super) servers: Vec<Option<Arc<ServerTls>>>,
+    pub(super) servers: Vec<Option<Arc<Acceptor>>>,
     /// Of the pools that have one.
-    pub(super) clients: Vec<Arc<ClientTls>>,
+    pub(super) clients: Vec<Arc<Connector>>,
     /// Of the same pools.
     pub(super) upstreams: HashMap<PoolId, Upstream>,
 }
@@ -28,7 +28,7 @@ impl Secured {
         let mut errors = Vec::new();
         let mut secured = Secured { servers: Vec::new(), clients: Vec::new(), upstreams: HashMap::new() };
         for listener in &config.listeners {
-            let server = listener.tls.as_ref().map(|tls| ServerTls::new(&listener.name, tls)).transpose();
+            let server = listener.tls.as_ref().map(|tls| Acceptor::new(&listener.name, tls)).transpose();
             let server = server.unwrap_or_else(|error| {
                 errors.push(format!("listener {}: {error}", listener.name));
                 None
@@ -39,7 +39,7 @@ impl Secured {
             let settings = pool.settings();
             let mut load = || {
                 let Some(tls) = &settings.tls else { return Ok(None) };
-                let client = Arc::new(ClientTls::new(pool.name(), tls).map_err(|error| error.to_string())?);
+                let client = Arc::new(Connector::new(pool.name(), tls).map_err(|error| error.to_string())?);
                 secured.clients.push(Arc::clone(&client));
                 Upstream::new(client, &settings).map(Some)
             };

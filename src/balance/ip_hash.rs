@@ -7,7 +7,8 @@
 //! turns in claiming the next slot of theirs that is vacant. A backend of half the heaviest's weight takes
 //! every other turn.
 
-use super::{Candidate, Live, REDRAWS, redraw, scan};
+use super::candidate::{Candidate, Live};
+use super::sampling::{REDRAWS, redraw, scan};
 
 /// Slots of the table: a prime, so that every step visits every slot; some 65 for each of 1,000 backends, so that
 /// shares are within 2 % of even. 256 KiB.

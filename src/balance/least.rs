@@ -1,6 +1,6 @@
 //! The search that `least_connections` and `least_latency` share.
 
-use super::Live;
+use super::candidate::Live;
 
 /// Equals that are remembered while searching.
 const REMEMBERED: usize = 32;

@@ -1,7 +1,7 @@
 //! Fewest connections for its weight; equals in turn.
 
+use super::candidate::{Candidate, Live};
 use super::least::least;
-use super::{Candidate, Live};
 
 /// The weights by which connections are divided.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 //! One that was never measured looks fast and is tried soon, but the connections that it is given meanwhile
 //! count against it, so that it is not given all of them.
 
+use super::candidate::{Candidate, Live};
 use super::least::least;
-use super::{Candidate, Live};
 
 /// The weights by which the expected wait is divided.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 //! candidates change; what changes all the time (connections, latency, who is full) is asked of
 //! [`Live`] at the moment of the pick. A pick takes no lock and allocates nothing.
 
+mod candidate;
 mod ip_hash;
 mod least;
 mod least_connections;
@@ -12,6 +13,7 @@ mod least_latency;
 mod power_of_two;
 mod random;
 mod round_robin;
+mod sampling;
 #[cfg(test)]
 mod testing;
 mod weighted;
@@ -19,27 +21,7 @@ mod weighted;
 use siphasher::sip::SipHasher13;
 
 use crate::config::model::Balance;
-
-/// Somebody who can be chosen. Its place in the slice given to [`Balancer::new`] is its index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// What placement by hash goes by; [`identity`] of the backend's name.
-    pub identity: u64,
-    /// Its share. Those who are to get nothing are no candidates, so a zero counts as one.
-    pub weight: u32,
-}
-
-/// What is true of the candidates at the moment of a pick. The indices are those of [`Candidate`]s.
-pub trait Live {
-    /// Connections open to it.
-    fn connections(&self, index: usize) -> u32;
-
-    /// Moving average of its latency in microseconds; 0 when it was never measured.
-    fn latency_us(&self, index: usize) -> u32;
-
-    /// False when it is full, or when this connection has tried it before.
-    fn can_take(&self, index: usize) -> bool;
-}
+pub use candidate::{Candidate, Live};
 
 /// What distinguishes one pick from the next.
 #[derive(Clone, Copy, Debug)]
@@ -139,46 +121,4 @@ pub fn identity(name: &str) -> u64 {
 /// addresses freely can aim at one backend; with real TCP peers this is no more than they can do anyway.
 pub fn hash(bytes: &[u8]) -> u64 {
     SipHasher13::new_with_keys(0x7469_6465_6761_7465, 0x706c_6163_656d_656e).hash(bytes)
-}
-
-/// How often a pick whose first choice cannot take a connection draws again by weight before it scans:
-/// enough that a few full backends do not load their neighbours in the list, few enough to cost nothing.
-const REDRAWS: u64 = 8;
-
-/// The first candidate that can take a connection, beginning at `start` modulo `count` and going round.
-/// The last resort of the algorithms: bounded, and sees everyone.
-fn scan(count: usize, start: u64, live: &impl Live) -> Option<usize> {
-    let begin = below(start, count);
-    (begin..count).chain(0..begin).find(|&index| live.can_take(index))
-}
-
-/// Maps 64 uniform bits to `0..bound` without a division (Lemire, "Fast random integer generation in
-/// an interval", 2019; without its rejection step, as the bias is below 2^-32 for the bounds used here).
-fn below(uniform: u64, bound: usize) -> usize {
-    ((u128::from(uniform) * bound as u128) >> 64) as usize
-}
-
-/// A number as good as drawn anew, `attempt` steps after `seed`: the finalizer of SplitMix64 (Steele,
-/// Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
-fn redraw(seed: u64, attempt: u64) -> u64 {
-    let mut z = seed.wrapping_add(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scanning_sees_everyone_once() {
-        for start in [0, 1, u64::MAX / 3, u64::MAX] {
-            for only in 0..5 {
-                let live = testing::Fixed::takers((0..5).map(|i| i == only));
-                assert_eq!(scan(5, start, &live), Some(only));
-            }
-        }
-        assert_eq!(scan(0, 7, &testing::Fixed::takers([])), None);
-    }
 }

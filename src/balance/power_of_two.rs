@@ -2,9 +2,10 @@
 //! load balancing", 1996): nearly as even as looking at everybody, at the cost of looking at two, and instances
 //! that do not know of each other don't all rush to the same idle backend.
 
+use super::candidate::{Candidate, Live};
 use super::random::draw_again;
+use super::sampling::redraw;
 use super::weighted::Weighted;
-use super::{Candidate, Live, redraw};
 
 /// The candidates by weight.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! At random, each as likely as its weight says.
 
+use super::candidate::{Candidate, Live};
+use super::sampling::{REDRAWS, redraw, scan};
 use super::weighted::Weighted;
-use super::{Candidate, Live, REDRAWS, redraw, scan};
 
 /// The candidates by weight.
 #[derive(Debug)]

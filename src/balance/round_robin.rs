@@ -5,7 +5,8 @@
 //! and needs a lock; but its order repeats after sum / gcd steps, so it is written down once and a pick
 //! only looks it up.
 
-use super::{Candidate, Live, REDRAWS, below, redraw, scan};
+use super::candidate::{Candidate, Live};
+use super::sampling::{REDRAWS, below, redraw, scan};
 
 /// Longest schedule (512 KiB). Weights whose sum is above it are scaled down to it and rounded, none to less
 /// than one: each share is then off by at most one part in 131,072 of the whole, and the schedule may

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
-use super::{Candidate, Live, identity, redraw};
+use super::candidate::{Candidate, Live};
+use super::identity;
+use super::sampling::redraw;
 
 /// Live numbers that stand still.
 #[derive(Clone, Debug)]

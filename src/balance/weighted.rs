@@ -1,6 +1,7 @@
 //! Drawing by weight: cumulative weights and a binary search.
 
-use super::{Candidate, Live, below};
+use super::candidate::{Candidate, Live};
+use super::sampling::below;
 
 /// Candidates on a line, each as long as its weight.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ impl Weighted {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::redraw;
+    use super::super::sampling::redraw;
     use super::super::testing::{candidates, check_shares};
     use super::*;
 

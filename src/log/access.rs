@@ -13,24 +13,24 @@ use crate::config::model::{AccessLog, Log, LogFormat};
 use crate::net::addr::ClientAddr;
 use crate::stats::ending::Ending;
 
-/// What is said of a connection once it has ended.
+/// A finished connection, as its line reports it.
 #[derive(Clone, Debug)]
 pub struct Line<'a> {
     /// When it ended.
     pub time: SystemTime,
     /// The listener's name.
     pub listener: &'a str,
-    /// The name of the pool that it was for.
+    /// The pool's name.
     pub pool: &'a str,
-    /// Where it came from.
+    /// The client's address, as a PROXY header names it where one is trusted.
     pub client: ClientAddr,
-    /// The backend's name; `None` if it got none.
+    /// The backend's name; `None` if no backend was connected.
     pub backend: Option<&'a str>,
-    /// What names it to a backend that was sent a PROXY header.
+    /// The unique id in the PROXY header that the backend got.
     pub id: Option<NonZeroU64>,
-    /// How long it waited for a backend.
+    /// The wait for a free backend.
     pub queue: Option<Duration>,
-    /// How long the connect that succeeded took.
+    /// The connect that succeeded.
     pub connect: Option<Duration>,
     /// The TLS handshake with the client.
     pub client_handshake: Option<Duration>,
@@ -38,21 +38,21 @@ pub struct Line<'a> {
     pub backend_handshake: Option<Duration>,
     /// From the client's first byte to the backend's.
     pub first_byte: Option<Duration>,
-    /// How often the direction turned from the client to the backend and back; 0 when that is not measured.
+    /// Changes of direction from the client to the backend and back; 0 when that is not measured.
     pub turnarounds: u32,
-    /// How long that took on average.
+    /// The mean time from the last byte of a request to the first byte of its response.
     pub turnaround: Option<Duration>,
     /// From accept to end.
     pub duration: Duration,
-    /// From the client, handed to the backend.
+    /// Bytes from the client, delivered to the backend.
     pub bytes_in: u64,
-    /// From the backend, handed to the client.
+    /// Bytes from the backend, delivered to the client.
     pub bytes_out: u64,
     /// Backends that were tried after the first one.
     pub retries: u32,
-    /// The connects that failed, in their order: the first few.
+    /// The first connects that failed, in order.
     pub failed_connects: &'a [FailedConnect],
-    /// What was open when it ended, this one among them.
+    /// Open connections when it ended, itself included.
     pub open: Open,
     /// How it ended.
     pub ending: Ending,
@@ -63,7 +63,7 @@ pub struct Line<'a> {
 pub struct FailedConnect {
     /// The backend's name.
     pub backend: Arc<str>,
-    /// The address, where there was one, and why.
+    /// The address, if there is one, and the error.
     pub reason: String,
 }
 
@@ -81,8 +81,8 @@ pub struct Open {
 }
 
 impl Line<'_> {
-    /// The fields of HAProxy's `option tcplog`, in their order (its configuration manual, 8.2.2), with times in whole
-    /// milliseconds; then what that has no field for.
+    /// The fields of HAProxy's `option tcplog` in their order (its configuration manual, 8.2.2), times in whole
+    /// milliseconds. Fields that tcplog lacks follow.
     pub fn text(&self) -> String {
         let mut line = String::with_capacity(288);
         let accepted = self.time.checked_sub(self.duration).unwrap_or(self.time);
@@ -121,11 +121,11 @@ impl Line<'_> {
             }
             line.push('"');
         }
-        let _ = writeln!(line, " end=\"{}\"", self.ending);
+        let _ = writeln!(line, " reason=\"{}\"", self.ending);
         line
     }
 
-    /// One JSON object on one line; times in milliseconds with three decimals, `null` for a stage it never came to.
+    /// One JSON object on one line; times in milliseconds with three decimals, `null` for a stage that was not reached.
     pub fn json(&self) -> String {
         let mut line = String::with_capacity(512);
         let _ = write!(line, "{{\"time\":\"{}\",\"listener\":", date::rfc3339_millis(self.time));
@@ -172,14 +172,13 @@ impl Line<'_> {
         let _ = writeln!(
             line,
             ",\"turnarounds\":{},\"retries\":{},\"bytes_in\":{},\"bytes_out\":{},\
-             \"end\":\"{}\",\"side\":\"{}\",\"reason\":\"{}\",\"code\":\"{}\"}}",
+             \"reason\":\"{}\",\"side\":\"{}\",\"code\":\"{}\"}}",
             self.turnarounds,
             self.retries,
             self.bytes_in,
             self.bytes_out,
             self.ending,
             self.ending.side(),
-            self.ending.reason(),
             self.ending.code()
         );
         line
@@ -196,7 +195,7 @@ impl fmt::Display for Millis {
     }
 }
 
-/// Whole milliseconds; -1 for what it never came to.
+/// Whole milliseconds; -1 for a stage that was not reached.
 struct Whole(Option<Duration>);
 
 impl fmt::Display for Whole {
@@ -208,13 +207,13 @@ impl fmt::Display for Whole {
     }
 }
 
-/// A name as one word: what would blur its borders becomes `_`. JSON lines have names as they are.
+/// A name as one word: white space, quotes and slashes become `_`, so that fields stay apart. JSON needs no such thing.
 fn push_word(line: &mut String, name: &str) {
     let fits = |c: char| !c.is_control() && !c.is_whitespace() && c != '"' && c != '/';
     line.extend(name.chars().map(|c| if fits(c) { c } else { '_' }));
 }
 
-/// The inside of a quoted value: what would end it, or the line, is escaped.
+/// The inside of a quoted value, escaped so that neither the value nor the line ends early.
 fn push_quoted(line: &mut String, value: &str) {
     for c in value.chars() {
         match c {
@@ -229,7 +228,7 @@ fn push_json(line: &mut String, value: &str) {
     line.push_str(&serde_json::Value::from(value).to_string());
 }
 
-/// Where access lines go. A clone for each worker.
+/// Writes access lines. Each worker has a clone.
 #[derive(Clone, Debug)]
 pub struct AccessWriter {
     to: LogWriter,
@@ -237,7 +236,7 @@ pub struct AccessWriter {
 }
 
 impl AccessWriter {
-    /// Queues the line; drops and counts it when the writer cannot keep up.
+    /// Queues the line. Drops and counts it when the log thread does not keep up.
     pub fn write(&mut self, line: &Line<'_>) {
         let text = match self.format {
             LogFormat::Text => line.text(),
@@ -247,11 +246,11 @@ impl AccessWriter {
     }
 }
 
-/// The access log of the process; its drop writes the lines that wait.
+/// The access log of the process. Its drop writes the queued lines.
 #[derive(Debug, Default)]
 pub struct Access {
     writer: Option<AccessWriter>,
-    /// Its own, if it is a file.
+    /// The thread that writes the file; `None` for stderr.
     thread: Option<LogThread>,
 }
 
@@ -332,14 +331,14 @@ mod tests {
             line("shop", Some("shop-1")).text(),
             format!(
                 "tidegate[{pid}]: 192.0.2.7:5000 [14/Nov/2023:22:13:07.777] shop web/shop-1 0/2/12345 34 -- 4/3/2/1/+1 0/0 \
-                 bytes_in=12 id=0000000000000abc end=\"client closed\"\n"
+                 bytes_in=12 id=0000000000000abc reason=\"client closed\"\n"
             )
         );
         assert_eq!(
             line("shop", None).text(),
             format!(
                 "tidegate[{pid}]: 192.0.2.7:5000 [14/Nov/2023:22:13:07.777] shop web/<NOSRV> -1/-1/12345 34 SC 4/3/2/0/0 0/0 \
-                 bytes_in=12 end=\"refused: no backend\"\n"
+                 bytes_in=12 reason=\"refused: no backend\"\n"
             )
         );
     }
@@ -350,7 +349,7 @@ mod tests {
             .map(|(backend, reason)| FailedConnect { backend: backend.into(), reason: reason.to_owned() });
         let line = Line { failed_connects: &failed, ..line("shop", None) };
         let expected =
-            r#"bytes_in=12 failed_connects="a: 10.0.0.1:1: refused; b\": TLS: \"x\"\n" end="refused: no backend""#;
+            r#"bytes_in=12 failed_connects="a: 10.0.0.1:1: refused; b\": TLS: \"x\"\n" reason="refused: no backend""#;
         assert!(line.text().trim_end().ends_with(expected), "{}", line.text());
         let parsed: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
         assert_eq!(
@@ -372,7 +371,7 @@ mod tests {
                 "backend": "shop-1", "queue_ms": 0.0, "connect_ms": 2.213, "tls_handshake_ms": null,
                 "backend_tls_handshake_ms": 1.5, "first_byte_ms": 3.0, "turnaround_ms": 2.5, "turnarounds": 2,
                 "id": "0000000000000abc", "duration_ms": 12345.678, "bytes_in": 12, "bytes_out": 34, "retries": 1,
-                "end": "client closed", "side": "client", "reason": "closed", "code": "--",
+                "reason": "client closed", "side": "client", "code": "--",
             })
         );
         let parsed: serde_json::Value = serde_json::from_str(&line("shop", None).json()).unwrap();

@@ -1,4 +1,4 @@
-//! What a log has lost: lines dropped because its queue was full, and lines that could not be written.
+//! Counters of what a log has lost: lines dropped because its queue was full, lines that could not be written.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -12,13 +12,13 @@ use rustix::io::Errno;
 
 use super::writer::{Sink, Written};
 
-/// A file that was moved away or removed is noticed by the first line after this time.
+/// The first line after this time notices that the file was moved or removed.
 const FOLLOW: Duration = Duration::from_secs(1);
 
-/// How long a write waits for room in a FIFO.
+/// The longest wait for room in a FIFO.
 const ROOM: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// A file, opened again when another one has taken its name, or none has it any more.
+/// A file, reopened when its name is gone or names another file.
 pub(super) struct LogFile {
     path: PathBuf,
     /// `None` for a FIFO without a reader.

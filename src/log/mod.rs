@@ -23,14 +23,14 @@ pub use self::writer::LogWriter;
 use self::writer::{FLUSH_LIMIT, LogThread, PROCESS, Queue, Sink, Written};
 use crate::config::model::{Log, LogFormat, LogLevel};
 
-/// The logs of the process. A clone is for another thread; the drop of the last one writes the lines that wait.
+/// The logs of the process. The drop of the last clone writes the queued lines.
 #[derive(Clone, Debug)]
 pub struct Logging(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     stderr: LogThread,
-    /// All of them.
+    /// Of all logs, to reopen and flush.
     queues: Mutex<Vec<Weak<Queue>>>,
 }
 
@@ -49,7 +49,7 @@ struct Stderr;
 
 impl Sink for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<Written> {
-        // Not by the lock of std's stderr: a write that is stuck must not hold up others who have a word to say.
+        // Not by the lock of std's stderr: a write that is stuck must not block other writers.
         Ok(Written::Bytes(rustix::io::write(io::stderr(), bytes)?))
     }
 }
@@ -81,7 +81,7 @@ pub fn start(config: &Log) -> Result<Logging, StartError> {
 }
 
 impl Logging {
-    /// The writer of messages, for lines that are none.
+    /// The writer of the process log, for lines that do not come from tracing.
     pub fn stderr(&self) -> LogWriter {
         self.0.stderr.writer()
     }
@@ -91,12 +91,12 @@ impl Logging {
         DroppedLines::new(self.stderr().counters().clone())
     }
 
-    /// Opens the files of all logs again, as after a rotation. Returns at once.
+    /// Reopens the files of all logs, as after a rotation. Returns at once.
     pub fn reopen(&self) {
         self.each_queue(Queue::reopen);
     }
 
-    /// Writes what waits in all logs. Waits for no write that is stuck, so that it returns soon in any case.
+    /// Writes the queued lines of all logs. Skips a write that is stuck: returns within half a second.
     pub fn flush(&self) {
         let deadline = Instant::now() + FLUSH_LIMIT;
         self.each_queue(|queue| {
@@ -112,12 +112,12 @@ impl Logging {
 
     fn each_queue(&self, call: impl Fn(&Queue)) {
         let queues = self.0.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Messages last: the thread of another log may have something to say.
+        // The process log last: the thread of another log may report a failure there.
         queues.iter().rev().filter_map(Weak::upgrade).for_each(|queue| call(&queue));
     }
 }
 
-/// Lines that a log has dropped because its writer could not keep up.
+/// Lines that a log has dropped because its thread did not keep up.
 pub struct DroppedLines {
     counters: LogCounters,
     reported: u64,
@@ -133,8 +133,8 @@ impl DroppedLines {
         &self.counters
     }
 
-    /// Logs how many there were so far, if there were more since the last time. The line may be dropped like any
-    /// other; that adds to the number, and the next time says it.
+    /// Logs the total, if it grew since the last report. The line may be dropped like any other: the next report
+    /// counts it.
     pub fn report(&mut self) {
         let total = self.counters.dropped_lines();
         if total > self.reported {
@@ -144,7 +144,7 @@ impl DroppedLines {
     }
 }
 
-/// Has panics logged like everything else. One ends its connection and nothing more.
+/// Logs panics. A panic ends its connection and nothing else.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);

@@ -1,4 +1,4 @@
-//! Log lines that could come by the thousand come once a second, with the number of those left out.
+//! Throttling of log lines that could come by the thousand: one a second, with the number of those suppressed.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// has no bound; those beyond this many share one line.
 const REASONS: usize = 8;
 
-/// Lets one occasion a second through.
+/// Lets one event a second through.
 #[derive(Debug, Default)]
 pub struct Throttle {
     state: Mutex<State>,
@@ -44,18 +44,18 @@ impl State {
 }
 
 impl Throttle {
-    /// One that has let nothing through yet.
+    /// A throttle that has let nothing through yet.
     pub const fn new() -> Throttle {
         Throttle { state: Mutex::new(State::new()) }
     }
 
-    /// If the line may be written now: the number of occasions since the last that were held back.
+    /// `Some` if the line may be written now, with the number of events suppressed since the last.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).admit(now)
     }
 }
 
-/// Lets one occasion a second through for each reason, so that a frequent reason does not hide a rare one.
+/// Lets one event a second through for each reason, so that a frequent reason does not hide a rare one.
 #[derive(Debug, Default)]
 pub struct ReasonThrottle {
     reasons: Mutex<Reasons>,
@@ -69,13 +69,13 @@ struct Reasons {
 }
 
 impl ReasonThrottle {
-    /// One that has let nothing through yet.
+    /// A throttle that has let nothing through yet.
     pub const fn new() -> ReasonThrottle {
         ReasonThrottle { reasons: Mutex::new(Reasons { known: Vec::new(), others: State::new() }) }
     }
 
-    /// If the line may be written now: the number of occasions for this reason, since the last, that were held back. Beyond
-    /// eight reasons in a second, it is the number of several reasons.
+    /// `Some` if the line may be written now, with the number of events for this reason suppressed since the last. Beyond
+    /// eight reasons in a second, several reasons share a number.
     pub fn admit(&self, now: Instant, reason: &(impl Hash + ?Sized)) -> Option<u64> {
         let reason = BuildHasherDefault::<DefaultHasher>::default().hash_one(reason);
         let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,7 +137,7 @@ mod tests {
         }
         assert_eq!((lines, held_back), (REASONS + 1, 0));
         assert_eq!(throttle.reasons.lock().unwrap().known.len(), REASONS);
-        // One of those that were held back is written later, with the number of the rest.
+        // One of the suppressed is written later, with the number of the rest.
         let later = start + PAUSE;
         let more: u64 = (0..=REASONS).filter_map(|number| throttle.admit(later, &(5000 + number))).sum();
         assert_eq!(more, 1000 - (REASONS as u64 + 1));

@@ -1,4 +1,4 @@
-//! A thread that writes a log, behind a bounded queue: who logs never waits for a disk or for a reader.
+//! A thread that writes a log, behind a bounded queue: no caller ever waits for a disk or for a reader.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,13 +9,13 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::counters::LogCounters;
 
-/// The log of messages, by its name in the counters.
+/// The process log, by its name in the counters.
 pub(super) const PROCESS: &str = "process";
 
-/// Bytes that may wait for the thread. Lines beyond are dropped and counted.
+/// Bytes that the queue holds. Further lines are dropped and counted.
 const QUEUE_LIMIT: usize = 4 * 1024 * 1024;
 
-/// Lines are written together up to this size.
+/// Bytes written in one call, at most.
 const CHUNK: usize = 64 * 1024;
 
 /// A sink that takes nothing is tried again after this time.
@@ -30,7 +30,7 @@ pub(super) const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// The same failure is reported again after this time.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
 
-/// A log that failed and is written for this long has recovered.
+/// A log that failed has recovered when it was written for this long.
 const RECOVERED: Duration = Duration::from_secs(1);
 
 /// Where the lines of a log go. Called on the log's own thread only.
@@ -49,7 +49,7 @@ pub(super) trait Sink: Send + 'static {
     }
 }
 
-/// What a write came to.
+/// The outcome of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     /// This many bytes.
@@ -111,9 +111,9 @@ impl<'a> MakeWriter<'a> for LogWriter {
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// There is something to do for the thread.
+    /// Signals work for the thread.
     work: Condvar,
-    /// The thread has got further.
+    /// Signals progress of the thread.
     progress: Condvar,
     counters: LogCounters,
 }
@@ -140,7 +140,7 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Waits until everything is written, but for no write that is stuck. Returns whether everything was.
+    /// Waits until everything is written, unless a write is stuck. Returns whether everything was.
     pub(super) fn flush(&self, deadline: Instant) -> bool {
         let mut state = self.state();
         loop {
@@ -157,7 +157,7 @@ impl Queue {
     }
 }
 
-/// The thread of a log. Dropped, it writes what waits and ends.
+/// The thread of a log. Its drop writes the queued lines and ends the thread.
 #[derive(Debug)]
 pub(super) struct LogThread(Arc<Queue>);
 
@@ -282,10 +282,10 @@ fn lines(bytes: &[u8]) -> u64 {
     bytes.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// Says in the log of messages what is wrong with another log. What is wrong with that log itself is only counted.
+/// Reports failures of other logs in the process log. Failures of the process log itself are only counted.
 struct Report {
     counters: LogCounters,
-    told: Vec<(Option<i32>, Instant)>,
+    reported: Vec<(Option<i32>, Instant)>,
     last_error: Option<Instant>,
     lost: u64,
     is_detached: bool,
@@ -293,7 +293,7 @@ struct Report {
 
 impl Report {
     fn new(counters: LogCounters) -> Report {
-        Report { counters, told: Vec::new(), last_error: None, lost: 0, is_detached: false }
+        Report { counters, reported: Vec::new(), last_error: None, lost: 0, is_detached: false }
     }
 
     fn says(&self) -> bool {
@@ -306,11 +306,11 @@ impl Report {
         self.lost += lines;
         self.last_error = Some(now);
         let kind = error.raw_os_error();
-        self.told.retain(|&(_, at)| now.saturating_duration_since(at) < REPORT_AGAIN);
-        if self.told.iter().any(|&(told, _)| told == kind) {
+        self.reported.retain(|&(_, at)| now.saturating_duration_since(at) < REPORT_AGAIN);
+        if self.reported.iter().any(|&(reported, _)| reported == kind) {
             return;
         }
-        self.told.push((kind, now));
+        self.reported.push((kind, now));
         if self.says() {
             tracing::error!(log = self.counters.name(), %error, lost_lines = self.lost, "log cannot be written: lines are lost");
         }
@@ -323,7 +323,7 @@ impl Report {
             return;
         }
         self.last_error = None;
-        self.told.clear();
+        self.reported.clear();
         let lost_lines = std::mem::take(&mut self.lost);
         tracing::warn!(log = self.counters.name(), lost_lines, "log is written again");
     }

@@ -32,7 +32,7 @@ use crate::stats::journal::Journal;
 use crate::stats::latency::{Sample, Stage};
 use crate::stats::registry::{BackendId, ListenerId, PoolId, Registry};
 use crate::stats::traffic::Traffic;
-use crate::tls::ServerTls;
+use crate::tls::Acceptor;
 use crate::worker::{self, Remote, TaskHandle};
 
 /// What all workers share.
@@ -60,7 +60,7 @@ pub struct ListenerState {
     pool: Arc<Pool>,
     /// The pools of `routes`.
     routed: Vec<Arc<Pool>>,
-    tls: Option<Arc<ServerTls>>,
+    tls: Option<Arc<Acceptor>>,
     id: ListenerId,
     counters: ListenerCounters,
     traffic: Traffic,
@@ -218,7 +218,7 @@ impl ListenerState {
         config: model::Listener,
         registry: &Registry,
         pools: &[Arc<Pool>],
-        tls: Option<Arc<ServerTls>>,
+        tls: Option<Arc<Acceptor>>,
         workers: usize,
     ) -> Arc<ListenerState> {
         let at_most = |max: Option<NonZeroU32>| max.map(|max| Arc::new(Semaphore::new(max.get() as usize)));
@@ -258,7 +258,7 @@ impl ListenerState {
     }
 
     /// TLS, if it ends here.
-    pub fn tls(&self) -> Option<(&model::ListenerTls, &ServerTls)> {
+    pub fn tls(&self) -> Option<(&model::ListenerTls, &Acceptor)> {
         self.config.tls.as_ref().zip(self.tls.as_deref())
     }
 

@@ -12,9 +12,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rustls::AlertDescription;
-
-use self::first_bytes::alert;
 use self::postgres::Asked;
 use super::ahead::{Ahead, Cut, Preamble, memory_claim};
 use super::context::{Context, ListenerState};
@@ -31,8 +28,7 @@ use crate::sniff::http;
 use crate::stats::ending::Ending;
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
-use crate::tls::stream::{Engine, HandshakeError, TlsStream};
-use crate::tls::{self, ServerTls};
+use crate::tls::{Acceptor, Alert, Engine, HandshakeError, TlsStream};
 use crate::worker::{self, Socket};
 
 /// The protocol's name (ALPN), which a client has to offer that begins with TLS unasked: as PostgreSQL does, which so
@@ -189,7 +185,7 @@ enum First {
 async fn before_tls(
     listener: &ListenerState,
     rules: &ListenerTls,
-    tls: &ServerTls,
+    tls: &Acceptor,
     client: ClientAddr,
     ahead: &mut Ahead<'_, Socket>,
 ) -> Result<First, Ending> {
@@ -213,8 +209,7 @@ async fn before_tls(
                 false => listener.refuse(client, &why),
             }
             if why == client_hello::NotTls::Ssl2 {
-                let words = alert(AlertDescription::ProtocolVersion);
-                farewell(ahead.stream(), &words, Patience::SHORT).await;
+                farewell(ahead.stream(), &Alert::ProtocolVersion.record(), Patience::SHORT).await;
             }
             return Err(Ending::NotTls);
         }
@@ -226,18 +221,18 @@ async fn before_tls(
     if hello.newest < oldest {
         listener
             .refuse(client, &format_args!("speaks {} at most, and {oldest} is the oldest version here", hello.newest));
-        farewell(ahead.stream(), &alert(AlertDescription::ProtocolVersion), Patience::SHORT).await;
+        farewell(ahead.stream(), &Alert::ProtocolVersion.record(), Patience::SHORT).await;
         return Err(Ending::HandshakeFailed);
     }
     if direct && !hello.alpn.iter().any(|protocol| protocol == POSTGRES) {
         listener.refuse(client, &"begins with TLS at once, and does not offer the protocol postgresql (ALPN)");
-        farewell(ahead.stream(), &alert(AlertDescription::NoApplicationProtocol), Patience::SHORT).await;
+        farewell(ahead.stream(), &Alert::NoApplicationProtocol.record(), Patience::SHORT).await;
         return Err(Ending::HandshakeFailed);
     }
     if rules.unknown_sni == UnknownSni::Refuse && !tls.knows(hello.server_name.as_deref()) {
         let name = hello.server_name.as_deref().unwrap_or("none");
         listener.refuse(client, &format_args!("asks for server name {name}, which no certificate fits"));
-        farewell(ahead.stream(), &alert(AlertDescription::UnrecognisedName), Patience::SHORT).await;
+        farewell(ahead.stream(), &Alert::UnrecognizedName.record(), Patience::SHORT).await;
         return Err(Ending::UnknownName);
     }
     Ok(First::Hello(hello))
@@ -246,7 +241,7 @@ async fn before_tls(
 /// TLS ends here.
 async fn terminate(
     listener: &ListenerState,
-    tls: &ServerTls,
+    tls: &Acceptor,
     client: ClientAddr,
     socket: Socket,
     hello: ClientHello,
@@ -263,17 +258,16 @@ async fn terminate(
             }
         },
     };
-    let engine = tls.accept().map_err(|error| {
-        listener.refuse(client, &format_args!("cannot be served: {}", tls::explain(&error)));
+    let stream = tls.accept(socket, hello_bytes).map_err(|error| {
+        listener.refuse(client, &format_args!("cannot be served: {error}"));
         Ending::InternalError
     })?;
-    let stream = Box::new(TlsStream::new(socket, engine, hello_bytes));
     let began = Instant::now();
     match handshake(listener, client, &stream).await? {
         Ok(()) => {}
         Err(HandshakeError::Tls(error)) => {
-            let remedy = tls::remedy(&error, "client_auth.ca").map_or(String::new(), |remedy| format!("; {remedy}"));
-            listener.refuse(client, &format_args!("fails in its TLS handshake: {}{remedy}", tls::explain(&error)));
+            let remedy = error.remedy("client_auth.ca").map_or(String::new(), |remedy| format!("; {remedy}"));
+            listener.refuse(client, &format_args!("fails in its TLS handshake: {error}{remedy}"));
             return Err(Ending::HandshakeFailed);
         }
         Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Ending::ClientLeft),
@@ -282,7 +276,7 @@ async fn terminate(
     opened.handshake = Some(took);
     listener.counters().handshakes().add(stream.is_resumed());
     Context::with(|context| context.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
-    let protocol = stream.with_common(|common| common.alpn_protocol().map(<[u8]>::to_vec));
+    let protocol = stream.alpn_protocol();
     let protocol = protocol.as_deref();
     let mut wanted =
         Wanted { server_name: hello.server_name.as_deref(), protocols: protocol.as_slice(), request: None };

@@ -5,19 +5,16 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::Poll;
 
-use rustls::client::UnbufferedClientConnection;
-use rustls::server::UnbufferedServerConnection;
-
 use super::screened::Screened;
 use crate::relay::Stream;
 use crate::stats::ending::Ending;
-use crate::tls::stream::{Engine, TlsStream};
+use crate::tls::{ClientEngine, Engine, ServerEngine, TlsStream};
 use crate::worker::Socket;
 
 /// The client's side.
-pub(super) type Client = Peer<UnbufferedServerConnection>;
+pub(super) type Client = Peer<ServerEngine>;
 /// The backend's side.
-pub(super) type Backend = Peer<UnbufferedClientConnection>;
+pub(super) type Backend = Peer<ClientEngine>;
 
 /// A side of a connection.
 pub(super) enum Peer<E> {

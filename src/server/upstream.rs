@@ -8,9 +8,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::pki_types::ServerName;
-use rustls::{CommonState, Error, HandshakeKind};
-
 use super::ahead::write_all;
 use super::opening::Opened;
 use super::peer::{Backend, Client, Peer};
@@ -20,13 +17,12 @@ use crate::pool;
 use crate::relay::Stream;
 use crate::sniff::postgres;
 use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
-use crate::tls::stream::{HandshakeError, TlsStream};
-use crate::tls::{self, ClientTls, Connecting};
+use crate::tls::{BackendName, Connector, HandshakeError, Negotiated, TlsError};
 use crate::worker::{self, Socket};
 
 /// TLS towards a pool's backends.
 pub struct Upstream {
-    tls: Arc<ClientTls>,
+    tls: Arc<Connector>,
 }
 
 impl Upstream {
@@ -34,9 +30,9 @@ impl Upstream {
     ///
     /// # Errors
     /// A backend has no name that could be verified.
-    pub fn new(tls: Arc<ClientTls>, pool: &model::Pool) -> Result<Upstream, String> {
+    pub fn new(tls: Arc<Connector>, pool: &model::Pool) -> Result<Upstream, String> {
         for backend in &pool.backends {
-            match tls.server_name(&backend.address) {
+            match tls.backend_name(&backend.address) {
                 Err(why) if !tls.takes_clients_name() => return Err(why),
                 _ => {}
             }
@@ -45,12 +41,12 @@ impl Upstream {
     }
 
     /// Whom the backend must be for this client.
-    fn name(&self, backend: &pool::Backend, origin: &Origin<'_>) -> Result<ServerName<'static>, Trouble> {
+    fn name(&self, backend: &pool::Backend, origin: &Origin<'_>) -> Result<BackendName, Trouble> {
         let asked = origin.opened.and_then(|opened| opened.server_name.as_deref());
         if let (true, Peer::Tls(_), Some(asked)) = (self.tls.takes_clients_name(), origin.client, asked) {
-            return ServerName::try_from(asked.to_owned()).map_err(|_| Trouble::ClientsName(asked.to_owned()));
+            return BackendName::parse(asked).ok_or_else(|| Trouble::ClientsName(asked.to_owned()));
         }
-        self.tls.server_name(backend.configured_address()).map_err(|_| Trouble::NoName)
+        self.tls.backend_name(backend.configured_address()).map_err(|_| Trouble::NoName)
     }
 }
 
@@ -61,7 +57,7 @@ impl Origin<'_> {
     /// protocol's oldest version: of several, none is offered, since it would not learn which the backend chose.
     fn protocols(&self, configured: &[Arc<str>]) -> Vec<Vec<u8>> {
         let agreed = match self.client {
-            Peer::Tls(tls) => tls.with_common(|common| common.alpn_protocol().map(<[u8]>::to_vec)),
+            Peer::Tls(tls) => tls.alpn_protocol(),
             Peer::Plain(_) | Peer::Screened(_) => None,
         };
         match agreed {
@@ -101,15 +97,12 @@ pub(super) async fn introduce(
         by(deadline, ask_postgres(&socket)).await??;
     }
     let name = upstream.name(backend, origin)?;
-    let Connecting { engine, verified } =
-        upstream.tls.connect(name, origin.protocols(&rules.alpn)).map_err(Trouble::Tls)?;
-    let stream = Box::new(TlsStream::new(socket, engine, Vec::new()));
-    by(deadline, stream.handshake()).await?.map_err(|error| match error {
+    let connecting = upstream.tls.connect(socket, name, origin.protocols(&rules.alpn));
+    let stream = by(deadline, connecting).await?.map_err(|error| match error {
         HandshakeError::Tls(error) => Trouble::Tls(error),
         HandshakeError::Io(error) => Trouble::Io(error),
         HandshakeError::Left => Trouble::Closed,
     })?;
-    stream.with_common(|common| verified.established(common));
     Ok(Peer::Tls(stream))
 }
 
@@ -136,7 +129,7 @@ pub(super) enum Trouble {
     Io(io::Error),
     TooSlow,
     Closed,
-    Tls(Error),
+    Tls(TlsError),
     /// The client has asked for something that is no name of a server.
     ClientsName(String),
     NoName,
@@ -152,8 +145,8 @@ impl fmt::Display for Trouble {
             Trouble::TooSlow => f.write_str("timed out in its TLS handshake"),
             Trouble::Closed => f.write_str("closed the connection instead of a TLS handshake"),
             Trouble::Tls(error) => {
-                write!(f, "TLS handshake failed: {}", tls::explain(error))?;
-                tls::remedy(error, "the pool's tls.ca").map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
+                write!(f, "TLS handshake failed: {error}")?;
+                error.remedy("the pool's tls.ca").map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
             }
             Trouble::ClientsName(name) => {
                 write!(f, "the client asks for {}, which no certificate could be for", name.escape_debug())
@@ -190,28 +183,24 @@ impl Origin<'_> {
         match (version, self.client) {
             (SendProxy::V1, _) => outgoing.v1(),
             (SendProxy::V2, Peer::Plain(_) | Peer::Screened(_)) => outgoing.v2(),
-            (SendProxy::V2, Peer::Tls(tls)) => tls.with_common(|common| with_tls(outgoing, common)),
+            (SendProxy::V2, Peer::Tls(tls)) => with_tls(outgoing, &tls.negotiated()),
         }
     }
 }
 
-fn with_tls(outgoing: Outgoing<'_>, common: &CommonState) -> Vec<u8> {
-    let version = match common.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        _ => "TLSv1.2",
+fn with_tls(outgoing: Outgoing<'_>, negotiated: &Negotiated) -> Vec<u8> {
+    let certificate = match &negotiated.peer_certificate {
+        None => ClientCertificate::None,
+        Some(shown) => {
+            let common_name = shown.common_name.as_deref();
+            match negotiated.is_resumed {
+                true => ClientCertificate::Resumed { common_name },
+                false => ClientCertificate::Shown { common_name },
+            }
+        }
     };
-    // rustls tells the suites of TLS 1.3 from others by a name of its own; IANA's is the one that backends know.
-    let cipher = common.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()).replace("TLS13_", "TLS_"));
-    let shown = common.peer_certificates().and_then(<[_]>::first);
-    let common_name = shown.and_then(|certificate| tls::common_name(certificate));
-    let common_name = common_name.as_deref();
-    let certificate = match (shown, common.handshake_kind()) {
-        (None, _) => ClientCertificate::None,
-        (Some(_), Some(HandshakeKind::Resumed)) => ClientCertificate::Resumed { common_name },
-        (Some(_), _) => ClientCertificate::Shown { common_name },
-    };
-    let tls = TlsFacts { version, cipher: cipher.as_deref().unwrap_or_default(), certificate };
-    Outgoing { alpn: common.alpn_protocol(), tls: Some(tls), ..outgoing }.v2()
+    let tls = TlsFacts { version: negotiated.version, cipher: &negotiated.cipher_suite, certificate };
+    Outgoing { alpn: negotiated.alpn.as_deref(), tls: Some(tls), ..outgoing }.v2()
 }
 
 fn local_address(socket: &impl AsFd) -> Option<SocketAddr> {

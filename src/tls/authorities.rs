@@ -9,11 +9,11 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use x509_cert::der::Decode;
 
+use super::dates::{date, distance};
 use super::explain::{explain, unusable_list};
 use super::files::{Content, LoadError, error, has_error, warning};
 use super::pem;
 use super::provider::provider;
-use super::report::{date, distance};
 use super::trust::Trust;
 use super::verify::ClientVerifier;
 use super::x509::{RevocationList, is_authority};

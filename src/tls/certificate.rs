@@ -14,11 +14,10 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
-use super::files::{Content, error, has_error, warning};
+use super::dates::{date, distance};
+use super::files::{Content, Occasion, error, has_error, warning};
 use super::pem;
 use super::provider::provider;
-use super::reload::Occasion;
-use super::report::{date, distance};
 use crate::config::files::{FileFault, Part};
 use crate::net::name::NamePattern;
 
@@ -37,10 +36,10 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// A chain and a key that fit each other.
 #[derive(Clone, Debug)]
-pub struct Certificate {
+pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
     /// What is in it.
-    pub facts: Facts,
+    pub(super) facts: Facts,
 }
 
 /// What is told of a certificate.
@@ -280,7 +279,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 }
 
 /// The common name of a certificate's subject, with control characters escaped; `None` if it has none.
-pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     subject(&x509_cert::Certificate::from_der(certificate).ok()?)
 }
 

@@ -13,7 +13,7 @@ use crate::net::name::{NamePattern, normal};
 /// The certificates of a listener by the names in them. A lookup is one or two of a hash map, however many
 /// names there are.
 #[derive(Debug)]
-pub struct Certificates {
+pub(super) struct Certificates {
     keys: Vec<Arc<CertifiedKey>>,
     /// Places in `keys`, in the order of the configuration.
     exact: HashMap<Arc<str>, Vec<usize>>,
@@ -54,13 +54,13 @@ impl Certificates {
     }
 
     /// Whether a certificate is for this name. No name is known to none.
-    pub fn knows(&self, name: Option<&str>) -> bool {
+    pub(super) fn knows(&self, name: Option<&str>) -> bool {
         name.is_some_and(|name| !self.places(name).is_empty())
     }
 
     /// The certificate for a client that asks for `name` and can verify `schemes`: one for the very name, or a
     /// wildcard's, or the default; of several, the first whose key can sign as the client wants.
-    pub fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
+    pub(super) fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&Arc<CertifiedKey>> {
         let named = name.map(|name| self.places(name)).filter(|places| !places.is_empty());
         let places = named.unwrap_or(&self.default);
         let mut keys = places.iter().filter_map(|place| self.keys.get(*place));

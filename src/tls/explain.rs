@@ -11,11 +11,30 @@ use rustls::{
     PeerMisbehaved,
 };
 
-use super::report::date;
+use super::dates::date;
 use super::unfit::Unfit;
 
-/// A failure of TLS in the reader's words, as this side sees its peer.
-pub fn explain(error: &Error) -> String {
+/// Why TLS failed. Displayed in words, as this side sees its peer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{}", explain(.0))]
+pub struct TlsError(Error);
+
+impl From<Error> for TlsError {
+    fn from(error: Error) -> TlsError {
+        TlsError(error)
+    }
+}
+
+impl TlsError {
+    /// What to change in the configuration of the side that refused, if that mends it; `ca` names the key of its file of
+    /// authorities.
+    pub fn remedy(&self, ca: &str) -> Option<String> {
+        remedy(&self.0, ca)
+    }
+}
+
+/// A failure of TLS in words, as this side sees its peer.
+pub(super) fn explain(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(why) => certificate(why),
         Error::AlertReceived(alert) => format!("the peer refused: {}", received(*alert)),
@@ -67,8 +86,7 @@ pub fn explain(error: &Error) -> String {
     }
 }
 
-/// What mends it, if that is in the configuration of the side that refused.
-pub fn remedy(error: &Error, ca: &str) -> Option<String> {
+fn remedy(error: &Error, ca: &str) -> Option<String> {
     let Error::InvalidCertificate(why) = error else { return None };
     Some(match why {
         CertificateError::UnknownIssuer => {

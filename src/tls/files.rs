@@ -4,16 +4,12 @@ use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::reload::Occasion;
-use super::{authorities, certificate};
 use crate::config::Severity;
-use crate::config::files::{FileFault, Files, Part, host};
-use crate::config::model::CertificateFiles;
+use crate::config::files::FileFault;
 
 /// Largest file of certificates or keys, in bytes. All authorities of a system are a quarter of it.
 pub(super) const MAX_PEM: u64 = 1024 * 1024;
@@ -28,50 +24,13 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// system's clock, and keep its stamp. FAT counts in steps of two seconds, nothing in longer ones.
 const TICK: Duration = Duration::from_secs(2);
 
-/// Looks into the files themselves.
-#[derive(Clone, Copy, Debug)]
-pub struct OnDisk;
-
-impl Files for OnDisk {
-    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
-        let cert = Content::read(&files.cert, MAX_PEM);
-        let key = Content::read(files.key.reveal(), MAX_PEM);
-        certificate::read(&cert, &key, Occasion::Start, SystemTime::now()).faults
-    }
-
-    fn authorities(&self, path: &Path) -> Vec<FileFault> {
-        let (_, faults) = authorities::of_file(&Content::read(path, MAX_PEM), SystemTime::now());
-        faults
-    }
-
-    fn revocations(&self, path: &Path) -> Vec<FileFault> {
-        let (_, faults) = authorities::revocations(&Content::read(path, MAX_CRL), SystemTime::now());
-        faults
-    }
-
-    fn log(&self, path: &Path) -> Vec<FileFault> {
-        host::log(path)
-    }
-
-    fn token(&self, path: &Path) -> Vec<FileFault> {
-        host::token(path)
-    }
-
-    fn socket(&self, path: &Path) -> Vec<FileFault> {
-        host::socket(path)
-    }
-
-    fn real(&self, path: &Path) -> PathBuf {
-        host::real(path)
-    }
-
-    fn is_own(&self, ip: IpAddr) -> bool {
-        host::is_own(ip)
-    }
-
-    fn can_bind(&self, ip: IpAddr) -> bool {
-        host::can_bind(ip)
-    }
+/// What files are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// Nothing is in service yet.
+    Start,
+    /// To replace what is in service.
+    Replacement,
 }
 
 /// Why something cannot be put in service.

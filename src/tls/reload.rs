@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::certificate::Facts;
-use super::files::{Content, LoadError, Stamp};
+use super::files::{Content, LoadError, Occasion, Stamp};
+use super::report::Summary;
 use crate::config::Severity;
 use crate::config::files::FileFault;
 
@@ -13,7 +14,7 @@ use crate::config::files::FileFault;
 /// other, and a file is written piece by piece.
 pub(super) const SETTLE: Duration = Duration::from_secs(2);
 
-/// What a look at the files of a [`ServerTls`](super::ServerTls) or a [`ClientTls`](super::ClientTls) came to.
+/// What a look at the files of a [`Acceptor`](super::Acceptor) or a [`Connector`](super::Connector) came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// What is in service stays, and nothing is to be told.
@@ -24,6 +25,14 @@ pub enum Outcome {
     Refused,
     /// Something new is in service.
     Replaced,
+}
+
+impl Outcome {
+    /// The outcome that decides what is next: another look within seconds, or else news.
+    pub(super) fn worst(outcomes: &[Outcome]) -> Outcome {
+        let order = [Outcome::Settling, Outcome::Refused, Outcome::Replaced];
+        order.into_iter().find(|outcome| outcomes.contains(outcome)).unwrap_or(Outcome::Unchanged)
+    }
 }
 
 /// How the files of a listener or a pool stand. Each look makes it anew; it is read without waiting for one, as a file
@@ -72,15 +81,6 @@ impl Now {
 /// What was made of files, and the faults they had; `None` when one of these is an error.
 pub(super) type Made<T> = (Option<T>, Vec<FileFault>);
 
-/// What files are read for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Occasion {
-    /// Nothing is in service yet.
-    Start,
-    /// To replace what is in service.
-    Replacement,
-}
-
 /// Makes something of the contents of files, in the order of their paths.
 type Make<T> = dyn Fn(&[Content], Occasion, SystemTime) -> Made<T> + Send + Sync;
 
@@ -114,6 +114,35 @@ pub(super) enum Look {
     Refused(Vec<FileFault>),
     /// With warnings.
     Replaced(Vec<FileFault>),
+}
+
+impl Look {
+    /// Logs what became of the files of `owner`; `facts` are those of the certificate in service, if it is one.
+    pub(super) fn log(&self, owner: &str, facts: Option<&Facts>, now: SystemTime) -> Outcome {
+        match self {
+            Look::Unchanged => Outcome::Unchanged,
+            Look::Settling => Outcome::Settling,
+            Look::Refused(faults) => {
+                for FileFault { message, hint, .. } in faults.iter().filter(|fault| fault.severity == Severity::Error) {
+                    tracing::warn!(owner, hint, "TLS: a change is refused, what was in service stays: {message}");
+                }
+                Outcome::Refused
+            }
+            Look::Replaced(warnings) => {
+                for FileFault { message, hint, .. } in warnings {
+                    tracing::warn!(owner, hint, "TLS: {message}");
+                }
+                match facts {
+                    Some(facts) => {
+                        let summary = Summary { facts, now };
+                        tracing::info!(owner, "TLS: {} is replaced: {summary}", facts.path.display());
+                    }
+                    None => tracing::info!(owner, "TLS: the authorities are replaced"),
+                }
+                Outcome::Replaced
+            }
+        }
+    }
 }
 
 impl<T> Piece<T> {

@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::certificate::{self, Facts};
-use super::files::{Content, MAX_PEM};
-use super::reload::Occasion;
+use super::dates::{date, distance};
+use super::files::{Content, MAX_PEM, Occasion};
 use crate::config::model::{CertificateFiles, Config};
 
-const HOUR: u64 = 60 * 60;
-const DAY: u64 = 24 * HOUR;
-
 /// A certificate in service that ends within this time is worth a warning.
-const SOON: Duration = Duration::from_secs(14 * DAY);
+const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Names shown of one certificate.
 const SHOWN: usize = 8;
@@ -101,30 +98,13 @@ impl Age {
     }
 }
 
-/// The day, as in 2027-01-31, of UTC.
-pub(super) fn date(at: SystemTime) -> String {
-    crate::log::date::day(at).to_string()
-}
-
-/// How far off a moment is: `in 41 days`, `3 hours ago`.
-pub(super) fn distance(now: SystemTime, at: SystemTime) -> String {
-    let (seconds, is_past) = match at.duration_since(now) {
-        Ok(ahead) => (ahead.as_secs(), false),
-        Err(behind) => (behind.duration().as_secs(), true),
-    };
-    let (number, unit) = match seconds {
-        DAY.. => (seconds / DAY, "day"),
-        HOUR.. => (seconds / HOUR, "hour"),
-        _ => (seconds / 60, "minute"),
-    };
-    let plural = if number == 1 { "" } else { "s" };
-    if is_past { format!("{number} {unit}{plural} ago") } else { format!("in {number} {unit}{plural}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tls::certificate::KeyKind;
+
+    const HOUR: u64 = 60 * 60;
+    const DAY: u64 = 24 * HOUR;
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -145,28 +125,6 @@ mod tests {
         assert_eq!(summary.to_string(), expected);
         let summary = Summary { now: at(1_798_761_600 + 3 * DAY), ..summary };
         assert!(summary.to_string().ends_with("; expired 2027-01-01 (3 days ago); RSA 2048"), "{summary}");
-    }
-
-    #[test]
-    fn how_far_off_a_moment_is() {
-        let now = at(1_000_000_000);
-        let cases = [
-            (2 * DAY, "in 2 days", "2 days ago"),
-            (DAY + 5, "in 1 day", "1 day ago"),
-            (23 * HOUR, "in 23 hours", "23 hours ago"),
-            (90, "in 1 minute", "1 minute ago"),
-            (0, "in 0 minutes", "in 0 minutes"),
-        ];
-        for (seconds, ahead, behind) in cases {
-            assert_eq!(distance(now, at(1_000_000_000 + seconds)), ahead);
-            assert_eq!(distance(now, at(1_000_000_000 - seconds)), behind);
-        }
-    }
-
-    #[test]
-    fn the_last_day_a_certificate_can_have_is_a_date() {
-        // RFC 5280, 4.1.2.5: 99991231235959Z.
-        assert_eq!(date(at(253_402_300_799)), "9999-12-31");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! TLS over a worker's socket, as a side of a relayed pair.
 //!
-//! rustls is used by its unbuffered face: the buffers in which records are opened and sealed belong to the worker, not to
-//! the connection. A connection keeps bytes of its own only while part of a record is in flight, or while its socket
-//! has no room.
+//! The buffers in which records are opened and sealed belong to the worker, not to the connection. A connection keeps bytes
+//! of its own only while part of a record is in flight, or while its socket has no room.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -10,13 +9,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Poll, ready};
 
-use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
-};
-use rustls::{CommonState, Error, HandshakeKind};
+use rustls::{CommonState, Error};
 
+use super::engine::{Engine, Plaintext, Progress, RecordLayer, Seal, reserve};
+use super::explain::TlsError;
+use super::negotiated::{Negotiated, is_resumed};
 use crate::relay::Stream;
 use crate::worker::{self, Priority, Socket};
 
@@ -42,45 +39,11 @@ struct Scratch {
     outgoing: Vec<u8>,
 }
 
-/// Either end of TLS.
-pub trait Engine {
-    /// What rustls keeps beside it.
-    type Data;
-    /// Goes on with what has come.
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-    /// What both ends have in common.
-    fn common(&self) -> &CommonState;
-}
-
-impl Engine for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ServerConnectionData> {
-        self.process_tls_records(incoming)
-    }
-
-    fn common(&self) -> &CommonState {
-        self
-    }
-}
-
-impl Engine for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-
-    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, ClientConnectionData> {
-        self.process_tls_records(incoming)
-    }
-
-    fn common(&self) -> &CommonState {
-        self
-    }
-}
-
 /// Why a handshake failed.
 #[derive(Debug)]
 pub enum HandshakeError {
-    /// The rules were broken, or what the peer offers does not do. It was told by an alert.
-    Tls(Error),
+    /// The protocol was violated, or the peer has nothing acceptable to offer. It got an alert.
+    Tls(TlsError),
     /// The connection failed.
     Io(io::Error),
     /// The peer has closed it.
@@ -94,7 +57,7 @@ pub struct TlsStream<E> {
 }
 
 struct State<E> {
-    engine: E,
+    records: RecordLayer<E>,
     /// The beginning of a record of which the rest has not come.
     received: Vec<u8>,
     /// Opened, and not yet read: from `plain_read` on.
@@ -107,14 +70,13 @@ struct State<E> {
     finished: bool,
     truncated: bool,
     close_notified: bool,
-    failure: Option<Error>,
 }
 
 impl<E: Engine> TlsStream<E> {
     /// Begins a handshake on a socket from which `ahead` was read already.
-    pub fn new(socket: Socket, engine: E, ahead: Vec<u8>) -> TlsStream<E> {
+    pub(super) fn new(socket: Socket, engine: E, ahead: Vec<u8>) -> TlsStream<E> {
         let state = State {
-            engine,
+            records: RecordLayer::new(engine),
             received: ahead,
             plain: Vec::new(),
             plain_read: 0,
@@ -123,7 +85,6 @@ impl<E: Engine> TlsStream<E> {
             finished: false,
             truncated: false,
             close_notified: false,
-            failure: None,
         };
         TlsStream { socket, state: RefCell::new(state) }
     }
@@ -149,11 +110,11 @@ impl<E: Engine> TlsStream<E> {
             state.open(&mut received, outgoing, &mut []);
             loop {
                 let flushed = state.poll_flush(&self.socket);
-                if state.failure.is_some() && !flushed.is_pending() {
-                    return Poll::Ready(Err(state.failure.take().map_or(HandshakeError::Left, HandshakeError::Tls)));
+                if let (Some(error), Poll::Ready(_)) = (state.records.failure(), &flushed) {
+                    return Poll::Ready(Err(HandshakeError::Tls(error.clone().into())));
                 }
                 ready!(flushed).map_err(HandshakeError::Io)?;
-                if !state.engine.common().is_handshaking() {
+                if !state.records.common().is_handshaking() {
                     // Also when the peer has finished in the same breath: what it sent is there.
                     return Poll::Ready(Ok(()));
                 }
@@ -177,80 +138,44 @@ impl<E: Engine> TlsStream<E> {
         self.state.borrow().received.len()
     }
 
-    /// What is known of the connection.
-    pub fn with_common<T>(&self, f: impl FnOnce(&CommonState) -> T) -> T {
-        f(self.state.borrow().engine.common())
+    /// The application protocol that was agreed on (ALPN).
+    pub fn alpn_protocol(&self) -> Option<Vec<u8>> {
+        self.with_common(|common| common.alpn_protocol().map(<[u8]>::to_vec))
     }
 
-    /// Whether the handshake went on with a session that both sides knew.
+    /// What the handshake has agreed on.
+    pub fn negotiated(&self) -> Negotiated {
+        self.with_common(Negotiated::of)
+    }
+
+    /// Whether the handshake resumed a session.
     pub fn is_resumed(&self) -> bool {
-        self.with_common(|common| common.handshake_kind() == Some(HandshakeKind::Resumed))
+        self.with_common(is_resumed)
+    }
+
+    pub(super) fn with_common<T>(&self, f: impl FnOnce(&CommonState) -> T) -> T {
+        f(self.state.borrow().records.common())
     }
 }
 
 impl<E: Engine> State<E> {
-    /// Goes on with what has come, as far as that goes, and then seals `what`. Opened bytes go to `buffer`, and those that
-    /// do not fit there wait.
+    /// Processes records, then seals `seal`. Opened bytes that `buffer` has no room for wait in `plain`.
     fn drive(
         &mut self,
         incoming: &mut [u8],
         outgoing: &mut Vec<u8>,
         buffer: &mut [u8],
-        what: Option<Seal<'_>>,
-    ) -> Driven {
-        let mut driven = Driven { used: 0, filled: 0, sealed: 0, done: None };
-        let Driven { used, filled, sealed, done } = &mut driven;
-        loop {
-            let UnbufferedStatus { mut discard, state } = self.engine.process(&mut incoming[*used..]);
-            let more = match state {
-                Ok(ConnectionState::ReadTraffic(mut records)) => {
-                    while let Some(Ok(record)) = records.next_record() {
-                        discard += record.discard;
-                        let (now, later) = record.payload.split_at(record.payload.len().min(buffer.len() - *filled));
-                        buffer[*filled..*filled + now.len()].copy_from_slice(now);
-                        *filled += now.len();
-                        self.plain.extend_from_slice(later);
-                    }
-                    true
-                }
-                Ok(ConnectionState::EncodeTlsData(mut message)) => {
-                    while let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
-                        message.encode(&mut outgoing[*sealed..]).map(|count| *sealed += count)
-                    {
-                        reserve(outgoing, *sealed + required_size);
-                    }
-                    true
-                }
-                Ok(ConnectionState::TransmitTlsData(sent)) => {
-                    sent.done();
-                    true
-                }
-                Ok(ConnectionState::PeerClosed) => {
-                    self.finished = true;
-                    true
-                }
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    *done = what.as_ref().map(|what| what.seal(&mut traffic, outgoing, sealed));
-                    false
-                }
-                Err(error) => {
-                    self.failure.get_or_insert(error);
-                    true
-                }
-                // Nothing more comes of it; and early data is never accepted.
-                _ => false,
-            };
-            *used += discard;
-            // After a failure only its alert is asked for: the record at fault is still there, and would fail again.
-            if !more || (self.failure.is_some() && !self.engine.common().wants_write()) {
-                return driven;
-            }
-        }
+        seal: Option<Seal<'_>>,
+    ) -> Progress {
+        let plaintext = Plaintext { buffer, overflow: &mut self.plain };
+        let progress = self.records.drive(incoming, outgoing, plaintext, seal);
+        self.finished |= self.records.is_closed();
+        progress
     }
 
     /// Opens records. Returns how much of what they hold is in `buffer`; the rest of one that is not complete is kept.
     fn open(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
-        let Driven { used, filled, sealed, .. } = self.drive(incoming, outgoing, buffer, None);
+        let Progress { used, filled, sealed, .. } = self.drive(incoming, outgoing, buffer, None);
         self.keep(&incoming[used..]);
         self.unsent.extend_from_slice(&outgoing[..sealed]);
         filled
@@ -258,11 +183,11 @@ impl<E: Engine> State<E> {
 
     /// Seals `what`. Returns how much there is to send: what the engine itself had to say, and that.
     fn seal(&mut self, outgoing: &mut Vec<u8>, what: Seal<'_>) -> io::Result<usize> {
-        if self.failure.is_some() {
+        if self.records.failure().is_some() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let mut received = std::mem::take(&mut self.received);
-        let Driven { used, sealed, done, .. } = self.drive(&mut received, outgoing, &mut [], Some(what));
+        let Progress { used, sealed, done, .. } = self.drive(&mut received, outgoing, &mut [], Some(what));
         match used {
             0 => self.received = received,
             _ => self.keep(&received[used..]),
@@ -271,10 +196,10 @@ impl<E: Engine> State<E> {
     }
 
     fn keep(&mut self, rest: &[u8]) {
-        if rest.is_empty() || self.finished || self.failure.is_some() {
+        if rest.is_empty() || self.finished || self.records.failure().is_some() {
             self.received = Vec::new();
         } else if rest.len() > MAX_KEPT {
-            self.failure = Some(Error::General("a message longer than any that is allowed".to_owned()));
+            self.records.fail(Error::General("a message longer than any that is allowed".to_owned()));
         } else {
             self.received.clear();
             self.received.extend_from_slice(rest);
@@ -310,49 +235,6 @@ impl<E: Engine> State<E> {
     }
 }
 
-/// What came of driving the engine.
-struct Driven {
-    /// Bytes that have come, and are done with.
-    used: usize,
-    /// Bytes that were opened into the buffer.
-    filled: usize,
-    /// Bytes that are to be sent.
-    sealed: usize,
-    /// Whether what was to be sealed is among them; `None` if the engine did not come to it.
-    done: Option<io::Result<()>>,
-}
-
-/// What is to be sealed.
-#[derive(Clone, Copy)]
-enum Seal<'b> {
-    Bytes(&'b [u8]),
-    CloseNotify,
-}
-
-impl Seal<'_> {
-    fn seal<D>(&self, traffic: &mut WriteTraffic<'_, D>, outgoing: &mut Vec<u8>, sealed: &mut usize) -> io::Result<()> {
-        loop {
-            let room = &mut outgoing[*sealed..];
-            let done = match self {
-                Seal::Bytes(bytes) => traffic.encrypt(bytes, room),
-                Seal::CloseNotify => traffic.queue_close_notify(room),
-            };
-            match done {
-                Ok(count) => {
-                    *sealed += count;
-                    return Ok(());
-                }
-                Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) => {
-                    reserve(outgoing, *sealed + required_size);
-                }
-                Err(EncryptError::EncryptExhausted) => {
-                    return Err(io::Error::other("the keys of this TLS connection are used up"));
-                }
-            }
-        }
-    }
-}
-
 impl<E: Engine> Stream for TlsStream<E> {
     /// Several full records at a time: a system call for each would cost more than its encryption.
     fn chunk(&self) -> usize {
@@ -370,8 +252,8 @@ impl<E: Engine> Stream for TlsStream<E> {
             if count > 0 {
                 return Poll::Ready(Ok(count));
             }
-            if let Some(error) = &state.failure {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error.clone())));
+            if let Some(error) = state.records.failure() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, TlsError::from(error.clone()))));
             }
             if state.finished {
                 return Poll::Ready(Ok(0));
@@ -478,12 +360,5 @@ impl<E: Engine> Stream for TlsStream<E> {
 impl<E> AsFd for TlsStream<E> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// Makes room for so much.
-fn reserve(buffer: &mut Vec<u8>, size: usize) {
-    if buffer.len() < size {
-        buffer.resize(size, 0);
     }
 }

@@ -17,7 +17,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 
-use super::client::ClientTls;
+use super::connector::Connector;
 use crate::config::model::{
     Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, TlsVersion, UnknownSni,
     Verify,
@@ -205,7 +205,7 @@ impl TimeProvider for SetClock {
 }
 
 /// A handshake of a pool's connection, after which its sessions may be resumed.
-pub(super) fn pool_handshake(client: &ClientTls, server: &Arc<ServerConfig>, name: &str) -> Result<Ends, Refusal> {
+pub(super) fn pool_handshake(client: &Connector, server: &Arc<ServerConfig>, name: &str) -> Result<Ends, Refusal> {
     let (config, verified) = client.config(Vec::new());
     let ends = handshake(&config, server, name)?;
     verified.established(&ends.client);

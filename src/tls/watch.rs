@@ -15,13 +15,12 @@ use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::acceptor::Acceptor;
 use super::certificate::Facts;
-use super::client::ClientTls;
-use super::reload::{Look, Now, Outcome, SETTLE};
-use super::report::{Age, Summary, date, distance};
-use super::server::ServerTls;
-use crate::config::Severity;
-use crate::config::files::FileFault;
+use super::connector::Connector;
+use super::dates::{date, distance};
+use super::reload::{Now, Outcome, SETTLE};
+use super::report::Age;
 
 /// Files are looked at this often without any notice: some file systems give none.
 const POLL: Duration = Duration::from_secs(10);
@@ -37,7 +36,7 @@ const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// # Errors
 /// There is no thread.
-pub fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> io::Result<impl Future<Output = ()> + Send> {
+pub fn run(servers: Vec<Arc<Acceptor>>, clients: Vec<Arc<Connector>>) -> io::Result<impl Future<Output = ()> + Send> {
     // At once: whoever counts the process's open files after its start finds those of the watch among them.
     let mut watch = Watch { servers, clients, notices: Notices::start(), told: Vec::new() };
     let thread = BlockingThread::start("tls-watch")?;
@@ -63,8 +62,8 @@ pub fn run(servers: Vec<Arc<ServerTls>>, clients: Vec<Arc<ClientTls>>) -> io::Re
 }
 
 struct Watch {
-    servers: Vec<Arc<ServerTls>>,
-    clients: Vec<Arc<ClientTls>>,
+    servers: Vec<Arc<Acceptor>>,
+    clients: Vec<Arc<Connector>>,
     notices: Notices,
     told: Vec<Told>,
 }
@@ -81,7 +80,7 @@ impl Watch {
         let standings = standings.chain(self.clients.iter().map(|client| client.standing()));
         let facts: Vec<Facts> = standings.flat_map(|standing| standing.facts.clone()).collect();
         remind(&mut self.told, &facts, now);
-        worst(&outcomes)
+        Outcome::worst(&outcomes)
     }
 }
 
@@ -148,39 +147,6 @@ fn directories(path: &Path) -> impl Iterator<Item = PathBuf> {
     };
     let real = path.canonicalize().ok();
     [parent(path), real.as_deref().and_then(parent)].into_iter().flatten()
-}
-
-/// Logs what a look at one piece of `owner` came to.
-pub(super) fn tell(owner: &str, look: &Look, facts: Option<&Facts>, now: SystemTime) -> Outcome {
-    match look {
-        Look::Unchanged => Outcome::Unchanged,
-        Look::Settling => Outcome::Settling,
-        Look::Refused(faults) => {
-            for FileFault { message, hint, .. } in faults.iter().filter(|fault| fault.severity == Severity::Error) {
-                tracing::warn!(owner, hint, "TLS: a change is refused, what was in service stays: {message}");
-            }
-            Outcome::Refused
-        }
-        Look::Replaced(warnings) => {
-            for FileFault { message, hint, .. } in warnings {
-                tracing::warn!(owner, hint, "TLS: {message}");
-            }
-            match facts {
-                Some(facts) => {
-                    let summary = Summary { facts, now };
-                    tracing::info!(owner, "TLS: {} is replaced: {summary}", facts.path.display());
-                }
-                None => tracing::info!(owner, "TLS: the authorities are replaced"),
-            }
-            Outcome::Replaced
-        }
-    }
-}
-
-/// The outcome that matters most to who called: another look is due, then news.
-pub(super) fn worst(outcomes: &[Outcome]) -> Outcome {
-    let order = [Outcome::Settling, Outcome::Refused, Outcome::Replaced];
-    order.into_iter().find(|outcome| outcomes.contains(outcome)).unwrap_or(Outcome::Unchanged)
 }
 
 /// A certificate whose near end was told.
@@ -275,7 +241,7 @@ mod tests {
     async fn a_new_pair_goes_into_service_by_itself() {
         let (folder, authority) = (Folder::new(), Authority::new("authority"));
         let pair = folder.pair("a", &authority.issue(&["old.example.com"]));
-        let server = Arc::new(ServerTls::new("web", &folder.listener(vec![pair])).unwrap());
+        let server = Arc::new(Acceptor::new("web", &folder.listener(vec![pair])).unwrap());
         let task = tokio::spawn(run(vec![server.clone()], Vec::new()).unwrap());
         folder.replace_pair("a", &authority.issue(&["new.example.com"]));
         let renewed = async {

@@ -1,5 +1,6 @@
 //! The map in src/lib.rs, held by reading the sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -58,18 +59,54 @@ const MAY_USE: [(&str, &[&str]); 17] = [
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
 const PURE: [&str; 5] = ["balance", "health/verdict.rs", "limits", "pool/resolve/schedule.rs", "sniff"];
 
+/// Rooms in which no file depends on one that depends on it.
+const WITHOUT_CIRCLES: [&str; 9] = ["app", "balance", "health", "log", "pool", "sniff", "stats", "threads", "tls"];
+
 #[test]
 fn imports_run_downwards() {
     let mut seen = 0;
     for file in sources() {
-        let Some((_, allowed)) = MAY_USE.iter().find(|(room, _)| is_in(&file, room)) else { continue };
-        for used in uses(&code_of(&file)) {
+        let Some((room, allowed)) = MAY_USE.iter().find(|(room, _)| is_in(&file, room)) else { continue };
+        let own = module_of(&file);
+        for path in paths(&own, &code_of(&file)) {
+            let used = path.join("::");
+            if path.starts_with(&module_of(Path::new(room))) {
+                continue;
+            }
             seen += 1;
             let fits = |room: &&str| used == **room || used.starts_with(&format!("{room}::"));
             assert!(allowed.iter().any(fits), "{} uses crate::{used}", file.display());
         }
     }
     assert!(seen > 50, "only {seen} imports were found: does this test still read them?");
+}
+
+#[test]
+fn no_circle_of_files() {
+    let files: BTreeMap<Vec<String>, PathBuf> = sources().into_iter().map(|file| (module_of(&file), file)).collect();
+    let mut imports: BTreeMap<&Path, BTreeSet<&Path>> = BTreeMap::new();
+    for (own, file) in &files {
+        let used = paths(own, &code_of(file)).into_iter().filter_map(|path| defining_file(&files, &path));
+        imports.insert(file, used.map(PathBuf::as_path).filter(|used| used != file).collect());
+    }
+    let known: usize = imports.values().map(BTreeSet::len).sum();
+    assert!(known > 300, "only {known} imports were found: does this test still read them?");
+    let is_covered = |file: &Path| WITHOUT_CIRCLES.iter().any(|room| is_in(file, room));
+    // Take away every file that imports none of the rest, or that none of the rest imports. What is left are circles, and
+    // what is between two of them.
+    let mut left: BTreeMap<&Path, BTreeSet<&Path>> = imports
+        .into_iter()
+        .filter(|(file, _)| is_covered(file))
+        .map(|(file, used)| (file, used.into_iter().filter(|used| is_covered(used)).collect()))
+        .collect();
+    let is_end = |left: &BTreeMap<&Path, BTreeSet<&Path>>, file: &Path| {
+        left[file].is_empty() || !left.values().any(|used| used.contains(file))
+    };
+    while let Some(end) = left.keys().copied().find(|file| is_end(&left, file)) {
+        left.remove(end);
+        left.values_mut().for_each(|used| _ = used.remove(end));
+    }
+    assert!(left.is_empty(), "files that import each other: {left:#?}");
 }
 
 #[test]
@@ -138,7 +175,7 @@ fn sources() -> Vec<PathBuf> {
 
 /// A file without its comments and its tests.
 fn code_of(file: &Path) -> String {
-    if file.file_stem().is_some_and(|stem| stem == "tests" || stem == "testing") {
+    if file.with_extension("").iter().any(|part| part == "tests" || part == "testing") {
         return String::new();
     }
     let text = fs::read_to_string(root().join("src").join(file)).unwrap();
@@ -146,10 +183,88 @@ fn code_of(file: &Path) -> String {
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
 }
 
-/// The paths after `crate::`, as far as they matter.
-fn uses(code: &str) -> Vec<String> {
-    code.split("crate::")
-        .skip(1)
-        .map(|rest| rest.chars().take_while(|&c| c.is_alphanumeric() || c == '_' || c == ':').collect())
-        .collect()
+/// The module that a file is: `tls/mod.rs` and `tls.rs` are `tls`.
+fn module_of(file: &Path) -> Vec<String> {
+    let mut module: Vec<String> =
+        file.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if module.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
+        module.pop();
+    }
+    module
+}
+
+/// The file of the deepest module on a path. A module's own `pub use` is not followed: who imports a file by way of its
+/// parent imports the parent.
+fn defining_file<'f>(files: &'f BTreeMap<Vec<String>, PathBuf>, path: &[String]) -> Option<&'f PathBuf> {
+    (1..=path.len()).rev().find_map(|length| files.get(&path[..length]))
+}
+
+/// What the code of the module `own` names, in imports or in place, as paths from the crate's root. Of a path that names
+/// no file of the crate, nothing comes of it later on.
+fn paths(own: &[String], code: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    let mut inline = String::new();
+    let mut rest = code;
+    while let Some(start) = rest.find("use ") {
+        let (before, after) = rest.split_at(start);
+        inline.push_str(before);
+        let line = before.rsplit('\n').next().unwrap_or_default().trim();
+        let is_import = ["", "pub"].contains(&line) || (line.starts_with("pub(") && line.ends_with(')'));
+        let end = if is_import { after.find(';').unwrap_or(after.len()) } else { "use ".len() };
+        match is_import {
+            true => tree(&[], &after["use ".len()..end], &mut found),
+            false => inline.push_str(&after[..end]),
+        }
+        rest = &after[end..];
+    }
+    inline.push_str(rest);
+    // `pub(super)` and `pub(in crate::server)` say who may see, not what is used.
+    for word in inline.replace("pub(in crate::", "").split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
+        if word.contains("::") {
+            found.push(word.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect());
+        }
+    }
+    found.iter().filter_map(|path| absolute(own, path)).collect()
+}
+
+/// The paths of `a::{b, c::{d, e}}`.
+fn tree(prefix: &[String], text: &str, found: &mut Vec<Vec<String>>) {
+    let (path, group) = match text.split_once('{') {
+        Some((path, group)) => (path, group.rsplit_once('}').map(|(inner, _)| inner)),
+        None => (text.split(" as ").next().unwrap_or_default(), None),
+    };
+    let mut full = prefix.to_vec();
+    full.extend(path.split("::").map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned));
+    let Some(group) = group else { return found.push(full) };
+    let (mut depth, mut start) = (0, 0);
+    for (place, letter) in group.char_indices().chain([(group.len(), ',')]) {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !group[start..place].trim().is_empty() {
+                    tree(&full, &group[start..place], found);
+                }
+                start = place + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A path from the root of the crate. A path that begins with a name is one of a child, or of no interest.
+fn absolute(own: &[String], path: &[String]) -> Option<Vec<String>> {
+    let first = path.first()?.as_str();
+    let ups = path.iter().take_while(|part| *part == "super").count();
+    let (base, rest) = match first {
+        "crate" => (&own[..0], &path[1..]),
+        "self" => (own, &path[1..]),
+        "super" => (&own[..own.len().checked_sub(ups)?], &path[ups..]),
+        _ => {
+            let child = root().join("src").join(own.iter().collect::<PathBuf>()).join(first);
+            let is_child = child.is_dir() || child.with_extension("rs").is_file();
+            return is_child.then(|| own.iter().chain(path).cloned().collect());
+        }
+    };
+    Some(base.iter().chain(rest.iter().filter(|part| *part != "self")).cloned().collect())
 }

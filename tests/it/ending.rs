@@ -228,8 +228,8 @@ fn warnings_about_the_configuration_as_json() {
 #[test]
 fn logs_as_text_with_access_lines_on_stderr() {
     let (tidegate, client) = text_to("stderr");
-    let line = tidegate.wait_for_log("the access line", |line| line.text.contains("end=\"client closed\""));
-    assert_eq!(tidegate.count_logs(|line| line.text.contains("end=")), 1);
+    let line = tidegate.wait_for_log("the access line", |line| line.text.contains("reason=\"client closed\""));
+    assert_eq!(tidegate.count_logs(|line| line.text.contains("reason=")), 1);
     assert_text_access(&line.text, &client);
     assert!(tidegate.logs().iter().all(|line| !line.is_json()));
     assert!(tidegate.logs().iter().any(|line| line.text.contains("started")));
@@ -245,7 +245,7 @@ fn logs_as_text_with_access_lines_in_a_file() {
     });
     assert_eq!(text.lines().count(), 1, "{text}");
     assert_text_access(&text, &client);
-    assert_eq!(tidegate.count_logs(|line| line.text.contains("end=")), 0, "not among the other lines");
+    assert_eq!(tidegate.count_logs(|line| line.text.contains("reason=")), 0, "not among the other lines");
 }
 
 /// One connection with five bytes up and down; its client's address.
@@ -276,7 +276,7 @@ fn assert_text_access(line: &str, client: &str) {
     let times: Vec<i64> = times.split('/').map(|time| time.parse().unwrap()).collect();
     assert!(times.len() == 3 && times.iter().all(|time| *time >= 0) && times[2] >= times[1], "{line:?}");
     assert_eq!((*bytes, *code, *open, *queues), ("5", "--", "1/1/1/1/0", "0/0"), "{line:?}");
-    assert_eq!(rest.join(" "), "bytes_in=5 end=\"client closed\"", "{line:?}");
+    assert_eq!(rest.join(" "), "bytes_in=5 reason=\"client closed\"", "{line:?}");
 }
 
 #[test]
@@ -301,12 +301,12 @@ fn an_access_line_has_every_field() {
     for name in ["time", "listener", "client", "pool", "backend", "queue_ms", "connect_ms", "tls_handshake_ms"]
         .into_iter()
         .chain(["backend_tls_handshake_ms", "first_byte_ms", "turnaround_ms", "turnarounds", "duration_ms"])
-        .chain(["retries", "bytes_in", "bytes_out", "end", "side", "reason", "code"])
+        .chain(["retries", "bytes_in", "bytes_out", "reason", "side", "code"])
     {
         assert!(line.has(name), "no {name} in {line:?}");
     }
     assert_eq!((line.field("listener"), line.field("client")), ("in".to_owned(), address));
-    assert_eq!((line.field("side"), line.field("reason")), ("client".to_owned(), "closed".to_owned()));
+    assert_eq!((line.field("side"), line.field("reason")), ("client".to_owned(), "client closed".to_owned()));
     assert_eq!((line.backend(), line.bytes()), (Some("b"), (5, 5)));
     let (connect, duration) = (line.number("connect_ms").unwrap(), line.number("duration_ms").unwrap());
     assert!((0.0..=duration).contains(&connect), "{line:?}");

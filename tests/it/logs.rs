@@ -50,7 +50,7 @@ fn a_log_that_nobody_reads_holds_up_nobody_and_what_is_dropped_is_counted() {
     while access + dropped < CONNECTIONS {
         let line = lines.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("{access} + {dropped}, and nothing more"));
         let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("a cut line: {line}"));
-        access += u64::from(line.get("end").is_some());
+        access += u64::from(line.get("bytes_in").is_some());
         if let Some(total) = line.get("total") {
             dropped = total.as_u64().expect("a number");
         }

@@ -132,7 +132,7 @@ fn the_example_runs_in_front_of_postgres() {
     let quoted = quote("tidegate[");
     // psql says that it ends and closes: either FIN may be the first that is seen.
     let line = tidegate.wait_for_log("the access line", |line| {
-        line.text.contains("end=\"client closed\"") || line.text.contains("end=\"backend closed\"")
+        line.text.contains("reason=\"client closed\"") || line.text.contains("reason=\"backend closed\"")
     });
     let fields = |line: &str| line.split_whitespace().count();
     assert_eq!(fields(&line.text), fields(&quoted), "as many fields: {} {quoted}", line.text);

@@ -140,7 +140,9 @@ fn all_addresses_changed_at_once_leave_no_gap_while_the_new_ones_are_checked() {
     let config = model::Pool { health: Some(health(Check::Tcp)), ..named(Balance::RoundRobin) };
     let pool = build(&config);
     resolve(&pool, &[1, 2]);
-    [1, 2].map(|host| pool.set_up(by_address(&pool, host).id()));
+    for host in [1, 2] {
+        pool.set_up(by_address(&pool, host).id());
+    }
     resolve(&pool, &[3, 4]);
     assert!(lease(&pool).is_ok(), "the old ones stand in");
     assert_eq!(names(&pool).len(), 4);
@@ -216,8 +218,9 @@ fn another_configuration_changes_what_it_says_and_no_more() {
 #[test]
 fn weight_of_another_configuration_counts_at_once_and_connections_stay() {
     let pool = build(&pool(backends(&[1, 1])));
+    let another = model::Pool { backends: backends(&[0, 3]), ..(*pool.settings()).clone() };
     let held: Vec<Lease> = (0..4).map(|_| lease(&pool).unwrap()).collect();
-    pool.update(super::super::testing::pool(backends(&[0, 3])));
+    pool.update(another);
     assert_eq!(order(&pool, 4), "bbbb");
     assert_eq!(pool.backends().iter().map(|backend| backend.connections()).collect::<Vec<_>>(), [2, 2]);
     drop(held);

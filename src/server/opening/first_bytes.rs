@@ -4,8 +4,6 @@
 //! protocol does, and cannot be read to the end, could have asked for anything: taking the listener's pool for them would
 //! be a way around the routes. They are refused.
 
-use rustls::AlertDescription;
-
 use crate::net::addr::ClientAddr;
 use crate::relay::Stream;
 use crate::server::ahead::{Ahead, Cut};
@@ -15,6 +13,7 @@ use crate::server::last_words;
 use crate::sniff::client_hello::{self, ClientHello, NotTls};
 use crate::sniff::http::{self, NotHttp, RequestHead};
 use crate::stats::ending::Ending;
+use crate::tls::Alert;
 
 /// What was recognised, if anything.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +65,7 @@ pub(super) async fn refuse_hello(
     fault: NotTls,
 ) -> Ending {
     listener.refuse(client, &fault);
-    farewell(ahead.stream(), &alert(alert_for(fault)), Patience::SHORT).await;
+    farewell(ahead.stream(), &alert_for(fault).record(), Patience::SHORT).await;
     Ending::BadClientHello
 }
 
@@ -92,20 +91,15 @@ pub(in crate::server) async fn request(
 }
 
 /// The alert for a ClientHello that cannot be read (RFC 8446, 5.1 and 6.2).
-fn alert_for(fault: NotTls) -> AlertDescription {
+fn alert_for(fault: NotTls) -> Alert {
     match fault {
         // Records of no byte are not allowed for handshake messages.
-        NotTls::RecordLength(0) => AlertDescription::UnexpectedMessage,
-        NotTls::RecordLength(_) => AlertDescription::RecordOverflow,
-        NotTls::RecordType(_) | NotTls::Message(_) => AlertDescription::UnexpectedMessage,
-        NotTls::LaterVersion(_) | NotTls::RecordVersion(_) => AlertDescription::ProtocolVersion,
-        NotTls::TooLong | NotTls::Malformed(_) | NotTls::FirstByte(_) | NotTls::Ssl2 => AlertDescription::DecodeError,
+        NotTls::RecordLength(0) => Alert::UnexpectedMessage,
+        NotTls::RecordLength(_) => Alert::RecordOverflow,
+        NotTls::RecordType(_) | NotTls::Message(_) => Alert::UnexpectedMessage,
+        NotTls::LaterVersion(_) | NotTls::RecordVersion(_) => Alert::ProtocolVersion,
+        NotTls::TooLong | NotTls::Malformed(_) | NotTls::FirstByte(_) | NotTls::Ssl2 => Alert::DecodeError,
     }
-}
-
-/// A fatal alert in plain text: a record of two bytes (RFC 8446, 5.1 and 6).
-pub(super) fn alert(description: AlertDescription) -> [u8; 7] {
-    [0x15, 3, 3, 0, 2, 2, description.into()]
 }
 
 #[cfg(test)]
@@ -129,9 +123,9 @@ mod tests {
 
     #[test]
     fn tls_that_cannot_be_read_is_refused_and_other_protocols_are_not() {
-        use AlertDescription::{DecodeError, ProtocolVersion, RecordOverflow, UnexpectedMessage};
+        use Alert::{DecodeError, ProtocolVersion, RecordOverflow, UnexpectedMessage};
         let long_session_id = [&[0x16, 3, 1, 0, 100, 1, 0, 0, 96, 3, 3][..], &[0; 32], &[200]].concat();
-        let cases: [(&[u8], Option<AlertDescription>); 13] = [
+        let cases: [(&[u8], Option<Alert>); 13] = [
             // Another protocol: the listener's pool.
             (b"GET / HTTP/1.1\r\n", None),
             (b"SSH-2.0-OpenSSH", None),

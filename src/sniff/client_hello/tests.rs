@@ -1,9 +1,3 @@
-use std::sync::OnceLock;
-
-use proptest::prelude::*;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
-
 use super::*;
 
 const TOO_LONG: Verdict<ClientHello, NotTls> = Verdict::No(NotTls::TooLong);
@@ -282,74 +276,5 @@ fn a_fault_is_known_before_the_rest_has_come() {
     ] {
         let bytes = record(&message);
         assert_eq!(wrong(&bytes[..bytes.len() - 100]), wrong(&bytes));
-    }
-}
-
-/// A hello of rustls: TLS 1.2 and 1.3, with the key of a post-quantum key agreement.
-fn rustls_hello(name: &str, alpn: &[Vec<u8>]) -> Vec<u8> {
-    static CONFIG: OnceLock<ClientConfig> = OnceLock::new();
-    let mut config = CONFIG
-        .get_or_init(|| ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth())
-        .clone();
-    config.alpn_protocols = alpn.to_vec();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let mut bytes = Vec::new();
-    ClientConnection::new(config.into(), name).unwrap().write_tls(&mut bytes).unwrap();
-    bytes
-}
-
-#[test]
-fn a_post_quantum_hello_is_read() {
-    let name = format!("{:a<60}.example.com", "db");
-    let bytes = rustls_hello(&name, &[b"postgresql".to_vec()]);
-    assert!(bytes.len() > 1500, "{}", bytes.len());
-    assert_eq!(recognise(&bytes), asked_with(Version::TLS_1_3, Some(&name), &[b"postgresql"]));
-    assert_eq!(recognise(&rustls_hello("192.0.2.1", &[])), asked_with(Version::TLS_1_3, None, &[]));
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn what_another_implementation_writes_is_read_however_it_is_split(
-        name in "[a-z]([a-z0-9]{0,10}[a-z0-9])?(\\.[a-z]([a-z0-9-]{0,20}[a-z])?){0,4}",
-        alpn in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..20), 0..5),
-        sizes in prop::collection::vec(prop_oneof![1..20_usize, 1..2000_usize], 1..40),
-        portions in prop::collection::vec(1..700_usize, 1..40),
-        after: Vec<u8>,
-    ) {
-        let written = rustls_hello(&name, &alpn);
-        let mut rest = &written[RECORD_HEADER..];
-        let mut bytes = Vec::new();
-        for size in sizes.iter().cycle() {
-            let (part, others) = rest.split_at((*size).min(rest.len()));
-            bytes.extend_from_slice(&record(part));
-            rest = others;
-            if rest.is_empty() {
-                break;
-            }
-        }
-        let length = bytes.len();
-        bytes.extend_from_slice(&after);
-        let wanted = Verdict::Yes(ClientHello {
-            server_name: Some(name.as_str().into()),
-            alpn,
-            newest: Version::TLS_1_3,
-        });
-
-        let mut here = 0;
-        for portion in portions.iter().cycle() {
-            let verdict = recognise(&bytes[..here]);
-            if here < length {
-                let Verdict::More(more) = verdict else { panic!("{verdict:?} at {here} of {length}") };
-                prop_assert!(more.get() > here && more.get() <= length, "{} at {} of {}", more, here, length);
-            } else {
-                prop_assert_eq!(&verdict, &wanted);
-            }
-            if here == bytes.len() {
-                break;
-            }
-            here = (here + portion).min(bytes.len());
-        }
     }
 }

@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use httparse::{Header, ParserConfig, Request, Response, Status};
 
 use super::body::Body;
-use super::watch::Why;
-use super::{LIMIT, MAX_FIELDS};
+use super::limits::{LIMIT, MAX_FIELDS};
+use super::opaque::Why;
 use crate::stats::http::Method;
 
 /// A request's head.

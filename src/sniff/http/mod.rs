@@ -5,14 +5,12 @@
 
 mod body;
 mod head;
+mod limits;
+mod opaque;
 mod request;
 mod watch;
 
+pub use limits::LIMIT;
+pub use opaque::Why;
 pub use request::{NotHttp, RequestHead, looks_like_http, recognise};
-pub use watch::{Event, MAX_OUTSTANDING, Watcher, Why};
-
-/// Bytes in which a head must end.
-pub const LIMIT: usize = 16 * 1024;
-
-/// Fields of a head that are read.
-const MAX_FIELDS: usize = 100;
+pub use watch::{Event, MAX_OUTSTANDING, Watcher};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use httparse::{EMPTY_HEADER, Request, Status};
 use thiserror::Error;
 
-use super::{LIMIT, MAX_FIELDS};
+use super::limits::{LIMIT, MAX_FIELDS};
 use crate::net::name::NamePattern;
 use crate::sniff::Verdict;
 

@@ -5,10 +5,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
 use super::body::{BadChunk, Body};
 use super::head::{self, Answered, Asked};
+use super::opaque::Why;
 use crate::stats::http::{Method, StatusClass};
 
 /// Requests that may be without an answer at once; with more, the connection turns opaque.
@@ -38,35 +37,6 @@ pub enum Event {
     /// What the client sends from here on is not looked at any more, and what the backend sends neither, once the
     /// requests before have their answers. At most once on a connection.
     Opaque(Why),
-}
-
-/// Why a connection turns opaque. After "a connection that", the message is a sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Why {
-    /// It speaks another protocol now: 101.
-    #[error("was upgraded to another protocol")]
-    Upgraded,
-    /// It is a tunnel now: CONNECT.
-    #[error("became a tunnel")]
-    Tunnel,
-    /// No head is made so.
-    #[error("is not HTTP/1, or not any more: {0}")]
-    Malformed(httparse::Error),
-    /// A head does not end within the limit.
-    #[error("has an HTTP head longer than 16 KiB")]
-    LongHead,
-    /// A head has more fields than are read.
-    #[error("has an HTTP head with more than 100 fields")]
-    ManyFields,
-    /// A head says several things about the length of its body, or none that all readers understand alike.
-    #[error("has an HTTP message whose length depends on its reader")]
-    Length,
-    /// The chunked coding is broken.
-    #[error("has a malformed chunk")]
-    Chunk,
-    /// Too many requests wait for their answers.
-    #[error("has more than 256 requests waiting for their answers")]
-    Pipelined,
 }
 
 impl From<BadChunk> for Why {

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{Addresses, Ends, Fault, Header};
+use super::header::{Addresses, Ends, Fault, Header};
 use crate::sniff::{Start, Verdict};
 
 pub(super) const SIGNATURE: &[u8] = b"PROXY";

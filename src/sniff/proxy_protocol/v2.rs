@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::crc32c::crc32c;
-use super::{Addresses, Ends, Fault, Header};
+use super::header::{Addresses, Ends, Fault, Header};
 use crate::sniff::Verdict;
 
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -4,7 +4,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Ends, v2};
+use super::header::Ends;
+use super::v2;
 
 /// Bytes of the longest value that is sent in a TLV. Real ones are far shorter; what is longer, such as a monstrous
 /// common name in a client's certificate, is left out, as cut off it would be another name.

@@ -15,8 +15,10 @@ use rustls::{
 use crate::config::model::{
     Authorities, BackendAddress, ListenerTls, NameSource, PoolTls, StartTls, TlsVersion, Verify,
 };
+use crate::tls::explain::explain;
+use crate::tls::provider::provider;
 use crate::tls::testing::{Authority, Ends, Folder, Pair, Refusal, handshake};
-use crate::tls::{ClientTls, ServerTls, explain, provider};
+use crate::tls::{Acceptor, Connector};
 
 /// A listener for `localhost`, and a pool that knows who issued its certificate.
 struct Stage {
@@ -56,19 +58,19 @@ impl Stage {
     }
 }
 
-fn server(tls: &ListenerTls) -> ServerTls {
-    ServerTls::new("web", tls).unwrap()
+fn server(tls: &ListenerTls) -> Acceptor {
+    Acceptor::new("web", tls).unwrap()
 }
 
 fn client(tls: &PoolTls) -> Arc<ClientConfig> {
-    ClientTls::new("web", tls).unwrap().current()
+    Connector::new("web", tls).unwrap().current()
 }
 
 fn meet(pool: &PoolTls, listener: &ListenerTls) -> Result<Ends, Refusal> {
     handshake(&client(pool), &server(listener).current(), "localhost")
 }
 
-fn kind(client: &Arc<ClientConfig>, server: &ServerTls) -> HandshakeKind {
+fn kind(client: &Arc<ClientConfig>, server: &Acceptor) -> HandshakeKind {
     handshake(client, &server.current(), "localhost").unwrap().client.handshake_kind().unwrap()
 }
 
@@ -343,7 +345,7 @@ fn a_certificate_without_its_key_is_never_enough() {
 fn a_backend_is_known_by_its_host_or_by_what_is_configured() {
     let stage = Stage::new();
     let name = |pool: &PoolTls, address: &BackendAddress| {
-        ClientTls::new("db", pool).unwrap().server_name(address).map(|name| match name {
+        Connector::new("db", pool).unwrap().backend_name(address).map(|name| match name.0 {
             ServerName::IpAddress(ip) => std::net::IpAddr::from(ip).to_string(),
             other => other.to_str().into_owned(),
         })
@@ -363,7 +365,7 @@ fn a_backend_is_known_by_its_host_or_by_what_is_configured() {
     for backend in [host("db.example.com"), address("10.0.0.1:5432"), unix] {
         assert_eq!(name(&set("main.example.com"), &backend).unwrap(), "main.example.com");
     }
-    assert!(ClientTls::new("db", &set("a b")).unwrap_err().to_string().contains("a b is no name"));
+    assert!(Connector::new("db", &set("a b")).unwrap_err().to_string().contains("a b is no name"));
 }
 
 #[test]
@@ -397,7 +399,7 @@ fn what_the_peer_refuses_is_told_in_words() {
 fn the_authorities_of_the_system_are_found_or_their_absence_is_explained() {
     let stage = Stage::new();
     let pool = PoolTls { ca: Authorities::System, ..stage.pool() };
-    match ClientTls::new("web", &pool) {
+    match Connector::new("web", &pool) {
         Ok(found) => {
             let refusal = handshake(&found.current(), &server(&stage.listener()).current(), "localhost").unwrap_err();
             let Refusal::Client(error) = refusal else { panic!("{refusal:?}") };

@@ -11,7 +11,7 @@ use rustls::{CertificateError, Error, HandshakeKind};
 
 use crate::config::model::{CertificateFiles, ListenerTls, PoolTls, Verify};
 use crate::tls::testing::{Authority, Folder, Pair, Refusal, handshake, pool_handshake};
-use crate::tls::{ClientTls, Now, Outcome, ServerTls};
+use crate::tls::{Acceptor, Connector, Now, Outcome};
 
 /// Later than now by so many seconds.
 fn after(start: Now, seconds: u64) -> Now {
@@ -20,8 +20,8 @@ fn after(start: Now, seconds: u64) -> Now {
 }
 
 /// Which of these a client gets that takes any.
-fn served(folder: &Folder, authority: &Authority, server: &ServerTls) -> Vec<u8> {
-    let client = ClientTls::new("any", &folder.pool(Verify::Off, authority)).unwrap();
+fn served(folder: &Folder, authority: &Authority, server: &Acceptor) -> Vec<u8> {
+    let client = Connector::new("any", &folder.pool(Verify::Off, authority)).unwrap();
     let ends = handshake(&client.current(), &server.current(), "localhost").unwrap();
     ends.client.peer_certificates().unwrap()[0].to_vec()
 }
@@ -34,7 +34,7 @@ fn der(pair: &Pair) -> Vec<u8> {
 fn a_pair_that_is_renamed_into_place_is_served() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let (old, new) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
-    let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &old)])).unwrap();
+    let server = Acceptor::new("web", &folder.listener(vec![folder.pair("a", &old)])).unwrap();
     let start = Now::read();
     assert_eq!(server.refresh(start), Outcome::Unchanged);
 
@@ -60,7 +60,7 @@ fn a_link_that_is_swapped_is_served() {
     symlink("..data/tls.pem", folder.path("tls.pem")).unwrap();
     symlink("..data/tls.key", folder.path("tls.key")).unwrap();
     let files = CertificateFiles { cert: folder.path("tls.pem"), key: folder.path("tls.key").into() };
-    let server = ServerTls::new("web", &folder.listener(vec![files])).unwrap();
+    let server = Acceptor::new("web", &folder.listener(vec![files])).unwrap();
 
     symlink("v2", folder.path("..data_tmp")).unwrap();
     fs::rename(folder.path("..data_tmp"), folder.path("..data")).unwrap();
@@ -75,7 +75,7 @@ fn what_is_broken_is_never_served_and_told_once() {
     let expired = authority.issue_with(&["localhost"], &KeyPair::generate().unwrap(), |params| {
         params.not_after = date_time_ymd(2025, 1, 1);
     });
-    let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &old)])).unwrap();
+    let server = Acceptor::new("web", &folder.listener(vec![folder.pair("a", &old)])).unwrap();
     let mut now = Now::read();
     let breaks: [(&str, &dyn Fn()); 5] = [
         ("rubbish", &|| folder.replace("a.pem", "rubbish")),
@@ -121,7 +121,7 @@ fn what_is_not_valid_now_is_served_from_the_start_and_replaces_nothing() {
     let expired = || issue(&|params| params.not_after = date_time_ymd(2025, 1, 1));
     let early = || issue(&|params| params.not_before = date_time_ymd(3000, 1, 1));
     for (first, second, name) in [(expired(), early(), "expired"), (early(), expired(), "early")] {
-        let server = ServerTls::new("web", &folder.listener(vec![folder.pair(name, &first)])).unwrap();
+        let server = Acceptor::new("web", &folder.listener(vec![folder.pair(name, &first)])).unwrap();
         let start = Now::read();
         assert_eq!(served(&folder, &authority, &server), der(&first), "{name}");
         assert_eq!(server.refresh(start), Outcome::Unchanged, "{name}");
@@ -142,7 +142,7 @@ fn what_is_not_valid_now_is_served_from_the_start_and_replaces_nothing() {
 fn what_was_refused_and_is_as_before_is_no_news() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let pair = authority.issue(&["localhost"]);
-    let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &pair)])).unwrap();
+    let server = Acceptor::new("web", &folder.listener(vec![folder.pair("a", &pair)])).unwrap();
     let start = Now::read();
     folder.replace("a.pem", "rubbish");
     assert_eq!(server.refresh(start), Outcome::Settling);
@@ -155,7 +155,7 @@ fn what_was_refused_and_is_as_before_is_no_news() {
 fn a_certificate_that_was_too_early_is_served_when_its_time_has_come() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let server =
-        ServerTls::new("web", &folder.listener(vec![folder.pair("a", &authority.issue(&["localhost"]))])).unwrap();
+        Acceptor::new("web", &folder.listener(vec![folder.pair("a", &authority.issue(&["localhost"]))])).unwrap();
     let start = Now::read();
     let early = authority.issue_with(&["localhost"], &KeyPair::generate().unwrap(), |params| {
         params.not_before = (start.wall + Duration::from_secs(3600)).into();
@@ -171,7 +171,7 @@ fn a_certificate_that_was_too_early_is_served_when_its_time_has_come() {
 fn a_file_that_is_written_in_place_is_seen_also_with_its_time_put_back() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let pair = authority.issue(&["localhost"]);
-    let server = ServerTls::new("web", &folder.listener(vec![folder.pair("a", &pair)])).unwrap();
+    let server = Acceptor::new("web", &folder.listener(vec![folder.pair("a", &pair)])).unwrap();
     let times = |name: &str| fs::metadata(folder.path(name)).unwrap().modified().unwrap();
     let before = times("a.pem");
     let file = fs::OpenOptions::new().write(true).open(folder.path("a.pem")).unwrap();
@@ -184,7 +184,7 @@ fn a_file_that_is_written_in_place_is_seen_also_with_its_time_put_back() {
 fn one_bad_certificate_does_not_keep_back_another() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let files = ["one.org", "two.org"].map(|name| folder.pair(name, &authority.issue(&[name])));
-    let server = ServerTls::new("web", &folder.listener(files.to_vec())).unwrap();
+    let server = Acceptor::new("web", &folder.listener(files.to_vec())).unwrap();
     let start = Now::read();
     folder.replace("one.org.pem", "rubbish");
     folder.replace_pair("two.org", &authority.issue(&["three.org"]));
@@ -202,10 +202,10 @@ fn tickets_outlive_a_certificate_and_not_the_authorities() {
     auth.crl = Some(folder.write("clients.crl", clients.revoke(&[], 2040)));
     let pair = folder.pair("a", &authority.issue(&["localhost"]));
     let listener = ListenerTls { client_auth: Some(auth), ..folder.listener(vec![pair]) };
-    let server = ServerTls::new("web", &listener).unwrap();
+    let server = Acceptor::new("web", &listener).unwrap();
     let own = folder.pair("client", &clients.issue_client(7));
     let pool = PoolTls { client_certificate: Some(own), ..folder.pool(Verify::Full, &authority) };
-    let client = ClientTls::new("web", &pool).unwrap();
+    let client = Connector::new("web", &pool).unwrap();
     let kind = || {
         let ends = pool_handshake(&client, &server.current(), "localhost")?;
         Ok(ends.server.handshake_kind().unwrap())
@@ -236,10 +236,10 @@ fn a_pool_follows_its_authorities_and_its_own_certificate() {
     let (folder, old, new) = (Folder::new(), Authority::new("old"), Authority::new("new"));
     let own = folder.pair("client", &old.issue_client(1));
     let pool = PoolTls { client_certificate: Some(own), ..folder.pool(Verify::Full, &old) };
-    let client = ClientTls::new("db", &pool).unwrap();
+    let client = Connector::new("db", &pool).unwrap();
     let mut listener = folder.listener(vec![folder.pair("a", &new.issue(&["localhost"]))]);
     listener.client_auth = Some(folder.client_auth(&new, true));
-    let server = ServerTls::new("web", &listener).unwrap();
+    let server = Acceptor::new("web", &listener).unwrap();
     let meet = || handshake(&client.current(), &server.current(), "localhost").map(|_| ());
     let start = Now::read();
     assert!(matches!(meet(), Err(Refusal::Client(Error::InvalidCertificate(CertificateError::UnknownIssuer)))));

@@ -11,8 +11,9 @@ use rustls::{
 
 use super::handshakes::bare_server;
 use crate::config::model::{ClientAuth, ListenerTls, Verify};
+use crate::tls::provider::provider;
 use crate::tls::testing::{Authority, Folder, Pair, Refusal, SetClock, handshake, pool_handshake};
-use crate::tls::{ClientTls, ServerTls, provider};
+use crate::tls::{Acceptor, Connector};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
@@ -46,13 +47,13 @@ impl Stage {
         Stage { folder: Folder::new(), servers: Authority::new("servers"), clients, clock: SetClock::at(present()) }
     }
 
-    fn listener(&self, required: bool, crl: Option<String>) -> ServerTls {
+    fn listener(&self, required: bool, crl: Option<String>) -> Acceptor {
         let auth = self.folder.client_auth(&self.clients, required);
         let crl = crl.map(|list| self.folder.write("clients.crl", list));
         let pair = self.folder.pair("server", &self.servers.issue(&["localhost"]));
         let client_auth = Some(ClientAuth { crl, ..auth });
         let tls = ListenerTls { client_auth, ..self.folder.listener(vec![pair]) };
-        ServerTls::with_clock("web", &tls, self.clock.clone()).unwrap()
+        Acceptor::with_clock("web", &tls, self.clock.clone()).unwrap()
     }
 
     fn client(&self, version: &'static SupportedProtocolVersion, own: Option<&Pair>) -> Arc<ClientConfig> {
@@ -72,7 +73,7 @@ impl Stage {
     }
 }
 
-fn kind(client: &Arc<ClientConfig>, server: &ServerTls) -> Result<HandshakeKind, Refusal> {
+fn kind(client: &Arc<ClientConfig>, server: &Acceptor) -> Result<HandshakeKind, Refusal> {
     // A group that is not the first choice costs a round trip more, and is no other kind of verification.
     Ok(match handshake(client, &server.current(), "localhost")?.server.handshake_kind().unwrap() {
         HandshakeKind::FullWithHelloRetryRequest => HandshakeKind::Full,
@@ -158,7 +159,7 @@ fn one_clients_end_is_not_anothers() {
     assert_eq!(kind(&long, &server), Ok(HandshakeKind::Resumed));
 }
 
-fn pool_kind(client: &ClientTls, server: &Arc<ServerConfig>) -> Result<HandshakeKind, Refusal> {
+fn pool_kind(client: &Connector, server: &Arc<ServerConfig>) -> Result<HandshakeKind, Refusal> {
     let ends = pool_handshake(client, server, "localhost")?;
     Ok(match ends.client.handshake_kind().unwrap() {
         HandshakeKind::FullWithHelloRetryRequest => HandshakeKind::Full,
@@ -180,7 +181,7 @@ fn a_backends_session_ends_with_its_certificate() {
             }
             let server = Arc::new(server);
             let clock = SetClock::at(start);
-            let new = |verify| ClientTls::with_clock("db", &folder.pool(verify, &authority), clock.clone()).unwrap();
+            let new = |verify| Connector::with_clock("db", &folder.pool(verify, &authority), clock.clone()).unwrap();
             let (full, off) = (new(Verify::Full), new(Verify::Off));
             for pool in [&full, &off] {
                 assert_eq!(pool_kind(pool, &server), Ok(HandshakeKind::Full), "{version:?} {has_tickets}");
@@ -207,7 +208,7 @@ fn a_backends_session_is_not_resumed_before_it_is_known_what_it_rests_on() {
     for version in VERSIONS {
         let (folder, authority) = (Folder::new(), Authority::new("authority"));
         let server = bare_server(&authority.issue(&["localhost"]), &[version]);
-        let pool = ClientTls::new("db", &folder.pool(Verify::Full, &authority)).unwrap();
+        let pool = Connector::new("db", &folder.pool(Verify::Full, &authority)).unwrap();
         for _ in 0..2 {
             let (config, _) = pool.config(Vec::new());
             let ends = handshake(&config, &server, "localhost").unwrap();

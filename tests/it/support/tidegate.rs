@@ -331,7 +331,7 @@ impl Access {
 
     /// Who ended it, and why.
     pub(crate) fn end(&self) -> String {
-        self.field("end")
+        self.field("reason")
     }
 
     /// The name of the backend; `None` when it got none.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
-use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::sign::SingleCertAndKey;
 use rustls::time_provider::TimeProvider;
@@ -15,23 +15,25 @@ use rustls::{ClientConfig, CommonState, Error};
 use super::authorities;
 use super::certificate::{Certificate, Facts};
 use super::clock::SystemClock;
+use super::engine::{self, ClientEngine};
 use super::explain::explain;
-use super::files::{Content, LoadError, MAX_PEM};
+use super::files::LoadError;
 use super::provider::{provider, versions};
-use super::reload::{Look, Made, Now, Outcome, Piece, Standing};
-use super::server::certificate_piece;
+use super::reload::{Look, Now, Outcome, Piece, Standing};
 use super::sessions::{OwnSessions, Sessions};
+use super::sources;
+use super::stream::{HandshakeError, TlsStream};
 use super::trust::Trust;
 use super::verify::ServerVerifier;
-use super::watch::{tell, worst};
 use crate::config::model::{Authorities, BackendAddress, NameSource, PoolTls, TlsVersion, Verify};
 use crate::net::name::normal;
+use crate::worker::Socket;
 
 /// TLS from one pool to its backends. Connections read what is in service; a change of files replaces it.
-pub struct ClientTls {
+pub struct Connector {
     name: Arc<str>,
     tls: PoolTls,
-    server_name: Option<ServerName<'static>>,
+    backend_name: Option<BackendName>,
     current: ArcSwap<InService>,
     files: Mutex<Sources>,
     standing: ArcSwap<Standing>,
@@ -48,24 +50,33 @@ struct InService {
     trust: Option<Arc<Trust>>,
 }
 
-/// A connection to a backend that begins.
-pub struct Connecting {
-    /// Its TLS.
-    pub engine: UnbufferedClientConnection,
-    /// Its sessions.
-    pub verified: Verified,
+/// The name or address that a backend's certificate must be for (RFC 9525: its reference identifier).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendName(pub(super) ServerName<'static>);
+
+impl BackendName {
+    /// `None` if no certificate could be for such a name.
+    pub fn parse(text: &str) -> Option<BackendName> {
+        ServerName::try_from(text.to_owned()).ok().map(BackendName)
+    }
+}
+
+impl From<IpAddr> for BackendName {
+    fn from(ip: IpAddr) -> BackendName {
+        BackendName(ServerName::IpAddress(ip.into()))
+    }
 }
 
 /// What a connection's sessions rest on.
 #[derive(Debug)]
-pub struct Verified {
+pub(super) struct Verified {
     sessions: OwnSessions,
     trust: Option<Arc<Trust>>,
 }
 
 impl Verified {
     /// To be called when the handshake has succeeded: until then, the connection's sessions are not resumed.
-    pub fn established(&self, connection: &CommonState) {
+    pub(super) fn established(&self, connection: &CommonState) {
         self.sessions.rest_on(self.trust.as_deref(), connection.peer_certificates().unwrap_or_default());
     }
 }
@@ -86,31 +97,24 @@ impl Sources {
     }
 }
 
-impl ClientTls {
+impl Connector {
     /// Reads the files and puts them in service; `name` is the pool's, for the log.
     ///
     /// # Errors
     /// What is wrong with the files or the name.
-    pub fn new(name: &str, tls: &PoolTls) -> Result<ClientTls, LoadError> {
-        ClientTls::with_clock(name, tls, Arc::new(SystemClock))
+    pub fn new(name: &str, tls: &PoolTls) -> Result<Connector, LoadError> {
+        Connector::with_clock(name, tls, Arc::new(SystemClock))
     }
 
-    pub(super) fn with_clock(name: &str, tls: &PoolTls, clock: Arc<dyn TimeProvider>) -> Result<ClientTls, LoadError> {
+    pub(super) fn with_clock(name: &str, tls: &PoolTls, clock: Arc<dyn TimeProvider>) -> Result<Connector, LoadError> {
         let now = Now::read();
         let trust = match (&tls.ca, tls.verify) {
             (Authorities::System, _) | (_, Verify::Off) => None,
-            (Authorities::File(path), _) => {
-                let make = |contents: &[Content], _, now| -> Made<Arc<Trust>> {
-                    let [file] = contents else { return (None, Vec::new()) };
-                    let (trust, faults) = authorities::of_file(file, now);
-                    (trust.map(Arc::new), faults)
-                };
-                Some(Piece::load(vec![(path.clone(), MAX_PEM)], make, now)?)
-            }
+            (Authorities::File(path), _) => Some(sources::backend_trust(path, now)?),
         };
-        let certificate = tls.client_certificate.as_ref().map(|files| certificate_piece(files, now)).transpose()?;
-        let server_name = match &tls.server_name {
-            NameSource::Fixed(name) => Some(server_name(name).map_err(|message| {
+        let certificate = tls.client_certificate.as_ref().map(|files| sources::certificate(files, now)).transpose()?;
+        let backend_name = match &tls.server_name {
+            NameSource::Fixed(name) => Some(backend_name(name).map_err(|message| {
                 LoadError::of(message, "server_name is a host's name or an IP address, without a port")
             })?),
             NameSource::Backend | NameSource::Client => None,
@@ -119,7 +123,7 @@ impl ClientTls {
         let current = ArcSwap::from_pointee(configure(tls, &files, &clock)?);
         let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
         let (name, tls, files) = (name.into(), tls.clone(), Mutex::new(files));
-        Ok(ClientTls { name, tls, server_name, current, files, standing, clock })
+        Ok(Connector { name, tls, backend_name, current, files, standing, clock })
     }
 
     /// The pool's name.
@@ -127,13 +131,22 @@ impl ClientTls {
         &self.name
     }
 
-    /// Begins TLS with a backend that must be `name`, offering these protocols (ALPN).
+    /// Establishes TLS with a backend that must be `name`, offering these protocols (ALPN).
     ///
     /// # Errors
-    /// rustls takes no such configuration.
-    pub fn connect(&self, name: ServerName<'static>, protocols: Vec<Vec<u8>>) -> Result<Connecting, Error> {
+    /// Those of [`HandshakeError`].
+    pub async fn connect(
+        &self,
+        socket: Socket,
+        name: BackendName,
+        protocols: Vec<Vec<u8>>,
+    ) -> Result<Box<TlsStream<ClientEngine>>, HandshakeError> {
         let (config, verified) = self.config(protocols);
-        Ok(Connecting { engine: UnbufferedClientConnection::new(config, name)?, verified })
+        let engine = engine::client(config, name.0).map_err(|error| HandshakeError::Tls(error.into()))?;
+        let stream = Box::new(TlsStream::new(socket, engine, Vec::new()));
+        stream.handshake().await?;
+        stream.with_common(|common| verified.established(common));
+        Ok(stream)
     }
 
     /// The configuration of one connection.
@@ -162,20 +175,20 @@ impl ClientTls {
     ///
     /// # Errors
     /// The backend has no name and one is to be verified, or its host is none that a certificate could be for.
-    pub fn server_name(&self, backend: &BackendAddress) -> Result<ServerName<'static>, String> {
-        if let Some(configured) = &self.server_name {
+    pub fn backend_name(&self, backend: &BackendAddress) -> Result<BackendName, String> {
+        if let Some(configured) = &self.backend_name {
             return Ok(configured.clone());
         }
         match backend {
-            BackendAddress::Ip(address) => Ok(ServerName::IpAddress(address.ip().to_canonical().into())),
-            BackendAddress::Name { host, .. } => server_name(host),
+            BackendAddress::Ip(address) => Ok(BackendName::from(address.ip().to_canonical())),
+            BackendAddress::Name { host, .. } => backend_name(host),
             BackendAddress::Unix(path) if self.tls.verify == Verify::Full => Err(format!(
                 "{} has no host name to verify its certificate by: set tls.server_name in pool {}",
                 path.display(),
                 self.name
             )),
             // No name is looked at, and of an address none is sent.
-            BackendAddress::Unix(_) => Ok(ServerName::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST).into())),
+            BackendAddress::Unix(_) => Ok(BackendName::from(IpAddr::V4(Ipv4Addr::LOCALHOST))),
         }
     }
 
@@ -205,23 +218,23 @@ impl ClientTls {
         // Only now: what the log calls replaced is in service.
         let mut outcomes = Vec::new();
         if let (Some(look), Some(piece)) = (&certificate, &files.certificate) {
-            outcomes.push(tell(&owner, look, Some(&piece.get().facts), now.wall));
+            outcomes.push(look.log(&owner, Some(&piece.get().facts), now.wall));
         }
-        outcomes.extend(trust.iter().map(|look| tell(&owner, look, None, now.wall)));
+        outcomes.extend(trust.iter().map(|look| look.log(&owner, None, now.wall)));
         self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
-        worst(&outcomes)
+        Outcome::worst(&outcomes)
     }
 }
 
-impl fmt::Debug for ClientTls {
+impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientTls").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Connector").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-fn server_name(text: &str) -> Result<ServerName<'static>, String> {
-    ServerName::try_from(normal(text).into_owned())
-        .map_err(|_| format!("{} is no name that a certificate could be for", text.escape_debug()))
+fn backend_name(text: &str) -> Result<BackendName, String> {
+    BackendName::parse(&normal(text))
+        .ok_or_else(|| format!("{} is no name that a certificate could be for", text.escape_debug()))
 }
 
 /// The configuration of rustls. Each has its own sessions: one that was made under other authorities, or as another client, is not

@@ -3,25 +3,27 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection};
+use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::time_provider::TimeProvider;
 use rustls::{Error, ServerConfig};
 
-use super::authorities;
-use super::certificate::{self, Certificate, Facts};
+use super::certificate::{Certificate, Facts};
 use super::certificates::Certificates;
 use super::clock::{SystemClock, since_1970};
-use super::explain::explain;
-use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
+use super::engine::{self, ServerEngine};
+use super::explain::{TlsError, explain};
+use super::files::LoadError;
 use super::provider::{provider, versions};
-use super::reload::{Look, Made, Now, Outcome, Piece, Standing};
+use super::reload::{Look, Now, Outcome, Piece, Standing};
+use super::sources;
+use super::stream::TlsStream;
 use super::tickets::{Bound, BoundVerifier, Tickets};
 use super::verify::ClientVerifier;
-use super::watch::{tell, worst};
-use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, StartTls};
+use crate::config::model::{CertificateFiles, ListenerTls, StartTls};
+use crate::worker::Socket;
 
 /// Tickets after a full handshake of TLS 1.3. A client uses each once (RFC 8446, C.4), so that one that opens
 /// two connections at a time needs two; each costs an encryption of a few hundred bytes.
@@ -31,7 +33,7 @@ const TICKETS: usize = 2;
 const POSTGRES: &[u8] = b"postgresql";
 
 /// TLS of one listener. Connections read what is in service; a change of files replaces it.
-pub struct ServerTls {
+pub struct Acceptor {
     name: Arc<str>,
     tls: ListenerTls,
     serving: ArcSwap<Serving>,
@@ -42,7 +44,7 @@ pub struct ServerTls {
 
 /// What is in service at a listener.
 #[derive(Debug)]
-pub struct Serving {
+struct Serving {
     certificates: Arc<Certificates>,
     clients: Clients,
 }
@@ -70,15 +72,14 @@ impl Serving {
     ///
     /// # Errors
     /// rustls takes no such configuration.
-    pub fn config(&self) -> Result<Arc<ServerConfig>, Error> {
+    fn config(&self) -> Result<Arc<ServerConfig>, Error> {
         match &self.clients {
             Clients::Unverified(config) => Ok(config.clone()),
             Clients::Verified(recipe, verifier) => recipe.config(Some(verifier)),
         }
     }
 
-    /// Whether a certificate is for the name a client asks for. A client that asks for none is not known.
-    pub fn knows(&self, name: Option<&str>) -> bool {
+    fn knows(&self, name: Option<&str>) -> bool {
         self.certificates.knows(name)
     }
 }
@@ -99,30 +100,30 @@ impl Sources {
     }
 }
 
-impl ServerTls {
+impl Acceptor {
     /// Reads the files and puts them in service; `name` is the listener's, for the log.
     ///
     /// # Errors
     /// What is wrong with the files.
-    pub fn new(name: &str, tls: &ListenerTls) -> Result<ServerTls, LoadError> {
-        ServerTls::with_clock(name, tls, Arc::new(SystemClock))
+    pub fn new(name: &str, tls: &ListenerTls) -> Result<Acceptor, LoadError> {
+        Acceptor::with_clock(name, tls, Arc::new(SystemClock))
     }
 
     pub(super) fn with_clock(
         name: &str,
         tls: &ListenerTls,
         clock: Arc<dyn TimeProvider>,
-    ) -> Result<ServerTls, LoadError> {
+    ) -> Result<Acceptor, LoadError> {
         let now = Now::read();
-        let load = |files: &CertificateFiles| certificate_piece(files, now);
+        let load = |files: &CertificateFiles| sources::certificate(files, now);
         let files = Sources {
             certificates: tls.certificates.iter().map(load).collect::<Result<_, _>>()?,
-            verifier: tls.client_auth.as_ref().map(|auth| verifier_piece(auth, now)).transpose()?,
+            verifier: tls.client_auth.as_ref().map(|auth| sources::client_verifier(auth, now)).transpose()?,
             ticket_keys: ticket_keys(tls)?,
         };
         let serving = ArcSwap::from_pointee(serve(tls, &files, &clock)?);
         let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
-        Ok(ServerTls { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), standing, clock })
+        Ok(Acceptor { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), standing, clock })
     }
 
     /// The listener's name.
@@ -130,17 +131,13 @@ impl ServerTls {
         &self.name
     }
 
-    /// What is in service, without touching the count of those who hold it.
-    pub fn load(&self) -> Guard<Arc<Serving>> {
-        self.serving.load()
-    }
-
-    /// Begins TLS with a client.
+    /// TLS with a client, from which `ahead` was read already. Its handshake is still to be completed.
     ///
     /// # Errors
     /// rustls takes no such configuration.
-    pub fn accept(&self) -> Result<UnbufferedServerConnection, Error> {
-        UnbufferedServerConnection::new(self.serving.load().config()?)
+    pub fn accept(&self, socket: Socket, ahead: Vec<u8>) -> Result<Box<TlsStream<ServerEngine>>, TlsError> {
+        let engine = engine::server(self.serving.load().config()?)?;
+        Ok(Box::new(TlsStream::new(socket, engine, ahead)))
     }
 
     /// The configuration of a connection that begins now.
@@ -189,16 +186,16 @@ impl ServerTls {
         // Only now: what the log calls replaced is in service.
         let certificates = looks.iter().zip(&files.certificates);
         let mut outcomes: Vec<Outcome> =
-            certificates.map(|(look, piece)| tell(&owner, look, Some(&piece.get().facts), now.wall)).collect();
-        outcomes.extend(verifier.iter().map(|look| tell(&owner, look, None, now.wall)));
+            certificates.map(|(look, piece)| look.log(&owner, Some(&piece.get().facts), now.wall)).collect();
+        outcomes.extend(verifier.iter().map(|look| look.log(&owner, None, now.wall)));
         self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
-        worst(&outcomes)
+        Outcome::worst(&outcomes)
     }
 }
 
-impl fmt::Debug for ServerTls {
+impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Acceptor").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -212,46 +209,6 @@ fn ticket_keys(tls: &ListenerTls) -> Result<Option<Arc<dyn ProducesTickets>>, Lo
     // The keys are replaced by a clock that panics before 1970.
     let is_on = tls.session_tickets && since_1970().is_some();
     is_on.then(Ticketer::new).transpose().map_err(no_key)
-}
-
-pub(super) fn certificate_piece(files: &CertificateFiles, now: Now) -> Result<Piece<Certificate>, LoadError> {
-    let make = |contents: &[Content], occasion, now| match contents {
-        [cert, key] => {
-            let reading = certificate::read(cert, key, occasion, now);
-            (reading.certificate, reading.faults.into_iter().map(|(_, fault)| fault).collect())
-        }
-        _ => (None, Vec::new()),
-    };
-    Piece::load(vec![(files.cert.clone(), MAX_PEM), (files.key.reveal().clone(), MAX_PEM)], make, now)
-}
-
-fn verifier_piece(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<ClientVerifier>>, LoadError> {
-    let required = auth.required;
-    let make = move |contents: &[Content], _, now| -> Made<Arc<ClientVerifier>> {
-        let (ca, crl) = match contents {
-            [ca] => (ca, None),
-            [ca, crl] => (ca, Some(crl)),
-            _ => return (None, Vec::new()),
-        };
-        let (trust, mut faults) = authorities::of_file(ca, now);
-        let lists = match crl.map(|crl| authorities::revocations(crl, now)) {
-            Some((lists, more)) => {
-                faults.extend(more);
-                lists.map(Some)
-            }
-            None => Some(None),
-        };
-        let Some((trust, lists)) = trust.zip(lists) else { return (None, faults) };
-        match authorities::client_verifier(trust, lists, required) {
-            Ok(verifier) => (Some(Arc::new(verifier)), faults),
-            Err(fault) => {
-                faults.push(fault);
-                (None, faults)
-            }
-        }
-    };
-    let crl = auth.crl.iter().map(|path| (path.clone(), MAX_CRL));
-    Piece::load([(auth.ca.clone(), MAX_PEM)].into_iter().chain(crl).collect(), make, now)
 }
 
 fn serve(tls: &ListenerTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> Result<Serving, LoadError> {

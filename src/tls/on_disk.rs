@@ -1,0 +1,56 @@
+//! The files that a configuration names, as `check` and the start judge them.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::files::{Content, MAX_CRL, MAX_PEM, Occasion};
+use super::{authorities, certificate};
+use crate::config::files::{FileFault, Files, Part, host};
+use crate::config::model::CertificateFiles;
+
+/// Looks into the files themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct OnDisk;
+
+impl Files for OnDisk {
+    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
+        let cert = Content::read(&files.cert, MAX_PEM);
+        let key = Content::read(files.key.reveal(), MAX_PEM);
+        certificate::read(&cert, &key, Occasion::Start, SystemTime::now()).faults
+    }
+
+    fn authorities(&self, path: &Path) -> Vec<FileFault> {
+        let (_, faults) = authorities::of_file(&Content::read(path, MAX_PEM), SystemTime::now());
+        faults
+    }
+
+    fn revocations(&self, path: &Path) -> Vec<FileFault> {
+        let (_, faults) = authorities::revocations(&Content::read(path, MAX_CRL), SystemTime::now());
+        faults
+    }
+
+    fn log(&self, path: &Path) -> Vec<FileFault> {
+        host::log(path)
+    }
+
+    fn token(&self, path: &Path) -> Vec<FileFault> {
+        host::token(path)
+    }
+
+    fn socket(&self, path: &Path) -> Vec<FileFault> {
+        host::socket(path)
+    }
+
+    fn real(&self, path: &Path) -> PathBuf {
+        host::real(path)
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        host::is_own(ip)
+    }
+
+    fn can_bind(&self, ip: IpAddr) -> bool {
+        host::can_bind(ip)
+    }
+}

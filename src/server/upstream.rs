@@ -1,7 +1,6 @@
 //! What a backend's connection begins with: a PROXY header, the protocol's request for TLS, TLS.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -22,7 +21,7 @@ use crate::sniff::postgres;
 use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
 use crate::tls::stream::{HandshakeError, TlsStream};
 use crate::tls::{self, ClientTls, Connecting};
-use crate::worker::{self, Socket};
+use crate::worker::{self, Socket, poll_fn};
 
 /// TLS towards a pool's backends.
 pub struct Upstream {

@@ -5,7 +5,6 @@
 //! has no room.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Poll, ready};
@@ -18,7 +17,7 @@ use rustls::unbuffered::{
 use rustls::{CommonState, Error, HandshakeKind};
 
 use crate::relay::Stream;
-use crate::worker::{self, Priority, Socket};
+use crate::worker::{self, Priority, Socket, poll_fn};
 
 /// Plaintext that is sealed, or opened, at a time: four full records (RFC 8446, 5.1).
 const CHUNK: usize = 64 * 1024;
@@ -397,7 +396,7 @@ impl<E: Engine> Stream for TlsStream<E> {
                 return Poll::Ready(Ok(filled));
             }
         }
-        worker::run_again();
+        worker::reschedule();
         Poll::Pending
     }
 

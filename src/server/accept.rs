@@ -1,6 +1,6 @@
 //! Accepting, and choosing the worker on which a connection lives.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -18,7 +18,7 @@ use super::context::{Context, ListenerState, Place, Shared};
 use super::session;
 use crate::net::addr::ClientAddr;
 use crate::net::errno::{Call, CallError, Scope};
-use crate::worker::{self, TaskHandle, Transport};
+use crate::worker::{self, Transport, Waiter, poll_fn};
 
 /// How long to wait before another try when the process or the host has run out of something.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
     let context = Context::current();
     let shared = &context.shared;
     let socket = worker::Listener::new(socket)?;
-    TaskHandle::current().into_iter().for_each(|task| context.tell_of_stop(task));
+    Waiter::current().into_iter().for_each(|task| context.tell_of_stop(task));
     let mut batch = AcceptBatch::default();
     while unless_stopped(&context, socket.waiting()).await.is_some() {
         for _ in 0..batch.at_turn(worker::turn(), worker::is_busy()) {

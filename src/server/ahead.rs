@@ -1,6 +1,5 @@
 //! Reading ahead: what a client says first, until it is known what it is.
 
-use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use super::context::Context;
 use crate::limits::{MemoryClaim, MemoryExhausted};
 use crate::relay::Stream;
 use crate::sniff::Verdict;
-use crate::worker::Timer;
+use crate::worker::{Timer, poll_fn};
 
 /// Bytes read at a time.
 const PORTION: usize = 4096;

@@ -1,7 +1,6 @@
 //! A PostgreSQL CancelRequest in plain text, where sessions may not be: its own bytes go to a backend, and nothing comes
 //! back.
 
-use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use super::ahead::write_all;
 use super::peer::{Backend, Client};
 use crate::relay::Stream;
 use crate::stats::ending::{Ending, Side};
-use crate::worker;
+use crate::worker::{self, poll_fn};
 
 /// How long the backend has to close. PostgreSQL does so as soon as it has passed the request on.
 const DEADLINE: Duration = Duration::from_secs(2);

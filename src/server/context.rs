@@ -33,7 +33,7 @@ use crate::stats::latency::{Sample, Stage};
 use crate::stats::registry::{BackendId, ListenerId, PoolId, Registry};
 use crate::stats::traffic::Traffic;
 use crate::tls::Acceptor;
-use crate::worker::{self, Remote, TaskHandle};
+use crate::worker::{self, Remote, Waiter};
 
 /// What all workers share.
 pub struct Shared {
@@ -329,7 +329,7 @@ pub(super) struct Context {
     sessions: RefCell<Slab<Rc<Control>>>,
     /// When accepting ended: the begin of the drain.
     stopped_accepting: Cell<Option<Instant>>,
-    acceptors: RefCell<Vec<TaskHandle>>,
+    acceptors: RefCell<Vec<Waiter>>,
     pub(super) retry_queues: RetryQueues,
 }
 
@@ -386,10 +386,10 @@ impl Context {
 
     pub(super) fn stop_accepting(&self) {
         self.stopped_accepting.set(Some(worker::now()));
-        self.acceptors.take().iter().for_each(TaskHandle::wake);
+        self.acceptors.take().iter().for_each(Waiter::wake);
         // Half-closed connections have less time from here on.
         for (_, control) in &*self.sessions.borrow() {
-            control.task.get().into_iter().for_each(TaskHandle::wake);
+            control.task.get().into_iter().for_each(Waiter::wake);
         }
     }
 
@@ -404,7 +404,7 @@ impl Context {
     }
 
     /// Has a task that accepts woken when it is to stop.
-    pub(super) fn tell_of_stop(&self, acceptor: TaskHandle) {
+    pub(super) fn tell_of_stop(&self, acceptor: Waiter) {
         self.acceptors.borrow_mut().push(acceptor);
     }
 
@@ -487,7 +487,7 @@ struct Control {
     cut: Cell<Option<Cut>>,
     backend: Cell<BackendId>,
     /// Woken to see to it.
-    task: OnceCell<TaskHandle>,
+    task: OnceCell<Waiter>,
 }
 
 /// A connection's entry in its worker's list.
@@ -509,7 +509,7 @@ impl Entered {
 
     /// The connection's task has begun: it is the one that is woken.
     pub(super) fn begin(&self) {
-        if let Some(task) = TaskHandle::current() {
+        if let Some(task) = Waiter::current() {
             // Once in a connection's life.
             let _ = self.control.task.set(task);
         }

@@ -3,7 +3,7 @@
 mod failure;
 mod retry_queue;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::pool::{self, Excluded, Lease, Pool};
 use crate::relay::Stream;
 use crate::stats::ending::Ending;
 use crate::stats::latency::Stage;
-use crate::worker::{self, Socket, Transport};
+use crate::worker::{self, Socket, Transport, poll_fn};
 
 /// A backend, and the claim on it.
 pub(super) struct Dialled {

@@ -1,13 +1,12 @@
 //! The last words to a client that is refused.
 
-use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::ahead::write_all;
 use crate::relay::Stream;
-use crate::worker;
+use crate::worker::{self, poll_fn};
 
 /// What the client is granted to read them.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +43,7 @@ pub(super) async fn farewell(stream: &impl Stream, words: &[u8], patience: Patie
                 }
                 turn = turn.saturating_sub(discarded.len());
             }
-            worker::run_again();
+            worker::reschedule();
             Poll::Pending
         })
         .await

@@ -4,7 +4,6 @@ mod first_bytes;
 mod postgres;
 mod proxy;
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::pin::pin;
@@ -29,7 +28,7 @@ use crate::stats::ending::Ending;
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
 use crate::tls::{Acceptor, Alert, Engine, HandshakeError, TlsStream};
-use crate::worker::{self, Socket};
+use crate::worker::{self, Socket, poll_fn};
 
 /// The protocol's name (ALPN), which a client has to offer that begins with TLS unasked: as PostgreSQL does, which so
 /// keeps a client of another protocol from being taken for one of its own.

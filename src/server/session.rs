@@ -1,6 +1,5 @@
 //! The life of one connection.
 
-use std::future::poll_fn;
 use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use crate::relay::{End, Relay, Stream, Tap, Turn};
 use crate::stats::ending::{Ending, Side};
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
-use crate::worker::{self, Priority, Socket, Timer};
+use crate::worker::{self, Priority, Socket, Timer, poll_fn};
 
 /// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
 /// the start, as accepted sockets inherit it.
@@ -224,7 +223,7 @@ impl Session {
                 }
                 match turn {
                     Turn::Ended(end) => return Poll::Ready(end.into()),
-                    Turn::Again => worker::run_again(),
+                    Turn::Again => worker::reschedule(),
                     Turn::Wait => {}
                 }
                 let (timeouts, options) = (&record.listener.config().timeouts, record.listener.options());

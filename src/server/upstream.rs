@@ -1,7 +1,6 @@
 //! What a backend's connection begins with: a PROXY header, the protocol's request for TLS, TLS.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -18,7 +17,7 @@ use crate::relay::Stream;
 use crate::sniff::postgres;
 use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
 use crate::tls::{BackendName, Connector, HandshakeError, Negotiated, TlsError};
-use crate::worker::{self, Socket};
+use crate::worker::{self, Socket, poll_fn};
 
 /// TLS towards a pool's backends.
 pub struct Upstream {

@@ -4,7 +4,6 @@
 //! of its own only while part of a record is in flight, or while its socket has no room.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Poll, ready};
@@ -15,7 +14,7 @@ use super::engine::{Engine, Plaintext, Progress, RecordLayer, Seal, reserve};
 use super::explain::TlsError;
 use super::negotiated::{Negotiated, is_resumed};
 use crate::relay::Stream;
-use crate::worker::{self, Priority, Socket};
+use crate::worker::{self, Priority, Socket, poll_fn};
 
 /// Plaintext that is sealed, or opened, at a time: four full records (RFC 8446, 5.1).
 const CHUNK: usize = 64 * 1024;
@@ -279,7 +278,7 @@ impl<E: Engine> Stream for TlsStream<E> {
                 return Poll::Ready(Ok(filled));
             }
         }
-        worker::run_again();
+        worker::reschedule();
         Poll::Pending
     }
 

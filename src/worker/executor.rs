@@ -20,6 +20,7 @@ use slab::Slab;
 
 use super::if_local;
 use super::run_queue::{Priority, RunQueue};
+use super::waiter::{Waiter, WaiterId};
 
 /// The way to a worker from other threads: an inbox, and an eventfd that ends its wait.
 #[derive(Debug)]
@@ -138,6 +139,8 @@ pub(super) struct Executor {
     tasks: RefCell<Slab<Rc<Task>>>,
     queue: RefCell<RunQueue<Rc<Task>>>,
     current: RefCell<Option<Rc<Task>>>,
+    /// The waker of the future that is polled, where it is not the running task's.
+    sub_waker: RefCell<Option<Waker>>,
     /// When the loop last took events.
     now: Cell<Instant>,
 }
@@ -149,6 +152,7 @@ impl Executor {
             tasks: RefCell::default(),
             queue: RefCell::default(),
             current: RefCell::default(),
+            sub_waker: RefCell::default(),
             now: Cell::new(Instant::now()),
         }
     }
@@ -183,9 +187,47 @@ impl Executor {
         vacant.insert(task);
     }
 
-    /// The task that runs now.
-    pub(super) fn current(&self) -> Option<Rc<Task>> {
-        self.current.borrow().clone()
+    /// The future that is polled now.
+    pub(super) fn waiter(&self) -> Option<Waiter> {
+        match &*self.sub_waker.borrow() {
+            Some(waker) => Some(Waiter::waker(waker)),
+            None => self.current.borrow().as_ref().map(Waiter::task),
+        }
+    }
+
+    /// The future that is polled now; `known` if it is that one, or none is.
+    pub(super) fn renewed(&self, known: Option<Waiter>) -> Option<Waiter> {
+        if let Some(waiter) = &known {
+            let is_it = match &*self.sub_waker.borrow() {
+                Some(waker) => waiter.is_waker(waker),
+                None => self.current.borrow().as_ref().is_none_or(|task| waiter.is_task(task)),
+            };
+            if is_it {
+                return known;
+            }
+        }
+        self.waiter()
+    }
+
+    /// Whether the future that is polled now is this one.
+    pub(super) fn is_polling(&self, id: WaiterId) -> bool {
+        self.sub_waker.borrow().is_none() && self.current.borrow().as_ref().map(WaiterId::of_task) == Some(id)
+    }
+
+    /// From now on, `waker` is that of the future that is polled. Returns what was set before, if that was another.
+    pub(super) fn replace_waker(&self, waker: &Waker) -> Option<Option<Waker>> {
+        let is_own = self.current.borrow().as_ref().is_some_and(|task| task.waker.will_wake(waker));
+        let mut sub_waker = self.sub_waker.borrow_mut();
+        match &*sub_waker {
+            None if is_own => None,
+            Some(known) if known.will_wake(waker) => None,
+            _ => Some(std::mem::replace(&mut sub_waker, (!is_own).then(|| waker.clone()))),
+        }
+    }
+
+    pub(super) fn restore_waker(&self, before: Option<Waker>) {
+        // Dropped when the cell is no longer borrowed: it may run anything.
+        let _ = self.sub_waker.replace(before);
     }
 
     /// Has the task run: in this slice, or, when a task asks for it, in the next.

@@ -13,23 +13,26 @@ mod reactor;
 mod run_queue;
 mod socket;
 mod timer;
+mod waiter;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use executor::Executor;
 pub use executor::Remote;
-use executor::{Executor, Task};
 use reactor::Reactor;
 pub use run_queue::Priority;
 pub use socket::{Listener, Socket, Transport};
 use timer::{Key, Wheel};
+pub use waiter::Waiter;
+use waiter::WaiterId;
 
 use crate::threads;
 
@@ -47,7 +50,7 @@ thread_local! {
 struct Local {
     reactor: Reactor,
     executor: Executor,
-    timers: RefCell<Wheel<Rc<Task>>>,
+    timers: RefCell<Wheel<Waiter>>,
     started: Instant,
     turn: Cell<u64>,
     /// Whether this slice began with a backlog.
@@ -121,7 +124,7 @@ impl Local {
             self.turn.set(self.turn.get() + 1);
             // First: a timer whose tick has passed is no longer in the wheel when its owner drops it.
             self.expire_timers();
-            if self.reactor.dispatch(|task| self.executor.schedule(task)) {
+            if self.reactor.dispatch() {
                 self.executor.take_remote();
             }
             self.is_busy.set(self.executor.ready() >= BACKLOG);
@@ -137,9 +140,11 @@ impl Local {
 
     fn expire_timers(&self) {
         let now = self.ticks_passed(self.executor.now());
-        let mut timers = self.timers.borrow_mut();
-        while let Some(task) = timers.expire(now) {
-            self.executor.schedule(&task);
+        loop {
+            // Not borrowed any more when it is woken: a waker may run anything.
+            let expired = self.timers.borrow_mut().expire(now);
+            let Some(waiter) = expired else { break };
+            waiter.wake();
         }
     }
 
@@ -195,7 +200,7 @@ pub async fn yield_now() {
         if std::mem::replace(&mut yielded, true) {
             return Poll::Ready(());
         }
-        run_again();
+        reschedule();
         Poll::Pending
     })
     .await;
@@ -207,29 +212,30 @@ pub fn is_busy() -> bool {
     local(|worker| worker.is_busy.get())
 }
 
-/// Has the running task run once more, after new events were taken.
-pub fn run_again() {
-    local(|worker| {
-        if let Some(task) = worker.executor.current() {
-            worker.executor.schedule(&task);
-        }
-    });
+/// Has the future that is polled now polled once more, after new events were taken.
+pub fn reschedule() {
+    Waiter::current().iter().for_each(Waiter::wake);
 }
 
-/// The handle by which what belongs to this worker wakes a task.
-#[derive(Clone)]
-pub struct TaskHandle(Rc<Task>);
+/// [`std::future::poll_fn`] for `f` that polls what belongs to this worker: sockets, timers, [`reschedule`]. What is
+/// pending in `f` wakes the waker that it was polled with, be it the task's or a combinator's.
+pub fn poll_fn<T>(mut f: impl FnMut(&mut Context<'_>) -> Poll<T>) -> impl Future<Output = T> {
+    std::future::poll_fn(move |cx| with_waker(cx, &mut f))
+}
 
-impl TaskHandle {
-    /// That of the task that runs now; `None` outside of tasks.
-    pub fn current() -> Option<TaskHandle> {
-        local(|worker| worker.executor.current()).map(TaskHandle)
+/// Runs `f`, in which what is pending wakes the waker of `cx`.
+pub fn with_waker<T>(cx: &mut Context<'_>, f: impl FnOnce(&mut Context<'_>) -> T) -> T {
+    /// Sets again what was set before, also after a panic.
+    struct Restore(Option<Waker>);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            if_local(|worker| worker.executor.restore_waker(self.0.take()));
+        }
     }
 
-    /// Has it run in a coming turn of the loop.
-    pub fn wake(&self) {
-        local(|worker| worker.executor.schedule(&self.0));
-    }
+    let _restore = if_local(|worker| worker.executor.replace_waker(cx.waker())).flatten().map(Restore);
+    f(cx)
 }
 
 /// The number of this turn of the loop: those that follow each other have numbers that do.
@@ -259,14 +265,22 @@ pub async fn until<T>(deadline: Option<Instant>, future: impl Future<Output = T>
     .await
 }
 
-/// One lazy timer of one task: a deadline that moves away costs nothing until the old one has passed.
+/// One lazy timer: a deadline that moves away costs nothing until the old one has passed.
 #[derive(Debug, Default)]
 pub struct Timer {
-    armed: Option<(Key, u64)>,
+    armed: Option<Armed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Armed {
+    key: Key,
+    tick: u64,
+    /// Who is woken then: the wheel holds it, so that no other has its identity meanwhile.
+    waiter: WaiterId,
 }
 
 impl Timer {
-    /// Ready once `deadline` has passed; otherwise the task that asks is woken then, or earlier.
+    /// Ready once `deadline` has passed; otherwise the future that is polled now is woken then, or earlier.
     pub fn poll_expired(&mut self, deadline: Instant) -> Poll<()> {
         local(|worker| {
             let now = worker.executor.now();
@@ -275,13 +289,17 @@ impl Timer {
             }
             let (tick, passed) = (worker.tick_of(deadline), worker.ticks_passed(now));
             // One that is armed for a tick that has passed has expired, and its key is gone with it.
-            if let Some((key, armed)) = self.armed.filter(|&(_, armed)| armed > passed) {
-                if armed <= tick {
+            if let Some(armed) = self.armed.filter(|armed| armed.tick > passed) {
+                if armed.tick <= tick && worker.executor.is_polling(armed.waiter) {
                     return Poll::Pending;
                 }
-                worker.timers.borrow_mut().cancel(key);
+                let waiter = worker.timers.borrow_mut().cancel(armed.key);
+                drop(waiter);
             }
-            self.armed = worker.executor.current().map(|task| (worker.timers.borrow_mut().insert(tick, task), tick));
+            self.armed = worker.executor.waiter().map(|waiter| {
+                let id = waiter.id();
+                Armed { key: worker.timers.borrow_mut().insert(tick, waiter), tick, waiter: id }
+            });
             Poll::Pending
         })
     }
@@ -289,11 +307,12 @@ impl Timer {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        let Some((key, armed)) = self.armed else { return };
+        let Some(armed) = self.armed else { return };
         if_local(|worker| {
             // The loop expires timers as soon as it has moved `now`, before any task runs.
-            if armed > worker.ticks_passed(worker.executor.now()) {
-                worker.timers.borrow_mut().cancel(key);
+            if armed.tick > worker.ticks_passed(worker.executor.now()) {
+                let waiter = worker.timers.borrow_mut().cancel(armed.key);
+                drop(waiter);
             }
         });
     }

@@ -1,6 +1,6 @@
 //! Readiness: one epoll, in which each connection's socket is registered once, edge-triggered.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -11,8 +11,7 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use slab::Slab;
 
-use super::executor::Task;
-use super::local;
+use super::waiter::Waiting;
 
 /// Events taken from the kernel at once: as far as possible all there are, since a new connection's event is the last in
 /// the kernel's queue.
@@ -24,17 +23,17 @@ pub(super) struct Reactor {
     epoll: OwnedFd,
     slots: RefCell<Slab<Rc<Slot>>>,
     /// Told apart by this from the event of a socket that was closed earlier in the same batch.
-    generation: Cell<u32>,
+    generation: Cell<u16>,
     events: RefCell<Vec<epoll::Event>>,
 }
 
 /// What the loop knows of a socket, shared between it and the socket.
 pub(super) struct Slot {
     key: Cell<u32>,
-    generation: u32,
+    generation: u16,
     ready: Cell<Ready>,
     /// Woken at each event.
-    owner: OnceCell<Rc<Task>>,
+    waiting: Waiting,
 }
 
 /// A socket's readiness: what epoll reported and no system call has refuted yet.
@@ -133,15 +132,9 @@ impl Slot {
         self.ready.set(self.ready.get().union(what));
     }
 
-    /// Has the task that runs now woken at the socket's events from now on. A socket belongs to the first task
-    /// that waits for it.
-    pub(super) fn adopt(&self) {
-        if self.owner.get().is_none()
-            && let Some(task) = local(|worker| worker.executor.current())
-        {
-            // It is empty, as was just seen.
-            let _ = self.owner.set(task);
-        }
+    /// Has the future that is polled now woken at the socket's events, instead of the one that waited last.
+    pub(super) fn set_waiter(&self) {
+        self.waiting.register();
     }
 }
 
@@ -168,7 +161,7 @@ impl Reactor {
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let ready = Cell::new(Ready(0));
-        let slot = Rc::new(Slot { key: Cell::new(0), generation, ready, owner: OnceCell::new() });
+        let slot = Rc::new(Slot { key: Cell::new(0), generation, ready, waiting: Waiting::default() });
         let key = self.slots.borrow_mut().insert(Rc::clone(&slot));
         slot.key.set(key as u32);
         if let Err(error) = epoll::add(&self.epoll, fd, slot.data(), interest.flags()) {
@@ -205,10 +198,10 @@ impl Reactor {
         let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
     }
 
-    /// Marks the sockets of the events that were taken, and wakes their tasks. True if another thread has left something.
-    pub(super) fn dispatch(&self, wake: impl Fn(&Rc<Task>)) -> bool {
+    /// Marks the sockets of the events that were taken, and wakes who waits for them. True if another thread has left
+    /// something.
+    pub(super) fn dispatch(&self) -> bool {
         let mut remote = false;
-        let slots = self.slots.borrow();
         for event in &*self.events.borrow() {
             // The kernel's struct is packed: copied out, not borrowed.
             let (flags, data) = (event.flags, event.data.u64());
@@ -216,14 +209,13 @@ impl Reactor {
                 remote = true;
                 continue;
             }
-            let Some(slot) = slots.get(data as u32 as usize) else { continue };
-            if slot.generation != (data >> 32) as u32 {
+            // Cloned: a waker may run anything, and that may register or close a socket.
+            let Some(slot) = self.slots.borrow().get(data as u32 as usize).cloned() else { continue };
+            if u64::from(slot.generation) != data >> 32 {
                 continue;
             }
             slot.set(Ready::of(flags));
-            if let Some(task) = slot.owner.get() {
-                wake(task);
-            }
+            slot.waiting.wake();
         }
         remote
     }

@@ -1,6 +1,6 @@
 //! A non-blocking socket of this worker.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -12,15 +12,17 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
 
 use super::reactor::{Interest, Ready, Slot};
-use super::{if_local, local};
+use super::{if_local, local, poll_fn};
 use crate::net::errno::{Call, Scope};
 use crate::net::sys;
 use crate::relay::Stream;
 
 const SPLICE: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
-/// A socket registered with the worker of this thread, and closed when dropped. It belongs to one task,
-/// the first that waits for it: that one is woken at each of its events.
+/// A socket registered with the worker of this thread, and closed when dropped.
+///
+/// It has one waiter for both directions: the future whose poll was pending last. That one is woken at each of its
+/// events until another is.
 pub struct Socket {
     fd: OwnedFd,
     slot: Rc<Slot>,
@@ -68,7 +70,7 @@ impl Socket {
         if self.slot.ready().intersects(wanted) {
             return Poll::Ready(());
         }
-        self.slot.adopt();
+        self.slot.set_waiter();
         Poll::Pending
     }
 
@@ -90,7 +92,7 @@ impl Socket {
         match error {
             Errno::AGAIN => {
                 self.slot.clear(exhausted);
-                self.slot.adopt();
+                self.slot.set_waiter();
                 Poll::Pending
             }
             error => {
@@ -239,7 +241,7 @@ impl Listener {
                 self.slot.clear(Ready::READABLE);
                 return Poll::Ready(());
             }
-            self.slot.adopt();
+            self.slot.set_waiter();
             Poll::Pending
         })
         .await;

@@ -1,7 +1,10 @@
 //! The loop as tasks see it, on a real worker thread.
 
+mod waiters;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
@@ -10,7 +13,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::relay::Stream;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn worker() -> Worker {
     Worker::start("test", || ()).unwrap()
@@ -56,13 +59,13 @@ fn a_panic_ends_its_task_and_nothing_else() {
             panic!("on purpose");
         }
     });
-    panicking.recv_timeout(LIMIT).unwrap();
+    panicking.recv_timeout(TIMEOUT).unwrap();
     worker.remote().run(|| panic!("a call may panic too, on purpose"));
     let other = on(&worker, |sender| async move {
         sleep_until(now() + Duration::from_millis(5)).await;
         sender.send("well").unwrap();
     });
-    assert_eq!(other.recv_timeout(LIMIT), Ok("well"));
+    assert_eq!(other.recv_timeout(TIMEOUT), Ok("well"));
     assert_eq!(alive.load(Ordering::SeqCst), 0, "what it held was given back");
     worker.stop().join().unwrap();
 }
@@ -77,7 +80,7 @@ fn stopping_drops_what_is_left() {
             sender.send(()).unwrap();
             std::future::pending::<()>().await;
         });
-        started.recv_timeout(LIMIT).unwrap();
+        started.recv_timeout(TIMEOUT).unwrap();
     }
     assert_eq!(alive.load(Ordering::SeqCst), 10);
     let remote = Arc::clone(worker.remote());
@@ -103,12 +106,12 @@ fn other_threads_wake_tasks() {
     for seen in 1..=1_000 {
         let started = Instant::now();
         while pong.load(Ordering::SeqCst) < seen {
-            assert!(started.elapsed() < LIMIT, "wake-up {seen} was lost");
+            assert!(started.elapsed() < TIMEOUT, "wake-up {seen} was lost");
             std::thread::yield_now();
         }
         ping.notify_one();
     }
-    done.recv_timeout(LIMIT).unwrap();
+    done.recv_timeout(TIMEOUT).unwrap();
     worker.stop().join().unwrap();
 }
 
@@ -128,7 +131,7 @@ fn timers_fire_in_order_and_never_early() {
             });
         }
     });
-    let fired: Vec<_> = (0..6).map(|_| fired.recv_timeout(LIMIT).unwrap()).collect();
+    let fired: Vec<_> = (0..6).map(|_| fired.recv_timeout(TIMEOUT).unwrap()).collect();
     assert!(fired.iter().all(|&(_, on_time)| on_time), "{fired:?}");
     assert!(fired.is_sorted_by_key(|&(millis, _)| millis), "{fired:?}");
     worker.stop().join().unwrap();
@@ -146,7 +149,7 @@ fn a_lazy_timer_follows_its_deadline_both_ways() {
             // Armed far away, moved near, then moved further while it waits.
             deadline = match polls {
                 1 => {
-                    run_again();
+                    reschedule();
                     deadline
                 }
                 2 => start + Duration::from_millis(10),
@@ -157,7 +160,7 @@ fn a_lazy_timer_follows_its_deadline_both_ways() {
         .await;
         sender.send((polls, start.elapsed() >= Duration::from_millis(40))).unwrap();
     });
-    let (polls, on_time) = done.recv_timeout(LIMIT).unwrap();
+    let (polls, on_time) = done.recv_timeout(TIMEOUT).unwrap();
     assert!(on_time && (3..=5).contains(&polls), "{polls} polls");
     worker.stop().join().unwrap();
 }
@@ -178,8 +181,8 @@ fn bytes_and_their_end_in_one_event_are_both_seen() {
         }
         assert!(matches!(socket.poll_shutdown(false), Poll::Ready(Ok(()))));
     });
-    assert_eq!(read.recv_timeout(LIMIT).unwrap(), b"last words");
-    assert_eq!(read.recv_timeout(LIMIT).unwrap(), b"", "the FIN that came with them");
+    assert_eq!(read.recv_timeout(TIMEOUT).unwrap(), b"last words");
+    assert_eq!(read.recv_timeout(TIMEOUT).unwrap(), b"", "the FIN that came with them");
     assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0);
     worker.stop().join().unwrap();
 }
@@ -203,7 +206,7 @@ fn a_panicking_future_does_not_poison_timers_of_others() {
         sleep_until(now() + Duration::from_millis(10)).await;
         sender.send(()).unwrap();
     });
-    other.recv_timeout(LIMIT).unwrap();
+    other.recv_timeout(TIMEOUT).unwrap();
     worker.stop().join().unwrap();
 }
 
@@ -227,9 +230,9 @@ fn what_came_before_a_reset_is_read_even_if_nobody_saw_the_connect() {
             sender.send(count.map(|count| buffer[..count].to_vec())).unwrap();
         }
     });
-    assert!(read.recv_timeout(LIMIT).unwrap().is_ok(), "it was connected");
-    assert_eq!(read.recv_timeout(LIMIT).unwrap().unwrap(), b"last words");
-    let end = read.recv_timeout(LIMIT).unwrap();
+    assert!(read.recv_timeout(TIMEOUT).unwrap().is_ok(), "it was connected");
+    assert_eq!(read.recv_timeout(TIMEOUT).unwrap().unwrap(), b"last words");
+    let end = read.recv_timeout(TIMEOUT).unwrap();
     assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     worker.stop().join().unwrap();
 }

@@ -139,6 +139,20 @@ fn pure_rooms_read_no_clock_and_do_no_io() {
     assert!(read >= 7, "{read} files");
 }
 
+/// There, poll_fn is the worker's own, or what is pending would not wake a combinator's waker.
+#[test]
+fn code_on_workers_polls_by_the_workers_poll_fn() {
+    let mut read = 0;
+    for file in sources().into_iter().filter(|file| ["server", "tls", "worker"].iter().any(|room| is_in(file, room))) {
+        let code = code_of(&file);
+        read += usize::from(code.contains("poll_fn"));
+        let others = code.lines().filter(|line| line.contains("std::future") && line.contains("poll_fn")).count();
+        let allowed = usize::from(file == Path::new("worker/mod.rs"));
+        assert_eq!(others, allowed, "{} uses std::future::poll_fn", file.display());
+    }
+    assert!(read >= 8, "{read} files");
+}
+
 #[test]
 fn a_room_is_no_hall() {
     for file in sources() {

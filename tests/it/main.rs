@@ -13,7 +13,6 @@ mod architecture;
 mod balance;
 mod certificate_changes;
 mod certificates;
-mod compare;
 mod config;
 mod dashboard;
 mod demo;

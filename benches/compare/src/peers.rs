@@ -158,7 +158,7 @@ impl Peer {
         }
         let version = match kind {
             Kind::Direct => "no balancer".into(),
-            Kind::Limit => "benches/compare/limit.rs".into(),
+            Kind::Limit => "benches/compare/src/limit.rs".into(),
             Kind::Nginx | Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyAuto => version(&program, "-v")?,
             Kind::Envoy | Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => {
                 version(&program, "--version")?

@@ -1,22 +1,8 @@
 //! The comparison's figures: what counts as a valid run, medians, ratios, goals, what is drawn.
 
-#![allow(dead_code, reason = "only the pure rooms of the benchmark are included, and not all of each is used here")]
-
-#[path = "../../benches/compare/chart.rs"]
-mod chart;
-#[path = "../../benches/compare/goals.rs"]
-mod goals;
-#[path = "../../benches/compare/report.rs"]
-mod report;
-#[path = "../../benches/compare/result.rs"]
-mod result;
-#[path = "../../benches/compare/scenario.rs"]
-mod scenario;
-#[path = "../../benches/compare/summary.rs"]
-mod summary;
-
-use result::{Latency, Ledger, Memory, Outcome, Results, Run};
-use summary::{Summary, median, ratio};
+use crate::result::{self, Latency, Ledger, Memory, Outcome, Results, Run};
+use crate::summary::{Summary, median, ratio};
+use crate::{chart, goals, report};
 
 #[test]
 fn a_run_counts_only_if_every_byte_is_accounted_for() {

@@ -16,6 +16,8 @@ mod scenario;
 mod scrape;
 mod sock;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
@@ -25,14 +27,8 @@ use clap::{Parser, Subcommand};
 #[derive(Parser, Debug)]
 #[command(name = "compare")]
 struct Cli {
-    /// `cargo bench` passes this to every benchmark.
-    #[arg(long, hide = true, global = true)]
-    bench: bool,
-    /// As does whoever only wants to know that it starts.
-    #[arg(long, hide = true, global = true)]
-    test: bool,
     #[command(subcommand)]
-    command: Option<Task>,
+    command: Task,
 }
 
 #[derive(Subcommand, Debug)]
@@ -51,17 +47,13 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        None => {
-            println!("compare: nothing to do; `make compare` runs the comparison, --help lists its parts");
-            Ok(())
-        }
-        Some(Task::Run(args)) => rounds::run(&args).map(|report| print!("{report}")),
-        Some(Task::Report(args)) => report::again(&args).map(|report| print!("{report}")),
-        Some(Task::Load(args)) => load::run(&args)
+        Task::Run(args) => rounds::run(&args).map(|report| print!("{report}")),
+        Task::Report(args) => report::again(&args).map(|report| print!("{report}")),
+        Task::Load(args) => load::run(&args)
             .and_then(|outcome| serde_json::to_string(&outcome).map_err(|error| error.to_string()))
             .map(|json| println!("{json}")),
-        Some(Task::Limit(args)) => limit::run(&args).map_err(|error| error.to_string()),
-        Some(Task::Exec(args)) => child::exec(&args),
+        Task::Limit(args) => limit::run(&args).map_err(|error| error.to_string()),
+        Task::Exec(args) => child::exec(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

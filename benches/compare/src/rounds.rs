@@ -6,7 +6,8 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::process::Command;
+use std::time::Duration;
 
 use crate::certificate::Certificate;
 use crate::child;
@@ -48,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long)]
     one_worker: bool,
     /// The tidegate that is measured.
-    #[arg(long, default_value = env!("CARGO_BIN_EXE_tidegate"))]
+    #[arg(long, default_value = "target/release/tidegate")]
     tidegate: PathBuf,
     /// Where results go. Envoy is looked for in `venv` there, then on the path.
     #[arg(long, default_value = "target/compare")]
@@ -189,6 +190,12 @@ fn addresses(ports: &mut std::ops::Range<u16>) -> Result<(SocketAddrV4, Vec<Sock
     Err("there is no free port".into())
 }
 
+/// RFC 3339, in UTC.
+fn now() -> io::Result<String> {
+    let date = Command::new("date").args(["--utc", "+%Y-%m-%dT%H:%M:%SZ"]).output()?;
+    Ok(String::from_utf8_lossy(&date.stdout).trim().to_owned())
+}
+
 fn machine(args: &Args) -> io::Result<Machine> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
@@ -196,7 +203,7 @@ fn machine(args: &Args) -> io::Result<Machine> {
         cpu: model.unwrap_or("unknown").into(),
         cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().into(),
-        date: tidegate::log::date::rfc3339(SystemTime::now()).to_string(),
+        date: now()?,
         seconds: args.seconds,
         rounds: args.rounds,
     })

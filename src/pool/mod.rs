@@ -33,7 +33,7 @@ pub use self::tried::Tried;
 use crate::balance::{Balancer, Candidate, Draw};
 use crate::config::model::{self, BackendAddress, OnDown};
 use crate::net::addr::Address;
-use crate::stats::journal::Journal;
+use crate::stats::recent_events::RecentEvents;
 use crate::stats::registry::{BackendId, PoolId, Registry};
 
 /// A pool of backends, shared by all workers and the control thread.
@@ -46,7 +46,7 @@ pub struct Pool {
     source_turn: AtomicU64,
     writer: Mutex<Writer>,
     cut: OnceLock<Box<dyn Fn(BackendId) + Send + Sync>>,
-    transitions: Journal<Transition>,
+    transitions: RecentEvents<Transition>,
     refused: AtomicU64,
     load: Arc<Load>,
     condition: Mutex<Condition>,
@@ -163,7 +163,7 @@ impl Pool {
             source_turn: AtomicU64::new(0),
             writer: Mutex::new(writer),
             cut: OnceLock::new(),
-            transitions: Journal::new(TRANSITIONS),
+            transitions: RecentEvents::new(TRANSITIONS),
             refused: AtomicU64::new(0),
             load,
             downs: AtomicU64::new(0),

@@ -10,7 +10,7 @@ use rustls::server::UnbufferedServerConnection;
 
 use super::screened::Screened;
 use crate::relay::Stream;
-use crate::stats::ending::Ending;
+use crate::stats::termination::Termination;
 use crate::tls::stream::{Engine, TlsStream};
 use crate::worker::Socket;
 
@@ -38,7 +38,7 @@ impl<E: Engine> Peer<E> {
     }
 
     /// How the connection ends by a PROXY header that came too late, and what the client did.
-    pub(super) fn late_header(&self) -> Option<(Ending, &'static dyn fmt::Display)> {
+    pub(super) fn late_header(&self) -> Option<(Termination, &'static dyn fmt::Display)> {
         match self {
             Peer::Screened(screened) => screened.late_header(),
             Peer::Plain(_) | Peer::Tls(_) => None,

@@ -267,7 +267,7 @@ fn percentiles(latency: &Latency, http: bool) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{Check, Checks, Ending, Http, Plane, Responses, Summary};
+    use super::super::view::{Check, Checks, Http, Plane, Responses, Summary, TerminationStats};
     use super::*;
     use crate::config::{files::Unread, parse};
 
@@ -339,9 +339,14 @@ mod tests {
             bytes_in: 100,
             bytes_out: 200,
             endings: vec![
-                Ending { end: "client closed".to_owned(), count: 22, ..Ending::default() },
-                Ending { end: "refused: no backend".to_owned(), refusal: true, count: 5, ..Ending::default() },
-                Ending { end: "idle timeout".to_owned(), ..Ending::default() },
+                TerminationStats { end: "client closed".to_owned(), count: 22, ..TerminationStats::default() },
+                TerminationStats {
+                    end: "refused: no backend".to_owned(),
+                    refusal: true,
+                    count: 5,
+                    ..TerminationStats::default()
+                },
+                TerminationStats { end: "idle timeout".to_owned(), ..TerminationStats::default() },
             ],
             latency: turnaround,
             ..Listener::default()

@@ -105,7 +105,7 @@ impl Collector {
                 _ = seconds.tick() => {
                     self.take().await;
                     self.latencies.borrow_mut().advance(started.elapsed().as_secs());
-                    self.rates.borrow_mut().turn();
+                    self.rates.borrow_mut().tick();
                 }
             }
         }
@@ -120,7 +120,7 @@ impl Collector {
         while let Some(portion) = measurements.waiting() {
             self.absorb(&portion);
         }
-        self.rates.borrow_mut().look(&self.sources.shared, &self.latencies(), Instant::now());
+        self.rates.borrow_mut().observe(&self.sources.shared, &self.latencies(), Instant::now());
         measurements.lost()
     }
 

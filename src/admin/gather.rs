@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::process;
 use super::rates::Rates;
 use super::view::{
-    Backend, Certificate, Check, Checks, Ending, Handshakes, Http, Latency, Listener, Log, Plane, Pool, Refusal,
-    Responses, Status, Summary, TlsFiles, Transition, View,
+    Backend, Certificate, Check, Checks, Handshakes, Http, Latency, Listener, Log, Plane, Pool, Refusal, Responses,
+    Status, Summary, TerminationStats, TlsFiles, Transition, View,
 };
 use crate::config::model::{self, Balance};
 use crate::log::counters::LogCounters;
@@ -17,10 +17,10 @@ use crate::net::addr::Address;
 use crate::pool;
 use crate::server::{ListenerState, Shared};
 use crate::stats::counters;
-use crate::stats::ending;
 use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
+use crate::stats::termination::Termination;
 use crate::tls::{self, Acceptor, Connector};
 
 /// Transitions that are shown, over all pools.
@@ -135,7 +135,7 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
             pools.push(pool.name().to_string());
         }
     }
-    let ended = |ending: ending::Ending| Ending {
+    let ended = |ending: Termination| TerminationStats {
         end: ending.to_string(),
         side: ending.side().to_owned(),
         reason: ending.reason().to_owned(),
@@ -145,7 +145,7 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
     };
     // What was open first, so that no connection is missing in the sum of what is open and what has ended.
     let open = counters.open() as u64;
-    let endings: Vec<Ending> = ending::Ending::ALL.into_iter().map(ended).collect();
+    let endings: Vec<TerminationStats> = Termination::ALL.into_iter().map(ended).collect();
     Listener {
         id,
         name: config.name.to_string(),

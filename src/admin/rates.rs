@@ -9,7 +9,7 @@ use crate::pool::Pool;
 use crate::server::Shared;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured};
-use crate::stats::rate::Meter;
+use crate::stats::rate::RateCounter;
 use crate::stats::registry::{BackendId, ListenerId, PoolId};
 
 /// A look that comes earlier does not end a second: the one before it was late.
@@ -23,15 +23,15 @@ pub(super) struct Rates {
     /// How much of it had passed at the last look.
     passed: Duration,
     listeners: BTreeMap<ListenerId, OfListener>,
-    pools: BTreeMap<PoolId, Meter>,
-    backends: BTreeMap<BackendId, Meter>,
+    pools: BTreeMap<PoolId, RateCounter>,
+    backends: BTreeMap<BackendId, RateCounter>,
 }
 
 #[derive(Debug, Default)]
 struct OfListener {
-    connections: Meter,
+    connections: RateCounter,
     /// HTTP's.
-    requests: Meter,
+    requests: RateCounter,
 }
 
 impl Rates {
@@ -46,7 +46,7 @@ impl Rates {
     }
 
     /// Looks at the counters. What is gone is forgotten.
-    pub(super) fn look(&mut self, shared: &Shared, latencies: &Latencies, now: Instant) {
+    pub(super) fn observe(&mut self, shared: &Shared, latencies: &Latencies, now: Instant) {
         self.passed = now.saturating_duration_since(self.turned);
         let now = SystemTime::now();
         let mut listeners = std::mem::take(&mut self.listeners);
@@ -54,31 +54,31 @@ impl Rates {
         let mut backends = std::mem::take(&mut self.backends);
         for listener in shared.listeners() {
             let mut rates = listeners.remove(&listener.id()).unwrap_or_default();
-            rates.connections.look(listener.counters().accepted(), now);
+            rates.connections.observe(listener.counters().accepted(), now);
             let http = latencies.listener(listener.id()).and_then(Measured::http);
-            rates.requests.look(http.map_or(0, HttpCounts::requests), now);
+            rates.requests.observe(http.map_or(0, HttpCounts::requests), now);
             self.listeners.insert(listener.id(), rates);
         }
         for pool in shared.pools() {
             for backend in pool.backends().iter() {
-                let mut meter = backends.remove(&backend.id()).unwrap_or_default();
-                meter.look(backend.counters().connections(), now);
-                self.backends.insert(backend.id(), meter);
+                let mut counter = backends.remove(&backend.id()).unwrap_or_default();
+                counter.observe(backend.counters().connections(), now);
+                self.backends.insert(backend.id(), counter);
             }
-            let mut meter = pools.remove(&pool.id()).unwrap_or_default();
-            meter.look(sessions(pool), now);
-            self.pools.insert(pool.id(), meter);
+            let mut counter = pools.remove(&pool.id()).unwrap_or_default();
+            counter.observe(sessions(pool), now);
+            self.pools.insert(pool.id(), counter);
         }
     }
 
     /// A second may be over, after a look.
-    pub(super) fn turn(&mut self) {
+    pub(super) fn tick(&mut self) {
         if self.passed < LEAST {
             return;
         }
         let listeners = self.listeners.values_mut().flat_map(|rates| [&mut rates.connections, &mut rates.requests]);
-        let meters = listeners.chain(self.pools.values_mut()).chain(self.backends.values_mut());
-        meters.for_each(|meter| meter.turn(self.passed));
+        let counters = listeners.chain(self.pools.values_mut()).chain(self.backends.values_mut());
+        counters.for_each(|counter| counter.tick(self.passed));
         self.turned += self.passed;
         self.passed = Duration::ZERO;
     }
@@ -108,8 +108,10 @@ impl Rates {
         self.backends.get(&backend)?.grew()
     }
 
-    fn of(&self, meter: Option<&Meter>) -> Rate {
-        meter.map(|meter| Rate { now: meter.rate(self.passed), max: meter.most(self.passed) }).unwrap_or_default()
+    fn of(&self, counter: Option<&RateCounter>) -> Rate {
+        counter
+            .map(|counter| Rate { now: counter.rate(self.passed), max: counter.most(self.passed) })
+            .unwrap_or_default()
     }
 }
 
@@ -146,8 +148,8 @@ mod tests {
                 (0..count).for_each(|_| backend.counters().connected());
             }
             (0..refused).for_each(|_| pool.record_refusal());
-            rates.look(&shared, &latencies, start + SECOND * at);
-            rates.turn();
+            rates.observe(&shared, &latencies, start + SECOND * at);
+            rates.tick();
             [rates.backend(ids[0]), rates.backend(ids[1]), rates.pool(pool.id())].map(|rate| (rate.now, rate.max))
         };
         assert_eq!(second(1, [0, 0], 0), [(0, 0); 3]);
@@ -164,17 +166,17 @@ mod tests {
         let (shared, mut rates) = observed(start);
         let (latencies, backends) = (Latencies::default(), shared.pools()[0].backends());
         let (other, backend) = (backends[0].id(), &backends[1]);
-        rates.look(&shared, &latencies, start + SECOND / 4);
+        rates.observe(&shared, &latencies, start + SECOND / 4);
         assert_eq!((rates.backend(backend.id()), rates.last_session(backend.id())), (Rate::default(), None));
         (0..3).for_each(|_| backend.counters().connected());
-        rates.look(&shared, &latencies, start + SECOND / 4);
+        rates.observe(&shared, &latencies, start + SECOND / 4);
         assert_eq!(rates.backend(backend.id()), Rate { now: 3, max: 3 });
         assert!(rates.last_session(other).is_none() && rates.last_session(backend.id()).is_some());
         // A tick that follows one that was late makes no second of a quarter.
-        rates.turn();
+        rates.tick();
         (0..3).for_each(|_| backend.counters().connected());
-        rates.look(&shared, &latencies, start + SECOND);
-        rates.turn();
+        rates.observe(&shared, &latencies, start + SECOND);
+        rates.tick();
         assert_eq!(rates.backend(backend.id()), Rate { now: 6, max: 6 });
     }
 }

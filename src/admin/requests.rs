@@ -52,7 +52,7 @@ impl Requests {
                 (seen, bad, seen.saturating_sub(bad))
             }
             false => {
-                let is_failure = |end: &&super::view::Ending| {
+                let is_failure = |end: &&super::view::TerminationStats| {
                     end.refusal || end.side == "backend" && end.reason != "closed" || end.reason == "internal error"
                 };
                 let failed = listener.endings.iter().filter(is_failure).map(|end| end.count).sum();
@@ -131,15 +131,15 @@ fn times(latency: &Latency, http: bool) -> (u64, (u64, f64)) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{Ending, Responses};
+    use super::super::view::{Responses, TerminationStats};
     use super::*;
 
     fn latency(stage: &str, window: &str, count: u64, mean_us: f64) -> (String, BTreeMap<String, Summary>) {
         (stage.to_owned(), [(window.to_owned(), Summary { count, mean_us, ..Summary::default() })].into())
     }
 
-    fn ending(end: &str, side: &str, reason: &str, refusal: bool, count: u64) -> Ending {
-        Ending {
+    fn ending(end: &str, side: &str, reason: &str, refusal: bool, count: u64) -> TerminationStats {
+        TerminationStats {
             end: end.to_owned(),
             side: side.to_owned(),
             reason: reason.to_owned(),

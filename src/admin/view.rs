@@ -147,7 +147,7 @@ pub struct Listener {
     #[serde(default)]
     pub handshakes: Option<Handshakes>,
     /// How connections ended: every way there is.
-    pub endings: Vec<Ending>,
+    pub endings: Vec<TerminationStats>,
     /// How long things took.
     pub latency: Latency,
     /// What was seen of HTTP.
@@ -174,7 +174,7 @@ pub struct Handshakes {
 
 /// One way to end, and how often connections did.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Ending {
+pub struct TerminationStats {
     /// As in the access log, such as `client closed` or `refused: no backend`.
     pub end: String,
     /// Who caused it: `client`, `backend` or `tidegate`.

@@ -11,7 +11,7 @@ use super::writer::{LogThread, LogWriter};
 use super::{DroppedLines, Logging, date};
 use crate::config::model::{AccessLog, Log, LogFormat};
 use crate::net::addr::ClientAddr;
-use crate::stats::ending::Ending;
+use crate::stats::termination::Termination;
 
 /// A finished connection, as its line reports it.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ pub struct Line<'a> {
     /// Open connections when it ended, itself included.
     pub open: Open,
     /// How it ended.
-    pub ending: Ending,
+    pub ending: Termination,
 }
 
 /// A connect to a backend that failed.
@@ -296,7 +296,7 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::ending::Side;
+    use crate::stats::termination::Side;
 
     fn line<'a>(listener: &'a str, backend: Option<&'a str>) -> Line<'a> {
         let took = |micros| backend.map(|_| Duration::from_micros(micros));
@@ -320,7 +320,7 @@ mod tests {
             retries: u32::from(backend.is_some()),
             failed_connects: &[],
             open: Open { process: 4, listener: 3, pool: 2, backend: u32::from(backend.is_some()) },
-            ending: if backend.is_some() { Ending::Closed(Side::Client) } else { Ending::NoBackend },
+            ending: if backend.is_some() { Termination::Closed(Side::Client) } else { Termination::NoBackend },
         }
     }
 

@@ -42,7 +42,7 @@ pub use self::update::{Changes, TICK};
 use crate::balance::Draw;
 use crate::config::model;
 use crate::net::addr::Address;
-use crate::stats::journal::Journal;
+use crate::stats::recent_events::RecentEvents;
 use crate::stats::registry::{BackendId, PoolId, Registry};
 
 /// A pool of backends, shared by all workers and the control thread.
@@ -60,7 +60,7 @@ pub struct Pool {
     workers: usize,
     load: Arc<Load>,
     status: Mutex<Status>,
-    transitions: Journal<Transition>,
+    transitions: RecentEvents<Transition>,
     refused: AtomicU64,
     /// How often it became unusable.
     downs: AtomicU64,
@@ -101,7 +101,7 @@ impl Pool {
             workers,
             load: Arc::default(),
             status: Mutex::new(Status::now(false, None)),
-            transitions: Journal::new(TRANSITIONS),
+            transitions: RecentEvents::new(TRANSITIONS),
             refused: AtomicU64::new(0),
             downs: AtomicU64::new(0),
         };

@@ -27,7 +27,7 @@ pub use tap::Tap;
 use tap::Tapped;
 use timing::Timing;
 
-use crate::stats::ending::Side;
+use crate::stats::termination::Side;
 
 /// One side of a relayed pair: a socket, or a layer over one. After a method that is pending, whoever drives the relay
 /// is told by the socket once it is worth a retry.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::stats::ending::Side;
+use crate::stats::termination::Side;
 
 /// Watches the bytes of a relay: each of them is seen once, in order, or passes unseen where the tap allows that. It
 /// cannot change them, nor hold them back.

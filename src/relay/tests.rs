@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{End, Turn};
-use crate::stats::ending::Side;
+use crate::stats::termination::Side;
 use model::{ALL, Event, Pair, Watching, event};
 
 /// What must hold of what the tap has seen: all that was read, in order, in place.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::ahead::write_all;
 use super::peer::{Backend, Client};
 use crate::relay::Stream;
-use crate::stats::ending::{Ending, Side};
+use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, poll_fn};
 
 /// How long the backend has to close. PostgreSQL does so as soon as it has passed the request on.
@@ -19,7 +19,7 @@ const MAX_DISCARDED: usize = 64 * 1024;
 
 /// Forwards the request, and FIN behind it. Returns once the backend has closed, which tells a client that the request
 /// was carried out: its own connection is to be closed next.
-pub(super) async fn forward(request: &[u8], client: &Client, backend: &Backend) -> Ending {
+pub(super) async fn forward(request: &[u8], client: &Client, backend: &Backend) -> Termination {
     let forwarding = async {
         write_all(backend, request).await?;
         poll_fn(|_| backend.poll_shutdown(false)).await?;
@@ -27,14 +27,14 @@ pub(super) async fn forward(request: &[u8], client: &Client, backend: &Backend) 
     };
     match worker::until(Some(worker::now() + DEADLINE), forwarding).await {
         Some(Ok(ending)) => ending,
-        Some(Err(_)) => Ending::Reset(Side::Backend),
-        None => Ending::HalfCloseTimeout,
+        Some(Err(_)) => Termination::Reset(Side::Backend),
+        None => Termination::HalfCloseTimeout,
     }
 }
 
-fn poll_closed(client: &Client, backend: &Backend) -> Poll<io::Result<Ending>> {
+fn poll_closed(client: &Client, backend: &Backend) -> Poll<io::Result<Termination>> {
     if client.poll_reset().is_ready() {
-        return Poll::Ready(Ok(Ending::Reset(Side::Client)));
+        return Poll::Ready(Ok(Termination::Reset(Side::Client)));
     }
     let mut discarded = [0; 4096];
     for _ in 0..MAX_DISCARDED / discarded.len() {
@@ -42,5 +42,5 @@ fn poll_closed(client: &Client, backend: &Backend) -> Poll<io::Result<Ending>> {
             break;
         }
     }
-    Poll::Ready(Ok(Ending::Closed(Side::Client)))
+    Poll::Ready(Ok(Termination::Closed(Side::Client)))
 }

@@ -26,11 +26,11 @@ use crate::net::dial::Options;
 use crate::pool::Pool;
 use crate::relay::Tools;
 use crate::stats::counters::ListenerCounters;
-use crate::stats::ending::Ending;
 use crate::stats::http::HttpEvent;
-use crate::stats::journal::Journal;
 use crate::stats::latency::{Sample, Stage};
+use crate::stats::recent_events::RecentEvents;
 use crate::stats::registry::{BackendId, ListenerId, PoolId, Registry};
+use crate::stats::termination::Termination;
 use crate::stats::traffic::Traffic;
 use crate::tls::Acceptor;
 use crate::worker::{self, Remote, Waiter};
@@ -64,7 +64,7 @@ pub struct ListenerState {
     id: ListenerId,
     counters: ListenerCounters,
     traffic: Traffic,
-    refused: Journal<Refusal>,
+    refused: RecentEvents<Refusal>,
     pub(super) limit: Option<Arc<Semaphore>>,
     /// TLS handshakes that may begin.
     pub(super) handshakes: Option<Arc<Semaphore>>,
@@ -236,7 +236,7 @@ impl ListenerState {
             refused_clients: Throttle::default(),
             counters: ListenerCounters::default(),
             traffic: Traffic::new(workers),
-            refused: Journal::new(REFUSALS),
+            refused: RecentEvents::new(REFUSALS),
             limit,
             refusals: ReasonThrottle::new(),
         })
@@ -472,11 +472,11 @@ pub(super) enum Cut {
     DrainDeadline,
 }
 
-impl From<Cut> for Ending {
-    fn from(cut: Cut) -> Ending {
+impl From<Cut> for Termination {
+    fn from(cut: Cut) -> Termination {
         match cut {
-            Cut::BackendDown => Ending::BackendDown,
-            Cut::DrainDeadline => Ending::DrainDeadline,
+            Cut::BackendDown => Termination::BackendDown,
+            Cut::DrainDeadline => Termination::DrainDeadline,
         }
     }
 }

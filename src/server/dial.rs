@@ -23,8 +23,8 @@ use crate::net::dial;
 use crate::net::errno::{Call, CallError, Scope};
 use crate::pool::{self, Excluded, Lease, Pool};
 use crate::relay::Stream;
-use crate::stats::ending::Ending;
 use crate::stats::latency::Stage;
+use crate::stats::termination::Termination;
 use crate::worker::{self, Socket, Transport, poll_fn};
 
 /// A backend, and the claim on it.
@@ -47,14 +47,14 @@ pub(super) async fn dial(
     pool: &Pool,
     origin: &Origin<'_>,
     attempts: &mut Attempts,
-) -> Result<Dialled, Ending> {
+) -> Result<Dialled, Termination> {
     let mut dialling = pin!(dial_in_turn(entered, listener, pool, origin, attempts));
     poll_fn(|cx| {
         if let Some(cut) = entered.cut() {
             return Poll::Ready(Err(cut.into()));
         }
         if origin.client.poll_reset().is_ready() {
-            return Poll::Ready(Err(Ending::ClientLeft));
+            return Poll::Ready(Err(Termination::ClientLeft));
         }
         dialling.as_mut().poll(cx)
     })
@@ -67,11 +67,11 @@ async fn dial_in_turn(
     pool: &Pool,
     origin: &Origin<'_>,
     attempts: &mut Attempts,
-) -> Result<Dialled, Ending> {
+) -> Result<Dialled, Termination> {
     let context = entered.context();
     let mut tried = Excluded::new();
     let mut failed: Option<Arc<pool::Backend>> = None;
-    let mut ending = Ending::OutOfResources;
+    let mut ending = Termination::OutOfResources;
     for _ in 0..=pool.settings().retries {
         let lease = match pool.lease(origin.address.ip(), &tried) {
             Ok(lease) => lease,
@@ -83,7 +83,7 @@ async fn dial_in_turn(
                     tracing::warn!(%listener, %pool, reason = %why, more, "no backend for a connection: closed");
                 }
                 pool.record_refusal();
-                return Err(Ending::NoBackend);
+                return Err(Termination::NoBackend);
             }
         };
         let id = lease.backend().id();
@@ -100,7 +100,7 @@ async fn dial_in_turn(
         match connect(entered, listener, pool, &lease, origin, attempts).await {
             Ok(_) if lease.went_down() && lease.backend().settings().on_down == OnDown::Cut => {
                 attempts.add(lease.backend(), Failure::WentDown.to_string());
-                ending = Ending::ConnectFailed;
+                ending = Termination::ConnectFailed;
             }
             Ok((backend, took, handshake)) => {
                 entered.is_on(id);
@@ -114,13 +114,17 @@ async fn dial_in_turn(
             }
             Err(scope) if scope.is_ours() => {
                 pool.record_refusal();
-                return Err(if scope == Scope::Program { Ending::InternalError } else { Ending::OutOfResources });
+                return Err(if scope == Scope::Program {
+                    Termination::InternalError
+                } else {
+                    Termination::OutOfResources
+                });
             }
             // No port is left towards this backend, which has no part in that.
             Err(Scope::LocalAddress) => {}
             Err(_) => {
                 lease.backend().record_connect_failure(started.elapsed());
-                ending = Ending::ConnectFailed;
+                ending = Termination::ConnectFailed;
             }
         }
         tried.add(lease.backend().id());

@@ -11,7 +11,7 @@ use super::context::ListenerState;
 use crate::config::model::{self, Rate, Sniff};
 use crate::limits::{Claim, Limit, Limits, Over};
 use crate::net::addr::ClientAddr;
-use crate::stats::ending::Ending;
+use crate::stats::termination::Termination;
 use crate::worker;
 
 /// Clients over a limit that are told so in their own language, at once and in a second: few, as it costs a TLS handshake
@@ -77,7 +77,7 @@ impl ListenerState {
     ///
     /// # Errors
     /// It is over one, and is to be closed at once.
-    pub(super) fn admit(&self, client: ClientAddr) -> Result<Admission, Ending> {
+    pub(super) fn admit(&self, client: ClientAddr) -> Result<Admission, Termination> {
         let (gate, now) = (&self.gate, worker::now());
         let over = match gate.limits.admit(client.ip(), now) {
             Ok(claim) => return Ok(Admission::In(claim)),
@@ -96,12 +96,12 @@ impl Telling {
     }
 }
 
-impl From<Limit> for Ending {
-    fn from(limit: Limit) -> Ending {
+impl From<Limit> for Termination {
+    fn from(limit: Limit) -> Termination {
         match limit {
-            Limit::ConnectionsOfAddress => Ending::AddressConnections,
-            Limit::RateOfAddress => Ending::AddressRate,
-            Limit::Rate => Ending::ListenerRate,
+            Limit::ConnectionsOfAddress => Termination::AddressConnections,
+            Limit::RateOfAddress => Termination::AddressRate,
+            Limit::Rate => Termination::ListenerRate,
         }
     }
 }

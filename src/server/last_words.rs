@@ -11,9 +11,9 @@ use crate::config::model::{ListenerTls, Sniff, StartTls};
 use crate::relay::Stream;
 use crate::sniff::http::NotHttp;
 use crate::sniff::{http, postgres};
-use crate::stats::ending::Ending;
 use crate::stats::http::{HttpEvent, Method, StatusClass};
 use crate::stats::registry::BackendId;
+use crate::stats::termination::Termination;
 
 /// Tells the client why it gets no backend, if it speaks what the listener is for, and when to try again. `ahead` is what was
 /// read of it.
@@ -21,7 +21,7 @@ pub(super) async fn last_words(
     listener: &ListenerState,
     client: &Client,
     ahead: Preamble,
-    ending: Ending,
+    ending: Termination,
     retry_after: Duration,
 ) {
     let Some(why) = Why::of(ending) else { return };
@@ -48,14 +48,14 @@ struct Why {
 
 impl Why {
     /// Nothing for a client that has done something else wrong.
-    fn of(ending: Ending) -> Option<Why> {
+    fn of(ending: Termination) -> Option<Why> {
         let (words, is_over_limit) = match ending {
-            Ending::NoBackend => ("no backend can take the request now", false),
-            Ending::ConnectFailed => ("no backend could be reached", false),
-            Ending::OutOfResources => ("the load balancer has no resources left for the request", false),
-            Ending::AddressConnections => ("too many connections from this address", true),
-            Ending::AddressRate => ("connections from this address come too fast", true),
-            Ending::ListenerRate => ("connections come too fast", true),
+            Termination::NoBackend => ("no backend can take the request now", false),
+            Termination::ConnectFailed => ("no backend could be reached", false),
+            Termination::OutOfResources => ("the load balancer has no resources left for the request", false),
+            Termination::AddressConnections => ("too many connections from this address", true),
+            Termination::AddressRate => ("connections from this address come too fast", true),
+            Termination::ListenerRate => ("connections come too fast", true),
             _ => return None,
         };
         Some(Why { words, is_over_limit })

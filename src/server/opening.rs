@@ -24,9 +24,9 @@ use crate::limits::{Claim, MemoryExhausted};
 use crate::net::addr::ClientAddr;
 use crate::sniff::client_hello::{self, ClientHello, Version};
 use crate::sniff::http;
-use crate::stats::ending::Ending;
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
+use crate::stats::termination::Termination;
 use crate::tls::{Acceptor, Alert, Engine, HandshakeError, TlsStream};
 use crate::worker::{self, Socket, poll_fn};
 
@@ -66,9 +66,9 @@ pub(super) async fn open(
     listener: &ListenerState,
     client: &mut ClientAddr,
     socket: Socket,
-) -> Result<(Client, Opened), Ending> {
+) -> Result<(Client, Opened), Termination> {
     let opened = open_within_memory(listener, client, socket).await;
-    if matches!(opened, Err(Ending::OutOfResources)) {
+    if matches!(opened, Err(Termination::OutOfResources)) {
         listener.refuse(*client, &MemoryExhausted);
     }
     opened
@@ -78,7 +78,7 @@ async fn open_within_memory(
     listener: &ListenerState,
     client: &mut ClientAddr,
     socket: Socket,
-) -> Result<(Client, Opened), Ending> {
+) -> Result<(Client, Opened), Termination> {
     let mut opened = Opened::default();
     let deadline = after(listener.config().timeouts.sniff);
     let mut ahead = Ahead::new(&socket, deadline);
@@ -86,7 +86,7 @@ async fn open_within_memory(
     if let proxy::Peer::Silent { may_send_header } = identify(listener, client, &mut opened, &mut ahead).await? {
         // What needs its first bytes has waited for them as long as it may.
         if listener.tls().is_some() || !routes.is_empty() {
-            return Err(Ending::SniffTimeout);
+            return Err(Termination::PreambleTimeout);
         }
         return Ok((Peer::Screened(Box::new(Screened::new(socket, may_send_header))), opened));
     }
@@ -135,7 +135,7 @@ async fn identify(
     client: &mut ClientAddr,
     opened: &mut Opened,
     ahead: &mut Ahead<'_, Socket>,
-) -> Result<proxy::Peer, Ending> {
+) -> Result<proxy::Peer, Termination> {
     let Some(rule) = &listener.config().proxy_protocol else {
         admit(listener, *client, opened)?;
         return Ok(proxy::Peer::Known);
@@ -150,7 +150,7 @@ async fn identify(
     Ok(peer)
 }
 
-fn admit(listener: &ListenerState, client: ClientAddr, opened: &mut Opened) -> Result<(), Ending> {
+fn admit(listener: &ListenerState, client: ClientAddr, opened: &mut Opened) -> Result<(), Termination> {
     match listener.admit(client)? {
         Admission::In(claim) => opened.claim = claim,
         Admission::Told(told) => opened.told = Some(told),
@@ -158,12 +158,12 @@ fn admit(listener: &ListenerState, client: ClientAddr, opened: &mut Opened) -> R
     Ok(())
 }
 
-impl From<Cut> for Ending {
-    fn from(cut: Cut) -> Ending {
+impl From<Cut> for Termination {
+    fn from(cut: Cut) -> Termination {
         match cut {
-            Cut::Finished | Cut::Gone => Ending::ClientLeft,
-            Cut::TooSlow => Ending::SniffTimeout,
-            Cut::NoMemory => Ending::OutOfResources,
+            Cut::Finished | Cut::Gone => Termination::ClientLeft,
+            Cut::TooSlow => Termination::PreambleTimeout,
+            Cut::NoMemory => Termination::OutOfResources,
         }
     }
 }
@@ -187,7 +187,7 @@ async fn before_tls(
     tls: &Acceptor,
     client: ClientAddr,
     ahead: &mut Ahead<'_, Socket>,
-) -> Result<First, Ending> {
+) -> Result<First, Termination> {
     let mut direct = false;
     if let Some(StartTls::Postgres) = rules.starttls {
         match postgres::begin(listener, rules, client, ahead).await? {
@@ -210,7 +210,7 @@ async fn before_tls(
             if why == client_hello::NotTls::Ssl2 {
                 farewell(ahead.stream(), &Alert::ProtocolVersion.record(), Patience::SHORT).await;
             }
-            return Err(Ending::NotTls);
+            return Err(Termination::NotTls);
         }
     };
     let oldest = match rules.min_version {
@@ -221,18 +221,18 @@ async fn before_tls(
         listener
             .refuse(client, &format_args!("speaks {} at most, and {oldest} is the oldest version here", hello.newest));
         farewell(ahead.stream(), &Alert::ProtocolVersion.record(), Patience::SHORT).await;
-        return Err(Ending::HandshakeFailed);
+        return Err(Termination::HandshakeFailed);
     }
     if direct && !hello.alpn.iter().any(|protocol| protocol == POSTGRES) {
         listener.refuse(client, &"begins with TLS at once, and does not offer the protocol postgresql (ALPN)");
         farewell(ahead.stream(), &Alert::NoApplicationProtocol.record(), Patience::SHORT).await;
-        return Err(Ending::HandshakeFailed);
+        return Err(Termination::HandshakeFailed);
     }
     if rules.unknown_sni == UnknownSni::Refuse && !tls.knows(hello.server_name.as_deref()) {
         let name = hello.server_name.as_deref().unwrap_or("none");
         listener.refuse(client, &format_args!("asks for server name {name}, which no certificate fits"));
         farewell(ahead.stream(), &Alert::UnrecognizedName.record(), Patience::SHORT).await;
-        return Err(Ending::UnknownName);
+        return Err(Termination::UnknownName);
     }
     Ok(First::Hello(hello))
 }
@@ -246,20 +246,20 @@ async fn terminate(
     hello: ClientHello,
     hello_bytes: Vec<u8>,
     mut opened: Opened,
-) -> Result<(Client, Opened), Ending> {
+) -> Result<(Client, Opened), Termination> {
     let _permit = match &listener.handshakes {
         None => None,
         Some(limit) => match Arc::clone(limit).try_acquire_owned() {
             Ok(permit) => Some(permit),
             Err(_) => {
                 listener.refuse(client, &"comes while limits.handshakes others are under way");
-                return Err(Ending::HandshakeLimit);
+                return Err(Termination::HandshakeLimit);
             }
         },
     };
     let stream = tls.accept(socket, hello_bytes).map_err(|error| {
         listener.refuse(client, &format_args!("cannot be served: {error}"));
-        Ending::InternalError
+        Termination::InternalError
     })?;
     let began = Instant::now();
     match handshake(listener, client, &stream).await? {
@@ -267,9 +267,9 @@ async fn terminate(
         Err(HandshakeError::Tls(error)) => {
             let remedy = error.remedy("client_auth.ca").map_or(String::new(), |remedy| format!("; {remedy}"));
             listener.refuse(client, &format_args!("fails in its TLS handshake: {error}{remedy}"));
-            return Err(Ending::HandshakeFailed);
+            return Err(Termination::HandshakeFailed);
         }
-        Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Ending::ClientLeft),
+        Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Termination::ClientLeft),
     }
     let took = began.elapsed();
     opened.handshake = Some(took);
@@ -299,7 +299,7 @@ async fn handshake<E: Engine>(
     listener: &ListenerState,
     client: ClientAddr,
     stream: &TlsStream<E>,
-) -> Result<Result<(), HandshakeError>, Ending> {
+) -> Result<Result<(), HandshakeError>, Termination> {
     let deadline = after(listener.config().timeouts.handshake);
     let shows_certificate = listener.config().tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
     let mut memory = memory_claim();
@@ -310,12 +310,12 @@ async fn handshake<E: Engine>(
         let unfinished = stream.unfinished();
         if polled.is_pending() && !shows_certificate && unfinished > MAX_RECORD {
             listener.refuse(client, &"sends more than a record of an unfinished TLS handshake message");
-            return Poll::Ready(Err(Ending::HandshakeFailed));
+            return Poll::Ready(Err(Termination::HandshakeFailed));
         }
         match memory.resize(unfinished) {
             Ok(()) => polled.map(Ok),
-            Err(MemoryExhausted) => Poll::Ready(Err(Ending::OutOfResources)),
+            Err(MemoryExhausted) => Poll::Ready(Err(Termination::OutOfResources)),
         }
     });
-    worker::until(deadline, bounded).await.ok_or(Ending::HandshakeTimeout)?
+    worker::until(deadline, bounded).await.ok_or(Termination::HandshakeTimeout)?
 }

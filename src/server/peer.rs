@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use super::screened::Screened;
 use crate::relay::Stream;
-use crate::stats::ending::Ending;
+use crate::stats::termination::Termination;
 use crate::tls::{ClientEngine, Engine, ServerEngine, TlsStream};
 use crate::worker::Socket;
 
@@ -35,7 +35,7 @@ impl<E: Engine> Peer<E> {
     }
 
     /// How the connection ends by a PROXY header that came too late, and what the client did.
-    pub(super) fn late_header(&self) -> Option<(Ending, &'static dyn fmt::Display)> {
+    pub(super) fn late_header(&self) -> Option<(Termination, &'static dyn fmt::Display)> {
         match self {
             Peer::Screened(screened) => screened.late_header(),
             Peer::Plain(_) | Peer::Tls(_) => None,

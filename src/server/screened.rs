@@ -12,7 +12,7 @@ use std::task::{Poll, ready};
 use crate::relay::Stream;
 use crate::sniff::Verdict;
 use crate::sniff::proxy_protocol::{SIGNATURE_LIMIT, recognise_signature};
-use crate::stats::ending::Ending;
+use crate::stats::termination::Termination;
 use crate::worker::Socket;
 
 /// Why an untrusted peer's header is refused, in time or late.
@@ -42,12 +42,12 @@ impl Screened {
     }
 
     /// How the connection ends by a header, and what the client did, once one has come.
-    pub(super) fn late_header(&self) -> Option<(Ending, &'static dyn fmt::Display)> {
+    pub(super) fn late_header(&self) -> Option<(Termination, &'static dyn fmt::Display)> {
         match &*self.state.borrow() {
             State::Header if self.may_send_header => {
-                Some((Ending::BadProxyHeader, &"sends its PROXY header after timeouts.sniff"))
+                Some((Termination::BadProxyHeader, &"sends its PROXY header after timeouts.sniff"))
             }
-            State::Header => Some((Ending::UntrustedProxyHeader, &UNTRUSTED_HEADER)),
+            State::Header => Some((Termination::UntrustedProxyHeader, &UNTRUSTED_HEADER)),
             _ => None,
         }
     }

@@ -20,9 +20,9 @@ use crate::log::access::{Line, Open};
 use crate::net::addr::ClientAddr;
 use crate::pool::{Lease, Pool};
 use crate::relay::{End, Relay, Stream, Tap, Turn};
-use crate::stats::ending::{Ending, Side};
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
+use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, Priority, Socket, Timer, poll_fn};
 
 /// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
@@ -50,7 +50,7 @@ pub(super) fn start(fresh: Fresh) {
     let socket = match Socket::new(socket, transport) {
         Ok(socket) => socket,
         Err(_) => {
-            record.ending = Ending::OutOfResources;
+            record.ending = Termination::OutOfResources;
             return;
         }
     };
@@ -80,7 +80,7 @@ impl Session {
     }
 
     /// Learns what the client wants, gives it a backend, and passes on what they have to say to each other.
-    async fn converse(&mut self) -> Ending {
+    async fn converse(&mut self) -> Termination {
         if self.record.listener.looks_first()
             && let Err(ending) = self.open().await
         {
@@ -103,9 +103,9 @@ impl Session {
     }
 
     /// Forwards a CancelRequest, which is all of the client's that its backend gets.
-    async fn forward_cancel(&mut self) -> Ending {
+    async fn forward_cancel(&mut self) -> Termination {
         let Session { client: Some(client), backend: Some(backend), record, entered, .. } = self else {
-            return Ending::InternalError;
+            return Termination::InternalError;
         };
         let request = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
         record.count_to_backend(request.as_slice().len() as u64);
@@ -117,9 +117,9 @@ impl Session {
         .await
     }
 
-    async fn open(&mut self) -> Result<(), Ending> {
+    async fn open(&mut self) -> Result<(), Termination> {
         let Session { client, record, entered, .. } = self;
-        let Some(Peer::Plain(socket)) = client.take() else { return Err(Ending::InternalError) };
+        let Some(Peer::Plain(socket)) = client.take() else { return Err(Termination::InternalError) };
         // Boxed, as what follows is: few connections are in there at once, and what that takes is more than a relay does.
         let mut opening = Box::pin(opening::open(&record.listener, &mut record.client, socket));
         let opened = poll_fn(|cx| match entered.cut() {
@@ -133,9 +133,9 @@ impl Session {
         Ok(())
     }
 
-    async fn dial(&mut self) -> Result<(), Ending> {
+    async fn dial(&mut self) -> Result<(), Termination> {
         let Session { client: Some(client), record, entered, .. } = self else {
-            return Err(Ending::InternalError);
+            return Err(Termination::InternalError);
         };
         if record.pool().settings().send_proxy.is_some() {
             record.opened.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
@@ -156,7 +156,7 @@ impl Session {
     }
 
     /// Tells the client why it gets no backend, unless the connection is cut meanwhile.
-    async fn say_why(&mut self, ending: Ending) {
+    async fn say_why(&mut self, ending: Termination) {
         let Session { client: Some(client), record, entered, .. } = self else { return };
         let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
         let told = record.opened.as_ref().and_then(|opened| opened.told.as_ref());
@@ -170,23 +170,23 @@ impl Session {
     }
 
     /// Cut short, neither side may take it for complete. For one that was told already, it is the same.
-    fn reset_unless_complete(&self, ending: Ending) {
-        if matches!(ending, Ending::Closed(_) | Ending::Truncated(_)) {
+    fn reset_unless_complete(&self, ending: Termination) {
+        if matches!(ending, Termination::Closed(_) | Termination::Truncated(_)) {
             return;
         }
         // Whoever broke the rules of TLS was told so by an alert, which a reset would overtake.
-        if ending != Ending::Garbled(Side::Client) {
+        if ending != Termination::TlsProtocolError(Side::Client) {
             self.client.as_ref().inspect(|client| client.reset_on_close());
         }
-        if ending != Ending::Garbled(Side::Backend) {
+        if ending != Termination::TlsProtocolError(Side::Backend) {
             self.backend.as_ref().inspect(|backend| backend.reset_on_close());
         }
     }
 
     /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
-    async fn relay(&mut self) -> Ending {
+    async fn relay(&mut self) -> Termination {
         let Session { client: Some(client), backend: Some(backend), record, entered, .. } = self else {
-            return Ending::InternalError;
+            return Termination::InternalError;
         };
         let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
         let ahead = ahead.into_bytes();
@@ -254,8 +254,8 @@ impl Session {
             return ending;
         }
         match ending {
-            Ending::Closed(Side::Client) if client.is_truncated() => Ending::Truncated(Side::Client),
-            Ending::Closed(Side::Backend) if backend.is_truncated() => Ending::Truncated(Side::Backend),
+            Termination::Closed(Side::Client) if client.is_truncated() => Termination::Truncated(Side::Client),
+            Termination::Closed(Side::Backend) if backend.is_truncated() => Termination::Truncated(Side::Backend),
             ending => ending,
         }
     }
@@ -272,7 +272,7 @@ fn expiry(timeouts: &ListenerTimeouts, accepted: Instant) -> Option<Instant> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
     /// The connection ends.
-    End(Ending),
+    End(Termination),
     /// The relay wants to be polled.
     Relay,
     /// The connection has lasted.
@@ -297,20 +297,20 @@ fn next_deadline(
     let all = [
         (relay.wake_at(), Due::Relay),
         (lasts_from, Due::Lasting),
-        (half_close, Due::End(Ending::HalfCloseTimeout)),
-        (after(timeouts.idle), Due::End(Ending::IdleTimeout)),
-        (expires, Due::End(Ending::Lifetime)),
+        (half_close, Due::End(Termination::HalfCloseTimeout)),
+        (after(timeouts.idle), Due::End(Termination::IdleTimeout)),
+        (expires, Due::End(Termination::Lifetime)),
     ];
     all.into_iter().filter_map(|(at, due)| Some((at?, due))).min_by_key(|&(at, _)| at)
 }
 
-impl From<End> for Ending {
-    fn from(end: End) -> Ending {
+impl From<End> for Termination {
+    fn from(end: End) -> Termination {
         match end {
-            End::Closed(side) => Ending::Closed(side),
-            End::Reset(side) => Ending::Reset(side),
-            End::Lost(side) => Ending::Lost(side),
-            End::Garbled(side) => Ending::Garbled(side),
+            End::Closed(side) => Termination::Closed(side),
+            End::Reset(side) => Termination::Reset(side),
+            End::Lost(side) => Termination::Unreachable(side),
+            End::Garbled(side) => Termination::TlsProtocolError(side),
         }
     }
 }
@@ -335,7 +335,7 @@ struct Record {
     bytes_out: u64,
     /// Boxed: most connections have none.
     opened: Option<Box<Opened>>,
-    ending: Ending,
+    ending: Termination,
 }
 
 impl Record {
@@ -356,12 +356,12 @@ impl Record {
             bytes_out: 0,
             opened: None,
             // Unless it gets as far as to say otherwise.
-            ending: Ending::InternalError,
+            ending: Termination::InternalError,
         }
     }
 
     /// The limit that the client is over, if it is to be told so.
-    fn over_limit(&self) -> Option<Ending> {
+    fn over_limit(&self) -> Option<Termination> {
         Some(self.opened.as_ref()?.told.as_ref()?.over.limit.into())
     }
 
@@ -473,9 +473,9 @@ mod tests {
         let relay = Relay::new(now, Vec::new());
         let due = |expires, lasts_from| next_deadline(&relay, &timeouts(), None, expires, lasts_from);
         // Not half-closed, so that half_close does not count.
-        assert_eq!(due(None, None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
-        assert_eq!(due(Some(now + HOUR), None), Some((now + IDLE, Due::End(Ending::IdleTimeout))));
-        assert_eq!(due(Some(now), None), Some((now, Due::End(Ending::Lifetime))));
+        assert_eq!(due(None, None), Some((now + IDLE, Due::End(Termination::IdleTimeout))));
+        assert_eq!(due(Some(now + HOUR), None), Some((now + IDLE, Due::End(Termination::IdleTimeout))));
+        assert_eq!(due(Some(now), None), Some((now, Due::End(Termination::Lifetime))));
         assert_eq!(due(Some(now + HOUR), Some(now + LASTING)), Some((now + LASTING, Due::Lasting)));
         let none = ListenerTimeouts { idle: None, half_close: None, lifetime: None, ..timeouts() };
         assert_eq!(next_deadline(&relay, &none, None, None, None), None);

@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::context::{Context, ListenerState};
 use crate::relay::Tap;
 use crate::sniff::http::{Event, Watcher};
-use crate::stats::ending::Side;
 use crate::stats::http::HttpEvent;
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
+use crate::stats::termination::Side;
 
 /// A connection that is watched, until it is dropped: then what is unanswered will never be answered.
 pub(super) struct Watched {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_utils::CachePadded;
 
-use super::ending::Ending;
+use super::termination::Termination;
 
 /// What a listener's connections leave behind.
 #[derive(Debug, Default)]
@@ -21,9 +21,9 @@ pub struct ListenerCounters {
     endings: Endings,
 }
 
-/// One for each of [`Ending::ALL`].
+/// One for each of [`Termination::ALL`].
 #[derive(Debug)]
-struct Endings([AtomicU64; Ending::ALL.len()]);
+struct Endings([AtomicU64; Termination::ALL.len()]);
 
 /// By hand: the standard library has it for arrays of up to 32.
 impl Default for Endings {
@@ -68,7 +68,7 @@ impl ListenerCounters {
     }
 
     /// A connection has ended.
-    pub fn closed(&self, ending: Ending) {
+    pub fn closed(&self, ending: Termination) {
         self.endings.0[ending.index()].fetch_add(1, Ordering::Relaxed);
         // Last, and released: who reads that nothing is open sees all the rest.
         self.open.fetch_sub(1, Ordering::Release);
@@ -105,7 +105,7 @@ impl ListenerCounters {
     }
 
     /// Connections that ended this way.
-    pub fn ended(&self, ending: Ending) -> u64 {
+    pub fn ended(&self, ending: Termination) -> u64 {
         self.endings.0[ending.index()].load(Ordering::Relaxed)
     }
 }

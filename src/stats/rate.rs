@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 /// A counter that only grows, looked at now and then: how fast it does, and when it last did.
 #[derive(Clone, Debug, Default)]
-pub struct Meter {
+pub struct RateCounter {
     /// As of the last look.
     count: u64,
     grew: Option<SystemTime>,
@@ -17,9 +17,9 @@ pub struct Meter {
     most: u64,
 }
 
-impl Meter {
+impl RateCounter {
     /// It stands there now.
-    pub fn look(&mut self, count: u64, now: SystemTime) {
+    pub fn observe(&mut self, count: u64, now: SystemTime) {
         if count > self.count {
             self.count = count;
             self.grew = Some(now);
@@ -27,7 +27,7 @@ impl Meter {
     }
 
     /// The second is over. In truth so much has `passed`: who looks may come late.
-    pub fn turn(&mut self, passed: Duration) {
+    pub fn tick(&mut self, passed: Duration) {
         self.before = self.in_a_second(passed);
         self.most = self.most.max(self.before);
         self.began = self.count;
@@ -65,63 +65,63 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// One that grew by so much in each second.
-    fn after(seconds: &[u64]) -> Meter {
-        let (mut meter, mut count) = (Meter::default(), 0);
+    fn after(seconds: &[u64]) -> RateCounter {
+        let (mut counter, mut count) = (RateCounter::default(), 0);
         for more in seconds {
             count += more;
-            meter.look(count, UNIX_EPOCH);
-            meter.turn(SECOND);
+            counter.observe(count, UNIX_EPOCH);
+            counter.tick(SECOND);
         }
-        meter
+        counter
     }
 
     #[test]
     fn the_most_is_that_of_the_best_second() {
         assert_eq!(after(&[]).most(Duration::ZERO), 0);
         assert_eq!(after(&[3, 40, 0, 7]).most(SECOND / 2), 40);
-        let mut meter = after(&[3, 40, 0, 7]);
-        meter.look(50 + 41, UNIX_EPOCH);
-        assert_eq!(meter.most(SECOND / 10), 41, "also when it is not over");
-        meter.turn(SECOND);
-        assert_eq!(meter.most(Duration::ZERO), 41);
+        let mut counter = after(&[3, 40, 0, 7]);
+        counter.observe(50 + 41, UNIX_EPOCH);
+        assert_eq!(counter.most(SECOND / 10), 41, "also when it is not over");
+        counter.tick(SECOND);
+        assert_eq!(counter.most(Duration::ZERO), 41);
     }
 
     #[test]
     fn who_comes_late_makes_no_second_of_several() {
-        let mut meter = after(&[10]);
-        meter.look(10 + 45, UNIX_EPOCH);
+        let mut counter = after(&[10]);
+        counter.observe(10 + 45, UNIX_EPOCH);
         let late = SECOND * 3;
-        assert_eq!((meter.rate(late), meter.most(late)), (15, 15));
-        meter.turn(late);
-        assert_eq!((meter.rate(Duration::ZERO), meter.most(Duration::ZERO)), (15, 15));
-        meter.look(10 + 45 + 1, UNIX_EPOCH);
-        assert_eq!(meter.rate(SECOND * 100), 1, "what was there is never nothing");
+        assert_eq!((counter.rate(late), counter.most(late)), (15, 15));
+        counter.tick(late);
+        assert_eq!((counter.rate(Duration::ZERO), counter.most(Duration::ZERO)), (15, 15));
+        counter.observe(10 + 45 + 1, UNIX_EPOCH);
+        assert_eq!(counter.rate(SECOND * 100), 1, "what was there is never nothing");
     }
 
     #[test]
     fn the_rate_is_that_of_the_last_second_and_not_of_what_has_begun() {
-        let mut meter = after(&[100, 20]);
-        assert_eq!(meter.rate(Duration::ZERO), 20);
-        assert_eq!(meter.rate(SECOND / 4), 15);
-        meter.look(120 + 8, UNIX_EPOCH);
-        assert_eq!(meter.rate(SECOND / 4), 8 + 15);
-        assert_eq!(meter.rate(SECOND), 8);
-        meter.turn(SECOND);
-        meter.turn(SECOND);
-        assert_eq!(meter.rate(Duration::ZERO), 0);
+        let mut counter = after(&[100, 20]);
+        assert_eq!(counter.rate(Duration::ZERO), 20);
+        assert_eq!(counter.rate(SECOND / 4), 15);
+        counter.observe(120 + 8, UNIX_EPOCH);
+        assert_eq!(counter.rate(SECOND / 4), 8 + 15);
+        assert_eq!(counter.rate(SECOND), 8);
+        counter.tick(SECOND);
+        counter.tick(SECOND);
+        assert_eq!(counter.rate(Duration::ZERO), 0);
     }
 
     #[test]
     fn it_grew_when_it_was_seen_to() {
         let at = |seconds| UNIX_EPOCH + SECOND * seconds;
-        let mut meter = Meter::default();
-        meter.look(0, at(1));
-        assert_eq!(meter.grew(), None);
+        let mut counter = RateCounter::default();
+        counter.observe(0, at(1));
+        assert_eq!(counter.grew(), None);
         for (count, now, grew) in [(2, 2, 2), (2, 3, 2), (3, 4, 4)] {
-            meter.look(count, at(now));
-            assert_eq!(meter.grew(), Some(at(grew)));
+            counter.observe(count, at(now));
+            assert_eq!(counter.grew(), Some(at(grew)));
         }
-        meter.turn(SECOND);
-        assert_eq!(meter.grew(), Some(at(4)));
+        counter.tick(SECOND);
+        assert_eq!(counter.grew(), Some(at(4)));
     }
 }

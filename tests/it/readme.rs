@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use tidegate::stats::ending::Ending;
+use tidegate::stats::termination::Termination;
 
 use crate::support::authority::Authority;
 use crate::support::backend::{Backend, Dead};
@@ -250,7 +250,7 @@ fn every_ending_is_in_the_table_and_none_else() {
             ends.into_iter().zip(codes.into_iter().cycle()).collect::<Vec<_>>()
         })
         .collect();
-    let all = Ending::ALL.iter().map(|ending| (ending.to_string(), ending.code().to_owned()));
+    let all = Termination::ALL.iter().map(|ending| (ending.to_string(), ending.code().to_owned()));
     assert_eq!(listed, all.collect());
 }
 

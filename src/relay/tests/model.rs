@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::{End, Relay, Stream, Tap, Tools, Turn};
-use crate::stats::ending::Side;
+use crate::stats::termination::Side;
 
 /// The kernel's socket towards one peer, as far as it matters: what has arrived and was not read, how much
 /// may be written, and what the peer was told.

@@ -73,13 +73,13 @@ impl Stream for Slow {
 struct Blind;
 
 impl Tap for Blind {
-    fn unseen(&self, _: crate::stats::ending::Side) -> u64 {
+    fn unseen(&self, _: crate::stats::termination::Side) -> u64 {
         u64::MAX
     }
 
-    fn saw(&mut self, _: crate::stats::ending::Side, _: &[u8], _: Instant) {}
-    fn passed(&mut self, _: crate::stats::ending::Side, _: u64, _: Instant) {}
-    fn finished(&mut self, _: crate::stats::ending::Side, _: Instant) {}
+    fn saw(&mut self, _: crate::stats::termination::Side, _: &[u8], _: Instant) {}
+    fn passed(&mut self, _: crate::stats::termination::Side, _: u64, _: Instant) {}
+    fn finished(&mut self, _: crate::stats::termination::Side, _: Instant) {}
 }
 
 #[test]

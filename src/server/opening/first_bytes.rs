@@ -12,7 +12,7 @@ use crate::server::farewell::{Patience, farewell};
 use crate::server::last_words;
 use crate::sniff::client_hello::{self, ClientHello, NotTls};
 use crate::sniff::http::{self, NotHttp, RequestHead};
-use crate::stats::ending::Ending;
+use crate::stats::termination::Termination;
 use crate::tls::Alert;
 
 /// What was recognised, if anything.
@@ -23,7 +23,7 @@ enum Outcome<T, E> {
     Other,
     Refused(E),
     /// The client is gone, or its time is over.
-    Ended(Ending),
+    Ended(Termination),
 }
 
 impl<T, E: Copy> Outcome<T, E> {
@@ -48,7 +48,7 @@ pub(super) async fn client_hello(
     listener: &ListenerState,
     client: ClientAddr,
     ahead: &mut Ahead<'_, impl Stream>,
-) -> Result<Option<ClientHello>, Ending> {
+) -> Result<Option<ClientHello>, Termination> {
     match Outcome::of(ahead.until(client_hello::LIMIT, client_hello::recognise).await, NotTls::begins_as_hello) {
         Outcome::Found(hello) => Ok(Some(hello)),
         Outcome::Other => Ok(None),
@@ -63,10 +63,10 @@ pub(super) async fn refuse_hello(
     client: ClientAddr,
     ahead: &Ahead<'_, impl Stream>,
     fault: NotTls,
-) -> Ending {
+) -> Termination {
     listener.refuse(client, &fault);
     farewell(ahead.stream(), &alert_for(fault).record(), Patience::SHORT).await;
-    Ending::BadClientHello
+    Termination::BadClientHello
 }
 
 /// The head of a first request, if the client speaks HTTP/1.
@@ -77,7 +77,7 @@ pub(in crate::server) async fn request(
     listener: &ListenerState,
     client: ClientAddr,
     ahead: &mut Ahead<'_, impl Stream>,
-) -> Result<Option<RequestHead>, Ending> {
+) -> Result<Option<RequestHead>, Termination> {
     match Outcome::of(ahead.until(http::LIMIT, http::recognise).await, NotHttp::begins_as_http) {
         Outcome::Found(request) => Ok(Some(request)),
         Outcome::Other => Ok(None),
@@ -85,7 +85,7 @@ pub(in crate::server) async fn request(
         Outcome::Refused(fault) => {
             listener.refuse(client, &fault);
             last_words::refuse_request(listener, ahead.stream(), ahead.bytes(), fault).await;
-            Err(Ending::BadRequest)
+            Err(Termination::BadRequest)
         }
     }
 }
@@ -186,8 +186,8 @@ mod tests {
     fn ends_before_the_first_bytes_are_known() {
         let of = |cut| Outcome::<(), NotTls>::of(Err(cut), NotTls::begins_as_hello);
         assert_eq!(of(Cut::Finished), Outcome::Other);
-        assert_eq!(of(Cut::TooSlow), Outcome::Ended(Ending::SniffTimeout));
-        assert_eq!(of(Cut::Gone), Outcome::Ended(Ending::ClientLeft));
-        assert_eq!(of(Cut::NoMemory), Outcome::Ended(Ending::OutOfResources));
+        assert_eq!(of(Cut::TooSlow), Outcome::Ended(Termination::PreambleTimeout));
+        assert_eq!(of(Cut::Gone), Outcome::Ended(Termination::ClientLeft));
+        assert_eq!(of(Cut::NoMemory), Outcome::Ended(Termination::OutOfResources));
     }
 }

@@ -6,7 +6,7 @@ use crate::server::ahead::{Ahead, write_all};
 use crate::server::context::ListenerState;
 use crate::server::farewell::{Patience, farewell};
 use crate::sniff::postgres::{self, Opening};
-use crate::stats::ending::Ending;
+use crate::stats::termination::Termination;
 use crate::worker::Socket;
 
 /// How a PostgreSQL client begins.
@@ -35,7 +35,7 @@ pub(super) async fn begin(
     rules: &ListenerTls,
     client: ClientAddr,
     ahead: &mut Ahead<'_, Socket>,
-) -> Result<Asked, Ending> {
+) -> Result<Asked, Termination> {
     let mut gss_refused = false;
     loop {
         match ahead.until(postgres::LIMIT, postgres::recognise).await? {
@@ -46,7 +46,7 @@ pub(super) async fn begin(
                     listener.refuse(client, &"sends unencrypted data after its SSLRequest");
                     let words = postgres::error_response("08P01", "unencrypted data after the SSL request", None);
                     farewell(ahead.stream(), &words, Patience::SHORT).await;
-                    return Err(Ending::NotTls);
+                    return Err(Termination::NotTls);
                 }
                 answer(ahead, postgres::ACCEPT_TLS).await?;
                 return Ok(Asked::Tls);
@@ -54,7 +54,7 @@ pub(super) async fn begin(
             // Again and again, each would cost an answer, and nothing would bound it.
             Ok(Opening::GssEncRequest) if gss_refused => {
                 listener.refuse(client, &"asks for GSSAPI encryption again, which was refused");
-                return Err(Ending::NotTls);
+                return Err(Termination::NotTls);
             }
             // What follows is held to the same rules as without this request.
             Ok(Opening::GssEncRequest) => {
@@ -75,16 +75,16 @@ pub(super) async fn begin(
                     Some("Connect with sslmode=require or stronger."),
                 );
                 farewell(ahead.stream(), &words, Patience::SHORT).await;
-                return Err(Ending::NotTls);
+                return Err(Termination::NotTls);
             }
             Err(why) => {
                 listener.refuse(client, &why);
-                return Err(Ending::NotTls);
+                return Err(Termination::NotTls);
             }
         }
     }
 }
 
-async fn answer(ahead: &Ahead<'_, Socket>, byte: u8) -> Result<(), Ending> {
-    write_all(ahead.stream(), &[byte]).await.map_err(|_| Ending::ClientLeft)
+async fn answer(ahead: &Ahead<'_, Socket>, byte: u8) -> Result<(), Termination> {
+    write_all(ahead.stream(), &[byte]).await.map_err(|_| Termination::ClientLeft)
 }

@@ -8,7 +8,7 @@ use crate::server::ahead::{Ahead, Cut};
 use crate::server::context::ListenerState;
 use crate::server::screened::UNTRUSTED_HEADER;
 use crate::sniff::proxy_protocol::{self, Addresses, Fault, Header};
-use crate::stats::ending::Ending;
+use crate::stats::termination::Termination;
 use crate::worker::Socket;
 
 /// What became of a peer that may or may not send a header.
@@ -40,13 +40,13 @@ pub(super) async fn take_header(
     client: &mut ClientAddr,
     destination: &mut Option<SocketAddr>,
     ahead: &mut Ahead<'_, Socket>,
-) -> Result<Peer, Ending> {
+) -> Result<Peer, Termination> {
     let Header { length, addresses } = match ahead.until(proxy_protocol::LIMIT, proxy_protocol::recognise).await {
         Ok(Ok(header)) => header,
         Ok(Err(Fault::Absent)) if !rule.required => return Ok(Peer::Known),
         Ok(Err(fault)) => {
             listener.refuse(*client, &fault);
-            return Err(Ending::BadProxyHeader);
+            return Err(Termination::BadProxyHeader);
         }
         Err(cut) if rule.required => return Err(cut.into()),
         Err(cut) => return silence(cut, ahead, true),
@@ -70,19 +70,19 @@ pub(super) async fn refuse_header(
     listener: &ListenerState,
     client: ClientAddr,
     ahead: &mut Ahead<'_, Socket>,
-) -> Result<Peer, Ending> {
+) -> Result<Peer, Termination> {
     match ahead.until(proxy_protocol::SIGNATURE_LIMIT, proxy_protocol::recognise_signature).await {
         Ok(Err(_)) => Ok(Peer::Known),
         Ok(Ok(_)) => {
             listener.refuse(client, &UNTRUSTED_HEADER);
-            Err(Ending::UntrustedProxyHeader)
+            Err(Termination::UntrustedProxyHeader)
         }
         Err(cut) => silence(cut, ahead, false),
     }
 }
 
 /// A protocol in which the server speaks first, or a client that has nothing to say.
-fn silence(cut: Cut, ahead: &Ahead<'_, Socket>, may_send_header: bool) -> Result<Peer, Ending> {
+fn silence(cut: Cut, ahead: &Ahead<'_, Socket>, may_send_header: bool) -> Result<Peer, Termination> {
     match cut {
         Cut::TooSlow if ahead.bytes().is_empty() => Ok(Peer::Silent { may_send_header }),
         Cut::Finished if ahead.bytes().is_empty() => Ok(Peer::Known),

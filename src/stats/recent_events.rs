@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 /// The last of what happened, the oldest first.
 #[derive(Debug)]
-pub struct Journal<T> {
+pub struct RecentEvents<T> {
     most: usize,
     entries: Mutex<VecDeque<(SystemTime, T)>>,
 }
 
-impl<T: Clone> Journal<T> {
+impl<T: Clone> RecentEvents<T> {
     /// One that keeps so many entries.
-    pub fn new(most: usize) -> Journal<T> {
-        Journal { most, entries: Mutex::default() }
+    pub fn new(most: usize) -> RecentEvents<T> {
+        RecentEvents { most, entries: Mutex::default() }
     }
 
     /// It happened now.
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_kept() {
-        let journal = Journal::new(3);
+        let journal = RecentEvents::new(3);
         (0..10).for_each(|number| journal.add(number));
         let kept: Vec<i32> = journal.entries().into_iter().map(|(_, number)| number).collect();
         assert_eq!(kept, [7, 8, 9]);

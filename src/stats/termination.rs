@@ -1,0 +1,346 @@
+//! How a connection ended: a named reason, and the side that caused it.
+
+use std::fmt;
+
+/// One of the two sides of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Side {
+    Client,
+    Backend,
+}
+
+impl Side {
+    /// The other one.
+    pub fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Backend,
+            Side::Backend => Side::Client,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Backend => "backend",
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The end of a connection. [`Display`](fmt::Display) gives the words of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Termination {
+    /// Both sides have finished; this one did so first.
+    Closed(Side),
+    /// This side sent RST.
+    Reset(Side),
+    /// This side's host no longer answers.
+    Unreachable(Side),
+    /// What this side sent breaks the rules of TLS.
+    TlsProtocolError(Side),
+    /// Both sides have finished; this one did so first, and without the close_notify that TLS wants: what it sent may
+    /// have been cut.
+    Truncated(Side),
+    /// No byte in either direction for `timeouts.idle`.
+    IdleTimeout,
+    /// One side had finished, the other was silent for `timeouts.half_close`.
+    HalfCloseTimeout,
+    /// The connection reached `timeouts.lifetime`.
+    Lifetime,
+    /// Its backend went down, and the pool says `on_down: cut`.
+    BackendDown,
+    /// It was still open when `shutdown.drain` was over.
+    DrainDeadline,
+    /// No backend of the pool could take it.
+    NoBackend,
+    /// No connect to a backend succeeded.
+    ConnectFailed,
+    /// The client left before a backend was connected.
+    ClientLeft,
+    /// The client's first bytes (PROXY header, STARTTLS, ClientHello) were not complete after `timeouts.sniff`.
+    PreambleTimeout,
+    /// The TLS handshake had not finished after `timeouts.handshake`.
+    HandshakeTimeout,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// There were `limits.handshakes` others under way.
+    HandshakeLimit,
+    /// The client's address had `limits.connections_per_ip` open.
+    AddressConnections,
+    /// The client's address connects faster than `limits.connection_rate_per_ip`.
+    AddressRate,
+    /// All clients together connect faster than `limits.connection_rate`.
+    ListenerRate,
+    /// The client speaks no TLS, on a listener that wants it.
+    NotTls,
+    /// The client's ClientHello is damaged or too long, and a route or certificate depends on it.
+    BadClientHello,
+    /// The head of the client's first HTTP request is damaged or too long, and a route depends on it.
+    BadRequest,
+    /// The client asked for a server name that no certificate fits, and the listener says `unknown_sni: refuse`.
+    UnknownName,
+    /// The peer sent no PROXY header, or a wrong one.
+    BadProxyHeader,
+    /// A PROXY header came from a peer that is not in `trusted`.
+    UntrustedProxyHeader,
+    /// This host had no descriptor, port or memory left for the connection to a backend.
+    OutOfResources,
+    /// A defect of tidegate ended it.
+    InternalError,
+}
+
+impl Termination {
+    /// Every ending, in the order of [`Termination::index`].
+    pub const ALL: [Termination; 33] = [
+        Termination::Closed(Side::Client),
+        Termination::Closed(Side::Backend),
+        Termination::Reset(Side::Client),
+        Termination::Reset(Side::Backend),
+        Termination::Unreachable(Side::Client),
+        Termination::Unreachable(Side::Backend),
+        Termination::TlsProtocolError(Side::Client),
+        Termination::TlsProtocolError(Side::Backend),
+        Termination::Truncated(Side::Client),
+        Termination::Truncated(Side::Backend),
+        Termination::IdleTimeout,
+        Termination::HalfCloseTimeout,
+        Termination::Lifetime,
+        Termination::BackendDown,
+        Termination::DrainDeadline,
+        Termination::NoBackend,
+        Termination::ConnectFailed,
+        Termination::ClientLeft,
+        Termination::PreambleTimeout,
+        Termination::HandshakeTimeout,
+        Termination::HandshakeFailed,
+        Termination::HandshakeLimit,
+        Termination::AddressConnections,
+        Termination::AddressRate,
+        Termination::ListenerRate,
+        Termination::NotTls,
+        Termination::BadClientHello,
+        Termination::BadRequest,
+        Termination::UnknownName,
+        Termination::BadProxyHeader,
+        Termination::UntrustedProxyHeader,
+        Termination::OutOfResources,
+        Termination::InternalError,
+    ];
+
+    /// Its place in [`Termination::ALL`].
+    pub fn index(self) -> usize {
+        match self {
+            Termination::Closed(Side::Client) => 0,
+            Termination::Closed(Side::Backend) => 1,
+            Termination::Reset(Side::Client) => 2,
+            Termination::Reset(Side::Backend) => 3,
+            Termination::Unreachable(Side::Client) => 4,
+            Termination::Unreachable(Side::Backend) => 5,
+            Termination::TlsProtocolError(Side::Client) => 6,
+            Termination::TlsProtocolError(Side::Backend) => 7,
+            Termination::Truncated(Side::Client) => 8,
+            Termination::Truncated(Side::Backend) => 9,
+            Termination::IdleTimeout => 10,
+            Termination::HalfCloseTimeout => 11,
+            Termination::Lifetime => 12,
+            Termination::BackendDown => 13,
+            Termination::DrainDeadline => 14,
+            Termination::NoBackend => 15,
+            Termination::ConnectFailed => 16,
+            Termination::ClientLeft => 17,
+            Termination::PreambleTimeout => 18,
+            Termination::HandshakeTimeout => 19,
+            Termination::HandshakeFailed => 20,
+            Termination::HandshakeLimit => 21,
+            Termination::AddressConnections => 22,
+            Termination::AddressRate => 23,
+            Termination::ListenerRate => 24,
+            Termination::NotTls => 25,
+            Termination::BadClientHello => 26,
+            Termination::BadRequest => 27,
+            Termination::UnknownName => 28,
+            Termination::BadProxyHeader => 29,
+            Termination::UntrustedProxyHeader => 30,
+            Termination::OutOfResources => 31,
+            Termination::InternalError => 32,
+        }
+    }
+
+    /// Who caused it: `client`, `backend`, or `tidegate` itself by a limit or for want of a backend.
+    pub fn side(self) -> &'static str {
+        match self {
+            Termination::Closed(side)
+            | Termination::Reset(side)
+            | Termination::Unreachable(side)
+            | Termination::TlsProtocolError(side)
+            | Termination::Truncated(side) => side.name(),
+            Termination::ClientLeft
+            | Termination::PreambleTimeout
+            | Termination::HandshakeTimeout
+            | Termination::HandshakeFailed
+            | Termination::NotTls
+            | Termination::BadClientHello
+            | Termination::BadRequest
+            | Termination::UnknownName
+            | Termination::BadProxyHeader
+            | Termination::UntrustedProxyHeader => "client",
+            Termination::BackendDown | Termination::ConnectFailed => "backend",
+            Termination::IdleTimeout
+            | Termination::HalfCloseTimeout
+            | Termination::Lifetime
+            | Termination::DrainDeadline
+            | Termination::NoBackend
+            | Termination::HandshakeLimit
+            | Termination::AddressConnections
+            | Termination::AddressRate
+            | Termination::ListenerRate
+            | Termination::OutOfResources
+            | Termination::InternalError => "tidegate",
+        }
+    }
+
+    /// What happened, without the side.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Termination::Closed(_) => "closed",
+            Termination::Reset(_) => "reset",
+            Termination::Unreachable(_) => "lost",
+            Termination::TlsProtocolError(_) => "sent bad TLS",
+            Termination::Truncated(_) => "closed without close_notify",
+            Termination::IdleTimeout => "idle timeout",
+            Termination::HalfCloseTimeout => "half-close timeout",
+            Termination::Lifetime => "lifetime reached",
+            Termination::BackendDown => "down",
+            Termination::DrainDeadline => "drain deadline",
+            Termination::NoBackend => "no backend",
+            Termination::ConnectFailed => "connect failed",
+            Termination::ClientLeft => "left",
+            Termination::PreambleTimeout => "first bytes timeout",
+            Termination::HandshakeTimeout => "TLS handshake timeout",
+            Termination::HandshakeFailed => "TLS handshake failed",
+            Termination::HandshakeLimit => "too many TLS handshakes",
+            Termination::AddressConnections => "too many connections from its address",
+            Termination::AddressRate => "too fast from its address",
+            Termination::ListenerRate => "too fast",
+            Termination::NotTls => "no TLS",
+            Termination::BadClientHello => "bad ClientHello",
+            Termination::BadRequest => "bad HTTP request",
+            Termination::UnknownName => "unknown server name",
+            Termination::BadProxyHeader => "bad PROXY header",
+            Termination::UntrustedProxyHeader => "untrusted PROXY header",
+            Termination::OutOfResources => "out of resources",
+            Termination::InternalError => "internal error",
+        }
+    }
+
+    /// The two letters that HAProxy's logs have for it (its configuration manual, 8.5), as near as they come: who
+    /// ended the session (`C`lient, `S`erver, `P`roxy, `R`esources, `I`nternal, `D`own, `K`illed, a `c`lient's timeout), and when
+    /// (`R`equest, `C`onnect, `D`ata). `--` is a session that ended as it should.
+    pub fn code(self) -> &'static str {
+        match self {
+            Termination::Closed(_) => "--",
+            Termination::Reset(Side::Client)
+            | Termination::Unreachable(Side::Client)
+            | Termination::TlsProtocolError(Side::Client)
+            | Termination::Truncated(Side::Client) => "CD",
+            Termination::Reset(Side::Backend)
+            | Termination::Unreachable(Side::Backend)
+            | Termination::TlsProtocolError(Side::Backend)
+            | Termination::Truncated(Side::Backend) => "SD",
+            Termination::IdleTimeout | Termination::HalfCloseTimeout => "cD",
+            Termination::Lifetime | Termination::DrainDeadline => "KD",
+            Termination::BackendDown => "DD",
+            Termination::NoBackend | Termination::ConnectFailed => "SC",
+            Termination::ClientLeft => "CC",
+            Termination::PreambleTimeout | Termination::HandshakeTimeout => "cR",
+            Termination::HandshakeFailed
+            | Termination::HandshakeLimit
+            | Termination::AddressConnections
+            | Termination::AddressRate
+            | Termination::ListenerRate
+            | Termination::NotTls
+            | Termination::BadClientHello
+            | Termination::BadRequest
+            | Termination::UnknownName
+            | Termination::BadProxyHeader
+            | Termination::UntrustedProxyHeader => "PR",
+            Termination::OutOfResources => "RC",
+            Termination::InternalError => "ID",
+        }
+    }
+
+    /// The side by whose fault a session was cut short: it reset it, was lost, or broke the rules of TLS.
+    pub fn fault(self) -> Option<Side> {
+        match self {
+            Termination::Reset(side)
+            | Termination::Unreachable(side)
+            | Termination::TlsProtocolError(side)
+            | Termination::Truncated(side) => Some(side),
+            _ => None,
+        }
+    }
+
+    /// Whether the client got no backend at all.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Termination::NoBackend
+                | Termination::ConnectFailed
+                | Termination::OutOfResources
+                | Termination::HandshakeLimit
+                | Termination::AddressConnections
+                | Termination::AddressRate
+                | Termination::ListenerRate
+                | Termination::NotTls
+                | Termination::BadClientHello
+                | Termination::BadRequest
+                | Termination::UnknownName
+                | Termination::BadProxyHeader
+                | Termination::UntrustedProxyHeader
+        )
+    }
+}
+
+impl fmt::Display for Termination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Termination::Closed(_)
+            | Termination::Reset(_)
+            | Termination::Unreachable(_)
+            | Termination::TlsProtocolError(_)
+            | Termination::Truncated(_)
+            | Termination::BackendDown
+            | Termination::ClientLeft => {
+                write!(f, "{} {}", self.side(), self.reason())
+            }
+            _ if self.is_refusal() => write!(f, "refused: {}", self.reason()),
+            _ => f.write_str(self.reason()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_is_the_place_among_all() {
+        for (index, ending) in Termination::ALL.into_iter().enumerate() {
+            assert_eq!(ending.index(), index, "{ending}");
+        }
+    }
+
+    #[test]
+    fn no_two_endings_read_the_same() {
+        let mut words: Vec<String> = Termination::ALL.iter().map(ToString::to_string).collect();
+        words.sort();
+        words.dedup();
+        assert_eq!(words.len(), Termination::ALL.len());
+    }
+}

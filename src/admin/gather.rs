@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
+
 use super::process;
 use super::rates::Rates;
 use super::view::{
@@ -13,15 +15,14 @@ use super::view::{
 };
 use crate::config::model::{self, Balance};
 use crate::log::counters::LogCounters;
-use crate::net::addr::Address;
 use crate::pool;
-use crate::server::{ListenerState, Shared};
+use crate::server::{self, DataPlane};
 use crate::stats::counters;
 use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
 use crate::stats::termination::Termination;
-use crate::tls::{self, Acceptor, Connector};
+use crate::tls;
 
 /// Transitions that are shown, over all pools.
 const TRANSITIONS: usize = 100;
@@ -31,19 +32,13 @@ const REFUSALS: usize = 100;
 /// Where everything is that is shown.
 pub struct Sources {
     /// Listeners, pools, backends.
-    pub shared: Arc<Shared>,
-    /// Where each listener listens, by its name.
-    pub addresses: Vec<(Arc<str>, Address)>,
-    /// Of each listener that terminates TLS.
-    pub servers: Vec<Arc<Acceptor>>,
-    /// Of each pool that speaks TLS.
-    pub clients: Vec<Arc<Connector>>,
+    pub plane: Arc<DataPlane>,
     /// The version and the commit of the program.
     pub version: (&'static str, &'static str),
     /// When the process started, by both clocks.
     pub started: (SystemTime, Instant),
-    /// What runs.
-    pub config: Arc<model::Config>,
+    /// What is in effect.
+    pub config: Arc<ArcSwap<model::Config>>,
     /// Set once it drains.
     pub draining: Arc<AtomicBool>,
     /// Of each log.
@@ -52,7 +47,7 @@ pub struct Sources {
 
 /// What is true now, without latencies. `lost` is the number of measurements that were lost.
 pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lost: u64) -> View {
-    let shared = &sources.shared;
+    let plane = &sources.plane;
     let draining = sources.draining.load(Ordering::Relaxed);
     let not_ready = not_ready(sources);
     let standings: Vec<_> = standings(sources).collect();
@@ -65,15 +60,15 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
         draining,
         ready: not_ready.is_empty(),
         not_ready,
-        plane: Plane { workers: shared.workers(), capacity: shared.size(), open: shared.open(), lost_samples: lost },
+        plane: Plane { workers: plane.workers(), capacity: plane.size(), open: plane.open(), lost_samples: lost },
         process: process::read(),
-        listeners: shared.listeners().iter().map(|state| listener(sources, state, latencies, rates)).collect(),
-        pools: shared.pools().iter().map(|state| pool(state, latencies, rates)).collect(),
+        listeners: plane.listeners().iter().map(|state| listener(state, latencies, rates)).collect(),
+        pools: plane.pools().iter().map(|state| pool(state, latencies, rates)).collect(),
         certificates: standings.iter().flat_map(|(owner, standing)| certificates(owner, standing)).collect(),
         tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
         logs: sources.logs.iter().map(log).collect(),
-        transitions: transitions(shared),
-        refusals: refusals(shared),
+        transitions: transitions(plane),
+        refusals: refusals(plane),
     }
 }
 
@@ -95,26 +90,27 @@ pub(super) fn add_latencies(view: &mut View, latencies: &Latencies) {
 }
 
 /// Whether connections should be sent here now: as [`not_ready`] is empty, without the cost of its texts.
-pub(super) fn is_ready(Sources { shared, draining, .. }: &Sources) -> bool {
-    let mut pools = shared.listeners().iter().flat_map(|listener| listener.pools());
+pub(super) fn is_ready(Sources { plane, draining, .. }: &Sources) -> bool {
+    let members = plane.members();
+    let mut pools = members.listeners.iter().flat_map(|listener| listener.pools());
     !draining.load(Ordering::Relaxed) && pools.all(|pool| pool.is_usable())
 }
 
 /// Why no connection should be sent here now; empty when all is well.
-pub(super) fn not_ready(Sources { shared, draining, .. }: &Sources) -> Vec<String> {
+pub(super) fn not_ready(Sources { plane, draining, .. }: &Sources) -> Vec<String> {
     let mut reasons = Vec::new();
     if draining.load(Ordering::Relaxed) {
         reasons.push("draining: no new connection is accepted".to_owned());
     }
-    reasons.extend(unusable_pools(shared));
+    reasons.extend(unusable_pools(plane));
     reasons
 }
 
 /// Why some connections would get no backend now: each listener with each of its pools that has none.
-pub fn unusable_pools(shared: &Shared) -> Vec<String> {
+pub fn unusable_pools(plane: &DataPlane) -> Vec<String> {
     let mut reasons = Vec::new();
     let mut seen = HashSet::new();
-    for listener in shared.listeners() {
+    for listener in &plane.members().listeners {
         for pool in listener.pools() {
             let (name, pool_name) = (&listener.config().name, pool.name());
             // A pool may be that of several routes.
@@ -126,7 +122,7 @@ pub fn unusable_pools(shared: &Shared) -> Vec<String> {
     reasons
 }
 
-fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rates: &Rates) -> Listener {
+fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> Listener {
     let (config, counters) = (state.config(), state.counters());
     let (id, measured) = (state.id(), latencies.listener(state.id()));
     let mut pools: Vec<String> = Vec::new();
@@ -149,12 +145,7 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
     Listener {
         id,
         name: config.name.to_string(),
-        addresses: sources
-            .addresses
-            .iter()
-            .filter(|(name, _)| *name == config.name)
-            .map(|(_, address)| address.to_string())
-            .collect(),
+        addresses: state.addresses().iter().map(ToString::to_string).collect(),
         tls: config.tls.is_some(),
         sniffs_http: config.sniff == model::Sniff::Http,
         pool: pools.first().cloned().unwrap_or_default(),
@@ -334,8 +325,12 @@ fn http(counts: &HttpCounts) -> Http {
 
 /// How the files of each listener and pool with TLS stand, with whose they are.
 fn standings(sources: &Sources) -> impl Iterator<Item = (String, Arc<tls::Standing>)> {
-    let servers = sources.servers.iter().map(|tls| (format!("listener {}", tls.name()), tls.standing()));
-    servers.chain(sources.clients.iter().map(|tls| (format!("pool {}", tls.name()), tls.standing())))
+    let members = sources.plane.members();
+    let acceptors = members.listeners.iter().filter_map(|listener| listener.tls().map(|(_, tls)| tls));
+    let of_listeners = acceptors.map(|tls| (format!("listener {}", tls.name()), tls.standing()));
+    let connectors = members.pools.iter().filter_map(|pool| members.upstreams.get(&pool.id()));
+    let of_pools = connectors.map(|tls| (format!("pool {}", tls.connector().name()), tls.connector().standing()));
+    of_listeners.chain(of_pools).collect::<Vec<_>>().into_iter()
 }
 
 fn certificates(owner: &str, standing: &tls::Standing) -> Vec<Certificate> {
@@ -370,7 +365,7 @@ fn log(counters: &LogCounters) -> Log {
     }
 }
 
-fn transitions(shared: &Shared) -> Vec<Transition> {
+fn transitions(plane: &DataPlane) -> Vec<Transition> {
     let of_pool = |pool: &Arc<pool::Pool>| {
         let pool = Arc::clone(pool);
         pool.transitions().into_iter().map(move |(at, transition)| Transition {
@@ -382,14 +377,14 @@ fn transitions(shared: &Shared) -> Vec<Transition> {
             reason: transition.reason.map(|reason| reason.to_string()),
         })
     };
-    let mut all: Vec<Transition> = shared.pools().iter().flat_map(of_pool).collect();
+    let mut all: Vec<Transition> = plane.pools().iter().flat_map(of_pool).collect();
     all.sort_by(|one, two| two.time.total_cmp(&one.time));
     all.truncate(TRANSITIONS);
     all
 }
 
-fn refusals(shared: &Shared) -> Vec<Refusal> {
-    let of_listener = |listener: &Arc<ListenerState>| {
+fn refusals(plane: &DataPlane) -> Vec<Refusal> {
+    let of_listener = |listener: &Arc<server::Listener>| {
         let name = listener.config().name.to_string();
         listener.refused_clients().into_iter().map(move |(at, refusal)| Refusal {
             time: seconds(at),
@@ -399,7 +394,7 @@ fn refusals(shared: &Shared) -> Vec<Refusal> {
             more: refusal.more,
         })
     };
-    let mut all: Vec<Refusal> = shared.listeners().iter().flat_map(of_listener).collect();
+    let mut all: Vec<Refusal> = plane.listeners().iter().flat_map(of_listener).collect();
     all.sort_by(|one, two| two.time.total_cmp(&one.time));
     all.truncate(REFUSALS);
     all

@@ -79,7 +79,7 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldes
         "/explain" => explained(request.uri().query().unwrap_or_default(), collector, &*view().await),
         "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
         _ => {
-            let (status, value) = api::answer(path, &*view().await, &collector.sources().config);
+            let (status, value) = api::answer(path, &*view().await, &collector.sources().config.load());
             with(status, json(&value))
         }
     }
@@ -115,7 +115,7 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
 
 fn explained(query: &str, collector: &Collector, view: &View) -> Response<Body> {
     let explanation = match explain::Question::parse(query) {
-        Ok(question) => explain::explain(&question, &collector.sources().shared, view),
+        Ok(question) => explain::explain(&question, &collector.sources().plane, view),
         Err(error) => Err(error),
     };
     match explanation {

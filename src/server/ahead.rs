@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
-use super::context::Context;
+use super::worker_state::WorkerState;
 use crate::limits::{MemoryClaim, MemoryExhausted};
 use crate::relay::Stream;
 use crate::sniff::Verdict;
@@ -55,7 +55,7 @@ impl Preamble {
 
 /// A claim on the preamble memory of the process.
 pub(super) fn memory_claim() -> MemoryClaim {
-    Context::with(|context| Arc::clone(&context.shared.preamble_memory).claim())
+    WorkerState::with(|state| Arc::clone(&state.plane.preamble_memory).claim())
 }
 
 /// What was read of a connection that is not being relayed yet. All of it goes on, but for what is taken off.

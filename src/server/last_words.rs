@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::ahead::{Ahead, Preamble};
-use super::context::{Context, ListenerState};
 use super::farewell::{Patience, farewell};
+use super::listener::Listener;
 use super::opening::after;
 use super::peer::Client;
+use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, Sniff, StartTls};
 use crate::relay::Stream;
 use crate::sniff::http::NotHttp;
@@ -18,7 +19,7 @@ use crate::stats::termination::Termination;
 /// Tells the client why it gets no backend, if it speaks what the listener is for, and when to try again. `ahead` is what was
 /// read of it.
 pub(super) async fn last_words(
-    listener: &ListenerState,
+    listener: &Listener,
     client: &Client,
     ahead: Preamble,
     ending: Termination,
@@ -33,7 +34,7 @@ pub(super) async fn last_words(
         let Ok(Ok(request)) = ahead.until(http::LIMIT, http::recognise).await else { return };
         let method = Method::named(&request.method);
         let class = if why.is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };
-        Context::with(|context| context.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));
+        WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));
         farewell(client, &why.to_http(method, retry_after), Patience::LONG).await;
     }
 }
@@ -81,11 +82,11 @@ impl Why {
 }
 
 /// Answers a request whose head cannot be read: of `bytes`, which it begins with.
-pub(super) async fn refuse_request(listener: &ListenerState, client: &impl Stream, bytes: &[u8], fault: NotHttp) {
+pub(super) async fn refuse_request(listener: &Listener, client: &impl Stream, bytes: &[u8], fault: NotHttp) {
     let method = bytes.trim_ascii_start().split(|&byte| byte == b' ').next().unwrap_or_default();
     let method = std::str::from_utf8(method).map_or(Method::Other, Method::named);
     let event = HttpEvent::Responded(method, StatusClass::ClientError);
-    Context::with(|context| context.saw_http(listener, BackendId::NONE, event));
+    WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, event));
     let answer = http_answer(status_of(fault), &format!("the request {fault}"), method, "");
     farewell(client, &answer, Patience::LONG).await;
 }

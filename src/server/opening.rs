@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use self::postgres::Asked;
 use super::ahead::{Ahead, Cut, Preamble, memory_claim};
-use super::context::{Context, ListenerState};
 use super::farewell::{Patience, farewell};
 use super::gate::{Admission, Told};
+use super::listener::Listener;
 use super::peer::{Client, Peer};
 use super::screened::Screened;
 use super::wanted::Wanted;
+use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, Route, StartTls, TlsVersion, UnknownSni};
 use crate::limits::{Claim, MemoryExhausted};
 use crate::net::addr::ClientAddr;
@@ -63,7 +64,7 @@ pub(super) struct Opened {
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
 pub(super) async fn open(
-    listener: &ListenerState,
+    listener: &Listener,
     client: &mut ClientAddr,
     socket: Socket,
 ) -> Result<(Client, Opened), Termination> {
@@ -75,7 +76,7 @@ pub(super) async fn open(
 }
 
 async fn open_within_memory(
-    listener: &ListenerState,
+    listener: &Listener,
     client: &mut ClientAddr,
     socket: Socket,
 ) -> Result<(Client, Opened), Termination> {
@@ -131,7 +132,7 @@ async fn open_within_memory(
 
 /// Learns who the client is, and counts it against the limits: as early as its address is known.
 async fn identify(
-    listener: &ListenerState,
+    listener: &Listener,
     client: &mut ClientAddr,
     opened: &mut Opened,
     ahead: &mut Ahead<'_, Socket>,
@@ -150,7 +151,7 @@ async fn identify(
     Ok(peer)
 }
 
-fn admit(listener: &ListenerState, client: ClientAddr, opened: &mut Opened) -> Result<(), Termination> {
+fn admit(listener: &Listener, client: ClientAddr, opened: &mut Opened) -> Result<(), Termination> {
     match listener.admit(client)? {
         Admission::In(claim) => opened.claim = claim,
         Admission::Told(told) => opened.told = Some(told),
@@ -182,7 +183,7 @@ enum First {
 }
 
 async fn before_tls(
-    listener: &ListenerState,
+    listener: &Listener,
     rules: &ListenerTls,
     tls: &Acceptor,
     client: ClientAddr,
@@ -239,7 +240,7 @@ async fn before_tls(
 
 /// TLS ends here.
 async fn terminate(
-    listener: &ListenerState,
+    listener: &Listener,
     tls: &Acceptor,
     client: ClientAddr,
     socket: Socket,
@@ -247,15 +248,9 @@ async fn terminate(
     hello_bytes: Vec<u8>,
     mut opened: Opened,
 ) -> Result<(Client, Opened), Termination> {
-    let _permit = match &listener.handshakes {
-        None => None,
-        Some(limit) => match Arc::clone(limit).try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                listener.refuse(client, &"comes while limits.handshakes others are under way");
-                return Err(Termination::HandshakeLimit);
-            }
-        },
+    let Some(_permit) = listener.handshakes().try_acquire() else {
+        listener.refuse(client, &"comes while limits.handshakes others are under way");
+        return Err(Termination::HandshakeLimit);
     };
     let stream = tls.accept(socket, hello_bytes).map_err(|error| {
         listener.refuse(client, &format_args!("cannot be served: {error}"));
@@ -274,7 +269,7 @@ async fn terminate(
     let took = began.elapsed();
     opened.handshake = Some(took);
     listener.counters().handshakes().add(stream.is_resumed());
-    Context::with(|context| context.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
+    WorkerState::with(|state| state.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
     let protocol = stream.alpn_protocol();
     let protocol = protocol.as_deref();
     let mut wanted =
@@ -296,7 +291,7 @@ async fn terminate(
 
 /// Completes a client's handshake, in bounded time and memory.
 async fn handshake<E: Engine>(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
     stream: &TlsStream<E>,
 ) -> Result<Result<(), HandshakeError>, Termination> {

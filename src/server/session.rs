@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::accept::{Fresh, Permits};
+use super::accept::{Accepted, Permits};
 use super::cancel;
-use super::context::{Context, Entered, ListenerState, Place};
+use super::data_plane::WorkerSlot;
 use super::dial::{self, Attempts};
 use super::last_words::last_words;
+use super::listener::Listener;
 use super::opening::{self, Opened};
 use super::peer::{Backend, Client, Peer};
 use super::upstream::Origin;
 use super::watched::Watched;
+use super::worker_state::{SessionHandle, WorkerState};
 use crate::config::model::ListenerTimeouts;
 use crate::log::access::{Line, Open};
 use crate::net::addr::ClientAddr;
@@ -42,11 +44,11 @@ const NEW_FOR: u8 = 8;
 const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Begins a connection's life on this worker; it goes on as a task.
-pub(super) fn start(fresh: Fresh) {
-    let Fresh { socket, transport, client, accepted, listener, permits, place } = fresh;
-    let context = Context::current();
-    let entered = context.enter();
-    let mut record = Record::new(context, listener, client, accepted);
+pub(super) fn start(accepted: Accepted) {
+    let Accepted { socket, transport, client, at, listener, permits, slot } = accepted;
+    let state = WorkerState::current();
+    let handle = state.enter();
+    let mut record = Record::new(state, listener, client, at);
     let socket = match Socket::new(socket, transport) {
         Ok(socket) => socket,
         Err(_) => {
@@ -55,7 +57,7 @@ pub(super) fn start(fresh: Fresh) {
         }
     };
     let client = Some(Peer::Plain(socket));
-    let mut session = Session { client, backend: None, record, entered, _permits: permits, _place: place };
+    let mut session = Session { client, backend: None, record, handle, _permits: permits, _slot: slot };
     // A block, because an async fn would keep what it is given twice.
     worker::spawn(async move { session.run().await });
 }
@@ -68,14 +70,14 @@ struct Session {
     client: Option<Client>,
     backend: Option<Backend>,
     record: Record,
-    entered: Entered,
+    handle: SessionHandle,
     _permits: Permits,
-    _place: Place,
+    _slot: WorkerSlot,
 }
 
 impl Session {
     async fn run(&mut self) {
-        self.entered.begin();
+        self.handle.begin();
         self.record.ending = self.converse().await;
     }
 
@@ -104,37 +106,28 @@ impl Session {
 
     /// Forwards a CancelRequest, which is all of the client's that its backend gets.
     async fn forward_cancel(&mut self) -> Termination {
-        let Session { client: Some(client), backend: Some(backend), record, entered, .. } = self else {
+        let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
             return Termination::InternalError;
         };
         let request = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
         record.count_to_backend(request.as_slice().len() as u64);
-        let mut forwarding = Box::pin(cancel::forward(request.as_slice(), client, backend));
-        poll_fn(|cx| match entered.cut() {
-            Some(cut) => Poll::Ready(cut.into()),
-            None => forwarding.as_mut().poll(cx),
-        })
-        .await
+        let forwarding = Box::pin(cancel::forward(request.as_slice(), client, backend));
+        handle.unless_aborted(forwarding).await.unwrap_or_else(|aborted| aborted)
     }
 
     async fn open(&mut self) -> Result<(), Termination> {
-        let Session { client, record, entered, .. } = self;
+        let Session { client, record, handle, .. } = self;
         let Some(Peer::Plain(socket)) = client.take() else { return Err(Termination::InternalError) };
         // Boxed, as what follows is: few connections are in there at once, and what that takes is more than a relay does.
-        let mut opening = Box::pin(opening::open(&record.listener, &mut record.client, socket));
-        let opened = poll_fn(|cx| match entered.cut() {
-            Some(cut) => Poll::Ready(Err(cut.into())),
-            None => opening.as_mut().poll(cx),
-        });
-        let (client, opened) = opened.await?;
-        drop(opening);
+        let opening = Box::pin(opening::open(&record.listener, &mut record.client, socket));
+        let (client, opened) = handle.unless_aborted(opening).await??;
         self.record.opened = Some(Box::new(opened));
         self.client = Some(client);
         Ok(())
     }
 
     async fn dial(&mut self) -> Result<(), Termination> {
-        let Session { client: Some(client), record, entered, .. } = self else {
+        let Session { client: Some(client), record, handle, .. } = self else {
             return Err(Termination::InternalError);
         };
         if record.pool().settings().send_proxy.is_some() {
@@ -144,7 +137,7 @@ impl Session {
         let negotiates = listener.config().tls.as_ref().is_some_and(|tls| !tls.alpn.is_empty());
         let origin = Origin { client, address: record.client, opened: record.opened.as_deref(), negotiates };
         let mut attempts = Attempts::default();
-        let dialled = Box::pin(dial::dial(entered, listener, pool, &origin, &mut attempts)).await;
+        let dialled = Box::pin(dial::dial(handle, listener, pool, &origin, &mut attempts)).await;
         record.attempts = attempts;
         let dialled = dialled?;
         record.backend = dialled.lease.backend().id();
@@ -157,16 +150,13 @@ impl Session {
 
     /// Tells the client why it gets no backend, unless the connection is cut meanwhile.
     async fn say_why(&mut self, ending: Termination) {
-        let Session { client: Some(client), record, entered, .. } = self else { return };
+        let Session { client: Some(client), record, handle, .. } = self else { return };
         let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
         let told = record.opened.as_ref().and_then(|opened| opened.told.as_ref());
         let retry_after = told.map_or(A_MOMENT, |told| told.over.wait);
-        let mut saying = Box::pin(last_words(&record.listener, client, ahead, ending, retry_after));
-        poll_fn(|cx| match entered.cut() {
-            Some(_) => Poll::Ready(()),
-            None => saying.as_mut().poll(cx),
-        })
-        .await;
+        let saying = Box::pin(last_words(&record.listener, client, ahead, ending, retry_after));
+        // Aborted or not, it is over.
+        let _ = handle.unless_aborted(saying).await;
     }
 
     /// Cut short, neither side may take it for complete. For one that was told already, it is the same.
@@ -185,15 +175,15 @@ impl Session {
 
     /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
     async fn relay(&mut self) -> Termination {
-        let Session { client: Some(client), backend: Some(backend), record, entered, .. } = self else {
+        let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
             return Termination::InternalError;
         };
         let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
         let ahead = ahead.into_bytes();
-        let mut watched = record
-            .listener
-            .watches(&record.context)
-            .then(|| Box::new(Watched::new(Rc::clone(&record.context), Arc::clone(&record.listener), record.backend)));
+        // Where nobody reads what is seen, nothing is looked for.
+        let watches = record.listener.sniffs_http() && record.state.measures();
+        let mut watched = watches
+            .then(|| Box::new(Watched::new(Rc::clone(&record.state), Arc::clone(&record.listener), record.backend)));
         if !ahead.is_empty() {
             watched.saw(Side::Client, &ahead, worker::now());
         }
@@ -202,12 +192,12 @@ impl Session {
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
         let (mut is_lasting, mut priority, mut turns) = (false, Priority::New, 0u8);
         let ending = poll_fn(|_| {
-            if let Some(cut) = entered.cut() {
-                return Poll::Ready(cut.into());
+            if let Some(abort) = handle.aborted() {
+                return Poll::Ready(abort.into());
             }
             loop {
                 let now = worker::now();
-                let mut tools = record.context.tools.borrow_mut();
+                let mut tools = record.state.tools.borrow_mut();
                 let turn = relay.turn(client, backend, &mut tools, &mut watched, now, worker::woken_at());
                 drop(tools);
                 let moved = record.moved(&mut relay);
@@ -230,7 +220,7 @@ impl Session {
                 let lasts_from =
                     options.keepalive.filter(|_| !is_lasting).map(|idle| record.accepted + idle.min(LASTING));
                 let Some((deadline, due)) =
-                    next_deadline(&relay, timeouts, record.context.draining_since(), expires, lasts_from)
+                    next_deadline(&relay, timeouts, record.state.draining_since(), expires, lasts_from)
                 else {
                     return Poll::Pending;
                 };
@@ -317,8 +307,8 @@ impl From<End> for Termination {
 
 /// What becomes known of a connection; counted and logged when dropped.
 struct Record {
-    context: Rc<Context>,
-    listener: Arc<ListenerState>,
+    state: Rc<WorkerState>,
+    listener: Arc<Listener>,
     client: ClientAddr,
     accepted: Instant,
     /// The connection's claim on its backend.
@@ -339,9 +329,9 @@ struct Record {
 }
 
 impl Record {
-    fn new(context: Rc<Context>, listener: Arc<ListenerState>, client: ClientAddr, accepted: Instant) -> Record {
+    fn new(state: Rc<WorkerState>, listener: Arc<Listener>, client: ClientAddr, accepted: Instant) -> Record {
         Record {
-            context,
+            state,
             listener,
             client,
             accepted,
@@ -372,29 +362,29 @@ impl Record {
 
     /// Counts bytes that go to the backend without a relay.
     fn count_to_backend(&mut self, bytes: u64) {
-        let Record { context, listener, lease: Some(lease), .. } = self else { return };
+        let Record { state, listener, lease: Some(lease), .. } = self else { return };
         self.bytes_in += bytes;
-        listener.traffic().add(context.worker, bytes, 0);
-        lease.backend().traffic().add(context.worker, bytes, 0);
+        listener.traffic().add(state.worker, bytes, 0);
+        lease.backend().traffic().add(state.worker, bytes, 0);
     }
 
     /// Takes down what a turn of the relay has moved and measured. Returns the bytes.
     fn moved(&mut self, relay: &mut Relay) -> u64 {
-        let Record { context, listener, lease: Some(lease), backend, .. } = self else { return 0 };
+        let Record { state, listener, lease: Some(lease), backend, .. } = self else { return 0 };
         let (bytes_in, bytes_out) = (relay.bytes_to_backend(), relay.bytes_to_client());
         let (more_in, more_out) = (bytes_in - self.bytes_in, bytes_out - self.bytes_out);
         if more_in + more_out > 0 {
             (self.bytes_in, self.bytes_out) = (bytes_in, bytes_out);
-            listener.traffic().add(context.worker, more_in, more_out);
-            lease.backend().traffic().add(context.worker, more_in, more_out);
+            listener.traffic().add(state.worker, more_in, more_out);
+            lease.backend().traffic().add(state.worker, more_in, more_out);
             if let Some(took) = relay.take_turnaround() {
                 self.turnarounds = (self.turnarounds.0.saturating_add(1), self.turnarounds.1 + took);
-                context.measure(listener, *backend, Stage::Turnaround, took);
+                state.measure(listener, *backend, Stage::Turnaround, took);
             }
             if let Some(took) = relay.take_first_byte() {
                 self.first_byte = Some(took);
                 lease.backend().record_first_byte(took);
-                context.measure(listener, *backend, Stage::FirstByte, took);
+                state.measure(listener, *backend, Stage::FirstByte, took);
             }
         }
         more_in + more_out
@@ -407,8 +397,8 @@ impl Drop for Record {
         let duration = self.accepted.elapsed();
         let backend = self.lease.as_ref().map(|lease| Arc::clone(lease.backend()));
         // This connection among them.
-        let open = self.context.access().is_some().then(|| Open {
-            process: self.context.shared.open(),
+        let open = self.state.access().is_some().then(|| Open {
+            process: self.state.plane.open(),
             listener: self.listener.counters().open(),
             pool: self.pool().connections(),
             backend: backend.as_ref().map_or(0, |backend| backend.connections()),
@@ -421,8 +411,8 @@ impl Drop for Record {
             }
         }
         self.listener.counters().closed(self.ending);
-        self.context.measure(&self.listener, self.backend, Stage::Session, duration);
-        if let (Some(writer), Some(open)) = (&mut *self.context.access(), open) {
+        self.state.measure(&self.listener, self.backend, Stage::Session, duration);
+        if let (Some(writer), Some(open)) = (&mut *self.state.access(), open) {
             let (turnarounds, sum) = self.turnarounds;
             writer.write(&Line {
                 time: SystemTime::now(),

@@ -39,6 +39,11 @@ impl Upstream {
         Ok(Upstream { tls })
     }
 
+    /// The pool's TLS.
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.tls
+    }
+
     /// Whom the backend must be for this client.
     fn name(&self, backend: &pool::Backend, origin: &Origin<'_>) -> Result<BackendName, Trouble> {
         let asked = origin.opened.and_then(|opened| opened.server_name.as_deref());

@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::context::{Context, ListenerState};
+use super::listener::Listener;
+use super::worker_state::WorkerState;
 use crate::relay::Tap;
 use crate::sniff::http::{Event, Watcher};
 use crate::stats::http::HttpEvent;
@@ -20,14 +21,14 @@ pub(super) struct Watched {
 
 /// Whom it is told of.
 struct Told {
-    context: Rc<Context>,
-    listener: Arc<ListenerState>,
+    state: Rc<WorkerState>,
+    listener: Arc<Listener>,
     backend: BackendId,
 }
 
 impl Watched {
-    pub(super) fn new(context: Rc<Context>, listener: Arc<ListenerState>, backend: BackendId) -> Watched {
-        Watched { watcher: Watcher::default(), told: Told { context, listener, backend } }
+    pub(super) fn new(state: Rc<WorkerState>, listener: Arc<Listener>, backend: BackendId) -> Watched {
+        Watched { watcher: Watcher::default(), told: Told { state, listener, backend } }
     }
 }
 
@@ -72,11 +73,11 @@ impl Drop for Watched {
 
 impl Told {
     fn of(&self, event: Event) {
-        let Told { context, listener, backend } = self;
+        let Told { state, listener, backend } = self;
         let event = match event {
             Event::Responded { method, class, first_byte, took } => {
-                context.measure(listener, *backend, Stage::HttpFirstByte, first_byte);
-                context.measure(listener, *backend, Stage::HttpResponse, took);
+                state.measure(listener, *backend, Stage::HttpFirstByte, first_byte);
+                state.measure(listener, *backend, Stage::HttpResponse, took);
                 HttpEvent::Responded(method, class)
             }
             Event::Unanswered => HttpEvent::Unanswered,
@@ -85,6 +86,6 @@ impl Told {
                 HttpEvent::Opaque
             }
         };
-        context.saw_http(listener, *backend, event);
+        state.saw_http(listener, *backend, event);
     }
 }

@@ -7,9 +7,9 @@
 use crate::net::addr::ClientAddr;
 use crate::relay::Stream;
 use crate::server::ahead::{Ahead, Cut};
-use crate::server::context::ListenerState;
 use crate::server::farewell::{Patience, farewell};
 use crate::server::last_words;
+use crate::server::listener::Listener;
 use crate::sniff::client_hello::{self, ClientHello, NotTls};
 use crate::sniff::http::{self, NotHttp, RequestHead};
 use crate::stats::termination::Termination;
@@ -45,7 +45,7 @@ impl<T, E: Copy> Outcome<T, E> {
 /// # Errors
 /// It began to, and was told by an alert what is wrong.
 pub(super) async fn client_hello(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
     ahead: &mut Ahead<'_, impl Stream>,
 ) -> Result<Option<ClientHello>, Termination> {
@@ -59,7 +59,7 @@ pub(super) async fn client_hello(
 
 /// Refuses a damaged ClientHello by an alert.
 pub(super) async fn refuse_hello(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
     ahead: &Ahead<'_, impl Stream>,
     fault: NotTls,
@@ -74,7 +74,7 @@ pub(super) async fn refuse_hello(
 /// # Errors
 /// It began to, and was answered what is wrong.
 pub(in crate::server) async fn request(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
     ahead: &mut Ahead<'_, impl Stream>,
 ) -> Result<Option<RequestHead>, Termination> {

@@ -3,8 +3,8 @@
 use crate::config::model::{ListenerTls, Plaintext};
 use crate::net::addr::ClientAddr;
 use crate::server::ahead::{Ahead, write_all};
-use crate::server::context::ListenerState;
 use crate::server::farewell::{Patience, farewell};
+use crate::server::listener::Listener;
 use crate::sniff::postgres::{self, Opening};
 use crate::stats::termination::Termination;
 use crate::worker::Socket;
@@ -31,7 +31,7 @@ fn allows_plain_sessions(rules: &ListenerTls) -> bool {
 
 /// Answers a PostgreSQL client until it begins in earnest.
 pub(super) async fn begin(
-    listener: &ListenerState,
+    listener: &Listener,
     rules: &ListenerTls,
     client: ClientAddr,
     ahead: &mut Ahead<'_, Socket>,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::config::model::ProxyProtocol;
 use crate::net::addr::ClientAddr;
 use crate::server::ahead::{Ahead, Cut};
-use crate::server::context::ListenerState;
+use crate::server::listener::Listener;
 use crate::server::screened::UNTRUSTED_HEADER;
 use crate::sniff::proxy_protocol::{self, Addresses, Fault, Header};
 use crate::stats::termination::Termination;
@@ -35,7 +35,7 @@ pub(super) fn is_trusted(rule: &ProxyProtocol, peer: ClientAddr) -> bool {
 /// Takes a trusted peer's header off. `client` becomes the one that it names; what that had connected to goes to
 /// `destination`.
 pub(super) async fn take_header(
-    listener: &ListenerState,
+    listener: &Listener,
     rule: &ProxyProtocol,
     client: &mut ClientAddr,
     destination: &mut Option<SocketAddr>,
@@ -67,7 +67,7 @@ pub(super) async fn take_header(
 /// Makes sure that a peer which is not trusted sends no header: a backend could believe it. No byte beyond a header's
 /// signature is read for that.
 pub(super) async fn refuse_header(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
     ahead: &mut Ahead<'_, Socket>,
 ) -> Result<Peer, Termination> {

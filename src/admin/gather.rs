@@ -333,13 +333,13 @@ fn http(counts: &HttpCounts) -> Http {
 }
 
 /// How the files of each listener and pool with TLS stand, with whose they are.
-fn standings(sources: &Sources) -> impl Iterator<Item = (String, Arc<tls::Standing>)> {
-    let servers = sources.servers.iter().map(|tls| (format!("listener {}", tls.name()), tls.standing()));
-    servers.chain(sources.clients.iter().map(|tls| (format!("pool {}", tls.name()), tls.standing())))
+fn standings(sources: &Sources) -> impl Iterator<Item = (String, Arc<tls::ReloadStatus>)> {
+    let servers = sources.servers.iter().map(|tls| (format!("listener {}", tls.name()), tls.reload_status()));
+    servers.chain(sources.clients.iter().map(|tls| (format!("pool {}", tls.name()), tls.reload_status())))
 }
 
-fn certificates(owner: &str, standing: &tls::Standing) -> Vec<Certificate> {
-    let certificate = |facts: &tls::Facts| Certificate {
+fn certificates(owner: &str, standing: &tls::ReloadStatus) -> Vec<Certificate> {
+    let certificate = |facts: &tls::CertificateInfo| Certificate {
         owner: owner.to_owned(),
         path: facts.path.display().to_string(),
         names: facts.names.clone(),
@@ -350,7 +350,7 @@ fn certificates(owner: &str, standing: &tls::Standing) -> Vec<Certificate> {
     standing.facts.iter().map(certificate).collect()
 }
 
-fn tls_files(owner: &str, standing: &tls::Standing) -> TlsFiles {
+fn tls_files(owner: &str, standing: &tls::ReloadStatus) -> TlsFiles {
     TlsFiles {
         owner: owner.to_owned(),
         replaced: standing.replaced,

@@ -49,7 +49,10 @@ pub(super) async fn client_hello(
     client: ClientAddr,
     ahead: &mut Ahead<'_, impl Stream>,
 ) -> Result<Option<ClientHello>, Termination> {
-    match Outcome::of(ahead.until(client_hello::MAX_CLIENT_HELLO, client_hello::recognise).await, NotTls::begins_as_hello) {
+    match Outcome::of(
+        ahead.until(client_hello::MAX_CLIENT_HELLO, client_hello::recognise).await,
+        NotTls::begins_as_hello,
+    ) {
         Outcome::Found(hello) => Ok(Some(hello)),
         Outcome::Other => Ok(None),
         Outcome::Ended(ending) => Err(ending),

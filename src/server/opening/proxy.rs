@@ -41,16 +41,17 @@ pub(super) async fn take_header(
     destination: &mut Option<SocketAddr>,
     ahead: &mut Ahead<'_, Socket>,
 ) -> Result<Peer, Termination> {
-    let ParsedHeader { length, addresses } = match ahead.until(proxy_protocol::MAX_HEADER, proxy_protocol::recognise).await {
-        Ok(Ok(header)) => header,
-        Ok(Err(HeaderError::Absent)) if !rule.required => return Ok(Peer::Known),
-        Ok(Err(fault)) => {
-            listener.refuse(*client, &fault);
-            return Err(Termination::BadProxyHeader);
-        }
-        Err(cut) if rule.required => return Err(cut.into()),
-        Err(cut) => return silence(cut, ahead, true),
-    };
+    let ParsedHeader { length, addresses } =
+        match ahead.until(proxy_protocol::MAX_HEADER, proxy_protocol::recognise).await {
+            Ok(Ok(header)) => header,
+            Ok(Err(HeaderError::Absent)) if !rule.required => return Ok(Peer::Known),
+            Ok(Err(fault)) => {
+                listener.refuse(*client, &fault);
+                return Err(Termination::BadProxyHeader);
+            }
+            Err(cut) if rule.required => return Err(cut.into()),
+            Err(cut) => return silence(cut, ahead, true),
+        };
     ahead.take_off(length);
     match addresses {
         Addresses::Proxied(ends) => {

@@ -2,8 +2,8 @@
 //! reload while connections go on.
 //!
 //! A file is read once and checked as a whole (`certificate`, `authorities`): what is unusable is never in service. At
-//! the start, an expired certificate only causes a warning; a replacement must be valid. A listener holds an [`Acceptor`], a pool a [`Connector`]. Both begin connections with the
-//! configuration of the moment, and [`watch`] replaces it.
+//! the start, an expired certificate only causes a warning; a replacement must be valid. A listener holds an
+//! [`Acceptor`], a pool a [`Connector`]. Both begin connections with the present configuration, and [`watch`] replaces it.
 //!
 //! No other room names a type of rustls. Passthrough needs nothing of this: see `sniff::client_hello`.
 

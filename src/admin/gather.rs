@@ -324,17 +324,17 @@ fn http(counts: &HttpCounts) -> Http {
 }
 
 /// How the files of each listener and pool with TLS stand, with whose they are.
-fn standings(sources: &Sources) -> impl Iterator<Item = (String, Arc<tls::Standing>)> {
+fn standings(sources: &Sources) -> impl Iterator<Item = (String, Arc<tls::ReloadStatus>)> {
     let members = sources.plane.members();
     let acceptors = members.listeners.iter().filter_map(|listener| listener.tls().map(|(_, tls)| tls));
-    let of_listeners = acceptors.map(|tls| (format!("listener {}", tls.name()), tls.standing()));
+    let of_listeners = acceptors.map(|tls| (format!("listener {}", tls.name()), tls.reload_status()));
     let connectors = members.pools.iter().filter_map(|pool| members.upstreams.get(&pool.id()));
-    let of_pools = connectors.map(|tls| (format!("pool {}", tls.connector().name()), tls.connector().standing()));
+    let of_pools = connectors.map(|tls| (format!("pool {}", tls.connector().name()), tls.connector().reload_status()));
     of_listeners.chain(of_pools).collect::<Vec<_>>().into_iter()
 }
 
-fn certificates(owner: &str, standing: &tls::Standing) -> Vec<Certificate> {
-    let certificate = |facts: &tls::Facts| Certificate {
+fn certificates(owner: &str, standing: &tls::ReloadStatus) -> Vec<Certificate> {
+    let certificate = |facts: &tls::CertificateInfo| Certificate {
         owner: owner.to_owned(),
         path: facts.path.display().to_string(),
         names: facts.names.clone(),
@@ -345,7 +345,7 @@ fn certificates(owner: &str, standing: &tls::Standing) -> Vec<Certificate> {
     standing.facts.iter().map(certificate).collect()
 }
 
-fn tls_files(owner: &str, standing: &tls::Standing) -> TlsFiles {
+fn tls_files(owner: &str, standing: &tls::ReloadStatus) -> TlsFiles {
     TlsFiles {
         owner: owner.to_owned(),
         replaced: standing.replaced,

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::worker_state::WorkerState;
 use crate::limits::{MemoryClaim, MemoryExhausted};
 use crate::relay::Stream;
-use crate::sniff::Verdict;
+use crate::sniff::Recognition;
 use crate::worker::{Timer, poll_fn};
 
 /// Bytes read at a time.
@@ -111,15 +111,15 @@ impl<'s, S: Stream> Ahead<'s, S> {
     pub(super) async fn until<T, E>(
         &mut self,
         limit: usize,
-        recognise: impl Fn(&[u8]) -> Verdict<T, E>,
+        recognise: impl Fn(&[u8]) -> Recognition<T, E>,
     ) -> Result<Result<T, E>, Cut> {
         let mut needed = NonZeroUsize::MIN;
         loop {
             if self.bytes().len() >= needed.get() {
                 match recognise(self.bytes()) {
-                    Verdict::Yes(found) => return Ok(Ok(found)),
-                    Verdict::No(why) => return Ok(Err(why)),
-                    Verdict::More(total) => needed = total,
+                    Recognition::Yes(found) => return Ok(Ok(found)),
+                    Recognition::No(why) => return Ok(Err(why)),
+                    Recognition::More(total) => needed = total,
                 }
             }
             poll_fn(|_| self.poll_more(limit)).await?;

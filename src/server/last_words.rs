@@ -31,7 +31,7 @@ pub(super) async fn last_words(
     } else if listener.config().sniff == Sniff::Http {
         // An answer before the request would be taken for none, and what is no HTTP gets none.
         let mut ahead = Ahead::with(client, ahead, after(listener.config().timeouts.sniff));
-        let Ok(Ok(request)) = ahead.until(http::LIMIT, http::recognise).await else { return };
+        let Ok(Ok(request)) = ahead.until(http::MAX_HEAD, http::recognise).await else { return };
         let method = Method::named(&request.method);
         let class = if why.is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };
         WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));

@@ -198,7 +198,7 @@ async fn before_tls(
             Asked::Directly => direct = true,
         }
     }
-    let hello = match ahead.until(client_hello::LIMIT, client_hello::recognise).await? {
+    let hello = match ahead.until(client_hello::MAX_CLIENT_HELLO, client_hello::recognise).await? {
         Ok(hello) => hello,
         Err(fault) if fault.begins_as_hello() => {
             return Err(first_bytes::refuse_hello(listener, client, ahead, fault).await);

@@ -300,7 +300,7 @@ impl From<End> for Termination {
             End::Closed(side) => Termination::Closed(side),
             End::Reset(side) => Termination::Reset(side),
             End::Lost(side) => Termination::Unreachable(side),
-            End::Garbled(side) => Termination::TlsProtocolError(side),
+            End::TlsProtocolError(side) => Termination::TlsProtocolError(side),
         }
     }
 }

@@ -49,7 +49,10 @@ pub(super) async fn client_hello(
     client: ClientAddr,
     ahead: &mut Ahead<'_, impl Stream>,
 ) -> Result<Option<ClientHello>, Termination> {
-    match Outcome::of(ahead.until(client_hello::LIMIT, client_hello::recognise).await, NotTls::begins_as_hello) {
+    match Outcome::of(
+        ahead.until(client_hello::MAX_CLIENT_HELLO, client_hello::recognise).await,
+        NotTls::begins_as_hello,
+    ) {
         Outcome::Found(hello) => Ok(Some(hello)),
         Outcome::Other => Ok(None),
         Outcome::Ended(ending) => Err(ending),
@@ -78,7 +81,7 @@ pub(in crate::server) async fn request(
     client: ClientAddr,
     ahead: &mut Ahead<'_, impl Stream>,
 ) -> Result<Option<RequestHead>, Termination> {
-    match Outcome::of(ahead.until(http::LIMIT, http::recognise).await, NotHttp::begins_as_http) {
+    match Outcome::of(ahead.until(http::MAX_HEAD, http::recognise).await, NotHttp::begins_as_http) {
         Outcome::Found(request) => Ok(Some(request)),
         Outcome::Other => Ok(None),
         Outcome::Ended(ending) => Err(ending),
@@ -105,13 +108,13 @@ fn alert_for(fault: NotTls) -> Alert {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sniff::Verdict;
+    use crate::sniff::Recognition;
 
-    fn read<T, E>(verdict: Verdict<T, E>) -> Result<Result<T, E>, Cut> {
+    fn read<T, E>(verdict: Recognition<T, E>) -> Result<Result<T, E>, Cut> {
         match verdict {
-            Verdict::Yes(found) => Ok(Ok(found)),
-            Verdict::No(fault) => Ok(Err(fault)),
-            Verdict::More(_) => panic!("more bytes are needed"),
+            Recognition::Yes(found) => Ok(Ok(found)),
+            Recognition::No(fault) => Ok(Err(fault)),
+            Recognition::More(_) => panic!("more bytes are needed"),
         }
     }
 
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn http_that_cannot_be_read_is_refused_and_other_protocols_are_not() {
-        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(http::LIMIT));
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(http::MAX_HEAD));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(101));
         let cases: [(&[u8], Option<u16>); 13] = [
             // Another protocol: the listener's pool.

@@ -38,7 +38,7 @@ pub(super) async fn begin(
 ) -> Result<Asked, Termination> {
     let mut gss_refused = false;
     loop {
-        match ahead.until(postgres::LIMIT, postgres::recognise).await? {
+        match ahead.until(postgres::MAX_STARTUP_PACKET, postgres::recognise).await? {
             Ok(Opening::SslRequest) => {
                 ahead.take_off(postgres::SSL_REQUEST.len());
                 if !ahead.bytes().is_empty() {

@@ -7,7 +7,7 @@ use crate::net::addr::ClientAddr;
 use crate::server::ahead::{Ahead, Cut};
 use crate::server::listener::Listener;
 use crate::server::screened::UNTRUSTED_HEADER;
-use crate::sniff::proxy_protocol::{self, Addresses, Fault, Header};
+use crate::sniff::proxy_protocol::{self, Addresses, HeaderError, ParsedHeader};
 use crate::stats::termination::Termination;
 use crate::worker::Socket;
 
@@ -41,16 +41,17 @@ pub(super) async fn take_header(
     destination: &mut Option<SocketAddr>,
     ahead: &mut Ahead<'_, Socket>,
 ) -> Result<Peer, Termination> {
-    let Header { length, addresses } = match ahead.until(proxy_protocol::LIMIT, proxy_protocol::recognise).await {
-        Ok(Ok(header)) => header,
-        Ok(Err(Fault::Absent)) if !rule.required => return Ok(Peer::Known),
-        Ok(Err(fault)) => {
-            listener.refuse(*client, &fault);
-            return Err(Termination::BadProxyHeader);
-        }
-        Err(cut) if rule.required => return Err(cut.into()),
-        Err(cut) => return silence(cut, ahead, true),
-    };
+    let ParsedHeader { length, addresses } =
+        match ahead.until(proxy_protocol::MAX_HEADER, proxy_protocol::recognise).await {
+            Ok(Ok(header)) => header,
+            Ok(Err(HeaderError::Absent)) if !rule.required => return Ok(Peer::Known),
+            Ok(Err(fault)) => {
+                listener.refuse(*client, &fault);
+                return Err(Termination::BadProxyHeader);
+            }
+            Err(cut) if rule.required => return Err(cut.into()),
+            Err(cut) => return silence(cut, ahead, true),
+        };
     ahead.take_off(length);
     match addresses {
         Addresses::Proxied(ends) => {

@@ -35,8 +35,7 @@ pub(super) async fn connect(to: &Address, from: Option<IpAddr>) -> Result<Connec
             .map_err(Failure::of(Call::Socket))?;
             if let Some(local) = from {
                 // connect(2) chooses the port then, among those that are free towards this destination.
-                sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1)
-                    .map_err(|errno| Failure::of(Call::Option)(errno.into()))?;
+                sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1).map_err(Failure::of(Call::Option))?;
                 socket.bind(SocketAddr::new(local, 0)).map_err(Failure::of(Call::Bind))?;
             }
             let stream = socket.connect(*remote).await.map_err(Failure::of(Call::Connect))?;

@@ -7,13 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, getpeername, getsockname, ipproto, sockopt,
-};
+use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive};
 
 use super::addr::Address;
 use super::errno::{Call, CallError};
-use super::sys;
+use super::{socket, sys};
 
 /// Options of a connection's two TCP sockets. Unix sockets have none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +33,15 @@ impl Options {
     }
 
     /// Sets those that matter from the first byte on.
-    fn apply_first(self, socket: impl AsFd) -> Result<(), Errno> {
+    fn apply_first(self, socket: impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(&socket);
         if self.nodelay {
-            sockopt::set_tcp_nodelay(&socket, true)?;
+            socket.set_tcp_nodelay(true)?;
         }
-        // A byte of urgent data is a byte like any other to whoever must pass on all of them.
-        match sockopt::set_socket_oobinline(&socket, true) {
+        // What urgent data there is stays in the stream, in its place.
+        match socket.set_out_of_band_inline(true) {
             // MPTCP has no urgent data.
-            Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => Ok(()),
             set => set,
         }
     }
@@ -54,9 +53,8 @@ impl Options {
     /// Those of setsockopt(2).
     pub fn apply_lasting(self, socket: impl AsFd) -> io::Result<()> {
         if let Some(idle) = self.keepalive {
-            sockopt::set_tcp_keepidle(&socket, idle)?;
-            sockopt::set_tcp_keepintvl(&socket, idle)?;
-            sockopt::set_socket_keepalive(&socket, true)?;
+            let keepalive = TcpKeepalive::new().with_time(idle).with_interval(idle);
+            SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
         }
         Ok(())
     }
@@ -68,31 +66,27 @@ impl Options {
 /// # Errors
 /// Those of socket(2), setsockopt(2), bind(2) and connect(2) that are known at once.
 pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> Result<OwnedFd, CallError> {
-    let of = |call| move |errno| CallError { call, errno };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let (socket, started) = match address {
+    let of = |call| move |error: io::Error| CallError { call, errno: errno_of(&error) };
+    let (socket, address) = match address {
         Address::Tcp(address) => {
-            let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, Some(ipproto::TCP))
-                .map_err(of(Call::Socket))?;
+            let socket =
+                socket::stream(Domain::for_address(*address), Some(Protocol::TCP)).map_err(of(Call::Socket))?;
             options.apply_first(&socket).map_err(of(Call::Option))?;
             if let Some(source) = source {
                 sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1).map_err(of(Call::Option))?;
-                rustix::net::bind(&socket, &SocketAddr::new(source, 0)).map_err(of(Call::Bind))?;
+                socket.bind(&SocketAddr::new(source, 0).into()).map_err(of(Call::Bind))?;
             }
-            let started = rustix::net::connect(&socket, address);
-            (socket, started)
+            (socket, SockAddr::from(*address))
         }
         Address::Unix(path) => {
-            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-                .map_err(of(Call::Socket))?;
-            let path = SocketAddrUnix::new(path.as_path()).map_err(of(Call::Connect))?;
-            let started = rustix::net::connect(&socket, &path);
-            (socket, started)
+            let socket = socket::stream(Domain::UNIX, None).map_err(of(Call::Socket))?;
+            let address = socket::unix_address(path).map_err(|errno| CallError { call: Call::Connect, errno })?;
+            (socket, address)
         }
     };
-    match started {
+    match socket.connect(&address).map_err(|error| errno_of(&error)) {
         // Interrupted, it goes on all the same (connect(2)).
-        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket.into()),
         Err(errno) => Err(CallError { call: Call::Connect, errno }),
     }
 }
@@ -106,15 +100,15 @@ pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> Res
 /// # Errors
 /// [`SelfConnect`], of kind `ConnectionRefused`, and those of getsockname(2).
 pub fn refuse_self_connect(socket: impl AsFd) -> io::Result<()> {
-    let address = |any: SocketAddrAny| SocketAddr::try_from(any).ok();
-    let Some(local) = address(getsockname(&socket)?) else { return Ok(()) };
+    let socket = SockRef::from(&socket);
+    let Some(local) = socket.local_addr()?.as_socket() else { return Ok(()) };
     // A peer that is gone already was another one.
-    let Ok(Some(peer)) = getpeername(&socket).map(|any| any.and_then(address)) else { return Ok(()) };
+    let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) else { return Ok(()) };
     if (local.ip(), local.port()) != (peer.ip(), peer.port()) {
         return Ok(());
     }
     // FIN would leave the port in TIME_WAIT. The option fails for no open socket.
-    let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+    let _ = socket.set_linger(Some(Duration::ZERO));
     Err(io::Error::new(io::ErrorKind::ConnectionRefused, SelfConnect))
 }
 
@@ -130,8 +124,9 @@ impl fmt::Display for SelfConnect {
 
 impl std::error::Error for SelfConnect {}
 
-pub(super) fn family(address: &SocketAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+/// The kernel's number: each error of socket2's calls has one.
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
 #[cfg(test)]
@@ -139,6 +134,8 @@ mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
     use std::sync::Arc;
+
+    use socket2::{Socket, Type};
 
     use super::*;
 
@@ -150,13 +147,15 @@ mod tests {
         let address = Address::Tcp(listener.local_addr().unwrap());
         let options = Options { nodelay: true, keepalive: Some(Duration::from_secs(9)) };
         let socket = start(&address, None, options).unwrap();
-        assert!(sockopt::tcp_nodelay(&socket).unwrap() && sockopt::socket_oobinline(&socket).unwrap());
+        let set = SockRef::from(&socket);
+        assert!(set.tcp_nodelay().unwrap() && set.out_of_band_inline().unwrap());
         options.apply_lasting(&socket).unwrap();
-        assert!(sockopt::socket_keepalive(&socket).unwrap());
-        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(9));
+        assert!(set.keepalive().unwrap());
+        assert_eq!(set.tcp_keepalive_time().unwrap(), Duration::from_secs(9));
         let socket = start(&address, None, PLAIN).unwrap();
         PLAIN.apply_lasting(&socket).unwrap();
-        assert!(!sockopt::tcp_nodelay(&socket).unwrap() && !sockopt::socket_keepalive(&socket).unwrap());
+        let set = SockRef::from(&socket);
+        assert!(!set.tcp_nodelay().unwrap() && !set.keepalive().unwrap());
     }
 
     #[test]
@@ -171,14 +170,11 @@ mod tests {
     }
 
     /// A connected socket of this host whose own address is its peer's.
-    fn self_connected(ip: &str) -> OwnedFd {
+    fn self_connected(ip: &str) -> Socket {
         let any = SocketAddr::new(ip.parse().unwrap(), 0);
-        let socket =
-            rustix::net::socket_with(family(&any), SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))
-                .unwrap();
-        rustix::net::bind(&socket, &any).unwrap();
-        let own = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
-        rustix::net::connect(&socket, &own).unwrap();
+        let socket = Socket::new(Domain::for_address(any), Type::STREAM, None).unwrap();
+        socket.bind(&any.into()).unwrap();
+        socket.connect(&socket.local_addr().unwrap()).unwrap();
         socket
     }
 
@@ -186,14 +182,13 @@ mod tests {
     fn self_connect_is_refused_and_leaves_the_port() {
         for ip in ["127.0.0.1", "::1"] {
             let socket = self_connected(ip);
-            let own = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+            let own = socket.local_addr().unwrap();
             let error = refuse_self_connect(&socket).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
             assert_eq!(error.get_ref().and_then(|inner| inner.downcast_ref()), Some(&SelfConnect), "{error}");
             drop(socket);
             // Without SO_REUSEADDR: TIME_WAIT would refuse it.
-            let again = rustix::net::socket_with(family(&own), SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-            rustix::net::bind(&again, &own).unwrap();
+            Socket::new(own.domain(), Type::STREAM, None).unwrap().bind(&own).unwrap();
         }
     }
 
@@ -208,7 +203,7 @@ mod tests {
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         refuse_self_connect(&client).unwrap();
         let (server, _) = listener.accept().unwrap();
-        sockopt::set_socket_linger(&server, Some(Duration::ZERO)).unwrap();
+        SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
         drop(server);
         refuse_self_connect(&client).unwrap();
     }

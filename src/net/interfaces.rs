@@ -5,20 +5,20 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use rustix::net::netdevice;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use socket2::{Domain, Socket, Type};
 
 /// Interfaces that are named in a message.
 const SHOWN: usize = 12;
 
 /// The index of the interface of this name.
 pub fn index(name: &str) -> Option<u32> {
-    let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    let any = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
     netdevice::name_to_index(any, name).ok()
 }
 
 /// Whether an interface has this index.
 pub fn exists(index: u32) -> bool {
-    let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let any = Socket::new(Domain::IPV4, Type::DGRAM, None);
     any.is_ok_and(|any| netdevice::index_to_name(any, index).is_ok())
 }
 

@@ -1,17 +1,16 @@
 //! Listening sockets.
 
-use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, getsockname, ipproto, sockopt};
+use socket2::{Domain, Protocol, SockRef};
 
 use super::addr::Address;
-use super::dial::{Options, family};
+use super::dial::Options;
+use super::socket;
 use super::socket_file::{self, SocketFile};
 use super::sys;
 
@@ -80,33 +79,33 @@ pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<Listenin
 }
 
 fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
-    let protocol = if options.mptcp { ipproto::MPTCP } else { ipproto::TCP };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family(&address), SocketType::STREAM, flags, Some(protocol))?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    let protocol = if options.mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let socket = socket::stream(Domain::for_address(address), Some(protocol))?;
+    socket.set_reuse_address(true)?;
     if options.sharing == Sharing::Anyone {
-        sockopt::set_socket_reuseport(&socket, true)?;
+        socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, options.v6_only)?;
+        socket.set_only_v6(options.v6_only)?;
     }
-    if options.transparent {
-        let option = if address.is_ipv4() { sys::IP_TRANSPARENT } else { sys::IPV6_TRANSPARENT };
-        sys::set_option(&socket, option, 1)?;
+    match address {
+        _ if !options.transparent => {}
+        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
     }
     options.connection.apply(&socket)?;
     if options.defer_accept > 0 {
         sys::set_option(&socket, sys::TCP_DEFER_ACCEPT, saturating(options.defer_accept))?;
     }
-    rustix::net::bind(&socket, &address)?;
+    socket.bind(&address.into())?;
     if options.fast_open > 0 {
         sys::set_option(&socket, sys::TCP_FASTOPEN, saturating(options.fast_open))?;
     }
-    rustix::net::listen(&socket, options.backlog)?;
+    socket.listen(options.backlog)?;
     if options.sharing == Sharing::Workers {
-        sockopt::set_socket_reuseport(&socket, true)?;
+        socket.set_reuse_port(true)?;
     }
-    Ok(socket)
+    Ok(socket.into())
 }
 
 /// A further socket for the address of a [`Sharing::Workers`] or [`Sharing::Anyone`] one.
@@ -122,13 +121,12 @@ pub fn join(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd>
 /// # Errors
 /// Those of getsockname(2), and an address family that no listener has.
 pub fn local_address(socket: &OwnedFd) -> io::Result<Address> {
-    let any = getsockname(socket)?;
-    if any.address_family() == AddressFamily::UNIX {
-        let unix = SocketAddrUnix::try_from(any)?;
-        let path = unix.path_bytes().map(|bytes| PathBuf::from(OsStr::from_bytes(bytes)));
-        return Ok(Address::Unix(Arc::new(path.unwrap_or_default())));
+    let address = SockRef::from(socket).local_addr()?;
+    match address.as_socket() {
+        Some(address) => Ok(Address::Tcp(address)),
+        None if address.is_unix() => Ok(Address::Unix(Arc::new(address.as_pathname().unwrap_or(Path::new("")).into()))),
+        None => Err(io::ErrorKind::Unsupported.into()),
     }
-    Ok(Address::Tcp(SocketAddr::try_from(any)?))
 }
 
 fn saturating(value: u32) -> i32 {

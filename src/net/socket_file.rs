@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use socket2::Domain;
+
+use super::socket;
 
 /// How long a bind waits for the lock on its folder, which others hold for an instant.
 const BIND_LOCK: Duration = Duration::from_secs(5);
@@ -83,36 +85,31 @@ fn bound() -> MutexGuard<'static, Vec<Identity>> {
 
 /// Binds and listens. A file that nothing listens on any more is replaced.
 pub(super) fn listen(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
-    let socket = socket()?;
-    let address = SocketAddrUnix::new(path)?;
+    let socket = socket::stream(Domain::UNIX, None)?;
+    let address = socket::unix_address(path)?;
     let _lock = lock_folder(path, BIND_LOCK);
-    match rustix::net::bind(&socket, &address) {
-        Err(Errno::ADDRINUSE) if is_stale(path) => {
+    match socket.bind(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
             fs::remove_file(path)?;
-            rustix::net::bind(&socket, &address)?;
+            socket.bind(&address)?;
         }
         bound => bound?,
     }
     let identity = Identity::of(path)?;
     bound().push(identity.clone());
     let file = SocketFile(identity);
-    rustix::net::listen(&socket, backlog)?;
-    Ok((socket, file))
-}
-
-fn socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+    socket.listen(backlog)?;
+    Ok((socket.into(), file))
 }
 
 /// Whether the path is a socket that refuses connections: its owner is gone. One whose queue is full is alive.
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let refuses = || {
-        let (socket, address) = (socket().ok()?, SocketAddrUnix::new(path).ok()?);
-        rustix::net::connect(&socket, &address).err()
+        let (socket, address) = (socket::stream(Domain::UNIX, None).ok()?, socket::unix_address(path).ok()?);
+        socket.connect(&address).err()
     };
-    is_socket && refuses() == Some(Errno::CONNREFUSED)
+    is_socket && refuses().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// Holds the lock on the folder of `path` until dropped. `None` where there is none to be had in time: then it goes
@@ -185,8 +182,8 @@ mod tests {
         let _listening = listen(&path, 0).unwrap();
         let _clients: Vec<_> = (0..4)
             .map(|_| {
-                let client = socket().unwrap();
-                let _ = rustix::net::connect(&client, &SocketAddrUnix::new(&path).unwrap());
+                let client = socket::stream(Domain::UNIX, None).unwrap();
+                let _ = client.connect(&socket::unix_address(&path).unwrap());
                 client
             })
             .collect();

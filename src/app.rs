@@ -56,7 +56,7 @@ pub struct App {
     draining: Arc<AtomicBool>,
     /// Names, timers of the pools, reports; they end with the app, as do the health checks.
     control: JoinSet<()>,
-    _checks: Vec<health::Checks>,
+    _checks: Vec<health::HealthChecks>,
     socket_files: Vec<SocketFile>,
     _access: Access,
 }
@@ -116,9 +116,9 @@ impl App {
         let mut resolver = Resolver::new(&pools);
         resolver.resolve_all(RESOLVE_LIMIT).await;
         control.spawn(resolver.run());
-        let mut checks: Vec<health::Checks> = pools.iter().map(|pool| health::spawn(Arc::clone(pool))).collect();
+        let mut checks: Vec<health::HealthChecks> = pools.iter().map(|pool| health::spawn(Arc::clone(pool))).collect();
         // Too slow ones come in when they come in.
-        let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;
+        let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_outcomes(&mut checks)).await;
         control.spawn(keep_time(pools.clone()));
         let servers: Vec<_> = servers.into_iter().flatten().collect();
         if !servers.is_empty() || !clients.is_empty() {

@@ -2,11 +2,14 @@
 //!
 //! Nothing here waits for time to pass: it waits for a condition, under a deadline that is only reached when the test fails.
 
+#![allow(dead_code, reason = "each test target uses its part")]
+
 pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod data;
+pub(crate) mod http;
 pub(crate) mod mariadb;
 pub(crate) mod observed;
 pub(crate) mod peer;
@@ -15,7 +18,9 @@ pub(crate) mod postgres;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod python;
+pub(crate) mod readme;
 pub(crate) mod redis;
+pub(crate) mod starttls;
 pub(crate) mod stats;
 pub(crate) mod terminal;
 pub(crate) mod tidegate;
@@ -54,6 +59,25 @@ pub(crate) fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool)
 /// Shows a measurement, also when the test passes: this is not captured.
 pub(crate) fn tell(text: &str) {
     _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Fails the test unless most of five runs of a measurement agree with another. A shared machine can disturb some runs; a
+/// measurement that is wrong disagrees in most. Gives for each run whether it agrees, and its figures.
+#[track_caller]
+pub(crate) fn most_runs_agree(what: &str, run: impl Fn() -> (bool, String)) {
+    const MAJORITY: usize = 3;
+    let (mut agree, mut disagree) = (Vec::new(), Vec::new());
+    while agree.len() < MAJORITY {
+        let (agrees, figures) = run();
+        if agrees { &mut agree } else { &mut disagree }.push(figures);
+        assert!(disagree.len() < MAJORITY, "{what}: {disagree:#?} disagree, {agree:#?} agree");
+    }
+    tell(&format!(
+        "{what}: {} of {} runs disagree {disagree:?}; {}",
+        disagree.len(),
+        MAJORITY + disagree.len(),
+        agree[0]
+    ));
 }
 
 /// An address of this host for one backend alone, as every address in 127.0.0.0/8 is one. Ports on 127.0.0.1 find new

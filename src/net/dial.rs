@@ -1,4 +1,4 @@
-//! Sockets towards backends, up to the start of a connect that does not block.
+//! Sockets towards backends, up to the start of a non-blocking connect.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Sets them all. On a listening socket they are set once: accepted sockets inherit them.
+    /// Sets all of them. Accepted sockets inherit those of the listening socket.
     ///
     /// # Errors
     /// Those of setsockopt(2).
@@ -32,7 +32,7 @@ impl Options {
         self.apply_lasting(&socket)
     }
 
-    /// Sets those that matter from the first byte on.
+    /// Sets those that matter from the first byte on: all but keepalive.
     fn apply_first(self, socket: impl AsFd) -> io::Result<()> {
         let socket = SockRef::from(&socket);
         if self.nodelay {
@@ -46,8 +46,7 @@ impl Options {
         }
     }
 
-    /// Sets those that matter only to a connection that lasts: keepalive. Three system calls that a short one
-    /// is spared.
+    /// Sets keepalive: three system calls that a short connection does not need.
     ///
     /// # Errors
     /// Those of setsockopt(2).
@@ -60,8 +59,8 @@ impl Options {
     }
 }
 
-/// Opens a socket and starts to connect it; it is writable once connected or failed. What
-/// [`Options::apply_lasting`] sets is left to the caller.
+/// Opens a socket and starts to connect it; it becomes writable once connected or failed. Leaves
+/// [`Options::apply_lasting`] to the caller.
 ///
 /// # Errors
 /// Those of socket(2), setsockopt(2), bind(2) and connect(2) that are known at once.
@@ -85,34 +84,33 @@ pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> Res
         }
     };
     match socket.connect(&address).map_err(|error| errno_of(&error)) {
-        // Interrupted, it goes on all the same (connect(2)).
+        // An interrupted connect goes on (connect(2)).
         Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket.into()),
         Err(errno) => Err(CallError { call: Call::Connect, errno }),
     }
 }
 
-/// Fails if a TCP connect has met itself; closing the socket then sends RST. Call it once the connect has succeeded.
+/// Fails after a TCP self-connect; closing the socket then sends RST. Call it once the connect has succeeded.
 ///
-/// The port of a dead server on this host can be the one that the kernel picks for the connecting socket. The SYN
-/// comes back to its sender, which is a simultaneous open (RFC 9293, section 3.5): the socket is connected to itself, echoes what is written
-/// to it, and keeps the port from the server.
+/// The kernel can pick the port of a dead server on this host for the connecting socket. The SYN returns to its sender, a
+/// simultaneous open (RFC 9293, section 3.5). The socket then echoes all that is written, and the server cannot bind its port.
 ///
 /// # Errors
 /// [`SelfConnect`], of kind `ConnectionRefused`, and those of getsockname(2).
 pub fn refuse_self_connect(socket: impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(&socket);
     let Some(local) = socket.local_addr()?.as_socket() else { return Ok(()) };
-    // A peer that is gone already was another one.
+    // A peer that is gone already is not the socket itself.
     let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) else { return Ok(()) };
     if (local.ip(), local.port()) != (peer.ip(), peer.port()) {
         return Ok(());
     }
-    // FIN would leave the port in TIME_WAIT. The option fails for no open socket.
+    // FIN would leave the port in TIME_WAIT. SO_LINGER cannot fail on an open socket.
     let _ = socket.set_linger(Some(Duration::ZERO));
     Err(io::Error::new(io::ErrorKind::ConnectionRefused, SelfConnect))
 }
 
-/// Nothing listens at the destination: the connect met itself.
+/// A TCP self-connect: nothing listens at the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelfConnect;
 

@@ -14,16 +14,16 @@ use super::socket;
 use super::socket_file::{self, SocketFile};
 use super::sys;
 
-mod refusal;
+mod bind_error;
 
-pub use refusal::explain;
+pub use bind_error::explain;
 
-/// How a listening socket is made.
+/// Settings of a listening socket.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
-    /// listen(2).
+    /// Length of the kernel's accept queue, in connections.
     pub backlog: i32,
-    /// What accepted sockets inherit.
+    /// Options that accepted sockets inherit.
     pub connection: Options,
     /// TCP_FASTOPEN; 0 is off.
     pub fast_open: u32,
@@ -46,10 +46,9 @@ pub enum Sharing {
     Exclusive,
     /// Further sockets of this process (SO_REUSEPORT), if nobody has the address yet.
     ///
-    /// SO_REUSEPORT set before bind(2) would silently share the port with another process of the same
-    /// user, a second tidegate say. Set before listen(2), it would share it with one that starts at the same
-    /// moment: SO_REUSEADDR lets both bind as long as neither listens. Set after both, the first socket still
-    /// finds out that the port is in use, and those that follow may join.
+    /// Set before bind(2), SO_REUSEPORT would silently share the port with another process of this user. Set before
+    /// listen(2), it would share it with one that starts at the same moment: SO_REUSEADDR lets both bind while neither
+    /// listens. Set after both, the first socket still fails on a port in use, and the next ones may join.
     Workers,
     /// Any socket of this user that sets SO_REUSEPORT too.
     Anyone,
@@ -60,11 +59,11 @@ pub enum Sharing {
 pub struct Listening {
     /// Non-blocking.
     pub socket: OwnedFd,
-    /// To be dropped, and so removed, before the socket is closed.
+    /// Drop it, which removes the file, before the socket.
     pub file: Option<SocketFile>,
 }
 
-/// Binds and listens. A socket file that nothing listens on any more is replaced.
+/// Binds and listens. Replaces a stale socket file.
 ///
 /// # Errors
 /// Those of socket(2), setsockopt(2), bind(2) and listen(2).

@@ -1,8 +1,7 @@
-//! The file of a unix listening socket: two processes that want it at the same moment, and who may remove it.
+//! Files of unix listening sockets: stale ones, concurrent binds, removal.
 //!
-//! A socket file outlives its socket, so that a start must replace the file of a killed process, and not
-//! what a living one uses. To look, to remove and to bind are three calls: a lock on the folder makes one of them,
-//! among all processes that take it. The lock leaves no file of its own behind.
+//! A socket file outlives its socket. A start must replace the file of a killed process, but not that of a running one. Check,
+//! removal and bind are three calls: an flock(2) on the folder makes them atomic among processes that take it, without a lock file.
 
 use std::fs;
 use std::io;
@@ -19,21 +18,21 @@ use socket2::Domain;
 
 use super::socket;
 
-/// How long a bind waits for the lock on its folder, which others hold for an instant.
-const BIND_LOCK: Duration = Duration::from_secs(5);
+/// Limit of a bind's wait for the folder's lock.
+const BIND_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a removal does: the end of the process must not wait for others.
-const REMOVAL_LOCK: Duration = Duration::from_millis(20);
+/// Limit of a removal's wait: it must not delay the exit.
+const REMOVAL_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// From one try for the lock to the next.
-const LOCK_RETRY: Duration = Duration::from_millis(2);
+/// Pause between two tries for the lock.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// The files that this process has bound and not removed.
+/// Files that this process has bound and not removed yet.
 static BOUND: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
 
-/// A socket file that this process has bound. Dropped, it is removed, if its name is still this file's.
+/// A socket file that this process has bound. Dropped, it is removed, unless the path names another file by now.
 ///
-/// It must be dropped before its socket is closed: until then no other file can have the same inode.
+/// Drop it before its socket: only the open socket reserves the inode.
 #[derive(Debug)]
 pub struct SocketFile(Identity);
 
@@ -51,9 +50,9 @@ impl Identity {
     }
 
     fn remove(&self) {
-        let _lock = lock_folder(&self.path, REMOVAL_LOCK);
+        let _lock = lock_folder(&self.path, REMOVAL_LOCK_TIMEOUT);
         if Identity::of(&self.path).is_ok_and(|named| named == *self) {
-            // It may have gone in this instant.
+            // Another process may have removed it in the meantime.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -64,7 +63,7 @@ impl Drop for SocketFile {
         let mut bound = bound();
         let known = bound.len();
         bound.retain(|identity| *identity != self.0);
-        // `remove_all` may have been first.
+        // Unless `remove_all` has removed it.
         let is_left = bound.len() < known;
         drop(bound);
         if is_left {
@@ -73,7 +72,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes every socket file that this process has bound, as far as it is still there. For the end of the process.
+/// Removes every remaining socket file of this process, at its exit.
 pub fn remove_all() {
     let all = std::mem::take(&mut *bound());
     all.iter().for_each(Identity::remove);
@@ -83,11 +82,11 @@ fn bound() -> MutexGuard<'static, Vec<Identity>> {
     BOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Binds and listens. A file that nothing listens on any more is replaced.
+/// Binds and listens. Replaces a stale file.
 pub(super) fn listen(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
     let socket = socket::stream(Domain::UNIX, None)?;
     let address = socket::unix_address(path)?;
-    let _lock = lock_folder(path, BIND_LOCK);
+    let _lock = lock_folder(path, BIND_LOCK_TIMEOUT);
     match socket.bind(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
             fs::remove_file(path)?;
@@ -102,7 +101,7 @@ pub(super) fn listen(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFi
     Ok((socket.into(), file))
 }
 
-/// Whether the path is a socket that refuses connections: its owner is gone. One whose queue is full is alive.
+/// Whether a socket file refuses connections: its owner is gone. A full accept queue does not refuse.
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let refuses = || {
@@ -112,8 +111,8 @@ fn is_stale(path: &Path) -> bool {
     is_socket && refuses().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Holds the lock on the folder of `path` until dropped. `None` where there is none to be had in time: then it goes
-/// without, as a stranger who holds it must not keep a service from starting.
+/// Locks the folder of `path` until dropped. `None` after `limit`: the caller goes on without, as a foreign lock must not
+/// prevent a start.
 fn lock_folder(path: &Path, limit: Duration) -> Option<OwnedFd> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -121,7 +120,7 @@ fn lock_folder(path: &Path, limit: Duration) -> Option<OwnedFd> {
     loop {
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(folder),
-            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(LOCK_RETRY),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(LOCK_RETRY_INTERVAL),
             Err(_) => return None,
         }
     }

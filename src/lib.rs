@@ -46,7 +46,7 @@
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay, threads |
 //! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, relay, worker, threads |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net, stats |
-//! | [`health`] | one check a file, and the verdict | config::model, log, net, pool, sniff, stats |
+//! | [`health`] | health checks: one kind of probe a file, rise and fall | config::model, log, net, pool, sniff, stats |
 //! | [`server`] | accept, first bytes, session, dial | all of the above but health |
 //! | [`admin`] | the stats port: what is measured, and every way to show it | config::model, log, net, pool, server, sniff, stats, tls, threads |
 //! | [`app`] | wires everything, runs, drains | all |

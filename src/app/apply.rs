@@ -44,7 +44,7 @@ pub(super) struct Running {
 struct PoolTasks {
     pool: Arc<Pool>,
     connector: Option<Arc<Connector>>,
-    _checks: health::Checks,
+    _checks: health::HealthChecks,
 }
 
 /// A plan that cannot fail any more.
@@ -265,9 +265,9 @@ impl Running {
 
     /// Starts the checks of new pools, and waits for their first verdicts; too slow ones come in when they come in.
     async fn check(&self, new: Vec<Arc<Pool>>, connectors: &HashMap<Arc<str>, Arc<Connector>>) -> Vec<PoolTasks> {
-        let mut checks: Vec<health::Checks> = new.iter().map(|pool| health::spawn(Arc::clone(pool))).collect();
-        let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;
-        let tasks = |(pool, checks): (Arc<Pool>, health::Checks)| {
+        let mut checks: Vec<health::HealthChecks> = new.iter().map(|pool| health::spawn(Arc::clone(pool))).collect();
+        let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_outcomes(&mut checks)).await;
+        let tasks = |(pool, checks): (Arc<Pool>, health::HealthChecks)| {
             let connector = connectors.get(pool.name()).map(Arc::clone);
             PoolTasks { pool, connector, _checks: checks }
         };

@@ -16,7 +16,7 @@ use crate::config::model::{Balance, Plaintext, Route, UnknownSni};
 use crate::net::addr::Address;
 use crate::net::name::normal;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
-use crate::server::{DataPlane, Listener, Wanted};
+use crate::server::{DataPlane, Listener, RouteKey};
 use crate::sniff::http::RequestHead;
 
 /// What somebody wants to know.
@@ -137,7 +137,7 @@ fn at_listener(question: &Question, listener: &Listener, plane: &DataPlane, view
     let refused = if view.draining { Some("it drains: no new connection is accepted".to_owned()) } else { refused };
     let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
     let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
-    let route = listener.route(&Wanted { server_name, protocols: &protocols, request });
+    let route = listener.route(&RouteKey { server_name, protocols: &protocols, request });
     let pool = listener.pool(route);
     let preview = pool.preview(client);
     AtListener {

@@ -15,7 +15,7 @@ use self::failure::Failure;
 use self::retry_queue::Resource;
 pub(super) use self::retry_queue::{DescriptorShortage, RetryQueues};
 use super::listener::Listener;
-use super::peer::Backend;
+use super::transport::Backend;
 use super::upstream::{self, Origin};
 use super::worker_state::SessionHandle;
 use crate::config::model::OnDown;
@@ -187,8 +187,9 @@ async fn connect_to(
         dial::refuse_self_connect(&socket).map_err(|error| Failure::of(Call::Connect, error))?;
     }
     let took = started.elapsed();
-    let backend =
-        upstream::introduce(socket, chosen, upstream.as_deref(), origin, deadline).await.map_err(Failure::Trouble)?;
+    let backend = upstream::handshake(socket, chosen, upstream.as_deref(), origin, deadline)
+        .await
+        .map_err(Failure::UpstreamError)?;
     Ok((backend, took, upstream.map(|_| started.elapsed() - took)))
 }
 

@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::gate::{Admission, Gate};
-use super::wanted::Wanted;
+use super::admission::{Admission, AdmissionControl};
+use super::route::RouteKey;
 use crate::config::model::{self, Sniff};
 use crate::limits::Capacity;
 use crate::log::throttle::{ReasonThrottle, Throttle};
@@ -33,7 +33,7 @@ pub struct Listener {
     tls: Option<Arc<Acceptor>>,
     /// Where it listens: what is configured, with the ports that the kernel chose.
     addresses: Vec<Address>,
-    pub(super) gate: Arc<Gate>,
+    pub(super) admission: Arc<AdmissionControl>,
     runtime: Arc<ListenerRuntime>,
 }
 
@@ -88,27 +88,27 @@ impl Listener {
             refused_clients: Throttle::default(),
             refusals: ReasonThrottle::new(),
         });
-        let gate = Arc::new(Gate::new(&config));
-        Listener::with(config, parts, gate, runtime)
+        let admission = Arc::new(AdmissionControl::new(&config));
+        Listener::with(config, parts, admission, runtime)
     }
 
     /// The same one by another configuration: its counters, its connections and, unless they are others, its limits' memory stay.
     pub fn again(&self, config: model::Listener, parts: ListenerParts) -> Arc<Listener> {
-        let gate = match Gate::fits(&self.config, &config) {
-            true => Arc::clone(&self.gate),
-            false => Arc::new(Gate::new(&config)),
+        let admission = match AdmissionControl::fits(&self.config, &config) {
+            true => Arc::clone(&self.admission),
+            false => Arc::new(AdmissionControl::new(&config)),
         };
-        Listener::with(config, parts, gate, Arc::clone(&self.runtime))
+        Listener::with(config, parts, admission, Arc::clone(&self.runtime))
     }
 
     fn with(
         config: model::Listener,
         parts: ListenerParts,
-        gate: Arc<Gate>,
+        admission: Arc<AdmissionControl>,
         runtime: Arc<ListenerRuntime>,
     ) -> Arc<Listener> {
         let ListenerParts { pool, routed, tls, addresses } = parts;
-        Arc::new(Listener { config, pool, routed, tls, addresses, gate, runtime })
+        Arc::new(Listener { config, pool, routed, tls, addresses, admission, runtime })
     }
 
     /// It is in service from now on.
@@ -139,18 +139,18 @@ impl Listener {
     }
 
     /// The first route that a connection matches.
-    pub fn route(&self, wanted: &Wanted<'_>) -> Option<usize> {
-        wanted.route(&self.config.routes)
+    pub fn route(&self, key: &RouteKey<'_>) -> Option<usize> {
+        key.route(&self.config.routes)
     }
 
     /// Whether the route depends on the first request, which is not known yet.
-    pub(super) fn needs_request(&self, wanted: &Wanted<'_>) -> bool {
-        wanted.needs_request(&self.config.routes)
+    pub(super) fn needs_request(&self, key: &RouteKey<'_>) -> bool {
+        key.needs_request(&self.config.routes)
     }
 
     /// The limit that a client of this address would be over if it came now; `None` when it may come in.
     pub fn would_refuse(&self, client: Option<IpAddr>) -> Option<String> {
-        self.gate.would_refuse(client)
+        self.admission.would_refuse(client)
     }
 
     /// Counts one more connection of `client` against the limits.
@@ -158,7 +158,7 @@ impl Listener {
     /// # Errors
     /// It is over one, and is to be closed at once.
     pub(super) fn admit(&self, client: ClientAddr) -> Result<Admission, Termination> {
-        self.gate.admit(client, |why| self.refuse(client, why))
+        self.admission.admit(client, |why| self.refuse(client, why))
     }
 
     /// Every pool that its connections may go to: the one for what matches no route first.
@@ -213,7 +213,7 @@ impl Listener {
 
     /// Whether a connection is looked at before it gets a backend: its address or its first bytes.
     pub(super) fn looks_first(&self) -> bool {
-        self.gate.is_kept()
+        self.admission.is_kept()
             || self.tls.is_some()
             || self.config.proxy_protocol.is_some()
             || !self.config.routes.is_empty()

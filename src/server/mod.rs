@@ -4,26 +4,26 @@
 //! [`session`] is the life of one connection, top-down.
 
 mod accept;
-mod ahead;
+mod admission;
 mod cancel;
 mod data_plane;
 mod dial;
-mod farewell;
-mod gate;
-mod last_words;
+mod http_tap;
+mod lingering_close;
 mod listener;
-mod opening;
-mod peer;
+mod peek;
+mod preamble;
+mod reject;
+mod route;
 mod samples;
 mod screened;
 mod session;
+mod transport;
 mod upstream;
-mod wanted;
-mod watched;
 mod worker_state;
 
 pub use data_plane::{DataPlane, Members, Threads};
 pub use listener::{Listener, ListenerParts, Refusal};
+pub use route::RouteKey;
 pub use samples::{Measurements, Samples, samples};
 pub use upstream::Upstream;
-pub use wanted::Wanted;

@@ -10,12 +10,12 @@ use super::accept::{Accepted, Permits};
 use super::cancel;
 use super::data_plane::WorkerSlot;
 use super::dial::{self, Attempts};
-use super::last_words::last_words;
+use super::http_tap::HttpTap;
 use super::listener::Listener;
-use super::opening::{self, Opened};
-use super::peer::{Backend, Client, Peer};
+use super::preamble::{self, Preamble};
+use super::reject::reject;
+use super::transport::{Backend, Client, Conn};
 use super::upstream::Origin;
-use super::watched::Watched;
 use super::worker_state::{SessionHandle, WorkerState};
 use crate::config::model::ListenerTimeouts;
 use crate::log::access::{Line, Open};
@@ -56,7 +56,7 @@ pub(super) fn start(accepted: Accepted) {
             return;
         }
     };
-    let client = Some(Peer::Plain(socket));
+    let client = Some(Conn::Plain(socket));
     let mut session = Session { client, backend: None, record, handle, _permits: permits, _slot: slot };
     // A block, because an async fn would keep what it is given twice.
     worker::spawn(async move { session.run().await });
@@ -78,11 +78,11 @@ struct Session {
 impl Session {
     async fn run(&mut self) {
         self.handle.begin();
-        self.record.ending = self.converse().await;
+        self.record.ending = self.serve().await;
     }
 
     /// Learns what the client wants, gives it a backend, and passes on what they have to say to each other.
-    async fn converse(&mut self) -> Termination {
+    async fn serve(&mut self) -> Termination {
         if self.record.listener.looks_first()
             && let Err(ending) = self.open().await
         {
@@ -93,10 +93,10 @@ impl Session {
             None => self.dial().await,
         };
         if let Err(ending) = served {
-            self.say_why(ending).await;
+            self.send_error(ending).await;
             return ending;
         }
-        let ending = match self.record.opened.as_ref().is_some_and(|opened| opened.is_cancel) {
+        let ending = match self.record.preamble.as_ref().is_some_and(|preamble| preamble.is_cancel) {
             true => self.forward_cancel().await,
             false => self.relay().await,
         };
@@ -109,7 +109,7 @@ impl Session {
         let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
             return Termination::InternalError;
         };
-        let request = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
+        let request = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
         record.count_to_backend(request.as_slice().len() as u64);
         let forwarding = Box::pin(cancel::forward(request.as_slice(), client, backend));
         handle.unless_aborted(forwarding).await.unwrap_or_else(|aborted| aborted)
@@ -117,11 +117,11 @@ impl Session {
 
     async fn open(&mut self) -> Result<(), Termination> {
         let Session { client, record, handle, .. } = self;
-        let Some(Peer::Plain(socket)) = client.take() else { return Err(Termination::InternalError) };
+        let Some(Conn::Plain(socket)) = client.take() else { return Err(Termination::InternalError) };
         // Boxed, as what follows is: few connections are in there at once, and what that takes is more than a relay does.
-        let opening = Box::pin(opening::open(&record.listener, &mut record.client, socket));
-        let (client, opened) = handle.unless_aborted(opening).await??;
-        self.record.opened = Some(Box::new(opened));
+        let opening = Box::pin(preamble::read(&record.listener, &mut record.client, socket));
+        let (client, preamble) = handle.unless_aborted(opening).await??;
+        self.record.preamble = Some(Box::new(preamble));
         self.client = Some(client);
         Ok(())
     }
@@ -131,11 +131,11 @@ impl Session {
             return Err(Termination::InternalError);
         };
         if record.pool().settings().send_proxy.is_some() {
-            record.opened.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
+            record.preamble.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
         }
         let (listener, pool) = (&record.listener, record.pool());
         let negotiates = listener.config().tls.as_ref().is_some_and(|tls| !tls.alpn.is_empty());
-        let origin = Origin { client, address: record.client, opened: record.opened.as_deref(), negotiates };
+        let origin = Origin { client, address: record.client, preamble: record.preamble.as_deref(), negotiates };
         let mut attempts = Attempts::default();
         let dialled = Box::pin(dial::dial(handle, listener, pool, &origin, &mut attempts)).await;
         record.attempts = attempts;
@@ -149,12 +149,12 @@ impl Session {
     }
 
     /// Tells the client why it gets no backend, unless the connection is cut meanwhile.
-    async fn say_why(&mut self, ending: Termination) {
+    async fn send_error(&mut self, ending: Termination) {
         let Session { client: Some(client), record, handle, .. } = self else { return };
-        let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
-        let told = record.opened.as_ref().and_then(|opened| opened.told.as_ref());
-        let retry_after = told.map_or(A_MOMENT, |told| told.over.wait);
-        let saying = Box::pin(last_words(&record.listener, client, ahead, ending, retry_after));
+        let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
+        let slot = record.preamble.as_ref().and_then(|preamble| preamble.reject_slot.as_ref());
+        let retry_after = slot.map_or(A_MOMENT, |slot| slot.over.wait);
+        let saying = Box::pin(reject(&record.listener, client, peeked, ending, retry_after));
         // Aborted or not, it is over.
         let _ = handle.unless_aborted(saying).await;
     }
@@ -178,16 +178,16 @@ impl Session {
         let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
             return Termination::InternalError;
         };
-        let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
-        let ahead = ahead.into_bytes();
+        let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
+        let peeked = peeked.into_bytes();
         // Where nobody reads what is seen, nothing is looked for.
         let watches = record.listener.sniffs_http() && record.state.measures();
-        let mut watched = watches
-            .then(|| Box::new(Watched::new(Rc::clone(&record.state), Arc::clone(&record.listener), record.backend)));
-        if !ahead.is_empty() {
-            watched.saw(Side::Client, &ahead, worker::now());
+        let mut http_tap = watches
+            .then(|| Box::new(HttpTap::new(Rc::clone(&record.state), Arc::clone(&record.listener), record.backend)));
+        if !peeked.is_empty() {
+            http_tap.saw(Side::Client, &peeked, worker::now());
         }
-        let mut relay = Relay::new(worker::now(), ahead);
+        let mut relay = Relay::new(worker::now(), peeked);
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
         let (mut is_lasting, mut priority, mut turns) = (false, Priority::New, 0u8);
@@ -198,7 +198,7 @@ impl Session {
             loop {
                 let now = worker::now();
                 let mut tools = record.state.tools.borrow_mut();
-                let turn = relay.turn(client, backend, &mut tools, &mut watched, now, worker::woken_at());
+                let turn = relay.turn(client, backend, &mut tools, &mut http_tap, now, worker::woken_at());
                 drop(tools);
                 let moved = record.moved(&mut relay);
                 turns = turns.saturating_add(1);
@@ -324,7 +324,7 @@ struct Record {
     bytes_in: u64,
     bytes_out: u64,
     /// Boxed: most connections have none.
-    opened: Option<Box<Opened>>,
+    preamble: Option<Box<Preamble>>,
     ending: Termination,
 }
 
@@ -344,7 +344,7 @@ impl Record {
             attempts: Attempts::default(),
             bytes_in: 0,
             bytes_out: 0,
-            opened: None,
+            preamble: None,
             // Unless it gets as far as to say otherwise.
             ending: Termination::InternalError,
         }
@@ -352,12 +352,12 @@ impl Record {
 
     /// The limit that the client is over, if it is to be told so.
     fn over_limit(&self) -> Option<Termination> {
-        Some(self.opened.as_ref()?.told.as_ref()?.over.limit.into())
+        Some(self.preamble.as_ref()?.reject_slot.as_ref()?.over.limit.into())
     }
 
     /// Where the connection goes.
     fn pool(&self) -> &Arc<Pool> {
-        self.listener.pool(self.opened.as_ref().and_then(|opened| opened.route))
+        self.listener.pool(self.preamble.as_ref().and_then(|preamble| preamble.route))
     }
 
     /// Counts bytes that go to the backend without a relay.
@@ -420,10 +420,10 @@ impl Drop for Record {
                 pool: self.pool().name(),
                 client: self.client,
                 backend: backend.as_ref().map(|backend| &**backend.name()),
-                id: self.opened.as_ref().and_then(|opened| opened.id),
+                id: self.preamble.as_ref().and_then(|preamble| preamble.id),
                 queue: self.connect.map(|_| Duration::ZERO),
                 connect: self.connect,
-                client_handshake: self.opened.as_ref().and_then(|opened| opened.handshake),
+                client_handshake: self.preamble.as_ref().and_then(|preamble| preamble.handshake),
                 backend_handshake: self.backend_handshake,
                 first_byte: self.first_byte,
                 turnarounds,

@@ -18,13 +18,13 @@ const TOLD_AT_ONCE: usize = 64;
 const TOLD_A_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap(); // at compile time, where a zero would be an error
 
 /// The limits of a listener.
-pub(super) struct Gate {
+pub(super) struct AdmissionControl {
     limits: Limits,
     /// For a listener whose clients can be told something.
-    telling: Option<Telling>,
+    telling: Option<RejectBudget>,
 }
 
-struct Telling {
+struct RejectBudget {
     places: Arc<Capacity>,
     pace: Limits,
 }
@@ -34,31 +34,31 @@ pub(super) enum Admission {
     /// With what counts against the limits of its address.
     In(Option<Claim>),
     /// It gets no backend.
-    Told(Told),
+    RejectSlot(RejectSlot),
 }
 
 /// A client over a limit that is told so.
-pub(super) struct Told {
+pub(super) struct RejectSlot {
     pub(super) over: Over,
     _place: Permit,
 }
 
-impl Gate {
-    pub(super) fn new(listener: &model::Listener) -> Gate {
+impl AdmissionControl {
+    pub(super) fn new(listener: &model::Listener) -> AdmissionControl {
         let now = Instant::now();
         let pace = Rate { count: TOLD_A_SECOND, per: Duration::from_secs(1) };
         let has_words =
             listener.sniff == Sniff::Http || listener.tls.as_ref().is_some_and(|tls| tls.starttls.is_some());
         // An eighth of the listener's places, as whoever is heard out has one.
         let places = listener.max_connections.map_or(TOLD_AT_ONCE, |most| most.get() as usize / 8);
-        let telling = || Telling {
+        let telling = || RejectBudget {
             places: Capacity::new(places.clamp(1, TOLD_AT_ONCE)),
             pace: Limits::new(model::Limits { connection_rate: Some(pace), ..model::Limits::default() }, now),
         };
-        Gate { limits: Limits::new(listener.limits.clone(), now), telling: has_words.then(telling) }
+        AdmissionControl { limits: Limits::new(listener.limits.clone(), now), telling: has_words.then(telling) }
     }
 
-    /// Whether a gate for one configuration serves for the other.
+    /// Whether a admission for one configuration serves for the other.
     pub(super) fn fits(one: &model::Listener, other: &model::Listener) -> bool {
         let starttls = |listener: &model::Listener| listener.tls.as_ref().and_then(|tls| tls.starttls);
         one.limits == other.limits
@@ -94,11 +94,11 @@ impl Gate {
         };
         refuse(&self.limits.explain(over.limit));
         let place = self.telling.as_ref().and_then(|telling| telling.place(now));
-        place.map(|place| Admission::Told(Told { over, _place: place })).ok_or(over.limit.into())
+        place.map(|place| Admission::RejectSlot(RejectSlot { over, _place: place })).ok_or(over.limit.into())
     }
 }
 
-impl Telling {
+impl RejectBudget {
     fn place(&self, now: Instant) -> Option<Permit> {
         let place = self.places.try_acquire()?;
         self.pace.admit(None, now).ok().map(|_| place)

@@ -7,7 +7,7 @@ use crate::sniff::http::RequestHead;
 
 /// What routes may ask for.
 #[derive(Default)]
-pub struct Wanted<'a> {
+pub struct RouteKey<'a> {
     /// The name of the server (SNI).
     pub server_name: Option<&'a str>,
     /// The connection's protocol (ALPN), or those it may have.
@@ -16,7 +16,7 @@ pub struct Wanted<'a> {
     pub request: Option<&'a RequestHead>,
 }
 
-impl Wanted<'_> {
+impl RouteKey<'_> {
     /// The first route that fits, by its number.
     pub(super) fn route(&self, routes: &[model::Route]) -> Option<usize> {
         routes.iter().position(|route| self.fits_tls(route) && self.fits_request(route))

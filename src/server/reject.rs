@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::ahead::{Ahead, Preamble};
-use super::farewell::{Patience, farewell};
+use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
-use super::opening::after;
-use super::peer::Client;
+use super::peek::{Peek, PeekedBytes};
+use super::preamble::after;
+use super::transport::Client;
 use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, Sniff, StartTls};
 use crate::relay::Stream;
@@ -18,24 +18,24 @@ use crate::stats::termination::Termination;
 
 /// Tells the client why it gets no backend, if it speaks what the listener is for, and when to try again. `ahead` is what was
 /// read of it.
-pub(super) async fn last_words(
+pub(super) async fn reject(
     listener: &Listener,
     client: &Client,
-    ahead: Preamble,
+    peeked: PeekedBytes,
     ending: Termination,
     retry_after: Duration,
 ) {
     let Some(why) = Why::of(ending) else { return };
     if let Some((ListenerTls { starttls: Some(StartTls::Postgres), .. }, _)) = listener.tls() {
-        farewell(client, &why.to_postgres(), Patience::SHORT).await;
+        lingering_close(client, &why.to_postgres(), LingerLimit::SHORT).await;
     } else if listener.config().sniff == Sniff::Http {
         // An answer before the request would be taken for none, and what is no HTTP gets none.
-        let mut ahead = Ahead::with(client, ahead, after(listener.config().timeouts.sniff));
-        let Ok(Ok(request)) = ahead.until(http::MAX_HEAD, http::recognise).await else { return };
+        let mut peek = Peek::with(client, peeked, after(listener.config().timeouts.sniff));
+        let Ok(Ok(request)) = peek.until(http::MAX_HEAD, http::recognise).await else { return };
         let method = Method::named(&request.method);
         let class = if why.is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };
         WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));
-        farewell(client, &why.to_http(method, retry_after), Patience::LONG).await;
+        lingering_close(client, &why.to_http(method, retry_after), LingerLimit::LONG).await;
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn refuse_request(listener: &Listener, client: &impl Stream, by
     let event = HttpEvent::Responded(method, StatusClass::ClientError);
     WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, event));
     let answer = http_answer(status_of(fault), &format!("the request {fault}"), method, "");
-    farewell(client, &answer, Patience::LONG).await;
+    lingering_close(client, &answer, LingerLimit::LONG).await;
 }
 
 /// 431 for a head with too much in it (RFC 6585, 5), 400 for a malformed one (RFC 9110, 15.5.1).

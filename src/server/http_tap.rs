@@ -14,25 +14,25 @@ use crate::stats::registry::BackendId;
 use crate::stats::termination::Side;
 
 /// A connection that is watched, until it is dropped: then what is unanswered will never be answered.
-pub(super) struct Watched {
+pub(super) struct HttpTap {
     watcher: Watcher,
-    told: Told,
+    sink: HttpSink,
 }
 
 /// Whom it is told of.
-struct Told {
+struct HttpSink {
     state: Rc<WorkerState>,
     listener: Arc<Listener>,
     backend: BackendId,
 }
 
-impl Watched {
-    pub(super) fn new(state: Rc<WorkerState>, listener: Arc<Listener>, backend: BackendId) -> Watched {
-        Watched { watcher: Watcher::default(), told: Told { state, listener, backend } }
+impl HttpTap {
+    pub(super) fn new(state: Rc<WorkerState>, listener: Arc<Listener>, backend: BackendId) -> HttpTap {
+        HttpTap { watcher: Watcher::default(), sink: HttpSink { state, listener, backend } }
     }
 }
 
-impl Tap for Watched {
+impl Tap for HttpTap {
     fn unseen(&self, from: Side) -> u64 {
         match from {
             Side::Client => self.watcher.unseen_from_client(),
@@ -41,39 +41,39 @@ impl Tap for Watched {
     }
 
     fn saw(&mut self, from: Side, bytes: &[u8], now: Instant) {
-        let Watched { watcher, told } = self;
+        let HttpTap { watcher, sink } = self;
         match from {
-            Side::Client => watcher.client_sent(bytes, now, &mut |event| told.of(event)),
-            Side::Backend => watcher.backend_sent(bytes, now, &mut |event| told.of(event)),
+            Side::Client => watcher.client_sent(bytes, now, &mut |event| sink.of(event)),
+            Side::Backend => watcher.backend_sent(bytes, now, &mut |event| sink.of(event)),
         }
     }
 
     fn passed(&mut self, from: Side, count: u64, now: Instant) {
-        let Watched { watcher, told } = self;
+        let HttpTap { watcher, sink } = self;
         match from {
             Side::Client => watcher.passed_from_client(count),
-            Side::Backend => watcher.passed_from_backend(count, now, &mut |event| told.of(event)),
+            Side::Backend => watcher.passed_from_backend(count, now, &mut |event| sink.of(event)),
         }
     }
 
     fn finished(&mut self, from: Side, now: Instant) {
-        let Watched { watcher, told } = self;
+        let HttpTap { watcher, sink } = self;
         if from == Side::Backend {
-            watcher.backend_finished(now, &mut |event| told.of(event));
+            watcher.backend_finished(now, &mut |event| sink.of(event));
         }
     }
 }
 
-impl Drop for Watched {
+impl Drop for HttpTap {
     fn drop(&mut self) {
-        let Watched { watcher, told } = self;
-        watcher.ended(&mut |event| told.of(event));
+        let HttpTap { watcher, sink } = self;
+        watcher.ended(&mut |event| sink.of(event));
     }
 }
 
-impl Told {
+impl HttpSink {
     fn of(&self, event: Event) {
-        let Told { state, listener, backend } = self;
+        let HttpSink { state, listener, backend } = self;
         let event = match event {
             Event::Responded { method, class, first_byte, took } => {
                 state.measure(listener, *backend, Stage::HttpFirstByte, first_byte);

@@ -328,8 +328,8 @@ fn standings(sources: &Sources) -> impl Iterator<Item = (String, Arc<tls::Reload
     let members = sources.plane.members();
     let acceptors = members.listeners.iter().filter_map(|listener| listener.tls().map(|(_, tls)| tls));
     let of_listeners = acceptors.map(|tls| (format!("listener {}", tls.name()), tls.reload_status()));
-    let connectors = members.pools.iter().filter_map(|pool| members.upstreams.get(&pool.id()));
-    let of_pools = connectors.map(|tls| (format!("pool {}", tls.connector().name()), tls.connector().reload_status()));
+    let connectors = members.pools.iter().filter_map(|pool| members.connectors.get(&pool.id()));
+    let of_pools = connectors.map(|tls| (format!("pool {}", tls.name()), tls.reload_status()));
     of_listeners.chain(of_pools).collect::<Vec<_>>().into_iter()
 }
 

@@ -16,8 +16,8 @@ use crate::health;
 use crate::net::addr::Address;
 use crate::pool::Pool;
 use crate::pool::resolve::Resolver;
-use crate::server::{DataPlane, Listener, ListenerParts, Members, Upstream};
-use crate::stats::registry::{ListenerId, Registry};
+use crate::server::{DataPlane, Listener, ListenerParts, Members};
+use crate::stats::registry::{ListenerId, PoolId, Registry};
 use crate::tls::{self, Acceptor, Connector};
 
 /// How long new names may take to be resolved before the switch. Those that take longer have no address yet.
@@ -114,7 +114,7 @@ impl Running {
         }
 
         let (pools, new) = self.pools(&config);
-        let upstreams = upstreams(&config, &pools, &connectors)?;
+        let connectors_by_pool = by_pool(&config, &pools, &connectors)?;
         let resolver = resolve(&new, pools.len()).await;
         let new_pools = self.check(new, &connectors).await;
 
@@ -151,7 +151,7 @@ impl Running {
                 .filter(|it| it.step == Step::Remove)
                 .map(|it| Arc::clone(&it.name))
                 .collect(),
-            members: Members::new(listeners, leaving, pools, upstreams),
+            members: Members::new(listeners, leaving, pools, connectors_by_pool),
             new_pools,
             connectors,
             opened,
@@ -304,15 +304,22 @@ fn collect<T, C: FromIterator<T>>(results: impl Iterator<Item = Result<T, String
     }
 }
 
-fn upstreams(
+/// The connectors by pool, once each backend has a name that can be verified.
+fn by_pool(
     config: &Config,
     pools: &[Arc<Pool>],
     connectors: &HashMap<Arc<str>, Arc<Connector>>,
-) -> Result<HashMap<crate::stats::registry::PoolId, Arc<Upstream>>, Vec<String>> {
+) -> Result<HashMap<PoolId, Arc<Connector>>, Vec<String>> {
     collect(config.pools.iter().zip(pools).filter_map(|(configured, pool)| {
-        let connector = Arc::clone(connectors.get(&configured.name)?);
-        let upstream = Upstream::new(connector, configured).map(|upstream| (pool.id(), Arc::new(upstream)));
-        Some(upstream.map_err(|error| format!("pool {}: {error}", configured.name)))
+        let connector = connectors.get(&configured.name)?;
+        let unnamed = |backend: &model::Backend| match connector.backend_name(&backend.address) {
+            Err(why) if !connector.takes_clients_name() => Some(why),
+            _ => None,
+        };
+        Some(match configured.backends.iter().find_map(unnamed) {
+            None => Ok((pool.id(), Arc::clone(connector))),
+            Some(why) => Err(format!("pool {}: {why}", configured.name)),
+        })
     }))
 }
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
-use super::pace::{Nanos, Pace};
-use super::{Limit, Over};
+use super::exceeded::{Exceeded, Limit};
+use super::gcra::{Gcra, Nanos};
 
 /// Parts of the table.
 const PARTS: usize = 64;
@@ -29,7 +29,7 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Addresses {
     most: Option<NonZeroU32>,
-    pace: Option<Pace>,
+    pace: Option<Gcra>,
     /// With a key of this process, so that nobody can choose addresses of one part.
     hasher: RandomState,
     parts: Box<[CachePadded<Mutex<Part>>]>,
@@ -44,7 +44,7 @@ struct Part {
 
 impl Addresses {
     /// At most so many connections of an address at once, and at this pace.
-    pub(super) fn new(most: Option<NonZeroU32>, pace: Option<Pace>) -> Addresses {
+    pub(super) fn new(most: Option<NonZeroU32>, pace: Option<Gcra>) -> Addresses {
         let parts = (0..PARTS).map(|_| CachePadded::default()).collect();
         Addresses { most, pace, hasher: RandomState::new(), parts }
     }
@@ -55,8 +55,8 @@ impl Addresses {
         self: &Arc<Self>,
         client: IpAddr,
         now: Nanos,
-        last: impl FnOnce() -> Result<(), Over>,
-    ) -> Result<Option<Claim>, Over> {
+        last: impl FnOnce() -> Result<(), Exceeded>,
+    ) -> Result<Option<AddressSlot>, Exceeded> {
         let address = counted_as(client);
         let mut part = self.part(address);
         let full_at = self.look(&mut part, address, now)?;
@@ -66,26 +66,26 @@ impl Addresses {
         }
         Ok(self.most.map(|_| {
             *part.open.entry(address).or_default() += 1;
-            Claim { addresses: Arc::clone(self), address }
+            AddressSlot { addresses: Arc::clone(self), address }
         }))
     }
 
     /// Whether one more connection of `client` would be over a limit. Counts nothing.
-    pub(super) fn check(&self, client: IpAddr, now: Nanos) -> Result<(), Over> {
+    pub(super) fn check(&self, client: IpAddr, now: Nanos) -> Result<(), Exceeded> {
         let address = counted_as(client);
         self.look(&mut self.part(address), address, now).map(|_| ())
     }
 
     /// When the address's bucket would be full again after one more connection, if there is a pace.
-    fn look(&self, part: &mut Part, address: IpAddr, now: Nanos) -> Result<Option<Nanos>, Over> {
+    fn look(&self, part: &mut Part, address: IpAddr, now: Nanos) -> Result<Option<Nanos>, Exceeded> {
         if let Some(most) = self.most
             && part.open.get(&address).is_some_and(|&open| open >= most.get())
         {
-            return Err(Over { limit: Limit::ConnectionsOfAddress, wait: A_MOMENT });
+            return Err(Exceeded { limit: Limit::ConnectionsOfAddress, wait: A_MOMENT });
         }
         let Some(pace) = self.pace else { return Ok(None) };
         let taken = pace.take(part.paces.get(address, now, pace.span()), now);
-        taken.map(Some).map_err(|wait| Over { limit: Limit::RateOfAddress, wait })
+        taken.map(Some).map_err(|wait| Exceeded { limit: Limit::RateOfAddress, wait })
     }
 
     /// Connections that an address has open; 0 when they are not limited.
@@ -103,12 +103,12 @@ impl Addresses {
 
 /// One connection of an address; it is counted until this is dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub struct AddressSlot {
     addresses: Arc<Addresses>,
     address: IpAddr,
 }
 
-impl Drop for Claim {
+impl Drop for AddressSlot {
     fn drop(&mut self) {
         let mut part = self.addresses.part(self.address);
         if let Entry::Occupied(mut open) = part.open.entry(self.address) {
@@ -172,11 +172,11 @@ mod tests {
 
     const SECOND: Nanos = 1_000_000_000;
 
-    fn rate(count: u32, seconds: u64) -> Option<Pace> {
-        Some(Pace::new(Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) }))
+    fn rate(count: u32, seconds: u64) -> Option<Gcra> {
+        Some(Gcra::new(Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) }))
     }
 
-    fn table(most: u32, pace: Option<Pace>) -> Arc<Addresses> {
+    fn table(most: u32, pace: Option<Gcra>) -> Arc<Addresses> {
         Arc::new(Addresses::new(NonZeroU32::new(most), pace))
     }
 
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn what_is_refused_costs_nothing() {
         let table = table(1, rate(2, 3600));
-        let none = || Err(Over { limit: Limit::Rate, wait: Duration::ZERO });
+        let none = || Err(Exceeded { limit: Limit::Rate, wait: Duration::ZERO });
         for _ in 0..10 {
             assert_eq!(table.admit(ip(1), 0, none).unwrap_err().limit, Limit::Rate);
         }

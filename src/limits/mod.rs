@@ -4,22 +4,24 @@
 
 mod addresses;
 mod capacity;
+mod exceeded;
+mod gcra;
 mod memory;
-mod pace;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
+pub use self::addresses::AddressSlot;
 use self::addresses::Addresses;
-pub use self::addresses::Claim;
 pub use self::capacity::{Acquire, Capacity, Permit};
+pub use self::exceeded::{Exceeded, Limit};
+use self::gcra::{Gcra, Nanos};
 pub use self::memory::{MemoryClaim, MemoryExhausted, PreambleMemory};
-use self::pace::{Nanos, Pace};
 use crate::config::model::{self, Rate};
 
 /// The limits of one listener, with what counts against them.
@@ -28,39 +30,19 @@ pub struct Limits {
     config: model::Limits,
     start: Instant,
     addresses: Option<Arc<Addresses>>,
-    pace: Option<Pace>,
+    pace: Option<Gcra>,
     /// When as many as at the start may come at once.
     full_at: CachePadded<AtomicU64>,
-}
-
-/// A limit that a connection was over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// `connections_per_ip`.
-    ConnectionsOfAddress,
-    /// `connection_rate_per_ip`.
-    RateOfAddress,
-    /// `connection_rate`.
-    Rate,
-}
-
-/// Why a connection may not come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Over {
-    /// What is exceeded.
-    pub limit: Limit,
-    /// When another try is worth it.
-    pub wait: Duration,
 }
 
 impl Limits {
     /// With nothing counted yet; `now` is a moment before any that [`Limits::admit`] gets.
     pub fn new(config: model::Limits, now: Instant) -> Limits {
         let by_address = config.connections_per_ip.is_some() || config.connection_rate_per_ip.is_some();
-        let table = || Addresses::new(config.connections_per_ip, config.connection_rate_per_ip.map(Pace::new));
+        let table = || Addresses::new(config.connections_per_ip, config.connection_rate_per_ip.map(Gcra::new));
         Limits {
             addresses: by_address.then(|| Arc::new(table())),
-            pace: config.connection_rate.map(Pace::new),
+            pace: config.connection_rate.map(Gcra::new),
             full_at: CachePadded::default(),
             start: now,
             config,
@@ -76,7 +58,7 @@ impl Limits {
     ///
     /// # Errors
     /// It is over a limit, and counts for none: who is refused for his own sake takes nothing from the others.
-    pub fn admit(&self, client: Option<IpAddr>, now: Instant) -> Result<Option<Claim>, Over> {
+    pub fn admit(&self, client: Option<IpAddr>, now: Instant) -> Result<Option<AddressSlot>, Exceeded> {
         let now = self.nanos(now);
         match client.zip(self.addresses.as_ref()) {
             Some((client, addresses)) => addresses.admit(client, now, || self.take(now)),
@@ -88,25 +70,25 @@ impl Limits {
     ///
     /// # Errors
     /// It would be over a limit.
-    pub fn check(&self, client: Option<IpAddr>, now: Instant) -> Result<(), Over> {
+    pub fn check(&self, client: Option<IpAddr>, now: Instant) -> Result<(), Exceeded> {
         let now = self.nanos(now);
         if let Some((client, addresses)) = client.zip(self.addresses.as_ref()) {
             addresses.check(client, now)?;
         }
         let Some(pace) = self.pace else { return Ok(()) };
         let taken = pace.take(self.full_at.load(Ordering::Relaxed), now);
-        taken.map(|_| ()).map_err(|wait| Over { limit: Limit::Rate, wait })
+        taken.map(|_| ()).map_err(|wait| Exceeded { limit: Limit::Rate, wait })
     }
 
     fn nanos(&self, now: Instant) -> Nanos {
         Nanos::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(Nanos::MAX)
     }
 
-    fn take(&self, now: Nanos) -> Result<(), Over> {
+    fn take(&self, now: Nanos) -> Result<(), Exceeded> {
         let Some(pace) = self.pace else { return Ok(()) };
         let mut full_at = self.full_at.load(Ordering::Relaxed);
         loop {
-            let next = pace.take(full_at, now).map_err(|wait| Over { limit: Limit::Rate, wait })?;
+            let next = pace.take(full_at, now).map_err(|wait| Exceeded { limit: Limit::Rate, wait })?;
             match self.full_at.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Ok(()),
                 Err(moved) => full_at = moved,
@@ -147,6 +129,8 @@ mod tests {
     use std::num::NonZeroU32;
     use std::sync::atomic::AtomicU32;
     use std::thread;
+
+    use std::time::Duration;
 
     use super::*;
 

@@ -7,6 +7,7 @@
 mod backend;
 mod excluded;
 mod lease;
+mod member;
 mod members;
 mod preview;
 pub mod resolve;

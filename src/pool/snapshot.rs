@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Backend;
+use super::backend::Backend;
+use super::member::Member;
 use super::slow_start;
-use super::update::Member;
 use crate::balance::{Balancer, Candidate};
 use crate::config::model;
 

@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::backend::Backend;
+use super::member::{Cause, Causes, Member, resolution};
 use super::members::{Identity, Resolutions, Target, targets};
 use super::runtime::Runtime;
 use super::snapshot::Snapshot;
 use super::status::Status;
-use super::{Backend, Pool, Transition, slow_start};
+use super::{Pool, Transition, slow_start};
 use crate::config::model::{self, OnDown};
 use crate::net::addr::Address;
 use crate::stats::registry::BackendId;
@@ -57,75 +59,6 @@ pub(super) struct Writer {
     /// The snapshot is older than the members.
     stale: bool,
     decayed: Option<Instant>,
-}
-
-/// A backend, and why it can be chosen or not.
-pub(super) struct Member {
-    pub(super) backend: Arc<Backend>,
-    /// The configuration and DNS still have it.
-    wanted: bool,
-    causes: Causes,
-    slow_since: Option<Instant>,
-    /// Share of its weight that it gets, in [`slow_start::PARTS`].
-    pub(super) parts: u32,
-}
-
-/// What a backend's state follows from; it is up when all of them are good.
-#[derive(Clone)]
-struct Causes {
-    health: Cause,
-    resolution: Cause,
-}
-
-#[derive(Clone, PartialEq)]
-enum Cause {
-    /// Not known yet; counts as bad, but its end is not a recovery.
-    Unknown,
-    Good,
-    Bad(Arc<str>),
-}
-
-impl Causes {
-    fn of(target: &Target, config: &model::Pool, resolutions: &Resolutions) -> Causes {
-        let health = match &config.health {
-            Some(health) if health.initial == model::Initial::Probe => Cause::Unknown,
-            _ => Cause::Good,
-        };
-        Causes { health, resolution: resolution(target, resolutions) }
-    }
-
-    fn status(&self) -> Status {
-        // Without an address there is nothing to check.
-        let causes = [&self.resolution, &self.health];
-        let reason = causes.into_iter().find_map(|cause| match cause {
-            Cause::Bad(reason) => Some(Arc::clone(reason)),
-            Cause::Unknown | Cause::Good => None,
-        });
-        Status::now(causes.into_iter().all(|cause| *cause == Cause::Good), reason)
-    }
-
-    fn is_bad(&self) -> bool {
-        matches!(self.health, Cause::Bad(_)) || matches!(self.resolution, Cause::Bad(_))
-    }
-}
-
-fn resolution(target: &Target, resolutions: &Resolutions) -> Cause {
-    match (&target.address, resolutions.failure(&target.entry)) {
-        (Some(_), _) => Cause::Good,
-        (None, Some(reason)) => Cause::Bad(Arc::clone(reason)),
-        (None, None) => Cause::Unknown,
-    }
-}
-
-impl Member {
-    fn identity(&self) -> Identity {
-        self.backend.target().identity()
-    }
-
-    /// Whether its first check has not ended yet.
-    fn is_pending(&self) -> bool {
-        self.causes.health == Cause::Unknown
-    }
 }
 
 impl Writer {

@@ -1,6 +1,5 @@
 //! Accepting, and choosing the worker on which a connection lives.
 
-use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -14,14 +13,14 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, sockopt};
 
-use super::data_plane::{DataPlane, WorkerSlot};
+use super::accepting::Accepting;
 use super::listener::Listener;
-use super::session;
+use super::plane_state::PlaneState;
+use super::session::{self, Accepted, Permits};
 use super::worker_state::WorkerState;
-use crate::limits::Permit;
 use crate::net::addr::{Address, ClientAddr};
 use crate::net::errno::{Call, CallError, Scope};
-use crate::worker::{self, Transport, Waiter, poll_fn};
+use crate::worker::{self, Transport, poll_fn};
 
 /// How long to wait before another try when the process or the host has run out of something.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -29,60 +28,14 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How often to look whether connects still wait for a descriptor.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
-/// A connection that was accepted, and nothing else yet. It may change its thread.
-pub(super) struct Accepted {
-    pub(super) socket: OwnedFd,
-    pub(super) transport: Transport,
-    pub(super) client: ClientAddr,
-    pub(super) at: Instant,
-    pub(super) listener: Arc<Listener>,
-    pub(super) permits: Permits,
-    pub(super) slot: WorkerSlot,
-}
-
-/// Room for one connection: in the process, and in its listener.
-pub(super) struct Permits {
-    _process: Permit,
-    _listener: Permit,
-}
-
-/// A listening socket of one worker while it accepts.
-pub(super) struct Accepting {
-    listener: RefCell<Arc<Listener>>,
-    /// As bound.
-    pub(super) address: Address,
-    stopped: Cell<bool>,
-    task: OnceCell<Waiter>,
-}
-
-impl Accepting {
-    /// Whose connections it takes.
-    pub(super) fn listener(&self) -> Arc<Listener> {
-        Arc::clone(&self.listener.borrow())
-    }
-
-    /// Connections are those of `listener` from now on.
-    pub(super) fn replace(&self, listener: &Arc<Listener>) {
-        self.listener.replace(Arc::clone(listener));
-    }
-
-    /// Takes what waits in the kernel's queue, and closes the socket.
-    pub(super) fn stop(&self) {
-        self.stopped.set(true);
-        self.task.get().into_iter().for_each(Waiter::wake);
-    }
-}
-
 /// Accepts from a listening socket on this worker until it is stopped.
 pub(super) fn start(listener: Arc<Listener>, address: Address, socket: OwnedFd) {
     let state = WorkerState::current();
     let guard = state.plane.accepts();
-    let accepting = Rc::new(Accepting {
-        listener: RefCell::new(listener),
-        address,
-        stopped: Cell::new(state.has_stopped_accepting()),
-        task: OnceCell::new(),
-    });
+    let accepting = Rc::new(Accepting::new(listener, address));
+    if state.has_stopped_accepting() {
+        accepting.stop();
+    }
     state.accepts(&accepting);
     worker::spawn(async move {
         if let Err(error) = run(&accepting, socket).await {
@@ -98,10 +51,7 @@ async fn run(accepting: &Accepting, socket: OwnedFd) -> io::Result<()> {
     let state = WorkerState::current();
     let plane = &state.plane;
     let socket = worker::Listener::new(socket)?;
-    if let Some(task) = Waiter::current() {
-        // Once in the task's life.
-        let _ = accepting.task.set(task);
-    }
+    accepting.begin();
     let mut batch = AcceptBatch::default();
     while unless_stopped(accepting, socket.waiting()).await.is_some() {
         for _ in 0..batch.at_turn(worker::turn(), worker::is_busy()) {
@@ -213,7 +163,7 @@ fn arrive(state: &WorkerState, listener: Arc<Listener>, socket: OwnedFd, client:
 async fn unless_stopped<T>(accepting: &Accepting, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
-        if accepting.stopped.get() {
+        if accepting.is_stopped() {
             return Poll::Ready(None);
         }
         future.as_mut().poll(cx).map(Some)
@@ -222,7 +172,7 @@ async fn unless_stopped<T>(accepting: &Accepting, future: impl Future<Output = T
 }
 
 /// Waits for room; meanwhile connections wait in the kernel's queue.
-async fn room(plane: &DataPlane, listener: &Listener) -> Permits {
+async fn room(plane: &PlaneState, listener: &Listener) -> Permits {
     let in_listener = listener.connections().acquire().await;
     if !plane.capacity().has_room()
         && let Some(more) = plane.accept_trouble.admit(Instant::now(), "capacity")
@@ -233,11 +183,11 @@ async fn room(plane: &DataPlane, listener: &Listener) -> Permits {
             "at the capacity that the limit of open files allows: connections wait in the kernel's queue"
         );
     }
-    Permits { _process: plane.capacity().acquire().await, _listener: in_listener }
+    Permits::new(plane.capacity().acquire().await, in_listener)
 }
 
 /// Waits until no connect lacks a descriptor; meanwhile connections wait in the kernel's queue.
-async fn descriptors(plane: &DataPlane) {
+async fn descriptors(plane: &PlaneState) {
     if let Some(more) = plane.accept_trouble.admit(Instant::now(), "descriptors") {
         tracing::warn!(
             more,
@@ -249,9 +199,9 @@ async fn descriptors(plane: &DataPlane) {
     }
 }
 
-fn try_room(plane: &DataPlane, listener: &Listener) -> Option<Permits> {
+fn try_room(plane: &PlaneState, listener: &Listener) -> Option<Permits> {
     let in_listener = listener.connections().try_acquire()?;
-    Some(Permits { _process: plane.capacity().try_acquire()?, _listener: in_listener })
+    Some(Permits::new(plane.capacity().try_acquire()?, in_listener))
 }
 
 /// The peer's IP address, or that it came by a unix socket. `None` where the kernel names no address of a TCP connection:

@@ -1,7 +1,7 @@
 //! Connecting to a backend: to another one on failure, while nothing was sent.
 
 mod failure;
-mod retry_queue;
+pub(super) mod retry_queue;
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 pub(super) use self::failure::Attempts;
 use self::failure::Failure;
 use self::retry_queue::Resource;
-pub(super) use self::retry_queue::{DescriptorShortage, RetryQueues};
 use super::listener::Listener;
 use super::transport::Backend;
 use super::upstream::{self, Origin};
@@ -165,7 +164,7 @@ async fn connect_to(
     chosen: &pool::Backend,
     origin: &Origin<'_>,
 ) -> Result<(Backend, Duration, Option<Duration>), Failure> {
-    let upstream = handle.state().plane.upstream(pool.id());
+    let connector = handle.state().plane.connector(pool.id());
     let (started, timeout) = (Instant::now(), chosen.settings().connect_timeout);
     let deadline = worker::now() + timeout;
     let (resource, transport) = match address {
@@ -187,10 +186,10 @@ async fn connect_to(
         dial::refuse_self_connect(&socket).map_err(|error| Failure::of(Call::Connect, error))?;
     }
     let took = started.elapsed();
-    let backend = upstream::handshake(socket, chosen, upstream.as_deref(), origin, deadline)
+    let backend = upstream::handshake(socket, chosen, connector.as_deref(), origin, deadline)
         .await
         .map_err(Failure::UpstreamError)?;
-    Ok((backend, took, upstream.map(|_| started.elapsed() - took)))
+    Ok((backend, took, connector.map(|_| started.elapsed() - took)))
 }
 
 /// Starts the connect from the next source address; from the one after that when that one cannot be used, or has no port

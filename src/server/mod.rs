@@ -4,6 +4,7 @@
 //! [`session`] is the life of one connection, top-down.
 
 mod accept;
+mod accepting;
 mod admission;
 mod cancel;
 mod data_plane;
@@ -12,6 +13,7 @@ mod http_tap;
 mod lingering_close;
 mod listener;
 mod peek;
+mod plane_state;
 mod preamble;
 mod reject;
 mod route;
@@ -22,8 +24,8 @@ mod transport;
 mod upstream;
 mod worker_state;
 
-pub use data_plane::{DataPlane, Members, Threads};
+pub use data_plane::{DataPlane, Threads};
 pub use listener::{Listener, ListenerParts, Refusal};
+pub use plane_state::{Members, PlaneState};
 pub use route::RouteKey;
 pub use samples::{Measurements, Samples, samples};
-pub use upstream::Upstream;

@@ -21,7 +21,7 @@ use super::screened::Screened;
 use super::transport::{Client, Conn};
 use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, Route, StartTls, TlsVersion, UnknownSni};
-use crate::limits::{Claim, MemoryExhausted};
+use crate::limits::{AddressSlot, MemoryExhausted};
 use crate::net::addr::ClientAddr;
 use crate::sniff::client_hello::{self, ClientHello, Version};
 use crate::sniff::http;
@@ -57,7 +57,7 @@ pub(super) struct Preamble {
     /// How long the TLS handshake took.
     pub(super) handshake: Option<Duration>,
     /// What counts against the limits of the client's address.
-    pub(super) claim: Option<Claim>,
+    pub(super) claim: Option<AddressSlot>,
     /// It is over a limit, and is to be told so instead of getting a backend.
     pub(super) reject_slot: Option<RejectSlot>,
 }

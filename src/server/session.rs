@@ -1,23 +1,24 @@
 //! The life of one connection.
 
 use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::accept::{Accepted, Permits};
 use super::cancel;
-use super::data_plane::WorkerSlot;
 use super::dial::{self, Attempts};
 use super::http_tap::HttpTap;
 use super::listener::Listener;
+use super::plane_state::WorkerSlot;
 use super::preamble::{self, Preamble};
 use super::reject::reject;
 use super::transport::{Backend, Client, Conn};
 use super::upstream::Origin;
 use super::worker_state::{SessionHandle, WorkerState};
 use crate::config::model::ListenerTimeouts;
+use crate::limits::Permit;
 use crate::log::access::{Line, Open};
 use crate::net::addr::ClientAddr;
 use crate::pool::{Lease, Pool};
@@ -25,7 +26,7 @@ use crate::relay::{End, Relay, Stream, Tap, Turn};
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
 use crate::stats::termination::{Side, Termination};
-use crate::worker::{self, Priority, Socket, Timer, poll_fn};
+use crate::worker::{self, Priority, Socket, Timer, Transport, poll_fn};
 
 /// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
 /// the start, as accepted sockets inherit it.
@@ -42,6 +43,29 @@ const NEW_FOR: u8 = 8;
 
 /// When a client that gets no backend may try again, where nobody knows better.
 const A_MOMENT: Duration = Duration::from_secs(1);
+
+/// A connection that was accepted, and nothing else yet. It may change its thread.
+pub(super) struct Accepted {
+    pub(super) socket: OwnedFd,
+    pub(super) transport: Transport,
+    pub(super) client: ClientAddr,
+    pub(super) at: Instant,
+    pub(super) listener: Arc<Listener>,
+    pub(super) permits: Permits,
+    pub(super) slot: WorkerSlot,
+}
+
+/// Room for one connection: in the process, and in its listener.
+pub(super) struct Permits {
+    _process: Permit,
+    _listener: Permit,
+}
+
+impl Permits {
+    pub(super) fn new(process: Permit, listener: Permit) -> Permits {
+        Permits { _process: process, _listener: listener }
+    }
+}
 
 /// Begins a connection's life on this worker; it goes on as a task.
 pub(super) fn start(accepted: Accepted) {
@@ -153,7 +177,7 @@ impl Session {
         let Session { client: Some(client), record, handle, .. } = self else { return };
         let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
         let slot = record.preamble.as_ref().and_then(|preamble| preamble.reject_slot.as_ref());
-        let retry_after = slot.map_or(A_MOMENT, |slot| slot.over.wait);
+        let retry_after = slot.map_or(A_MOMENT, |slot| slot.exceeded.wait);
         let saying = Box::pin(reject(&record.listener, client, peeked, ending, retry_after));
         // Aborted or not, it is over.
         let _ = handle.unless_aborted(saying).await;
@@ -232,7 +256,7 @@ impl Session {
                     Due::Relay => {}
                     Due::Lasting => {
                         is_lasting = true;
-                        // Over a unix socket there is no such thing, and no need of it.
+                        // Exceeded a unix socket there is no such thing, and no need of it.
                         let _ = options.apply_lasting(&*backend);
                     }
                 }
@@ -352,7 +376,7 @@ impl Record {
 
     /// The limit that the client is over, if it is to be told so.
     fn over_limit(&self) -> Option<Termination> {
-        Some(self.preamble.as_ref()?.reject_slot.as_ref()?.over.limit.into())
+        Some(self.preamble.as_ref()?.reject_slot.as_ref()?.exceeded.limit.into())
     }
 
     /// Where the connection goes.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::peek::write_all;
 use super::preamble::Preamble;
 use super::transport::{Backend, Client, Conn};
-use crate::config::model::{self, SendProxy, StartTls};
+use crate::config::model::{SendProxy, StartTls};
 use crate::net::addr::ClientAddr;
 use crate::pool;
 use crate::relay::Stream;
@@ -19,39 +19,13 @@ use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
 use crate::tls::{BackendName, Connector, HandshakeError, Negotiated, TlsError};
 use crate::worker::{self, Socket, poll_fn};
 
-/// TLS towards a pool's backends.
-pub struct Upstream {
-    tls: Arc<Connector>,
-}
-
-impl Upstream {
-    /// For the backends of `pool`.
-    ///
-    /// # Errors
-    /// A backend has no name that could be verified.
-    pub fn new(tls: Arc<Connector>, pool: &model::Pool) -> Result<Upstream, String> {
-        for backend in &pool.backends {
-            match tls.backend_name(&backend.address) {
-                Err(why) if !tls.takes_clients_name() => return Err(why),
-                _ => {}
-            }
-        }
-        Ok(Upstream { tls })
+/// Whom the backend must be for this client.
+fn name(connector: &Connector, backend: &pool::Backend, origin: &Origin<'_>) -> Result<BackendName, UpstreamError> {
+    let asked = origin.preamble.and_then(|preamble| preamble.server_name.as_deref());
+    if let (true, Conn::Tls(_), Some(asked)) = (connector.takes_clients_name(), origin.client, asked) {
+        return BackendName::parse(asked).ok_or_else(|| UpstreamError::ClientsName(asked.to_owned()));
     }
-
-    /// The pool's TLS.
-    pub fn connector(&self) -> &Arc<Connector> {
-        &self.tls
-    }
-
-    /// Whom the backend must be for this client.
-    fn name(&self, backend: &pool::Backend, origin: &Origin<'_>) -> Result<BackendName, UpstreamError> {
-        let asked = origin.preamble.and_then(|preamble| preamble.server_name.as_deref());
-        if let (true, Conn::Tls(_), Some(asked)) = (self.tls.takes_clients_name(), origin.client, asked) {
-            return BackendName::parse(asked).ok_or_else(|| UpstreamError::ClientsName(asked.to_owned()));
-        }
-        self.tls.backend_name(backend.configured_address()).map_err(|_| UpstreamError::NoName)
-    }
+    connector.backend_name(backend.configured_address()).map_err(|_| UpstreamError::NoName)
 }
 
 impl Origin<'_> {
@@ -87,7 +61,7 @@ pub(super) struct Origin<'c> {
 pub(super) async fn handshake(
     socket: Socket,
     backend: &pool::Backend,
-    upstream: Option<&Upstream>,
+    connector: Option<&Connector>,
     origin: &Origin<'_>,
     deadline: Instant,
 ) -> Result<Backend, UpstreamError> {
@@ -96,12 +70,12 @@ pub(super) async fn handshake(
         // A fresh socket has room for it.
         by(deadline, write_all(&socket, &header)).await?.map_err(UpstreamError::Io)?;
     }
-    let (Some(upstream), Some(rules)) = (upstream, &backend.settings().tls) else { return Ok(Conn::Plain(socket)) };
+    let (Some(connector), Some(rules)) = (connector, &backend.settings().tls) else { return Ok(Conn::Plain(socket)) };
     if let Some(StartTls::Postgres) = rules.starttls {
         by(deadline, ask_postgres(&socket)).await??;
     }
-    let name = upstream.name(backend, origin)?;
-    let connecting = upstream.tls.connect(socket, name, origin.protocols(&rules.alpn));
+    let name = name(connector, backend, origin)?;
+    let connecting = connector.connect(socket, name, origin.protocols(&rules.alpn));
     let stream = by(deadline, connecting).await?.map_err(|error| match error {
         HandshakeError::Tls(error) => UpstreamError::Tls(error),
         HandshakeError::Io(error) => UpstreamError::Io(error),

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::accept::Accepting;
-use super::data_plane::DataPlane;
-use super::dial::RetryQueues;
+use super::accepting::Accepting;
+use super::dial::retry_queue::RetryQueues;
 use super::listener::Listener;
+use super::plane_state::PlaneState;
 use super::samples::Samples;
 use crate::log::access::AccessWriter;
 use crate::net::addr::Address;
@@ -30,7 +30,7 @@ thread_local! {
 /// What the connections of one worker share.
 pub(super) struct WorkerState {
     pub(super) worker: usize,
-    pub(super) plane: Arc<DataPlane>,
+    pub(super) plane: Arc<PlaneState>,
     pub(super) tools: RefCell<Tools>,
     access: RefCell<Option<AccessWriter>>,
     samples: RefCell<Option<Samples>>,
@@ -45,7 +45,7 @@ impl WorkerState {
     /// Makes this thread's state. Called once on each worker.
     pub(super) fn install(
         worker: usize,
-        plane: Arc<DataPlane>,
+        plane: Arc<PlaneState>,
         access: Option<AccessWriter>,
         samples: Option<Samples>,
     ) {

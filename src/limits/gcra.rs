@@ -12,20 +12,20 @@ pub(super) type Nanos = u64;
 
 /// A rate, prepared.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct Gcra {
     /// From one to the next.
     interval: Nanos,
     /// In which a bucket that is empty fills.
     span: Nanos,
 }
 
-impl Pace {
-    pub(super) fn new(rate: Rate) -> Pace {
+impl Gcra {
+    pub(super) fn new(rate: Rate) -> Gcra {
         let count = u64::from(rate.count.get());
         let per = u64::try_from(rate.per.as_nanos()).unwrap_or(Nanos::MAX);
         // A rate of more than one a nanosecond is none.
         let interval = (per / count).max(1);
-        Pace { interval, span: interval.saturating_mul(count) }
+        Gcra { interval, span: interval.saturating_mul(count) }
     }
 
     /// In which a bucket that is empty fills: what was last used so long ago is as good as new.
@@ -56,8 +56,8 @@ mod tests {
 
     const SECOND: Nanos = 1_000_000_000;
 
-    fn pace(count: u32, per: Duration) -> Pace {
-        Pace::new(Rate { count: NonZeroU32::new(count).unwrap(), per })
+    fn pace(count: u32, per: Duration) -> Gcra {
+        Gcra::new(Rate { count: NonZeroU32::new(count).unwrap(), per })
     }
 
     #[test]

@@ -1,0 +1,78 @@
+//! A backend in its pool, and what its state follows from.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::backend::Backend;
+use super::members::{Identity, Resolutions, Target};
+use super::status::Status;
+use crate::config::model;
+
+/// A backend, and why it can be chosen or not.
+pub(super) struct Member {
+    pub(super) backend: Arc<Backend>,
+    /// The configuration and DNS still have it.
+    pub(super) wanted: bool,
+    pub(super) causes: Causes,
+    pub(super) slow_since: Option<Instant>,
+    /// Share of its weight that it gets, in [`slow_start::PARTS`].
+    pub(super) parts: u32,
+}
+
+/// What a backend's state follows from; it is up when all of them are good.
+#[derive(Clone)]
+pub(super) struct Causes {
+    pub(super) health: Cause,
+    pub(super) resolution: Cause,
+}
+
+#[derive(Clone, PartialEq)]
+pub(super) enum Cause {
+    /// Not known yet; counts as bad, but its end is not a recovery.
+    Unknown,
+    Good,
+    Bad(Arc<str>),
+}
+
+impl Causes {
+    pub(super) fn of(target: &Target, config: &model::Pool, resolutions: &Resolutions) -> Causes {
+        let health = match &config.health {
+            Some(health) if health.initial == model::Initial::Probe => Cause::Unknown,
+            _ => Cause::Good,
+        };
+        Causes { health, resolution: resolution(target, resolutions) }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        // Without an address there is nothing to check.
+        let causes = [&self.resolution, &self.health];
+        let reason = causes.into_iter().find_map(|cause| match cause {
+            Cause::Bad(reason) => Some(Arc::clone(reason)),
+            Cause::Unknown | Cause::Good => None,
+        });
+        Status::now(causes.into_iter().all(|cause| *cause == Cause::Good), reason)
+    }
+
+    pub(super) fn is_bad(&self) -> bool {
+        matches!(self.health, Cause::Bad(_)) || matches!(self.resolution, Cause::Bad(_))
+    }
+}
+
+pub(super) fn resolution(target: &Target, resolutions: &Resolutions) -> Cause {
+    match (&target.address, resolutions.failure(&target.entry)) {
+        (Some(_), _) => Cause::Good,
+        (None, Some(reason)) => Cause::Bad(Arc::clone(reason)),
+        (None, None) => Cause::Unknown,
+    }
+}
+
+impl Member {
+    pub(super) fn identity(&self) -> Identity {
+        self.backend.target().identity()
+    }
+
+    /// Whether its first check has not ended yet.
+    pub(super) fn is_pending(&self) -> bool {
+        self.causes.health == Cause::Unknown
+    }
+}

@@ -1,34 +1,40 @@
-//! tidegate: a Layer-4 load balancer for Linux. This page is the map of its code.
+//! tidegate: a Layer-4 load balancer for Linux. This page is the map of its code; `docs/architecture.md` says why it is so.
 //!
 //! # The life of a connection
 //!
-//! [`server`] reads like this, top-down, in `session.rs`:
+//! [`server`] reads like this, top-down, in `server/session.rs`:
 //!
-//! 1. accept, and a place on a worker (`accept.rs`);
-//! 2. where the listener says so (`opening.rs`): PROXY header -> limits -> STARTTLS -> TLS, or a look at the
-//!    ClientHello -> route;
-//! 3. lease a backend, and dial it, or another one on failure (`dial.rs`); the PROXY header, the request for TLS and
-//!    TLS to the backend (`upstream.rs`);
-//! 4. what was read ahead of the client goes first, then all else: relay;
-//! 5. how it ended -> counters, histograms, access log.
+//! 1. accept, room in the listener and the process, a worker (`accept.rs`);
+//! 2. where the listener says so (`preamble.rs`): PROXY header -> limits (`admission.rs`) -> STARTTLS -> TLS termination, or
+//!    a look at the ClientHello -> route (`route.rs`); a client over a limit is answered in its own protocol (`reject.rs`);
+//! 3. lease a backend ([`pool`]) by the pool's algorithm ([`balance`]), and connect to it, or to another one on failure
+//!    (`dial.rs`); the PROXY header, STARTTLS and TLS to the backend (`upstream.rs`);
+//! 4. peeked bytes first, then all else: [`relay`] copies or splices;
+//! 5. termination -> counters, histograms, access line (`session.rs`, `Record`).
 //!
-//! A connection that has no limits and needs no look at its first bytes goes from 1 to 3. One task, no hops between threads once it has its
-//! place. The lease, the permits and the place are values whose `Drop` gives back, so that every way out of a
-//! connection, a panic included, ends in the same state.
+//! A connection that has no limits and whose first bytes need no look goes from 1 to 3. One task, no hops between threads
+//! once it has its worker. The lease, the permits and the worker slot are values whose `Drop` gives back, so that every way
+//! out of a connection, a panic included, ends in the same state.
 //!
-//! Both sides of a relay are a [`relay::Stream`]: a worker's socket, or TLS over one ([`tls::TlsStream`]), which the
+//! Both sides of a relay are a [`relay::Stream`]: a worker's socket, or TLS over one ([`tls`]), which the
 //! relay does not tell apart but by what they can do.
+//!
+//! # What is configured, and what lives
+//!
+//! [`server::Listener`] and [`pool::Backend`] are what is configured, immutable, each with a runtime state that outlives it. A start is
+//! the [`app::Plan`] from nothing to the configuration: prepare, which may fail, and commit, which cannot. What lives is addressed by its
+//! name or by an id ([`stats::registry`]), never by its place in the configuration.
 //!
 //! # Threads
 //!
 //! *Workers* are the data plane: each is one thread with one event loop ([`worker`]) and its own
 //! connections. A connection lives its whole life on one worker: moving its bytes takes no lock and wakes no
 //! other thread. What is counted over all workers is taken at its beginning and given back at its end: room
-//! within the process's capacity and the listener's limit (a semaphore each), and the lease (an atomic). The *control thread* is a tokio runtime on
-//! which everything else happens: health checks, DNS, signals, timers of the pools. It changes what workers
-//! read by replacing a pool's snapshot and by atomics; it asks a worker for something by
+//! within the process's capacity and the listener's limit ([`limits::Capacity`]), and the lease (an atomic). The *control
+//! thread* is a tokio runtime: health checks, DNS, signals, timers of the pools, changes. It changes what workers
+//! read by replacing a snapshot and by atomics; it asks a worker for something by
 //! [`worker::Remote::run`]. The *stats thread*, if there is a stats port, takes what workers have measured and answers
-//! who asks ([`admin`]), at a lower priority than theirs.
+//! requests ([`admin`]), at a lower priority than theirs.
 //!
 //! # Rooms, from the bottom up
 //!
@@ -67,13 +73,13 @@
 //!   and each recogniser's limit ([`sniff`]), then `timeouts.handshake` and the size of TLS's messages
 //!   ([`tls::TlsStream`]). What all clients have sent until then has one limit ([`limits::PreambleMemory`]).
 //! - What a route depends on is known, or the client is refused: bytes that cannot be read take no pool
-//!   (`server/opening/first_bytes.rs`).
+//!   (`server/preamble/first_bytes.rs`).
 //! - What is let through as an exception can be nothing else: a CancelRequest in plain text (`server/cancel.rs`), a
 //!   client that may send no PROXY header and says nothing (`server/screened.rs`).
 //! - No byte that was read ahead is lost. What is not tidegate's own (a PROXY header, the request for TLS, the
-//!   handshake) goes to the backend as it came, before all else (`server/ahead.rs`).
+//!   handshake) goes to the backend as it came, before all else (`server/peek.rs`).
 //! - No byte that came in plain text is taken for one that came by TLS: what follows a request for TLS before the
-//!   answer ends the connection, and of a backend's answer one byte is read (`server/opening.rs`, `upstream.rs`).
+//!   answer ends the connection, and of a backend's answer one byte is read (`server/preamble.rs`, `upstream.rs`).
 //! - A certificate that cannot be used is never in service, and what replaces one in service must be valid ([`tls`]).
 //!   What cannot be verified, client or backend, gets no byte of the other side's.
 //! - Nothing from the network grows the process without a bound: connections by the capacity that the limit

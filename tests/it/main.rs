@@ -23,6 +23,7 @@ mod failover;
 mod fuzz_corpus;
 mod half_close;
 mod histograms;
+mod host_names;
 mod http_dialogues;
 mod http_routes;
 mod http_sniff;

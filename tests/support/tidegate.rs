@@ -31,6 +31,7 @@ pub(crate) struct Launch {
     yaml: String,
     log: String,
     open_files: Option<(u64, u64)>,
+    hosts: Option<PathBuf>,
     name_the_file: bool,
     directory: TempDir,
 }
@@ -75,7 +76,7 @@ impl Tidegate {
     pub(crate) fn with(yaml: &str) -> Launch {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = format!("{{ format: json, access: {} }}", directory.path().join("access.log").display());
-        Launch { yaml: yaml.to_owned(), log, open_files: None, name_the_file: true, directory }
+        Launch { yaml: yaml.to_owned(), log, open_files: None, hosts: None, name_the_file: true, directory }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -205,6 +206,14 @@ impl Launch {
         self
     }
 
+    /// What /etc/hosts says, for this process alone.
+    pub(crate) fn hosts(mut self, hosts: &str) -> Launch {
+        let file = self.directory.path().join("hosts");
+        fs::write(&file, hosts).expect("write the hosts");
+        self.hosts = Some(file);
+        self
+    }
+
     /// `tidegate run` in the directory of the file, without --config.
     pub(crate) fn without_argument(mut self) -> Launch {
         self.name_the_file = false;
@@ -256,9 +265,16 @@ impl Launch {
 
     fn command(&self, file: &Path) -> Command {
         let binary = env!("CARGO_BIN_EXE_tidegate");
-        let mut command = match self.open_files {
-            None => bound(binary, "KILL"),
-            Some((soft, hard)) => {
+        let mut command = match (self.open_files, &self.hosts) {
+            (None, None) => bound(binary, "KILL"),
+            (None, Some(hosts)) => {
+                let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+                let mut command = bound("unshare", "KILL");
+                command.args([namespaces, "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""]);
+                command.arg(hosts).arg(binary);
+                command
+            }
+            (Some((soft, hard)), _) => {
                 let mut command = bound("prlimit", "KILL");
                 command.arg(format!("--nofile={soft}:{hard}")).arg(binary);
                 command

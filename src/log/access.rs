@@ -15,7 +15,7 @@ use crate::stats::termination::Termination;
 
 /// A finished connection, as its line reports it.
 #[derive(Clone, Debug)]
-pub struct Line<'a> {
+pub struct AccessLine<'a> {
     /// When it ended.
     pub time: SystemTime,
     /// The listener's name.
@@ -53,7 +53,7 @@ pub struct Line<'a> {
     /// The first connects that failed, in order.
     pub failed_connects: &'a [FailedConnect],
     /// Open connections when it ended, itself included.
-    pub open: Open,
+    pub open: OpenConnections,
     /// How it ended.
     pub ending: Termination,
 }
@@ -69,7 +69,7 @@ pub struct FailedConnect {
 
 /// Connections that are open.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Open {
+pub struct OpenConnections {
     /// In the process.
     pub process: usize,
     /// At the listener.
@@ -80,7 +80,7 @@ pub struct Open {
     pub backend: u32,
 }
 
-impl Line<'_> {
+impl AccessLine<'_> {
     /// The fields of HAProxy's `option tcplog` in their order (its configuration manual, 8.2.2), times in whole
     /// milliseconds. Fields that tcplog lacks follow.
     pub fn text(&self) -> String {
@@ -98,9 +98,9 @@ impl Line<'_> {
         let _ = write!(
             line,
             " {}/{}/{} {} {} {}/{}/{}/{}/{redispatched}{} 0/0 bytes_in={}",
-            Whole(self.queue),
-            Whole(self.connect),
-            Whole(Some(self.duration)),
+            WholeMillis(self.queue),
+            WholeMillis(self.connect),
+            WholeMillis(Some(self.duration)),
             self.bytes_out,
             self.ending.code(),
             self.open.process,
@@ -196,9 +196,9 @@ impl fmt::Display for Millis {
 }
 
 /// Whole milliseconds; -1 for a stage that was not reached.
-struct Whole(Option<Duration>);
+struct WholeMillis(Option<Duration>);
 
-impl fmt::Display for Whole {
+impl fmt::Display for WholeMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(took) => took.as_millis().fmt(f),
@@ -237,7 +237,7 @@ pub struct AccessWriter {
 
 impl AccessWriter {
     /// Queues the line. Drops and counts it when the log thread does not keep up.
-    pub fn write(&mut self, line: &Line<'_>) {
+    pub fn write(&mut self, line: &AccessLine<'_>) {
         let text = match self.format {
             LogFormat::Text => line.text(),
             LogFormat::Json => line.json(),
@@ -298,9 +298,9 @@ mod tests {
     use super::*;
     use crate::stats::termination::Side;
 
-    fn line<'a>(listener: &'a str, backend: Option<&'a str>) -> Line<'a> {
+    fn line<'a>(listener: &'a str, backend: Option<&'a str>) -> AccessLine<'a> {
         let took = |micros| backend.map(|_| Duration::from_micros(micros));
-        Line {
+        AccessLine {
             id: backend.and(NonZeroU64::new(0xabc)),
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             listener,
@@ -319,7 +319,7 @@ mod tests {
             bytes_out: 34,
             retries: u32::from(backend.is_some()),
             failed_connects: &[],
-            open: Open { process: 4, listener: 3, pool: 2, backend: u32::from(backend.is_some()) },
+            open: OpenConnections { process: 4, listener: 3, pool: 2, backend: u32::from(backend.is_some()) },
             ending: if backend.is_some() { Termination::Closed(Side::Client) } else { Termination::NoBackend },
         }
     }
@@ -347,7 +347,7 @@ mod tests {
     fn failed_connects_are_named_with_their_reasons() {
         let failed = [("a", "10.0.0.1:1: refused"), ("b\"", "TLS: \"x\"\n")]
             .map(|(backend, reason)| FailedConnect { backend: backend.into(), reason: reason.to_owned() });
-        let line = Line { failed_connects: &failed, ..line("shop", None) };
+        let line = AccessLine { failed_connects: &failed, ..line("shop", None) };
         let expected =
             r#"bytes_in=12 failed_connects="a: 10.0.0.1:1: refused; b\": TLS: \"x\"\n" reason="refused: no backend""#;
         assert!(line.text().trim_end().ends_with(expected), "{}", line.text());
@@ -387,7 +387,7 @@ mod tests {
         for time in
             [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH - 400 * day, SystemTime::UNIX_EPOCH + 4_000_000 * day]
         {
-            let line = Line { time, ..line("shop", None) };
+            let line = AccessLine { time, ..line("shop", None) };
             assert!(line.text().contains("] shop "), "{}", line.text());
             assert!(serde_json::from_str::<serde_json::Value>(&line.json()).unwrap()["time"].is_string());
         }

@@ -20,7 +20,7 @@ use tracing_subscriber::{Layer, fmt};
 
 use self::counters::LogCounters;
 pub use self::writer::LogWriter;
-use self::writer::{FLUSH_LIMIT, LogThread, PROCESS, Queue, Sink, Written};
+use self::writer::{FLUSH_LIMIT, LogQueue, LogThread, PROCESS, Sink, Written};
 use crate::config::model::{Log, LogFormat, LogLevel};
 
 /// The logs of the process. The drop of the last clone writes the queued lines.
@@ -31,7 +31,7 @@ pub struct Logging(Arc<Inner>);
 struct Inner {
     stderr: LogThread,
     /// Of all logs, to reopen and flush.
-    queues: Mutex<Vec<Weak<Queue>>>,
+    queues: Mutex<Vec<Weak<LogQueue>>>,
 }
 
 /// Why logging cannot start.
@@ -93,7 +93,7 @@ impl Logging {
 
     /// Reopens the files of all logs, as after a rotation. Returns at once.
     pub fn reopen(&self) {
-        self.each_queue(Queue::reopen);
+        self.each_queue(LogQueue::reopen);
     }
 
     /// Writes the queued lines of all logs. Skips a write that is stuck: returns within half a second.
@@ -110,7 +110,7 @@ impl Logging {
         queues.push(Arc::downgrade(log.queue()));
     }
 
-    fn each_queue(&self, call: impl Fn(&Queue)) {
+    fn each_queue(&self, call: impl Fn(&LogQueue)) {
         let queues = self.0.queues.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // The process log last: the thread of another log may report a failure there.
         queues.iter().rev().filter_map(Weak::upgrade).for_each(|queue| call(&queue));

@@ -62,7 +62,7 @@ pub(super) enum Written {
 
 /// Queues lines. A clone for each thread that logs.
 #[derive(Clone, Debug)]
-pub struct LogWriter(Arc<Queue>);
+pub struct LogWriter(Arc<LogQueue>);
 
 impl LogWriter {
     /// Queues one line, which ends with its newline.
@@ -109,7 +109,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 }
 
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct LogQueue {
     state: Mutex<State>,
     /// Signals work for the thread.
     work: Condvar,
@@ -129,7 +129,7 @@ struct State {
     stop: bool,
 }
 
-impl Queue {
+impl LogQueue {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,7 +159,7 @@ impl Queue {
 
 /// The thread of a log. Its drop writes the queued lines and ends the thread.
 #[derive(Debug)]
-pub(super) struct LogThread(Arc<Queue>);
+pub(super) struct LogThread(Arc<LogQueue>);
 
 impl LogThread {
     /// Starts the thread; `name` is the log's, for its counts.
@@ -168,7 +168,7 @@ impl LogThread {
     /// The system has no thread left.
     pub(super) fn start(name: &'static str, sink: impl Sink) -> io::Result<LogThread> {
         let counters = LogCounters::new(name);
-        let queue = Arc::new(Queue {
+        let queue = Arc::new(LogQueue {
             state: Mutex::default(),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -185,7 +185,7 @@ impl LogThread {
         LogWriter(Arc::clone(&self.0))
     }
 
-    pub(super) fn queue(&self) -> &Arc<Queue> {
+    pub(super) fn queue(&self) -> &Arc<LogQueue> {
         &self.0
     }
 }
@@ -198,7 +198,7 @@ impl Drop for LogThread {
     }
 }
 
-fn run(queue: &Queue, mut sink: impl Sink, mut report: Report) {
+fn run(queue: &LogQueue, mut sink: impl Sink, mut report: Report) {
     let mut torn = false;
     loop {
         let mut state = queue.state();
@@ -228,7 +228,7 @@ fn run(queue: &Queue, mut sink: impl Sink, mut report: Report) {
 }
 
 /// Writes all of the chunk. After a failure, the lines that are left of it are lost and counted.
-fn write_chunk(queue: &Queue, sink: &mut impl Sink, chunk: &[u8], torn: &mut bool, report: &mut Report) {
+fn write_chunk(queue: &LogQueue, sink: &mut impl Sink, chunk: &[u8], torn: &mut bool, report: &mut Report) {
     let mut done = 0;
     while done < chunk.len() {
         // The rest of a line of which a write failed must not run into the next line.

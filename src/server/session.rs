@@ -19,7 +19,7 @@ use super::upstream::Origin;
 use super::worker_state::{SessionHandle, WorkerState};
 use crate::config::model::ListenerTimeouts;
 use crate::limits::Permit;
-use crate::log::access::{Line, Open};
+use crate::log::access::{AccessLine, OpenConnections};
 use crate::net::addr::ClientAddr;
 use crate::pool::{Lease, Pool};
 use crate::relay::{End, Relay, Stream, Tap, Turn};
@@ -421,7 +421,7 @@ impl Drop for Record {
         let duration = self.accepted.elapsed();
         let backend = self.lease.as_ref().map(|lease| Arc::clone(lease.backend()));
         // This connection among them.
-        let open = self.state.access().is_some().then(|| Open {
+        let open = self.state.access().is_some().then(|| OpenConnections {
             process: self.state.plane.open(),
             listener: self.listener.counters().open(),
             pool: self.pool().connections(),
@@ -438,7 +438,7 @@ impl Drop for Record {
         self.state.measure(&self.listener, self.backend, Stage::Session, duration);
         if let (Some(writer), Some(open)) = (&mut *self.state.access(), open) {
             let (turnarounds, sum) = self.turnarounds;
-            writer.write(&Line {
+            writer.write(&AccessLine {
                 time: SystemTime::now(),
                 listener: &self.listener.config().name,
                 pool: self.pool().name(),

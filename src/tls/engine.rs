@@ -71,7 +71,7 @@ pub(super) struct RecordLayer<E> {
 }
 
 /// What one step of the engine came to.
-pub(super) struct Progress {
+pub(super) struct Driven {
     /// Bytes of the records that are processed.
     pub(super) used: usize,
     /// Bytes that were opened into the buffer.
@@ -83,7 +83,7 @@ pub(super) struct Progress {
 }
 
 /// Where opened bytes go.
-pub(super) struct Plaintext<'b> {
+pub(super) struct OpenedBytes<'b> {
     pub(super) buffer: &'b mut [u8],
     /// Takes what the buffer has no room for.
     pub(super) overflow: &'b mut Vec<u8>,
@@ -125,12 +125,12 @@ impl<E: Engine> RecordLayer<E> {
         &mut self,
         incoming: &mut [u8],
         outgoing: &mut Vec<u8>,
-        plaintext: Plaintext<'_>,
+        opened: OpenedBytes<'_>,
         seal: Option<Seal<'_>>,
-    ) -> Progress {
-        let Plaintext { buffer, overflow } = plaintext;
-        let mut progress = Progress { used: 0, filled: 0, sealed: 0, done: None };
-        let Progress { used, filled, sealed, done } = &mut progress;
+    ) -> Driven {
+        let OpenedBytes { buffer, overflow } = opened;
+        let mut driven = Driven { used: 0, filled: 0, sealed: 0, done: None };
+        let Driven { used, filled, sealed, done } = &mut driven;
         loop {
             let UnbufferedStatus { mut discard, state } = self.engine.process(&mut incoming[*used..]);
             let more = match state {
@@ -174,7 +174,7 @@ impl<E: Engine> RecordLayer<E> {
             *used += discard;
             // After a failure, only its alert is fetched: the record at fault is still there, and would fail again.
             if !more || (self.failure.is_some() && !self.engine.common().wants_write()) {
-                return progress;
+                return driven;
             }
         }
     }

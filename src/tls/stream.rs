@@ -10,7 +10,7 @@ use std::task::{Poll, ready};
 
 use rustls::{CommonState, Error};
 
-use super::engine::{Engine, Plaintext, Progress, RecordLayer, Seal, reserve};
+use super::engine::{Driven, Engine, OpenedBytes, RecordLayer, Seal, reserve};
 use super::explain::TlsError;
 use super::negotiated::{Negotiated, is_resumed};
 use crate::relay::Stream;
@@ -165,16 +165,16 @@ impl<E: Engine> State<E> {
         outgoing: &mut Vec<u8>,
         buffer: &mut [u8],
         seal: Option<Seal<'_>>,
-    ) -> Progress {
-        let plaintext = Plaintext { buffer, overflow: &mut self.plain };
-        let progress = self.records.drive(incoming, outgoing, plaintext, seal);
+    ) -> Driven {
+        let opened = OpenedBytes { buffer, overflow: &mut self.plain };
+        let driven = self.records.drive(incoming, outgoing, opened, seal);
         self.finished |= self.records.is_closed();
-        progress
+        driven
     }
 
     /// Opens records. Returns how much of what they hold is in `buffer`; the rest of one that is not complete is kept.
     fn open(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
-        let Progress { used, filled, sealed, .. } = self.drive(incoming, outgoing, buffer, None);
+        let Driven { used, filled, sealed, .. } = self.drive(incoming, outgoing, buffer, None);
         self.keep(&incoming[used..]);
         self.unsent.extend_from_slice(&outgoing[..sealed]);
         filled
@@ -186,7 +186,7 @@ impl<E: Engine> State<E> {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let mut received = std::mem::take(&mut self.received);
-        let Progress { used, sealed, done, .. } = self.drive(&mut received, outgoing, &mut [], Some(what));
+        let Driven { used, sealed, done, .. } = self.drive(&mut received, outgoing, &mut [], Some(what));
         match used {
             0 => self.received = received,
             _ => self.keep(&received[used..]),

@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::secured::Secured;
 use self::sockets::Bound;
-use crate::admin::view::View;
+use crate::admin::snapshot_model::Snapshot;
 use crate::admin::{self, Admin, Sources};
 use crate::config::model::Config;
 use crate::health;
@@ -180,8 +180,8 @@ impl App {
     }
 
     /// Everything that the stats port shows; `None` without one.
-    pub async fn view(&self) -> Option<View> {
-        self.admin.as_ref()?.view().await
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        self.admin.as_ref()?.snapshot().await
     }
 
     /// Stops accepting, waits until every connection has ended, at most for `limit` or until `hurry` is ready,

@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::gather::{balance, seconds};
 use super::query::pairs;
-use super::view::{Status, View};
+use super::snapshot_model::{Snapshot, Status};
+use super::unix_time::seconds;
 use crate::config::model::{Balance, Plaintext, Route, UnknownSni};
 use crate::net::addr::Address;
 use crate::net::name::normal;
@@ -57,7 +57,7 @@ pub struct AtListener {
     /// The pool.
     pub pool: String,
     /// The pool's algorithm.
-    pub balance: String,
+    pub balance: Balance,
     /// The backend that it gets; `None` when there is none, or when chance decides.
     pub backend: Option<String>,
     /// Why that one, or why none, for people.
@@ -113,7 +113,7 @@ impl Question {
 }
 
 /// Answers. The error says which listeners there are.
-pub(super) fn explain(question: &Question, shared: &Shared, view: &View) -> Result<Explanation, String> {
+pub(super) fn explain(question: &Question, shared: &Shared, snapshot: &Snapshot) -> Result<Explanation, String> {
     let wanted = |listener: &&std::sync::Arc<ListenerState>| {
         question.listener.as_ref().is_none_or(|name| **name == *listener.config().name)
     };
@@ -121,7 +121,7 @@ pub(super) fn explain(question: &Question, shared: &Shared, view: &View) -> Resu
         .listeners()
         .iter()
         .filter(wanted)
-        .map(|listener| at_listener(question, listener, shared, view))
+        .map(|listener| at_listener(question, listener, shared, snapshot))
         .collect();
     if listeners.is_empty() {
         let names: Vec<&str> = shared.listeners().iter().map(|listener| &*listener.config().name).collect();
@@ -131,14 +131,14 @@ pub(super) fn explain(question: &Question, shared: &Shared, view: &View) -> Resu
     Ok(Explanation { client: question.client.to_string(), time: seconds(SystemTime::now()), listeners })
 }
 
-fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, view: &View) -> AtListener {
+fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, snapshot: &Snapshot) -> AtListener {
     let config = listener.config();
     let (refused, protocols) = first_bytes(question, listener);
     // Without a PROXY header, a client that comes by a unix socket has no address.
     let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| matches!(bind, Address::Tcp(_)));
     let client = has_address.then_some(question.client);
     let refused = listener.would_refuse(client).or(refused);
-    let refused = if view.draining { Some("it drains: no new connection is accepted".to_owned()) } else { refused };
+    let refused = if snapshot.draining { Some("it drains: no new connection is accepted".to_owned()) } else { refused };
     let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
     let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
     let route = listener.route(&Wanted { server_name, protocols: &protocols, request });
@@ -146,7 +146,7 @@ fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, v
     let preview = pool.preview(client);
     AtListener {
         listener: config.name.to_string(),
-        addresses: view
+        addresses: snapshot
             .listeners
             .iter()
             .find(|shown| *shown.name == *config.name)
@@ -156,7 +156,7 @@ fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, v
         refused,
         route: route_in_words(listener, route),
         pool: pool.name().to_string(),
-        balance: balance(pool.settings().balance).to_owned(),
+        balance: pool.settings().balance,
         backend: match &preview.choice {
             Ok(Choice::One { backend, .. }) => Some(backend.name().to_string()),
             Ok(Choice::Drawn(drawn)) => match drawn.as_slice() {
@@ -315,7 +315,7 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
             }
         }
     };
-    format!("{}: {words}", balance(algorithm))
+    format!("{}: {words}", algorithm.name())
 }
 
 /// So many are named that chance may choose.

@@ -3,15 +3,15 @@
 //!
 //! It has a thread of its own with a lower priority than the workers'. Connections have limits by kind ([`http`]), and answers
 //! are made in rounds ([`answer_throttle`]): readers take little from traffic and nothing from probes. There the [`collector`] takes what workers measure; of that and of the shared counters each
-//! question gets a [`View`](view::View), and each page is one way to write a view down. Nothing here changes anything.
+//! question gets a [`Snapshot`](snapshot_model::Snapshot), and each page is one way to write a snapshot down. Nothing here changes anything.
 
 mod answer_throttle;
-mod api;
 mod collector;
+mod compat;
+mod configuration;
 mod csv;
 mod dashboard;
 pub mod explain;
-mod gather;
 mod histograms;
 mod http;
 mod metrics;
@@ -21,10 +21,12 @@ mod process;
 mod query;
 mod rate_limit;
 mod rates;
-mod requests;
+mod readiness;
 mod response;
-mod simple;
-pub mod view;
+mod snapshot;
+pub mod snapshot_model;
+mod sources;
+mod unix_time;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,9 +38,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use self::collector::Collector;
-pub use self::gather::{Sources, unusable_pools};
 use self::http::{Places, Server, Token};
-use self::view::View;
+pub use self::readiness::unusable_pools;
+use self::snapshot_model::Snapshot;
+pub use self::sources::Sources;
 use crate::config::model;
 use crate::net::addr::Address;
 use crate::net::dial::Options;
@@ -65,7 +68,7 @@ pub struct Bound {
 /// The stats port.
 pub struct Admin {
     address: Address,
-    questions: mpsc::UnboundedSender<oneshot::Sender<View>>,
+    questions: mpsc::UnboundedSender<oneshot::Sender<Snapshot>>,
     end: Arc<Notify>,
     thread: JoinHandle<()>,
     /// Its drop must come before the end of the thread, which has the socket.
@@ -104,7 +107,7 @@ impl Bound {
     /// No thread or no descriptors to be had.
     pub fn start(self, sources: Sources, measurements: Measurements) -> io::Result<Admin> {
         let Bound { socket, file, address, token } = self;
-        let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<View>>();
+        let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<Snapshot>>();
         let end = Arc::new(Notify::new());
         let ended = Arc::clone(&end);
         let reader = token.as_ref().map(|_| BlockingThread::start("token")).transpose()?;
@@ -136,7 +139,7 @@ impl Bound {
                     tokio::select! {
                         Some(question) = asked.recv() => {
                             // Who asked may have gone.
-                            let _ = question.send(View::clone(&*collector.view().await));
+                            let _ = question.send(Snapshot::clone(&*collector.snapshot().await));
                         }
                         () = ended.notified() => return,
                     }
@@ -155,7 +158,7 @@ impl Admin {
     }
 
     /// What is true now; `None` when the stats port has ended, which it does only with the process.
-    pub async fn view(&self) -> Option<View> {
+    pub async fn snapshot(&self) -> Option<Snapshot> {
         let (question, answer) = oneshot::channel();
         self.questions.send(question).ok()?;
         answer.await.ok()

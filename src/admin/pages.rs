@@ -5,10 +5,11 @@ use std::time::Instant;
 use hyper::{Request, Response, StatusCode, header};
 
 use super::collector::Collector;
-use super::gather::{is_ready, not_ready};
+use super::compat::{api, lb};
+use super::readiness::{is_ready, not_ready};
 use super::response::{Body, plain, whole};
-use super::view::View;
-use super::{api, csv, dashboard, explain, histograms, metrics, simple};
+use super::snapshot_model::Snapshot;
+use super::{csv, dashboard, explain, histograms, metrics};
 
 const JSON: &str = "application/json";
 /// As HAProxy names it, so that browsers show it.
@@ -62,24 +63,24 @@ pub(super) fn question<B>(request: &Request<B>) -> String {
 /// Answers a GET or HEAD of a [`Route::Answer`] with what was measured at `oldest` or later.
 pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldest: Instant) -> Response<Body> {
     let path = request.uri().path();
-    let view = || collector.view_since(oldest);
+    let snapshot = || collector.view_since(oldest);
     match path {
-        "/stats" => json(&*view().await),
+        "/stats" => json(&*snapshot().await),
         "/metrics" => {
-            let view = collector.state().await;
-            metrics::answer(request.headers(), &view, &collector.latencies())
+            let snapshot = collector.state().await;
+            metrics::answer(request.headers(), &snapshot, &collector.latencies())
         }
         "/histograms" => {
-            let view = view().await;
-            histograms::answer(request.uri().query().unwrap_or_default(), &view, &collector.latencies())
+            let snapshot = snapshot().await;
+            histograms::answer(request.uri().query().unwrap_or_default(), &snapshot, &collector.latencies())
         }
-        path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*view().await)),
-        "/lb/status" => json(&simple::status(&*view().await)),
-        "/lb-metrics" => json(&simple::metrics(&*view().await)),
-        "/explain" => explained(request.uri().query().unwrap_or_default(), collector, &*view().await),
+        path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*snapshot().await)),
+        "/lb/status" => json(&lb::status(&*snapshot().await)),
+        "/lb-metrics" => json(&lb::metrics(&*snapshot().await)),
+        "/explain" => explained(request.uri().query().unwrap_or_default(), collector, &*snapshot().await),
         "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
         _ => {
-            let (status, value) = api::answer(path, &*view().await, &collector.sources().config);
+            let (status, value) = api::answer(path, &*snapshot().await, &collector.sources().config);
             with(status, json(&value))
         }
     }
@@ -113,9 +114,9 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
     }
 }
 
-fn explained(query: &str, collector: &Collector, view: &View) -> Response<Body> {
+fn explained(query: &str, collector: &Collector, snapshot: &Snapshot) -> Response<Body> {
     let explanation = match explain::Question::parse(query) {
-        Ok(question) => explain::explain(&question, &collector.sources().shared, view),
+        Ok(question) => explain::explain(&question, &collector.sources().shared, snapshot),
         Err(error) => Err(error),
     };
     match explanation {

@@ -132,6 +132,8 @@ fn at_listener(text: &mut String, client: &str, at: &AtListener) {
 
 #[cfg(test)]
 mod tests {
+    use tidegate::config::model::Balance;
+
     use super::*;
 
     #[test]
@@ -148,7 +150,7 @@ mod tests {
             refused: Some("no certificate fits".to_owned()),
             route: "none".to_owned(),
             pool: "p".to_owned(),
-            balance: "random".to_owned(),
+            balance: Balance::Random,
             backend: Some("b".to_owned()),
             why: "x".to_owned(),
             backends: Vec::new(),

@@ -178,7 +178,7 @@ impl Line<'_> {
             self.bytes_in,
             self.bytes_out,
             self.ending,
-            self.ending.side(),
+            self.ending.cause().name(),
             self.ending.code()
         );
         line

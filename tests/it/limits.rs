@@ -87,9 +87,9 @@ fn clients_that_come_at_once_never_exceed_the_limit() {
     }
     let view = tidegate.view();
     let shown = listener(&view, "in");
-    let end = shown.endings.iter().find(|ending| ending.end == OF_ADDRESS).unwrap();
+    let end = shown.endings.iter().find(|ended| ended.termination.to_string() == OF_ADDRESS).unwrap();
     assert_eq!((shown.accepted, shown.refused, end.count), (180, 159, 159));
-    assert_eq!((end.code.as_str(), end.side.as_str()), ("PR", "tidegate"));
+    assert_eq!((end.termination.code(), end.termination.cause().name()), ("PR", "tidegate"));
     assert_eq!(backend.accepted(), 21);
 }
 

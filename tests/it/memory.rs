@@ -196,7 +196,13 @@ fn a_thousand_backends_and_eight_workers_stay_below_200_mb() {
         }
     });
     let view = tidegate.view();
-    let turnarounds = |backend: &tidegate::admin::view::Backend| backend.latency["turnaround"]["all"].count;
+    let turnarounds = |backend: &tidegate::admin::snapshot_model::BackendStats| {
+        backend
+            .latency
+            .get(tidegate::stats::latency::Stage::Turnaround, tidegate::stats::latency::Window::All)
+            .unwrap()
+            .count
+    };
     assert!(view.pools[0].backends.iter().all(|backend| turnarounds(backend) == 10 * ROUNDS as u64));
     for path in ["/metrics", "/stats;csv", "/histograms"] {
         assert_eq!(get(&tidegate.stats_port(), path).status, 200);

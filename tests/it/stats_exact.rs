@@ -6,7 +6,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use tidegate::admin::view::View;
+use tidegate::admin::snapshot_model::Snapshot;
+use tidegate::stats::latency::{Stage, Window};
 
 use crate::haproxy_csv::{self, number};
 use crate::metrics::Parsed;
@@ -57,7 +58,7 @@ fn of_access_log(tidegate: &Tidegate, listeners: &[&str], backends: &[&str]) -> 
     report
 }
 
-fn of_stats(view: &View) -> Report {
+fn of_stats(view: &Snapshot) -> Report {
     let mut report = Report::new();
     for listener in &view.listeners {
         let whose = format!("listener/{}", listener.name);
@@ -70,9 +71,9 @@ fn of_stats(view: &View) -> Report {
             add(&mut report, whose.clone(), what, count);
         }
         for ending in listener.endings.iter().filter(|ending| ending.count > 0) {
-            add(&mut report, whose.clone(), &ending.end, ending.count);
+            add(&mut report, whose.clone(), &ending.termination.to_string(), ending.count);
         }
-        assert_eq!(listener.latency["session"]["all"].count, listener.ended, "{whose}");
+        assert_eq!(listener.latency.get(Stage::Session, Window::All).unwrap().count, listener.ended, "{whose}");
     }
     for backend in view.pools.iter().flat_map(|pool| &pool.backends) {
         let whose = format!("backend/{}", backend.name);
@@ -85,8 +86,12 @@ fn of_stats(view: &View) -> Report {
         ] {
             add(&mut report, whose.clone(), what, count);
         }
-        let measured = |stage: &str| backend.latency.get(stage).map_or(0, |windows| windows["all"].count);
-        assert_eq!((measured("session"), measured("connect")), (backend.connections, backend.connections), "{whose}");
+        let measured = |stage| backend.latency.get(stage, Window::All).map_or(0, |all| all.count);
+        assert_eq!(
+            (measured(Stage::Session), measured(Stage::Connect)),
+            (backend.connections, backend.connections),
+            "{whose}"
+        );
     }
     report
 }
@@ -298,7 +303,7 @@ impl Drop for Readers<'_> {
     }
 }
 
-fn view_has_up(view: &View) -> bool {
+fn view_has_up(view: &Snapshot) -> bool {
     ["a", "b", "c"].iter().any(|name| backend(view, name).up)
 }
 

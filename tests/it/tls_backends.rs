@@ -8,7 +8,7 @@ use std::thread;
 
 use rustix::process::Signal;
 use rustls::{HandshakeKind, ServerConfig};
-use tidegate::admin::view::Handshakes;
+use tidegate::admin::snapshot_model::HandshakeStats;
 
 use crate::support::backend::{Backend, in_thread};
 use crate::support::client::{End, Place, connect, expect, read_to_end, reset, try_connect};
@@ -172,7 +172,7 @@ fn protocols_are_offered_and_sessions_resumed() {
     }
     assert_eq!(kinds[0], HandshakeKind::Full);
     assert_eq!(kinds[1..], [HandshakeKind::Resumed, HandshakeKind::Resumed]);
-    assert_eq!(tidegate.view().pools[0].backends[0].handshakes, Some(Handshakes { full: 1, resumed: 2 }));
+    assert_eq!(tidegate.view().pools[0].backends[0].handshakes, Some(HandshakeStats { full: 1, resumed: 2 }));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidegate::admin::view::Summary;
+use tidegate::admin::snapshot_model::{Latency, LatencySummary};
+use tidegate::stats::latency::{Stage, Window};
 
 use crate::support::backend::{Backend, in_thread};
 use crate::support::client::connect;
@@ -77,8 +78,8 @@ fn agrees(what: &str, exchange: Exchange, run: impl Fn(&Backend) -> Tidegate) {
         let (server, took) = slow(exchange);
         let tidegate = run(&server);
         let view = tidegate.view();
-        let turnaround = |latency: &tidegate::admin::view::Latency| latency["turnaround"]["all"];
-        let (Summary { count, p50_us, p99_us, .. }, of_listener) =
+        let turnaround = |latency: &Latency| *latency.get(Stage::Turnaround, Window::All).unwrap();
+        let (LatencySummary { count, p50_us, p99_us, .. }, of_listener) =
             (turnaround(&backend(&view, "b").latency), turnaround(&listener(&view, "in").latency));
         assert_eq!((count, of_listener.count), ((CLIENTS * REQUESTS) as u64, count), "{what}: each answer once");
         let mut took = took.lock().unwrap().clone();
@@ -187,7 +188,7 @@ fn pgbench_sees_the_same() {
         assert!(output.status.success(), "{text}");
         let latency = text.lines().find_map(|line| line.strip_prefix("latency average = ")?.strip_suffix(" ms"));
         let theirs = latency.unwrap_or_else(|| panic!("{text}")).parse::<f64>().unwrap() * 1000.0;
-        let ours = backend(&tidegate.view(), "b").latency["turnaround"]["all"];
+        let ours = *backend(&tidegate.view(), "b").latency.get(Stage::Turnaround, Window::All).unwrap();
         assert!(ours.count >= 5000, "{ours:?}");
         seen.push(format!("{theirs:.0} us, and {:.0} us through the stats port", ours.mean_us));
         if is_near(ours.mean_us, theirs) {
@@ -216,7 +217,7 @@ fn redis_benchmark_sees_the_same() {
         let fields: Vec<f64> =
             fields.split(',').skip(1).map(|field| field.trim_matches('"').parse().unwrap()).collect();
         let theirs = [fields[1] * 1000.0, fields[3] * 1000.0];
-        let ours = backend(&tidegate.view(), "b").latency["turnaround"]["all"];
+        let ours = *backend(&tidegate.view(), "b").latency.get(Stage::Turnaround, Window::All).unwrap();
         assert!(ours.count >= 10_000, "{ours:?}");
         seen.push(format!("{theirs:.0?} us, and {:.0}, {} us through the stats port", ours.mean_us, ours.p50_us));
         if is_near(ours.mean_us, theirs[0]) && is_near(ours.p50_us as f64, theirs[1]) {

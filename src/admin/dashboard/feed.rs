@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::payload::{Journal, Names, Numbers};
 use crate::admin::collector::Collector;
 use crate::admin::response::Body;
-use crate::admin::view::View;
+use crate::admin::snapshot_model::Snapshot;
 
 /// Between two events.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -55,8 +55,8 @@ pub(in crate::admin) fn events(collector: &Rc<Collector>) -> Response<Body> {
     if !feed.runs.replace(true) {
         let collector = Rc::clone(collector);
         tokio::task::spawn_local(async move {
-            let view = async || collector.view().await;
-            collector.feed().run(view).await;
+            let snapshot = async || collector.snapshot().await;
+            collector.feed().run(snapshot).await;
         });
     }
     let mut response = Response::new(body.boxed_unsync());
@@ -88,7 +88,7 @@ async fn send(mut latest: watch::Receiver<Latest>, mut viewer: Sender<Bytes>) {
 
 impl Feed {
     /// Makes events for as long as somebody watches; then nothing is left of them.
-    async fn run(&self, view: impl AsyncFn() -> Rc<View>) {
+    async fn run(&self, snapshot: impl AsyncFn() -> Rc<Snapshot>) {
         let mut seconds = interval(PERIOD);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -98,17 +98,17 @@ impl Feed {
                 self.runs.set(false);
                 return;
             }
-            let view = view().await;
-            self.latest.send_modify(|latest| latest.update(&view));
+            let snapshot = snapshot().await;
+            self.latest.send_modify(|latest| latest.update(&snapshot));
         }
     }
 }
 
 impl Latest {
-    fn update(&mut self, view: &View) {
-        self.names.update("names", &Names::of(view));
-        self.journal.update("journal", &Journal::of(view));
-        self.numbers.update("view", &Numbers::of(view));
+    fn update(&mut self, snapshot: &Snapshot) {
+        self.names.update("names", &Names::of(snapshot));
+        self.journal.update("journal", &Journal::of(snapshot));
+        self.numbers.update("view", &Numbers::of(snapshot));
     }
 
     /// Frees the texts. The versions go on, so that what comes next is new to everybody.
@@ -138,12 +138,12 @@ mod tests {
     use tokio::time::{advance, sleep};
 
     use super::*;
-    use crate::admin::dashboard::payload::tests::view;
+    use crate::admin::dashboard::payload::tests::snapshot;
 
     /// A feed of views that a test makes, and how many were made.
     struct Stage {
         feed: Rc<Feed>,
-        view: Rc<RefCell<View>>,
+        snapshot: Rc<RefCell<Snapshot>>,
         made: Rc<Cell<u32>>,
     }
 
@@ -151,19 +151,19 @@ mod tests {
 
     impl Stage {
         fn new() -> Stage {
-            Stage { feed: Rc::default(), view: Rc::new(RefCell::new(view())), made: Rc::default() }
+            Stage { feed: Rc::default(), snapshot: Rc::new(RefCell::new(snapshot())), made: Rc::default() }
         }
 
         fn watch(&self) -> Viewer {
             let (sender, body) = Channel::new(1);
             spawn_local(send(self.feed.latest.subscribe(), sender));
             if !self.feed.runs.replace(true) {
-                let (feed, view, made) = (Rc::clone(&self.feed), Rc::clone(&self.view), Rc::clone(&self.made));
+                let (feed, snapshot, made) = (Rc::clone(&self.feed), Rc::clone(&self.snapshot), Rc::clone(&self.made));
                 spawn_local(async move {
                     feed.run(async || {
                         made.set(made.get() + 1);
-                        view.borrow_mut().time += 1.0;
-                        Rc::new(view.borrow().clone())
+                        snapshot.borrow_mut().time += 1.0;
+                        Rc::new(snapshot.borrow().clone())
                     })
                     .await;
                 });
@@ -196,8 +196,8 @@ mod tests {
             let stage = Stage::new();
             let mut viewer = stage.watch();
             assert_eq!(kinds(&mut viewer, 5).await, ["names", "journal", "view", "view", "view"]);
-            stage.view.borrow_mut().pools[0].backends[0].weight = 7;
-            stage.view.borrow_mut().not_ready.push("draining".to_owned());
+            stage.snapshot.borrow_mut().pools[0].backends[0].weight = 7;
+            stage.snapshot.borrow_mut().not_ready.push("draining".to_owned());
             assert_eq!(kinds(&mut viewer, 4).await, ["names", "journal", "view", "view"]);
             // Who comes later gets everything at once, not only with the next second.
             let mut later = stage.watch();
@@ -238,7 +238,7 @@ mod tests {
             // One waits in the channel, one in the task, and then comes the newest.
             assert_eq!(kinds(&mut slow, 3).await, ["names", "journal", "view"]);
             let newest = next(&mut slow).await;
-            assert!(newest.starts_with(b"event: view\ndata: {\"time\":100.0,"), "{newest:?}");
+            assert!(newest.starts_with(b"event: snapshot\ndata: {\"time\":100.0,"), "{newest:?}");
         };
         LocalSet::new().run_until(test).await;
     }

@@ -5,7 +5,10 @@
 
 use prometheus_client::registry::Unit;
 
-use super::super::view::{Backend, Certificate, Checks, Http, Listener, Log, Pool, Process, Status, TlsFiles, View};
+use super::super::snapshot_model::{
+    BackendStats, CheckStats, HttpStats, ListenerStats, LogStats, PoolStats, Process, ServedCertificate, Snapshot,
+    TerminationStats, TlsFiles, TlsOwner,
+};
 pub(super) use super::buckets::Distribution;
 use crate::stats::latency::{Latencies, Measured, Stage};
 
@@ -55,34 +58,39 @@ impl Family {
 }
 
 /// All of them.
-pub(super) fn families(view: &View, latencies: &Latencies) -> Vec<Family> {
-    let mut families = whole(view);
-    families.extend(process(&view.process, view.started));
-    families.extend(listeners(view, latencies));
-    families.extend(pools(view));
-    families.extend(backends(view, latencies));
-    families.extend(certificates(&view.certificates));
-    families.extend(tls_files(&view.tls_files));
-    families.extend(logs(&view.logs));
+pub(super) fn families(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family> {
+    let mut families = whole(snapshot);
+    families.extend(process(&snapshot.process, snapshot.started));
+    families.extend(listeners(snapshot, latencies));
+    families.extend(pools(snapshot));
+    families.extend(backends(snapshot, latencies));
+    families.extend(certificates(&snapshot.certificates));
+    families.extend(tls_files(&snapshot.tls_files));
+    families.extend(logs(&snapshot.logs));
     families.retain(|family| !family.is_empty());
     families
 }
 
-fn whole(view: &View) -> Vec<Family> {
-    let plane = &view.plane;
-    let build = vec![("version", view.version.clone()), ("commit", view.commit.clone())];
+fn whole(snapshot: &Snapshot) -> Vec<Family> {
+    let plane = &snapshot.plane;
+    let build = vec![("version", snapshot.version.clone()), ("commit", snapshot.commit.clone())];
     let one = |value: Number| vec![(Labels::new(), value)];
     vec![
         // A gauge, which every reader knows, and not an info, of which older ones know nothing.
         gauge("tidegate_build_info", "The program: always 1", None, vec![(build, Number::Whole(1))]),
-        gauge("tidegate_uptime", "Since the start", Some(Unit::Seconds), one(Number::Real(view.uptime))),
+        gauge("tidegate_uptime", "Since the start", Some(Unit::Seconds), one(Number::Real(snapshot.uptime))),
         gauge(
             "tidegate_ready",
             "Whether each pool in use has a backend, and nothing drains",
             None,
-            one(view.ready.into()),
+            one(snapshot.ready.into()),
         ),
-        gauge("tidegate_draining", "Whether no new connection is accepted any more", None, one(view.draining.into())),
+        gauge(
+            "tidegate_draining",
+            "Whether no new connection is accepted any more",
+            None,
+            one(snapshot.draining.into()),
+        ),
         gauge("tidegate_workers", "Threads that move bytes", None, one(plane.workers.into())),
         gauge("tidegate_sessions_open", "Connections open now", None, one(plane.open.into())),
         gauge("tidegate_sessions_capacity", "Connections that may be open at once", None, one(plane.capacity.into())),
@@ -105,21 +113,22 @@ fn process(process: &Process, started: f64) -> Vec<Family> {
     ]
 }
 
-fn listeners(view: &View, latencies: &Latencies) -> Vec<Family> {
-    let all = || view.listeners.iter().map(|listener| (of_listener(listener), listener));
-    let each = |value: fn(&Listener) -> Option<Number>| -> Vec<_> {
+fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family> {
+    let all = || snapshot.listeners.iter().map(|listener| (of_listener(listener), listener));
+    let each = |value: fn(&ListenerStats) -> Option<Number>| -> Vec<_> {
         all().filter_map(|(labels, listener)| Some((labels, value(listener)?))).collect()
     };
     let endings = |refusals: bool| {
         all().flat_map(move |(labels, listener)| {
-            let endings = listener.endings.iter().filter(move |ending| ending.refusal || !refusals);
-            endings.map(move |ending| {
+            let endings = listener.endings.iter().filter(move |ending| ending.termination.is_refusal() || !refusals);
+            endings.map(move |TerminationStats { termination, count }| {
                 let mut labels = labels.clone();
-                labels.push(("end", ending.end.clone()));
+                labels.push(("end", termination.to_string()));
                 if !refusals {
-                    labels.extend([("side", ending.side.clone()), ("code", ending.code.clone())]);
+                    let (side, code) = (termination.cause().name(), termination.code());
+                    labels.extend([("side", side.to_owned()), ("code", code.to_owned())]);
                 }
-                (labels, Number::Whole(ending.count))
+                (labels, Number::Whole(*count))
             })
         })
     };
@@ -170,9 +179,9 @@ fn listeners(view: &View, latencies: &Latencies) -> Vec<Family> {
     families
 }
 
-fn pools(view: &View) -> Vec<Family> {
-    let each = |value: fn(&Pool) -> Number| -> Vec<_> {
-        view.pools.iter().map(|pool| (vec![("pool", pool.name.clone())], value(pool))).collect()
+fn pools(snapshot: &Snapshot) -> Vec<Family> {
+    let each = |value: fn(&PoolStats) -> Number| -> Vec<_> {
+        snapshot.pools.iter().map(|pool| (vec![("pool", pool.name.clone())], value(pool))).collect()
     };
     let seconds = Some(Unit::Seconds);
     vec![
@@ -199,9 +208,9 @@ fn pools(view: &View) -> Vec<Family> {
     ]
 }
 
-fn backends(view: &View, latencies: &Latencies) -> Vec<Family> {
-    let all = || view.pools.iter().flat_map(|pool| pool.backends.iter().map(|b| (of_backend(pool, b), b)));
-    let each = |value: fn(&Backend) -> Option<Number>| -> Vec<_> {
+fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family> {
+    let all = || snapshot.pools.iter().flat_map(|pool| pool.backends.iter().map(|b| (of_backend(pool, b), b)));
+    let each = |value: fn(&BackendStats) -> Option<Number>| -> Vec<_> {
         all().filter_map(|(labels, backend)| Some((labels, value(backend)?))).collect()
     };
     let seconds = Some(Unit::Seconds);
@@ -296,15 +305,16 @@ fn backends(view: &View, latencies: &Latencies) -> Vec<Family> {
 }
 
 /// Requests, responses, those without, and connections that are not watched any more.
-fn http<'a, I: Iterator<Item = (Labels, &'a Http)>>(names: [&'static str; 4], all: impl Fn() -> I) -> [Family; 4] {
+fn http<'a, I: Iterator<Item = (Labels, &'a HttpStats)>>(names: [&'static str; 4], all: impl Fn() -> I) -> [Family; 4] {
     let [requests, responses, unanswered, opaque] = names;
-    let each = |value: fn(&Http) -> u64| -> Vec<_> {
+    let each = |value: fn(&HttpStats) -> u64| -> Vec<_> {
         all().map(|(labels, http)| (labels, Number::Whole(value(http)))).collect()
     };
     let by_class = all().flat_map(|(labels, http)| {
         http.responses.iter().map(move |responses| {
             let mut labels = labels.clone();
-            labels.extend([("method", responses.method.clone()), ("class", responses.class.clone())]);
+            let (method, class) = (responses.method.name(), responses.class.name());
+            labels.extend([("method", method.to_owned()), ("class", class.to_owned())]);
             (labels, Number::Whole(responses.count))
         })
     });
@@ -329,8 +339,8 @@ fn latency<'a>(name: &'static str, all: impl Iterator<Item = (Labels, Option<&'a
     Family { name, help: "How long each stage of a connection took", unit: Some(Unit::Seconds), values }
 }
 
-fn certificates(certificates: &[Certificate]) -> Vec<Family> {
-    let each = |value: fn(&Certificate) -> f64| {
+fn certificates(certificates: &[ServedCertificate]) -> Vec<Family> {
+    let each = |value: fn(&ServedCertificate) -> f64| {
         let mut values: Vec<(Labels, Number)> = Vec::new();
         for certificate in certificates {
             let mut labels = of_owner(&certificate.owner);
@@ -380,39 +390,42 @@ fn tls_files(all: &[TlsFiles]) -> Vec<Family> {
     ]
 }
 
-fn logs(logs: &[Log]) -> [Family; 2] {
-    let each = |value: fn(&Log) -> u64| -> Vec<_> {
+fn logs(logs: &[LogStats]) -> [Family; 2] {
+    let each = |value: fn(&LogStats) -> u64| -> Vec<_> {
         logs.iter().map(|log| (vec![("log", log.name.clone())], Number::Whole(value(log)))).collect()
     };
     [
-        counter("tidegate_log_write_errors", "Log lines that could not be written", None, each(|log| log.write_errors)),
+        counter(
+            "tidegate_log_write_errors",
+            "LogStats lines that could not be written",
+            None,
+            each(|log| log.write_errors),
+        ),
         counter(
             "tidegate_log_dropped_lines",
-            "Log lines dropped because the writer did not keep up",
+            "LogStats lines dropped because the writer did not keep up",
             None,
             each(|log| log.dropped_lines),
         ),
     ]
 }
 
-/// Of `listener NAME` or `pool NAME`.
-fn of_owner(owner: &str) -> Labels {
-    match owner.split_once(' ') {
-        Some(("pool", name)) => vec![("pool", name.to_owned())],
-        Some((_, name)) => vec![("listener", name.to_owned())],
-        None => Labels::new(),
+fn of_owner(owner: &TlsOwner) -> Labels {
+    match owner {
+        TlsOwner::Listener(name) => vec![("listener", name.clone())],
+        TlsOwner::Pool(name) => vec![("pool", name.clone())],
     }
 }
 
-fn of_listener(listener: &Listener) -> Labels {
+fn of_listener(listener: &ListenerStats) -> Labels {
     vec![("listener", listener.name.clone())]
 }
 
-fn of_backend(pool: &Pool, backend: &Backend) -> Labels {
+fn of_backend(pool: &PoolStats, backend: &BackendStats) -> Labels {
     vec![("pool", pool.name.clone()), ("backend", backend.name.clone())]
 }
 
-fn last_check(checks: &Checks) -> Option<Number> {
+fn last_check(checks: &CheckStats) -> Option<Number> {
     Some(Number::Real(checks.last.as_ref()?.took_us as f64 / 1e6))
 }
 
@@ -477,29 +490,39 @@ impl TryFrom<Number> for i64 {
 mod tests {
     use super::*;
     use crate::admin::metrics::{protobuf, text};
-    use crate::admin::view::Responses;
+    use crate::admin::snapshot_model::ResponseCount;
+    use crate::stats::http::{Method, StatusClass};
 
-    fn view() -> View {
-        let responses = vec![Responses { method: "GET".to_owned(), class: "2xx".to_owned(), count: 7 }];
-        let http = Some(Http { requests: 9, unanswered: 2, opaque: 1, responses });
-        let backend = Backend { name: "b".to_owned(), http: http.clone(), downtime: 1.5, ..Backend::default() };
-        let certificate = Certificate {
-            owner: "listener listener in".to_owned(),
+    fn snapshot() -> Snapshot {
+        let responses = vec![ResponseCount { method: Method::Get, class: StatusClass::Successful, count: 7 }];
+        let http = Some(HttpStats { requests: 9, unanswered: 2, opaque: 1, responses });
+        let backend =
+            BackendStats { name: "b".to_owned(), http: http.clone(), downtime: 1.5, ..BackendStats::default() };
+        let certificate = ServedCertificate {
+            owner: TlsOwner::Listener("listener in".to_owned()),
             path: "c.pem".to_owned(),
-            ..Certificate::default()
+            names: Vec::new(),
+            key: String::new(),
+            not_before: 0.0,
+            not_after: 0.0,
         };
-        View {
-            listeners: vec![Listener { name: "in".to_owned(), http, ..Listener::default() }],
-            pools: vec![Pool { name: "p".to_owned(), backends: vec![backend], ..Pool::default() }],
+        Snapshot {
+            listeners: vec![ListenerStats { name: "in".to_owned(), http, ..ListenerStats::default() }],
+            pools: vec![PoolStats { name: "p".to_owned(), backends: vec![backend], ..PoolStats::default() }],
             certificates: vec![certificate.clone(), certificate],
-            tls_files: vec![TlsFiles { owner: "pool p q".to_owned(), refused: 3, ..TlsFiles::default() }],
-            ..View::default()
+            tls_files: vec![TlsFiles {
+                owner: TlsOwner::Pool("p q".to_owned()),
+                replaced: 0,
+                refused: 3,
+                faults: Vec::new(),
+            }],
+            ..Snapshot::default()
         }
     }
 
     #[test]
     fn http_is_there_where_it_was_seen() {
-        let text = text::encode(families(&view(), &Latencies::default())).unwrap();
+        let text = text::encode(families(&snapshot(), &Latencies::default())).unwrap();
         for line in [
             "tidegate_listener_http_requests_total{listener=\"in\"} 9",
             "tidegate_listener_http_responses_total{listener=\"in\",method=\"GET\",class=\"2xx\"} 7",
@@ -517,20 +540,21 @@ mod tests {
             assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
         }
         assert_eq!(text.matches("tidegate_certificate_not_after_seconds{").count(), 1, "{text}");
-        let nothing = text::encode(families(&View::default(), &Latencies::default())).unwrap();
+        let nothing = text::encode(families(&Snapshot::default(), &Latencies::default())).unwrap();
         assert!(!nothing.contains("_http_") && !nothing.contains("latency"), "{nothing}");
     }
 
     #[test]
     fn names_are_those_of_the_text_in_protobuf_too() {
-        let bytes = protobuf::encode(families(&view(), &Latencies::default()));
+        let bytes = protobuf::encode(families(&snapshot(), &Latencies::default()));
         let has = |name: &str| bytes.windows(name.len()).any(|window| window == name.as_bytes());
         assert!(has("tidegate_backend_downtime_seconds_total") && has("process_resident_memory_bytes"));
     }
 
     #[test]
     fn no_name_comes_twice() {
-        let mut names: Vec<String> = families(&view(), &Latencies::default()).iter().map(Family::sample_name).collect();
+        let mut names: Vec<String> =
+            families(&snapshot(), &Latencies::default()).iter().map(Family::sample_name).collect();
         let count = names.len();
         names.sort();
         names.dedup();

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
-use tidegate::admin::view::View;
+use tidegate::admin::snapshot_model::Snapshot;
 use tidegate::stats::latency::{Stage, Window};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
@@ -91,9 +91,9 @@ pub(crate) fn top(asked: Top) -> ExitCode {
         Err(error) => return failed(&error.to_string()),
     };
     if asked.once {
-        return match runtime.block_on(port.ask::<View>("/stats")) {
-            Ok(view) if asked.json => super::print(format!("{:#}\n", plain::json(&view, &choice)).as_bytes()),
-            Ok(view) => super::print(plain::text(&view, &choice).as_bytes()),
+        return match runtime.block_on(port.ask::<Snapshot>("/stats")) {
+            Ok(snapshot) if asked.json => super::print(format!("{:#}\n", plain::json(&snapshot, &choice)).as_bytes()),
+            Ok(snapshot) => super::print(plain::text(&snapshot, &choice).as_bytes()),
             Err(error) => failed(&error),
         };
     }
@@ -158,10 +158,10 @@ async fn watch(port: StatsPort, mut interface: Interface) -> io::Result<()> {
 }
 
 impl Seen {
-    fn take(&mut self, look: Result<View, String>) {
+    fn take(&mut self, look: Result<Snapshot, String>) {
         match look {
-            Ok(view) => {
-                self.previous = self.view.replace(view);
+            Ok(snapshot) => {
+                self.previous = self.snapshot.replace(snapshot);
                 self.trouble = None;
             }
             // What was seen last stays on the screen.
@@ -171,7 +171,7 @@ impl Seen {
 }
 
 /// Looks once a second, until nobody wants to know.
-async fn look(port: StatsPort, looks: UnboundedSender<Result<View, String>>) {
+async fn look(port: StatsPort, looks: UnboundedSender<Result<Snapshot, String>>) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -1,19 +1,22 @@
-//! Makes a [`View`] of what is true now.
+//! Takes a [`Snapshot`] of what is true now.
 
-use std::collections::HashSet;
+use std::borrow::Borrow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
 use super::process;
 use super::rates::Rates;
-use super::view::{
-    Backend, Certificate, Check, Checks, Handshakes, Http, Latency, Listener, Log, Plane, Pool, Refusal, Responses,
-    Status, Summary, TerminationStats, TlsFiles, Transition, View,
+use super::readiness::not_ready;
+use super::snapshot_model::{
+    BackendStats, CheckKind, CheckResult, CheckStats, HandshakeStats, HttpStats, Latency, LatencySummary,
+    ListenerStats, LogStats, PlaneStats, PoolStats, RejectedClient, ResponseCount, ServedCertificate, Snapshot, Status,
+    StatusChange, TerminationStats, TlsFiles, TlsOwner,
 };
-use crate::config::model::{self, Balance};
+use super::sources::Sources;
+use super::unix_time::seconds;
+use crate::config::model;
 use crate::log::counters::LogCounters;
-use crate::net::addr::Address;
 use crate::pool;
 use crate::server::{ListenerState, Shared};
 use crate::stats::counters;
@@ -21,42 +24,20 @@ use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
 use crate::stats::termination::Termination;
-use crate::tls::{self, Acceptor, Connector};
+use crate::tls;
 
 /// Transitions that are shown, over all pools.
 const TRANSITIONS: usize = 100;
 /// Refusals that are shown, over all listeners.
 const REFUSALS: usize = 100;
 
-/// Where everything is that is shown.
-pub struct Sources {
-    /// Listeners, pools, backends.
-    pub shared: Arc<Shared>,
-    /// Where each listener listens, by its name.
-    pub addresses: Vec<(Arc<str>, Address)>,
-    /// Of each listener that terminates TLS.
-    pub servers: Vec<Arc<Acceptor>>,
-    /// Of each pool that speaks TLS.
-    pub clients: Vec<Arc<Connector>>,
-    /// The version and the commit of the program.
-    pub version: (&'static str, &'static str),
-    /// When the process started, by both clocks.
-    pub started: (SystemTime, Instant),
-    /// What runs.
-    pub config: Arc<model::Config>,
-    /// Set once it drains.
-    pub draining: Arc<AtomicBool>,
-    /// Of each log.
-    pub logs: Vec<LogCounters>,
-}
-
 /// What is true now, without latencies. `lost` is the number of measurements that were lost.
-pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lost: u64) -> View {
+pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, lost: u64) -> Snapshot {
     let shared = &sources.shared;
     let draining = sources.draining.load(Ordering::Relaxed);
     let not_ready = not_ready(sources);
     let standings: Vec<_> = standings(sources).collect();
-    View {
+    Snapshot {
         version: sources.version.0.to_owned(),
         commit: sources.version.1.to_owned(),
         time: seconds(SystemTime::now()),
@@ -65,7 +46,12 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
         draining,
         ready: not_ready.is_empty(),
         not_ready,
-        plane: Plane { workers: shared.workers(), capacity: shared.size(), open: shared.open(), lost_samples: lost },
+        plane: PlaneStats {
+            workers: shared.workers(),
+            capacity: shared.size(),
+            open: shared.open(),
+            lost_samples: lost,
+        },
         process: process::read(),
         listeners: shared.listeners().iter().map(|state| listener(sources, state, latencies, rates)).collect(),
         pools: shared.pools().iter().map(|state| pool(state, latencies, rates)).collect(),
@@ -77,56 +63,26 @@ pub(super) fn gather(sources: &Sources, latencies: &Latencies, rates: &Rates, lo
     }
 }
 
-/// Adds how long things took in each window, which is most of the work.
-pub(super) fn add_latencies(view: &mut View, latencies: &Latencies) {
-    for listener in &mut view.listeners {
+/// Adds the latencies, which is most of the work.
+pub(super) fn add_latencies(snapshot: &mut Snapshot, latencies: &Latencies) {
+    for listener in &mut snapshot.listeners {
         let measured = latencies.listener(listener.id);
-        listener.latency = measured.map(|measured| latency(measured, |_, _, _| ())).unwrap_or_default();
+        listener.latency = measured.map(|measured| summaries(histograms(measured))).unwrap_or_default();
     }
-    for pool in &mut view.pools {
-        // Percentiles of several cannot be told from those of each: their histograms are merged.
-        let mut whole = Histograms::default();
+    for pool in &mut snapshot.pools {
+        // Percentiles cannot be merged: histograms are.
+        let mut merged = Merged::default();
         for backend in &mut pool.backends {
             let Some(measured) = latencies.backend(backend.id) else { continue };
-            backend.latency = latency(measured, |stage, window, histogram| whole.at(stage, window).merge(histogram));
+            let measured: Vec<_> = histograms(measured).collect();
+            merged.add(&measured);
+            backend.latency = summaries(measured.iter().map(|(stage, window, histogram)| (*stage, *window, histogram)));
         }
-        pool.latency = whole.latency();
+        pool.latency = merged.latency();
     }
 }
 
-/// Whether connections should be sent here now: as [`not_ready`] is empty, without the cost of its texts.
-pub(super) fn is_ready(Sources { shared, draining, .. }: &Sources) -> bool {
-    let mut pools = shared.listeners().iter().flat_map(|listener| listener.pools());
-    !draining.load(Ordering::Relaxed) && pools.all(|pool| pool.is_usable())
-}
-
-/// Why no connection should be sent here now; empty when all is well.
-pub(super) fn not_ready(Sources { shared, draining, .. }: &Sources) -> Vec<String> {
-    let mut reasons = Vec::new();
-    if draining.load(Ordering::Relaxed) {
-        reasons.push("draining: no new connection is accepted".to_owned());
-    }
-    reasons.extend(unusable_pools(shared));
-    reasons
-}
-
-/// Why some connections would get no backend now: each listener with each of its pools that has none.
-pub fn unusable_pools(shared: &Shared) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let mut seen = HashSet::new();
-    for listener in shared.listeners() {
-        for pool in listener.pools() {
-            let (name, pool_name) = (&listener.config().name, pool.name());
-            // A pool may be that of several routes.
-            if !pool.is_usable() && seen.insert((name, pool_name)) {
-                reasons.push(format!("listener {name}: no backend of pool {pool_name} is up"));
-            }
-        }
-    }
-    reasons
-}
-
-fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rates: &Rates) -> Listener {
+fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rates: &Rates) -> ListenerStats {
     let (config, counters) = (state.config(), state.counters());
     let (id, measured) = (state.id(), latencies.listener(state.id()));
     let mut pools: Vec<String> = Vec::new();
@@ -135,18 +91,11 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
             pools.push(pool.name().to_string());
         }
     }
-    let ended = |ending: Termination| TerminationStats {
-        end: ending.to_string(),
-        side: ending.side().to_owned(),
-        reason: ending.reason().to_owned(),
-        code: ending.code().to_owned(),
-        refusal: ending.is_refusal(),
-        count: counters.ended(ending),
-    };
+    let ended = |termination: Termination| TerminationStats { termination, count: counters.ended(termination) };
     // What was open first, so that no connection is missing in the sum of what is open and what has ended.
     let open = counters.open() as u64;
     let endings: Vec<TerminationStats> = Termination::ALL.into_iter().map(ended).collect();
-    Listener {
+    ListenerStats {
         id,
         name: config.name.to_string(),
         addresses: sources
@@ -165,7 +114,7 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
         open_max: counters.peak() as u64,
         accepted: counters.accepted(),
         ended: endings.iter().map(|ending| ending.count).sum(),
-        refused: endings.iter().filter(|ending| ending.refusal).map(|ending| ending.count).sum(),
+        refused: endings.iter().filter(|ending| ending.termination.is_refusal()).map(|ending| ending.count).sum(),
         bytes_in: state.traffic().bytes_in(),
         bytes_out: state.traffic().bytes_out(),
         retries: counters.retries(),
@@ -173,21 +122,21 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
         request_rate: rates.requests(id),
         handshakes: config.tls.is_some().then(|| handshakes(counters.handshakes())),
         endings,
-        latency: Latency::new(),
+        latency: Latency::default(),
         http: measured.and_then(Measured::http).map(http),
     }
 }
 
-fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> Pool {
+fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
     let config = pool.settings();
-    let backends: Vec<Backend> =
+    let backends: Vec<BackendStats> =
         pool.backends().iter().map(|backend| self::backend(backend, &config, latencies, rates)).collect();
     let status = pool.status();
-    Pool {
+    PoolStats {
         id: pool.id(),
         name: pool.name().to_string(),
-        balance: balance(config.balance).to_owned(),
-        health: config.health.as_ref().map(|health| kind(&health.check).to_owned()),
+        balance: config.balance,
+        health: config.health.as_ref().map(|health| kind(&health.check)),
         rise: config.health.as_ref().map(|health| health.rise.get()),
         fall: config.health.as_ref().map(|health| health.fall.get()),
         status: Status::of(status.up, config.health.is_some()),
@@ -201,14 +150,14 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> Pool {
         refused: pool.refused(),
         retries: backends.iter().map(|backend| backend.retries).sum(),
         rate: rates.pool(pool.id()),
-        latency: Latency::new(),
+        latency: Latency::default(),
         backends,
     }
 }
 
-fn backend(backend: &pool::Backend, config: &model::Pool, latencies: &Latencies, rates: &Rates) -> Backend {
+fn backend(backend: &pool::Backend, config: &model::Pool, latencies: &Latencies, rates: &Rates) -> BackendStats {
     let (id, counters, status) = (backend.id(), backend.counters(), backend.status());
-    Backend {
+    BackendStats {
         id,
         name: backend.name().to_string(),
         address: backend.shown_address(),
@@ -241,70 +190,62 @@ fn backend(backend: &pool::Backend, config: &model::Pool, latencies: &Latencies,
         bytes_in: backend.traffic().bytes_in(),
         bytes_out: backend.traffic().bytes_out(),
         average_us: backend.latency_us(),
-        latency: Latency::new(),
+        latency: Latency::default(),
         http: latencies.backend(id).and_then(Measured::http).map(http),
     }
 }
 
-fn handshakes(counted: &counters::Handshakes) -> Handshakes {
-    Handshakes { full: counted.full(), resumed: counted.resumed() }
+fn handshakes(counted: &counters::Handshakes) -> HandshakeStats {
+    HandshakeStats { full: counted.full(), resumed: counted.resumed() }
 }
 
-fn checks(checks: counters::Checks) -> Checks {
-    let last = checks.last.map(|check| Check {
+fn checks(checks: counters::Checks) -> CheckStats {
+    let last = checks.last.map(|check| CheckResult {
         time: seconds(check.at),
         took_us: micros(check.took),
         passed: check.failure.is_none(),
         reason: check.failure.map(|reason| reason.to_string()),
     });
-    Checks { count: checks.count, failed: checks.failed, last }
+    CheckStats { count: checks.count, failed: checks.failed, last }
 }
 
-/// Every stage and window in which something was measured; `also` gets each histogram.
-fn latency(measured: &Measured, mut also: impl FnMut(Stage, Window, &Histogram)) -> Latency {
-    let mut latency = Latency::new();
-    for stage in Stage::ALL {
-        let Some(series) = measured.stage(stage) else { continue };
-        let windows = Window::ALL.into_iter().filter_map(|window| {
-            let histogram = series.window(window);
-            also(stage, window, &histogram);
-            (histogram.count() > 0).then(|| (window.name().to_owned(), summary(&histogram)))
-        });
-        latency.insert(stage.name().to_owned(), windows.collect());
-    }
-    latency
-}
-
-/// A histogram of each stage and window.
+/// The histograms of a pool, one for each stage and window: those of its backends merged.
 #[derive(Default)]
-struct Histograms([[Histogram; Window::ALL.len()]; Stage::ALL.len()]);
+struct Merged([[Histogram; Window::ALL.len()]; Stage::ALL.len()]);
 
-impl Histograms {
-    fn at(&mut self, stage: Stage, window: Window) -> &mut Histogram {
-        &mut self.0[stage as usize][window as usize]
-    }
-
-    /// Every stage and window that has values.
-    fn latency(&mut self) -> Latency {
-        let mut latency = Latency::new();
-        for stage in Stage::ALL {
-            for window in Window::ALL {
-                let histogram = self.at(stage, window);
-                if histogram.count() > 0 {
-                    let windows = latency.entry(stage.name().to_owned()).or_default();
-                    windows.insert(window.name().to_owned(), summary(histogram));
-                }
-            }
+impl Merged {
+    fn add(&mut self, histograms: &[(Stage, Window, Histogram)]) {
+        for (stage, window, histogram) in histograms {
+            self.0[*stage as usize][*window as usize].merge(histogram);
         }
-        latency
     }
+
+    fn latency(&self) -> Latency {
+        let all = Stage::ALL.into_iter().flat_map(|stage| Window::ALL.map(|window| (stage, window)));
+        summaries(all.map(|(stage, window)| (stage, window, &self.0[stage as usize][window as usize])))
+    }
+}
+
+/// Every stage that was ever measured, in each window.
+fn histograms(measured: &Measured) -> impl Iterator<Item = (Stage, Window, Histogram)> {
+    Stage::ALL
+        .into_iter()
+        .filter_map(|stage| Some((stage, measured.stage(stage)?)))
+        .flat_map(|(stage, series)| Window::ALL.into_iter().map(move |window| (stage, window, series.window(window))))
+}
+
+fn summaries(histograms: impl Iterator<Item = (Stage, Window, impl Borrow<Histogram>)>) -> Latency {
+    histograms
+        .filter(|(_, _, histogram)| histogram.borrow().count() > 0)
+        .map(|(stage, window, histogram)| ((stage, window), summary(histogram.borrow())))
+        .collect()
 }
 
 /// A histogram in a few numbers.
-pub(super) fn summary(histogram: &Histogram) -> Summary {
+pub(super) fn summary(histogram: &Histogram) -> LatencySummary {
     let [p50_us, p75_us, p90_us, p95_us, p99_us, p999_us, p9999_us] =
         histogram.quantiles([0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999]);
-    Summary {
+    LatencySummary {
         count: histogram.count(),
         mean_us: histogram.mean().map(|mean| (mean * 10.0).round() / 10.0).unwrap_or_default(),
         p50_us,
@@ -318,13 +259,9 @@ pub(super) fn summary(histogram: &Histogram) -> Summary {
     }
 }
 
-fn http(counts: &HttpCounts) -> Http {
-    let responses = counts.responded().map(|(method, class, count)| Responses {
-        method: method.name().to_owned(),
-        class: class.name().to_owned(),
-        count,
-    });
-    Http {
+fn http(counts: &HttpCounts) -> HttpStats {
+    let responses = counts.responded().map(|(method, class, count)| ResponseCount { method, class, count });
+    HttpStats {
         requests: counts.requests(),
         unanswered: counts.unanswered(),
         opaque: counts.opaque(),
@@ -333,14 +270,14 @@ fn http(counts: &HttpCounts) -> Http {
 }
 
 /// How the files of each listener and pool with TLS stand, with whose they are.
-fn standings(sources: &Sources) -> impl Iterator<Item = (String, Arc<tls::Standing>)> {
-    let servers = sources.servers.iter().map(|tls| (format!("listener {}", tls.name()), tls.standing()));
-    servers.chain(sources.clients.iter().map(|tls| (format!("pool {}", tls.name()), tls.standing())))
+fn standings(sources: &Sources) -> impl Iterator<Item = (TlsOwner, Arc<tls::Standing>)> {
+    let servers = sources.servers.iter().map(|tls| (TlsOwner::Listener(tls.name().to_string()), tls.standing()));
+    servers.chain(sources.clients.iter().map(|tls| (TlsOwner::Pool(tls.name().to_string()), tls.standing())))
 }
 
-fn certificates(owner: &str, standing: &tls::Standing) -> Vec<Certificate> {
-    let certificate = |facts: &tls::Facts| Certificate {
-        owner: owner.to_owned(),
+fn certificates(owner: &TlsOwner, standing: &tls::Standing) -> Vec<ServedCertificate> {
+    let certificate = |facts: &tls::Facts| ServedCertificate {
+        owner: owner.clone(),
         path: facts.path.display().to_string(),
         names: facts.names.clone(),
         key: facts.key.to_string(),
@@ -350,18 +287,18 @@ fn certificates(owner: &str, standing: &tls::Standing) -> Vec<Certificate> {
     standing.facts.iter().map(certificate).collect()
 }
 
-fn tls_files(owner: &str, standing: &tls::Standing) -> TlsFiles {
+fn tls_files(owner: &TlsOwner, standing: &tls::Standing) -> TlsFiles {
     TlsFiles {
-        owner: owner.to_owned(),
+        owner: owner.clone(),
         replaced: standing.replaced,
         refused: standing.refused,
         faults: standing.faults.clone(),
     }
 }
 
-fn log(counters: &LogCounters) -> Log {
+fn log(counters: &LogCounters) -> LogStats {
     let failing = counters.failing();
-    Log {
+    LogStats {
         name: counters.name().to_owned(),
         dropped_lines: counters.dropped_lines(),
         write_errors: counters.write_errors(),
@@ -370,10 +307,10 @@ fn log(counters: &LogCounters) -> Log {
     }
 }
 
-fn transitions(shared: &Shared) -> Vec<Transition> {
+fn transitions(shared: &Shared) -> Vec<StatusChange> {
     let of_pool = |pool: &Arc<pool::Pool>| {
         let pool = Arc::clone(pool);
-        pool.transitions().into_iter().map(move |(at, transition)| Transition {
+        pool.transitions().into_iter().map(move |(at, transition)| StatusChange {
             time: seconds(at),
             pool: pool.name().to_string(),
             backend: transition.name.to_string(),
@@ -382,16 +319,16 @@ fn transitions(shared: &Shared) -> Vec<Transition> {
             reason: transition.reason.map(|reason| reason.to_string()),
         })
     };
-    let mut all: Vec<Transition> = shared.pools().iter().flat_map(of_pool).collect();
+    let mut all: Vec<StatusChange> = shared.pools().iter().flat_map(of_pool).collect();
     all.sort_by(|one, two| two.time.total_cmp(&one.time));
     all.truncate(TRANSITIONS);
     all
 }
 
-fn refusals(shared: &Shared) -> Vec<Refusal> {
+fn refusals(shared: &Shared) -> Vec<RejectedClient> {
     let of_listener = |listener: &Arc<ListenerState>| {
         let name = listener.config().name.to_string();
-        listener.refused_clients().into_iter().map(move |(at, refusal)| Refusal {
+        listener.refused_clients().into_iter().map(move |(at, refusal)| RejectedClient {
             time: seconds(at),
             listener: name.clone(),
             client: refusal.client.to_string(),
@@ -399,36 +336,18 @@ fn refusals(shared: &Shared) -> Vec<Refusal> {
             more: refusal.more,
         })
     };
-    let mut all: Vec<Refusal> = shared.listeners().iter().flat_map(of_listener).collect();
+    let mut all: Vec<RejectedClient> = shared.listeners().iter().flat_map(of_listener).collect();
     all.sort_by(|one, two| two.time.total_cmp(&one.time));
     all.truncate(REFUSALS);
     all
 }
 
-/// As in the configuration.
-pub(super) fn balance(balance: Balance) -> &'static str {
-    match balance {
-        Balance::RoundRobin => "round_robin",
-        Balance::LeastConnections => "least_connections",
-        Balance::IpHash => "ip_hash",
-        Balance::PowerOfTwo => "power_of_two",
-        Balance::LeastLatency => "least_latency",
-        Balance::Random => "random",
-    }
-}
-
-fn kind(check: &model::Check) -> &'static str {
+fn kind(check: &model::Check) -> CheckKind {
     match check {
-        model::Check::Tcp => "tcp",
-        model::Check::Http(_) => "http",
-        model::Check::Exchange { .. } => "exchange",
+        model::Check::Tcp => CheckKind::Tcp,
+        model::Check::Http(_) => CheckKind::Http,
+        model::Check::Exchange { .. } => CheckKind::Exchange,
     }
-}
-
-/// Seconds since 1970.
-pub(super) fn seconds(at: SystemTime) -> f64 {
-    let since = at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    (since * 1000.0).round() / 1000.0
 }
 
 fn micros(took: Duration) -> u64 {

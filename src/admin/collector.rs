@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::dashboard::feed::Feed;
 use super::rates::Rates;
 use super::snapshot::{add_latencies, snapshot};
 use super::snapshot_model::Snapshot;
@@ -32,7 +31,6 @@ pub(super) struct Collector {
     measurements: RefCell<Measurements>,
     /// The last snapshot, and when its making began.
     last: Mutex<Option<(Instant, Rc<Snapshot>)>>,
-    feed: Feed,
 }
 
 impl Collector {
@@ -45,17 +43,11 @@ impl Collector {
             rates: RefCell::new(rates),
             measurements: RefCell::new(measurements),
             last: Mutex::default(),
-            feed: Feed::default(),
         }
     }
 
     pub(super) fn sources(&self) -> &Sources {
         &self.sources
-    }
-
-    /// Who watches the dashboard.
-    pub(super) fn feed(&self) -> &Feed {
-        &self.feed
     }
 
     /// The histograms, as of the last snapshot or second. Not to be held while waiting.

@@ -30,7 +30,7 @@ pub(super) use self::places::{MAX_CONNECTIONS, Places};
 pub(super) use self::token::Token;
 use super::answer_throttle::AnswerThrottle;
 use super::collector::Collector;
-use super::dashboard;
+use super::dashboard::feed::{self, Feed};
 use super::pages::{self, Route};
 use super::patient::Patient;
 use super::rate_limit::RateLimit;
@@ -75,6 +75,7 @@ pub(super) struct Server {
     guard: Guard,
     throttle: AnswerThrottle,
     collector: Rc<Collector>,
+    feed: Rc<Feed>,
     places: Rc<Places>,
 }
 
@@ -104,7 +105,7 @@ impl Server {
         places: Rc<Places>,
     ) -> Server {
         let throttle = AnswerThrottle::new(Instant::now());
-        Server { guard: Guard::new(address, token), throttle, collector, places }
+        Server { guard: Guard::new(address, token), throttle, collector, feed: Rc::default(), places }
     }
 
     /// Accepts and answers until it is dropped.
@@ -189,7 +190,7 @@ impl Server {
             Route::Events if reads => {
                 self.guard.admit(request, Access::Stream)?;
                 place.become_kind(Kind::Stream).map_err(|Full| Refusal::Streams)?;
-                Ok(dashboard::feed::events(&self.collector))
+                Ok(feed::events(&self.feed, &self.collector))
             }
             Route::Answer if reads => {
                 self.guard.admit(request, Access::Read)?;

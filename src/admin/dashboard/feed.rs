@@ -48,16 +48,12 @@ pub(in crate::admin) struct Feed {
 }
 
 /// The answer to one who wants to watch.
-pub(in crate::admin) fn events(collector: &Rc<Collector>) -> Response<Body> {
-    let feed = collector.feed();
+pub(in crate::admin) fn events(feed: &Rc<Feed>, collector: &Rc<Collector>) -> Response<Body> {
     let (sender, body) = Channel::new(1);
     tokio::task::spawn_local(send(feed.latest.subscribe(), sender));
     if !feed.runs.replace(true) {
-        let collector = Rc::clone(collector);
-        tokio::task::spawn_local(async move {
-            let snapshot = async || collector.snapshot().await;
-            collector.feed().run(snapshot).await;
-        });
+        let (feed, collector) = (Rc::clone(feed), Rc::clone(collector));
+        tokio::task::spawn_local(async move { feed.run(async || collector.snapshot().await).await });
     }
     let mut response = Response::new(body.boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

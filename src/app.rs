@@ -197,7 +197,7 @@ impl App {
             () = hurry => false,
         };
         let outcome = if in_time {
-            tracing::info!("drained: every connection ended by itself");
+            tracing::info!("drain complete");
             Drained::Clean
         } else {
             let connections = self.open();

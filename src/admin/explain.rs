@@ -50,8 +50,8 @@ pub struct AtListener {
     pub addresses: Vec<String>,
     /// What to know besides, for people.
     pub notes: Vec<String>,
-    /// Why the client is refused before it gets as far as a pool, for people.
-    pub refused: Option<String>,
+    /// Why the client is rejected before it gets as far as a pool, for people.
+    pub rejected: Option<String>,
     /// Which route it matches, and why, for people.
     pub route: String,
     /// The pool.
@@ -133,12 +133,13 @@ pub(super) fn explain(question: &Question, shared: &Shared, snapshot: &Snapshot)
 
 fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, snapshot: &Snapshot) -> AtListener {
     let config = listener.config();
-    let (refused, protocols) = first_bytes(question, listener);
+    let (rejected, protocols) = first_bytes(question, listener);
     // Without a PROXY header, a client that comes by a unix socket has no address.
     let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| matches!(bind, Address::Tcp(_)));
     let client = has_address.then_some(question.client);
-    let refused = listener.would_refuse(client).or(refused);
-    let refused = if snapshot.draining { Some("it drains: no new connection is accepted".to_owned()) } else { refused };
+    let rejected = listener.would_refuse(client).or(rejected);
+    let rejected =
+        if snapshot.draining { Some("it drains: no new connection is accepted".to_owned()) } else { rejected };
     let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
     let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
     let route = listener.route(&Wanted { server_name, protocols: &protocols, request });
@@ -153,7 +154,7 @@ fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, s
             .map(|shown| shown.addresses.clone())
             .unwrap_or_default(),
         notes: notes(question, listener, shared, has_address),
-        refused,
+        rejected,
         route: route_in_words(listener, route),
         pool: pool.name().to_string(),
         balance: pool.settings().balance,
@@ -170,7 +171,7 @@ fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, s
     }
 }
 
-/// Why the client's first bytes get it refused, if they do, and the protocols that routes go by.
+/// Why the client's first bytes get it rejected, if they do, and the protocols that routes go by.
 fn first_bytes(question: &Question, listener: &ListenerState) -> (Option<String>, Vec<String>) {
     let Some((rules, tls)) = listener.tls() else { return (None, question.alpn.clone()) };
     let may_be_plain = rules.starttls.is_some() && rules.plaintext == Plaintext::Allow;
@@ -206,7 +207,7 @@ fn notes(question: &Question, listener: &ListenerState, shared: &Shared, has_add
     if let Some(rule) = &config.proxy_protocol {
         match rule.trusted.iter().any(|network| network.contains(&question.client)) {
             true if rule.required => notes.push(format!(
-                "{} is in proxy_protocol.trusted: its connections are refused without a PROXY header, and those with \
+                "{} is in proxy_protocol.trusted: its connections are rejected without a PROXY header, and those with \
                  one are another client's, the one in the header",
                 question.client
             )),
@@ -262,7 +263,7 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
     };
     let words = match &preview.choice {
         Err(NoBackend::AllFull { .. }) => "nobody: all that are up are full".to_owned(),
-        Err(why) => return format!("refused: {why}"),
+        Err(why) => return format!("rejected: {why}"),
         Ok(Choice::One { backend, instead_of }) => {
             let Some(chosen) = preview.of(backend) else { return "left meanwhile".to_owned() };
             match algorithm {

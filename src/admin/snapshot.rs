@@ -28,8 +28,8 @@ use crate::tls;
 
 /// Transitions that are shown, over all pools.
 const TRANSITIONS: usize = 100;
-/// Refusals that are shown, over all listeners.
-const REFUSALS: usize = 100;
+/// Rejected clients that are shown, over all listeners.
+const REJECTIONS: usize = 100;
 
 /// What is true now, without latencies. `lost` is the number of measurements that were lost.
 pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, lost: u64) -> Snapshot {
@@ -50,7 +50,7 @@ pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, 
             workers: shared.workers(),
             capacity: shared.size(),
             open: shared.open(),
-            lost_samples: lost,
+            dropped_samples: lost,
         },
         process: process::read(),
         listeners: shared.listeners().iter().map(|state| listener(sources, state, latencies, rates)).collect(),
@@ -59,7 +59,7 @@ pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, 
         tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
         logs: sources.logs.iter().map(log).collect(),
         transitions: transitions(shared),
-        refusals: refusals(shared),
+        rejections: rejections(shared),
     }
 }
 
@@ -94,7 +94,7 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
     let ended = |termination: Termination| TerminationStats { termination, count: counters.ended(termination) };
     // What was open first, so that no connection is missing in the sum of what is open and what has ended.
     let open = counters.open() as u64;
-    let endings: Vec<TerminationStats> = Termination::ALL.into_iter().map(ended).collect();
+    let terminations: Vec<TerminationStats> = Termination::ALL.into_iter().map(ended).collect();
     ListenerStats {
         id,
         name: config.name.to_string(),
@@ -113,15 +113,19 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
         open,
         open_max: counters.peak() as u64,
         accepted: counters.accepted(),
-        ended: endings.iter().map(|ending| ending.count).sum(),
-        refused: endings.iter().filter(|ending| ending.termination.is_refusal()).map(|ending| ending.count).sum(),
+        ended: terminations.iter().map(|ending| ending.count).sum(),
+        rejected: terminations
+            .iter()
+            .filter(|ending| ending.termination.is_rejection())
+            .map(|ending| ending.count)
+            .sum(),
         bytes_in: state.traffic().bytes_in(),
         bytes_out: state.traffic().bytes_out(),
         retries: counters.retries(),
         rate: rates.listener(id),
         request_rate: rates.requests(id),
         handshakes: config.tls.is_some().then(|| handshakes(counters.handshakes())),
-        endings,
+        terminations,
         latency: Latency::default(),
         http: measured.and_then(Measured::http).map(http),
     }
@@ -147,7 +151,7 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
         downtime: status.downtime_so_far().as_secs_f64(),
         open: u64::from(pool.connections()),
         open_max: u64::from(pool.peak()),
-        refused: pool.refused(),
+        rejected: pool.refused(),
         retries: backends.iter().map(|backend| backend.retries).sum(),
         rate: rates.pool(pool.id()),
         latency: Latency::default(),
@@ -263,8 +267,8 @@ fn http(counts: &HttpCounts) -> HttpStats {
     let responses = counts.responded().map(|(method, class, count)| ResponseCount { method, class, count });
     HttpStats {
         requests: counts.requests(),
-        unanswered: counts.unanswered(),
-        opaque: counts.opaque(),
+        no_response: counts.unanswered(),
+        passthrough: counts.opaque(),
         responses: responses.collect(),
     }
 }
@@ -291,7 +295,7 @@ fn tls_files(owner: &TlsOwner, standing: &tls::Standing) -> TlsFiles {
     TlsFiles {
         owner: owner.clone(),
         replaced: standing.replaced,
-        refused: standing.refused,
+        rejected: standing.refused,
         faults: standing.faults.clone(),
     }
 }
@@ -325,7 +329,7 @@ fn transitions(shared: &Shared) -> Vec<StatusChange> {
     all
 }
 
-fn refusals(shared: &Shared) -> Vec<RejectedClient> {
+fn rejections(shared: &Shared) -> Vec<RejectedClient> {
     let of_listener = |listener: &Arc<ListenerState>| {
         let name = listener.config().name.to_string();
         listener.refused_clients().into_iter().map(move |(at, refusal)| RejectedClient {
@@ -338,7 +342,7 @@ fn refusals(shared: &Shared) -> Vec<RejectedClient> {
     };
     let mut all: Vec<RejectedClient> = shared.listeners().iter().flat_map(of_listener).collect();
     all.sort_by(|one, two| two.time.total_cmp(&one.time));
-    all.truncate(REFUSALS);
+    all.truncate(REJECTIONS);
     all
 }
 

@@ -104,8 +104,8 @@ fn in_words(explanation: &Explanation) -> String {
 }
 
 fn at_listener(text: &mut String, client: &str, at: &AtListener) {
-    let target = match (&at.refused, &at.backend) {
-        (Some(_), _) => "refused".to_owned(),
+    let target = match (&at.rejected, &at.backend) {
+        (Some(_), _) => "rejected".to_owned(),
         (None, Some(backend)) => backend.clone(),
         (None, None) if at.backends.iter().any(|backend| backend.chosen) => "one of several".to_owned(),
         (None, None) => "no backend".to_owned(),
@@ -115,8 +115,8 @@ fn at_listener(text: &mut String, client: &str, at: &AtListener) {
     for note in &at.notes {
         _ = writeln!(text, "  note      {note}");
     }
-    if let Some(why) = &at.refused {
-        _ = writeln!(text, "  refused   {why}");
+    if let Some(why) = &at.rejected {
+        _ = writeln!(text, "  rejected  {why}");
         return;
     }
     _ = writeln!(text, "  route     {}", at.route);
@@ -142,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_no_backend() {
+    fn a_rejection_names_no_backend() {
         let at = AtListener {
             listener: "in".to_owned(),
             addresses: vec!["127.0.0.1:1".to_owned()],
             notes: Vec::new(),
-            refused: Some("no certificate fits".to_owned()),
+            rejected: Some("no certificate fits".to_owned()),
             route: "none".to_owned(),
             pool: "p".to_owned(),
             balance: Balance::Random,
@@ -156,6 +156,6 @@ mod tests {
             backends: Vec::new(),
         };
         let text = in_words(&Explanation { client: "::1".to_owned(), time: 0.0, listeners: vec![at] });
-        assert_eq!(text, "::1 at listener in (127.0.0.1:1): refused\n  refused   no certificate fits\n");
+        assert_eq!(text, "::1 at listener in (127.0.0.1:1): rejected\n  rejected  no certificate fits\n");
     }
 }

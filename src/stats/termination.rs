@@ -246,24 +246,24 @@ impl Termination {
         match self {
             Termination::Closed(_) => "closed",
             Termination::Reset(_) => "reset",
-            Termination::Unreachable(_) => "lost",
-            Termination::TlsProtocolError(_) => "sent bad TLS",
+            Termination::Unreachable(_) => "unreachable",
+            Termination::TlsProtocolError(_) => "TLS protocol error",
             Termination::Truncated(_) => "closed without close_notify",
             Termination::IdleTimeout => "idle timeout",
             Termination::HalfCloseTimeout => "half-close timeout",
             Termination::Lifetime => "lifetime reached",
             Termination::BackendDown => "down",
-            Termination::DrainDeadline => "drain deadline",
+            Termination::DrainDeadline => "drain deadline exceeded",
             Termination::NoBackend => "no backend",
             Termination::ConnectFailed => "connect failed",
             Termination::ClientLeft => "left",
-            Termination::PreambleTimeout => "first bytes timeout",
+            Termination::PreambleTimeout => "preamble timeout",
             Termination::HandshakeTimeout => "TLS handshake timeout",
             Termination::HandshakeFailed => "TLS handshake failed",
             Termination::HandshakeLimit => "too many TLS handshakes",
-            Termination::AddressConnections => "too many connections from its address",
-            Termination::AddressRate => "too fast from its address",
-            Termination::ListenerRate => "too fast",
+            Termination::AddressConnections => "per-IP connection limit exceeded",
+            Termination::AddressRate => "per-IP connection rate exceeded",
+            Termination::ListenerRate => "connection rate exceeded",
             Termination::NotTls => "no TLS",
             Termination::BadClientHello => "bad ClientHello",
             Termination::BadRequest => "bad HTTP request",
@@ -323,7 +323,7 @@ impl Termination {
     }
 
     /// Whether the client got no backend at all.
-    pub fn is_refusal(self) -> bool {
+    pub fn is_rejection(self) -> bool {
         matches!(
             self,
             Termination::NoBackend
@@ -355,7 +355,7 @@ impl fmt::Display for Termination {
             | Termination::ClientLeft => {
                 write!(f, "{} {}", self.cause().name(), self.reason())
             }
-            _ if self.is_refusal() => write!(f, "refused: {}", self.reason()),
+            _ if self.is_rejection() => write!(f, "rejected: {}", self.reason()),
             _ => f.write_str(self.reason()),
         }
     }

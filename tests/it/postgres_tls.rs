@@ -108,7 +108,7 @@ fn psql_without_tls_reads_why_it_is_refused() {
     let told = complaint(&psql(&postgres, &refusing, "disable", &authority, "select 1"));
     assert!(told.contains("FATAL:  this server takes encrypted connections only\n"), "{told}");
     assert!(told.contains("Connect with sslmode=require or stronger."), "{told}");
-    assert_eq!(refusing.only_access().end(), "refused: no TLS");
+    assert_eq!(refusing.only_access().end(), "rejected: no TLS");
 
     let mut plain = connect(&refusing.at("in"));
     plain.write_all(&startup(3, 0)).unwrap();
@@ -382,7 +382,7 @@ fn what_no_client_of_postgres_says_is_refused() {
         client.write_all(bytes).unwrap();
         assert_eq!(read_to_end(&mut client).0, b"", "{reason}");
         wait_for_refusal(&tidegate, reason);
-        assert_eq!(tidegate.only_access().end(), "refused: no TLS", "{reason}");
+        assert_eq!(tidegate.only_access().end(), "rejected: no TLS", "{reason}");
     }
     // What never becomes a message.
     let tidegate = Tidegate::start(&forward(backend.place(), &listener, ""));
@@ -404,7 +404,7 @@ fn psql_reads_that_no_server_can_take_it() {
     let authority = Authority::new();
     let listener = starttls(&authority.issue(&[NAME, "127.0.0.1"]), "plaintext: allow");
     let postgres = Postgres::bare(&[]); // only for its psql
-    for (pool, end) in [("", "refused: connect failed"), ("health: { tcp: {}, fall: 1 }", "refused: no backend")] {
+    for (pool, end) in [("", "rejected: connect failed"), ("health: { tcp: {}, fall: 1 }", "rejected: no backend")] {
         let tidegate = Tidegate::start(&forward(dead.address(), &listener, pool));
         for mode in ["verify-full", "disable"] {
             let told = complaint(&psql(&postgres, &tidegate, mode, &authority, "select 1"));
@@ -453,7 +453,7 @@ fn server_names_choose_the_database() {
 
 #[track_caller]
 fn wait_for_refusal(tidegate: &Tidegate, reason: &str) {
-    let wanted = format!("a client is refused: {reason}");
+    let wanted = format!("client rejected: {reason}");
     let line = tidegate.wait_for_log(&wanted, |line| line.field("message") == wanted);
     assert_eq!((line.field("listener").as_str(), line.level().as_str()), ("in", "INFO"));
 }

@@ -203,9 +203,12 @@ fn refusals_and_transitions_are_shown_with_their_reasons() {
     let address = client.local_addr().unwrap().to_string();
     read_to_end(&mut { client });
     let view = tidegate.view();
-    let [refusal] = view.refusals.as_slice() else { panic!("{:?}", view.refusals) };
+    let [refusal] = view.rejections.as_slice() else { panic!("{:?}", view.rejections) };
     assert_eq!((&*refusal.listener, &refusal.client), ("in", &address));
     assert_eq!(refusal.reason, "pool p: the only backend is down");
     let [transition] = view.transitions.as_slice() else { panic!("{:?}", view.transitions) };
-    assert_eq!((&*transition.backend, transition.up, transition.reason.as_deref()), ("b", false, Some("refused")));
+    assert_eq!(
+        (&*transition.backend, transition.up, transition.reason.as_deref()),
+        ("b", false, Some("connection refused"))
+    );
 }

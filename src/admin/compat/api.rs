@@ -223,7 +223,7 @@ fn requests(snapshot: &Snapshot) -> Value {
     let of_listener = |listener: &ListenerStats| {
         let requests = RequestTotals::of_listener(listener);
         let ends: Value = listener
-            .endings
+            .terminations
             .iter()
             .filter(|ending| ending.count > 0)
             .map(|ending| (ending.termination.to_string(), json!(ending.count)))
@@ -236,7 +236,7 @@ fn requests(snapshot: &Snapshot) -> Value {
             "totalRequests": requests.total,
             "successfulRequests": requests.succeeded,
             "failedRequests": requests.failed,
-            "refusedConnections": listener.refused,
+            "refusedConnections": listener.rejected,
             "retries": requests.retries,
             "requestsPerSecond": requests.per_second(),
             "averageResponseTime": requests.average_ms(),
@@ -344,12 +344,12 @@ mod tests {
             pools: vec!["one".to_owned()],
             accepted: 30,
             ended: 27,
-            refused: 5,
+            rejected: 5,
             retries: 2,
             open: 3,
             bytes_in: 100,
             bytes_out: 200,
-            endings: vec![
+            terminations: vec![
                 TerminationStats { termination: Termination::Closed(Side::Client), count: 22 },
                 TerminationStats { termination: Termination::NoBackend, count: 5 },
                 TerminationStats { termination: Termination::IdleTimeout, count: 0 },
@@ -438,7 +438,7 @@ mod tests {
         let requests = data("/api/metrics/requests", &snapshot);
         assert_eq!(
             requests["listeners"][0]["connectionEnds"],
-            json!({ "client closed": 22, "refused: no backend": 5 })
+            json!({ "client closed": 22, "rejected: no backend": 5 })
         );
         assert_eq!(requests["listeners"][0]["unit"], "connection");
         assert_eq!((&requests["totalRequests"], &requests["failedRequests"]), (&json!(30), &json!(5)));

@@ -54,7 +54,7 @@ impl RequestTotals {
                 (seen, bad, seen.saturating_sub(bad))
             }
             false => {
-                let ended = listener.endings.iter();
+                let ended = listener.terminations.iter();
                 let failed = ended.filter(|ended| is_failure(ended.termination)).map(|ended| ended.count).sum();
                 (listener.accepted, failed, listener.ended.saturating_sub(failed))
             }
@@ -117,14 +117,14 @@ fn is_failure(termination: Termination) -> bool {
     match termination {
         Termination::Closed(_) => false,
         Termination::InternalError => true,
-        _ => termination.is_refusal() || termination.cause() == Cause::Backend,
+        _ => termination.is_rejection() || termination.cause() == Cause::Backend,
     }
 }
 
 /// Requests, and those of them that failed.
 fn seen(http: &HttpStats) -> (u64, u64) {
     let errors = http.responses.iter().filter(|responses| responses.class == StatusClass::ServerError);
-    (http.requests, errors.map(|responses| responses.count).sum::<u64>() + http.unanswered)
+    (http.requests, errors.map(|responses| responses.count).sum::<u64>() + http.no_response)
 }
 
 fn times(latency: &Latency, http: bool) -> (u64, (u64, f64)) {
@@ -152,9 +152,9 @@ mod tests {
         let listener = ListenerStats {
             accepted: 100,
             ended: 90,
-            refused: 7,
+            rejected: 7,
             retries: 4,
-            endings: [
+            terminations: [
                 (Termination::Closed(Side::Client), 40),
                 (Termination::Closed(Side::Backend), 20),
                 (Termination::Reset(Side::Client), 10),
@@ -196,8 +196,8 @@ mod tests {
         let responses = |class, count| ResponseCount { method: Method::Get, class, count };
         let http = HttpStats {
             requests: 60,
-            unanswered: 2,
-            opaque: 1,
+            no_response: 2,
+            passthrough: 1,
             responses: vec![
                 responses(StatusClass::Successful, 50),
                 responses(StatusClass::ClientError, 5),
@@ -208,7 +208,7 @@ mod tests {
             sniffs_http: true,
             accepted: 9,
             ended: 9,
-            refused: 4,
+            rejected: 4,
             http: Some(http.clone()),
             latency: latency([
                 (Stage::Session, Window::TenSeconds, 9, 1.0),

@@ -43,7 +43,7 @@ pub(super) const COLUMNS: [Column; 128] = [
         .backend(|row| number(row.connection_limit()?)),
     column("stot")
         .frontend(|row| number(row.listener.accepted))
-        .backend(|row| number(row.pool.refused + row.sum(|backend| backend.connections)))
+        .backend(|row| number(row.pool.rejected + row.sum(|backend| backend.connections)))
         .both(|row| number(row.sum(|backend| backend.connections))),
     column("bin").frontend(|row| number(row.listener.bytes_in)).both(|row| number(row.sum(|backend| backend.bytes_in))),
     column("bout")

@@ -86,7 +86,7 @@ mod tests {
 
     fn http(class: StatusClass, count: u64) -> Option<HttpStats> {
         let responses = vec![ResponseCount { method: Method::Get, class, count }];
-        Some(HttpStats { requests: count + 1, unanswered: 1, opaque: 0, responses })
+        Some(HttpStats { requests: count + 1, no_response: 1, passthrough: 0, responses })
     }
 
     fn latency(stage: Stage, count: u64, mean_us: f64) -> Latency {
@@ -215,7 +215,7 @@ mod tests {
             (true, Some("status 503"), "UP L7STS 503 "),
             (false, Some("status 503"), "DOWN L7STS 503 0"),
             (false, Some("timed out after 1s"), "DOWN L7TOUT  0"),
-            (false, Some("refused"), "DOWN L4CON  0"),
+            (false, Some("connection refused"), "DOWN L4CON  0"),
             (false, Some("answer is not HTTP"), "DOWN L7RSP  0"),
             (false, None, "DOWN L7OK  "),
         ] {

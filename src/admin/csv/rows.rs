@@ -46,7 +46,7 @@ impl<'a> Deref for Server<'a> {
 impl Frontend<'_> {
     /// Connections that ended in one of these ways.
     pub(super) fn ended(&self, terminations: &[Termination]) -> u64 {
-        let ended = self.listener.endings.iter().filter(|ended| terminations.contains(&ended.termination));
+        let ended = self.listener.terminations.iter().filter(|ended| terminations.contains(&ended.termination));
         ended.map(|ended| ended.count).sum()
     }
 
@@ -161,7 +161,8 @@ impl Server<'_> {
         Some(match check.reason.as_deref().unwrap_or_default() {
             _ if check.passed => by_layer("L4OK", "L7OK"),
             reason if reason.starts_with("timed out") => by_layer("L4TOUT", "L7TOUT"),
-            "refused" | "reset" | "unreachable" | "no such socket" | "permission denied" | "backlog full" => "L4CON",
+            "connection refused" | "reset" | "unreachable" | "no such socket" | "permission denied"
+            | "backlog full" => "L4CON",
             reason if reason.starts_with("status ") => by_layer("L4CON", "L7STS"),
             _ => by_layer("L4CON", "L7RSP"),
         })

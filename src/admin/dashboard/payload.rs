@@ -21,7 +21,7 @@ type Column<T> = (&'static str, fn(&T) -> Option<u64>);
 const LISTENER: [Column<ListenerStats>; 14] = [
     ("open", |listener| Some(listener.open)),
     ("accepted", |listener| Some(listener.accepted)),
-    ("refused", |listener| Some(listener.refused)),
+    ("rejected", |listener| Some(listener.rejected)),
     ("bytes_in", |listener| Some(listener.bytes_in)),
     ("bytes_out", |listener| Some(listener.bytes_out)),
     ("retries", |listener| Some(listener.retries)),
@@ -38,7 +38,7 @@ const LISTENER: [Column<ListenerStats>; 14] = [
 const POOL: [Column<PoolStats>; 10] = [
     ("up", |pool| Some(pool.up as u64)),
     ("usable", |pool| Some(pool.usable.into())),
-    ("refused", |pool| Some(pool.refused)),
+    ("rejected", |pool| Some(pool.rejected)),
     ("retries", |pool| Some(pool.retries)),
     ("turnaround_p50", |pool| percentile(&pool.latency, Stage::Turnaround, |summary| summary.p50_us)),
     ("turnaround_p99", |pool| percentile(&pool.latency, Stage::Turnaround, |summary| summary.p99_us)),
@@ -171,7 +171,7 @@ impl<'a> Names<'a> {
 pub(super) struct Journal<'a> {
     not_ready: &'a [String],
     transitions: &'a [StatusChange],
-    refusals: &'a [RejectedClient],
+    rejections: &'a [RejectedClient],
     certificates: &'a [ServedCertificate],
     tls_files: &'a [TlsFiles],
     /// Those that cannot be written, or could not since the start.
@@ -183,7 +183,7 @@ impl<'a> Journal<'a> {
         Journal {
             not_ready: &snapshot.not_ready,
             transitions: &snapshot.transitions,
-            refusals: &snapshot.refusals,
+            rejections: &snapshot.rejections,
             certificates: &snapshot.certificates,
             tls_files: &snapshot.tls_files,
             logs: snapshot.logs.iter().filter(|log| log.write_errors > 0).collect(),
@@ -201,7 +201,7 @@ pub(super) struct Numbers<'a> {
     open: usize,
     cpu_seconds: f64,
     resident_bytes: u64,
-    lost_samples: u64,
+    dropped_samples: u64,
     listeners: Vec<[Option<u64>; LISTENER.len()]>,
     pools: Vec<[Option<u64>; POOL.len()]>,
     backends: Vec<[Option<u64>; BACKEND.len()]>,
@@ -220,7 +220,7 @@ impl<'a> Numbers<'a> {
             open: snapshot.plane.open,
             cpu_seconds: snapshot.process.cpu_seconds,
             resident_bytes: snapshot.process.resident_bytes,
-            lost_samples: snapshot.plane.lost_samples,
+            dropped_samples: snapshot.plane.dropped_samples,
             listeners: rows(&LISTENER, &snapshot.listeners),
             pools: rows(&POOL, &snapshot.pools),
             backends: snapshot.pools.iter().flat_map(|pool| rows(&BACKEND, &pool.backends)).collect(),
@@ -275,7 +275,7 @@ pub(super) mod tests {
             (Method::Other, StatusClass::ServerError, 2),
         ]
         .map(|(method, class, count)| ResponseCount { method, class, count });
-        HttpStats { requests: 9, unanswered: 1, opaque: 0, responses: responses.into() }
+        HttpStats { requests: 9, no_response: 1, passthrough: 0, responses: responses.into() }
     }
 
     /// The values of a row by the names of its columns.

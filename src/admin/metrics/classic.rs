@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write};
 
-use super::families::{Distribution, Family, Labels, Number, Values};
+use super::family::{Distribution, Family, Labels, Number, Values};
 
 /// All of them.
 pub(super) fn encode(families: &[Family]) -> String {

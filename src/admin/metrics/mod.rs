@@ -8,8 +8,10 @@ mod accept;
 mod buckets;
 mod classic;
 mod families;
+mod family;
 mod protobuf;
 mod text;
+mod traffic;
 
 use hyper::header::{self, HeaderMap};
 use hyper::{Response, StatusCode};

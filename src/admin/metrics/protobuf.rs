@@ -5,11 +5,11 @@
 
 use prost::Message;
 
-use super::buckets::{SCHEMA, ZERO};
-use super::families::{self, Labels, Values};
+use super::buckets::{Distribution, SCHEMA, ZERO};
+use super::family::{Family, Labels, Number, Values};
 
 /// All of them, each behind its length.
-pub(super) fn encode(families: Vec<families::Family>) -> Vec<u8> {
+pub(super) fn encode(families: Vec<Family>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for family in families {
         // Fails only where there is no room, and a vector grows.
@@ -103,26 +103,26 @@ struct BucketSpan {
     length: u32,
 }
 
-impl From<families::Family> for MetricFamily {
-    fn from(family: families::Family) -> MetricFamily {
+impl From<Family> for MetricFamily {
+    fn from(family: Family) -> MetricFamily {
         let name = family.sample_name();
         let (kind, metric) = match family.values {
             Values::Counters(counters) => {
-                let metric = |(labels, value): (Labels, families::Number)| Metric {
+                let metric = |(labels, value): (Labels, Number)| Metric {
                     counter: Some(Value { value: value.into() }),
                     ..Metric::of(labels)
                 };
                 (MetricType::Counter, counters.into_iter().map(metric).collect())
             }
             Values::Gauges(gauges) => {
-                let metric = |(labels, value): (Labels, families::Number)| Metric {
+                let metric = |(labels, value): (Labels, Number)| Metric {
                     gauge: Some(Value { value: value.into() }),
                     ..Metric::of(labels)
                 };
                 (MetricType::Gauge, gauges.into_iter().map(metric).collect())
             }
             Values::Histograms(histograms) => {
-                let metric = |(labels, value): (Labels, families::Distribution)| Metric {
+                let metric = |(labels, value): (Labels, Distribution)| Metric {
                     histogram: Some(value.into()),
                     ..Metric::of(labels)
                 };
@@ -141,8 +141,8 @@ impl Metric {
     }
 }
 
-impl From<families::Distribution> for Histogram {
-    fn from(value: families::Distribution) -> Histogram {
+impl From<Distribution> for Histogram {
+    fn from(value: Distribution) -> Histogram {
         let mut cumulative_count = 0;
         let bucket = |(upper_bound, count): (f64, u64)| {
             cumulative_count += count;

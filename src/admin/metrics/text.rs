@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::families::{Family, Number, Values};
+use super::family::{Family, Number, Values};
 
 /// All of them, to the end mark.
 pub(super) fn encode(families: Vec<Family>) -> Result<String, fmt::Error> {

@@ -37,8 +37,8 @@ pub struct ListenerStats {
     pub accepted: u64,
     /// Connections that have ended, however.
     pub ended: u64,
-    /// Of these, those that got no backend because they were refused.
-    pub refused: u64,
+    /// Of these, those that got no backend.
+    pub rejected: u64,
     /// Bytes from clients that were handed to backends.
     pub bytes_in: u64,
     /// Bytes from backends that were handed to clients.
@@ -56,7 +56,7 @@ pub struct ListenerStats {
     pub handshakes: Option<HandshakeStats>,
     /// Ended connections by how they ended: one entry for each termination there is.
     #[serde(deserialize_with = "known_terminations")]
-    pub endings: Vec<TerminationStats>,
+    pub terminations: Vec<TerminationStats>,
     /// How long things took.
     pub latency: Latency,
     /// What was seen of HTTP.
@@ -94,27 +94,24 @@ pub struct TerminationStats {
 /// [`TerminationStats`] as it is written.
 #[derive(Serialize)]
 struct TerminationRow {
-    /// As in the access log, such as `client closed` or `refused: no backend`.
-    end: String,
+    /// As in the access log, such as `client closed` or `rejected: no backend`.
+    reason: String,
     /// Who caused it: `client`, `backend` or `tidegate`.
     side: &'static str,
-    /// What happened, without the side.
-    reason: &'static str,
     /// As in an access log of HAProxy's form.
     code: &'static str,
-    /// Whether the client was refused.
-    refusal: bool,
+    /// Whether the client got no backend.
+    rejected: bool,
     count: u64,
 }
 
 impl From<TerminationStats> for TerminationRow {
     fn from(TerminationStats { termination, count }: TerminationStats) -> TerminationRow {
         TerminationRow {
-            end: termination.to_string(),
+            reason: termination.to_string(),
             side: termination.cause().name(),
-            reason: termination.reason(),
             code: termination.code(),
-            refusal: termination.is_refusal(),
+            rejected: termination.is_rejection(),
             count,
         }
     }
@@ -124,9 +121,10 @@ impl From<TerminationStats> for TerminationRow {
 fn known_terminations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TerminationStats>, D::Error> {
     #[derive(Deserialize)]
     struct Row {
-        end: String,
+        reason: String,
         count: u64,
     }
-    let known = |Row { end, count }: Row| Some(TerminationStats { termination: Termination::named(&end)?, count });
+    let known =
+        |Row { reason, count }: Row| Some(TerminationStats { termination: Termination::named(&reason)?, count });
     Ok(Vec::<Row>::deserialize(deserializer)?.into_iter().filter_map(known).collect())
 }

@@ -90,9 +90,9 @@ pub struct HttpStats {
     /// Requests, answered or not.
     pub requests: u64,
     /// Those whose connection ended before their response did.
-    pub unanswered: u64,
+    pub no_response: u64,
     /// Connections that turned into something that is not watched: upgrades, tunnels, what is no HTTP.
-    pub opaque: u64,
+    pub passthrough: u64,
     /// Those that were answered.
     pub responses: Vec<ResponseCount>,
 }

@@ -53,8 +53,8 @@ pub struct Snapshot {
     pub logs: Vec<LogStats>,
     /// The last times that a backend went up or down, the latest first.
     pub transitions: Vec<StatusChange>,
-    /// The last clients that were refused, the latest first. Of many in the same second, one is kept.
-    pub refusals: Vec<RejectedClient>,
+    /// The last rejected clients, the latest first. Of many in the same second, one is kept.
+    pub rejections: Vec<RejectedClient>,
 }
 
 /// The data plane as a whole.
@@ -66,8 +66,8 @@ pub struct PlaneStats {
     pub capacity: usize,
     /// Connections open now.
     pub open: usize,
-    /// Measurements that were lost because nobody took them: 0 unless the process is starved of CPU time.
-    pub lost_samples: u64,
+    /// Latency samples dropped because the stats thread fell behind: 0 unless the process is starved of CPU time.
+    pub dropped_samples: u64,
 }
 
 /// What the kernel says of the process; 0 where it says nothing.
@@ -104,7 +104,7 @@ pub struct LogStats {
     pub failing_since: Option<f64>,
 }
 
-/// A client that was refused.
+/// A rejected client.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RejectedClient {
     /// When.
@@ -117,4 +117,71 @@ pub struct RejectedClient {
     pub reason: String,
     /// How many more there were since the one before.
     pub more: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json, to_value};
+
+    use super::*;
+    use crate::config::model::Balance;
+    use crate::stats::latency::{Stage, Window};
+    use crate::stats::termination::Termination;
+
+    #[test]
+    fn snapshot_serialized_and_read_back_is_the_same() {
+        let summary = LatencySummary { count: 3, p99_us: 7, ..LatencySummary::default() };
+        let latency: Latency = [Stage::Turnaround, Stage::Connect]
+            .into_iter()
+            .flat_map(|stage| Window::ALL.map(|window| ((stage, window), summary)))
+            .collect();
+        let terminations = Termination::ALL.into_iter().zip(1..);
+        let listener = ListenerStats {
+            terminations: terminations.map(|(termination, count)| TerminationStats { termination, count }).collect(),
+            latency: latency.clone(),
+            ..ListenerStats::default()
+        };
+        let pool = PoolStats {
+            balance: Balance::PowerOfTwo,
+            health: Some(CheckKind::Exchange),
+            latency,
+            ..PoolStats::default()
+        };
+        let files = TlsFiles { owner: TlsOwner::Pool("a b".to_owned()), replaced: 1, rejected: 2, faults: Vec::new() };
+        let snapshot = Snapshot {
+            listeners: vec![listener],
+            pools: vec![pool],
+            tls_files: vec![files],
+            ..Snapshot::default()
+        };
+        let json = to_value(&snapshot).unwrap();
+        let read: Snapshot = from_value(json.clone()).unwrap();
+        assert_eq!(to_value(&read).unwrap(), json);
+        assert_eq!(read.listeners[0].terminations, snapshot.listeners[0].terminations);
+        assert_eq!(read.tls_files[0].owner, snapshot.tls_files[0].owner);
+        assert_eq!(json["pools"][0]["balance"], "power_of_two");
+        assert_eq!(json["pools"][0]["latency"]["turnaround"]["5m"]["count"], 3);
+        assert_eq!(
+            json["listeners"][0]["terminations"][5],
+            json!({ "reason": "backend unreachable", "side": "backend", "code": "SD", "rejected": false, "count": 6 })
+        );
+    }
+
+    #[test]
+    fn names_of_another_version_are_skipped() {
+        let mut json = to_value(ListenerStats::default()).unwrap();
+        json["terminations"] =
+            json!([{ "reason": "abducted", "count": 1 }, { "reason": "idle timeout", "count": 2 }]);
+        let summary = to_value(LatencySummary::default()).unwrap();
+        json["latency"] = json!({ "lunch": { "all": summary }, "connect": { "1y": summary, "all": summary } });
+        let read: ListenerStats = from_value(json).unwrap();
+        assert_eq!(read.terminations, [TerminationStats { termination: Termination::IdleTimeout, count: 2 }]);
+        assert_eq!(read.latency, Latency::from_iter([((Stage::Connect, Window::All), LatencySummary::default())]));
+    }
+
+    #[test]
+    fn owner_of_tls_files_is_a_listener_or_a_pool() {
+        assert_eq!(TlsOwner::try_from("pool a b".to_owned()), Ok(TlsOwner::Pool("a b".to_owned())));
+        assert!(TlsOwner::try_from("backend a".to_owned()).is_err());
+    }
 }

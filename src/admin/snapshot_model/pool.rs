@@ -87,7 +87,7 @@ pub struct PoolStats {
     #[serde(default)]
     pub rate: RateStats,
     /// Connections that got no backend of it.
-    pub refused: u64,
+    pub rejected: u64,
     /// Connects that were tried again with another backend.
     pub retries: u64,
     /// How long things took, over all backends.

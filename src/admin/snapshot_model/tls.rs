@@ -65,8 +65,8 @@ pub struct TlsFiles {
     pub owner: TlsOwner,
     /// Changes that went into service.
     pub replaced: u64,
-    /// Changes that were refused.
-    pub refused: u64,
+    /// Changes that were rejected.
+    pub rejected: u64,
     /// Why what they hold now is not in service, for people; empty when it is.
     pub faults: Vec<String>,
 }

@@ -137,9 +137,9 @@ fn news(seen: &Seen) -> Line<'static> {
     let bytes = traffic.bytes.map(|(into, out)| (count(into), count(out)));
     let (bytes_in, bytes_out) = bytes.unwrap_or_else(|| ("-".to_owned(), "-".to_owned()));
     let accepted: u64 = snapshot.listeners.iter().map(|listener| listener.accepted).sum();
-    let refused: u64 = snapshot.listeners.iter().map(|listener| listener.refused).sum();
+    let rejected: u64 = snapshot.listeners.iter().map(|listener| listener.rejected).sum();
     Line::raw(format!(
-        "accepted {accepted}  refused {refused}  now {} conn/s, {bytes_in} B/s in, {bytes_out} B/s out",
+        "accepted {accepted}  rejected {rejected}  now {} conn/s, {bytes_in} B/s in, {bytes_out} B/s out",
         count(traffic.accepted),
     ))
 }
@@ -265,7 +265,7 @@ fn describe_pool(pool: &PoolStats) -> String {
         Some(kind) => format!("health checks: {}, {up} of {all} up", kind.name()),
         None => format!("health checks: none, {up} of {all} unchecked"),
     };
-    format!("{}: {}, {health}, refused {}, retries {}", pool.name, pool.balance.name(), pool.refused, pool.retries)
+    format!("{}: {}, {health}, rejected {}, retries {}", pool.name, pool.balance.name(), pool.rejected, pool.retries)
 }
 
 fn bottom(interface: &Interface) -> Line<'static> {

@@ -78,7 +78,7 @@ fn snapshot() -> Snapshot {
         uptime: 900.0,
         ready: true,
         plane: PlaneStats { open: 5, capacity: 4000, ..PlaneStats::default() },
-        listeners: vec![ListenerStats { accepted: 77, refused: 2, ..ListenerStats::default() }],
+        listeners: vec![ListenerStats { accepted: 77, rejected: 2, ..ListenerStats::default() }],
         pools: vec![pool("db", vec![backend("db-1", 700), down, full]), gone],
         ..Snapshot::default()
     }
@@ -111,7 +111,7 @@ fn everything_is_there_at_80_by_24() {
     let lines = screen(&seen, &interface, 80, 24);
     let expected = [
         "tidegate 1.2.3  up 15m 0s  connections 5 of 4000  ready  127.0.0.1:9900",
-        "accepted 107  refused 2  now 15 conn/s, 2000 B/s in, 1.50M B/s out",
+        "accepted 107  rejected 2  now 15 conn/s, 2000 B/s in, 1.50M B/s out",
         "turnaround, last 10s",
         "BACKEND            STATE      OPEN CONN/S  IN/S OUT/S  FAIL    P50    P99    MAX",
         "db 2/3             part          5     15  2000 1.50M     4   80µs 3.00ms 70.0ms",
@@ -285,7 +285,7 @@ fn without_health_checks_nothing_is_up() {
     assert_eq!(plain::json(&snapshot, &choice(Sort::Config))["rows"][1]["state"], "unchecked");
     let mut interface = Interface::new(choice(Sort::Config));
     let lines = screen(&seen(snapshot.clone()), &interface, 80, 24);
-    assert_eq!(lines[22], "p: ip_hash, health checks: none, 3 of 3 unchecked, refused 0, retries 0");
+    assert_eq!(lines[22], "p: ip_hash, health checks: none, 3 of 3 unchecked, rejected 0, retries 0");
     interface.selected = 1;
     let lines = screen(&seen(snapshot.clone()), &interface, 80, 24);
     assert_eq!(lines[22], "a: unchecked, no health check, 10.0.0.1:1, weight 1");

@@ -297,7 +297,7 @@ async fn a_first_verdict_can_be_bad() {
     let mut checks = [spawn(Arc::clone(&pool))];
     time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
-    assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"refused\""]);
+    assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"connection refused\""]);
 }
 
 #[tokio::test]

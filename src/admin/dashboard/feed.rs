@@ -234,7 +234,7 @@ mod tests {
             // One waits in the channel, one in the task, and then comes the newest.
             assert_eq!(kinds(&mut slow, 3).await, ["names", "journal", "view"]);
             let newest = next(&mut slow).await;
-            assert!(newest.starts_with(b"event: snapshot\ndata: {\"time\":100.0,"), "{newest:?}");
+            assert!(newest.starts_with(b"event: view\ndata: {\"time\":100.0,"), "{newest:?}");
         };
         LocalSet::new().run_until(test).await;
     }

@@ -5,7 +5,8 @@
 
 use std::fmt::{Display, Write};
 
-use super::family::{Distribution, Family, Labels, Number, Values};
+use super::buckets::Distribution;
+use super::family::{Family, Labels, Number, Values};
 
 /// All of them.
 pub(super) fn encode(families: &[Family]) -> String {

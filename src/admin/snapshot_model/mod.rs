@@ -148,12 +148,8 @@ mod tests {
             ..PoolStats::default()
         };
         let files = TlsFiles { owner: TlsOwner::Pool("a b".to_owned()), replaced: 1, rejected: 2, faults: Vec::new() };
-        let snapshot = Snapshot {
-            listeners: vec![listener],
-            pools: vec![pool],
-            tls_files: vec![files],
-            ..Snapshot::default()
-        };
+        let snapshot =
+            Snapshot { listeners: vec![listener], pools: vec![pool], tls_files: vec![files], ..Snapshot::default() };
         let json = to_value(&snapshot).unwrap();
         let read: Snapshot = from_value(json.clone()).unwrap();
         assert_eq!(to_value(&read).unwrap(), json);
@@ -170,8 +166,7 @@ mod tests {
     #[test]
     fn names_of_another_version_are_skipped() {
         let mut json = to_value(ListenerStats::default()).unwrap();
-        json["terminations"] =
-            json!([{ "reason": "abducted", "count": 1 }, { "reason": "idle timeout", "count": 2 }]);
+        json["terminations"] = json!([{ "reason": "abducted", "count": 1 }, { "reason": "idle timeout", "count": 2 }]);
         let summary = to_value(LatencySummary::default()).unwrap();
         json["latency"] = json!({ "lunch": { "all": summary }, "connect": { "1y": summary, "all": summary } });
         let read: ListenerStats = from_value(json).unwrap();

@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use self::secured::Secured;
 use self::sockets::Bound;
 use crate::admin::snapshot_model::Snapshot;
-use crate::admin::{self, Admin, Sources};
+use crate::admin::{self, AdminServer, Sources};
 use crate::config::model::Config;
 use crate::health;
 use crate::log::DroppedLines;
@@ -52,7 +52,7 @@ const CUT_LIMIT: Duration = Duration::from_secs(1);
 pub struct App {
     plane: Plane,
     addresses: Vec<(Arc<str>, Address)>,
-    admin: Option<Admin>,
+    admin: Option<AdminServer>,
     draining: Arc<AtomicBool>,
     /// Names, timers of the pools, reports; they end with the app, as do the health checks.
     control: JoinSet<()>,
@@ -176,7 +176,7 @@ impl App {
 
     /// Where the stats port is; `None` if there is none.
     pub fn stats_port(&self) -> Option<&Address> {
-        self.admin.as_ref().map(Admin::address)
+        self.admin.as_ref().map(AdminServer::address)
     }
 
     /// Everything that the stats port shows; `None` without one.
@@ -209,7 +209,7 @@ impl App {
         };
         self.control.abort_all();
         let mut threads = self.plane.stop();
-        threads.extend(self.admin.take().map(Admin::stop));
+        threads.extend(self.admin.take().map(AdminServer::stop));
         end_of(&threads).await;
         outcome
     }

@@ -19,7 +19,7 @@ use crate::stats::latency::{Latencies, Sample};
 /// The shortest window is made of seconds.
 const SECOND: Duration = Duration::from_secs(1);
 /// How long a worker may take to hand over what it has, before a snapshot is made without it.
-const PATIENCE: Duration = Duration::from_millis(500);
+const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Everything that is known, on the thread of the stats port.
 pub(super) struct Collector {
@@ -108,7 +108,7 @@ impl Collector {
     async fn take(&self) -> u64 {
         self.fit();
         // A worker that does not answer is busy in a way that its own connections will say.
-        let _ = timeout(PATIENCE, self.sources.shared.hand_over()).await;
+        let _ = timeout(HAND_OVER_TIMEOUT, self.sources.shared.hand_over()).await;
         let mut measurements = self.measurements.borrow_mut();
         while let Some(portion) = measurements.waiting() {
             self.absorb(&portion);

@@ -21,7 +21,7 @@ use crate::sniff::http::RequestHead;
 
 /// What somebody wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) struct ExplainQuery {
     client: IpAddr,
     sni: Option<String>,
     alpn: Vec<String>,
@@ -81,9 +81,9 @@ pub struct AtBackend {
     pub why: String,
 }
 
-impl Question {
+impl ExplainQuery {
     /// Reads a query. The error says what to write instead.
-    pub(super) fn parse(query: &str) -> Result<Question, String> {
+    pub(super) fn parse(query: &str) -> Result<ExplainQuery, String> {
         let pairs = pairs(query).ok_or("the query is not percent-encoded UTF-8")?;
         let (mut client, mut sni, mut alpn, mut listener) = (None, None, Vec::new(), None);
         let (mut host, mut path) = (None, None);
@@ -108,12 +108,12 @@ impl Question {
             path: path.as_deref().unwrap_or("/").into(),
             length: 0,
         });
-        Ok(Question { client, sni, alpn, request, listener })
+        Ok(ExplainQuery { client, sni, alpn, request, listener })
     }
 }
 
 /// Answers. The error says which listeners there are.
-pub(super) fn explain(question: &Question, shared: &Shared, snapshot: &Snapshot) -> Result<Explanation, String> {
+pub(super) fn explain(question: &ExplainQuery, shared: &Shared, snapshot: &Snapshot) -> Result<Explanation, String> {
     let wanted = |listener: &&std::sync::Arc<ListenerState>| {
         question.listener.as_ref().is_none_or(|name| **name == *listener.config().name)
     };
@@ -131,7 +131,7 @@ pub(super) fn explain(question: &Question, shared: &Shared, snapshot: &Snapshot)
     Ok(Explanation { client: question.client.to_string(), time: seconds(SystemTime::now()), listeners })
 }
 
-fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, snapshot: &Snapshot) -> AtListener {
+fn at_listener(question: &ExplainQuery, listener: &ListenerState, shared: &Shared, snapshot: &Snapshot) -> AtListener {
     let config = listener.config();
     let (rejected, protocols) = first_bytes(question, listener);
     // Without a PROXY header, a client that comes by a unix socket has no address.
@@ -172,7 +172,7 @@ fn at_listener(question: &Question, listener: &ListenerState, shared: &Shared, s
 }
 
 /// Why the client's first bytes get it rejected, if they do, and the protocols that routes go by.
-fn first_bytes(question: &Question, listener: &ListenerState) -> (Option<String>, Vec<String>) {
+fn first_bytes(question: &ExplainQuery, listener: &ListenerState) -> (Option<String>, Vec<String>) {
     let Some((rules, tls)) = listener.tls() else { return (None, question.alpn.clone()) };
     let may_be_plain = rules.starttls.is_some() && rules.plaintext == Plaintext::Allow;
     let sni = question.sni.as_deref();
@@ -189,7 +189,7 @@ fn first_bytes(question: &Question, listener: &ListenerState) -> (Option<String>
     }
 }
 
-fn notes(question: &Question, listener: &ListenerState, shared: &Shared, has_address: bool) -> Vec<String> {
+fn notes(question: &ExplainQuery, listener: &ListenerState, shared: &Shared, has_address: bool) -> Vec<String> {
     let config = listener.config();
     let mut notes = Vec::new();
     let open = listener.counters().open();
@@ -435,8 +435,9 @@ mod tests {
 
     #[test]
     fn a_question_is_read() {
-        let question = Question::parse("client=10.0.0.7&sni=A.Example.&alpn=h2&alpn=http%2F1.1&listener=in").unwrap();
-        let wanted = Question {
+        let question =
+            ExplainQuery::parse("client=10.0.0.7&sni=A.Example.&alpn=h2&alpn=http%2F1.1&listener=in").unwrap();
+        let wanted = ExplainQuery {
             client: [10, 0, 0, 7].into(),
             sni: Some("a.example".to_owned()),
             alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
@@ -444,7 +445,7 @@ mod tests {
             listener: Some("in".to_owned()),
         };
         assert_eq!(question, wanted);
-        assert_eq!(Question::parse("client=::ffff:10.0.0.7").unwrap().client, wanted.client);
+        assert_eq!(ExplainQuery::parse("client=::ffff:10.0.0.7").unwrap().client, wanted.client);
         let cases = [
             ("", "whose connection? client=IP is missing"),
             ("client=nobody", "client: `nobody` is no IP address"),
@@ -452,7 +453,7 @@ mod tests {
             ("client=%", "the query is not percent-encoded UTF-8"),
         ];
         for (query, error) in cases {
-            assert_eq!(Question::parse(query).unwrap_err(), error, "{query}");
+            assert_eq!(ExplainQuery::parse(query).unwrap_err(), error, "{query}");
         }
     }
 }

@@ -15,7 +15,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::query;
-use super::response::{Body, plain, whole};
+use super::response::{ResponseBody, plain, whole};
 use super::snapshot_model::{BackendStats, Latency, ListenerStats, PoolStats, Snapshot};
 use crate::stats::histogram::Histogram;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
@@ -25,8 +25,8 @@ const JSON: &str = "application/json";
 const COMMENT: &str = "tidegate: values are microseconds";
 
 /// Answers a question with this query.
-pub(super) fn answer(query: &str, snapshot: &Snapshot, latencies: &Latencies) -> Response<Body> {
-    let chosen = match Choice::read(query, snapshot) {
+pub(super) fn answer(query: &str, snapshot: &Snapshot, latencies: &Latencies) -> Response<ResponseBody> {
+    let chosen = match HistogramQuery::read(query, snapshot) {
         Ok(chosen) => chosen,
         Err(wrong) => return json(wrong.status, &wrong),
     };
@@ -40,7 +40,7 @@ pub(super) fn answer(query: &str, snapshot: &Snapshot, latencies: &Latencies) ->
     }
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+fn json(status: StatusCode, value: &impl Serialize) -> Response<ResponseBody> {
     match serde_json::to_vec(value) {
         Ok(text) => whole(status, JSON, text),
         // There are no keys but strings.
@@ -50,7 +50,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
 
 /// What is to be shown; `None` is everything.
 #[derive(Debug, Default)]
-struct Choice {
+struct HistogramQuery {
     listener: Option<String>,
     pool: Option<String>,
     backend: Option<String>,
@@ -61,7 +61,7 @@ struct Choice {
 
 /// Why a question has no answer.
 #[derive(Debug, Serialize)]
-struct Wrong {
+struct QueryError {
     error: String,
     /// What there is instead.
     known: Vec<String>,
@@ -73,34 +73,34 @@ struct Wrong {
 struct Percentiles<'a> {
     /// As in `/stats`.
     time: f64,
-    listeners: Vec<OfListener<'a>>,
-    pools: Vec<OfPool<'a>>,
-    backends: Vec<OfBackend<'a>>,
+    listeners: Vec<ListenerLatency<'a>>,
+    pools: Vec<PoolLatency<'a>>,
+    backends: Vec<BackendLatency<'a>>,
 }
 
 #[derive(Serialize)]
-struct OfListener<'a> {
+struct ListenerLatency<'a> {
     listener: &'a str,
     latency: Latency,
 }
 
 #[derive(Serialize)]
-struct OfPool<'a> {
+struct PoolLatency<'a> {
     pool: &'a str,
     latency: Latency,
 }
 
 #[derive(Serialize)]
-struct OfBackend<'a> {
+struct BackendLatency<'a> {
     pool: &'a str,
     backend: &'a str,
     latency: Latency,
 }
 
-impl Choice {
-    fn read(text: &str, snapshot: &Snapshot) -> Result<Choice, Wrong> {
-        let mut choice = Choice::default();
-        let pairs = query::pairs(text).ok_or_else(|| Wrong::value("query", text, []))?;
+impl HistogramQuery {
+    fn read(text: &str, snapshot: &Snapshot) -> Result<HistogramQuery, QueryError> {
+        let mut choice = HistogramQuery::default();
+        let pairs = query::pairs(text).ok_or_else(|| QueryError::value("query", text, []))?;
         for (name, value) in pairs {
             match name.as_str() {
                 "listener" => choice.listener = Some(value),
@@ -108,22 +108,24 @@ impl Choice {
                 "backend" => choice.backend = Some(value),
                 "stage" => {
                     let known = || Stage::ALL.map(Stage::name);
-                    choice.stage = Some(Stage::named(&value).ok_or_else(|| Wrong::value("stage", &value, known()))?);
+                    choice.stage =
+                        Some(Stage::named(&value).ok_or_else(|| QueryError::value("stage", &value, known()))?);
                 }
                 "window" => {
                     let known = || Window::ALL.map(Window::name);
-                    choice.window = Some(Window::named(&value).ok_or_else(|| Wrong::value("window", &value, known()))?);
+                    choice.window =
+                        Some(Window::named(&value).ok_or_else(|| QueryError::value("window", &value, known()))?);
                 }
                 "format" => {
                     choice.hdr = match value.as_str() {
                         "hdr" => true,
                         "json" => false,
-                        _ => return Err(Wrong::value("format", &value, ["json", "hdr"])),
+                        _ => return Err(QueryError::value("format", &value, ["json", "hdr"])),
                     }
                 }
                 _ => {
                     let known = ["listener", "pool", "backend", "stage", "window", "format"];
-                    return Err(Wrong::value("parameter", &name, known));
+                    return Err(QueryError::value("parameter", &name, known));
                 }
             }
         }
@@ -132,18 +134,18 @@ impl Choice {
     }
 
     /// Whether there is what it names.
-    fn check(&self, snapshot: &Snapshot) -> Result<(), Wrong> {
+    fn check(&self, snapshot: &Snapshot) -> Result<(), QueryError> {
         if let Some(name) = &self.listener {
             let known: BTreeSet<&str> = snapshot.listeners.iter().map(|listener| listener.name.as_str()).collect();
-            Wrong::unless_in(known, "listener", name)?;
+            QueryError::unless_in(known, "listener", name)?;
         }
         if let Some(name) = &self.pool {
-            Wrong::unless_in(snapshot.pools.iter().map(|pool| pool.name.as_str()).collect(), "pool", name)?;
+            QueryError::unless_in(snapshot.pools.iter().map(|pool| pool.name.as_str()).collect(), "pool", name)?;
         }
         if let Some(name) = &self.backend {
             let pools = snapshot.pools.iter().filter(|pool| self.pool.as_ref().is_none_or(|name| pool.name == *name));
             let known = pools.flat_map(|pool| &pool.backends).map(|backend| backend.name.as_str()).collect();
-            Wrong::unless_in(known, "backend", name)?;
+            QueryError::unless_in(known, "backend", name)?;
         }
         Ok(())
     }
@@ -180,15 +182,15 @@ impl Choice {
             time: snapshot.time,
             listeners: self
                 .listeners(snapshot)
-                .map(|listener| OfListener { listener: &listener.name, latency: self.of(&listener.latency) })
+                .map(|listener| ListenerLatency { listener: &listener.name, latency: self.of(&listener.latency) })
                 .collect(),
             pools: self
                 .pools(snapshot)
-                .map(|pool| OfPool { pool: &pool.name, latency: self.of(&pool.latency) })
+                .map(|pool| PoolLatency { pool: &pool.name, latency: self.of(&pool.latency) })
                 .collect(),
             backends: self
                 .backends(snapshot)
-                .map(|(pool, backend)| OfBackend {
+                .map(|(pool, backend)| BackendLatency {
                     pool: &pool.name,
                     backend: &backend.name,
                     latency: self.of(&backend.latency),
@@ -267,20 +269,20 @@ fn escaped(name: &str) -> String {
     text
 }
 
-impl Wrong {
-    fn value<const N: usize>(what: &str, value: &str, known: [&str; N]) -> Wrong {
-        Wrong {
+impl QueryError {
+    fn value<const N: usize>(what: &str, value: &str, known: [&str; N]) -> QueryError {
+        QueryError {
             error: format!("there is no {what} {value:?}"),
             known: known.map(str::to_owned).to_vec(),
             status: StatusCode::BAD_REQUEST,
         }
     }
 
-    fn unless_in(known: BTreeSet<&str>, what: &str, name: &str) -> Result<(), Wrong> {
+    fn unless_in(known: BTreeSet<&str>, what: &str, name: &str) -> Result<(), QueryError> {
         if known.contains(name) {
             return Ok(());
         }
-        Err(Wrong {
+        Err(QueryError {
             error: format!("there is no {what} {name:?}"),
             known: known.into_iter().map(str::to_owned).collect(),
             status: StatusCode::NOT_FOUND,

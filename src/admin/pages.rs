@@ -7,7 +7,7 @@ use hyper::{Request, Response, StatusCode, header};
 use super::collector::Collector;
 use super::compat::{api, lb};
 use super::readiness::{is_ready, not_ready};
-use super::response::{Body, plain, whole};
+use super::response::{ResponseBody, plain, whole};
 use super::snapshot_model::Snapshot;
 use super::{csv, dashboard, explain, histograms, metrics};
 
@@ -17,13 +17,13 @@ const CSV: &str = "text/plain";
 
 /// What a path leads to, by what it costs and who may have it.
 #[derive(Debug)]
-pub(super) enum Route {
+pub(super) enum Endpoint {
     /// `/livez`.
     Live,
     /// `/readyz`.
     Ready,
     /// A file of the page.
-    Asset(Response<Body>),
+    Asset(Response<ResponseBody>),
     /// The page's event stream.
     Events,
     /// An answer that is made for the asking.
@@ -32,17 +32,17 @@ pub(super) enum Route {
     Unknown,
 }
 
-impl Route {
-    pub(super) fn of(path: &str) -> Route {
+impl Endpoint {
+    pub(super) fn of(path: &str) -> Endpoint {
         match path {
-            "/livez" => Route::Live,
-            "/readyz" => Route::Ready,
-            "/events" => Route::Events,
+            "/livez" => Endpoint::Live,
+            "/readyz" => Endpoint::Ready,
+            "/events" => Endpoint::Events,
             "/stats" | "/metrics" | "/histograms" | "/lb/status" | "/lb-metrics" | "/explain" | "/series" => {
-                Route::Answer
+                Endpoint::Answer
             }
-            _ if path.starts_with("/api/") || csv::is_asked(path) => Route::Answer,
-            _ => dashboard::asset(path).map_or(Route::Unknown, Route::Asset),
+            _ if path.starts_with("/api/") || csv::is_asked(path) => Endpoint::Answer,
+            _ => dashboard::asset(path).map_or(Endpoint::Unknown, Endpoint::Asset),
         }
     }
 }
@@ -60,8 +60,8 @@ pub(super) fn question<B>(request: &Request<B>) -> String {
     }
 }
 
-/// Answers a GET or HEAD of a [`Route::Answer`] with what was measured at `oldest` or later.
-pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldest: Instant) -> Response<Body> {
+/// Answers a GET or HEAD of a [`Endpoint::Answer`] with what was measured at `oldest` or later.
+pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldest: Instant) -> Response<ResponseBody> {
     let path = request.uri().path();
     let snapshot = || collector.view_since(oldest);
     match path {
@@ -87,12 +87,12 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldes
 }
 
 /// The answer to `/livez`.
-pub(super) fn live() -> Response<Body> {
+pub(super) fn live() -> Response<ResponseBody> {
     plain(StatusCode::OK, "ok\n")
 }
 
 /// The answer to `/readyz`. Reasons name listeners and pools: strangers get none.
-pub(super) fn ready(collector: &Collector, with_reasons: bool) -> Response<Body> {
+pub(super) fn ready(collector: &Collector, with_reasons: bool) -> Response<ResponseBody> {
     if is_ready(collector.sources()) {
         return plain(StatusCode::OK, "ok\n");
     }
@@ -106,7 +106,7 @@ pub(super) fn ready(collector: &Collector, with_reasons: bool) -> Response<Body>
 }
 
 /// Any value as JSON.
-fn json(value: &impl serde::Serialize) -> Response<Body> {
+fn json(value: &impl serde::Serialize) -> Response<ResponseBody> {
     match serde_json::to_vec(value) {
         Ok(text) => whole(StatusCode::OK, JSON, text),
         // Views have no keys but strings.
@@ -114,8 +114,8 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
     }
 }
 
-fn explained(query: &str, collector: &Collector, snapshot: &Snapshot) -> Response<Body> {
-    let explanation = match explain::Question::parse(query) {
+fn explained(query: &str, collector: &Collector, snapshot: &Snapshot) -> Response<ResponseBody> {
+    let explanation = match explain::ExplainQuery::parse(query) {
         Ok(question) => explain::explain(&question, &collector.sources().shared, snapshot),
         Err(error) => Err(error),
     };
@@ -125,7 +125,7 @@ fn explained(query: &str, collector: &Collector, snapshot: &Snapshot) -> Respons
     }
 }
 
-fn with(status: StatusCode, mut response: Response<Body>) -> Response<Body> {
+fn with(status: StatusCode, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     *response.status_mut() = status;
     response
 }

@@ -13,7 +13,7 @@ use crate::stats::rate::RateCounter;
 use crate::stats::registry::{BackendId, ListenerId, PoolId};
 
 /// A look that comes earlier does not end a second: the one before it was late.
-const LEAST: Duration = Duration::from_millis(500);
+const MIN_TICK: Duration = Duration::from_millis(500);
 
 /// Of each listener, pool and backend.
 #[derive(Debug)]
@@ -22,13 +22,13 @@ pub(super) struct Rates {
     turned: Instant,
     /// How much of it had passed at the last look.
     passed: Duration,
-    listeners: BTreeMap<ListenerId, OfListener>,
+    listeners: BTreeMap<ListenerId, ListenerRates>,
     pools: BTreeMap<PoolId, RateCounter>,
     backends: BTreeMap<BackendId, RateCounter>,
 }
 
 #[derive(Debug, Default)]
-struct OfListener {
+struct ListenerRates {
     connections: RateCounter,
     /// HTTP's.
     requests: RateCounter,
@@ -73,7 +73,7 @@ impl Rates {
 
     /// A second may be over, after a look.
     pub(super) fn tick(&mut self) {
-        if self.passed < LEAST {
+        if self.passed < MIN_TICK {
             return;
         }
         let listeners = self.listeners.values_mut().flat_map(|rates| [&mut rates.connections, &mut rates.requests]);

@@ -203,7 +203,7 @@ fn handshakes(counted: &counters::Handshakes) -> HandshakeStats {
     HandshakeStats { full: counted.full(), resumed: counted.resumed() }
 }
 
-fn checks(checks: counters::Checks) -> CheckStats {
+fn checks(checks: counters::CheckCounters) -> CheckStats {
     let last = checks.last.map(|check| CheckResult {
         time: seconds(check.at),
         took_us: micros(check.took),

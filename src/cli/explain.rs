@@ -11,22 +11,22 @@ use super::stats_port::{StatsPort, Which};
 /// What is asked.
 #[derive(clap::Args)]
 pub(crate) struct Explain {
-    /// The client's address
+    /// Client address
     #[arg(long, value_name = "IP")]
     client: IpAddr,
-    /// The server name that it asks for (SNI)
+    /// Server name in the ClientHello (SNI)
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
-    /// An application protocol that it offers (ALPN); may be given several times, the preferred one first
+    /// Application protocol that the client offers (ALPN), most preferred first; may be repeated
     #[arg(long, value_name = "PROTOCOL")]
     alpn: Vec<String>,
-    /// The host that its first request is for; for listeners with sniff: http
+    /// Host of the first request, for listeners with sniff: http
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// The path of its first request; / by default
+    /// Path of the first request [default: /]
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
-    /// The listener that it connects to; all of them by default
+    /// Listener to connect to [default: all]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// Print JSON

@@ -30,7 +30,7 @@ use crate::log::throttle::Throttle;
 use crate::net::addr::Address;
 use crate::pool::{Backend, Pool};
 use crate::sniff::proxy_protocol::Outgoing;
-use crate::stats::counters::Check;
+use crate::stats::counters::CheckRecord;
 use crate::stats::registry::BackendId;
 
 /// Trouble of this host's, whichever of the checks meets it. With a thousand of them, the log would be the next trouble.
@@ -204,7 +204,7 @@ impl Checker {
             }
         };
         let failure = reason.as_deref().map(Arc::from);
-        checked.counters().checked(Check { at: SystemTime::now(), took, failure });
+        checked.counters().checked(CheckRecord { at: SystemTime::now(), took, failure });
         match (self.verdict.observe(reason.is_none()), &reason) {
             (Some(Change::Up), _) => {
                 self.pool.set_up(self.id);

@@ -77,11 +77,11 @@ pub struct Sample {
     micros: u64,
     backend: BackendId,
     listener: ListenerId,
-    kind: Kind,
+    kind: SampleKind,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum SampleKind {
     Took(Stage),
     Http(HttpEvent),
 }
@@ -90,12 +90,12 @@ impl Sample {
     /// So long it took.
     pub fn new(listener: ListenerId, backend: BackendId, stage: Stage, took: Duration) -> Sample {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        Sample { micros, backend, listener, kind: Kind::Took(stage) }
+        Sample { micros, backend, listener, kind: SampleKind::Took(stage) }
     }
 
     /// What was seen of HTTP.
     pub fn http(listener: ListenerId, backend: BackendId, event: HttpEvent) -> Sample {
-        Sample { micros: 0, backend, listener, kind: Kind::Http(event) }
+        Sample { micros: 0, backend, listener, kind: SampleKind::Http(event) }
     }
 }
 
@@ -119,8 +119,8 @@ impl Measured {
 
     fn absorb(&mut self, sample: &Sample) {
         match sample.kind {
-            Kind::Took(stage) => self.stages[stage as usize].get_or_insert_default().record(sample.micros),
-            Kind::Http(event) => self.http.get_or_insert_default().count(event),
+            SampleKind::Took(stage) => self.stages[stage as usize].get_or_insert_default().record(sample.micros),
+            SampleKind::Http(event) => self.http.get_or_insert_default().count(event),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An event is made once, however many watch, and not at all while nobody does. Who watches gets what is newest when
 //! there is room: a slow reader misses events, and holds up neither the others nor memory. One that reads nothing at
-//! all is dropped by its connection ([`super::super::patient`]).
+//! all is dropped by its connection ([`super::super::write_timeout`]).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,9 +17,9 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::payload::{Journal, Names, Numbers};
+use super::payload::{EventsPayload, NamesPayload, NumbersPayload};
 use crate::admin::collector::Collector;
-use crate::admin::response::Body;
+use crate::admin::response::ResponseBody;
 use crate::admin::snapshot_model::Snapshot;
 
 /// Between two events.
@@ -27,7 +27,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// One event as it is sent, with a number that is another one whenever the text is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Event {
+struct FeedEvent {
     version: u64,
     text: Bytes,
 }
@@ -35,9 +35,9 @@ struct Event {
 /// What is newest of each kind.
 #[derive(Clone, Debug, Default)]
 struct Latest {
-    names: Event,
-    journal: Event,
-    numbers: Event,
+    names: FeedEvent,
+    journal: FeedEvent,
+    numbers: FeedEvent,
 }
 
 /// Who watches, and what they are sent.
@@ -48,7 +48,7 @@ pub(in crate::admin) struct Feed {
 }
 
 /// The answer to one who wants to watch.
-pub(in crate::admin) fn events(feed: &Rc<Feed>, collector: &Rc<Collector>) -> Response<Body> {
+pub(in crate::admin) fn events(feed: &Rc<Feed>, collector: &Rc<Collector>) -> Response<ResponseBody> {
     let (sender, body) = Channel::new(1);
     tokio::task::spawn_local(send(feed.latest.subscribe(), sender));
     if !feed.runs.replace(true) {
@@ -102,9 +102,9 @@ impl Feed {
 
 impl Latest {
     fn update(&mut self, snapshot: &Snapshot) {
-        self.names.update("names", &Names::of(snapshot));
-        self.journal.update("journal", &Journal::of(snapshot));
-        self.numbers.update("view", &Numbers::of(snapshot));
+        self.names.update("names", &NamesPayload::of(snapshot));
+        self.journal.update("journal", &EventsPayload::of(snapshot));
+        self.numbers.update("view", &NumbersPayload::of(snapshot));
     }
 
     /// Frees the texts. The versions go on, so that what comes next is new to everybody.
@@ -115,13 +115,13 @@ impl Latest {
     }
 }
 
-impl Event {
+impl FeedEvent {
     fn update(&mut self, kind: &str, value: &impl Serialize) {
         // Rows have no keys but strings and numbers.
         let Ok(json) = serde_json::to_string(value) else { return };
         let text = format!("event: {kind}\ndata: {json}\n\n");
         if *self.text != *text.as_bytes() {
-            *self = Event { version: self.version + 1, text: text.into() };
+            *self = FeedEvent { version: self.version + 1, text: text.into() };
         }
     }
 }
@@ -137,7 +137,7 @@ mod tests {
     use crate::admin::dashboard::payload::tests::snapshot;
 
     /// A feed of views that a test makes, and how many were made.
-    struct Stage {
+    struct FeedFixture {
         feed: Rc<Feed>,
         snapshot: Rc<RefCell<Snapshot>>,
         made: Rc<Cell<u32>>,
@@ -145,9 +145,9 @@ mod tests {
 
     type Viewer = Channel<Bytes>;
 
-    impl Stage {
-        fn new() -> Stage {
-            Stage { feed: Rc::default(), snapshot: Rc::new(RefCell::new(snapshot())), made: Rc::default() }
+    impl FeedFixture {
+        fn new() -> FeedFixture {
+            FeedFixture { feed: Rc::default(), snapshot: Rc::new(RefCell::new(snapshot())), made: Rc::default() }
         }
 
         fn watch(&self) -> Viewer {
@@ -189,7 +189,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_seldom_changes_comes_once_and_when_it_changes() {
         let test = async {
-            let stage = Stage::new();
+            let stage = FeedFixture::new();
             let mut viewer = stage.watch();
             assert_eq!(kinds(&mut viewer, 5).await, ["names", "journal", "view", "view", "view"]);
             stage.snapshot.borrow_mut().pools[0].backends[0].weight = 7;
@@ -207,7 +207,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_event_is_made_once_for_all() {
         let test = async {
-            let stage = Stage::new();
+            let stage = FeedFixture::new();
             let mut viewers: Vec<Viewer> = (0..50).map(|_| stage.watch()).collect();
             for second in 1..=3 {
                 let mut numbers = Vec::new();
@@ -227,7 +227,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_misses_the_old_and_holds_nobody_up() {
         let test = async {
-            let stage = Stage::new();
+            let stage = FeedFixture::new();
             let (mut slow, mut fast) = (stage.watch(), stage.watch());
             assert_eq!(kinds(&mut fast, 102).await.len(), 102);
             assert_eq!(stage.made.get(), 100);
@@ -242,7 +242,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_left_when_nobody_watches() {
         let test = async {
-            let stage = Stage::new();
+            let stage = FeedFixture::new();
             for round in 1..=3 {
                 let mut viewer = stage.watch();
                 assert_eq!(kinds(&mut viewer, 4).await, ["names", "journal", "view", "view"]);

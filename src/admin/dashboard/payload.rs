@@ -94,7 +94,7 @@ fn heads<T, const N: usize>(columns: &[Column<T>; N]) -> [&'static str; N] {
 
 /// What the configuration says, and what the rows of numbers mean.
 #[derive(Serialize)]
-pub(super) struct Names<'a> {
+pub(super) struct NamesPayload<'a> {
     version: &'a str,
     commit: &'a str,
     /// A page that sees another one than before forgets its history.
@@ -134,8 +134,8 @@ struct NamesOfPool<'a> {
     backends: Vec<(BackendId, &'a str, &'a str, u32, bool)>,
 }
 
-impl<'a> Names<'a> {
-    pub(super) fn of(snapshot: &'a Snapshot) -> Names<'a> {
+impl<'a> NamesPayload<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot) -> NamesPayload<'a> {
         let listener = |listener: &'a ListenerStats| NamesOfListener {
             id: listener.id,
             name: &listener.name,
@@ -152,7 +152,7 @@ impl<'a> Names<'a> {
             health: pool.health,
             backends: pool.backends.iter().map(backend).collect(),
         };
-        Names {
+        NamesPayload {
             version: &snapshot.version,
             commit: &snapshot.commit,
             started: snapshot.started,
@@ -168,7 +168,7 @@ impl<'a> Names<'a> {
 
 /// What happened last, and what is in service.
 #[derive(Serialize)]
-pub(super) struct Journal<'a> {
+pub(super) struct EventsPayload<'a> {
     not_ready: &'a [String],
     transitions: &'a [StatusChange],
     rejections: &'a [RejectedClient],
@@ -178,9 +178,9 @@ pub(super) struct Journal<'a> {
     logs: Vec<&'a LogStats>,
 }
 
-impl<'a> Journal<'a> {
-    pub(super) fn of(snapshot: &'a Snapshot) -> Journal<'a> {
-        Journal {
+impl<'a> EventsPayload<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot) -> EventsPayload<'a> {
+        EventsPayload {
             not_ready: &snapshot.not_ready,
             transitions: &snapshot.transitions,
             rejections: &snapshot.rejections,
@@ -191,9 +191,9 @@ impl<'a> Journal<'a> {
     }
 }
 
-/// What changes every second. The rows are in the order of [`Names`], backends of all pools one after the other.
+/// What changes every second. The rows are in the order of [`NamesPayload`], backends of all pools one after the other.
 #[derive(Serialize)]
-pub(super) struct Numbers<'a> {
+pub(super) struct NumbersPayload<'a> {
     time: f64,
     uptime: f64,
     ready: bool,
@@ -209,10 +209,10 @@ pub(super) struct Numbers<'a> {
     reasons: BTreeMap<usize, &'a str>,
 }
 
-impl<'a> Numbers<'a> {
-    pub(super) fn of(snapshot: &'a Snapshot) -> Numbers<'a> {
+impl<'a> NumbersPayload<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot) -> NumbersPayload<'a> {
         let all = || snapshot.pools.iter().flat_map(|pool| &pool.backends);
-        Numbers {
+        NumbersPayload {
             time: snapshot.time,
             uptime: snapshot.uptime,
             ready: snapshot.ready,
@@ -287,8 +287,8 @@ pub(super) mod tests {
     #[test]
     fn a_row_says_what_its_columns_are_named() {
         let snapshot = snapshot();
-        let names = to_value(Names::of(&snapshot)).unwrap();
-        let numbers = to_value(Numbers::of(&snapshot)).unwrap();
+        let names = to_value(NamesPayload::of(&snapshot)).unwrap();
+        let numbers = to_value(NumbersPayload::of(&snapshot)).unwrap();
         assert_eq!(names["pools"][1]["backends"][0], json!([BackendId::NONE, "<script>", "", 0, false]));
         let fast = named(&names["columns"]["backend"], &numbers["backends"], 0);
         assert_eq!((&fast["up"], &fast["open"], &fast["bytes_out"]), (&json!(1), &json!(7), &json!(u64::MAX)));
@@ -324,7 +324,7 @@ pub(super) mod tests {
             ..BackendStats::default()
         };
         snapshot.pools[0].backends = vec![busy; 1000];
-        let text = serde_json::to_string(&Numbers::of(&snapshot)).unwrap();
+        let text = serde_json::to_string(&NumbersPayload::of(&snapshot)).unwrap();
         assert!((100_000..200_000).contains(&text.len()), "{} bytes", text.len());
     }
 }

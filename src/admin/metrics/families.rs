@@ -5,13 +5,13 @@
 
 use prometheus_client::registry::Unit;
 
-use super::family::{Family, Labels, Number, counter, gauge};
+use super::family::{Labels, MetricFamily, SampleValue, counter, gauge};
 use super::traffic::{backends, listeners, pools};
 use crate::admin::snapshot_model::{LogStats, Process, ServedCertificate, Snapshot, TlsFiles, TlsOwner};
 use crate::stats::latency::Latencies;
 
 /// All of them.
-pub(super) fn families(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family> {
+pub(super) fn families(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
     let mut families = whole(snapshot);
     families.extend(process(&snapshot.process, snapshot.started));
     families.extend(listeners(snapshot, latencies));
@@ -24,23 +24,23 @@ pub(super) fn families(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family
     families
 }
 
-fn whole(snapshot: &Snapshot) -> Vec<Family> {
+fn whole(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let plane = &snapshot.plane;
     let build = vec![("version", snapshot.version.clone()), ("commit", snapshot.commit.clone())];
-    let one = |value: Number| vec![(Labels::new(), value)];
+    let one = |value: SampleValue| vec![(Labels::new(), value)];
     vec![
         // A gauge, which every reader knows, and not an info, of which older ones know nothing.
         gauge(
             "tidegate_build_info",
             "Version and commit of the running program; always 1",
             None,
-            vec![(build, Number::Whole(1))],
+            vec![(build, SampleValue::Whole(1))],
         ),
         gauge(
             "tidegate_uptime",
             "Seconds since the process started",
             Some(Unit::Seconds),
-            one(Number::Real(snapshot.uptime)),
+            one(SampleValue::Real(snapshot.uptime)),
         ),
         gauge(
             "tidegate_ready",
@@ -67,34 +67,39 @@ fn whole(snapshot: &Snapshot) -> Vec<Family> {
 }
 
 /// As Prometheus' own libraries name them.
-fn process(process: &Process, started: f64) -> Vec<Family> {
-    let one = |value: Number| vec![(Labels::new(), value)];
+fn process(process: &Process, started: f64) -> Vec<MetricFamily> {
+    let one = |value: SampleValue| vec![(Labels::new(), value)];
     let (seconds, bytes) = (Some(Unit::Seconds), Some(Unit::Bytes));
     vec![
         counter(
             "process_cpu",
             "CPU time used, user and system",
             seconds.clone(),
-            one(Number::Real(process.cpu_seconds)),
+            one(SampleValue::Real(process.cpu_seconds)),
         ),
         gauge("process_resident_memory", "Resident memory", bytes.clone(), one(process.resident_bytes.into())),
         gauge("process_virtual_memory", "Virtual memory", bytes, one(process.virtual_bytes.into())),
         gauge("process_open_fds", "Open file descriptors", None, one(process.open_fds.into())),
         gauge("process_max_fds", "Limit of open file descriptors", None, one(process.max_fds.into())),
         gauge("process_threads", "Threads", None, one(process.threads.into())),
-        gauge("process_start_time", "Start time of the process, as Unix time", seconds, one(Number::Real(started))),
+        gauge(
+            "process_start_time",
+            "Start time of the process, as Unix time",
+            seconds,
+            one(SampleValue::Real(started)),
+        ),
     ]
 }
 
-fn certificates(certificates: &[ServedCertificate]) -> Vec<Family> {
+fn certificates(certificates: &[ServedCertificate]) -> Vec<MetricFamily> {
     let each = |value: fn(&ServedCertificate) -> f64| {
-        let mut values: Vec<(Labels, Number)> = Vec::new();
+        let mut values: Vec<(Labels, SampleValue)> = Vec::new();
         for certificate in certificates {
             let mut labels = of_owner(&certificate.owner);
             labels.push(("path", certificate.path.clone()));
             // The same file may be named twice.
             if !values.iter().any(|(known, _)| *known == labels) {
-                values.push((labels, Number::Real(value(certificate))));
+                values.push((labels, SampleValue::Real(value(certificate))));
             }
         }
         values
@@ -116,8 +121,8 @@ fn certificates(certificates: &[ServedCertificate]) -> Vec<Family> {
     ]
 }
 
-fn tls_files(all: &[TlsFiles]) -> Vec<Family> {
-    let each = |value: fn(&TlsFiles) -> Number| -> Vec<_> {
+fn tls_files(all: &[TlsFiles]) -> Vec<MetricFamily> {
+    let each = |value: fn(&TlsFiles) -> SampleValue| -> Vec<_> {
         all.iter().map(|files| (of_owner(&files.owner), value(files))).collect()
     };
     vec![
@@ -132,9 +137,9 @@ fn tls_files(all: &[TlsFiles]) -> Vec<Family> {
     ]
 }
 
-fn logs(logs: &[LogStats]) -> [Family; 2] {
+fn logs(logs: &[LogStats]) -> [MetricFamily; 2] {
     let each = |value: fn(&LogStats) -> u64| -> Vec<_> {
-        logs.iter().map(|log| (vec![("log", log.name.clone())], Number::Whole(value(log)))).collect()
+        logs.iter().map(|log| (vec![("log", log.name.clone())], SampleValue::Whole(value(log)))).collect()
     };
     [
         counter(
@@ -227,7 +232,7 @@ mod tests {
     #[test]
     fn no_name_comes_twice() {
         let mut names: Vec<String> =
-            families(&snapshot(), &Latencies::default()).iter().map(Family::sample_name).collect();
+            families(&snapshot(), &Latencies::default()).iter().map(MetricFamily::sample_name).collect();
         let count = names.len();
         names.sort();
         names.dedup();

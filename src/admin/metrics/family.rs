@@ -9,7 +9,7 @@ pub(super) type Labels = Vec<(&'static str, String)>;
 
 /// Metrics of one name.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(super) struct MetricFamily {
     /// Without its unit, and without the `_total` of a counter.
     pub(super) name: &'static str,
     /// Its HELP text.
@@ -21,19 +21,19 @@ pub(super) struct Family {
 /// The values of a family, each with its labels.
 #[derive(Debug)]
 pub(super) enum Values {
-    Counters(Vec<(Labels, Number)>),
-    Gauges(Vec<(Labels, Number)>),
+    Counters(Vec<(Labels, SampleValue)>),
+    Gauges(Vec<(Labels, SampleValue)>),
     Histograms(Vec<(Labels, Distribution)>),
 }
 
 /// The value of a counter or a gauge.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Number {
+pub(super) enum SampleValue {
     Whole(u64),
     Real(f64),
 }
 
-impl Family {
+impl MetricFamily {
     /// The name of its samples: with the unit, and with the `_total` of a counter.
     pub(super) fn sample_name(&self) -> String {
         let unit = self.unit.as_ref().map(|unit| format!("_{}", unit.as_str())).unwrap_or_default();
@@ -53,61 +53,61 @@ pub(super) fn counter(
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
-    values: Vec<(Labels, Number)>,
-) -> Family {
-    Family { name, help, unit, values: Values::Counters(values) }
+    values: Vec<(Labels, SampleValue)>,
+) -> MetricFamily {
+    MetricFamily { name, help, unit, values: Values::Counters(values) }
 }
 
 pub(super) fn gauge(
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
-    values: Vec<(Labels, Number)>,
-) -> Family {
-    Family { name, help, unit, values: Values::Gauges(values) }
+    values: Vec<(Labels, SampleValue)>,
+) -> MetricFamily {
+    MetricFamily { name, help, unit, values: Values::Gauges(values) }
 }
 
-impl From<u64> for Number {
-    fn from(value: u64) -> Number {
-        Number::Whole(value)
+impl From<u64> for SampleValue {
+    fn from(value: u64) -> SampleValue {
+        SampleValue::Whole(value)
     }
 }
 
-impl From<u32> for Number {
-    fn from(value: u32) -> Number {
-        Number::Whole(value.into())
+impl From<u32> for SampleValue {
+    fn from(value: u32) -> SampleValue {
+        SampleValue::Whole(value.into())
     }
 }
 
-impl From<usize> for Number {
-    fn from(value: usize) -> Number {
-        Number::Whole(value as u64)
+impl From<usize> for SampleValue {
+    fn from(value: usize) -> SampleValue {
+        SampleValue::Whole(value as u64)
     }
 }
 
-impl From<bool> for Number {
-    fn from(value: bool) -> Number {
-        Number::Whole(value.into())
+impl From<bool> for SampleValue {
+    fn from(value: bool) -> SampleValue {
+        SampleValue::Whole(value.into())
     }
 }
 
-impl From<Number> for f64 {
-    fn from(value: Number) -> f64 {
+impl From<SampleValue> for f64 {
+    fn from(value: SampleValue) -> f64 {
         match value {
-            Number::Whole(value) => value as f64,
-            Number::Real(value) => value,
+            SampleValue::Whole(value) => value as f64,
+            SampleValue::Real(value) => value,
         }
     }
 }
 
 /// Written without a fraction where it has none; the error is the value as it is written otherwise.
-impl TryFrom<Number> for i64 {
+impl TryFrom<SampleValue> for i64 {
     type Error = f64;
 
-    fn try_from(value: Number) -> Result<i64, f64> {
+    fn try_from(value: SampleValue) -> Result<i64, f64> {
         match value {
-            Number::Whole(whole) => i64::try_from(whole).map_err(|_| whole as f64),
-            Number::Real(real) => Err(real),
+            SampleValue::Whole(whole) => i64::try_from(whole).map_err(|_| whole as f64),
+            SampleValue::Real(real) => Err(real),
         }
     }
 }

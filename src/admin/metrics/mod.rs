@@ -17,12 +17,12 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Response, StatusCode};
 
 use self::accept::Form;
-use super::response::{Body, plain, whole};
+use super::response::{ResponseBody, plain, whole};
 use super::snapshot_model::Snapshot;
 use crate::stats::latency::Latencies;
 
 /// Answers a scrape with these headers.
-pub(super) fn answer(headers: &HeaderMap, snapshot: &Snapshot, latencies: &Latencies) -> Response<Body> {
+pub(super) fn answer(headers: &HeaderMap, snapshot: &Snapshot, latencies: &Latencies) -> Response<ResponseBody> {
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let form = Form::wanted(accept.flat_map(|value| value.split(',')));
     let families = families::families(snapshot, latencies);

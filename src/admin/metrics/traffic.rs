@@ -3,15 +3,15 @@
 use prometheus_client::registry::Unit;
 
 use super::buckets::Distribution;
-use super::family::{Family, Labels, Number, Values, counter, gauge};
+use super::family::{Labels, MetricFamily, SampleValue, Values, counter, gauge};
 use crate::admin::snapshot_model::{
     BackendStats, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, Status, TerminationStats,
 };
 use crate::stats::latency::{Latencies, Measured, Stage};
 
-pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family> {
+pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
     let all = || snapshot.listeners.iter().map(|listener| (of_listener(listener), listener));
-    let each = |value: fn(&ListenerStats) -> Option<Number>| -> Vec<_> {
+    let each = |value: fn(&ListenerStats) -> Option<SampleValue>| -> Vec<_> {
         all().filter_map(|(labels, listener)| Some((labels, value(listener)?))).collect()
     };
     let terminations = |rejections_only: bool| {
@@ -25,7 +25,7 @@ pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Famil
                     let (side, code) = (termination.cause().name(), termination.code());
                     labels.extend([("side", side.to_owned()), ("code", code.to_owned())]);
                 }
-                (labels, Number::Whole(*count))
+                (labels, SampleValue::Whole(*count))
             })
         })
     };
@@ -34,7 +34,7 @@ pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Famil
         kinds.into_iter().flatten().map(move |(kind, count)| {
             let mut labels = labels.clone();
             labels.push(("kind", kind.to_owned()));
-            (labels, Number::Whole(count))
+            (labels, SampleValue::Whole(count))
         })
     });
     let mut families = vec![
@@ -101,8 +101,8 @@ pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Famil
     families
 }
 
-pub(super) fn pools(snapshot: &Snapshot) -> Vec<Family> {
-    let each = |value: fn(&PoolStats) -> Number| -> Vec<_> {
+pub(super) fn pools(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let each = |value: fn(&PoolStats) -> SampleValue| -> Vec<_> {
         snapshot.pools.iter().map(|pool| (vec![("pool", pool.name.clone())], value(pool))).collect()
     };
     let seconds = Some(Unit::Seconds);
@@ -144,20 +144,20 @@ pub(super) fn pools(snapshot: &Snapshot) -> Vec<Family> {
             "tidegate_pool_downtime",
             "Time without an available backend",
             seconds.clone(),
-            each(|p| Number::Real(p.downtime)),
+            each(|p| SampleValue::Real(p.downtime)),
         ),
         gauge(
             "tidegate_pool_status_since",
             "Last change between usable and unusable, as Unix time",
             seconds,
-            each(|p| Number::Real(p.since)),
+            each(|p| SampleValue::Real(p.since)),
         ),
     ]
 }
 
-pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family> {
+pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
     let all = || snapshot.pools.iter().flat_map(|pool| pool.backends.iter().map(|b| (of_backend(pool, b), b)));
-    let each = |value: fn(&BackendStats) -> Option<Number>| -> Vec<_> {
+    let each = |value: fn(&BackendStats) -> Option<SampleValue>| -> Vec<_> {
         all().filter_map(|(labels, backend)| Some((labels, value(backend)?))).collect()
     };
     let seconds = Some(Unit::Seconds);
@@ -259,19 +259,19 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family
             "tidegate_backend_downtime",
             "Time the backend was down",
             seconds.clone(),
-            each(|b| Some(Number::Real(b.downtime))),
+            each(|b| Some(SampleValue::Real(b.downtime))),
         ),
         gauge(
             "tidegate_backend_status_since",
             "Last change between up and down, as Unix time",
             seconds.clone(),
-            each(|b| Some(Number::Real(b.since))),
+            each(|b| Some(SampleValue::Real(b.since))),
         ),
         gauge(
             "tidegate_backend_last_connection",
             "Time of the last connection established, as Unix time",
             seconds,
-            each(|b| b.last_session.map(Number::Real)),
+            each(|b| b.last_session.map(SampleValue::Real)),
         ),
     ];
     let names = [
@@ -287,17 +287,20 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Family
 }
 
 /// Requests, responses, those without, and connections that are not watched any more.
-fn http<'a, I: Iterator<Item = (Labels, &'a HttpStats)>>(names: [&'static str; 4], all: impl Fn() -> I) -> [Family; 4] {
+fn http<'a, I: Iterator<Item = (Labels, &'a HttpStats)>>(
+    names: [&'static str; 4],
+    all: impl Fn() -> I,
+) -> [MetricFamily; 4] {
     let [requests, responses, no_response, passthrough] = names;
     let each = |value: fn(&HttpStats) -> u64| -> Vec<_> {
-        all().map(|(labels, http)| (labels, Number::Whole(value(http)))).collect()
+        all().map(|(labels, http)| (labels, SampleValue::Whole(value(http)))).collect()
     };
     let by_class = all().flat_map(|(labels, http)| {
         http.responses.iter().map(move |responses| {
             let mut labels = labels.clone();
             let (method, class) = (responses.method.name(), responses.class.name());
             labels.extend([("method", method.to_owned()), ("class", class.to_owned())]);
-            (labels, Number::Whole(responses.count))
+            (labels, SampleValue::Whole(responses.count))
         })
     });
     [
@@ -318,7 +321,7 @@ fn http<'a, I: Iterator<Item = (Labels, &'a HttpStats)>>(names: [&'static str; 4
     ]
 }
 
-fn latency<'a>(name: &'static str, all: impl Iterator<Item = (Labels, Option<&'a Measured>)>) -> Family {
+fn latency<'a>(name: &'static str, all: impl Iterator<Item = (Labels, Option<&'a Measured>)>) -> MetricFamily {
     let histograms = all.flat_map(|(labels, measured)| {
         Stage::ALL.into_iter().filter_map(move |stage| {
             let distribution = Distribution::of(measured?.stage(stage)?.total())?;
@@ -328,7 +331,7 @@ fn latency<'a>(name: &'static str, all: impl Iterator<Item = (Labels, Option<&'a
         })
     });
     let values = Values::Histograms(histograms.collect());
-    Family { name, help: "Latency of each stage of a connection", unit: Some(Unit::Seconds), values }
+    MetricFamily { name, help: "Latency of each stage of a connection", unit: Some(Unit::Seconds), values }
 }
 
 fn of_listener(listener: &ListenerStats) -> Labels {
@@ -339,10 +342,10 @@ fn of_backend(pool: &PoolStats, backend: &BackendStats) -> Labels {
     vec![("pool", pool.name.clone()), ("backend", backend.name.clone())]
 }
 
-fn last_check(checks: &CheckStats) -> Option<Number> {
-    Some(Number::Real(checks.last.as_ref()?.took_us as f64 / 1e6))
+fn last_check(checks: &CheckStats) -> Option<SampleValue> {
+    Some(SampleValue::Real(checks.last.as_ref()?.took_us as f64 / 1e6))
 }
 
-fn some(value: u64) -> Option<Number> {
-    Some(Number::Whole(value))
+fn some(value: u64) -> Option<SampleValue> {
+    Some(SampleValue::Whole(value))
 }

@@ -1,3 +1,4 @@
+# make quick: the tests that need no servers of others, in two minutes.
 # make test: everything, against real servers. As root it installs the Debian packages that are missing.
 
 # A program, or a module of nginx, and the package it comes with: the other balancers, and what the tests call.
@@ -17,11 +18,24 @@ READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8
 # Where Debian has haproxy and nginx, which not every user's PATH names.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: test lint bench compare faults packages python
+# cargo-nextest, where it is installed.
+RUN := $(shell cargo nextest --version >/dev/null 2>&1 && echo cargo nextest run || echo cargo test)
 
-test: packages python
-	cargo test --workspace --all-targets
-	cargo test --doc
+.PHONY: test quick peers lint bench compare faults packages python
+
+# In this order, one after the other: they measure time.
+.NOTPARALLEL:
+test: quick peers
+
+# What needs no servers of others, but curl: unit tests, doc tests, and the integration tests over sockets of their own.
+quick:
+	$(RUN) --workspace --lib --bins --test it
+	cargo test --workspace --doc
+
+# The integration tests with programs of others, seeded faults, and a start of each micro-benchmark.
+peers: packages python
+	$(RUN) --workspace --test peers
+	cargo test --workspace --bench '*'
 
 lint:
 	cargo fmt --check

@@ -1,9 +1,10 @@
 //! The composition root: wires everything from a configuration, runs it, drains it.
 
+mod apply;
 mod capacity;
+mod plan;
 pub mod privileges;
 mod readiness;
-mod secured;
 mod sockets;
 
 use std::fmt;
@@ -13,30 +14,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use self::secured::Secured;
-use self::sockets::Bound;
+use self::apply::Running;
+pub use self::plan::{ListenerStep, Plan, PoolStep, Step};
 use crate::admin::snapshot_model::Snapshot;
 use crate::admin::{self, AdminServer, Sources};
 use crate::config::model::Config;
-use crate::health;
 use crate::log::DroppedLines;
 use crate::log::access::Access;
 use crate::net::addr::Address;
-use crate::net::socket_file::SocketFile;
-use crate::pool::resolve::Resolver;
 use crate::pool::{self, Pool};
-use crate::server::{self, ListenerState, Plane, Shared};
-use crate::stats::registry::Registry;
-use crate::tls;
+use crate::server::{self, DataPlane, Listener, Threads};
 
-/// How long the start waits for names to be resolved. Those that are not by then have no address yet.
-const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
-/// How long the start waits for the first verdicts of the health checks, so that the first connections find
-/// backends; meanwhile they wait in the kernel's queue.
-const FIRST_VERDICTS_LIMIT: Duration = Duration::from_secs(1);
 /// How often dropped log lines are reported.
 const REPORT_DROPPED: Duration = Duration::from_secs(5);
 /// How long threads may take to end that have nothing left to do.
@@ -50,14 +42,15 @@ const CUT_LIMIT: Duration = Duration::from_secs(1);
 /// It is started, asked and drained on a tokio runtime, the control thread: health checks and the like run
 /// there. Connections have threads of their own.
 pub struct App {
-    plane: Plane,
-    addresses: Vec<(Arc<str>, Address)>,
+    running: Running,
+    plane: Arc<DataPlane>,
+    threads: Threads,
+    /// What the stats port shows.
+    config: Arc<ArcSwap<Config>>,
     admin: Option<AdminServer>,
     draining: Arc<AtomicBool>,
-    /// Names, timers of the pools, reports; they end with the app, as do the health checks.
+    /// Timers and reports; they end with the app.
     control: JoinSet<()>,
-    _checks: Vec<health::Checks>,
-    socket_files: Vec<SocketFile>,
     _access: Access,
 }
 
@@ -97,81 +90,89 @@ impl App {
     pub async fn start(config: Config, dropped_lines: Vec<DroppedLines>, access: Access) -> Result<App, StartError> {
         let started = (SystemTime::now(), Instant::now());
         let workers = config.workers.get();
-        let registry = Registry::default();
-        let pools: Vec<Arc<Pool>> =
-            config.pools.iter().map(|pool| Pool::new(pool.clone(), &registry, workers)).collect();
-        let Secured { servers, clients, upstreams } = Secured::load(&config, &pools).map_err(StartError)?;
-        let listeners: Vec<Arc<ListenerState>> = config
-            .listeners
-            .iter()
-            .zip(&servers)
-            .map(|(listener, tls)| ListenerState::new(listener.clone(), &registry, &pools, tls.clone(), workers))
-            .collect();
         let capacity = capacity::establish(&config);
-        let Bound { sockets, addresses, socket_files } = sockets::bind(&listeners, workers).map_err(StartError)?;
-        let stats_port = config.admin.as_ref().map(admin::bind).transpose();
-        let stats_port = stats_port.map_err(|error| StartError(vec![error]))?;
+        let (samples, measurements) = server::samples();
+        let samples = config.admin.is_some().then_some(samples);
+        let (plane, threads) = DataPlane::start(workers, capacity, access.writer().as_ref(), samples.as_ref())?;
+        drop(samples);
+
+        let mut running = Running::new(Arc::clone(&plane));
+        let plan = Plan::between(running.config(), &config);
+        let stats_port = config.admin.as_ref().map(admin::bind).transpose().map_err(|error| vec![error]);
+        let prepared = running.prepare(&plan, config).await;
+        let (prepared, stats_port) = match (prepared, stats_port) {
+            (Ok(prepared), Ok(stats_port)) => (prepared, stats_port),
+            (prepared, stats_port) => {
+                threads.stop();
+                let errors = prepared.err().into_iter().chain(stats_port.err()).flatten();
+                return Err(StartError(errors.collect()));
+            }
+        };
+        running.commit(prepared);
 
         let mut control = JoinSet::new();
-        let mut resolver = Resolver::new(&pools);
-        resolver.resolve_all(RESOLVE_LIMIT).await;
-        control.spawn(resolver.run());
-        let mut checks: Vec<health::Checks> = pools.iter().map(|pool| health::spawn(Arc::clone(pool))).collect();
-        // Too slow ones come in when they come in.
-        let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_verdicts(&mut checks)).await;
-        control.spawn(keep_time(pools.clone()));
-        let servers: Vec<_> = servers.into_iter().flatten().collect();
-        if !servers.is_empty() || !clients.is_empty() {
-            control.spawn(tls::watch::run(servers.clone(), clients.clone())?);
-        }
+        control.spawn(keep_time(Arc::clone(&plane)));
         let mut logs = dropped_lines;
         logs.extend(access.dropped_lines());
         let log_counters = logs.iter().map(|log| log.counters().clone()).collect();
         control.spawn(report_dropped_lines(logs));
-
-        let shared = Shared::new(pools, upstreams, listeners, workers, capacity);
-        let (samples, measurements) = server::samples();
-        let samples = stats_port.is_some().then_some(samples);
-        let plane = Plane::start(shared, sockets, access.writer().as_ref(), samples.as_ref())?;
-        for (listener, address) in &addresses {
-            tracing::info!(%listener, %address, "listening");
-        }
-        let draining = Arc::new(AtomicBool::new(false));
+        let (config, draining) =
+            (Arc::new(ArcSwap::from(Arc::clone(running.config()))), Arc::new(AtomicBool::new(false)));
         let mut admin = None;
         if let Some(stats_port) = stats_port {
-            let shared = Arc::clone(plane.shared());
-            let (addresses, version, draining) = (addresses.clone(), version(), Arc::clone(&draining));
-            let config = Arc::new(config);
-            let logs = log_counters;
-            let sources = Sources { shared, addresses, servers, clients, version, started, config, draining, logs };
+            let sources = Sources {
+                plane: Arc::clone(&plane),
+                version: version(),
+                started,
+                config: Arc::clone(&config),
+                draining: Arc::clone(&draining),
+                logs: log_counters,
+            };
             let stats_port = stats_port.start(sources, measurements)?;
             tracing::info!(address = %stats_port.address(), "stats port");
             admin = Some(stats_port);
         }
         tracing::info!(workers, connection_capacity = capacity, "started");
-        let is_ready = readiness::log(plane.shared());
-        control.spawn(readiness::report(Arc::clone(plane.shared()), is_ready, Arc::clone(&draining)));
-        Ok(App { plane, addresses, admin, draining, control, _checks: checks, socket_files, _access: access })
+        let is_ready = readiness::log(&plane);
+        control.spawn(readiness::report(Arc::clone(&plane), is_ready, Arc::clone(&draining)));
+        Ok(App { running, plane, threads, config, admin, draining, control, _access: access })
+    }
+
+    /// Takes another configuration over: connections, counters and listening sockets of what stays are kept. Returns what
+    /// has changed.
+    ///
+    /// # Errors
+    /// Everything that is wrong, and then nothing has changed.
+    pub async fn apply(&mut self, config: Config) -> Result<Plan, StartError> {
+        let plan = Plan::between(self.running.config(), &config);
+        let prepared = self.running.prepare(&plan, config).await.map_err(StartError)?;
+        self.running.commit(prepared);
+        self.config.store(Arc::clone(self.running.config()));
+        Ok(plan)
     }
 
     /// Where each listener listens; port 0 is replaced by the port that the kernel chose.
-    pub fn addresses(&self) -> &[(Arc<str>, Address)] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<(Arc<str>, Address)> {
+        let of = |listener: &Arc<Listener>| {
+            let name = Arc::clone(&listener.config().name);
+            listener.addresses().iter().map(|address| (Arc::clone(&name), address.clone())).collect::<Vec<_>>()
+        };
+        self.plane.listeners().iter().flat_map(of).collect()
     }
 
     /// The listeners with their counters.
-    pub fn listeners(&self) -> &[Arc<ListenerState>] {
-        self.plane.shared().listeners()
+    pub fn listeners(&self) -> Vec<Arc<Listener>> {
+        self.plane.listeners()
     }
 
     /// The pools with their backends' state and counters.
-    pub fn pools(&self) -> &[Arc<Pool>] {
-        self.plane.shared().pools()
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.plane.pools()
     }
 
     /// Connections open now.
     pub fn open(&self) -> usize {
-        self.plane.shared().open()
+        self.plane.open()
     }
 
     /// Where the stats port is; `None` if there is none.
@@ -190,7 +191,7 @@ impl App {
         tracing::info!(connections = self.open(), deadline = ?limit, "draining");
         self.draining.store(true, Ordering::Relaxed);
         // First, so that no client finds a file behind which the socket is closed.
-        self.socket_files.clear();
+        self.running.close_sockets();
         self.plane.stop_accepting();
         let in_time = tokio::select! {
             drained = timeout(limit, self.plane.drained()) => drained.is_ok(),
@@ -202,13 +203,13 @@ impl App {
         } else {
             let connections = self.open();
             tracing::warn!(connections, "drain deadline exceeded: closed {connections} connections");
-            self.plane.cut_all();
+            self.plane.abort_all();
             // Each is cut in one turn of its worker's loop; who is stuck ends with its worker.
             let _ = timeout(CUT_LIMIT, self.plane.drained()).await;
             Drained::Cut(connections)
         };
         self.control.abort_all();
-        let mut threads = self.plane.stop();
+        let mut threads = self.threads.stop();
         threads.extend(self.admin.take().map(AdminServer::stop));
         end_of(&threads).await;
         outcome
@@ -232,15 +233,13 @@ fn version() -> (&'static str, &'static str) {
 }
 
 /// Pools' slow starts and aging latencies.
-async fn keep_time(pools: Vec<Arc<Pool>>) {
+async fn keep_time(plane: Arc<DataPlane>) {
     let mut ticks = interval(pool::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let now = Instant::now();
-        for pool in &pools {
-            pool.tick(now);
-        }
+        plane.members().pools.iter().for_each(|pool| pool.tick(now));
     }
 }
 
@@ -251,3 +250,6 @@ async fn report_dropped_lines(mut logs: Vec<DroppedLines>) {
         logs.iter_mut().for_each(DroppedLines::report);
     }
 }
+
+#[cfg(test)]
+mod tests;

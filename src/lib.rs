@@ -16,7 +16,7 @@
 //! place. The lease, the permits and the place are values whose `Drop` gives back, so that every way out of a
 //! connection, a panic included, ends in the same state.
 //!
-//! Both sides of a relay are a [`relay::Stream`]: a worker's socket, or TLS over one ([`tls::stream`]), which the
+//! Both sides of a relay are a [`relay::Stream`]: a worker's socket, or TLS over one ([`tls::TlsStream`]), which the
 //! relay does not tell apart but by what they can do.
 //!
 //! # Threads
@@ -46,7 +46,7 @@
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay, threads |
 //! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, relay, worker, threads |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net, stats |
-//! | [`health`] | one check a file, and the verdict | config::model, log, net, pool, sniff, stats |
+//! | [`health`] | health checks: one kind of probe a file, rise and fall | config::model, log, net, pool, sniff, stats |
 //! | [`server`] | accept, first bytes, session, dial | all of the above but health |
 //! | [`admin`] | the stats port: what is measured, and every way to show it | config::model, log, net, pool, server, sniff, stats, tls, threads |
 //! | [`app`] | wires everything, runs, drains | all |
@@ -64,8 +64,8 @@
 //! - Limits of clients are never exceeded either, and who is refused takes nothing from the others ([`limits`]).
 //! - A backend that is down gets no new connection from that instant ([`pool`]).
 //! - Until a connection is relayed, a client has a deadline for what it must send, and a limit to it: `timeouts.sniff`
-//!   and each recogniser's `LIMIT` ([`sniff`]), then `timeouts.handshake` and the size of TLS's messages
-//!   ([`tls::stream`]). What all clients have sent until then has one limit ([`limits::PreambleMemory`]).
+//!   and each recogniser's limit ([`sniff`]), then `timeouts.handshake` and the size of TLS's messages
+//!   ([`tls::TlsStream`]). What all clients have sent until then has one limit ([`limits::PreambleMemory`]).
 //! - What a route depends on is known, or the client is refused: bytes that cannot be read take no pool
 //!   (`server/opening/first_bytes.rs`).
 //! - What is let through as an exception can be nothing else: a CancelRequest in plain text (`server/cancel.rs`), a

@@ -1,4 +1,4 @@
-//! Threads with a name, whose absence is an error and no panic; and threads for calls that may hang.
+//! Named threads, and threads for calls that may block.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,10 +7,10 @@ use std::thread::{Builder, JoinHandle};
 
 use tokio::sync::oneshot;
 
-/// Starts a thread; the kernel shows 15 bytes of its name.
+/// Starts a thread. The kernel shows 15 bytes of its name.
 ///
 /// # Errors
-/// The system allows no further thread. The error says which one, and which limits there are.
+/// At a limit of threads: the error names the thread and the limits.
 pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
     Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
         let limits = "raise the limit of threads (ulimit -u, TasksMax= of systemd, the pids limit of containers)";
@@ -20,8 +20,8 @@ pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'st
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread for calls that may hang in a file system, one after the other. Dropped, it ends once it is idle; one that hangs
-/// is left behind.
+/// A thread for calls that may block in a file system, one at a time. Dropped, it ends after its queue; one that hangs is
+/// detached.
 #[derive(Debug)]
 pub struct BlockingThread {
     jobs: mpsc::Sender<Job>,
@@ -36,18 +36,18 @@ impl BlockingThread {
         let (jobs, received) = mpsc::channel::<Job>();
         spawn(name, move || {
             for job in received {
-                // The panic hook reports it; its caller gets no result.
+                // The panic hook reports it; the caller gets `None`.
                 let _ = catch_unwind(AssertUnwindSafe(job));
             }
         })?;
         Ok(BlockingThread { jobs })
     }
 
-    /// Calls it on the thread. `None`: it panicked.
+    /// Runs `call` on the thread. `None` if it panics.
     pub async fn call<T: Send + 'static>(&self, call: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let job = move || {
-            // Who asked may have gone.
+            // Fails if the caller is gone.
             let _ = answer.send(call());
         };
         self.jobs.send(Box::new(job)).ok()?;

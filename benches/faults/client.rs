@@ -19,7 +19,7 @@ use crate::balancer::{Listener, Place};
 use crate::content::{self, Body};
 
 /// Longer than a backend is ever stopped or away.
-const PATIENCE: Duration = Duration::from_secs(4);
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What becomes of a connection on the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +97,8 @@ impl Client {
             Place::Tcp(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, *port))?,
             Place::Unix(path) => TcpStream::from(OwnedFd::from(UnixStream::connect(path)?)),
         };
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(SOCKET_TIMEOUT))?;
+        socket.set_write_timeout(Some(SOCKET_TIMEOUT))?;
         match behaviour {
             Behaviour::Mute => {
                 thread::sleep(Duration::from_millis(self.rng.u64(..200)));

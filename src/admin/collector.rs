@@ -25,8 +25,8 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(500);
 pub(super) struct Collector {
     sources: Sources,
     latencies: RefCell<Latencies>,
-    /// Generations of all pools, when the histograms were last made to fit them.
-    measured: Cell<Option<u64>>,
+    /// The generation of the data plane, when the histograms were last made to fit them.
+    measured: Cell<Option<(u64, u64)>>,
     rates: RefCell<Rates>,
     measurements: RefCell<Measurements>,
     /// The last snapshot, and when its making began.
@@ -108,12 +108,12 @@ impl Collector {
     async fn take(&self) -> u64 {
         self.fit();
         // A worker that does not answer is busy in a way that its own connections will say.
-        let _ = timeout(HAND_OVER_TIMEOUT, self.sources.shared.hand_over()).await;
+        let _ = timeout(HAND_OVER_TIMEOUT, self.sources.plane.hand_over()).await;
         let mut measurements = self.measurements.borrow_mut();
         while let Some(portion) = measurements.waiting() {
             self.absorb(&portion);
         }
-        self.rates.borrow_mut().observe(&self.sources.shared, &self.latencies(), Instant::now());
+        self.rates.borrow_mut().observe(&self.sources.plane, &self.latencies(), Instant::now());
         measurements.lost()
     }
 
@@ -125,10 +125,10 @@ impl Collector {
 
     /// Makes histograms for what has come, and drops those of what has left.
     fn fit(&self) {
-        let pools = self.sources.shared.pools();
-        let generation = pools.iter().map(|pool| pool.generation_now()).sum();
+        let generation = self.sources.plane.generation();
         if self.measured.replace(Some(generation)) != Some(generation) {
-            let listeners = self.sources.shared.listeners().iter().map(|listener| listener.id());
+            let (pools, listeners) = (self.sources.plane.pools(), self.sources.plane.listeners());
+            let listeners = listeners.iter().map(|listener| listener.id());
             let backends = |pool: &Pool| pool.backends().iter().map(|backend| backend.id()).collect();
             self.latencies.borrow_mut().measure(listeners, pools.iter().map(|pool| (pool.id(), backends(pool))));
         }

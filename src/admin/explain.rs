@@ -16,7 +16,7 @@ use crate::config::model::{Balance, Plaintext, Route, UnknownSni};
 use crate::net::addr::Address;
 use crate::net::name::normal;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
-use crate::server::{ListenerState, Shared, Wanted};
+use crate::server::{DataPlane, Listener, RouteKey};
 use crate::sniff::http::RequestHead;
 
 /// What somebody wants to know.
@@ -113,25 +113,25 @@ impl ExplainQuery {
 }
 
 /// Answers. The error says which listeners there are.
-pub(super) fn explain(question: &ExplainQuery, shared: &Shared, snapshot: &Snapshot) -> Result<Explanation, String> {
-    let wanted = |listener: &&std::sync::Arc<ListenerState>| {
+pub(super) fn explain(question: &ExplainQuery, plane: &DataPlane, snapshot: &Snapshot) -> Result<Explanation, String> {
+    let wanted = |listener: &&std::sync::Arc<Listener>| {
         question.listener.as_ref().is_none_or(|name| **name == *listener.config().name)
     };
-    let listeners: Vec<AtListener> = shared
+    let listeners: Vec<AtListener> = plane
         .listeners()
         .iter()
         .filter(wanted)
-        .map(|listener| at_listener(question, listener, shared, snapshot))
+        .map(|listener| at_listener(question, listener, plane, snapshot))
         .collect();
     if listeners.is_empty() {
-        let names: Vec<&str> = shared.listeners().iter().map(|listener| &*listener.config().name).collect();
+        let names: Vec<String> = plane.listeners().iter().map(|listener| listener.config().name.to_string()).collect();
         let asked = question.listener.as_deref().unwrap_or_default();
         return Err(format!("there is no listener `{asked}`: there are {}", names.join(", ")));
     }
     Ok(Explanation { client: question.client.to_string(), time: seconds(SystemTime::now()), listeners })
 }
 
-fn at_listener(question: &ExplainQuery, listener: &ListenerState, shared: &Shared, snapshot: &Snapshot) -> AtListener {
+fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, snapshot: &Snapshot) -> AtListener {
     let config = listener.config();
     let (rejected, protocols) = first_bytes(question, listener);
     // Without a PROXY header, a client that comes by a unix socket has no address.
@@ -142,7 +142,7 @@ fn at_listener(question: &ExplainQuery, listener: &ListenerState, shared: &Share
         if snapshot.draining { Some("it drains: no new connection is accepted".to_owned()) } else { rejected };
     let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
     let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
-    let route = listener.route(&Wanted { server_name, protocols: &protocols, request });
+    let route = listener.route(&RouteKey { server_name, protocols: &protocols, request });
     let pool = listener.pool(route);
     let preview = pool.preview(client);
     AtListener {
@@ -153,7 +153,7 @@ fn at_listener(question: &ExplainQuery, listener: &ListenerState, shared: &Share
             .find(|shown| *shown.name == *config.name)
             .map(|shown| shown.addresses.clone())
             .unwrap_or_default(),
-        notes: notes(question, listener, shared, has_address),
+        notes: notes(question, listener, plane, has_address),
         rejected,
         route: route_in_words(listener, route),
         pool: pool.name().to_string(),
@@ -172,7 +172,7 @@ fn at_listener(question: &ExplainQuery, listener: &ListenerState, shared: &Share
 }
 
 /// Why the client's first bytes get it rejected, if they do, and the protocols that routes go by.
-fn first_bytes(question: &ExplainQuery, listener: &ListenerState) -> (Option<String>, Vec<String>) {
+fn first_bytes(question: &ExplainQuery, listener: &Listener) -> (Option<String>, Vec<String>) {
     let Some((rules, tls)) = listener.tls() else { return (None, question.alpn.clone()) };
     let may_be_plain = rules.starttls.is_some() && rules.plaintext == Plaintext::Allow;
     let sni = question.sni.as_deref();
@@ -189,7 +189,7 @@ fn first_bytes(question: &ExplainQuery, listener: &ListenerState) -> (Option<Str
     }
 }
 
-fn notes(question: &ExplainQuery, listener: &ListenerState, shared: &Shared, has_address: bool) -> Vec<String> {
+fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_address: bool) -> Vec<String> {
     let config = listener.config();
     let mut notes = Vec::new();
     let open = listener.counters().open();
@@ -198,8 +198,8 @@ fn notes(question: &ExplainQuery, listener: &ListenerState, shared: &Shared, has
     {
         notes.push(format!("it is full ({open} of {most} connections): a new one waits until another ends"));
     }
-    if shared.open() >= shared.size() {
-        notes.push(format!("all {} connections that the limit of open files allows are in use", shared.size()));
+    if plane.open() >= plane.size() {
+        notes.push(format!("all {} connections that the limit of open files allows are in use", plane.size()));
     }
     if !has_address {
         notes.push("it listens on a unix socket: its clients have no address".to_owned());
@@ -228,7 +228,7 @@ fn notes(question: &ExplainQuery, listener: &ListenerState, shared: &Shared, has
     notes
 }
 
-fn route_in_words(listener: &ListenerState, route: Option<usize>) -> String {
+fn route_in_words(listener: &Listener, route: Option<usize>) -> String {
     let config = listener.config();
     let found = route.and_then(|number| Some((number, config.routes.get(number)?)));
     match found {

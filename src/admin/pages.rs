@@ -80,7 +80,7 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldes
         "/explain" => explained(request.uri().query().unwrap_or_default(), collector, &*snapshot().await),
         "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
         _ => {
-            let (status, value) = api::answer(path, &*snapshot().await, &collector.sources().config);
+            let (status, value) = api::answer(path, &*snapshot().await, &collector.sources().config.load());
             with(status, json(&value))
         }
     }
@@ -116,7 +116,7 @@ fn json(value: &impl serde::Serialize) -> Response<ResponseBody> {
 
 fn explained(query: &str, collector: &Collector, snapshot: &Snapshot) -> Response<ResponseBody> {
     let explanation = match explain::ExplainQuery::parse(query) {
-        Ok(question) => explain::explain(&question, &collector.sources().shared, snapshot),
+        Ok(question) => explain::explain(&question, &collector.sources().plane, snapshot),
         Err(error) => Err(error),
     };
     match explanation {

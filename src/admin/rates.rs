@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::snapshot_model::RateStats;
 use crate::pool::Pool;
-use crate::server::Shared;
+use crate::server::DataPlane;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured};
 use crate::stats::rate::RateCounter;
@@ -46,27 +46,27 @@ impl Rates {
     }
 
     /// Looks at the counters. What is gone is forgotten.
-    pub(super) fn observe(&mut self, shared: &Shared, latencies: &Latencies, now: Instant) {
+    pub(super) fn observe(&mut self, plane: &DataPlane, latencies: &Latencies, now: Instant) {
         self.passed = now.saturating_duration_since(self.turned);
         let now = SystemTime::now();
         let mut listeners = std::mem::take(&mut self.listeners);
         let mut pools = std::mem::take(&mut self.pools);
         let mut backends = std::mem::take(&mut self.backends);
-        for listener in shared.listeners() {
+        for listener in plane.listeners() {
             let mut rates = listeners.remove(&listener.id()).unwrap_or_default();
             rates.connections.observe(listener.counters().accepted(), now);
             let http = latencies.listener(listener.id()).and_then(Measured::http);
             rates.requests.observe(http.map_or(0, HttpCounts::requests), now);
             self.listeners.insert(listener.id(), rates);
         }
-        for pool in shared.pools() {
+        for pool in plane.pools() {
             for backend in pool.backends().iter() {
                 let mut counter = backends.remove(&backend.id()).unwrap_or_default();
                 counter.observe(backend.counters().connections(), now);
                 self.backends.insert(backend.id(), counter);
             }
             let mut counter = pools.remove(&pool.id()).unwrap_or_default();
-            counter.observe(sessions(pool), now);
+            counter.observe(sessions(&pool), now);
             self.pools.insert(pool.id(), counter);
         }
     }
@@ -125,30 +125,32 @@ mod tests {
 
     use super::*;
     use crate::pool::testing::{backends, pool};
+    use crate::server::Members;
     use crate::stats::registry::Registry;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A pool of two backends, and what looks at it.
-    fn observed(start: Instant) -> (std::sync::Arc<Shared>, Rates) {
+    fn observed(start: Instant) -> (std::sync::Arc<DataPlane>, Rates) {
         let pools = vec![Pool::new(pool(backends(&[1, 1])), &Registry::default(), 1)];
-        let shared = Shared::new(pools, HashMap::new(), Vec::new(), 1, 10);
+        let plane = DataPlane::idle(1);
+        plane.set_members(Members::new(Vec::new(), Vec::new(), pools, HashMap::new()));
         let rates = Rates::new(start);
-        (shared, rates)
+        (plane, rates)
     }
 
     #[test]
     fn a_pool_is_more_than_its_busiest_backend() {
         let start = Instant::now();
-        let (shared, mut rates) = observed(start);
-        let (latencies, pool) = (Latencies::default(), &shared.pools()[0]);
+        let (plane, mut rates) = observed(start);
+        let (latencies, pool) = (Latencies::default(), &plane.pools()[0]);
         let ids: Vec<BackendId> = pool.backends().iter().map(|backend| backend.id()).collect();
         let mut second = |at: u32, counts: [usize; 2], refused: usize| {
             for (backend, count) in pool.backends().iter().zip(counts) {
                 (0..count).for_each(|_| backend.counters().connected());
             }
             (0..refused).for_each(|_| pool.record_refusal());
-            rates.observe(&shared, &latencies, start + SECOND * at);
+            rates.observe(&plane, &latencies, start + SECOND * at);
             rates.tick();
             [rates.backend(ids[0]), rates.backend(ids[1]), rates.pool(pool.id())].map(|rate| (rate.now, rate.max))
         };
@@ -163,19 +165,19 @@ mod tests {
     #[test]
     fn the_second_that_is_not_over_counts_too() {
         let start = Instant::now();
-        let (shared, mut rates) = observed(start);
-        let (latencies, backends) = (Latencies::default(), shared.pools()[0].backends());
+        let (plane, mut rates) = observed(start);
+        let (latencies, backends) = (Latencies::default(), plane.pools()[0].backends());
         let (other, backend) = (backends[0].id(), &backends[1]);
-        rates.observe(&shared, &latencies, start + SECOND / 4);
+        rates.observe(&plane, &latencies, start + SECOND / 4);
         assert_eq!((rates.backend(backend.id()), rates.last_session(backend.id())), (RateStats::default(), None));
         (0..3).for_each(|_| backend.counters().connected());
-        rates.observe(&shared, &latencies, start + SECOND / 4);
+        rates.observe(&plane, &latencies, start + SECOND / 4);
         assert_eq!(rates.backend(backend.id()), RateStats { now: 3, max: 3 });
         assert!(rates.last_session(other).is_none() && rates.last_session(backend.id()).is_some());
         // A tick that follows one that was late makes no second of a quarter.
         rates.tick();
         (0..3).for_each(|_| backend.counters().connected());
-        rates.observe(&shared, &latencies, start + SECOND);
+        rates.observe(&plane, &latencies, start + SECOND);
         rates.tick();
         assert_eq!(rates.backend(backend.id()), RateStats { now: 6, max: 6 });
     }

@@ -18,7 +18,7 @@ use super::unix_time::seconds;
 use crate::config::model;
 use crate::log::counters::LogCounters;
 use crate::pool;
-use crate::server::{ListenerState, Shared};
+use crate::server::{self, DataPlane};
 use crate::stats::counters;
 use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
@@ -33,10 +33,10 @@ const REJECTIONS: usize = 100;
 
 /// What is true now, without latencies. `lost` is the number of measurements that were lost.
 pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, lost: u64) -> Snapshot {
-    let shared = &sources.shared;
+    let plane = &sources.plane;
     let draining = sources.draining.load(Ordering::Relaxed);
     let not_ready = not_ready(sources);
-    let standings: Vec<_> = standings(sources).collect();
+    let standings = standings(sources);
     Snapshot {
         version: sources.version.0.to_owned(),
         commit: sources.version.1.to_owned(),
@@ -47,19 +47,19 @@ pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, 
         ready: not_ready.is_empty(),
         not_ready,
         plane: PlaneStats {
-            workers: shared.workers(),
-            capacity: shared.size(),
-            open: shared.open(),
+            workers: plane.workers(),
+            capacity: plane.size(),
+            open: plane.open(),
             dropped_samples: lost,
         },
         process: process::read(),
-        listeners: shared.listeners().iter().map(|state| listener(sources, state, latencies, rates)).collect(),
-        pools: shared.pools().iter().map(|state| pool(state, latencies, rates)).collect(),
+        listeners: plane.listeners().iter().map(|state| listener(state, latencies, rates)).collect(),
+        pools: plane.pools().iter().map(|state| pool(state, latencies, rates)).collect(),
         certificates: standings.iter().flat_map(|(owner, standing)| certificates(owner, standing)).collect(),
         tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
         logs: sources.logs.iter().map(log).collect(),
-        transitions: transitions(shared),
-        rejections: rejections(shared),
+        transitions: transitions(plane),
+        rejections: rejections(plane),
     }
 }
 
@@ -82,7 +82,7 @@ pub(super) fn add_latencies(snapshot: &mut Snapshot, latencies: &Latencies) {
     }
 }
 
-fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rates: &Rates) -> ListenerStats {
+fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> ListenerStats {
     let (config, counters) = (state.config(), state.counters());
     let (id, measured) = (state.id(), latencies.listener(state.id()));
     let mut pools: Vec<String> = Vec::new();
@@ -98,12 +98,7 @@ fn listener(sources: &Sources, state: &ListenerState, latencies: &Latencies, rat
     ListenerStats {
         id,
         name: config.name.to_string(),
-        addresses: sources
-            .addresses
-            .iter()
-            .filter(|(name, _)| *name == config.name)
-            .map(|(_, address)| address.to_string())
-            .collect(),
+        addresses: state.addresses().iter().map(ToString::to_string).collect(),
         tls: config.tls.is_some(),
         sniffs_http: config.sniff == model::Sniff::Http,
         pool: pools.first().cloned().unwrap_or_default(),
@@ -274,13 +269,20 @@ fn http(counts: &HttpCounts) -> HttpStats {
 }
 
 /// How the files of each listener and pool with TLS stand, with whose they are.
-fn standings(sources: &Sources) -> impl Iterator<Item = (TlsOwner, Arc<tls::Standing>)> {
-    let servers = sources.servers.iter().map(|tls| (TlsOwner::Listener(tls.name().to_string()), tls.standing()));
-    servers.chain(sources.clients.iter().map(|tls| (TlsOwner::Pool(tls.name().to_string()), tls.standing())))
+fn standings(sources: &Sources) -> Vec<(TlsOwner, Arc<tls::ReloadStatus>)> {
+    let members = sources.plane.members();
+    let acceptors = members.listeners.iter().filter_map(|listener| listener.tls().map(|(_, tls)| tls));
+    let of_listeners = acceptors.map(|tls| (TlsOwner::Listener(tls.name().to_string()), tls.reload_status()));
+    let connectors = members.pools.iter().filter_map(|pool| members.upstreams.get(&pool.id()));
+    let of_pools = connectors.map(|tls| {
+        let tls = tls.connector();
+        (TlsOwner::Pool(tls.name().to_string()), tls.reload_status())
+    });
+    of_listeners.chain(of_pools).collect()
 }
 
-fn certificates(owner: &TlsOwner, standing: &tls::Standing) -> Vec<ServedCertificate> {
-    let certificate = |facts: &tls::Facts| ServedCertificate {
+fn certificates(owner: &TlsOwner, standing: &tls::ReloadStatus) -> Vec<ServedCertificate> {
+    let certificate = |facts: &tls::CertificateInfo| ServedCertificate {
         owner: owner.clone(),
         path: facts.path.display().to_string(),
         names: facts.names.clone(),
@@ -291,7 +293,7 @@ fn certificates(owner: &TlsOwner, standing: &tls::Standing) -> Vec<ServedCertifi
     standing.facts.iter().map(certificate).collect()
 }
 
-fn tls_files(owner: &TlsOwner, standing: &tls::Standing) -> TlsFiles {
+fn tls_files(owner: &TlsOwner, standing: &tls::ReloadStatus) -> TlsFiles {
     TlsFiles {
         owner: owner.clone(),
         replaced: standing.replaced,
@@ -311,7 +313,7 @@ fn log(counters: &LogCounters) -> LogStats {
     }
 }
 
-fn transitions(shared: &Shared) -> Vec<StatusChange> {
+fn transitions(plane: &DataPlane) -> Vec<StatusChange> {
     let of_pool = |pool: &Arc<pool::Pool>| {
         let pool = Arc::clone(pool);
         pool.transitions().into_iter().map(move |(at, transition)| StatusChange {
@@ -323,14 +325,14 @@ fn transitions(shared: &Shared) -> Vec<StatusChange> {
             reason: transition.reason.map(|reason| reason.to_string()),
         })
     };
-    let mut all: Vec<StatusChange> = shared.pools().iter().flat_map(of_pool).collect();
+    let mut all: Vec<StatusChange> = plane.pools().iter().flat_map(of_pool).collect();
     all.sort_by(|one, two| two.time.total_cmp(&one.time));
     all.truncate(TRANSITIONS);
     all
 }
 
-fn rejections(shared: &Shared) -> Vec<RejectedClient> {
-    let of_listener = |listener: &Arc<ListenerState>| {
+fn rejections(plane: &DataPlane) -> Vec<RejectedClient> {
+    let of_listener = |listener: &Arc<server::Listener>| {
         let name = listener.config().name.to_string();
         listener.refused_clients().into_iter().map(move |(at, refusal)| RejectedClient {
             time: seconds(at),
@@ -340,7 +342,7 @@ fn rejections(shared: &Shared) -> Vec<RejectedClient> {
             more: refusal.more,
         })
     };
-    let mut all: Vec<RejectedClient> = shared.listeners().iter().flat_map(of_listener).collect();
+    let mut all: Vec<RejectedClient> = plane.listeners().iter().flat_map(of_listener).collect();
     all.sort_by(|one, two| two.time.total_cmp(&one.time));
     all.truncate(REJECTIONS);
     all

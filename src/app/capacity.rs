@@ -75,7 +75,8 @@ fn capacity(limit: u64, config: &Config) -> usize {
     let lookups = resolve::max_open_files(names) as u64;
     // Under a low limit, connections come first here, too.
     let admin = config.admin.as_ref().map_or(0, |_| admin::MAX_OPEN_FILES.min(limit / 8));
-    let fixed = OWN + workers * (PER_WORKER + addresses) + probes + lookups + admin;
+    // Each listening socket twice: the worker's, and the one that it is a duplicate of.
+    let fixed = OWN + workers * (PER_WORKER + 2 * addresses) + probes + lookups + admin;
     // A pipe has two ends. Connections without one copy: under a low limit, connections come first.
     let pipes = (workers * MAX_PIPES as u64 * 2).min(limit / 8);
     let left = limit.saturating_sub(fixed + pipes) / PER_CONNECTION;
@@ -93,8 +94,8 @@ mod tests {
     #[test]
     fn two_descriptors_a_connection_beside_what_else_is_open() {
         let config = crate::config::parse("test", ONE, &crate::config::files::Unread).unwrap().config;
-        assert_eq!(capacity(20_000, &config), (20_000 - 32 - 2 * 3 - 256) / 2);
-        assert_eq!(capacity(64, &config), (64 - 32 - 2 * 3 - 8) / 2);
+        assert_eq!(capacity(20_000, &config), (20_000 - 32 - 2 * 4 - 256) / 2);
+        assert_eq!(capacity(64, &config), (64 - 32 - 2 * 4 - 8) / 2);
         assert_eq!(capacity(3, &config), 1, "at least one");
         assert!(capacity(u64::MAX, &config) > 1 << 40, "no limit");
     }

@@ -8,13 +8,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::admin::unusable_pools;
 use crate::pool;
-use crate::server::Shared;
+use crate::server::DataPlane;
 
 /// Reasons in one log line; `/readyz` has them all.
 const MAX_REASONS: usize = 3;
 
 /// Logs whether the process is ready, and then each change, until it drains.
-pub(super) async fn report(shared: Arc<Shared>, mut was_ready: bool, draining: Arc<AtomicBool>) {
+pub(super) async fn report(plane: Arc<DataPlane>, mut was_ready: bool, draining: Arc<AtomicBool>) {
     let mut ticks = interval(pool::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -22,15 +22,15 @@ pub(super) async fn report(shared: Arc<Shared>, mut was_ready: bool, draining: A
         if draining.load(Ordering::Relaxed) {
             return;
         }
-        if is_ready(&shared) != was_ready {
-            was_ready = log(&shared);
+        if is_ready(&plane) != was_ready {
+            was_ready = log(&plane);
         }
     }
 }
 
 /// Logs whether the process is ready. True if it is.
-pub(super) fn log(shared: &Shared) -> bool {
-    let reasons = unusable_pools(shared);
+pub(super) fn log(plane: &DataPlane) -> bool {
+    let reasons = unusable_pools(plane);
     match reasons.as_slice() {
         [] => tracing::info!("ready"),
         reasons => tracing::warn!(reason = in_words(reasons), "not ready"),
@@ -38,8 +38,8 @@ pub(super) fn log(shared: &Shared) -> bool {
     reasons.is_empty()
 }
 
-fn is_ready(shared: &Shared) -> bool {
-    shared.listeners().iter().all(|listener| listener.pools().all(|pool| pool.is_usable()))
+fn is_ready(plane: &DataPlane) -> bool {
+    plane.listeners().iter().all(|listener| listener.pools().all(|pool| pool.is_usable()))
 }
 
 fn in_words(reasons: &[String]) -> String {

@@ -1,56 +1,82 @@
-//! The listening sockets of all listeners, for each worker its own.
+//! Listening sockets: of each address of each listener one for every worker.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::model::{ListenerSocket, ReusePort};
+use crate::config::model::{Config, Listener, ListenerSocket, ReusePort};
 use crate::net::addr::Address;
 use crate::net::dial::Options;
 use crate::net::listen::{self, ListenOptions, Listening, Sharing};
 use crate::net::socket_file::SocketFile;
-use crate::server::{Accepting, ListenerState};
 
-/// What was bound.
-pub(super) struct Bound {
-    /// For each worker.
-    pub(super) sockets: Vec<Vec<Accepting>>,
-    pub(super) addresses: Vec<(Arc<str>, Address)>,
-    /// To be dropped before their sockets are closed.
-    pub(super) socket_files: Vec<SocketFile>,
+/// A listener's name, and an address as configured.
+pub(super) type Key = (Arc<str>, Address);
+
+/// The sockets of all listeners. Workers accept from duplicates: a socket is closed when both are.
+#[derive(Default)]
+pub(super) struct ListenSockets(BTreeMap<Key, BoundAddress>);
+
+/// The sockets of one address.
+pub(super) struct BoundAddress {
+    /// Removed before its socket is closed, so that no client finds it without a listener.
+    _file: Option<SocketFile>,
+    /// Port 0 is replaced by the port that the kernel chose.
+    pub(super) actual: Address,
+    sockets: Vec<OwnedFd>,
 }
 
-/// Binds every address of every listener, or says of each that cannot be bound why.
-pub(super) fn bind(listeners: &[Arc<ListenerState>], workers: usize) -> Result<Bound, Vec<String>> {
-    let mut bound = Bound {
-        sockets: std::iter::repeat_with(Vec::new).take(workers).collect(),
-        addresses: Vec::new(),
-        socket_files: Vec::new(),
-    };
-    let mut errors = Vec::new();
-    for listener in listeners {
-        let config = listener.config();
-        for address in &config.bind {
-            let options = options(&config.socket, v6_only(address, listeners));
-            match bind_one(address, &options, workers, config.socket.reuse_port) {
-                Ok((actual, sockets, file)) => {
-                    bound.socket_files.extend(file);
-                    bound.addresses.push((Arc::clone(&config.name), actual));
-                    for (of_worker, socket) in bound.sockets.iter_mut().zip(sockets) {
-                        of_worker.push(Accepting { listener: Arc::clone(listener), socket });
-                    }
-                }
+impl BoundAddress {
+    /// A duplicate for each worker.
+    pub(super) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        self.sockets.iter().map(OwnedFd::try_clone).collect()
+    }
+}
+
+impl ListenSockets {
+    /// Binds addresses of listeners, or says of each that cannot be bound why.
+    pub(super) fn bind(
+        &self,
+        wanted: &[(&Listener, &Address)],
+        config: &Config,
+        workers: usize,
+    ) -> Result<Vec<(Key, BoundAddress)>, Vec<String>> {
+        let (mut bound, mut errors) = (Vec::new(), Vec::new());
+        for (listener, address) in wanted {
+            let options = options(&listener.socket, v6_only(address, config));
+            match bind_one(address, &options, workers, listener.socket.reuse_port) {
+                Ok(sockets) => bound.push(((Arc::clone(&listener.name), Address::clone(address)), sockets)),
                 Err(error) => {
-                    let owner = owner(address, &bound.addresses);
+                    let new = bound.iter().map(|(key, bound): &(Key, BoundAddress)| (&key.0, &bound.actual));
+                    let owner = owner(address, self.0.iter().map(|(key, bound)| (&key.0, &bound.actual)).chain(new));
                     let why = listen::explain(address, &options, &error, owner.as_deref());
-                    errors.push(format!("listener {}: cannot listen on {address}: {why}", config.name));
+                    errors.push(format!("listener {}: cannot listen on {address}: {why}", listener.name));
                 }
             }
         }
+        if errors.is_empty() { Ok(bound) } else { Err(errors) }
     }
-    if errors.is_empty() { Ok(bound) } else { Err(errors) }
+
+    pub(super) fn insert(&mut self, key: Key, bound: BoundAddress) {
+        self.0.insert(key, bound);
+    }
+
+    pub(super) fn remove(&mut self, key: &Key) {
+        self.0.remove(key);
+    }
+
+    /// Where an address of a listener listens.
+    pub(super) fn actual(&self, key: &Key) -> Option<&Address> {
+        self.0.get(key).map(|bound| &bound.actual)
+    }
+
+    /// Closes them all but for the workers' duplicates.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 fn bind_one(
@@ -58,7 +84,7 @@ fn bind_one(
     options: &ListenOptions,
     workers: usize,
     reuse_port: ReusePort,
-) -> io::Result<(Address, Vec<OwnedFd>, Option<SocketFile>)> {
+) -> io::Result<BoundAddress> {
     let Listening { socket, file } = listen::listen(address, options)?;
     let actual = listen::local_address(&socket)?;
     let mut sockets = vec![socket];
@@ -69,7 +95,7 @@ fn bind_one(
         };
         sockets.push(next);
     }
-    Ok((actual, sockets, file))
+    Ok(BoundAddress { _file: file, actual, sockets })
 }
 
 fn options(socket: &ListenerSocket, v6_only: bool) -> ListenOptions {
@@ -95,14 +121,14 @@ fn whole_seconds(duration: Duration) -> u32 {
 }
 
 /// `[::]:80` takes IPv4 too, as everywhere on Linux, unless `0.0.0.0:80` is somebody's as well.
-fn v6_only(address: &Address, listeners: &[Arc<ListenerState>]) -> bool {
+fn v6_only(address: &Address, config: &Config) -> bool {
     let Address::Tcp(address) = address else { return false };
     let v4 = Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()));
-    listeners.iter().any(|listener| listener.config().bind.contains(&v4))
+    config.listeners.iter().any(|listener| listener.bind.contains(&v4))
 }
 
 /// The listener that has the address already, or one that overlaps it.
-fn owner(address: &Address, bound: &[(Arc<str>, Address)]) -> Option<String> {
+fn owner<'b>(address: &Address, mut bound: impl Iterator<Item = (&'b Arc<str>, &'b Address)>) -> Option<String> {
     let overlaps = |other: &Address| match (address, other) {
         (Address::Tcp(address), Address::Tcp(other)) => {
             let (one, two) = (address.ip().to_canonical(), other.ip().to_canonical());
@@ -110,5 +136,5 @@ fn owner(address: &Address, bound: &[(Arc<str>, Address)]) -> Option<String> {
         }
         (address, other) => address == other,
     };
-    bound.iter().find(|(_, other)| overlaps(other)).map(|(name, other)| format!("listener {name} ({other})"))
+    bound.find(|(_, other)| overlaps(other)).map(|(name, other)| format!("listener {name} ({other})"))
 }

@@ -38,6 +38,25 @@ pub struct Config {
     pub pools: Vec<Pool>,
 }
 
+impl Config {
+    /// Of a process that does nothing: what a start begins with.
+    pub fn empty() -> Config {
+        Config {
+            workers: NonZeroUsize::MIN,
+            admin: None,
+            log: Log { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off },
+            shutdown: Shutdown { drain: Duration::ZERO },
+            listeners: Vec::new(),
+            pools: Vec::new(),
+        }
+    }
+
+    /// The pool that a listener or route refers to.
+    pub fn pool(&self, index: PoolIndex) -> Option<&Pool> {
+        self.pools.get(index.0)
+    }
+}
+
 /// `admin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {

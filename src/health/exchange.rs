@@ -1,17 +1,17 @@
-//! Bytes sent, and bytes that the answer must begin with.
+//! The exchange check: sends bytes, and expects a beginning of the answer.
 
 use std::io::ErrorKind;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::failure::{Failure, quoted};
+use super::failure::{ProbeFailure, quoted};
 use super::tcp::Connection;
 
-/// Passes once the answer has begun with `expect`; fails at the first byte that is another one, or when the answer ends too soon. Reads no
-/// more than a little over `expect`, whatever is sent.
-pub(super) async fn probe(mut connection: Connection, send: &[u8], expect: &[u8]) -> Result<(), Failure> {
+/// Passes once the answer begins with `expect`; fails at the first different byte, or when the answer ends early. Reads at
+/// most 255 bytes more than `expect` has.
+pub(super) async fn probe(mut connection: Connection, send: &[u8], expect: &[u8]) -> Result<(), ProbeFailure> {
     match connection.write_all(send).await {
-        // Closed already; what was said before that tells more.
+        // Closed already: what the backend sent before says more.
         Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
         sent => sent?,
     }
@@ -26,14 +26,14 @@ pub(super) async fn probe(mut connection: Connection, send: &[u8], expect: &[u8]
         }
         if !expect.starts_with(&answer) {
             let (got, wanted) = (quoted(&answer), quoted(expect));
-            return Err(Failure::Theirs(format!("answer begins with {got} instead of {wanted}")));
+            return Err(ProbeFailure::Backend(format!("answer begins with {got} instead of {wanted}")));
         }
         if count == 0 {
             return Err(if answer.is_empty() {
-                Failure::no_answer()
+                ProbeFailure::no_answer()
             } else {
                 let (got, wanted) = (quoted(&answer), quoted(expect));
-                Failure::Theirs(format!("answer ends after {got}, expected {wanted}"))
+                ProbeFailure::Backend(format!("answer ends after {got}, expected {wanted}"))
             });
         }
     }

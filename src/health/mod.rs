@@ -1,15 +1,15 @@
-//! Health checks: whether backends are well, asked again and again on the control thread.
+//! Health checks: periodic probes of backends, on the control thread.
 //!
-//! One task a backend. What a probe's outcome means is [`verdict`]'s to say, which is pure; how to
-//! probe is one file a kind. The pool is told what has changed, and never learns who probes it.
+//! One task a backend, one file a kind of probe. [`rise_fall`] turns outcomes into transitions, without I/O; this module
+//! passes them to the pool and the log.
 
 mod exchange;
 mod failure;
 mod http;
+mod rise_fall;
 mod tcp;
 #[cfg(test)]
 mod tests;
-mod verdict;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,8 +23,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
-use self::failure::Failure;
-use self::verdict::{Change, Verdict};
+use self::failure::ProbeFailure;
+use self::rise_fall::{RiseFall, Transition};
 use crate::config::model::{self, Health, SendProxy};
 use crate::log::throttle::Throttle;
 use crate::net::addr::Address;
@@ -33,37 +33,36 @@ use crate::sniff::proxy_protocol::Outgoing;
 use crate::stats::counters::CheckRecord;
 use crate::stats::registry::BackendId;
 
-/// Trouble of this host's, whichever of the checks meets it. With a thousand of them, the log would be the next trouble.
-static OUR_TROUBLE: Throttle = Throttle::new();
+/// Limits warnings about this host's own errors, of which a thousand checks would fill the log.
+static LOCAL_ERRORS: Throttle = Throttle::new();
 
-/// The checks of one pool. They end when this is dropped.
-pub struct Checks {
+/// The checks of one pool; dropped, they stop.
+pub struct HealthChecks {
     pool: Arc<Pool>,
-    /// Only held for its end: every task holds a sender until it has its first verdict.
+    /// Closes once every backend has its first outcome: until then, its task holds a sender.
     first: mpsc::Receiver<Infallible>,
     _supervisor: JoinSet<()>,
 }
 
-/// Starts to check the backends of `pool`, at once and then at every interval: those that it has, and those that come.
+/// Starts to check the backends of `pool`, at once and then at every interval, also those that are added later.
 ///
-/// Verdicts go to [`Pool::set_up`] and [`Pool::set_down`], and changes to the log.
+/// Transitions go to [`Pool::set_up`], [`Pool::set_down`] and the log.
 ///
 /// # Panics
 ///
 /// Outside of a tokio runtime with I/O and time enabled.
-pub fn spawn(pool: Arc<Pool>) -> Checks {
+pub fn spawn(pool: Arc<Pool>) -> HealthChecks {
     let (waiting, first) = mpsc::channel(1);
     let generation = pool.generation();
     let mut running = Running::default();
     running.spawn_missing(&pool, Some(&waiting));
     let mut supervisor = JoinSet::new();
     supervisor.spawn(running.supervise(Arc::clone(&pool), generation));
-    Checks { pool, first, _supervisor: supervisor }
+    HealthChecks { pool, first, _supervisor: supervisor }
 }
 
-/// Waits until every backend had its first verdict, and the pools go by all of them. A check that never ends is not waited for
-/// longer than its timeout; the caller may have less patience.
-pub async fn first_verdicts(checks: &mut [Checks]) {
+/// Waits until every backend has its first outcome, at most as long as the probes' timeout, and updates the pools.
+pub async fn first_outcomes(checks: &mut [HealthChecks]) {
     for checks in checks {
         // Nothing is ever sent: `None` comes when the last sender is gone.
         while checks.first.recv().await.is_some() {}
@@ -96,24 +95,24 @@ impl Running {
         for backend in pool.backends().iter() {
             let id = backend.id();
             self.by_backend.entry(id).or_insert_with(|| {
-                let verdict = Verdict::new(health);
-                let checker = Checker { pool: Arc::clone(pool), id, verdict, waiting: waiting.cloned() };
+                let rise_fall = RiseFall::new(health);
+                let checker = HealthChecker { pool: Arc::clone(pool), id, rise_fall, waiting: waiting.cloned() };
                 self.tasks.spawn(checker.run())
             });
         }
     }
 }
 
-/// Checks one backend.
-struct Checker {
+/// HealthChecks one backend.
+struct HealthChecker {
     pool: Arc<Pool>,
     id: BackendId,
-    verdict: Verdict,
-    /// Dropped with the first verdict.
+    rise_fall: RiseFall,
+    /// Dropped with the first outcome.
     waiting: Option<mpsc::Sender<Infallible>>,
 }
 
-/// One probe: whom, and how.
+/// One probe of one backend.
 struct Probe<'a> {
     pool: &'a Pool,
     settings: &'a model::Pool,
@@ -121,7 +120,7 @@ struct Probe<'a> {
     backend: &'a Backend,
 }
 
-impl Checker {
+impl HealthChecker {
     /// Ends when the backend is gone, or its pool has no checks any more.
     async fn run(mut self) {
         loop {
@@ -130,37 +129,37 @@ impl Checker {
             let probe = Probe { pool: &self.pool, settings: &settings, health, backend: &backend };
             let started = Instant::now();
             let outcome = probe.run().await;
-            self.verdict.adjust(health);
+            self.rise_fall.adjust(health);
             self.settle(&backend, outcome, started.elapsed());
-            // From start to start. Where a probe has outlasted its interval, the next one starts now, and none is made up for.
+            // From start to start. After a probe longer than the interval, the next one starts at once; missed ones are skipped.
             time::sleep_until(started + jittered(health.interval, fastrand::f64())).await;
         }
     }
 }
 
 impl Probe<'_> {
-    async fn run(&self) -> Result<(), Failure> {
+    async fn run(&self) -> Result<(), ProbeFailure> {
         let Some(address) = self.backend.address() else { return Err(self.no_address()) };
-        time::timeout(self.health.timeout, self.of(address))
+        time::timeout(self.health.timeout, self.probe(address))
             .await
-            .unwrap_or_else(|_| Err(Failure::timed_out(self.health.timeout)))
+            .unwrap_or_else(|_| Err(ProbeFailure::timed_out(self.health.timeout)))
     }
 
-    fn no_address(&self) -> Failure {
+    fn no_address(&self) -> ProbeFailure {
         match self.backend.status().reason {
-            Some(why) => Failure::theirs(&*why),
-            None => Failure::theirs("name is not resolved yet"),
+            Some(why) => ProbeFailure::backend(&*why),
+            None => ProbeFailure::backend("name is not resolved yet"),
         }
     }
 
-    async fn of(&self, own: &Address) -> Result<(), Failure> {
+    async fn probe(&self, own: &Address) -> Result<(), ProbeFailure> {
         let address = self.probed(own);
         let source = self.pool.source(self.settings, &address);
         let mut connection = tcp::connect(&address, source).await?;
-        // Where it is demanded of every connection. A port of its own (`health.port`) is another service, which takes none.
+        // `health.port` is another service, which expects no PROXY header.
         if let Some(version) = self.settings.send_proxy.filter(|_| address == *own) {
             match connection.write_all(&header(version)).await {
-                // Closed already; what is said before that tells more.
+                // Closed already: what the backend sent before says more.
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
                 sent => sent?,
             }
@@ -189,34 +188,34 @@ impl Probe<'_> {
     }
 }
 
-impl Checker {
-    /// What follows from a probe.
-    fn settle(&mut self, checked: &Backend, outcome: Result<(), Failure>, took: Duration) {
+impl HealthChecker {
+    /// Counts and logs an outcome, and passes a transition to the pool.
+    fn settle(&mut self, checked: &Backend, outcome: Result<(), ProbeFailure>, took: Duration) {
         let (pool, backend) = (self.pool.name(), checked.name());
         let reason = match outcome {
             Ok(()) => None,
-            Err(Failure::Theirs(reason)) => Some(reason),
-            Err(Failure::Ours(reason)) => {
-                if let Some(more) = OUR_TROUBLE.admit(Instant::now().into_std()) {
+            Err(ProbeFailure::Backend(reason)) => Some(reason),
+            Err(ProbeFailure::Local(reason)) => {
+                if let Some(more) = LOCAL_ERRORS.admit(Instant::now().into_std()) {
                     warn!(%pool, %backend, %reason, more, "health check not possible");
                 }
-                return; // no verdict: the backend had no chance
+                return; // no outcome: nothing was learnt of the backend
             }
         };
         let failure = reason.as_deref().map(Arc::from);
         checked.counters().checked(CheckRecord { at: SystemTime::now(), took, failure });
-        match (self.verdict.observe(reason.is_none()), &reason) {
-            (Some(Change::Up), _) => {
+        match (self.rise_fall.observe(reason.is_none()), &reason) {
+            (Some(Transition::Up), _) => {
                 self.pool.set_up(self.id);
                 info!(%pool, %backend, "backend up");
             }
-            (Some(Change::Down), reason) => {
+            (Some(Transition::Down), reason) => {
                 let reason = reason.as_deref().unwrap_or_default();
                 self.pool.set_down(self.id, reason);
                 warn!(%pool, %backend, reason, "backend down");
             }
             (None, Some(reason)) => {
-                if self.verdict.is_down() {
+                if self.rise_fall.is_down() {
                     self.pool.set_down(self.id, reason); // the latest reason is shown
                 }
                 debug!(%pool, %backend, reason, "health check failed");

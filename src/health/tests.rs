@@ -13,7 +13,7 @@ use crate::pool::Excluded;
 use crate::pool::testing::{backends, capture_log, health, pool};
 use crate::stats::registry::Registry;
 
-const SHORT: Duration = Duration::from_millis(200);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A server that does the same with every connection.
 async fn serve<F>(each: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
@@ -60,23 +60,23 @@ fn checked(check: Check, address: BackendAddress) -> model::Pool {
     let mut config = pool(backends(&[1]));
     config.backends[0].address = address;
     let interval = Duration::from_millis(20);
-    config.health = Some(Health { interval, timeout: SHORT, ..health(check) });
+    config.health = Some(Health { interval, timeout: PROBE_TIMEOUT, ..health(check) });
     config
 }
 
-fn checker(config: model::Pool) -> Checker {
-    let verdict = Verdict::new(config.health.as_ref().unwrap());
+fn checker(config: model::Pool) -> HealthChecker {
+    let rise_fall = RiseFall::new(config.health.as_ref().unwrap());
     let pool = Pool::new(config, &Registry::default(), 1);
     let id = pool.backends()[0].id();
-    Checker { pool, id, verdict, waiting: None }
+    HealthChecker { pool, id, rise_fall, waiting: None }
 }
 
-fn settle(checker: &mut Checker, outcome: Result<(), Failure>, took: Duration) {
+fn settle(checker: &mut HealthChecker, outcome: Result<(), ProbeFailure>, took: Duration) {
     let backend = Arc::clone(&checker.pool.backends()[0]);
     checker.settle(&backend, outcome, took);
 }
 
-async fn probe(pool: &Pool) -> Result<(), Failure> {
+async fn probe(pool: &Pool) -> Result<(), ProbeFailure> {
     let (settings, backend) = (pool.settings(), Arc::clone(&pool.backends()[0]));
     let health = settings.health.as_ref().unwrap();
     Probe { pool, settings: &settings, health, backend: &backend }.run().await
@@ -86,8 +86,8 @@ async fn probe(pool: &Pool) -> Result<(), Failure> {
 async fn outcome(check: Check, address: impl Into<BackendAddress>) -> String {
     match probe(&checker(checked(check, address.into())).pool).await {
         Ok(()) => "pass".into(),
-        Err(Failure::Theirs(reason)) => reason,
-        Err(Failure::Ours(reason)) => format!("ours: {reason}"),
+        Err(ProbeFailure::Backend(reason)) => reason,
+        Err(ProbeFailure::Local(reason)) => format!("ours: {reason}"),
     }
 }
 
@@ -261,7 +261,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
     let pool = Pool::new(config, &Registry::default(), 1);
     let mut checks = [spawn(Arc::clone(&pool))];
     assert!(pool.lease(None, &Excluded::new()).is_err(), "not before the first probe");
-    time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
+    time::timeout(Duration::from_secs(1), first_outcomes(&mut checks)).await.unwrap();
     let lease = pool.lease(None, &Excluded::new()).unwrap();
 
     WELL.store(false, SeqCst);
@@ -291,11 +291,11 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
 }
 
 #[tokio::test]
-async fn a_first_verdict_can_be_bad() {
+async fn a_first_outcome_can_be_bad() {
     let (log, _guard) = capture_log();
     let pool = Pool::new(checked(Check::Tcp, nobody().await.into()), &Registry::default(), 1);
     let mut checks = [spawn(Arc::clone(&pool))];
-    time::timeout(Duration::from_secs(1), first_verdicts(&mut checks)).await.unwrap();
+    time::timeout(Duration::from_secs(1), first_outcomes(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
     assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"connection refused\""]);
 }
@@ -304,7 +304,7 @@ async fn a_first_verdict_can_be_bad() {
 async fn a_pool_without_checks_has_none() {
     let pool = Pool::new(pool(backends(&[1])), &Registry::default(), 1);
     let mut checks = [spawn(Arc::clone(&pool))];
-    first_verdicts(&mut checks).await;
+    first_outcomes(&mut checks).await;
     assert!(pool.backends()[0].is_up() && pool.backends()[0].counters().checks().last.is_none());
 }
 
@@ -315,18 +315,18 @@ async fn our_own_trouble_is_not_the_backends() {
     config.health.as_mut().unwrap().initial = Initial::Up;
     let mut checker = checker(config);
     for _ in 0..10 {
-        settle(&mut checker, Err(Failure::from(io::Error::from_raw_os_error(libc::EMFILE))), Duration::ZERO);
+        settle(&mut checker, Err(ProbeFailure::from(io::Error::from_raw_os_error(libc::EMFILE))), Duration::ZERO);
     }
     assert!(checker.pool.backends()[0].is_up());
     let complaints = log.with("too many open files in this process");
     assert_eq!(complaints.len(), 1, "{complaints:?}");
     // Nor does it make one well that isn't.
     for _ in 0..3 {
-        settle(&mut checker, Err(Failure::theirs("refused")), Duration::ZERO);
+        settle(&mut checker, Err(ProbeFailure::backend("refused")), Duration::ZERO);
     }
     assert!(!checker.pool.backends()[0].is_up());
     settle(&mut checker, Ok(()), Duration::ZERO);
-    settle(&mut checker, Err(Failure::Ours("x".into())), Duration::ZERO);
+    settle(&mut checker, Err(ProbeFailure::Local("x".into())), Duration::ZERO);
     settle(&mut checker, Ok(()), Duration::ZERO);
     assert!(checker.pool.backends()[0].is_up());
 }
@@ -334,8 +334,8 @@ async fn our_own_trouble_is_not_the_backends() {
 #[tokio::test]
 async fn the_reason_shown_is_the_latest() {
     let mut checker = checker(checked(Check::Tcp, nobody().await.into()));
-    settle(&mut checker, Err(Failure::theirs("refused")), Duration::ZERO);
-    settle(&mut checker, Err(Failure::theirs("status 500")), Duration::ZERO);
+    settle(&mut checker, Err(ProbeFailure::backend("refused")), Duration::ZERO);
+    settle(&mut checker, Err(ProbeFailure::backend("status 500")), Duration::ZERO);
     let condition = checker.pool.backends()[0].status();
     assert_eq!(condition.reason.as_deref(), Some("status 500"));
 }

@@ -3,6 +3,7 @@
 //! all workers.
 
 mod addresses;
+mod capacity;
 mod memory;
 mod pace;
 
@@ -16,6 +17,7 @@ use crossbeam_utils::CachePadded;
 
 use self::addresses::Addresses;
 pub use self::addresses::Claim;
+pub use self::capacity::{Acquire, Capacity, Permit};
 pub use self::memory::{MemoryClaim, MemoryExhausted, PreambleMemory};
 use self::pace::{Nanos, Pace};
 use crate::config::model::{self, Rate};

@@ -1,12 +1,11 @@
-//! Where sockets bind and connect. Client, listening and backend addresses are told apart by type,
-//! because they are easily swapped by mistake.
+//! Addresses to bind and connect to, and those of clients. Two types, so that they cannot be swapped by mistake.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// A place that a socket can bind to or connect to: an IP address and port, or a unix socket's path.
+/// An address to bind or connect to: IP address and port, or the path of a unix socket.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// TCP over IPv4 or IPv6.
@@ -30,7 +29,7 @@ impl fmt::Display for Address {
 pub enum ClientAddr {
     /// The peer address of a TCP connection.
     Tcp(SocketAddr),
-    /// A unix socket's peer, which has no address worth naming.
+    /// The peer of a unix socket, which has no address.
     Unix,
 }
 

@@ -1,4 +1,4 @@
-//! Sockets towards backends, up to the start of a connect that does not block.
+//! Sockets towards backends, up to the start of a non-blocking connect.
 
 use std::fmt;
 use std::io;
@@ -7,13 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, getpeername, getsockname, ipproto, sockopt,
-};
+use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive};
 
 use super::addr::Address;
 use super::errno::{Call, CallError};
-use super::sys;
+use super::{socket, sys};
 
 /// Options of a connection's two TCP sockets. Unix sockets have none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +23,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Sets them all. On a listening socket they are set once: accepted sockets inherit them.
+    /// Sets all of them. Accepted sockets inherit those of the listening socket.
     ///
     /// # Errors
     /// Those of setsockopt(2).
@@ -34,91 +32,85 @@ impl Options {
         self.apply_lasting(&socket)
     }
 
-    /// Sets those that matter from the first byte on.
-    fn apply_first(self, socket: impl AsFd) -> Result<(), Errno> {
+    /// Sets those that matter from the first byte on: all but keepalive.
+    fn apply_first(self, socket: impl AsFd) -> io::Result<()> {
+        let socket = SockRef::from(&socket);
         if self.nodelay {
-            sockopt::set_tcp_nodelay(&socket, true)?;
+            socket.set_tcp_nodelay(true)?;
         }
-        // A byte of urgent data is a byte like any other to whoever must pass on all of them.
-        match sockopt::set_socket_oobinline(&socket, true) {
+        // What urgent data there is stays in the stream, in its place.
+        match socket.set_out_of_band_inline(true) {
             // MPTCP has no urgent data.
-            Err(Errno::OPNOTSUPP) => Ok(()),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => Ok(()),
             set => set,
         }
     }
 
-    /// Sets those that matter only to a connection that lasts: keepalive. Three system calls that a short one
-    /// is spared.
+    /// Sets keepalive: three system calls that a short connection does not need.
     ///
     /// # Errors
     /// Those of setsockopt(2).
     pub fn apply_lasting(self, socket: impl AsFd) -> io::Result<()> {
         if let Some(idle) = self.keepalive {
-            sockopt::set_tcp_keepidle(&socket, idle)?;
-            sockopt::set_tcp_keepintvl(&socket, idle)?;
-            sockopt::set_socket_keepalive(&socket, true)?;
+            let keepalive = TcpKeepalive::new().with_time(idle).with_interval(idle);
+            SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
         }
         Ok(())
     }
 }
 
-/// Opens a socket and starts to connect it; it is writable once connected or failed. What
-/// [`Options::apply_lasting`] sets is left to the caller.
+/// Opens a socket and starts to connect it; it becomes writable once connected or failed. Leaves
+/// [`Options::apply_lasting`] to the caller.
 ///
 /// # Errors
 /// Those of socket(2), setsockopt(2), bind(2) and connect(2) that are known at once.
 pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> Result<OwnedFd, CallError> {
-    let of = |call| move |errno| CallError { call, errno };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let (socket, started) = match address {
+    let of = |call| move |error: io::Error| CallError { call, errno: errno_of(&error) };
+    let (socket, address) = match address {
         Address::Tcp(address) => {
-            let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, Some(ipproto::TCP))
-                .map_err(of(Call::Socket))?;
+            let socket =
+                socket::stream(Domain::for_address(*address), Some(Protocol::TCP)).map_err(of(Call::Socket))?;
             options.apply_first(&socket).map_err(of(Call::Option))?;
             if let Some(source) = source {
                 sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1).map_err(of(Call::Option))?;
-                rustix::net::bind(&socket, &SocketAddr::new(source, 0)).map_err(of(Call::Bind))?;
+                socket.bind(&SocketAddr::new(source, 0).into()).map_err(of(Call::Bind))?;
             }
-            let started = rustix::net::connect(&socket, address);
-            (socket, started)
+            (socket, SockAddr::from(*address))
         }
         Address::Unix(path) => {
-            let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-                .map_err(of(Call::Socket))?;
-            let path = SocketAddrUnix::new(path.as_path()).map_err(of(Call::Connect))?;
-            let started = rustix::net::connect(&socket, &path);
-            (socket, started)
+            let socket = socket::stream(Domain::UNIX, None).map_err(of(Call::Socket))?;
+            let address = socket::unix_address(path).map_err(|errno| CallError { call: Call::Connect, errno })?;
+            (socket, address)
         }
     };
-    match started {
-        // Interrupted, it goes on all the same (connect(2)).
-        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket),
+    match socket.connect(&address).map_err(|error| errno_of(&error)) {
+        // An interrupted connect goes on (connect(2)).
+        Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(socket.into()),
         Err(errno) => Err(CallError { call: Call::Connect, errno }),
     }
 }
 
-/// Fails if a TCP connect has met itself; closing the socket then sends RST. Call it once the connect has succeeded.
+/// Fails after a TCP self-connect; closing the socket then sends RST. Call it once the connect has succeeded.
 ///
-/// The port of a dead server on this host can be the one that the kernel picks for the connecting socket. The SYN
-/// comes back to its sender, which is a simultaneous open (RFC 9293, section 3.5): the socket is connected to itself, echoes what is written
-/// to it, and keeps the port from the server.
+/// The kernel can pick the port of a dead server on this host for the connecting socket. The SYN returns to its sender, a
+/// simultaneous open (RFC 9293, section 3.5). The socket then echoes all that is written, and the server cannot bind its port.
 ///
 /// # Errors
 /// [`SelfConnect`], of kind `ConnectionRefused`, and those of getsockname(2).
 pub fn refuse_self_connect(socket: impl AsFd) -> io::Result<()> {
-    let address = |any: SocketAddrAny| SocketAddr::try_from(any).ok();
-    let Some(local) = address(getsockname(&socket)?) else { return Ok(()) };
-    // A peer that is gone already was another one.
-    let Ok(Some(peer)) = getpeername(&socket).map(|any| any.and_then(address)) else { return Ok(()) };
+    let socket = SockRef::from(&socket);
+    let Some(local) = socket.local_addr()?.as_socket() else { return Ok(()) };
+    // A peer that is gone already is not the socket itself.
+    let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) else { return Ok(()) };
     if (local.ip(), local.port()) != (peer.ip(), peer.port()) {
         return Ok(());
     }
-    // FIN would leave the port in TIME_WAIT. The option fails for no open socket.
-    let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+    // FIN would leave the port in TIME_WAIT. SO_LINGER cannot fail on an open socket.
+    let _ = socket.set_linger(Some(Duration::ZERO));
     Err(io::Error::new(io::ErrorKind::ConnectionRefused, SelfConnect))
 }
 
-/// Nothing listens at the destination: the connect met itself.
+/// A TCP self-connect: nothing listens at the destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelfConnect;
 
@@ -130,8 +122,9 @@ impl fmt::Display for SelfConnect {
 
 impl std::error::Error for SelfConnect {}
 
-pub(super) fn family(address: &SocketAddr) -> AddressFamily {
-    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+/// The kernel's number: each error of socket2's calls has one.
+fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
 #[cfg(test)]
@@ -139,6 +132,8 @@ mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
     use std::sync::Arc;
+
+    use socket2::{Socket, Type};
 
     use super::*;
 
@@ -150,13 +145,15 @@ mod tests {
         let address = Address::Tcp(listener.local_addr().unwrap());
         let options = Options { nodelay: true, keepalive: Some(Duration::from_secs(9)) };
         let socket = start(&address, None, options).unwrap();
-        assert!(sockopt::tcp_nodelay(&socket).unwrap() && sockopt::socket_oobinline(&socket).unwrap());
+        let set = SockRef::from(&socket);
+        assert!(set.tcp_nodelay().unwrap() && set.out_of_band_inline().unwrap());
         options.apply_lasting(&socket).unwrap();
-        assert!(sockopt::socket_keepalive(&socket).unwrap());
-        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(9));
+        assert!(set.keepalive().unwrap());
+        assert_eq!(set.tcp_keepalive_time().unwrap(), Duration::from_secs(9));
         let socket = start(&address, None, PLAIN).unwrap();
         PLAIN.apply_lasting(&socket).unwrap();
-        assert!(!sockopt::tcp_nodelay(&socket).unwrap() && !sockopt::socket_keepalive(&socket).unwrap());
+        let set = SockRef::from(&socket);
+        assert!(!set.tcp_nodelay().unwrap() && !set.keepalive().unwrap());
     }
 
     #[test]
@@ -171,14 +168,11 @@ mod tests {
     }
 
     /// A connected socket of this host whose own address is its peer's.
-    fn self_connected(ip: &str) -> OwnedFd {
+    fn self_connected(ip: &str) -> Socket {
         let any = SocketAddr::new(ip.parse().unwrap(), 0);
-        let socket =
-            rustix::net::socket_with(family(&any), SocketType::STREAM, SocketFlags::CLOEXEC, Some(ipproto::TCP))
-                .unwrap();
-        rustix::net::bind(&socket, &any).unwrap();
-        let own = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
-        rustix::net::connect(&socket, &own).unwrap();
+        let socket = Socket::new(Domain::for_address(any), Type::STREAM, None).unwrap();
+        socket.bind(&any.into()).unwrap();
+        socket.connect(&socket.local_addr().unwrap()).unwrap();
         socket
     }
 
@@ -186,14 +180,13 @@ mod tests {
     fn self_connect_is_refused_and_leaves_the_port() {
         for ip in ["127.0.0.1", "::1"] {
             let socket = self_connected(ip);
-            let own = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+            let own = socket.local_addr().unwrap();
             let error = refuse_self_connect(&socket).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
             assert_eq!(error.get_ref().and_then(|inner| inner.downcast_ref()), Some(&SelfConnect), "{error}");
             drop(socket);
             // Without SO_REUSEADDR: TIME_WAIT would refuse it.
-            let again = rustix::net::socket_with(family(&own), SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-            rustix::net::bind(&again, &own).unwrap();
+            Socket::new(own.domain(), Type::STREAM, None).unwrap().bind(&own).unwrap();
         }
     }
 
@@ -208,7 +201,7 @@ mod tests {
         let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         refuse_self_connect(&client).unwrap();
         let (server, _) = listener.accept().unwrap();
-        sockopt::set_socket_linger(&server, Some(Duration::ZERO)).unwrap();
+        SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
         drop(server);
         refuse_self_connect(&client).unwrap();
     }

@@ -1,8 +1,7 @@
-//! Whose fault a failed system call is, said in one place.
+//! Classification of failed system calls.
 //!
-//! One number means different things after different calls: EADDRNOTAVAIL after bind(2) is a wrong `source`, after
-//! connect(2) it says that the local ports towards *one* destination are used up. So an error is a pair of the call and the number, and what
-//! follows from it depends on its [`Scope`]: how far the trouble reaches.
+//! The meaning of an errno depends on the call. EADDRNOTAVAIL after bind(2) is a wrong `source`; after connect(2), the local
+//! ports towards *one* destination are exhausted. An error is a pair of call and errno; its [`Scope`] decides what follows.
 
 use std::fmt;
 use std::io;
@@ -28,29 +27,28 @@ pub enum Call {
     Event,
 }
 
-/// How far the trouble reaches, and so what may still succeed.
+/// What an error affects, and so what may still succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Nothing failed. Repeat the call: at once after EINTR, once the descriptor is ready after EAGAIN.
     Retry,
-    /// One connection, which its peer or its network has ended. The next one is not concerned.
+    /// One connection, ended by its peer or the network. Others are unaffected.
     Connection,
-    /// The peer, or the way to it. Another destination may work. The peer is to blame.
+    /// The peer, or the route to it. Another destination may work. Counts against the peer.
     Destination,
-    /// The local address, or the ports that it has left towards one destination. Another source address or another destination
-    /// may work. The peer is not to blame.
+    /// The local address, or its free ports towards one destination. Another source address or destination may work. Does not
+    /// count against the peer.
     LocalAddress,
-    /// A limit or a missing privilege of this process or its user. Nothing of the kind succeeds until that changes.
+    /// A limit or a missing privilege of this process or its user. The same call fails until that changes.
     Process,
-    /// A limit of the whole host: memory, open files. As with [`Scope::Process`], something has to be released first.
+    /// A limit of the host: memory, open files. As [`Scope::Process`].
     Host,
-    /// A defect: of tidegate, or of a kernel that lacks what it needs. Repeating it does not help.
+    /// A defect of tidegate, or a kernel without a required feature. A retry does not help.
     Program,
 }
 
 impl Scope {
-    /// The scope of an error number after a call. Numbers that a call is not known to give get the scope
-    /// in which a mistake costs least.
+    /// The scope of an errno after a call. Undocumented pairs get the scope in which a mistake costs least.
     pub fn of(call: Call, errno: Errno) -> Scope {
         match errno {
             Errno::INTR => return Scope::Retry,
@@ -70,8 +68,7 @@ impl Scope {
         }
     }
 
-    /// Whether neither another peer nor another local address would help: the trouble is this process's, this
-    /// host's, or a defect.
+    /// Whether the cause is this process, this host or a defect, so that no other peer or local address helps.
     pub fn is_ours(self) -> bool {
         matches!(self, Scope::Process | Scope::Host | Scope::Program)
     }
@@ -79,7 +76,7 @@ impl Scope {
 
 fn of_socket(errno: Errno) -> Scope {
     match errno {
-        // No IPv6 on this host, or a sandbox forbids the family (systemd: RestrictAddressFamilies=). An address of another family may work.
+        // No IPv6 on this host, or a sandbox forbids the family (systemd: RestrictAddressFamilies=). Another family may work.
         Errno::AFNOSUPPORT | Errno::ACCESS | Errno::PERM => Scope::Destination,
         _ => Scope::Program,
     }
@@ -106,7 +103,7 @@ fn of_bind(errno: Errno) -> Scope {
 fn of_connect(errno: Errno) -> Scope {
     match errno {
         Errno::INPROGRESS | Errno::ALREADY => Scope::Retry,
-        // The listen queue of a unix socket is full. (TCP: no routing entry to be had for now.)
+        // The accept queue of a unix socket is full. (TCP: no routing entry at the moment.)
         Errno::AGAIN => Scope::Retry,
         // Without bind(2) before, EADDRINUSE is another word for it: every local port is in use towards this destination.
         Errno::ADDRNOTAVAIL | Errno::ADDRINUSE => Scope::LocalAddress,
@@ -163,19 +160,19 @@ fn of_event(errno: Errno) -> Scope {
 /// A system call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallError {
-    /// Which.
+    /// The call.
     pub call: Call,
-    /// With what.
+    /// Its errno.
     pub errno: Errno,
 }
 
 impl CallError {
-    /// The error of a call as the standard library has it; `None` if the kernel did not give it.
+    /// From an [`io::Error`]; `None` unless it is the kernel's.
     pub fn from_io(call: Call, error: &io::Error) -> Option<CallError> {
         error.raw_os_error().map(|raw| CallError { call, errno: Errno::from_raw_os_error(raw) })
     }
 
-    /// How far the trouble reaches.
+    /// What the error affects.
     pub fn scope(self) -> Scope {
         Scope::of(self.call, self.errno)
     }

@@ -1,44 +1,43 @@
-//! Network interfaces of this host, by name and by index: link-local addresses need one.
+//! Network interfaces by name and index: a link-local address needs one.
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use rustix::net::netdevice;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use socket2::{Domain, Socket, Type};
 
-/// Interfaces that are named in a message.
-const SHOWN: usize = 12;
+/// Interfaces in a message.
+const MAX_NAMES: usize = 12;
 
 /// The index of the interface of this name.
 pub fn index(name: &str) -> Option<u32> {
-    let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()?;
+    let any = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
     netdevice::name_to_index(any, name).ok()
 }
 
 /// Whether an interface has this index.
 pub fn exists(index: u32) -> bool {
-    let any = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let any = Socket::new(Domain::IPV4, Type::DGRAM, None);
     any.is_ok_and(|any| netdevice::index_to_name(any, index).is_ok())
 }
 
-/// The names of the first few; empty when they cannot be read.
+/// The first names; empty when they cannot be read.
 pub fn names() -> Vec<String> {
-    // Those of the network namespace that this process is in, which /sys may not show.
+    // Of the process's own network namespace, unlike /sys.
     let table = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
     let name = |line: &str| line.split_once(':').map(|(name, _)| name.trim().to_owned());
-    table.lines().filter_map(name).take(SHOWN).collect()
+    table.lines().filter_map(name).take(MAX_NAMES).collect()
 }
 
-/// An interface to show in an example: one that leads elsewhere, if there is one.
+/// An interface for an example: the loopback only where there is no other.
 pub fn example() -> String {
     let names = names();
     let name = names.iter().find(|name| *name != "lo").or(names.first());
     name.cloned().unwrap_or_else(|| "eth0".to_owned())
 }
 
-/// Whether an address is this host's. Nothing is sent: the kernel says from which address it would go there, which is
-/// the same one if it is its own.
+/// Whether an address is this host's: the kernel's source address towards it is the address itself. Sends nothing.
 pub fn is_own(ip: IpAddr) -> bool {
     let ip = ip.to_canonical();
     if ip.is_loopback() || ip.is_unspecified() {

@@ -1,30 +1,29 @@
 //! Listening sockets.
 
-use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, getsockname, ipproto, sockopt};
+use socket2::{Domain, Protocol, SockRef};
 
 use super::addr::Address;
-use super::dial::{Options, family};
+use super::dial::Options;
+use super::socket;
 use super::socket_file::{self, SocketFile};
 use super::sys;
 
-mod refusal;
+mod bind_error;
 
-pub use refusal::explain;
+pub use bind_error::explain;
 
-/// How a listening socket is made.
+/// Settings of a listening socket.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
-    /// listen(2).
+    /// Length of the kernel's accept queue, in connections.
     pub backlog: i32,
-    /// What accepted sockets inherit.
+    /// Options that accepted sockets inherit.
     pub connection: Options,
     /// TCP_FASTOPEN; 0 is off.
     pub fast_open: u32,
@@ -47,10 +46,9 @@ pub enum Sharing {
     Exclusive,
     /// Further sockets of this process (SO_REUSEPORT), if nobody has the address yet.
     ///
-    /// SO_REUSEPORT set before bind(2) would silently share the port with another process of the same
-    /// user, a second tidegate say. Set before listen(2), it would share it with one that starts at the same
-    /// moment: SO_REUSEADDR lets both bind as long as neither listens. Set after both, the first socket still
-    /// finds out that the port is in use, and those that follow may join.
+    /// Set before bind(2), SO_REUSEPORT would silently share the port with another process of this user. Set before
+    /// listen(2), it would share it with one that starts at the same moment: SO_REUSEADDR lets both bind while neither
+    /// listens. Set after both, the first socket still fails on a port in use, and the next ones may join.
     Workers,
     /// Any socket of this user that sets SO_REUSEPORT too.
     Anyone,
@@ -61,11 +59,11 @@ pub enum Sharing {
 pub struct Listening {
     /// Non-blocking.
     pub socket: OwnedFd,
-    /// To be dropped, and so removed, before the socket is closed.
+    /// Drop it, which removes the file, before the socket.
     pub file: Option<SocketFile>,
 }
 
-/// Binds and listens. A socket file that nothing listens on any more is replaced.
+/// Binds and listens. Replaces a stale socket file.
 ///
 /// # Errors
 /// Those of socket(2), setsockopt(2), bind(2) and listen(2).
@@ -80,33 +78,33 @@ pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<Listenin
 }
 
 fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
-    let protocol = if options.mptcp { ipproto::MPTCP } else { ipproto::TCP };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family(&address), SocketType::STREAM, flags, Some(protocol))?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    let protocol = if options.mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let socket = socket::stream(Domain::for_address(address), Some(protocol))?;
+    socket.set_reuse_address(true)?;
     if options.sharing == Sharing::Anyone {
-        sockopt::set_socket_reuseport(&socket, true)?;
+        socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, options.v6_only)?;
+        socket.set_only_v6(options.v6_only)?;
     }
-    if options.transparent {
-        let option = if address.is_ipv4() { sys::IP_TRANSPARENT } else { sys::IPV6_TRANSPARENT };
-        sys::set_option(&socket, option, 1)?;
+    match address {
+        _ if !options.transparent => {}
+        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
     }
     options.connection.apply(&socket)?;
     if options.defer_accept > 0 {
         sys::set_option(&socket, sys::TCP_DEFER_ACCEPT, saturating(options.defer_accept))?;
     }
-    rustix::net::bind(&socket, &address)?;
+    socket.bind(&address.into())?;
     if options.fast_open > 0 {
         sys::set_option(&socket, sys::TCP_FASTOPEN, saturating(options.fast_open))?;
     }
-    rustix::net::listen(&socket, options.backlog)?;
+    socket.listen(options.backlog)?;
     if options.sharing == Sharing::Workers {
-        sockopt::set_socket_reuseport(&socket, true)?;
+        socket.set_reuse_port(true)?;
     }
-    Ok(socket)
+    Ok(socket.into())
 }
 
 /// A further socket for the address of a [`Sharing::Workers`] or [`Sharing::Anyone`] one.
@@ -122,13 +120,12 @@ pub fn join(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd>
 /// # Errors
 /// Those of getsockname(2), and an address family that no listener has.
 pub fn local_address(socket: &OwnedFd) -> io::Result<Address> {
-    let any = getsockname(socket)?;
-    if any.address_family() == AddressFamily::UNIX {
-        let unix = SocketAddrUnix::try_from(any)?;
-        let path = unix.path_bytes().map(|bytes| PathBuf::from(OsStr::from_bytes(bytes)));
-        return Ok(Address::Unix(Arc::new(path.unwrap_or_default())));
+    let address = SockRef::from(socket).local_addr()?;
+    match address.as_socket() {
+        Some(address) => Ok(Address::Tcp(address)),
+        None if address.is_unix() => Ok(Address::Unix(Arc::new(address.as_pathname().unwrap_or(Path::new("")).into()))),
+        None => Err(io::ErrorKind::Unsupported.into()),
     }
-    Ok(Address::Tcp(SocketAddr::try_from(any)?))
 }
 
 fn saturating(value: u32) -> i32 {

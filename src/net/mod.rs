@@ -6,5 +6,6 @@ pub mod errno;
 pub mod interfaces;
 pub mod listen;
 pub mod name;
+mod socket;
 pub mod socket_file;
 pub mod sys;

@@ -1,10 +1,10 @@
-//! Names of servers, as clients ask for them and as patterns fit them.
+//! Server names (SNI) and the patterns that match them.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// A name, or `*.` and a name, which fits one label more (RFC 6125, 6.4.3).
+/// A name, or `*.` and a name, where the star stands for one label (RFC 6125, 6.4.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NamePattern {
     /// This name: lower case, no dot at its end.
@@ -14,8 +14,8 @@ pub enum NamePattern {
 }
 
 impl NamePattern {
-    /// Reads a pattern; case and a dot at the end do not matter. `None` if it is none: empty labels, a star that
-    /// is not the whole first label, characters that no host name has, or too long.
+    /// Parses a pattern, without regard to case and a final dot. `None` for empty labels, a star that is not the whole first
+    /// label, characters that no host name has, and more than 253 characters.
     pub fn parse(text: &str) -> Option<NamePattern> {
         let name = normal(text);
         let (name, wildcard) = match name.strip_prefix("*.") {
@@ -32,7 +32,7 @@ impl NamePattern {
         Some(if wildcard { NamePattern::Wildcard(name.into()) } else { NamePattern::Exact(name.into()) })
     }
 
-    /// Whether a name, made [`normal`], fits.
+    /// Whether a [`normal`] name matches.
     pub fn fits(&self, name: &str) -> bool {
         match self {
             NamePattern::Exact(exact) => **exact == *name,
@@ -50,7 +50,7 @@ impl fmt::Display for NamePattern {
     }
 }
 
-/// A name in lower case and without a dot at its end: so are they compared.
+/// A name in lower case and without a final dot, for comparison.
 pub fn normal(name: &str) -> Cow<'_, str> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {

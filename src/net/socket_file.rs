@@ -1,8 +1,7 @@
-//! The file of a unix listening socket: two processes that want it at the same moment, and who may remove it.
+//! Files of unix listening sockets: stale ones, concurrent binds, removal.
 //!
-//! A socket file outlives its socket, so that a start must replace the file of a killed process, and not
-//! what a living one uses. To look, to remove and to bind are three calls: a lock on the folder makes one of them,
-//! among all processes that take it. The lock leaves no file of its own behind.
+//! A socket file outlives its socket. A start must replace the file of a killed process, but not that of a running one. Check,
+//! removal and bind are three calls: an flock(2) on the folder makes them atomic among processes that take it, without a lock file.
 
 use std::fs;
 use std::io;
@@ -15,23 +14,25 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use socket2::Domain;
 
-/// How long a bind waits for the lock on its folder, which others hold for an instant.
-const BIND_LOCK: Duration = Duration::from_secs(5);
+use super::socket;
 
-/// How long a removal does: the end of the process must not wait for others.
-const REMOVAL_LOCK: Duration = Duration::from_millis(20);
+/// Limit of a bind's wait for the folder's lock.
+const BIND_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From one try for the lock to the next.
-const LOCK_RETRY: Duration = Duration::from_millis(2);
+/// Limit of a removal's wait: it must not delay the exit.
+const REMOVAL_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// The files that this process has bound and not removed.
+/// Pause between two tries for the lock.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Files that this process has bound and not removed yet.
 static BOUND: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
 
-/// A socket file that this process has bound. Dropped, it is removed, if its name is still this file's.
+/// A socket file that this process has bound. Dropped, it is removed, unless the path names another file by now.
 ///
-/// It must be dropped before its socket is closed: until then no other file can have the same inode.
+/// Drop it before its socket: only the open socket reserves the inode.
 #[derive(Debug)]
 pub struct SocketFile(Identity);
 
@@ -49,9 +50,9 @@ impl Identity {
     }
 
     fn remove(&self) {
-        let _lock = lock_folder(&self.path, REMOVAL_LOCK);
+        let _lock = lock_folder(&self.path, REMOVAL_LOCK_TIMEOUT);
         if Identity::of(&self.path).is_ok_and(|named| named == *self) {
-            // It may have gone in this instant.
+            // Another process may have removed it in the meantime.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -62,7 +63,7 @@ impl Drop for SocketFile {
         let mut bound = bound();
         let known = bound.len();
         bound.retain(|identity| *identity != self.0);
-        // `remove_all` may have been first.
+        // Unless `remove_all` has removed it.
         let is_left = bound.len() < known;
         drop(bound);
         if is_left {
@@ -71,7 +72,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes every socket file that this process has bound, as far as it is still there. For the end of the process.
+/// Removes every remaining socket file of this process, at its exit.
 pub fn remove_all() {
     let all = std::mem::take(&mut *bound());
     all.iter().for_each(Identity::remove);
@@ -81,42 +82,37 @@ fn bound() -> MutexGuard<'static, Vec<Identity>> {
     BOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Binds and listens. A file that nothing listens on any more is replaced.
+/// Binds and listens. Replaces a stale file.
 pub(super) fn listen(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
-    let socket = socket()?;
-    let address = SocketAddrUnix::new(path)?;
-    let _lock = lock_folder(path, BIND_LOCK);
-    match rustix::net::bind(&socket, &address) {
-        Err(Errno::ADDRINUSE) if is_stale(path) => {
+    let socket = socket::stream(Domain::UNIX, None)?;
+    let address = socket::unix_address(path)?;
+    let _lock = lock_folder(path, BIND_LOCK_TIMEOUT);
+    match socket.bind(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
             fs::remove_file(path)?;
-            rustix::net::bind(&socket, &address)?;
+            socket.bind(&address)?;
         }
         bound => bound?,
     }
     let identity = Identity::of(path)?;
     bound().push(identity.clone());
     let file = SocketFile(identity);
-    rustix::net::listen(&socket, backlog)?;
-    Ok((socket, file))
+    socket.listen(backlog)?;
+    Ok((socket.into(), file))
 }
 
-fn socket() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
-}
-
-/// Whether the path is a socket that refuses connections: its owner is gone. One whose queue is full is alive.
+/// Whether a socket file refuses connections: its owner is gone. A full accept queue does not refuse.
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     let refuses = || {
-        let (socket, address) = (socket().ok()?, SocketAddrUnix::new(path).ok()?);
-        rustix::net::connect(&socket, &address).err()
+        let (socket, address) = (socket::stream(Domain::UNIX, None).ok()?, socket::unix_address(path).ok()?);
+        socket.connect(&address).err()
     };
-    is_socket && refuses() == Some(Errno::CONNREFUSED)
+    is_socket && refuses().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Holds the lock on the folder of `path` until dropped. `None` where there is none to be had in time: then it goes
-/// without, as a stranger who holds it must not keep a service from starting.
+/// Locks the folder of `path` until dropped. `None` after `limit`: the caller goes on without, as a foreign lock must not
+/// prevent a start.
 fn lock_folder(path: &Path, limit: Duration) -> Option<OwnedFd> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
@@ -124,7 +120,7 @@ fn lock_folder(path: &Path, limit: Duration) -> Option<OwnedFd> {
     loop {
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Some(folder),
-            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(LOCK_RETRY),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => thread::sleep(LOCK_RETRY_INTERVAL),
             Err(_) => return None,
         }
     }
@@ -185,8 +181,8 @@ mod tests {
         let _listening = listen(&path, 0).unwrap();
         let _clients: Vec<_> = (0..4)
             .map(|_| {
-                let client = socket().unwrap();
-                let _ = rustix::net::connect(&client, &SocketAddrUnix::new(&path).unwrap());
+                let client = socket::stream(Domain::UNIX, None).unwrap();
+                let _ = client.connect(&socket::unix_address(&path).unwrap());
                 client
             })
             .collect();

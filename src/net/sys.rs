@@ -1,11 +1,9 @@
-//! The system calls that rustix has no safe face for. The only `unsafe` of the project is here.
-#![allow(unsafe_code, reason = "setsockopt with options rustix does not know, and SIOCOUTQ")]
+//! The system calls for which socket2 and rustix have no safe function. The only `unsafe` of the project is here.
+#![allow(unsafe_code, reason = "socket options that neither knows, and SIOCOUTQ")]
 
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-
-use rustix::io::Errno;
 
 /// An integer socket option, by level and name.
 #[derive(Clone, Copy, Debug)]
@@ -15,10 +13,6 @@ pub struct IntOption(c_int, c_int);
 pub const TCP_FASTOPEN: IntOption = IntOption(libc::IPPROTO_TCP, libc::TCP_FASTOPEN);
 /// TCP_DEFER_ACCEPT, in seconds.
 pub const TCP_DEFER_ACCEPT: IntOption = IntOption(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT);
-/// IP_TRANSPARENT, for IPv4 sockets.
-pub const IP_TRANSPARENT: IntOption = IntOption(libc::SOL_IP, libc::IP_TRANSPARENT);
-/// IPV6_TRANSPARENT.
-pub const IPV6_TRANSPARENT: IntOption = IntOption(libc::SOL_IPV6, libc::IPV6_TRANSPARENT);
 /// IP_BIND_ADDRESS_NO_PORT: a bind to port 0 leaves the choice of the port to connect, which can then
 /// use one port for many destinations. It is the option of both IPv4 and IPv6 sockets.
 pub const IP_BIND_ADDRESS_NO_PORT: IntOption = IntOption(libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT);
@@ -27,7 +21,7 @@ pub const IP_BIND_ADDRESS_NO_PORT: IntOption = IntOption(libc::SOL_IP, libc::IP_
 ///
 /// # Errors
 /// Those of setsockopt(2).
-pub fn set_option(socket: impl AsFd, option: IntOption, value: c_int) -> Result<(), Errno> {
+pub fn set_option(socket: impl AsFd, option: IntOption, value: c_int) -> io::Result<()> {
     let IntOption(level, name) = option;
     // SAFETY: the descriptor is borrowed for the whole call, and the kernel reads exactly the four
     // bytes of `value`, which lives on this stack.
@@ -40,12 +34,7 @@ pub fn set_option(socket: impl AsFd, option: IntOption, value: c_int) -> Result<
             size_of::<c_int>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
-fn last_errno() -> Errno {
-    // The last error of the operating system is always one of its numbers.
-    io::Error::last_os_error().raw_os_error().map_or(Errno::INVAL, Errno::from_raw_os_error)
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Bytes written to the socket that its peer has not acknowledged yet (SIOCOUTQ, see tcp(7)); for a

@@ -82,7 +82,7 @@ pub enum End {
     /// for the other.
     Lost(Side),
     /// What this side sent breaks the rules of the layer it speaks; like a reset for the other.
-    Garbled(Side),
+    TlsProtocolError(Side),
 }
 
 /// What came of a turn.
@@ -288,7 +288,7 @@ impl Relay {
         to_it.abandon();
         let end = match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Reset(side),
-            io::ErrorKind::InvalidData => End::Garbled(side),
+            io::ErrorKind::InvalidData => End::TlsProtocolError(side),
             _ => End::Lost(side),
         };
         match &mut self.failed {

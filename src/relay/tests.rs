@@ -89,7 +89,7 @@ proptest! {
             None => prop_assert!(false, "it does not end"),
             Some(End::Closed(first)) => prop_assert!(pair.socket(first).fin.get()),
             Some(End::Reset(side)) => prop_assert!(pair.socket(side).reset.get()),
-            Some(End::Lost(_) | End::Garbled(_)) => prop_assert!(false, "nobody was lost"),
+            Some(End::Lost(_) | End::TlsProtocolError(_)) => prop_assert!(false, "nobody was lost"),
         }
         if !matches!(pair.end, Some(End::Closed(_))) || resets == [false, false] {
             check_received(&pair, Side::Client)?;

@@ -1,22 +1,25 @@
 //! Accepting, and choosing the worker on which a connection lives.
 
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, sockopt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Accepting;
-use super::context::{Context, ListenerState, Place, Shared};
+use super::data_plane::{DataPlane, WorkerSlot};
+use super::listener::Listener;
 use super::session;
-use crate::net::addr::ClientAddr;
+use super::worker_state::WorkerState;
+use crate::limits::Permit;
+use crate::net::addr::{Address, ClientAddr};
 use crate::net::errno::{Call, CallError, Scope};
 use crate::worker::{self, Transport, Waiter, poll_fn};
 
@@ -27,74 +30,114 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A connection that was accepted, and nothing else yet. It may change its thread.
-pub(super) struct Fresh {
+pub(super) struct Accepted {
     pub(super) socket: OwnedFd,
     pub(super) transport: Transport,
     pub(super) client: ClientAddr,
-    pub(super) accepted: Instant,
-    pub(super) listener: Arc<ListenerState>,
+    pub(super) at: Instant,
+    pub(super) listener: Arc<Listener>,
     pub(super) permits: Permits,
-    pub(super) place: Place,
+    pub(super) slot: WorkerSlot,
 }
 
 /// Room for one connection: in the process, and in its listener.
 pub(super) struct Permits {
-    _process: OwnedSemaphorePermit,
-    _listener: Option<OwnedSemaphorePermit>,
+    _process: Permit,
+    _listener: Permit,
 }
 
-/// Accepts from a listening socket on this worker until the context says stop.
-pub(super) fn start(accepting: Accepting) {
-    let context = Context::current();
-    let guard = context.shared.accepts();
+/// A listening socket of one worker while it accepts.
+pub(super) struct Accepting {
+    listener: RefCell<Arc<Listener>>,
+    /// As bound.
+    pub(super) address: Address,
+    stopped: Cell<bool>,
+    task: OnceCell<Waiter>,
+}
+
+impl Accepting {
+    /// Whose connections it takes.
+    pub(super) fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener.borrow())
+    }
+
+    /// Connections are those of `listener` from now on.
+    pub(super) fn replace(&self, listener: &Arc<Listener>) {
+        self.listener.replace(Arc::clone(listener));
+    }
+
+    /// Takes what waits in the kernel's queue, and closes the socket.
+    pub(super) fn stop(&self) {
+        self.stopped.set(true);
+        self.task.get().into_iter().for_each(Waiter::wake);
+    }
+}
+
+/// Accepts from a listening socket on this worker until it is stopped.
+pub(super) fn start(listener: Arc<Listener>, address: Address, socket: OwnedFd) {
+    let state = WorkerState::current();
+    let guard = state.plane.accepts();
+    let accepting = Rc::new(Accepting {
+        listener: RefCell::new(listener),
+        address,
+        stopped: Cell::new(state.has_stopped_accepting()),
+        task: OnceCell::new(),
+    });
+    state.accepts(&accepting);
     worker::spawn(async move {
-        let name = Arc::clone(&accepting.listener.config().name);
-        if let Err(error) = run(accepting).await {
+        if let Err(error) = run(&accepting, socket).await {
+            let listener = accepting.listener();
+            let name = &listener.config().name;
             tracing::error!(listener = %name, %error, "a worker cannot accept: its listening socket failed");
         }
         drop(guard);
     });
 }
 
-async fn run(Accepting { listener, socket }: Accepting) -> io::Result<()> {
-    let context = Context::current();
-    let shared = &context.shared;
+async fn run(accepting: &Accepting, socket: OwnedFd) -> io::Result<()> {
+    let state = WorkerState::current();
+    let plane = &state.plane;
     let socket = worker::Listener::new(socket)?;
-    Waiter::current().into_iter().for_each(|task| context.tell_of_stop(task));
+    if let Some(task) = Waiter::current() {
+        // Once in the task's life.
+        let _ = accepting.task.set(task);
+    }
     let mut batch = AcceptBatch::default();
-    while unless_stopped(&context, socket.waiting()).await.is_some() {
+    while unless_stopped(accepting, socket.waiting()).await.is_some() {
         for _ in 0..batch.at_turn(worker::turn(), worker::is_busy()) {
-            if shared.descriptor_shortage.exists() {
-                socket.paused(unless_stopped(&context, descriptors(shared))).await?;
+            if plane.descriptor_shortage.exists() {
+                socket.paused(unless_stopped(accepting, descriptors(plane))).await?;
                 break;
             }
-            let permits = match try_room(shared, &listener) {
+            let listener = accepting.listener();
+            let permits = match try_room(plane, &listener) {
                 Some(permits) => Some(permits),
-                None => socket.paused(unless_stopped(&context, room(shared, &listener))).await?,
+                None => socket.paused(unless_stopped(accepting, room(plane, &listener))).await?,
             };
             let Some(permits) = permits else { break };
             match accept(&socket) {
-                Ok(Some((fd, client))) => arrive(&context, &listener, fd, client, permits),
+                Ok(Some((fd, client))) => arrive(&state, listener, fd, client, permits),
                 Ok(None) => {
                     batch = AcceptBatch::default();
                     break;
                 }
                 Err(error) => {
                     drop(permits);
-                    if let Some(more) = shared.accept_trouble.admit(Instant::now(), &error) {
+                    if let Some(more) = plane.accept_trouble.admit(Instant::now(), &error) {
                         tracing::warn!(%error, more, "cannot accept now: connections wait in the kernel's queue");
                     }
                     let pause = worker::sleep_until(worker::now() + EXHAUSTED_PAUSE);
-                    socket.paused(unless_stopped(&context, pause)).await?;
+                    socket.paused(unless_stopped(accepting, pause)).await?;
                 }
             }
         }
     }
     // What waits in the queue is still taken, as far as there is room for it: closing would reset it.
-    while let Some(permits) = try_room(shared, &listener)
+    let listener = accepting.listener();
+    while let Some(permits) = try_room(plane, &listener)
         && let Ok(Some((fd, client))) = accept(&socket)
     {
-        arrive(&context, &listener, fd, client, permits);
+        arrive(&state, Arc::clone(&listener), fd, client, permits);
     }
     Ok(())
 }
@@ -149,29 +192,28 @@ fn accept(socket: &worker::Listener) -> Result<Option<(OwnedFd, ClientAddr)>, Ca
     Err(CallError { call: Call::Accept, errno })
 }
 
-/// Counts the connection, finds it a place, and starts its session there.
-fn arrive(context: &Context, listener: &Arc<ListenerState>, socket: OwnedFd, client: ClientAddr, permits: Permits) {
+/// Counts the connection, finds it a worker, and starts its session there.
+fn arrive(state: &WorkerState, listener: Arc<Listener>, socket: OwnedFd, client: ClientAddr, permits: Permits) {
     let transport = match client {
         ClientAddr::Tcp(_) if !listener.config().socket.mptcp => Transport::Tcp,
         _ => Transport::Other,
     };
     listener.counters().opened();
-    let place = context.shared.place(context.worker);
-    let worker = place.worker;
-    let listener = Arc::clone(listener);
-    let fresh = Fresh { socket, transport, client, accepted: Instant::now(), listener, permits, place };
-    if worker == context.worker {
-        session::start(fresh);
-    } else if let Some(remote) = context.shared.remote(worker) {
-        remote.run(move || session::start(fresh));
+    let slot = state.plane.slot(state.worker);
+    let worker = slot.worker;
+    let accepted = Accepted { socket, transport, client, at: Instant::now(), listener, permits, slot };
+    if worker == state.worker {
+        session::start(accepted);
+    } else if let Some(remote) = state.plane.remote(worker) {
+        remote.run(move || session::start(accepted));
     }
 }
 
-/// What `future` gives, unless accepting ends before.
-async fn unless_stopped<T>(context: &Context, future: impl Future<Output = T>) -> Option<T> {
+/// What `future` gives, unless accepting is stopped before.
+async fn unless_stopped<T>(accepting: &Accepting, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
-        if context.has_stopped_accepting() {
+        if accepting.stopped.get() {
             return Poll::Ready(None);
         }
         future.as_mut().poll(cx).map(Some)
@@ -180,52 +222,36 @@ async fn unless_stopped<T>(context: &Context, future: impl Future<Output = T>) -
 }
 
 /// Waits for room; meanwhile connections wait in the kernel's queue.
-async fn room(shared: &Shared, listener: &ListenerState) -> Permits {
-    let in_listener = match &listener.limit {
-        Some(limit) => acquire(limit).await,
-        None => None,
-    };
-    if shared.capacity().available_permits() == 0
-        && let Some(more) = shared.accept_trouble.admit(Instant::now(), "capacity")
+async fn room(plane: &DataPlane, listener: &Listener) -> Permits {
+    let in_listener = listener.connections().acquire().await;
+    if !plane.capacity().has_room()
+        && let Some(more) = plane.accept_trouble.admit(Instant::now(), "capacity")
     {
         tracing::warn!(
-            connections = shared.open(),
+            connections = plane.open(),
             more,
             "at the capacity that the limit of open files allows: connections wait in the kernel's queue"
         );
     }
-    loop {
-        if let Some(process) = acquire(shared.capacity()).await {
-            return Permits { _process: process, _listener: in_listener };
-        }
-    }
+    Permits { _process: plane.capacity().acquire().await, _listener: in_listener }
 }
 
 /// Waits until no connect lacks a descriptor; meanwhile connections wait in the kernel's queue.
-async fn descriptors(shared: &Shared) {
-    if let Some(more) = shared.accept_trouble.admit(Instant::now(), "descriptors") {
+async fn descriptors(plane: &DataPlane) {
+    if let Some(more) = plane.accept_trouble.admit(Instant::now(), "descriptors") {
         tracing::warn!(
             more,
             "too many open files: accepting pauses until the connects to backends that wait for a descriptor have theirs"
         );
     }
-    while shared.descriptor_shortage.exists() {
+    while plane.descriptor_shortage.exists() {
         worker::sleep_until(worker::now() + SHORTAGE_PAUSE).await;
     }
 }
 
-fn try_room(shared: &Shared, listener: &ListenerState) -> Option<Permits> {
-    let in_listener = match &listener.limit {
-        Some(limit) => Some(Arc::clone(limit).try_acquire_owned().ok()?),
-        None => None,
-    };
-    let process = Arc::clone(shared.capacity()).try_acquire_owned().ok()?;
-    Some(Permits { _process: process, _listener: in_listener })
-}
-
-/// `None` is impossible: these semaphores are never closed.
-async fn acquire(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    Arc::clone(semaphore).acquire_owned().await.ok()
+fn try_room(plane: &DataPlane, listener: &Listener) -> Option<Permits> {
+    let in_listener = listener.connections().try_acquire()?;
+    Some(Permits { _process: plane.capacity().try_acquire()?, _listener: in_listener })
 }
 
 /// The peer's IP address, or that it came by a unix socket. `None` where the kernel names no address of a TCP connection:

@@ -5,8 +5,8 @@ use std::io;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use super::ahead::write_all;
-use super::peer::{Backend, Client};
+use super::peek::write_all;
+use super::transport::{Backend, Client};
 use crate::relay::Stream;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, poll_fn};

@@ -14,9 +14,10 @@ pub(super) use self::failure::Attempts;
 use self::failure::Failure;
 use self::retry_queue::Resource;
 pub(super) use self::retry_queue::{DescriptorShortage, RetryQueues};
-use super::context::{Entered, ListenerState};
-use super::peer::Backend;
+use super::listener::Listener;
+use super::transport::Backend;
 use super::upstream::{self, Origin};
+use super::worker_state::SessionHandle;
 use crate::config::model::OnDown;
 use crate::net::addr::Address;
 use crate::net::dial;
@@ -42,16 +43,16 @@ pub(super) struct Dialled {
 /// `attempts` keeps what failed. A client that has reset its connection ends this; one that has only sent FIN may have sent a request
 /// before, and waits for the answer.
 pub(super) async fn dial(
-    entered: &Entered,
-    listener: &ListenerState,
+    handle: &SessionHandle,
+    listener: &Listener,
     pool: &Pool,
     origin: &Origin<'_>,
     attempts: &mut Attempts,
 ) -> Result<Dialled, Termination> {
-    let mut dialling = pin!(dial_in_turn(entered, listener, pool, origin, attempts));
+    let mut dialling = pin!(dial_in_turn(handle, listener, pool, origin, attempts));
     poll_fn(|cx| {
-        if let Some(cut) = entered.cut() {
-            return Poll::Ready(Err(cut.into()));
+        if let Some(abort) = handle.aborted() {
+            return Poll::Ready(Err(abort.into()));
         }
         if origin.client.poll_reset().is_ready() {
             return Poll::Ready(Err(Termination::ClientLeft));
@@ -62,13 +63,13 @@ pub(super) async fn dial(
 }
 
 async fn dial_in_turn(
-    entered: &Entered,
-    listener: &ListenerState,
+    handle: &SessionHandle,
+    listener: &Listener,
     pool: &Pool,
     origin: &Origin<'_>,
     attempts: &mut Attempts,
 ) -> Result<Dialled, Termination> {
-    let context = entered.context();
+    let state = handle.state();
     let mut tried = Excluded::new();
     let mut failed: Option<Arc<pool::Backend>> = None;
     let mut ending = Termination::OutOfResources;
@@ -77,7 +78,7 @@ async fn dial_in_turn(
             Ok(lease) => lease,
             Err(_) if !tried.is_empty() => break,
             Err(why) => {
-                if let Some(more) = listener.refusals.admit(worker::now(), &(pool.id(), why)) {
+                if let Some(more) = listener.refusals().admit(worker::now(), &(pool.id(), why)) {
                     listener.remember(origin.address, format!("pool {}: {why}", pool.name()), more);
                     let (listener, pool) = (&listener.config().name, pool.name());
                     tracing::warn!(%listener, %pool, reason = %why, more, "no backend for a connection: closed");
@@ -94,20 +95,20 @@ async fn dial_in_turn(
                 listener.counters().retried();
             }
             // There is no queue yet: whoever finds no place is refused.
-            None => context.measure(listener, id, Stage::Queue, Duration::ZERO),
+            None => state.measure(listener, id, Stage::Queue, Duration::ZERO),
         }
         let started = Instant::now();
-        match connect(entered, listener, pool, &lease, origin, attempts).await {
+        match connect(handle, listener, pool, &lease, origin, attempts).await {
             Ok(_) if lease.went_down() && lease.backend().settings().on_down == OnDown::Cut => {
                 attempts.add(lease.backend(), Failure::WentDown.to_string());
                 ending = Termination::ConnectFailed;
             }
             Ok((backend, took, handshake)) => {
-                entered.is_on(id);
+                handle.is_on(id);
                 lease.backend().record_connect(took);
-                context.measure(listener, id, Stage::Connect, took);
+                state.measure(listener, id, Stage::Connect, took);
                 if let Some(handshake) = handshake {
-                    context.measure_backend(id, Stage::TlsHandshake, handshake);
+                    state.measure_backend(id, Stage::TlsHandshake, handshake);
                     lease.backend().counters().handshakes().add(backend.is_resumed());
                 }
                 return Ok(Dialled { backend, lease, took, handshake });
@@ -138,8 +139,8 @@ async fn dial_in_turn(
 /// Connects to the leased backend within the connect timeout, TLS included. Says how long the connect itself took, and the TLS
 /// handshake; or how far the failure reaches.
 async fn connect(
-    entered: &Entered,
-    listener: &ListenerState,
+    handle: &SessionHandle,
+    listener: &Listener,
     pool: &Pool,
     lease: &Lease,
     origin: &Origin<'_>,
@@ -147,7 +148,7 @@ async fn connect(
 ) -> Result<(Backend, Duration, Option<Duration>), Scope> {
     let backend = lease.backend();
     let connected = match backend.address() {
-        Some(address) => connect_to(address, entered, listener, pool, backend, origin).await,
+        Some(address) => connect_to(address, handle, listener, pool, backend, origin).await,
         None => Err(Failure::NoAddress),
     };
     connected.map_err(|failure| {
@@ -158,13 +159,13 @@ async fn connect(
 
 async fn connect_to(
     address: &Address,
-    entered: &Entered,
-    listener: &ListenerState,
+    handle: &SessionHandle,
+    listener: &Listener,
     pool: &Pool,
     chosen: &pool::Backend,
     origin: &Origin<'_>,
 ) -> Result<(Backend, Duration, Option<Duration>), Failure> {
-    let upstream = entered.context().shared.upstream(pool.id());
+    let upstream = handle.state().plane.upstream(pool.id());
     let (started, timeout) = (Instant::now(), chosen.settings().connect_timeout);
     let deadline = worker::now() + timeout;
     let (resource, transport) = match address {
@@ -172,12 +173,11 @@ async fn connect_to(
         Address::Unix(path) => (Resource::ListenQueue(Arc::clone(path)), Transport::Other),
     };
     let start = || start(address, pool, chosen, listener.options());
-    let fd = entered.context().retry_queues.start(&resource, deadline, start).await.map_err(|error| {
-        match error.scope() {
+    let fd =
+        handle.state().retry_queues.start(&resource, deadline, start).await.map_err(|error| match error.scope() {
             Scope::Retry => Failure::QueueFull(timeout),
             _ => Failure::Call(error),
-        }
-    })?;
+        })?;
     let socket = Socket::new(fd, transport).map_err(|error| Failure::of(Call::Event, error))?;
     worker::until(Some(deadline), socket.connected())
         .await
@@ -187,7 +187,9 @@ async fn connect_to(
         dial::refuse_self_connect(&socket).map_err(|error| Failure::of(Call::Connect, error))?;
     }
     let took = started.elapsed();
-    let backend = upstream::introduce(socket, chosen, upstream, origin, deadline).await.map_err(Failure::Trouble)?;
+    let backend = upstream::handshake(socket, chosen, upstream.as_deref(), origin, deadline)
+        .await
+        .map_err(Failure::UpstreamError)?;
     Ok((backend, took, upstream.map(|_| started.elapsed() - took)))
 }
 
@@ -210,17 +212,11 @@ fn start(
 }
 
 /// Logs a connect that failed, and keeps it for the connection's own line.
-fn tell_failed(
-    listener: &ListenerState,
-    pool: &Pool,
-    backend: &pool::Backend,
-    failure: &Failure,
-    attempts: &mut Attempts,
-) {
+fn tell_failed(listener: &Listener, pool: &Pool, backend: &pool::Backend, failure: &Failure, attempts: &mut Attempts) {
     let reason = failure.told(backend.address());
     let more = match failure.scope().is_ours() {
         // The same for all backends.
-        true => listener.refusals.admit(worker::now(), &failure.to_string()),
+        true => listener.refusals().admit(worker::now(), &failure.to_string()),
         false => backend.failed_connects().admit(worker::now(), &reason),
     };
     if let Some(more) = more {
@@ -231,9 +227,9 @@ fn tell_failed(
 }
 
 /// Logs that a connection found no backend that could be reached, and what was wrong with each.
-fn tell_unreachable(listener: &ListenerState, pool: &Pool, origin: &Origin<'_>, attempts: &Attempts) {
+fn tell_unreachable(listener: &Listener, pool: &Pool, origin: &Origin<'_>, attempts: &Attempts) {
     let reason = attempts.to_string();
-    let Some(more) = listener.refusals.admit(worker::now(), &(pool.id(), &reason)) else { return };
+    let Some(more) = listener.refusals().admit(worker::now(), &(pool.id(), &reason)) else { return };
     listener.remember(origin.address, format!("pool {}: no backend could be reached ({reason})", pool.name()), more);
     // One alone was logged where it failed.
     if attempts.failed().len() > 1 {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Poll, ready};
 
 use crate::relay::Stream;
-use crate::sniff::Verdict;
+use crate::sniff::Recognition;
 use crate::sniff::proxy_protocol::{SIGNATURE_LIMIT, recognise_signature};
 use crate::stats::termination::Termination;
 use crate::worker::Socket;
@@ -59,9 +59,9 @@ impl Screened {
             let count = ready!(self.socket.poll_read(&mut portion[bytes.len()..]))?;
             bytes.extend_from_slice(&portion[bytes.len()..bytes.len() + count]);
             match recognise_signature(bytes) {
-                Verdict::More(_) if count > 0 => {}
-                Verdict::Yes(_) => *state = State::Header,
-                Verdict::No(_) | Verdict::More(_) => *state = State::Decided(std::mem::take(bytes), 0),
+                Recognition::More(_) if count > 0 => {}
+                Recognition::Yes(_) => *state = State::Header,
+                Recognition::No(_) | Recognition::More(_) => *state = State::Decided(std::mem::take(bytes), 0),
             }
         }
         Poll::Ready(Ok(()))

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::accept::{Fresh, Permits};
+use super::accept::{Accepted, Permits};
 use super::cancel;
-use super::context::{Context, Entered, ListenerState, Place};
+use super::data_plane::WorkerSlot;
 use super::dial::{self, Attempts};
-use super::last_words::last_words;
-use super::opening::{self, Opened};
-use super::peer::{Backend, Client, Peer};
+use super::http_tap::HttpTap;
+use super::listener::Listener;
+use super::preamble::{self, Preamble};
+use super::reject::reject;
+use super::transport::{Backend, Client, Conn};
 use super::upstream::Origin;
-use super::watched::Watched;
+use super::worker_state::{SessionHandle, WorkerState};
 use crate::config::model::ListenerTimeouts;
 use crate::log::access::{Line, Open};
 use crate::net::addr::ClientAddr;
@@ -42,11 +44,11 @@ const NEW_FOR: u8 = 8;
 const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// Begins a connection's life on this worker; it goes on as a task.
-pub(super) fn start(fresh: Fresh) {
-    let Fresh { socket, transport, client, accepted, listener, permits, place } = fresh;
-    let context = Context::current();
-    let entered = context.enter();
-    let mut record = Record::new(context, listener, client, accepted);
+pub(super) fn start(accepted: Accepted) {
+    let Accepted { socket, transport, client, at, listener, permits, slot } = accepted;
+    let state = WorkerState::current();
+    let handle = state.enter();
+    let mut record = Record::new(state, listener, client, at);
     let socket = match Socket::new(socket, transport) {
         Ok(socket) => socket,
         Err(_) => {
@@ -54,8 +56,8 @@ pub(super) fn start(fresh: Fresh) {
             return;
         }
     };
-    let client = Some(Peer::Plain(socket));
-    let mut session = Session { client, backend: None, record, entered, _permits: permits, _place: place };
+    let client = Some(Conn::Plain(socket));
+    let mut session = Session { client, backend: None, record, handle, _permits: permits, _slot: slot };
     // A block, because an async fn would keep what it is given twice.
     worker::spawn(async move { session.run().await });
 }
@@ -68,19 +70,19 @@ struct Session {
     client: Option<Client>,
     backend: Option<Backend>,
     record: Record,
-    entered: Entered,
+    handle: SessionHandle,
     _permits: Permits,
-    _place: Place,
+    _slot: WorkerSlot,
 }
 
 impl Session {
     async fn run(&mut self) {
-        self.entered.begin();
-        self.record.ending = self.converse().await;
+        self.handle.begin();
+        self.record.ending = self.serve().await;
     }
 
     /// Learns what the client wants, gives it a backend, and passes on what they have to say to each other.
-    async fn converse(&mut self) -> Termination {
+    async fn serve(&mut self) -> Termination {
         if self.record.listener.looks_first()
             && let Err(ending) = self.open().await
         {
@@ -91,10 +93,10 @@ impl Session {
             None => self.dial().await,
         };
         if let Err(ending) = served {
-            self.say_why(ending).await;
+            self.send_error(ending).await;
             return ending;
         }
-        let ending = match self.record.opened.as_ref().is_some_and(|opened| opened.is_cancel) {
+        let ending = match self.record.preamble.as_ref().is_some_and(|preamble| preamble.is_cancel) {
             true => self.forward_cancel().await,
             false => self.relay().await,
         };
@@ -104,47 +106,38 @@ impl Session {
 
     /// Forwards a CancelRequest, which is all of the client's that its backend gets.
     async fn forward_cancel(&mut self) -> Termination {
-        let Session { client: Some(client), backend: Some(backend), record, entered, .. } = self else {
+        let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
             return Termination::InternalError;
         };
-        let request = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
+        let request = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
         record.count_to_backend(request.as_slice().len() as u64);
-        let mut forwarding = Box::pin(cancel::forward(request.as_slice(), client, backend));
-        poll_fn(|cx| match entered.cut() {
-            Some(cut) => Poll::Ready(cut.into()),
-            None => forwarding.as_mut().poll(cx),
-        })
-        .await
+        let forwarding = Box::pin(cancel::forward(request.as_slice(), client, backend));
+        handle.unless_aborted(forwarding).await.unwrap_or_else(|aborted| aborted)
     }
 
     async fn open(&mut self) -> Result<(), Termination> {
-        let Session { client, record, entered, .. } = self;
-        let Some(Peer::Plain(socket)) = client.take() else { return Err(Termination::InternalError) };
+        let Session { client, record, handle, .. } = self;
+        let Some(Conn::Plain(socket)) = client.take() else { return Err(Termination::InternalError) };
         // Boxed, as what follows is: few connections are in there at once, and what that takes is more than a relay does.
-        let mut opening = Box::pin(opening::open(&record.listener, &mut record.client, socket));
-        let opened = poll_fn(|cx| match entered.cut() {
-            Some(cut) => Poll::Ready(Err(cut.into())),
-            None => opening.as_mut().poll(cx),
-        });
-        let (client, opened) = opened.await?;
-        drop(opening);
-        self.record.opened = Some(Box::new(opened));
+        let opening = Box::pin(preamble::read(&record.listener, &mut record.client, socket));
+        let (client, preamble) = handle.unless_aborted(opening).await??;
+        self.record.preamble = Some(Box::new(preamble));
         self.client = Some(client);
         Ok(())
     }
 
     async fn dial(&mut self) -> Result<(), Termination> {
-        let Session { client: Some(client), record, entered, .. } = self else {
+        let Session { client: Some(client), record, handle, .. } = self else {
             return Err(Termination::InternalError);
         };
         if record.pool().settings().send_proxy.is_some() {
-            record.opened.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
+            record.preamble.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
         }
         let (listener, pool) = (&record.listener, record.pool());
         let negotiates = listener.config().tls.as_ref().is_some_and(|tls| !tls.alpn.is_empty());
-        let origin = Origin { client, address: record.client, opened: record.opened.as_deref(), negotiates };
+        let origin = Origin { client, address: record.client, preamble: record.preamble.as_deref(), negotiates };
         let mut attempts = Attempts::default();
-        let dialled = Box::pin(dial::dial(entered, listener, pool, &origin, &mut attempts)).await;
+        let dialled = Box::pin(dial::dial(handle, listener, pool, &origin, &mut attempts)).await;
         record.attempts = attempts;
         let dialled = dialled?;
         record.backend = dialled.lease.backend().id();
@@ -156,17 +149,14 @@ impl Session {
     }
 
     /// Tells the client why it gets no backend, unless the connection is cut meanwhile.
-    async fn say_why(&mut self, ending: Termination) {
-        let Session { client: Some(client), record, entered, .. } = self else { return };
-        let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
-        let told = record.opened.as_ref().and_then(|opened| opened.told.as_ref());
-        let retry_after = told.map_or(A_MOMENT, |told| told.over.wait);
-        let mut saying = Box::pin(last_words(&record.listener, client, ahead, ending, retry_after));
-        poll_fn(|cx| match entered.cut() {
-            Some(_) => Poll::Ready(()),
-            None => saying.as_mut().poll(cx),
-        })
-        .await;
+    async fn send_error(&mut self, ending: Termination) {
+        let Session { client: Some(client), record, handle, .. } = self else { return };
+        let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
+        let slot = record.preamble.as_ref().and_then(|preamble| preamble.reject_slot.as_ref());
+        let retry_after = slot.map_or(A_MOMENT, |slot| slot.over.wait);
+        let saying = Box::pin(reject(&record.listener, client, peeked, ending, retry_after));
+        // Aborted or not, it is over.
+        let _ = handle.unless_aborted(saying).await;
     }
 
     /// Cut short, neither side may take it for complete. For one that was told already, it is the same.
@@ -185,30 +175,30 @@ impl Session {
 
     /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
     async fn relay(&mut self) -> Termination {
-        let Session { client: Some(client), backend: Some(backend), record, entered, .. } = self else {
+        let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
             return Termination::InternalError;
         };
-        let ahead = record.opened.as_mut().map(|opened| std::mem::take(&mut opened.ahead)).unwrap_or_default();
-        let ahead = ahead.into_bytes();
-        let mut watched = record
-            .listener
-            .watches(&record.context)
-            .then(|| Box::new(Watched::new(Rc::clone(&record.context), Arc::clone(&record.listener), record.backend)));
-        if !ahead.is_empty() {
-            watched.saw(Side::Client, &ahead, worker::now());
+        let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
+        let peeked = peeked.into_bytes();
+        // Where nobody reads what is seen, nothing is looked for.
+        let watches = record.listener.sniffs_http() && record.state.measures();
+        let mut http_tap = watches
+            .then(|| Box::new(HttpTap::new(Rc::clone(&record.state), Arc::clone(&record.listener), record.backend)));
+        if !peeked.is_empty() {
+            http_tap.saw(Side::Client, &peeked, worker::now());
         }
-        let mut relay = Relay::new(worker::now(), ahead);
+        let mut relay = Relay::new(worker::now(), peeked);
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
         let (mut is_lasting, mut priority, mut turns) = (false, Priority::New, 0u8);
         let ending = poll_fn(|_| {
-            if let Some(cut) = entered.cut() {
-                return Poll::Ready(cut.into());
+            if let Some(abort) = handle.aborted() {
+                return Poll::Ready(abort.into());
             }
             loop {
                 let now = worker::now();
-                let mut tools = record.context.tools.borrow_mut();
-                let turn = relay.turn(client, backend, &mut tools, &mut watched, now, worker::woken_at());
+                let mut tools = record.state.tools.borrow_mut();
+                let turn = relay.turn(client, backend, &mut tools, &mut http_tap, now, worker::woken_at());
                 drop(tools);
                 let moved = record.moved(&mut relay);
                 turns = turns.saturating_add(1);
@@ -230,7 +220,7 @@ impl Session {
                 let lasts_from =
                     options.keepalive.filter(|_| !is_lasting).map(|idle| record.accepted + idle.min(LASTING));
                 let Some((deadline, due)) =
-                    next_deadline(&relay, timeouts, record.context.draining_since(), expires, lasts_from)
+                    next_deadline(&relay, timeouts, record.state.draining_since(), expires, lasts_from)
                 else {
                     return Poll::Pending;
                 };
@@ -310,15 +300,15 @@ impl From<End> for Termination {
             End::Closed(side) => Termination::Closed(side),
             End::Reset(side) => Termination::Reset(side),
             End::Lost(side) => Termination::Unreachable(side),
-            End::Garbled(side) => Termination::TlsProtocolError(side),
+            End::TlsProtocolError(side) => Termination::TlsProtocolError(side),
         }
     }
 }
 
 /// What becomes known of a connection; counted and logged when dropped.
 struct Record {
-    context: Rc<Context>,
-    listener: Arc<ListenerState>,
+    state: Rc<WorkerState>,
+    listener: Arc<Listener>,
     client: ClientAddr,
     accepted: Instant,
     /// The connection's claim on its backend.
@@ -334,14 +324,14 @@ struct Record {
     bytes_in: u64,
     bytes_out: u64,
     /// Boxed: most connections have none.
-    opened: Option<Box<Opened>>,
+    preamble: Option<Box<Preamble>>,
     ending: Termination,
 }
 
 impl Record {
-    fn new(context: Rc<Context>, listener: Arc<ListenerState>, client: ClientAddr, accepted: Instant) -> Record {
+    fn new(state: Rc<WorkerState>, listener: Arc<Listener>, client: ClientAddr, accepted: Instant) -> Record {
         Record {
-            context,
+            state,
             listener,
             client,
             accepted,
@@ -354,7 +344,7 @@ impl Record {
             attempts: Attempts::default(),
             bytes_in: 0,
             bytes_out: 0,
-            opened: None,
+            preamble: None,
             // Unless it gets as far as to say otherwise.
             ending: Termination::InternalError,
         }
@@ -362,39 +352,39 @@ impl Record {
 
     /// The limit that the client is over, if it is to be told so.
     fn over_limit(&self) -> Option<Termination> {
-        Some(self.opened.as_ref()?.told.as_ref()?.over.limit.into())
+        Some(self.preamble.as_ref()?.reject_slot.as_ref()?.over.limit.into())
     }
 
     /// Where the connection goes.
     fn pool(&self) -> &Arc<Pool> {
-        self.listener.pool(self.opened.as_ref().and_then(|opened| opened.route))
+        self.listener.pool(self.preamble.as_ref().and_then(|preamble| preamble.route))
     }
 
     /// Counts bytes that go to the backend without a relay.
     fn count_to_backend(&mut self, bytes: u64) {
-        let Record { context, listener, lease: Some(lease), .. } = self else { return };
+        let Record { state, listener, lease: Some(lease), .. } = self else { return };
         self.bytes_in += bytes;
-        listener.traffic().add(context.worker, bytes, 0);
-        lease.backend().traffic().add(context.worker, bytes, 0);
+        listener.traffic().add(state.worker, bytes, 0);
+        lease.backend().traffic().add(state.worker, bytes, 0);
     }
 
     /// Takes down what a turn of the relay has moved and measured. Returns the bytes.
     fn moved(&mut self, relay: &mut Relay) -> u64 {
-        let Record { context, listener, lease: Some(lease), backend, .. } = self else { return 0 };
+        let Record { state, listener, lease: Some(lease), backend, .. } = self else { return 0 };
         let (bytes_in, bytes_out) = (relay.bytes_to_backend(), relay.bytes_to_client());
         let (more_in, more_out) = (bytes_in - self.bytes_in, bytes_out - self.bytes_out);
         if more_in + more_out > 0 {
             (self.bytes_in, self.bytes_out) = (bytes_in, bytes_out);
-            listener.traffic().add(context.worker, more_in, more_out);
-            lease.backend().traffic().add(context.worker, more_in, more_out);
+            listener.traffic().add(state.worker, more_in, more_out);
+            lease.backend().traffic().add(state.worker, more_in, more_out);
             if let Some(took) = relay.take_turnaround() {
                 self.turnarounds = (self.turnarounds.0.saturating_add(1), self.turnarounds.1 + took);
-                context.measure(listener, *backend, Stage::Turnaround, took);
+                state.measure(listener, *backend, Stage::Turnaround, took);
             }
             if let Some(took) = relay.take_first_byte() {
                 self.first_byte = Some(took);
                 lease.backend().record_first_byte(took);
-                context.measure(listener, *backend, Stage::FirstByte, took);
+                state.measure(listener, *backend, Stage::FirstByte, took);
             }
         }
         more_in + more_out
@@ -407,8 +397,8 @@ impl Drop for Record {
         let duration = self.accepted.elapsed();
         let backend = self.lease.as_ref().map(|lease| Arc::clone(lease.backend()));
         // This connection among them.
-        let open = self.context.access().is_some().then(|| Open {
-            process: self.context.shared.open(),
+        let open = self.state.access().is_some().then(|| Open {
+            process: self.state.plane.open(),
             listener: self.listener.counters().open(),
             pool: self.pool().connections(),
             backend: backend.as_ref().map_or(0, |backend| backend.connections()),
@@ -421,8 +411,8 @@ impl Drop for Record {
             }
         }
         self.listener.counters().closed(self.ending);
-        self.context.measure(&self.listener, self.backend, Stage::Session, duration);
-        if let (Some(writer), Some(open)) = (&mut *self.context.access(), open) {
+        self.state.measure(&self.listener, self.backend, Stage::Session, duration);
+        if let (Some(writer), Some(open)) = (&mut *self.state.access(), open) {
             let (turnarounds, sum) = self.turnarounds;
             writer.write(&Line {
                 time: SystemTime::now(),
@@ -430,10 +420,10 @@ impl Drop for Record {
                 pool: self.pool().name(),
                 client: self.client,
                 backend: backend.as_ref().map(|backend| &**backend.name()),
-                id: self.opened.as_ref().and_then(|opened| opened.id),
+                id: self.preamble.as_ref().and_then(|preamble| preamble.id),
                 queue: self.connect.map(|_| Duration::ZERO),
                 connect: self.connect,
-                client_handshake: self.opened.as_ref().and_then(|opened| opened.handshake),
+                client_handshake: self.preamble.as_ref().and_then(|preamble| preamble.handshake),
                 backend_handshake: self.backend_handshake,
                 first_byte: self.first_byte,
                 turnarounds,

@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ahead::write_all;
-use super::opening::Opened;
-use super::peer::{Backend, Client, Peer};
+use super::peek::write_all;
+use super::preamble::Preamble;
+use super::transport::{Backend, Client, Conn};
 use crate::config::model::{self, SendProxy, StartTls};
 use crate::net::addr::ClientAddr;
 use crate::pool;
@@ -39,13 +39,18 @@ impl Upstream {
         Ok(Upstream { tls })
     }
 
+    /// The pool's TLS.
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.tls
+    }
+
     /// Whom the backend must be for this client.
-    fn name(&self, backend: &pool::Backend, origin: &Origin<'_>) -> Result<BackendName, Trouble> {
-        let asked = origin.opened.and_then(|opened| opened.server_name.as_deref());
-        if let (true, Peer::Tls(_), Some(asked)) = (self.tls.takes_clients_name(), origin.client, asked) {
-            return BackendName::parse(asked).ok_or_else(|| Trouble::ClientsName(asked.to_owned()));
+    fn name(&self, backend: &pool::Backend, origin: &Origin<'_>) -> Result<BackendName, UpstreamError> {
+        let asked = origin.preamble.and_then(|preamble| preamble.server_name.as_deref());
+        if let (true, Conn::Tls(_), Some(asked)) = (self.tls.takes_clients_name(), origin.client, asked) {
+            return BackendName::parse(asked).ok_or_else(|| UpstreamError::ClientsName(asked.to_owned()));
         }
-        self.tls.backend_name(backend.configured_address()).map_err(|_| Trouble::NoName)
+        self.tls.backend_name(backend.configured_address()).map_err(|_| UpstreamError::NoName)
     }
 }
 
@@ -56,8 +61,8 @@ impl Origin<'_> {
     /// protocol's oldest version: of several, none is offered, since it would not learn which the backend chose.
     fn protocols(&self, configured: &[Arc<str>]) -> Vec<Vec<u8>> {
         let agreed = match self.client {
-            Peer::Tls(tls) => tls.alpn_protocol(),
-            Peer::Plain(_) | Peer::Screened(_) => None,
+            Conn::Tls(tls) => tls.alpn_protocol(),
+            Conn::Plain(_) | Conn::Screened(_) => None,
         };
         match agreed {
             _ if configured.is_empty() => Vec::new(),
@@ -73,58 +78,58 @@ pub(super) struct Origin<'c> {
     pub(super) client: &'c Client,
     /// Its address, which a PROXY header may have named.
     pub(super) address: ClientAddr,
-    pub(super) opened: Option<&'c Opened>,
+    pub(super) preamble: Option<&'c Preamble>,
     /// Whether its listener agrees on a protocol with it (ALPN).
     pub(super) negotiates: bool,
 }
 
 /// Makes a connected socket a backend that takes a client's bytes.
-pub(super) async fn introduce(
+pub(super) async fn handshake(
     socket: Socket,
     backend: &pool::Backend,
     upstream: Option<&Upstream>,
     origin: &Origin<'_>,
     deadline: Instant,
-) -> Result<Backend, Trouble> {
+) -> Result<Backend, UpstreamError> {
     if let Some(version) = backend.settings().send_proxy {
         let header = origin.header(version);
         // A fresh socket has room for it.
-        by(deadline, write_all(&socket, &header)).await?.map_err(Trouble::Io)?;
+        by(deadline, write_all(&socket, &header)).await?.map_err(UpstreamError::Io)?;
     }
-    let (Some(upstream), Some(rules)) = (upstream, &backend.settings().tls) else { return Ok(Peer::Plain(socket)) };
+    let (Some(upstream), Some(rules)) = (upstream, &backend.settings().tls) else { return Ok(Conn::Plain(socket)) };
     if let Some(StartTls::Postgres) = rules.starttls {
         by(deadline, ask_postgres(&socket)).await??;
     }
     let name = upstream.name(backend, origin)?;
     let connecting = upstream.tls.connect(socket, name, origin.protocols(&rules.alpn));
     let stream = by(deadline, connecting).await?.map_err(|error| match error {
-        HandshakeError::Tls(error) => Trouble::Tls(error),
-        HandshakeError::Io(error) => Trouble::Io(error),
-        HandshakeError::Left => Trouble::Closed,
+        HandshakeError::Tls(error) => UpstreamError::Tls(error),
+        HandshakeError::Io(error) => UpstreamError::Io(error),
+        HandshakeError::Left => UpstreamError::Closed,
     })?;
-    Ok(Peer::Tls(stream))
+    Ok(Conn::Tls(stream))
 }
 
 /// Asks for TLS. The answer is one byte, and no more than that is read: what comes after it is TLS, or an error.
-async fn ask_postgres(socket: &Socket) -> Result<(), Trouble> {
-    write_all(socket, &postgres::SSL_REQUEST).await.map_err(Trouble::Io)?;
+async fn ask_postgres(socket: &Socket) -> Result<(), UpstreamError> {
+    write_all(socket, &postgres::SSL_REQUEST).await.map_err(UpstreamError::Io)?;
     let mut answer = [0];
-    let count = poll_fn(|_| socket.poll_read(&mut answer)).await.map_err(Trouble::Io)?;
+    let count = poll_fn(|_| socket.poll_read(&mut answer)).await.map_err(UpstreamError::Io)?;
     match (count, answer) {
-        (0, _) => Err(Trouble::Closed),
+        (0, _) => Err(UpstreamError::Closed),
         (_, [postgres::ACCEPT_TLS]) => Ok(()),
-        (_, [postgres::REFUSE]) => Err(Trouble::NoTls),
-        (_, [b'E']) => Err(Trouble::Error),
-        (_, [byte]) => Err(Trouble::Answer(byte)),
+        (_, [postgres::REFUSE]) => Err(UpstreamError::NoTls),
+        (_, [b'E']) => Err(UpstreamError::Error),
+        (_, [byte]) => Err(UpstreamError::Answer(byte)),
     }
 }
 
-async fn by<T>(deadline: Instant, what: impl Future<Output = T>) -> Result<T, Trouble> {
-    worker::until(Some(deadline), what).await.ok_or(Trouble::TooSlow)
+async fn by<T>(deadline: Instant, what: impl Future<Output = T>) -> Result<T, UpstreamError> {
+    worker::until(Some(deadline), what).await.ok_or(UpstreamError::TooSlow)
 }
 
 /// Why a backend that took the connection cannot have the client's bytes.
-pub(super) enum Trouble {
+pub(super) enum UpstreamError {
     Io(io::Error),
     TooSlow,
     Closed,
@@ -137,26 +142,28 @@ pub(super) enum Trouble {
     Answer(u8),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Io(error) => error.fmt(f),
-            Trouble::TooSlow => f.write_str("timed out in its TLS handshake"),
-            Trouble::Closed => f.write_str("closed the connection instead of a TLS handshake"),
-            Trouble::Tls(error) => {
+            UpstreamError::Io(error) => error.fmt(f),
+            UpstreamError::TooSlow => f.write_str("timed out in its TLS handshake"),
+            UpstreamError::Closed => f.write_str("closed the connection instead of a TLS handshake"),
+            UpstreamError::Tls(error) => {
                 write!(f, "TLS handshake failed: {error}")?;
                 error.remedy("the pool's tls.ca").map_or(Ok(()), |remedy| write!(f, "; {remedy}"))
             }
-            Trouble::ClientsName(name) => {
+            UpstreamError::ClientsName(name) => {
                 write!(f, "the client asks for {}, which no certificate could be for", name.escape_debug())
             }
-            Trouble::NoName => f.write_str("the client asks for no server name, and a unix socket has none either"),
-            Trouble::NoTls => f.write_str("refuses TLS (PostgreSQL: ssl = off)"),
+            UpstreamError::NoName => {
+                f.write_str("the client asks for no server name, and a unix socket has none either")
+            }
+            UpstreamError::NoTls => f.write_str("refuses TLS (PostgreSQL: ssl = off)"),
             // Its words are not read: anybody on the way could have put them there (CVE-2024-10977).
-            Trouble::Error => f.write_str(
+            UpstreamError::Error => f.write_str(
                 "answers the request for TLS by an error, as PostgreSQL does when it cannot start a process for it",
             ),
-            Trouble::Answer(byte) => {
+            UpstreamError::Answer(byte) => {
                 write!(f, "answers the request for TLS by byte 0x{byte:02x}, as PostgreSQL never does")
             }
         }
@@ -165,24 +172,24 @@ impl fmt::Display for Trouble {
 
 impl Origin<'_> {
     fn header(&self, version: SendProxy) -> Vec<u8> {
-        let named = self.opened.and_then(|opened| opened.destination);
+        let named = self.preamble.and_then(|preamble| preamble.destination);
         let ends = match self.address {
             ClientAddr::Tcp(source) => {
                 named.or_else(|| local_address(self.client)).map(|destination| Ends { source, destination })
             }
             ClientAddr::Unix => None,
         };
-        let id = self.opened.and_then(|opened| opened.id).map(|id| format!("{id:016x}"));
+        let id = self.preamble.and_then(|preamble| preamble.id).map(|id| format!("{id:016x}"));
         let outgoing = Outgoing {
             client: ends,
-            authority: self.opened.and_then(|opened| opened.server_name.as_deref()),
+            authority: self.preamble.and_then(|preamble| preamble.server_name.as_deref()),
             unique_id: id.as_deref().map(str::as_bytes),
             ..Outgoing::default()
         };
         match (version, self.client) {
             (SendProxy::V1, _) => outgoing.v1(),
-            (SendProxy::V2, Peer::Plain(_) | Peer::Screened(_)) => outgoing.v2(),
-            (SendProxy::V2, Peer::Tls(tls)) => with_tls(outgoing, &tls.negotiated()),
+            (SendProxy::V2, Conn::Plain(_) | Conn::Screened(_)) => outgoing.v2(),
+            (SendProxy::V2, Conn::Tls(tls)) => with_tls(outgoing, &tls.negotiated()),
         }
     }
 }

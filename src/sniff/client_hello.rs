@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::Verdict;
+use super::Recognition;
 use crate::net::name::NamePattern;
 
 /// Bytes of the longest ClientHello, without its header: what BoringSSL's servers accept (`kMaxMessageLen`); Envoy's
@@ -18,7 +18,7 @@ use crate::net::name::NamePattern;
 const MAX_BODY: usize = 16 * 1024;
 
 /// Bytes, those of the record headers among them, in which a ClientHello must end: the longest in two records.
-pub const LIMIT: usize = 2 * RECORD_HEADER + MESSAGE_HEADER + MAX_BODY;
+pub const MAX_CLIENT_HELLO: usize = 2 * RECORD_HEADER + MESSAGE_HEADER + MAX_BODY;
 
 /// Bytes of a record's header: type, version, length.
 const RECORD_HEADER: usize = 5;
@@ -106,7 +106,7 @@ pub enum NotTls {
 
 impl NotTls {
     /// Whether the bytes begin as a ClientHello does: one that is damaged or too long. What it would have asked
-    /// for cannot be told. Otherwise they are another protocol.
+    /// for is unknown. Otherwise the bytes are another protocol.
     pub fn begins_as_hello(self) -> bool {
         match self {
             // Version 2 of SSL has no extensions, and other messages have no server name: they asked for none.
@@ -122,19 +122,19 @@ impl NotTls {
 
 /// Looks for a ClientHello in the bytes a connection starts with. What follows it does not matter.
 ///
-/// [`Verdict::More`] asks for as many bytes as the hello lacks at least, so that also a hello in single bytes, or in
+/// [`Recognition::More`] asks for as many bytes as the hello lacks at least, so that also a hello in single bytes, or in
 /// records of one byte each, is looked at fewer than a hundred times.
-pub fn recognise(bytes: &[u8]) -> Verdict<ClientHello, NotTls> {
-    let bytes = bytes.get(..LIMIT).unwrap_or(bytes);
+pub fn recognise(bytes: &[u8]) -> Recognition<ClientHello, NotTls> {
+    let bytes = bytes.get(..MAX_CLIENT_HELLO).unwrap_or(bytes);
     let stream = Stream::walk(bytes);
     // A fault of the hello itself came before one of the records: these end where a fault is found.
     match hello(&stream.message) {
-        Ok(hello) => Verdict::Yes(hello),
-        Err(Stop::Fault(fault)) => Verdict::No(fault),
+        Ok(hello) => Recognition::Yes(hello),
+        Err(Stop::Fault(fault)) => Recognition::No(fault),
         Err(Stop::Short) => match stream.fault {
-            Some(fault) => Verdict::No(fault),
-            None if bytes.len() >= LIMIT => Verdict::No(NotTls::TooLong),
-            None => Verdict::more(bytes.len(), stream.needed(bytes.len()).min(LIMIT)),
+            Some(fault) => Recognition::No(fault),
+            None if bytes.len() >= MAX_CLIENT_HELLO => Recognition::No(NotTls::TooLong),
+            None => Recognition::more(bytes.len(), stream.needed(bytes.len()).min(MAX_CLIENT_HELLO)),
         },
     }
 }

@@ -1,7 +1,7 @@
-//! What a connection's first bytes are: pure recognisers, which get all the bytes so far and say yes, no, or more.
-//! Who reads the bytes, under which deadline, and hands them on unchanged, is not their business.
+//! Recognisers of a connection's first bytes: TLS by its ClientHello (SNI, ALPN), HTTP/1, PostgreSQL, the PROXY protocol.
 //!
-//! Each of them bounds what it looks at by a constant `LIMIT`, in bytes from the first.
+//! Pure functions: all bytes so far come in; yes, no, or more comes out. Their caller keeps the deadline and passes the
+//! bytes on unchanged. A constant `MAX_…` bounds the bytes that each of them inspects, counted from the first.
 
 pub mod client_hello;
 pub mod http;
@@ -10,44 +10,43 @@ pub mod proxy_protocol;
 
 use std::num::NonZeroUsize;
 
-/// What a recogniser says of the bytes so far.
+/// A recogniser's answer for the bytes so far.
 ///
-/// The same bytes get the same answer in whatever portions they come, and once an answer is yes or no, further
-/// bytes do not change it.
+/// It does not depend on the portions in which the bytes come. Further bytes do not change a yes or a no.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict<T, E> {
-    /// It is what was looked for.
+pub enum Recognition<T, E> {
+    /// The protocol is recognised.
     Yes(T),
-    /// It may still be. There is no point in asking again before that many bytes, counted from the first, have come:
-    /// always more than there are, never more than the recogniser's limit.
+    /// Undecided until this many bytes, counted from the first, have come: always more than there are, never more than
+    /// the recogniser's limit.
     More(NonZeroUsize),
-    /// It is something else; why, for people: what it says is a sentence when who sent the bytes is put before it.
+    /// Something else, and why: with the sender's name in front, the text is a sentence.
     No(E),
 }
 
-impl<T, E> Verdict<T, E> {
+impl<T, E> Recognition<T, E> {
     /// More: with at least one byte in addition to the `len` there are.
-    fn one_more(len: usize) -> Verdict<T, E> {
-        Verdict::More(NonZeroUsize::MIN.saturating_add(len))
+    fn one_more(len: usize) -> Recognition<T, E> {
+        Recognition::More(NonZeroUsize::MIN.saturating_add(len))
     }
 
     /// More: with at least `total` bytes; `len` are there.
-    fn more(len: usize, total: usize) -> Verdict<T, E> {
-        Verdict::More(
+    fn more(len: usize, total: usize) -> Recognition<T, E> {
+        Recognition::More(
             NonZeroUsize::new(total)
                 .map_or(NonZeroUsize::MIN, |total| total.max(NonZeroUsize::MIN.saturating_add(len))),
         )
     }
 }
 
-/// How bytes begin, compared with what they should begin with.
+/// Bytes compared with an expected prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
-    /// With all of it.
+    /// All of the prefix is there.
     Fits,
-    /// With as much of it as there are bytes.
+    /// The bytes are a part of the prefix.
     FitsSoFar,
-    /// With something else.
+    /// The bytes differ.
     Differs,
 }
 

@@ -5,10 +5,10 @@
 
 use thiserror::Error;
 
-use super::Verdict;
+use super::Recognition;
 
 /// Bytes of the longest first message: what PostgreSQL accepts (MAX_STARTUP_PACKET_LENGTH), and its length field.
-pub const LIMIT: usize = 10_000 + 4;
+pub const MAX_STARTUP_PACKET: usize = 10_000 + 4;
 
 /// Bytes of the longest secret of a CancelRequest. PostgreSQL 17 and older have 4, 18 has 32.
 const MAX_CANCEL_SECRET: usize = 256;
@@ -34,10 +34,10 @@ const fn request(minor: u32) -> u32 {
 /// How a client begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
-    /// Asks whether TLS is spoken: 8 bytes. Whoever accepts must have got nothing beyond these: what follows was not
-    /// encrypted, and could be somebody else's (CVE-2021-23214).
+    /// Asks whether TLS is spoken: 8 bytes. Accept only if nothing followed them: plain text after the
+    /// request could be an attacker's (CVE-2021-23214).
     SslRequest,
-    /// Asks whether GSSAPI encryption is spoken: 8 bytes. Whoever refuses gets another first message.
+    /// Asks whether GSSAPI encryption is spoken: 8 bytes. After a refusal comes another first message.
     GssEncRequest,
     /// Asks to cancel a query on another connection; nothing is answered.
     Cancel {
@@ -80,41 +80,41 @@ pub enum NotPostgres {
 }
 
 /// Looks at the first message of a PostgreSQL client. What follows it does not matter.
-pub fn recognise(bytes: &[u8]) -> Verdict<Opening, NotPostgres> {
+pub fn recognise(bytes: &[u8]) -> Recognition<Opening, NotPostgres> {
     // As a length it would be of hundreds of megabytes.
     if bytes.first() == Some(&0x16) {
-        return Verdict::Yes(Opening::DirectTls);
+        return Recognition::Yes(Opening::DirectTls);
     }
     // A length of which some bytes are missing is at least what it would be with zeros there.
     let mut length = [0; 4];
     length.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
     let length = u32::from_be_bytes(length) as usize;
-    if length > LIMIT {
-        return Verdict::No(NotPostgres::TooLong);
+    if length > MAX_STARTUP_PACKET {
+        return Recognition::No(NotPostgres::TooLong);
     }
-    let Some((_, rest)) = bytes.split_first_chunk::<4>() else { return Verdict::one_more(bytes.len()) };
+    let Some((_, rest)) = bytes.split_first_chunk::<4>() else { return Recognition::one_more(bytes.len()) };
     if length < 8 {
-        return Verdict::No(NotPostgres::TooShort);
+        return Recognition::No(NotPostgres::TooShort);
     }
-    let Some(&code) = rest.first_chunk::<4>() else { return Verdict::more(bytes.len(), 8) };
+    let Some(&code) = rest.first_chunk::<4>() else { return Recognition::more(bytes.len(), 8) };
 
     let opening = match u32::from_be_bytes(code) {
         SSL if length == 8 => Opening::SslRequest,
-        SSL => return Verdict::No(NotPostgres::RequestLength("SSLRequest", length)),
+        SSL => return Recognition::No(NotPostgres::RequestLength("SSLRequest", length)),
         GSS_ENCRYPTION if length == 8 => Opening::GssEncRequest,
-        GSS_ENCRYPTION => return Verdict::No(NotPostgres::RequestLength("GSSENCRequest", length)),
+        GSS_ENCRYPTION => return Recognition::No(NotPostgres::RequestLength("GSSENCRequest", length)),
         CANCEL if (12 + 4..=12 + MAX_CANCEL_SECRET).contains(&length) => Opening::Cancel { length },
-        CANCEL => return Verdict::No(NotPostgres::RequestLength("CancelRequest", length)),
+        CANCEL => return Recognition::No(NotPostgres::RequestLength("CancelRequest", length)),
         _ => {
             let [a, b, c, d] = code;
             match (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])) {
                 (3, _) => Opening::Startup { length },
-                (1234, minor) => return Verdict::No(NotPostgres::UnknownRequest(minor)),
-                (major, minor) => return Verdict::No(NotPostgres::Version { major, minor }),
+                (1234, minor) => return Recognition::No(NotPostgres::UnknownRequest(minor)),
+                (major, minor) => return Recognition::No(NotPostgres::Version { major, minor }),
             }
         }
     };
-    if bytes.len() < length { Verdict::more(bytes.len(), length) } else { Verdict::Yes(opening) }
+    if bytes.len() < length { Recognition::more(bytes.len(), length) } else { Recognition::Yes(opening) }
 }
 
 /// What a client prints before it gives up: an ErrorResponse of severity FATAL, after which the connection is to be
@@ -152,11 +152,11 @@ mod tests {
     /// Every cut of the bytes wants more, and all of them with others behind give this.
     fn opens(bytes: &[u8], wanted: Opening) {
         for cut in 0..bytes.len() {
-            let Verdict::More(more) = recognise(&bytes[..cut]) else { panic!("{cut} of {} bytes", bytes.len()) };
+            let Recognition::More(more) = recognise(&bytes[..cut]) else { panic!("{cut} of {} bytes", bytes.len()) };
             assert!(more.get() > cut && more.get() <= bytes.len(), "{cut} bytes: {more}");
         }
-        assert_eq!(recognise(bytes), Verdict::Yes(wanted));
-        assert_eq!(recognise(&[bytes, b"\x00\x00 more"].concat()), Verdict::Yes(wanted));
+        assert_eq!(recognise(bytes), Recognition::Yes(wanted));
+        assert_eq!(recognise(&[bytes, b"\x00\x00 more"].concat()), Recognition::Yes(wanted));
     }
 
     #[test]
@@ -188,14 +188,14 @@ mod tests {
             (b"\x00\x00\x00\x00".to_vec(), NotPostgres::TooShort),
         ];
         for (bytes, wanted) in refused {
-            assert_eq!(recognise(&bytes), Verdict::No(wanted), "{bytes:?}");
+            assert_eq!(recognise(&bytes), Recognition::No(wanted), "{bytes:?}");
         }
     }
 
     #[test]
     fn other_protocols_are_seen_by_their_first_byte() {
         for byte in (1..=255).filter(|&byte| byte != 0x16) {
-            assert_eq!(recognise(&[byte]), Verdict::No(NotPostgres::TooLong), "{byte}");
+            assert_eq!(recognise(&[byte]), Recognition::No(NotPostgres::TooLong), "{byte}");
         }
     }
 

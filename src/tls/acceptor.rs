@@ -1,4 +1,4 @@
-//! What a listener needs to terminate TLS.
+//! TLS termination at a listener: SNI, ALPN, mTLS, session tickets.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,17 +10,17 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::time_provider::TimeProvider;
 use rustls::{Error, ServerConfig};
 
-use super::certificate::{Certificate, Facts};
+use super::certificate::{Certificate, CertificateInfo};
 use super::certificates::Certificates;
 use super::clock::{SystemClock, since_1970};
 use super::engine::{self, ServerEngine};
 use super::explain::{TlsError, explain};
 use super::files::LoadError;
 use super::provider::{provider, versions};
-use super::reload::{Look, Now, Outcome, Piece, Standing};
+use super::reload::{PollOutcome, PollTime, ReloadOutcome, ReloadStatus, ReloadableFiles};
 use super::sources;
 use super::stream::TlsStream;
-use super::tickets::{Bound, BoundVerifier, Tickets};
+use super::tickets::{BoundVerifier, ResumptionDeadline, Tickets};
 use super::verify::ClientVerifier;
 use crate::config::model::{CertificateFiles, ListenerTls, StartTls};
 use crate::worker::Socket;
@@ -29,16 +29,16 @@ use crate::worker::Socket;
 /// two connections at a time needs two; each costs an encryption of a few hundred bytes.
 const TICKETS: usize = 2;
 
-/// What libpq offers, and demands when it speaks TLS at once: the protocol's name at IANA.
+/// The ALPN protocol of PostgreSQL. libpq offers it, and requires it with `sslnegotiation=direct`.
 const POSTGRES: &[u8] = b"postgresql";
 
-/// TLS of one listener. Connections read what is in service; a change of files replaces it.
+/// TLS of one listener. A reload replaces what connections use.
 pub struct Acceptor {
     name: Arc<str>,
     tls: ListenerTls,
     serving: ArcSwap<Serving>,
-    files: Mutex<Sources>,
-    standing: ArcSwap<Standing>,
+    files: Mutex<AcceptorFiles>,
+    reload_status: ArcSwap<ReloadStatus>,
     clock: Arc<dyn TimeProvider>,
 }
 
@@ -49,16 +49,16 @@ struct Serving {
     clients: Clients,
 }
 
-/// What there is to know of a connection's client.
+/// Verification of clients (mTLS).
 #[derive(Debug)]
 enum Clients {
-    /// Nothing: all connections share this.
+    /// None: all connections share this.
     Unverified(Arc<ServerConfig>),
-    /// Who it is. A session holds no longer than that does, so that each connection has a configuration of its own.
+    /// By certificate. A session lasts no longer than its certificate, so that each connection has its own configuration.
     Verified(Recipe, Arc<ClientVerifier>),
 }
 
-/// What configurations are made from.
+/// The inputs of a configuration.
 #[derive(Clone, Debug)]
 struct Recipe {
     tls: ListenerTls,
@@ -71,7 +71,7 @@ impl Serving {
     /// The configuration of one connection.
     ///
     /// # Errors
-    /// rustls takes no such configuration.
+    /// rustls rejects the configuration.
     fn config(&self) -> Result<Arc<ServerConfig>, Error> {
         match &self.clients {
             Clients::Unverified(config) => Ok(config.clone()),
@@ -84,19 +84,23 @@ impl Serving {
     }
 }
 
-struct Sources {
-    certificates: Vec<Piece<Certificate>>,
-    verifier: Option<Piece<Arc<ClientVerifier>>>,
+struct AcceptorFiles {
+    certificates: Vec<ReloadableFiles<Certificate>>,
+    verifier: Option<ReloadableFiles<Arc<ClientVerifier>>>,
     ticket_keys: Option<Arc<dyn ProducesTickets>>,
 }
 
-impl Sources {
-    fn facts(&self) -> Vec<Facts> {
-        self.certificates.iter().map(|piece| piece.get().facts.clone()).collect()
+impl AcceptorFiles {
+    fn facts(&self) -> Vec<CertificateInfo> {
+        self.certificates.iter().map(|files| files.get().facts.clone()).collect()
     }
 
     fn faults(&self) -> Vec<String> {
-        self.certificates.iter().flat_map(Piece::faults).chain(self.verifier.iter().flat_map(Piece::faults)).collect()
+        self.certificates
+            .iter()
+            .flat_map(ReloadableFiles::faults)
+            .chain(self.verifier.iter().flat_map(ReloadableFiles::faults))
+            .collect()
     }
 }
 
@@ -104,7 +108,7 @@ impl Acceptor {
     /// Reads the files and puts them in service; `name` is the listener's, for the log.
     ///
     /// # Errors
-    /// What is wrong with the files.
+    /// The faults of the files.
     pub fn new(name: &str, tls: &ListenerTls) -> Result<Acceptor, LoadError> {
         Acceptor::with_clock(name, tls, Arc::new(SystemClock))
     }
@@ -114,16 +118,16 @@ impl Acceptor {
         tls: &ListenerTls,
         clock: Arc<dyn TimeProvider>,
     ) -> Result<Acceptor, LoadError> {
-        let now = Now::read();
+        let now = PollTime::read();
         let load = |files: &CertificateFiles| sources::certificate(files, now);
-        let files = Sources {
+        let files = AcceptorFiles {
             certificates: tls.certificates.iter().map(load).collect::<Result<_, _>>()?,
             verifier: tls.client_auth.as_ref().map(|auth| sources::client_verifier(auth, now)).transpose()?,
             ticket_keys: ticket_keys(tls)?,
         };
         let serving = ArcSwap::from_pointee(serve(tls, &files, &clock)?);
-        let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
-        Ok(Acceptor { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), standing, clock })
+        let reload_status = ArcSwap::from_pointee(ReloadStatus { facts: files.facts(), ..ReloadStatus::default() });
+        Ok(Acceptor { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), reload_status, clock })
     }
 
     /// The listener's name.
@@ -131,10 +135,10 @@ impl Acceptor {
         &self.name
     }
 
-    /// TLS with a client, from which `ahead` was read already. Its handshake is still to be completed.
+    /// TLS with a client that has sent `ahead`. The caller completes the handshake.
     ///
     /// # Errors
-    /// rustls takes no such configuration.
+    /// rustls rejects the configuration.
     pub fn accept(&self, socket: Socket, ahead: Vec<u8>) -> Result<Box<TlsStream<ServerEngine>>, TlsError> {
         let engine = engine::server(self.serving.load().config()?)?;
         Ok(Box::new(TlsStream::new(socket, engine, ahead)))
@@ -146,50 +150,49 @@ impl Acceptor {
         self.serving.load().config().unwrap()
     }
 
-    /// Whether a certificate is for the name a client asks for. A client that asks for none is not known.
+    /// Whether a certificate matches the server name (SNI). False without one.
     pub fn knows(&self, name: Option<&str>) -> bool {
         self.serving.load().knows(name)
     }
 
-    /// How the files stand.
-    pub fn standing(&self) -> Arc<Standing> {
-        self.standing.load_full()
+    /// The state of the files.
+    pub fn reload_status(&self) -> Arc<ReloadStatus> {
+        self.reload_status.load_full()
     }
 
     pub(super) fn paths(&self) -> Vec<std::path::PathBuf> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let certificates = files.certificates.iter().flat_map(Piece::paths);
-        certificates.chain(files.verifier.iter().flat_map(Piece::paths)).cloned().collect()
+        let certificates = files.certificates.iter().flat_map(ReloadableFiles::paths);
+        certificates.chain(files.verifier.iter().flat_map(ReloadableFiles::paths)).cloned().collect()
     }
 
-    /// Looks whether files have changed. What is new and good goes into service, what is not is logged; one bad
-    /// certificate does not keep back another good one.
-    pub fn refresh(&self, now: Now) -> Outcome {
+    /// Reloads files that changed, and logs it. A faulty certificate does not hold up the others.
+    pub fn poll(&self, now: PollTime) -> ReloadOutcome {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let owner = format!("listener {}", self.name);
-        let looks: Vec<Look> = files.certificates.iter_mut().map(|piece| piece.refresh(now)).collect();
-        let verifier = files.verifier.as_mut().map(|piece| piece.refresh(now));
-        let is_new = |look: &Look| matches!(look, Look::Replaced(_));
+        let polls: Vec<PollOutcome> = files.certificates.iter_mut().map(|files| files.poll(now)).collect();
+        let verifier = files.verifier.as_mut().map(|files| files.poll(now));
+        let is_new = |poll: &PollOutcome| matches!(poll, PollOutcome::Replaced(_));
         if verifier.as_ref().is_some_and(is_new) {
-            // A ticket says that its client was verified, and that was by the authorities of before.
+            // Clients with an older ticket were verified by the former authorities.
             files.ticket_keys = ticket_keys(&self.tls).unwrap_or_else(|failure| {
                 tracing::error!(owner, %failure, "TLS: session tickets are given no more");
                 None
             });
         }
-        if looks.iter().chain(&verifier).any(is_new) {
+        if polls.iter().chain(&verifier).any(is_new) {
             match serve(&self.tls, &files, &self.clock) {
                 Ok(serving) => self.serving.store(Arc::new(serving)),
                 Err(failure) => tracing::error!(owner, %failure, "TLS: new files cannot be put in service"),
             }
         }
-        // Only now: what the log calls replaced is in service.
-        let certificates = looks.iter().zip(&files.certificates);
-        let mut outcomes: Vec<Outcome> =
-            certificates.map(|(look, piece)| look.log(&owner, Some(&piece.get().facts), now.wall)).collect();
-        outcomes.extend(verifier.iter().map(|look| look.log(&owner, None, now.wall)));
-        self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
-        Outcome::worst(&outcomes)
+        // Last, so that what is logged as replaced is in service.
+        let certificates = polls.iter().zip(&files.certificates);
+        let mut outcomes: Vec<ReloadOutcome> =
+            certificates.map(|(poll, files)| poll.log(&owner, Some(&files.get().facts), now.wall)).collect();
+        outcomes.extend(verifier.iter().map(|poll| poll.log(&owner, None, now.wall)));
+        self.reload_status.store(Arc::new(self.reload_status.load().after(&outcomes, files.facts(), files.faults())));
+        ReloadOutcome::worst(&outcomes)
     }
 }
 
@@ -199,8 +202,8 @@ impl fmt::Debug for Acceptor {
     }
 }
 
-/// Keys of this listener alone: a ticket of one that asks for no certificate must not open one that does. They
-/// live in memory, and are replaced every six hours.
+/// Session ticket keys of this listener alone: a ticket of a listener without mTLS must not resume at one with it. They
+/// live in memory, and rotate every six hours.
 fn ticket_keys(tls: &ListenerTls) -> Result<Option<Arc<dyn ProducesTickets>>, LoadError> {
     let no_key = |failure: Error| {
         let why = explain(&failure);
@@ -211,16 +214,16 @@ fn ticket_keys(tls: &ListenerTls) -> Result<Option<Arc<dyn ProducesTickets>>, Lo
     is_on.then(Ticketer::new).transpose().map_err(no_key)
 }
 
-fn serve(tls: &ListenerTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> Result<Serving, LoadError> {
-    let certificates = Arc::new(Certificates::new(files.certificates.iter().map(|piece| piece.get().as_ref())));
+fn serve(tls: &ListenerTls, files: &AcceptorFiles, clock: &Arc<dyn TimeProvider>) -> Result<Serving, LoadError> {
+    let certificates = Arc::new(Certificates::new(files.certificates.iter().map(|files| files.get().as_ref())));
     let recipe = Recipe {
         tls: tls.clone(),
         certificates: certificates.clone(),
         ticket_keys: files.ticket_keys.clone(),
         clock: clock.clone(),
     };
-    let verifier = files.verifier.as_ref().map(|piece| piece.get().as_ref().clone());
-    // Also where each connection gets its own: a failure shows now, not at the first client.
+    let verifier = files.verifier.as_ref().map(|files| files.get().as_ref().clone());
+    // Built even where each connection builds its own, so that an error shows now and not at the first client.
     let config = recipe
         .config(verifier.as_ref())
         .map_err(|failure| LoadError::of(format!("TLS cannot be set up: {}", explain(&failure)), "see min_version"))?;
@@ -235,7 +238,7 @@ impl Recipe {
     /// The configuration of rustls.
     fn config(&self, verifier: Option<&Arc<ClientVerifier>>) -> Result<Arc<ServerConfig>, Error> {
         let Recipe { tls, certificates, ticket_keys, clock } = self;
-        let bound = Bound::new();
+        let bound = ResumptionDeadline::new();
         let builder = ServerConfig::builder_with_details(provider(), clock.clone())
             .with_protocol_versions(versions(tls.min_version))?;
         let builder = match verifier {
@@ -251,11 +254,11 @@ impl Recipe {
             (Some(StartTls::Postgres), true) => vec![POSTGRES.to_vec()],
             _ => tls.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect(),
         };
-        // The order of suites is ours, as scanners demand it; all of them are good.
+        // Server preference, as scanners demand; all suites are good.
         config.ignore_client_order = true;
-        // Early data can be replayed (RFC 8446, 8), and a balancer cannot know what may be.
+        // Early data (0-RTT) can be replayed (RFC 8446, 8), and a balancer cannot know which requests are safe.
         config.max_early_data_size = 0;
-        // Sessions live in tickets or not at all: no state of clients here, and no lock between workers.
+        // Sessions live in tickets alone: no state per client, and no lock between workers.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = if ticket_keys.is_some() { TICKETS } else { 0 };
         if let Some(keys) = ticket_keys {

@@ -65,7 +65,7 @@ fn outlived(name: &str, certificate: &x509_cert::Certificate, now: SystemTime) -
     let end = SystemTime::UNIX_EPOCH + certificate.tbs_certificate.validity.not_after.to_unix_duration();
     let hint = match is_authority(certificate) {
         true => "replace it by the authority's present one; what it signed is still accepted, and not resumed",
-        false => "replace it by the present one; whoever shows it is refused",
+        false => "replace it by the present one; a client that presents it is rejected",
     };
     (now > end).then(|| warning(format!("{name} has expired on {} ({})", date(end), distance(now, end)), hint))
 }

@@ -1,4 +1,4 @@
-//! A certificate with its chain and key, read and judged whole.
+//! A certificate with its chain and key, checked as a whole.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 use super::dates::{date, distance};
-use super::files::{Content, Occasion, error, has_error, warning};
+use super::files::{Content, LoadReason, error, has_error, warning};
 use super::pem;
 use super::provider::provider;
 use crate::config::files::{FileFault, Part};
@@ -38,17 +38,16 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 #[derive(Clone, Debug)]
 pub(super) struct Certificate {
     pub(super) key: Arc<CertifiedKey>,
-    /// What is in it.
-    pub(super) facts: Facts,
+    /// Its content.
+    pub(super) facts: CertificateInfo,
 }
 
-/// What is told of a certificate.
+/// The content of a certificate that is reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub struct CertificateInfo {
     /// The file.
     pub path: PathBuf,
-    /// The names and addresses that it is for (subjectAltName); without any, its common name, which few clients
-    /// look at any more (RFC 9525, 2).
+    /// Its names and addresses (subjectAltName); without any, its common name, which most clients ignore (RFC 9525, 2).
     pub names: Vec<String>,
     /// Those of the names that a client may ask for.
     pub patterns: Vec<NamePattern>,
@@ -84,7 +83,7 @@ impl fmt::Display for KeyKind {
     }
 }
 
-/// What came of a pair of files.
+/// The result of reading a certificate and its key.
 #[derive(Debug)]
 pub(super) struct Reading {
     /// There when no fault is an error.
@@ -92,8 +91,8 @@ pub(super) struct Reading {
     pub(super) faults: Vec<(Part, FileFault)>,
 }
 
-/// Reads a chain and its key, for use at this occasion. All that is wrong is told at once.
-pub(super) fn read(cert: &Content, key: &Content, occasion: Occasion, now: SystemTime) -> Reading {
+/// Reads a chain and its key. Reports all faults at once.
+pub(super) fn read(cert: &Content, key: &Content, occasion: LoadReason, now: SystemTime) -> Reading {
     let mut faults = Vec::new();
     let chain = take(Part::Cert, Chain::read(cert), &mut faults);
     if let Some(chain) = &chain {
@@ -117,7 +116,7 @@ fn take<T>(part: Part, result: Result<T, FileFault>, faults: &mut Vec<(Part, Fil
 
 /// The certificates of a file, the server's own first.
 struct Chain {
-    facts: Facts,
+    facts: CertificateInfo,
     ders: Vec<CertificateDer<'static>>,
     parsed: Vec<x509_cert::Certificate>,
 }
@@ -138,18 +137,18 @@ impl Chain {
             parsed.push(certificate);
         }
         let none = || error(format!("{name} holds no certificate"), "name the file of a certificate");
-        let facts = Facts::of(&file.path, parsed.first().ok_or_else(none)?);
+        let facts = CertificateInfo::of(&file.path, parsed.first().ok_or_else(none)?);
         Ok(Chain { facts, ders, parsed })
     }
 
-    /// A fault when it is not valid now. At the start it is served all the same: a balancer that does not start serves
-    /// nobody. It never replaces what is in service.
-    fn validity(&self, occasion: Occasion, now: SystemTime) -> Option<FileFault> {
-        let Facts { path, not_before, not_after, .. } = &self.facts;
+    /// A fault if it is not valid now: a warning at the start, since a balancer that does not start serves no client;
+    /// an error for a replacement.
+    fn validity(&self, occasion: LoadReason, now: SystemTime) -> Option<FileFault> {
+        let CertificateInfo { path, not_before, not_after, .. } = &self.facts;
         let name = path.display();
         let (message, hint) = if now > *not_after {
             let message = format!("{name} has expired on {} ({})", date(*not_after), distance(now, *not_after));
-            (message, "renew it: whoever verifies it refuses it")
+            (message, "renew it: clients that verify it reject it")
         } else if now < *not_before {
             let message = format!("{name} is not valid before {} ({})", date(*not_before), distance(now, *not_before));
             (message, "wait, or use another one until then; is this host's clock right?")
@@ -157,8 +156,8 @@ impl Chain {
             return None;
         };
         Some(match occasion {
-            Occasion::Start => warning(message, hint),
-            Occasion::Replacement => error(message, hint),
+            LoadReason::Start => warning(message, hint),
+            LoadReason::Replacement => error(message, hint),
         })
     }
 
@@ -235,8 +234,8 @@ fn open_to_others(key: &Content) -> Option<FileFault> {
     })
 }
 
-impl Facts {
-    fn of(path: &Path, certificate: &x509_cert::Certificate) -> Facts {
+impl CertificateInfo {
+    fn of(path: &Path, certificate: &x509_cert::Certificate) -> CertificateInfo {
         let tbs = &certificate.tbs_certificate;
         let alternatives =
             tbs.filter::<SubjectAltName>().filter_map(Result::ok).flat_map(|(_, SubjectAltName(names))| names);
@@ -259,7 +258,7 @@ impl Facts {
             names.extend(common_name);
         }
         let validity = &tbs.validity;
-        Facts {
+        CertificateInfo {
             path: path.to_owned(),
             names,
             patterns,

@@ -1,4 +1,4 @@
-//! What a pool needs to speak TLS to its backends.
+//! TLS from a pool to its backends: verification, SNI, ALPN, a client certificate (mTLS).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,13 +13,13 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, CommonState, Error};
 
 use super::authorities;
-use super::certificate::{Certificate, Facts};
+use super::certificate::{Certificate, CertificateInfo};
 use super::clock::SystemClock;
 use super::engine::{self, ClientEngine};
 use super::explain::explain;
 use super::files::LoadError;
 use super::provider::{provider, versions};
-use super::reload::{Look, Now, Outcome, Piece, Standing};
+use super::reload::{PollOutcome, PollTime, ReloadOutcome, ReloadStatus, ReloadableFiles};
 use super::sessions::{OwnSessions, Sessions};
 use super::sources;
 use super::stream::{HandshakeError, TlsStream};
@@ -29,21 +29,21 @@ use crate::config::model::{Authorities, BackendAddress, NameSource, PoolTls, Tls
 use crate::net::name::normal;
 use crate::worker::Socket;
 
-/// TLS from one pool to its backends. Connections read what is in service; a change of files replaces it.
+/// TLS from one pool to its backends. A reload replaces what connections use.
 pub struct Connector {
     name: Arc<str>,
     tls: PoolTls,
     backend_name: Option<BackendName>,
     current: ArcSwap<InService>,
-    files: Mutex<Sources>,
-    standing: ArcSwap<Standing>,
+    files: Mutex<ConnectorFiles>,
+    reload_status: ArcSwap<ReloadStatus>,
     clock: Arc<dyn TimeProvider>,
 }
 
 /// What is in service at a pool.
 #[derive(Debug)]
 struct InService {
-    /// But for what each connection has of its own: the protocols that it offers, and its sessions.
+    /// Without what each connection sets for itself: its ALPN protocols and its sessions.
     config: ClientConfig,
     sessions: Arc<Sessions>,
     /// `None`: nothing is verified.
@@ -75,25 +75,29 @@ pub(super) struct Verified {
 }
 
 impl Verified {
-    /// To be called when the handshake has succeeded: until then, the connection's sessions are not resumed.
+    /// Call it when the handshake has succeeded: no session of the connection is resumed before.
     pub(super) fn established(&self, connection: &CommonState) {
         self.sessions.rest_on(self.trust.as_deref(), connection.peer_certificates().unwrap_or_default());
     }
 }
 
-struct Sources {
+struct ConnectorFiles {
     /// Of a file; `None`: the system's, or nothing is verified.
-    trust: Option<Piece<Arc<Trust>>>,
-    certificate: Option<Piece<Certificate>>,
+    trust: Option<ReloadableFiles<Arc<Trust>>>,
+    certificate: Option<ReloadableFiles<Certificate>>,
 }
 
-impl Sources {
-    fn facts(&self) -> Vec<Facts> {
-        self.certificate.iter().map(|piece| piece.get().facts.clone()).collect()
+impl ConnectorFiles {
+    fn facts(&self) -> Vec<CertificateInfo> {
+        self.certificate.iter().map(|files| files.get().facts.clone()).collect()
     }
 
     fn faults(&self) -> Vec<String> {
-        self.certificate.iter().flat_map(Piece::faults).chain(self.trust.iter().flat_map(Piece::faults)).collect()
+        self.certificate
+            .iter()
+            .flat_map(ReloadableFiles::faults)
+            .chain(self.trust.iter().flat_map(ReloadableFiles::faults))
+            .collect()
     }
 }
 
@@ -107,7 +111,7 @@ impl Connector {
     }
 
     pub(super) fn with_clock(name: &str, tls: &PoolTls, clock: Arc<dyn TimeProvider>) -> Result<Connector, LoadError> {
-        let now = Now::read();
+        let now = PollTime::read();
         let trust = match (&tls.ca, tls.verify) {
             (Authorities::System, _) | (_, Verify::Off) => None,
             (Authorities::File(path), _) => Some(sources::backend_trust(path, now)?),
@@ -119,11 +123,11 @@ impl Connector {
             })?),
             NameSource::Backend | NameSource::Client => None,
         };
-        let files = Sources { trust, certificate };
+        let files = ConnectorFiles { trust, certificate };
         let current = ArcSwap::from_pointee(configure(tls, &files, &clock)?);
-        let standing = ArcSwap::from_pointee(Standing { facts: files.facts(), ..Standing::default() });
+        let reload_status = ArcSwap::from_pointee(ReloadStatus { facts: files.facts(), ..ReloadStatus::default() });
         let (name, tls, files) = (name.into(), tls.clone(), Mutex::new(files));
-        Ok(Connector { name, tls, backend_name, current, files, standing, clock })
+        Ok(Connector { name, tls, backend_name, current, files, reload_status, clock })
     }
 
     /// The pool's name.
@@ -165,16 +169,16 @@ impl Connector {
         self.config(self.tls.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()).0
     }
 
-    /// Whether the name of a backend is the one that its client has asked for.
+    /// Whether backends are verified by the name that the client asked for (`server_name: sni`).
     pub fn takes_clients_name(&self) -> bool {
         self.tls.server_name == NameSource::Client
     }
 
-    /// Whom a backend must be, and the name that it is asked for: the one configured, or else the backend's own
-    /// host. An address is not sent (RFC 6066, 3).
+    /// The name that a backend is verified by and asked for (SNI): the one configured, or else its host. An address is
+    /// not sent (RFC 6066, 3).
     ///
     /// # Errors
-    /// The backend has no name and one is to be verified, or its host is none that a certificate could be for.
+    /// The backend lacks a name to verify, or no certificate could be for its host.
     pub fn backend_name(&self, backend: &BackendAddress) -> Result<BackendName, String> {
         if let Some(configured) = &self.backend_name {
             return Ok(configured.clone());
@@ -187,42 +191,42 @@ impl Connector {
                 path.display(),
                 self.name
             )),
-            // No name is looked at, and of an address none is sent.
+            // The name is not verified, and an address is not sent.
             BackendAddress::Unix(_) => Ok(BackendName::from(IpAddr::V4(Ipv4Addr::LOCALHOST))),
         }
     }
 
-    /// How the files stand.
-    pub fn standing(&self) -> Arc<Standing> {
-        self.standing.load_full()
+    /// The state of the files.
+    pub fn reload_status(&self) -> Arc<ReloadStatus> {
+        self.reload_status.load_full()
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let certificate = files.certificate.iter().flat_map(Piece::paths);
-        certificate.chain(files.trust.iter().flat_map(Piece::paths)).cloned().collect()
+        let certificate = files.certificate.iter().flat_map(ReloadableFiles::paths);
+        certificate.chain(files.trust.iter().flat_map(ReloadableFiles::paths)).cloned().collect()
     }
 
-    /// Looks whether files have changed. What is new and good goes into service, what is not is logged.
-    pub fn refresh(&self, now: Now) -> Outcome {
+    /// Reloads files that changed, and logs it.
+    pub fn poll(&self, now: PollTime) -> ReloadOutcome {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let owner = format!("pool {}", self.name);
-        let certificate = files.certificate.as_mut().map(|piece| piece.refresh(now));
-        let trust = files.trust.as_mut().map(|piece| piece.refresh(now));
-        if certificate.iter().chain(&trust).any(|look| matches!(look, Look::Replaced(_))) {
+        let certificate = files.certificate.as_mut().map(|files| files.poll(now));
+        let trust = files.trust.as_mut().map(|files| files.poll(now));
+        if certificate.iter().chain(&trust).any(|poll| matches!(poll, PollOutcome::Replaced(_))) {
             match configure(&self.tls, &files, &self.clock) {
                 Ok(config) => self.current.store(Arc::new(config)),
                 Err(failure) => tracing::error!(owner, %failure, "TLS: new files cannot be put in service"),
             }
         }
-        // Only now: what the log calls replaced is in service.
+        // Last, so that what is logged as replaced is in service.
         let mut outcomes = Vec::new();
-        if let (Some(look), Some(piece)) = (&certificate, &files.certificate) {
-            outcomes.push(look.log(&owner, Some(&piece.get().facts), now.wall));
+        if let (Some(poll), Some(files)) = (&certificate, &files.certificate) {
+            outcomes.push(poll.log(&owner, Some(&files.get().facts), now.wall));
         }
-        outcomes.extend(trust.iter().map(|look| look.log(&owner, None, now.wall)));
-        self.standing.store(Arc::new(self.standing.load().after(&outcomes, files.facts(), files.faults())));
-        Outcome::worst(&outcomes)
+        outcomes.extend(trust.iter().map(|poll| poll.log(&owner, None, now.wall)));
+        self.reload_status.store(Arc::new(self.reload_status.load().after(&outcomes, files.facts(), files.faults())));
+        ReloadOutcome::worst(&outcomes)
     }
 }
 
@@ -237,14 +241,14 @@ fn backend_name(text: &str) -> Result<BackendName, String> {
         .ok_or_else(|| format!("{} is no name that a certificate could be for", text.escape_debug()))
 }
 
-/// The configuration of rustls. Each has its own sessions: one that was made under other authorities, or as another client, is not
-/// resumed.
-fn configure(tls: &PoolTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> Result<InService, LoadError> {
+/// A new configuration with sessions of its own: none is resumed that other authorities or another client certificate
+/// made.
+fn configure(tls: &PoolTls, files: &ConnectorFiles, clock: &Arc<dyn TimeProvider>) -> Result<InService, LoadError> {
     let impossible =
         |failure: Error| LoadError::of(format!("TLS cannot be set up: {}", explain(&failure)), "see pools[].tls");
     let trust = match (tls.verify, &files.trust) {
         (Verify::Off, _) => None,
-        (_, Some(piece)) => Some(piece.get().as_ref().clone()),
+        (_, Some(files)) => Some(files.get().as_ref().clone()),
         (_, None) => Some(authorities::of_system()?),
     };
     let verifier = ServerVerifier { trust: trust.clone(), checks_name: tls.verify == Verify::Full };
@@ -254,8 +258,8 @@ fn configure(tls: &PoolTls, files: &Sources, clock: &Arc<dyn TimeProvider>) -> R
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &files.certificate {
-        Some(piece) => {
-            let own = SingleCertAndKey::from(piece.get().key.as_ref().clone());
+        Some(files) => {
+            let own = SingleCertAndKey::from(files.get().key.as_ref().clone());
             builder.with_client_cert_resolver(Arc::new(own))
         }
         None => builder.with_no_client_auth(),

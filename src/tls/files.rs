@@ -1,4 +1,4 @@
-//! Files as they are read: bounded, with their faults in sentences, and a stamp that tells when one changed.
+//! Reading files: bounded, with faults in sentences, and stamps that show a change.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -22,11 +22,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A file that changed less than this before it was read may change again within the same tick of its file
 /// system's clock, and keep its stamp. FAT counts in steps of two seconds, nothing in longer ones.
-const TICK: Duration = Duration::from_secs(2);
+const TIMESTAMP_RESOLUTION: Duration = Duration::from_secs(2);
 
-/// What files are read for.
+/// Why files are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Occasion {
+pub(super) enum LoadReason {
     /// Nothing is in service yet.
     Start,
     /// To replace what is in service.
@@ -122,7 +122,7 @@ fn read(path: &Path, max: u64) -> Result<(Vec<u8>, u32), FileFault> {
         ),
         _ => error(format!("{name} cannot be read: {failure}"), "check the path and the file system it is on"),
     };
-    // Before it is opened: to open a pipe waits for somebody who writes.
+    // Before it is opened: opening a FIFO waits for a writer.
     let metadata = fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(error(format!("{name} is a directory"), "name the file in it"));
@@ -144,12 +144,12 @@ fn read(path: &Path, max: u64) -> Result<(Vec<u8>, u32), FileFault> {
     Ok((bytes, mode))
 }
 
-/// What tells that a file changed, without reading it. `None` inside: it was not there.
+/// Shows a change of a file without reading it. `None` inside: there was no file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stamp(Option<Seen>);
+pub(super) struct Stamp(Option<FileIdentity>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
+struct FileIdentity {
     device: u64,
     inode: u64,
     size: u64,
@@ -160,7 +160,7 @@ struct Seen {
 
 impl Stamp {
     pub(super) fn of(path: &Path) -> Stamp {
-        let seen = |metadata: Metadata| Seen {
+        let seen = |metadata: Metadata| FileIdentity {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
@@ -175,7 +175,7 @@ impl Stamp {
         let Some(seen) = &self.0 else { return true };
         let latest = u64::try_from(seen.modified.0.max(seen.changed.0)).unwrap_or(0);
         let Some(latest) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(latest)) else { return false };
-        now.duration_since(latest).is_ok_and(|since| since > TICK + Duration::from_secs(1))
+        now.duration_since(latest).is_ok_and(|since| since > TIMESTAMP_RESOLUTION + Duration::from_secs(1))
     }
 }
 

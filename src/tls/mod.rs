@@ -1,12 +1,11 @@
-//! TLS on both sides: certificates and authorities from files, what rustls is told to do with them, and their
-//! replacement while connections go on.
+//! TLS termination at listeners and TLS to backends, both with mTLS: certificates and authorities from files, and their
+//! reload while connections go on.
 //!
-//! A file's content is read once and judged whole ([`certificate`](Certificate), `authorities`): what cannot be used
-//! is never in service. Dates alone do not keep a certificate from it at the start, with a warning; what replaces one
-//! in service must be valid. A listener holds an [`Acceptor`], a pool a [`Connector`]. Both begin connections with the
-//! configuration of the moment, and [`watch`] replaces it.
+//! A file is read once and checked as a whole (`certificate`, `authorities`): what is unusable is never in service. At
+//! the start, an expired certificate only causes a warning; a replacement must be valid. A listener holds an
+//! [`Acceptor`], a pool a [`Connector`]. Both begin connections with the present configuration, and [`watch`] replaces it.
 //!
-//! No other room names a type of rustls.
+//! No other room names a type of rustls. Passthrough needs nothing of this: see `sniff::client_hello`.
 
 mod acceptor;
 mod alert;
@@ -42,13 +41,13 @@ mod tests;
 
 pub use acceptor::Acceptor;
 pub use alert::Alert;
-pub use certificate::{Facts, KeyKind};
+pub use certificate::{CertificateInfo, KeyKind};
 pub use connector::{BackendName, Connector};
 pub use engine::{ClientEngine, Engine, ServerEngine};
 pub use explain::TlsError;
 pub use files::LoadError;
 pub use negotiated::{Negotiated, PeerCertificate};
 pub use on_disk::OnDisk;
-pub use reload::{Now, Outcome, Standing};
+pub use reload::{PollTime, ReloadOutcome, ReloadStatus};
 pub use report::{CertificateReport, describe};
 pub use stream::{HandshakeError, TlsStream};

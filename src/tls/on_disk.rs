@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::files::{Content, MAX_CRL, MAX_PEM, Occasion};
+use super::files::{Content, LoadReason, MAX_CRL, MAX_PEM};
 use super::{authorities, certificate};
 use crate::config::files::{FileFault, Files, Part, host};
 use crate::config::model::CertificateFiles;
@@ -17,7 +17,7 @@ impl Files for OnDisk {
     fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
         let cert = Content::read(&files.cert, MAX_PEM);
         let key = Content::read(files.key.reveal(), MAX_PEM);
-        certificate::read(&cert, &key, Occasion::Start, SystemTime::now()).faults
+        certificate::read(&cert, &key, LoadReason::Start, SystemTime::now()).faults
     }
 
     fn authorities(&self, path: &Path) -> Vec<FileFault> {

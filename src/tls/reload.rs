@@ -1,114 +1,119 @@
-//! Files whose content is in service, and what becomes of a change to them. Nothing here waits: `now` comes in.
+//! Reload of the files in service: what a poll finds, and what becomes of it. Nothing here waits: `now` comes in.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::certificate::Facts;
-use super::files::{Content, LoadError, Occasion, Stamp};
-use super::report::Summary;
+use super::certificate::CertificateInfo;
+use super::files::{Content, LoadError, LoadReason, Stamp};
+use super::report::CertificateSummary;
 use crate::config::Severity;
 use crate::config::files::FileFault;
 
-/// How long a change may look wrong before it is told: a certificate and its key are replaced one after the
-/// other, and a file is written piece by piece.
-pub(super) const SETTLE: Duration = Duration::from_secs(2);
+/// Time before a faulty change is reported: a certificate and its key are replaced one after the other, and a file is
+/// written in parts.
+pub(super) const SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// What a look at the files of a [`Acceptor`](super::Acceptor) or a [`Connector`](super::Connector) came to.
+/// The outcome of a poll of all files of an [`Acceptor`](super::Acceptor) or a [`Connector`](super::Connector).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// What is in service stays, and nothing is to be told.
+pub enum ReloadOutcome {
+    /// Nothing to report: what is in service stays.
     Unchanged,
-    /// Something is new and cannot be used as it is; another look within seconds will tell.
+    /// A change that is faulty so far. Poll again after [`SETTLE_TIME`].
     Settling,
-    /// Something new was refused, and what was in service stays.
+    /// A change was rejected: what is in service stays.
     Refused,
-    /// Something new is in service.
+    /// A change is in service.
     Replaced,
 }
 
-impl Outcome {
-    /// The outcome that decides what is next: another look within seconds, or else news.
-    pub(super) fn worst(outcomes: &[Outcome]) -> Outcome {
-        let order = [Outcome::Settling, Outcome::Refused, Outcome::Replaced];
-        order.into_iter().find(|outcome| outcomes.contains(outcome)).unwrap_or(Outcome::Unchanged)
+impl ReloadOutcome {
+    /// The outcome that counts for several: `Settling`, which asks for the earlier poll, or else news.
+    pub(super) fn worst(outcomes: &[ReloadOutcome]) -> ReloadOutcome {
+        let order = [ReloadOutcome::Settling, ReloadOutcome::Refused, ReloadOutcome::Replaced];
+        order.into_iter().find(|outcome| outcomes.contains(outcome)).unwrap_or(ReloadOutcome::Unchanged)
     }
 }
 
-/// How the files of a listener or a pool stand. Each look makes it anew; it is read without waiting for one, as a file
-/// system may hang.
+/// The state of the files of a listener or a pool. A poll replaces it, so that reading it never waits for a file system
+/// that hangs.
 #[derive(Clone, Debug, Default)]
-pub struct Standing {
-    /// What is in the certificates in service.
-    pub facts: Vec<Facts>,
-    /// Replacements that went into service.
+pub struct ReloadStatus {
+    /// The certificates in service.
+    pub facts: Vec<CertificateInfo>,
+    /// Changes that went into service.
     pub replaced: u64,
-    /// Replacements that were refused, each content once.
+    /// Changes that were rejected, each content once.
     pub refused: u64,
-    /// Why what the files hold now is not in service, for people; empty when it is.
+    /// Why the present content of the files is not in service; empty when it is.
     pub faults: Vec<String>,
 }
 
-impl Standing {
-    /// After a look that came to this.
-    pub(super) fn after(&self, outcomes: &[Outcome], facts: Vec<Facts>, faults: Vec<String>) -> Standing {
+impl ReloadStatus {
+    /// The state after a poll with these outcomes.
+    pub(super) fn after(
+        &self,
+        outcomes: &[ReloadOutcome],
+        facts: Vec<CertificateInfo>,
+        faults: Vec<String>,
+    ) -> ReloadStatus {
         let count = |wanted| outcomes.iter().filter(|&&outcome| outcome == wanted).count() as u64;
-        Standing {
+        ReloadStatus {
             facts,
-            replaced: self.replaced + count(Outcome::Replaced),
-            refused: self.refused + count(Outcome::Refused),
+            replaced: self.replaced + count(ReloadOutcome::Replaced),
+            refused: self.refused + count(ReloadOutcome::Refused),
             faults,
         }
     }
 }
 
-/// The time of a look, by the clock that only goes forward and by the one that certificates go by.
+/// The time of a poll, by the monotonic clock and by the system clock.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// For how long something lasts.
+pub struct PollTime {
+    /// For durations.
     pub instant: Instant,
-    /// For dates.
+    /// For the dates of certificates.
     pub wall: SystemTime,
 }
 
-impl Now {
+impl PollTime {
     /// The present.
-    pub fn read() -> Now {
-        Now { instant: Instant::now(), wall: SystemTime::now() }
+    pub fn read() -> PollTime {
+        PollTime { instant: Instant::now(), wall: SystemTime::now() }
     }
 }
 
-/// What was made of files, and the faults they had; `None` when one of these is an error.
+/// What was made of files, and their faults; `None` if a fault is an error.
 pub(super) type Made<T> = (Option<T>, Vec<FileFault>);
 
-/// Makes something of the contents of files, in the order of their paths.
-type Make<T> = dyn Fn(&[Content], Occasion, SystemTime) -> Made<T> + Send + Sync;
+/// Makes a `T` of the contents of files, in the order of their paths.
+type Make<T> = dyn Fn(&[Content], LoadReason, SystemTime) -> Made<T> + Send + Sync;
 
-/// Files that make one thing together: a certificate and its key, authorities and their lists.
-pub(super) struct Piece<T> {
-    /// With the largest size of each.
+/// Files that are used together: a certificate and its key, authorities and their revocation lists.
+pub(super) struct ReloadableFiles<T> {
+    /// With the maximum size of each in bytes.
     paths: Vec<(PathBuf, u64)>,
     make: Box<Make<T>>,
     in_service: Arc<T>,
     /// Of the contents in service.
     digest: u64,
-    /// Of the last look; empty when a change may not have shown in them.
+    /// Of the last poll; empty when a later change could have the same stamps.
     stamps: Vec<Stamp>,
-    trouble: Option<Trouble>,
+    rejected: Option<RejectedContent>,
 }
 
 /// New contents that cannot be used.
-struct Trouble {
+struct RejectedContent {
     digest: u64,
     since: Instant,
-    is_told: bool,
-    /// The errors that were told last, also of the contents before.
+    is_reported: bool,
+    /// The errors reported last, also those of an earlier content.
     faults: Vec<String>,
 }
 
-/// What a look at one piece came to, with the faults that are to be told.
+/// The outcome of a poll of some files, with the faults to report.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum PollOutcome {
     Unchanged,
     Settling,
     Refused(Vec<FileFault>),
@@ -116,51 +121,51 @@ pub(super) enum Look {
     Replaced(Vec<FileFault>),
 }
 
-impl Look {
+impl PollOutcome {
     /// Logs what became of the files of `owner`; `facts` are those of the certificate in service, if it is one.
-    pub(super) fn log(&self, owner: &str, facts: Option<&Facts>, now: SystemTime) -> Outcome {
+    pub(super) fn log(&self, owner: &str, facts: Option<&CertificateInfo>, now: SystemTime) -> ReloadOutcome {
         match self {
-            Look::Unchanged => Outcome::Unchanged,
-            Look::Settling => Outcome::Settling,
-            Look::Refused(faults) => {
+            PollOutcome::Unchanged => ReloadOutcome::Unchanged,
+            PollOutcome::Settling => ReloadOutcome::Settling,
+            PollOutcome::Refused(faults) => {
                 for FileFault { message, hint, .. } in faults.iter().filter(|fault| fault.severity == Severity::Error) {
                     tracing::warn!(owner, hint, "TLS: a change is refused, what was in service stays: {message}");
                 }
-                Outcome::Refused
+                ReloadOutcome::Refused
             }
-            Look::Replaced(warnings) => {
+            PollOutcome::Replaced(warnings) => {
                 for FileFault { message, hint, .. } in warnings {
                     tracing::warn!(owner, hint, "TLS: {message}");
                 }
                 match facts {
                     Some(facts) => {
-                        let summary = Summary { facts, now };
+                        let summary = CertificateSummary { facts, now };
                         tracing::info!(owner, "TLS: {} is replaced: {summary}", facts.path.display());
                     }
                     None => tracing::info!(owner, "TLS: the authorities are replaced"),
                 }
-                Outcome::Replaced
+                ReloadOutcome::Replaced
             }
         }
     }
 }
 
-impl<T> Piece<T> {
-    /// Puts the files' present content in service.
+impl<T> ReloadableFiles<T> {
+    /// Reads the files and puts their content in service.
     pub(super) fn load(
         paths: Vec<(PathBuf, u64)>,
-        make: impl Fn(&[Content], Occasion, SystemTime) -> Made<T> + Send + Sync + 'static,
-        now: Now,
-    ) -> Result<Piece<T>, LoadError> {
-        let (stamps, contents) = look(&paths, now);
-        match make(&contents, Occasion::Start, now.wall) {
-            (Some(made), _) => Ok(Piece {
+        make: impl Fn(&[Content], LoadReason, SystemTime) -> Made<T> + Send + Sync + 'static,
+        now: PollTime,
+    ) -> Result<ReloadableFiles<T>, LoadError> {
+        let (stamps, contents) = read_all(&paths, now);
+        match make(&contents, LoadReason::Start, now.wall) {
+            (Some(made), _) => Ok(ReloadableFiles {
                 paths,
                 make: Box::new(make),
                 in_service: Arc::new(made),
                 digest: Content::digest(&contents),
                 stamps,
-                trouble: None,
+                rejected: None,
             }),
             (None, faults) => Err(LoadError { faults }),
         }
@@ -170,66 +175,66 @@ impl<T> Piece<T> {
         &self.in_service
     }
 
-    /// Why what the files hold now is not in service; empty when it is, or may be within seconds.
+    /// Why the present content is not in service; empty when it is, or while it settles.
     pub(super) fn faults(&self) -> impl Iterator<Item = String> {
-        self.trouble.iter().flat_map(|trouble| trouble.faults.iter().cloned())
+        self.rejected.iter().flat_map(|rejected| rejected.faults.iter().cloned())
     }
 
     pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         self.paths.iter().map(|(path, _)| path)
     }
 
-    /// Looks at the files, and puts what is new and good in service.
-    pub(super) fn refresh(&mut self, now: Now) -> Look {
-        // What was refused is made again even if it is the same: a certificate may have become valid.
+    /// Reads files that changed, and puts them in service unless they are faulty.
+    pub(super) fn poll(&mut self, now: PollTime) -> PollOutcome {
+        // A rejected content is checked again even if it is the same: a certificate may have become valid.
         let same = |stamps: &[Stamp]| self.paths.iter().map(|(path, _)| Stamp::of(path)).eq(stamps.iter().cloned());
-        if self.trouble.is_none() && !self.stamps.is_empty() && same(&self.stamps) {
-            return Look::Unchanged;
+        if self.rejected.is_none() && !self.stamps.is_empty() && same(&self.stamps) {
+            return PollOutcome::Unchanged;
         }
-        let (stamps, contents) = look(&self.paths, now);
+        let (stamps, contents) = read_all(&self.paths, now);
         self.stamps = stamps;
         let digest = Content::digest(&contents);
         if digest == self.digest {
-            self.trouble = None;
-            return Look::Unchanged;
+            self.rejected = None;
+            return PollOutcome::Unchanged;
         }
-        match (self.make)(&contents, Occasion::Replacement, now.wall) {
+        match (self.make)(&contents, LoadReason::Replacement, now.wall) {
             (Some(made), warnings) => {
                 self.in_service = Arc::new(made);
                 self.digest = digest;
-                self.trouble = None;
-                Look::Replaced(warnings)
+                self.rejected = None;
+                PollOutcome::Replaced(warnings)
             }
             (None, faults) => self.refuse(digest, faults, now.instant),
         }
     }
 
-    /// Each content that is refused is told once, and only when it stays so.
-    fn refuse(&mut self, digest: u64, faults: Vec<FileFault>, now: Instant) -> Look {
-        match &mut self.trouble {
-            Some(trouble) if trouble.digest == digest => {
-                if trouble.is_told {
-                    return Look::Unchanged;
+    /// Reports each rejected content once, and only after it has settled.
+    fn refuse(&mut self, digest: u64, faults: Vec<FileFault>, now: Instant) -> PollOutcome {
+        match &mut self.rejected {
+            Some(rejected) if rejected.digest == digest => {
+                if rejected.is_reported {
+                    return PollOutcome::Unchanged;
                 }
-                if now.saturating_duration_since(trouble.since) < SETTLE {
-                    return Look::Settling;
+                if now.saturating_duration_since(rejected.since) < SETTLE_TIME {
+                    return PollOutcome::Settling;
                 }
                 let errors = faults.iter().filter(|fault| fault.severity == Severity::Error);
-                trouble.faults = errors.map(|fault| fault.message.clone()).collect();
-                trouble.is_told = true;
-                Look::Refused(faults)
+                rejected.faults = errors.map(|fault| fault.message.clone()).collect();
+                rejected.is_reported = true;
+                PollOutcome::Refused(faults)
             }
             other => {
                 let faults = other.take().map(|before| before.faults).unwrap_or_default();
-                *other = Some(Trouble { digest, since: now, is_told: false, faults });
-                Look::Settling
+                *other = Some(RejectedContent { digest, since: now, is_reported: false, faults });
+                PollOutcome::Settling
             }
         }
     }
 }
 
-/// Stamps first: a change between the two shows in the next.
-fn look(paths: &[(PathBuf, u64)], now: Now) -> (Vec<Stamp>, Vec<Content>) {
+/// Stamps come first: a change between the two shows in the next poll.
+fn read_all(paths: &[(PathBuf, u64)], now: PollTime) -> (Vec<Stamp>, Vec<Content>) {
     let stamps: Vec<Stamp> = paths.iter().map(|(path, _)| Stamp::of(path)).collect();
     let contents = paths.iter().map(|(path, max)| Content::read(path, *max)).collect();
     let all_settled = stamps.iter().all(|stamp| stamp.is_settled(now.wall));

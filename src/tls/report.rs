@@ -1,28 +1,28 @@
-//! Certificates in words: for `check`, for the log.
+//! Certificates in words, for `check` and the log.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::certificate::{self, Facts};
+use super::certificate::{self, CertificateInfo};
 use super::dates::{date, distance};
-use super::files::{Content, MAX_PEM, Occasion};
+use super::files::{Content, LoadReason, MAX_PEM};
 use crate::config::model::{CertificateFiles, Config};
 
 /// A certificate in service that ends within this time is worth a warning.
-const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Names shown of one certificate.
-const SHOWN: usize = 8;
+const MAX_NAMES: usize = 8;
 
 /// What `check` says of one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateReport {
     /// The file.
     pub path: PathBuf,
-    /// What is in it; `None` when it cannot be used, which the configuration's problems tell.
-    pub facts: Option<Facts>,
-    /// When it was looked at.
+    /// Its content; `None` if it cannot be used.
+    pub facts: Option<CertificateInfo>,
+    /// When it was read.
     pub now: SystemTime,
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for CertificateReport {
         let Some(facts) = &self.facts else {
             return write!(f, "{}: cannot be used", self.path.display());
         };
-        write!(f, "{}: {}", self.path.display(), Summary { facts, now: self.now })
+        write!(f, "{}: {}", self.path.display(), CertificateSummary { facts, now: self.now })
     }
 }
 
@@ -54,23 +54,23 @@ pub fn describe(config: &Config) -> Vec<CertificateReport> {
 
 fn report(files: &CertificateFiles, now: SystemTime) -> CertificateReport {
     let (cert, key) = (Content::read(&files.cert, MAX_PEM), Content::read(files.key.reveal(), MAX_PEM));
-    let facts = certificate::read(&cert, &key, Occasion::Start, now).certificate.map(|certificate| certificate.facts);
+    let facts = certificate::read(&cert, &key, LoadReason::Start, now).certificate.map(|certificate| certificate.facts);
     CertificateReport { path: files.cert.clone(), facts, now }
 }
 
 /// Names, expiry and key on one line.
-pub(super) struct Summary<'a> {
-    pub(super) facts: &'a Facts,
+pub(super) struct CertificateSummary<'a> {
+    pub(super) facts: &'a CertificateInfo,
     pub(super) now: SystemTime,
 }
 
-impl fmt::Display for Summary<'_> {
+impl fmt::Display for CertificateSummary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Facts { names, not_after, key, .. } = self.facts;
-        let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+        let CertificateInfo { names, not_after, key, .. } = self.facts;
+        let shown: Vec<&str> = names.iter().take(MAX_NAMES).map(String::as_str).collect();
         f.write_str(if shown.is_empty() { "no names" } else { "" })?;
         f.write_str(&shown.join(", "))?;
-        if let Some(more) = names.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        if let Some(more) = names.len().checked_sub(MAX_NAMES).filter(|more| *more > 0) {
             write!(f, " and {more} more")?;
         }
         let verb = if self.now > *not_after { "expired" } else { "expires" };
@@ -78,7 +78,7 @@ impl fmt::Display for Summary<'_> {
     }
 }
 
-/// How a certificate's end is near.
+/// How close a certificate is to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Age {
     Fresh,
@@ -88,11 +88,11 @@ pub(super) enum Age {
 }
 
 impl Age {
-    pub(super) fn of(facts: &Facts, now: SystemTime) -> Age {
+    pub(super) fn of(facts: &CertificateInfo, now: SystemTime) -> Age {
         let life = facts.not_after.duration_since(facts.not_before).unwrap_or_default();
         match facts.not_after.duration_since(now) {
             Err(_) => Age::Expired,
-            Ok(left) if left <= SOON.min(life / 3) => Age::EndsSoon,
+            Ok(left) if left <= EXPIRES_SOON.min(life / 3) => Age::EndsSoon,
             Ok(_) => Age::Fresh,
         }
     }
@@ -110,20 +110,27 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
-    fn facts(names: usize, from: u64, to: u64) -> Facts {
+    fn facts(names: usize, from: u64, to: u64) -> CertificateInfo {
         let names = (0..names).map(|number| format!("n{number}.example.com")).collect();
         let (not_before, not_after) = (at(from), at(to));
-        Facts { path: "a.pem".into(), names, patterns: Vec::new(), not_before, not_after, key: KeyKind::Rsa(2048) }
+        CertificateInfo {
+            path: "a.pem".into(),
+            names,
+            patterns: Vec::new(),
+            not_before,
+            not_after,
+            key: KeyKind::Rsa(2048),
+        }
     }
 
     #[test]
     fn one_line_says_names_expiry_and_key() {
         let facts = facts(10, 0, 1_798_761_600);
-        let summary = Summary { facts: &facts, now: at(1_798_761_600 - 41 * DAY - 5) };
+        let summary = CertificateSummary { facts: &facts, now: at(1_798_761_600 - 41 * DAY - 5) };
         let names: Vec<String> = (0..8).map(|number| format!("n{number}.example.com")).collect();
         let expected = format!("{} and 2 more; expires 2027-01-01 (in 41 days); RSA 2048", names.join(", "));
         assert_eq!(summary.to_string(), expected);
-        let summary = Summary { now: at(1_798_761_600 + 3 * DAY), ..summary };
+        let summary = CertificateSummary { now: at(1_798_761_600 + 3 * DAY), ..summary };
         assert!(summary.to_string().ends_with("; expired 2027-01-01 (3 days ago); RSA 2048"), "{summary}");
     }
 

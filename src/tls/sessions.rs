@@ -23,13 +23,13 @@ pub(super) struct Sessions(Mutex<Servers>);
 
 #[derive(Default)]
 struct Servers {
-    known: HashMap<ServerName<'static>, Server>,
+    known: HashMap<ServerName<'static>, ServerSessions>,
     /// The first to come goes first.
     order: VecDeque<ServerName<'static>>,
 }
 
 #[derive(Default)]
-struct Server {
+struct ServerSessions {
     group: Option<NamedGroup>,
     tls12: Option<Held<Tls12ClientSessionValue>>,
     tls13: VecDeque<Held<Tls13ClientSessionValue>>,
@@ -54,7 +54,7 @@ impl Sessions {
 }
 
 impl Servers {
-    fn edit(&mut self, name: ServerName<'static>) -> &mut Server {
+    fn edit(&mut self, name: ServerName<'static>) -> &mut ServerSessions {
         if !self.known.contains_key(&name) {
             if self.order.len() == MAX_SERVERS
                 && let Some(oldest) = self.order.pop_front()

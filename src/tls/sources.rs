@@ -1,4 +1,4 @@
-//! What is made of files and made again when they change: certificates, authorities, revocation lists.
+//! The files that are reloaded: certificates with keys, authorities with revocation lists.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::authorities;
 use super::certificate::{self, Certificate};
 use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
-use super::reload::{Made, Now, Piece};
+use super::reload::{Made, PollTime, ReloadableFiles};
 use super::trust::Trust;
 use super::verify::ClientVerifier;
 use crate::config::model::{CertificateFiles, ClientAuth};
 
 /// A certificate and its key.
-pub(super) fn certificate(files: &CertificateFiles, now: Now) -> Result<Piece<Certificate>, LoadError> {
+pub(super) fn certificate(files: &CertificateFiles, now: PollTime) -> Result<ReloadableFiles<Certificate>, LoadError> {
     let make = |contents: &[Content], occasion, now| match contents {
         [cert, key] => {
             let reading = certificate::read(cert, key, occasion, now);
@@ -20,11 +20,14 @@ pub(super) fn certificate(files: &CertificateFiles, now: Now) -> Result<Piece<Ce
         }
         _ => (None, Vec::new()),
     };
-    Piece::load(vec![(files.cert.clone(), MAX_PEM), (files.key.reveal().clone(), MAX_PEM)], make, now)
+    ReloadableFiles::load(vec![(files.cert.clone(), MAX_PEM), (files.key.reveal().clone(), MAX_PEM)], make, now)
 }
 
-/// What clients are verified by (mTLS).
-pub(super) fn client_verifier(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<ClientVerifier>>, LoadError> {
+/// The verifier of clients (mTLS).
+pub(super) fn client_verifier(
+    auth: &ClientAuth,
+    now: PollTime,
+) -> Result<ReloadableFiles<Arc<ClientVerifier>>, LoadError> {
     let required = auth.required;
     let make = move |contents: &[Content], _, now| -> Made<Arc<ClientVerifier>> {
         let (ca, crl) = match contents {
@@ -50,15 +53,15 @@ pub(super) fn client_verifier(auth: &ClientAuth, now: Now) -> Result<Piece<Arc<C
         }
     };
     let crl = auth.crl.iter().map(|path| (path.clone(), MAX_CRL));
-    Piece::load([(auth.ca.clone(), MAX_PEM)].into_iter().chain(crl).collect(), make, now)
+    ReloadableFiles::load([(auth.ca.clone(), MAX_PEM)].into_iter().chain(crl).collect(), make, now)
 }
 
-/// The authorities that a pool's backends are verified by.
-pub(super) fn backend_trust(path: &Path, now: Now) -> Result<Piece<Arc<Trust>>, LoadError> {
+/// The authorities that vouch for a pool's backends.
+pub(super) fn backend_trust(path: &Path, now: PollTime) -> Result<ReloadableFiles<Arc<Trust>>, LoadError> {
     let make = |contents: &[Content], _, now| -> Made<Arc<Trust>> {
         let [file] = contents else { return (None, Vec::new()) };
         let (trust, faults) = authorities::of_file(file, now);
         (trust.map(Arc::new), faults)
     };
-    Piece::load(vec![(path.to_owned(), MAX_PEM)], make, now)
+    ReloadableFiles::load(vec![(path.to_owned(), MAX_PEM)], make, now)
 }

@@ -24,7 +24,7 @@ const OVERHEAD: usize = 4 * 21;
 /// something is wrong.
 const MAX_KEPT: usize = 128 * 1024;
 /// Reads in a row without a byte of plaintext until other connections get their turn.
-const READS: usize = 8;
+const MAX_READS: usize = 8;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { incoming: Vec::new(), outgoing: Vec::new() }) };
@@ -246,7 +246,7 @@ impl<E: Engine> Stream for TlsStream<E> {
 
     fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut state = self.state.borrow_mut();
-        for _ in 0..READS {
+        for _ in 0..MAX_READS {
             let count = state.take_plain(buffer);
             if count > 0 {
                 return Poll::Ready(Ok(count));
@@ -331,7 +331,7 @@ impl<E: Engine> Stream for TlsStream<E> {
             // A peer that has closed as well, without reading the close_notify, has reset the connection by that. What
             // it sent before is still there to be read; if that ends as it should, nothing was lost.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
-            told => Poll::Ready(told),
+            outcome => Poll::Ready(outcome),
         }
     }
 
@@ -341,7 +341,7 @@ impl<E: Engine> Stream for TlsStream<E> {
         self.socket.poll_shutdown(last)
     }
 
-    /// Whether the peer has closed without a close_notify: somebody may have cut what it sent.
+    /// Whether the peer has closed without a close_notify: what it sent may have been truncated by an attacker.
     fn is_truncated(&self) -> bool {
         self.state.borrow().truncated
     }

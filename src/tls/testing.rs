@@ -172,14 +172,14 @@ impl Folder {
 
 /// Both ends of a connection whose handshake is over.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct Established {
     pub(super) client: ClientConnection,
     pub(super) server: ServerConnection,
 }
 
 /// Which end refused, and why.
 #[derive(Debug, PartialEq)]
-pub(super) enum Refusal {
+pub(super) enum HandshakeFailure {
     Client(Error),
     Server(Error),
 }
@@ -205,7 +205,11 @@ impl TimeProvider for SetClock {
 }
 
 /// A handshake of a pool's connection, after which its sessions may be resumed.
-pub(super) fn pool_handshake(client: &Connector, server: &Arc<ServerConfig>, name: &str) -> Result<Ends, Refusal> {
+pub(super) fn pool_handshake(
+    client: &Connector,
+    server: &Arc<ServerConfig>,
+    name: &str,
+) -> Result<Established, HandshakeFailure> {
     let (config, verified) = client.config(Vec::new());
     let ends = handshake(&config, server, name)?;
     verified.established(&ends.client);
@@ -213,10 +217,14 @@ pub(super) fn pool_handshake(client: &Connector, server: &Arc<ServerConfig>, nam
 }
 
 /// A handshake in memory, and a byte to the client, with which the tickets of TLS 1.3 come.
-pub(super) fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, name: &str) -> Result<Ends, Refusal> {
+pub(super) fn handshake(
+    client: &Arc<ClientConfig>,
+    server: &Arc<ServerConfig>,
+    name: &str,
+) -> Result<Established, HandshakeFailure> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    let mut client = ClientConnection::new(client.clone(), name).map_err(Refusal::Client)?;
-    let mut server = ServerConnection::new(server.clone()).map_err(Refusal::Server)?;
+    let mut client = ClientConnection::new(client.clone(), name).map_err(HandshakeFailure::Client)?;
+    let mut server = ServerConnection::new(server.clone()).map_err(HandshakeFailure::Server)?;
     let mut is_greeted = false;
     while client.wants_write() || server.wants_write() {
         let mut bytes = Vec::new();
@@ -226,7 +234,7 @@ pub(super) fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, 
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             server.read_tls(&mut rest).unwrap();
-            server.process_new_packets().map_err(Refusal::Server)?;
+            server.process_new_packets().map_err(HandshakeFailure::Server)?;
         }
         if !server.is_handshaking() && !is_greeted {
             is_greeted = true;
@@ -239,9 +247,9 @@ pub(super) fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, 
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             client.read_tls(&mut rest).unwrap();
-            client.process_new_packets().map_err(Refusal::Client)?;
+            client.process_new_packets().map_err(HandshakeFailure::Client)?;
         }
     }
     assert!(!client.is_handshaking() && !server.is_handshaking());
-    Ok(Ends { client, server })
+    Ok(Established { client, server })
 }

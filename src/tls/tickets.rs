@@ -17,12 +17,12 @@ use super::verify::ClientVerifier;
 
 /// Until when the session of one connection may be resumed, in seconds since 1970.
 #[derive(Clone, Debug)]
-pub(super) struct Bound(Arc<AtomicU64>);
+pub(super) struct ResumptionDeadline(Arc<AtomicU64>);
 
-impl Bound {
+impl ResumptionDeadline {
     /// Without a verified client, a session rests on nothing that ends.
-    pub(super) fn new() -> Bound {
-        Bound(Arc::new(AtomicU64::new(ALWAYS.as_secs())))
+    pub(super) fn new() -> ResumptionDeadline {
+        ResumptionDeadline(Arc::new(AtomicU64::new(ALWAYS.as_secs())))
     }
 
     fn set(&self, until: u64) {
@@ -38,7 +38,7 @@ impl Bound {
 #[derive(Debug)]
 pub(super) struct Tickets {
     pub(super) keys: Arc<dyn ProducesTickets>,
-    pub(super) bound: Bound,
+    pub(super) bound: ResumptionDeadline,
     pub(super) clock: Arc<dyn TimeProvider>,
 }
 
@@ -83,7 +83,7 @@ impl ProducesTickets for Tickets {
 #[derive(Debug)]
 pub(super) struct BoundVerifier {
     pub(super) verifier: Arc<ClientVerifier>,
-    pub(super) bound: Bound,
+    pub(super) bound: ResumptionDeadline,
 }
 
 impl ClientCertVerifier for BoundVerifier {

@@ -106,7 +106,7 @@ impl Trust {
         }
         check_dates(&shown.certificate, now)?;
         let others = others.iter().filter_map(|der| Shown::read(der)).collect();
-        Path { trust: self, others, now, purpose, signatures: MAX_SIGNATURES }.find(shown, 0)
+        PathSearch { trust: self, others, now, purpose, signatures: MAX_SIGNATURES }.find(shown, 0)
     }
 
     /// If a key of the authorities, or of one that the peer has sent, is too short for its signatures to be verified.
@@ -160,7 +160,7 @@ impl Trust {
 }
 
 /// The search for a path from a certificate of an old version to an authority in `ca`. rustls takes none.
-struct Path<'t> {
+struct PathSearch<'t> {
     trust: &'t Trust,
     /// What the peer has sent besides its own.
     others: Vec<Shown>,
@@ -169,7 +169,7 @@ struct Path<'t> {
     signatures: usize,
 }
 
-impl Path<'_> {
+impl PathSearch<'_> {
     /// `below` certificates of authorities were passed on the way to `shown`.
     fn find(&mut self, shown: &Shown, below: usize) -> Result<(), Error> {
         let issuer = &shown.certificate.tbs_certificate.issuer;

@@ -1,7 +1,7 @@
-//! Files that change without a reload of the configuration.
+//! Reload of certificates and other TLS files when they change, without a reload of the configuration.
 //!
-//! A change is noticed at once where the file system tells of it, and within [`POLL`] where it does not. What
-//! is then done is decided in `reload`, by a look at the files: a notice only says when to look.
+//! inotify notices a change at once; where the file system gives no notices, a poll finds it within [`POLL_INTERVAL`]. A
+//! notice only triggers a poll: `reload` decides by the files themselves.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,44 +16,43 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::acceptor::Acceptor;
-use super::certificate::Facts;
+use super::certificate::CertificateInfo;
 use super::connector::Connector;
 use super::dates::{date, distance};
-use super::reload::{Now, Outcome, SETTLE};
+use super::reload::{PollTime, ReloadOutcome, SETTLE_TIME};
 use super::report::Age;
 
-/// Files are looked at this often without any notice: some file systems give none.
-const POLL: Duration = Duration::from_secs(10);
+/// Time between polls without a notice: some file systems give none.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// From a notice to the look: what is written in several steps is seen once.
+/// Time from a notice to the poll, so that a write in several steps causes one.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
-/// A certificate's near end is told again after this time.
-const REMIND: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time between two warnings about the same certificate.
+const REMIND_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Keeps looking at the files of all of these, until it is dropped. The files are read on a thread of its own, as a file
-/// system may hang.
+/// Polls the files of all of these until it is dropped, on a thread of its own, as a file system may hang.
 ///
 /// # Errors
 /// There is no thread.
 pub fn run(servers: Vec<Arc<Acceptor>>, clients: Vec<Arc<Connector>>) -> io::Result<impl Future<Output = ()> + Send> {
-    // At once: whoever counts the process's open files after its start finds those of the watch among them.
-    let mut watch = Watch { servers, clients, notices: Notices::start(), told: Vec::new() };
+    // Before the future is polled: the limit of open files is calculated with the watch's descriptors.
+    let mut watch = Watch { servers, clients, notices: Notices::start(), warned: Vec::new() };
     let thread = BlockingThread::start("tls-watch")?;
     Ok(async move {
         let notice = watch.notices.notice.clone();
         loop {
-            let looked = thread.call(move || {
-                let outcome = watch.look(Now::read());
+            let polled = thread.call(move || {
+                let outcome = watch.poll_files(PollTime::read());
                 (watch, outcome)
             });
-            // A look that panicked has taken what was looked at with it; what is in service stays.
-            let Some((back, outcome)) = looked.await else {
+            // A poll that panicked is the end of polling; what is in service stays.
+            let Some((back, outcome)) = polled.await else {
                 tracing::error!("TLS: changes of files are no longer watched, because of a fault in this program");
                 return;
             };
             watch = back;
-            let pause = if outcome == Outcome::Settling { SETTLE } else { POLL };
+            let pause = if outcome == ReloadOutcome::Settling { SETTLE_TIME } else { POLL_INTERVAL };
             if timeout(pause, notice.notified()).await.is_ok() {
                 sleep(DEBOUNCE).await;
             }
@@ -65,26 +64,26 @@ struct Watch {
     servers: Vec<Arc<Acceptor>>,
     clients: Vec<Arc<Connector>>,
     notices: Notices,
-    told: Vec<Told>,
+    warned: Vec<ExpiryWarning>,
 }
 
 impl Watch {
-    fn look(&mut self, now: Now) -> Outcome {
+    fn poll_files(&mut self, now: PollTime) -> ReloadOutcome {
         let paths = self.servers.iter().flat_map(|server| server.paths());
         let paths = paths.chain(self.clients.iter().flat_map(|client| client.paths()));
-        // Before the look: what changes after it gives a notice.
+        // Before the poll: a change after it gives a notice.
         self.notices.watch(&paths.collect());
-        let mut outcomes: Vec<Outcome> = self.servers.iter().map(|server| server.refresh(now)).collect();
-        outcomes.extend(self.clients.iter().map(|client| client.refresh(now)));
-        let standings = self.servers.iter().map(|server| server.standing());
-        let standings = standings.chain(self.clients.iter().map(|client| client.standing()));
-        let facts: Vec<Facts> = standings.flat_map(|standing| standing.facts.clone()).collect();
-        remind(&mut self.told, &facts, now);
-        Outcome::worst(&outcomes)
+        let mut outcomes: Vec<ReloadOutcome> = self.servers.iter().map(|server| server.poll(now)).collect();
+        outcomes.extend(self.clients.iter().map(|client| client.poll(now)));
+        let standings = self.servers.iter().map(|server| server.reload_status());
+        let standings = standings.chain(self.clients.iter().map(|client| client.reload_status()));
+        let facts: Vec<CertificateInfo> = standings.flat_map(|standing| standing.facts.clone()).collect();
+        remind(&mut self.warned, &facts, now);
+        ReloadOutcome::worst(&outcomes)
     }
 }
 
-/// Notices of the file system, or none, if it cannot give them.
+/// Notices of the file system, where it gives them.
 struct Notices {
     notice: Arc<Notify>,
     watcher: Option<RecommendedWatcher>,
@@ -114,10 +113,10 @@ impl Notices {
             _ = watcher.unwatch(gone);
         }
         let mut failed = None;
-        // Also those that are watched: a directory that was replaced by another one is watched anew.
+        // Those already watched as well: a directory may have been replaced by another one.
         for directory in &wanted {
             match watcher.watch(directory, RecursiveMode::NonRecursive) {
-                // One that does not exist yet is looked for at every look.
+                // One that does not exist yet is tried again at every poll.
                 Err(failure) if directory.exists() => failed = Some(failure),
                 _ => {}
             }
@@ -130,16 +129,16 @@ impl Notices {
     }
 }
 
-/// Reading a file gives notices too, and a look reads them: it must not lead to the next.
+/// Reads give notices too. Those of a poll must not trigger the next.
 fn is_only_read(kind: &EventKind) -> bool {
     matches!(kind, EventKind::Access(kind) if *kind != AccessKind::Close(AccessMode::Write))
 }
 
 fn without(failure: &notify::Error) {
-    tracing::warn!(%failure, "TLS: changes of files are noticed within {POLL:?} instead of at once");
+    tracing::warn!(%failure, "TLS: changes of files are noticed within {POLL_INTERVAL:?} instead of at once");
 }
 
-/// The directory that a path names and the one in which the file really is.
+/// The directory of a path, and the one of the file that it links to.
 fn directories(path: &Path) -> impl Iterator<Item = PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => Some(parent.to_owned()),
@@ -149,29 +148,29 @@ fn directories(path: &Path) -> impl Iterator<Item = PathBuf> {
     [parent(path), real.as_deref().and_then(parent)].into_iter().flatten()
 }
 
-/// A certificate whose near end was told.
+/// A warning that was logged.
 #[derive(Debug)]
-struct Told {
+struct ExpiryWarning {
     path: PathBuf,
     not_after: SystemTime,
     age: Age,
     at: Instant,
 }
 
-/// Warns of certificates that end soon or have ended: when that becomes so, and once a day. Says of how many.
-fn remind(told: &mut Vec<Told>, facts: &[Facts], now: Now) -> usize {
-    let is_told = |told: &Told, facts: &Facts, age| {
-        told.path == facts.path
-            && told.not_after == facts.not_after
-            && told.age == age
-            && now.instant.saturating_duration_since(told.at) < REMIND
+/// Warns of certificates that have expired or expire soon, at once and then daily. Returns the number of warnings.
+fn remind(warned: &mut Vec<ExpiryWarning>, facts: &[CertificateInfo], now: PollTime) -> usize {
+    let is_repeated = |warned: &ExpiryWarning, facts: &CertificateInfo, age| {
+        warned.path == facts.path
+            && warned.not_after == facts.not_after
+            && warned.age == age
+            && now.instant.saturating_duration_since(warned.at) < REMIND_INTERVAL
     };
-    told.retain(|told| facts.iter().any(|facts| is_told(told, facts, told.age)));
+    warned.retain(|warned| facts.iter().any(|facts| is_repeated(warned, facts, warned.age)));
     let mut count = 0;
     for facts in facts {
         let (path, end) = (facts.path.display(), facts.not_after);
         let age = Age::of(facts, now.wall);
-        if age == Age::Fresh || told.iter().any(|told| is_told(told, facts, age)) {
+        if age == Age::Fresh || warned.iter().any(|warned| is_repeated(warned, facts, age)) {
             continue;
         }
         let (date, distance) = (date(end), distance(now.wall, end));
@@ -179,7 +178,7 @@ fn remind(told: &mut Vec<Told>, facts: &[Facts], now: Now) -> usize {
             Age::Expired => tracing::error!("TLS: {path} has expired on {date} ({distance}); clients refuse it"),
             _ => tracing::warn!("TLS: {path} expires on {date} ({distance})"),
         }
-        told.push(Told { path: facts.path.clone(), not_after: end, age, at: now.instant });
+        warned.push(ExpiryWarning { path: facts.path.clone(), not_after: end, age, at: now.instant });
         count += 1;
     }
     count
@@ -250,19 +249,19 @@ mod tests {
             }
         };
         timeout(DEADLINE, renewed).await.unwrap();
-        assert_eq!((server.standing().replaced, server.standing().refused), (1, 0));
+        assert_eq!((server.reload_status().replaced, server.reload_status().refused), (1, 0));
         task.abort();
     }
 
     #[test]
     fn an_end_is_told_when_it_nears_when_it_comes_and_once_a_day() {
         let day = Duration::from_secs(24 * 60 * 60);
-        let start = Now { instant: Instant::now(), wall: SystemTime::UNIX_EPOCH + 100 * day };
+        let start = PollTime { instant: Instant::now(), wall: SystemTime::UNIX_EPOCH + 100 * day };
         let after = |days: u32, minutes: u64| {
             let passed = days * day + Duration::from_secs(60 * minutes);
-            Now { instant: start.instant + passed, wall: start.wall + passed }
+            PollTime { instant: start.instant + passed, wall: start.wall + passed }
         };
-        let facts = [Facts {
+        let facts = [CertificateInfo {
             path: "a.pem".into(),
             names: Vec::new(),
             patterns: Vec::new(),
@@ -270,7 +269,7 @@ mod tests {
             not_after: start.wall + 15 * day,
             key: crate::tls::KeyKind::Ed25519,
         }];
-        let mut told = Vec::new();
+        let mut warned = Vec::new();
         let looks = [
             (after(0, 0), 0),
             (after(1, 0), 1),
@@ -283,9 +282,9 @@ mod tests {
             (after(16, 1), 1),
         ];
         for (place, (now, expected)) in looks.into_iter().enumerate() {
-            assert_eq!(remind(&mut told, &facts, now), expected, "look {place}");
+            assert_eq!(remind(&mut warned, &facts, now), expected, "look {place}");
         }
-        assert_eq!(remind(&mut told, &[], after(17, 0)), 0);
-        assert!(told.is_empty(), "what is no longer in service is forgotten");
+        assert_eq!(remind(&mut warned, &[], after(17, 0)), 0);
+        assert!(warned.is_empty(), "what is no longer in service is forgotten");
     }
 }

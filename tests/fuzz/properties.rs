@@ -7,21 +7,21 @@ use std::time::Instant;
 
 use tidegate::net::name;
 use tidegate::sniff::proxy_protocol::{Addresses, ClientCertificate, Ends, Outgoing, TlsFacts};
-use tidegate::sniff::{Verdict, client_hello, http, postgres, proxy_protocol};
+use tidegate::sniff::{Recognition, client_hello, http, postgres, proxy_protocol};
 
 /// Bytes up to which every cut is tried; of longer inputs some are.
 const EVERY_CUT: usize = 1024;
 
 pub(crate) fn client_hello(bytes: &[u8]) {
-    let looks = portions(bytes, client_hello::LIMIT, client_hello::recognise);
+    let looks = portions(bytes, client_hello::MAX_CLIENT_HELLO, client_hello::recognise);
     assert!(looks <= 100, "{looks} looks at {} bytes", bytes.len());
     let whole = client_hello::recognise(bytes);
-    if let Verdict::No(fault) = &whole {
+    if let Recognition::No(fault) = &whole {
         // Told by the first bytes: a record of TLS, and the message in it.
         let is_other = matches!(fault, client_hello::NotTls::Message(_)) || !bytes.starts_with(&[0x16, 3]);
         assert_eq!(fault.begins_as_hello(), !is_other, "{fault:?}");
     }
-    let Verdict::Yes(hello) = &whole else { return };
+    let Recognition::Yes(hello) = &whole else { return };
     assert!(hello.alpn.iter().all(|protocol| (1..=255).contains(&protocol.len())));
     if let Some(name) = &hello.server_name {
         is_normal(name);
@@ -32,25 +32,25 @@ pub(crate) fn client_hello(bytes: &[u8]) {
     let message = first_message(bytes);
     let size = usize::from(bytes[bytes.len() - 1]) + 1;
     let records: Vec<u8> = message.chunks(size).flat_map(record).collect();
-    if records.len() <= client_hello::LIMIT {
+    if records.len() <= client_hello::MAX_CLIENT_HELLO {
         assert_eq!(client_hello::recognise(&records), whole);
-        assert!(!matches!(client_hello::recognise(&records[..records.len() - 1]), Verdict::Yes(_)));
+        assert!(!matches!(client_hello::recognise(&records[..records.len() - 1]), Recognition::Yes(_)));
     }
 }
 
 pub(crate) fn proxy_protocol(bytes: &[u8]) {
-    portions(bytes, proxy_protocol::LIMIT, proxy_protocol::recognise);
+    portions(bytes, proxy_protocol::MAX_HEADER, proxy_protocol::recognise);
     portions(bytes, proxy_protocol::SIGNATURE_LIMIT, proxy_protocol::recognise_signature);
     // Absent by its signature, or not at all: what strangers are turned away for is what trusted peers are read for.
-    let absent = proxy_protocol::Fault::Absent;
+    let absent = proxy_protocol::HeaderError::Absent;
     match (proxy_protocol::recognise_signature(bytes), proxy_protocol::recognise(bytes)) {
-        (Verdict::Yes(_), Verdict::No(fault)) => assert_ne!(fault, absent),
-        (Verdict::Yes(_), _) => {}
-        (Verdict::No(_), Verdict::No(fault)) => assert_eq!(fault, absent),
-        (Verdict::More(less), Verdict::More(more)) => assert_eq!(less, more),
+        (Recognition::Yes(_), Recognition::No(fault)) => assert_ne!(fault, absent),
+        (Recognition::Yes(_), _) => {}
+        (Recognition::No(_), Recognition::No(fault)) => assert_eq!(fault, absent),
+        (Recognition::More(less), Recognition::More(more)) => assert_eq!(less, more),
         (signature, header) => panic!("{signature:?}, but {header:?}"),
     }
-    if let Verdict::Yes(header) = proxy_protocol::recognise(bytes) {
+    if let Recognition::Yes(header) = proxy_protocol::recognise(bytes) {
         ends_at(bytes, header.length, proxy_protocol::recognise);
         if let Addresses::Proxied(ends) = header.addresses {
             is_read_back(&Outgoing { client: Some(ends), ..Outgoing::default() });
@@ -77,14 +77,14 @@ pub(crate) fn proxy_protocol(bytes: &[u8]) {
 }
 
 pub(crate) fn postgres(bytes: &[u8]) {
-    portions(bytes, postgres::LIMIT, postgres::recognise);
+    portions(bytes, postgres::MAX_STARTUP_PACKET, postgres::recognise);
     match postgres::recognise(bytes) {
-        Verdict::Yes(postgres::Opening::SslRequest) => assert_eq!(bytes[..8], postgres::SSL_REQUEST),
-        Verdict::Yes(postgres::Opening::Cancel { length } | postgres::Opening::Startup { length }) => {
+        Recognition::Yes(postgres::Opening::SslRequest) => assert_eq!(bytes[..8], postgres::SSL_REQUEST),
+        Recognition::Yes(postgres::Opening::Cancel { length } | postgres::Opening::Startup { length }) => {
             ends_at(bytes, length, postgres::recognise);
         }
-        Verdict::Yes(postgres::Opening::DirectTls) => {
-            assert!(!matches!(client_hello::recognise(&bytes[..1]), Verdict::No(_)));
+        Recognition::Yes(postgres::Opening::DirectTls) => {
+            assert!(!matches!(client_hello::recognise(&bytes[..1]), Recognition::No(_)));
         }
         _ => {}
     }
@@ -97,14 +97,14 @@ pub(crate) fn postgres(bytes: &[u8]) {
 }
 
 pub(crate) fn http(bytes: &[u8]) {
-    portions(bytes, http::LIMIT, http::recognise);
-    if let Verdict::No(fault) = http::recognise(bytes)
+    portions(bytes, http::MAX_HEAD, http::recognise);
+    if let Recognition::No(fault) = http::recognise(bytes)
         && http::looks_like_http(bytes)
         && !bytes.starts_with(b"PRI ")
     {
         assert!(fault.begins_as_http(), "{fault:?}");
     }
-    let Verdict::Yes(head) = http::recognise(bytes) else { return };
+    let Recognition::Yes(head) = http::recognise(bytes) else { return };
     ends_at(bytes, head.length, http::recognise);
     assert!(!head.method.is_empty());
     assert!(!head.path.contains('?'));
@@ -158,20 +158,20 @@ fn watched(bytes: &[u8], portion: usize, pass: bool) -> Vec<http::Event> {
 fn portions<T: Debug + PartialEq, E: Debug + PartialEq>(
     bytes: &[u8],
     limit: usize,
-    recognise: impl Fn(&[u8]) -> Verdict<T, E>,
+    recognise: impl Fn(&[u8]) -> Recognition<T, E>,
 ) -> usize {
     let whole = recognise(bytes);
     let step = bytes.len() / EVERY_CUT + 1;
     let mut needed = 0;
     for cut in (0..=bytes.len()).step_by(step) {
         match recognise(&bytes[..cut]) {
-            Verdict::More(more) => {
+            Recognition::More(more) => {
                 assert!(more.get() > cut && more.get() <= limit, "{more} at {cut}");
                 needed = needed.max(more.get());
             }
             decided => {
                 assert_eq!(decided, whole, "at {cut} of {}", bytes.len());
-                let early = matches!(decided, Verdict::Yes(_)) && cut < needed;
+                let early = matches!(decided, Recognition::Yes(_)) && cut < needed;
                 assert!(!early, "yes at {cut}, where {needed} were said to be needed");
                 break;
             }
@@ -181,9 +181,9 @@ fn portions<T: Debug + PartialEq, E: Debug + PartialEq>(
     let (mut here, mut looks) = (0, 1);
     loop {
         match recognise(&bytes[..here]) {
-            Verdict::More(more) if more.get() <= bytes.len() => here = more.get(),
-            Verdict::More(_) => {
-                assert!(!matches!(whole, Verdict::Yes(_)), "{whole:?}, never seen by who follows the verdicts");
+            Recognition::More(more) if more.get() <= bytes.len() => here = more.get(),
+            Recognition::More(_) => {
+                assert!(!matches!(whole, Recognition::Yes(_)), "{whole:?}, never seen by who follows the verdicts");
                 return looks;
             }
             decided => {
@@ -199,16 +199,16 @@ fn portions<T: Debug + PartialEq, E: Debug + PartialEq>(
 fn ends_at<T: Debug + PartialEq, E: Debug + PartialEq>(
     bytes: &[u8],
     length: usize,
-    recognise: impl Fn(&[u8]) -> Verdict<T, E>,
+    recognise: impl Fn(&[u8]) -> Recognition<T, E>,
 ) {
     assert!((1..=bytes.len()).contains(&length), "{length} of {}", bytes.len());
     assert_eq!(recognise(&bytes[..length]), recognise(bytes));
-    assert!(matches!(recognise(&bytes[..length - 1]), Verdict::More(_)));
+    assert!(matches!(recognise(&bytes[..length - 1]), Recognition::More(_)));
 }
 
 fn is_read_back(outgoing: &Outgoing<'_>) {
     for written in [outgoing.v1(), outgoing.v2()] {
-        let Verdict::Yes(header) = proxy_protocol::recognise(&written) else {
+        let Recognition::Yes(header) = proxy_protocol::recognise(&written) else {
             panic!("{outgoing:?}: {:?}", String::from_utf8_lossy(&written));
         };
         assert_eq!(header.length, written.len());

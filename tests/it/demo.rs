@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take before the test fails.
-const LIMIT: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Who needs port 8080 taken has it for itself; those who do not care where the demo listens share it.
 static PORT_8080: RwLock<()> = RwLock::new(());
@@ -47,11 +47,11 @@ impl Demo {
 
     /// Reads on until a line is as wanted, and returns it.
     fn read_until(&mut self, wanted: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("no such line within {LIMIT:?}, only:\n{}", self.seen.join("\n"));
+                panic!("no such line within {DEADLINE:?}, only:\n{}", self.seen.join("\n"));
             };
             self.seen.push(line.clone());
             if wanted(&line) {
@@ -99,7 +99,7 @@ fn spawn(arguments: &[&str]) -> Child {
 }
 
 fn wait(child: &mut Child) -> ExitStatus {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
             return status;
@@ -107,7 +107,7 @@ fn wait(child: &mut Child) -> ExitStatus {
         if Instant::now() >= deadline {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("still running after {LIMIT:?}");
+            panic!("still running after {DEADLINE:?}");
         }
         thread::sleep(Duration::from_millis(10));
     }
@@ -251,7 +251,7 @@ fn an_idle_keep_alive_connection_does_not_hold_up_the_end() {
     let _port = any_port!();
     let demo = Demo::start(&[]);
     let mut client = TcpStream::connect(demo.address).unwrap();
-    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\n\r\n").unwrap();
     let mut answer = String::new();
     let mut reader = BufReader::new(&client);

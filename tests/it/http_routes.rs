@@ -5,9 +5,9 @@ use std::net::Shutdown;
 
 use serde_json::{Value, json};
 
-use crate::http_sniff::{Seen, observed, rest, seen_by_listener};
 use crate::support::backend::Backend;
 use crate::support::client::{connect, expect, read_to_end};
+use crate::support::http::{Seen, observed, rest, seen_by_listener};
 use crate::support::tidegate::Tidegate;
 use crate::support::tls::{Authority, Tls, read_all};
 

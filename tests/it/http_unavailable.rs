@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::http_sniff::{Seen, address, observed, rest, seen_by_listener};
 use crate::support::client::{End, connect, read_to_end};
+use crate::support::http::{Seen, address, observed, rest, seen_by_listener};
 use crate::support::own_address;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, read_all, terminate};

@@ -12,12 +12,12 @@ use crate::support::{DEADLINE, eventually};
 
 #[test]
 fn after_20000_short_connections() {
-    const LIMIT: usize = 200;
+    const MAX_CONNECTIONS: usize = 200;
     let backend = Backend::bind("127.0.0.1:0".parse().unwrap(), in_thread(echo));
     let yaml = format!(
         "workers: 2\n\
          listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p }}]\n\
-         pools: [{{ name: p, backends: [{{ name: b, address: \"{}\", max_connections: {LIMIT} }}] }}]\n",
+         pools: [{{ name: p, backends: [{{ name: b, address: \"{}\", max_connections: {MAX_CONNECTIONS} }}] }}]\n",
         backend.place()
     );
     let mut tidegate = Tidegate::start(&yaml);
@@ -43,7 +43,7 @@ fn after_20000_short_connections() {
     eventually(DEADLINE, "open files are back at their start", || tidegate.open_files() == at_start);
 
     // Every lease came back: the limit's worth of connections fits, and not one more.
-    let mut open: Vec<TcpStream> = (0..LIMIT).map(|_| talking(&tidegate)).collect();
+    let mut open: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|_| talking(&tidegate)).collect();
     assert_eq!(read_to_end(&mut connect(&place)).0, b"", "one too many");
     open.pop();
     open.push(talking(&tidegate));

@@ -7,9 +7,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::http_sniff::{Seen, address, observed, rest, seen_by_listener};
 use crate::support::backend::Backend;
 use crate::support::client::{End, connect, connect_from, expect, read_to_end};
+use crate::support::http::{Seen, address, observed, rest, seen_by_listener};
 use crate::support::pgwire::{read_error, startup};
 use crate::support::stats::{ADMIN, get, listener};
 use crate::support::tidegate::{Tidegate, forward};

@@ -14,8 +14,8 @@ use crate::support::client::{Place, connect, read_to_end, try_connect};
 use crate::support::process::{Process, bound};
 use crate::support::{DEADLINE, eventually};
 
-/// More than the pipe and the queue take together.
-const CONNECTIONS: u64 = 20_000;
+/// More lines than the pipe and the queue of 4 MiB take together.
+const CONNECTIONS: u64 = 14_000;
 
 #[test]
 fn a_log_that_nobody_reads_holds_up_nobody_and_what_is_dropped_is_counted() {

@@ -1,5 +1,5 @@
-//! The integration tests: the binary, real sockets, real servers. One file a feature; what they stand on is in
-//! `support`.
+//! The integration tests that need nothing but this host: the binary, real sockets, scripted backends and clients. One file a
+//! feature; what they stand on is in `tests/support`.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,17 +14,14 @@ mod balance;
 mod certificate_changes;
 mod certificates;
 mod config;
-mod dashboard;
 mod demo;
 mod ending;
 mod ends;
-mod examples;
 mod explain;
 mod failed_connects;
 mod failover;
 mod fuzz_corpus;
 mod half_close;
-mod haproxy_csv;
 mod histograms;
 mod http_dialogues;
 mod http_routes;
@@ -36,31 +33,23 @@ mod limits;
 mod log_write_errors;
 mod logs;
 mod memory;
-mod metrics;
-mod monitoring;
 mod passthrough;
 mod pool_percentiles;
-mod postgres;
-mod postgres_tls;
-mod postgres_tls_backends;
-mod private_pki;
 mod privileges;
 mod proxy_protocol;
-mod proxy_protocol_peers;
 mod proxy_protocol_sent;
 mod readiness;
 mod readme;
-mod redis;
 mod selftest;
 mod signals;
+mod starttls;
 mod stats_api;
 mod stats_clients;
-mod stats_exact;
 mod stats_port;
+#[path = "../support/mod.rs"]
 mod support;
 mod tls;
 mod tls_backends;
-mod tls_clients;
 mod tls_integrity;
 mod top;
 mod turnaround;

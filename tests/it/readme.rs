@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use tidegate::stats::termination::Termination;
@@ -12,55 +11,9 @@ use tidegate::stats::termination::Termination;
 use crate::support::authority::Authority;
 use crate::support::backend::{Backend, Dead};
 use crate::support::client::{connect, expect};
-use crate::support::free_port;
-use crate::support::postgres::Postgres;
 use crate::support::process::require;
-use crate::support::tidegate::{Tidegate, forward};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn readme() -> String {
-    fs::read_to_string(root().join("README.md")).expect("the README")
-}
-
-/// The code blocks of a language, in order.
-fn blocks(language: &str) -> Vec<String> {
-    let text = readme();
-    let mut blocks = Vec::new();
-    let mut rest = text.as_str();
-    while let Some((_, after)) = rest.split_once(&format!("\n```{language}\n")) {
-        let (block, after) = after.split_once("\n```").expect("an end of the block");
-        blocks.push(format!("{block}\n"));
-        rest = after;
-    }
-    blocks
-}
-
-/// The example under this name, which its first line is.
-fn yaml(name: &str) -> String {
-    let named = format!("# {name}\n");
-    let found: Vec<String> = blocks("yaml").into_iter().filter(|block| block.starts_with(&named)).collect();
-    let [yaml] = &found[..] else { panic!("one block of {name} is expected, not {}", found.len()) };
-    yaml.clone()
-}
-
-/// The example in which tidegate stands in front of PostgreSQL.
-fn the_yaml() -> String {
-    yaml("postgres.yaml")
-}
-
-/// The block of commands that begins with this.
-fn command(beginning: &str) -> String {
-    let found = blocks("sh").into_iter().find(|block| block.starts_with(beginning));
-    found.unwrap_or_else(|| panic!("a command {beginning}")).trim().to_owned()
-}
-
-fn quote(containing: &str) -> String {
-    let found = blocks("text").into_iter().find(|block| block.contains(containing));
-    found.unwrap_or_else(|| panic!("a quote with {containing}"))
-}
+use crate::support::readme::{blocks, command, quote, readme, root, the_yaml, yaml};
+use crate::support::tidegate::Tidegate;
 
 /// `tidegate check` of this text under the README's name, in a directory that has `certs`.
 fn check(yaml: &str) -> Output {
@@ -105,38 +58,6 @@ fn the_mistake_is_shown_as_quoted() {
     assert_eq!(output.status.code(), Some(2));
     let printed = String::from_utf8_lossy(&output.stderr);
     assert_eq!(printed, quote("error: unknown key"));
-}
-
-#[test]
-fn the_example_runs_in_front_of_postgres() {
-    let postgres = Postgres::start();
-    let (example, log) =
-        the_yaml().split_once("log:\n").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a log section");
-    let example = example
-        .replace("127.0.0.1:6432", "127.0.0.1:0")
-        .replace("127.0.0.1:5432", &format!("127.0.0.1:{}", postgres.port()))
-        .replace("127.0.0.1:5433", &format!("127.0.0.1:{}", free_port()));
-    let log = log.trim().replace('\n', ", ");
-    let tidegate = Tidegate::with(&example).log(&format!("{{ {log} }}")).start();
-    let up = |line: &crate::support::tidegate::Line| line.text.contains("backend up") && line.text.contains("db-1");
-    tidegate.wait_for_log("db-1 is up", up);
-
-    let port = tidegate.at_text("postgres").port();
-    let command = command("psql").replace("6432", &port.to_string());
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &command]).env("PGUSER", "postgres").env("PGCONNECT_TIMEOUT", "30");
-    let output = shell.output().expect("sh");
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("(1 row)"));
-
-    let quoted = quote("tidegate[");
-    // psql says that it ends and closes: either FIN may be the first that is seen.
-    let line = tidegate.wait_for_log("the access line", |line| {
-        line.text.contains("reason=\"client closed\"") || line.text.contains("reason=\"backend closed\"")
-    });
-    let fields = |line: &str| line.split_whitespace().count();
-    assert_eq!(fields(&line.text), fields(&quoted), "as many fields: {} {quoted}", line.text);
-    assert!(line.text.contains("] postgres postgres/db-1 "), "{}", line.text);
 }
 
 /// The example runs with db-2 down and three connections open.
@@ -214,28 +135,6 @@ fn the_example_of_tls_answers_curl() {
 }
 
 #[test]
-fn psql_without_tls_is_told_what_is_quoted() {
-    let postgres = Postgres::start();
-    let nobody = free_port();
-    let certs = root().join("certs");
-    let tls = format!(
-        "tls: {{ certificates: [{{ cert: {0}/dev.pem, key: {0}/dev.key }}], starttls: postgres }}",
-        certs.display()
-    );
-    let tidegate = Tidegate::start(&forward(format!("127.0.0.1:{nobody}"), &tls, ""));
-    let port = tidegate.at("in").tcp().port();
-    let told = |mode: &str| {
-        let output = postgres.psql(port).env("PGSSLMODE", mode).args(["-c", "select 1"]).output().expect("psql");
-        assert!(!output.status.success(), "{mode}");
-        String::from_utf8_lossy(&output.stderr).replace(&port.to_string(), "6432")
-    };
-    assert_eq!(told("disable"), quote("psql: error"));
-    let words = "FATAL:  no database server can take the connection now";
-    assert!(told("require").contains(words), "{}", told("require"));
-    assert!(readme().contains(words));
-}
-
-#[test]
 fn every_ending_is_in_the_table_and_none_else() {
     let text = readme();
     let (_, section) = text.split_once("## What a connection's end is called").expect("the section");
@@ -282,7 +181,7 @@ fn the_two_commands_are_those_of_the_project() {
     assert!(commands.contains("cargo run --release -- demo") && commands.contains("make test"), "{commands}");
     // The demo itself is run in demo.rs; `make test` is what runs this.
     let makefile = fs::read_to_string(root().join("Makefile")).expect("the Makefile");
-    for target in ["test:", "lint:"] {
+    for target in ["test:", "quick:", "lint:"] {
         assert!(makefile.lines().any(|line| line.starts_with(target)), "no target {target}");
     }
 }

@@ -1,5 +1,6 @@
 //! What the other tests rely on, checked without a balancer.
 
+use std::cell::Cell;
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -11,8 +12,7 @@ use crate::support::backend::{Backend, Dead, HealthPage, Scripted, Unreachable};
 use crate::support::client::{End, Place, connect, expect, read_to_end, reset};
 use crate::support::data::{Summing, receive, send};
 use crate::support::process::{Process, bound};
-use crate::support::redis::{Redis, ping};
-use crate::support::{DEADLINE, eventually, holds_within};
+use crate::support::{Compared, DEADLINE, eventually, holds_within, most_runs_agree};
 
 #[test]
 fn an_unreachable_backend_hangs_until_it_accepts() {
@@ -81,17 +81,6 @@ fn sums_notice_a_changed_a_missing_and_a_moved_byte() {
     }
 }
 
-#[test]
-fn a_killed_redis_refuses_and_comes_back() {
-    let mut redis = Redis::start();
-    let place = Place::Tcp(([127, 0, 0, 1], redis.port()).into());
-    ping(&place).unwrap();
-    redis.kill();
-    assert!(ping(&place).unwrap_err().contains("refused"));
-    let _again = Redis::start_on(redis.port());
-    ping(&place).unwrap();
-}
-
 /// Also a test that never gets to its drops, because it was killed, leaves no process behind: the kernel sees to it when the
 /// thread ends that started one.
 #[test]
@@ -113,4 +102,24 @@ fn children_end_with_the_thread_that_started_them() {
     // Nobody waits for it, so what is left is a zombie.
     eventually(DEADLINE, "the child is gone", || test_kill_process(pid).is_err() || state().contains(") Z "));
     assert!(!holds_within(Duration::ZERO, || state().contains(") S ")));
+}
+
+#[test]
+fn a_measurement_that_mostly_agrees_passes() {
+    let runs = Cell::new(0);
+    most_runs_agree("test", || {
+        runs.set(runs.get() + 1);
+        (Compared::agrees(runs.get() % 2 == 1), runs.get().to_string())
+    });
+    assert_eq!(runs.get(), 5);
+}
+
+#[test]
+#[should_panic(expected = "disagree")]
+fn a_measurement_that_mostly_disagrees_fails() {
+    let runs = Cell::new(0);
+    most_runs_agree("test", || {
+        runs.set(runs.get() + 1);
+        (Compared::agrees(runs.get() % 2 == 0), runs.get().to_string())
+    });
 }

@@ -2,22 +2,19 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Stdio;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-use rustix::process::Signal;
 use rustls::{HandshakeKind, ServerConfig};
 use tidegate::admin::snapshot_model::HandshakeStats;
 
+use crate::support::DEADLINE;
 use crate::support::backend::{Backend, in_thread};
-use crate::support::client::{End, Place, connect, expect, read_to_end, reset, try_connect};
+use crate::support::client::{End, Place, connect, expect, read_to_end, reset};
 use crate::support::data::{receive, send};
-use crate::support::process::{Process, bound, require};
 use crate::support::stats::ADMIN;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, read_all, send_name_over_tls, tls_backend};
-use crate::support::{DEADLINE, eventually, free_port};
 
 const MIB: u64 = 1 << 20;
 
@@ -319,27 +316,6 @@ fn resets_pass() {
     reset(backend.into_socket());
     assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset));
     assert_eq!(tidegate.only_access().end(), "backend reset");
-}
-
-/// A server that is not made of the same library.
-#[test]
-fn an_openssl_server() {
-    require("openssl", "openssl");
-    let authority = Authority::new();
-    let certificate = authority.issue(&["db.example"]);
-    for version in ["-tls1_2", "-tls1_3"] {
-        let port = free_port();
-        let mut command = bound("openssl", "KILL");
-        command.args(["s_server", "-quiet", "-rev", version, "-accept", &format!("127.0.0.1:{port}"), "-cert"]);
-        command.arg(&certificate.cert).arg("-key").arg(&certificate.key).stdout(Stdio::null()).stderr(Stdio::null());
-        let _server = Process::start(command, Signal::KILL);
-        let place = Place::parse(&format!("127.0.0.1:{port}"));
-        eventually(DEADLINE, "openssl listens", || try_connect(&place).is_ok());
-        let tidegate = towards(&place, &format!("server_name: db.example, {}", ca(&authority)));
-        let mut client = connect(&tidegate.at("in"));
-        client.write_all(b"drawer\n").unwrap();
-        expect(&mut client, b"reward\n");
-    }
 }
 
 /// Over TLS on both sides, what was cut on one stays cut on the other: a close_notify would vouch for it.

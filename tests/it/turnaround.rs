@@ -11,20 +11,14 @@ use tidegate::stats::latency::{Stage, Window};
 
 use crate::support::backend::{Backend, in_thread};
 use crate::support::client::connect;
-use crate::support::postgres::Postgres;
-use crate::support::process::{bound, require};
-use crate::support::redis::Redis;
 use crate::support::stats::{ADMIN, backend, listener};
-use crate::support::tell;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, terminate};
+use crate::support::{Compared, most_runs_agree};
 
 /// Requests on each connection, and connections.
-const REQUESTS: usize = 50;
+const REQUESTS: usize = 25;
 const CLIENTS: usize = 4;
-/// A measurement is right when one of so many runs is: the machine is shared, and what else goes on adds to what is
-/// measured, never once takes away. A measurement that is wrong is so in every run.
-const ATTEMPTS: usize = 10;
 /// The most that may lie between what was measured here and there.
 const TOLERANCE: u64 = 1_000;
 
@@ -71,10 +65,9 @@ fn quantile(values: &mut [u64], quantile: f64) -> u64 {
     values[((quantile * values.len() as f64).ceil() as usize).clamp(1, values.len()) - 1]
 }
 
-/// Runs until the stats port says what the backend itself measured.
+/// The stats port says what the backend itself measured.
 fn agrees(what: &str, exchange: Exchange, run: impl Fn(&Backend) -> Tidegate) {
-    let mut seen = Vec::new();
-    for _ in 0..ATTEMPTS {
+    most_runs_agree(&format!("{what}, after {:?}", exchange.delay), || {
         let (server, took) = slow(exchange);
         let tidegate = run(&server);
         let view = tidegate.view();
@@ -85,13 +78,14 @@ fn agrees(what: &str, exchange: Exchange, run: impl Fn(&Backend) -> Tidegate) {
         let mut took = took.lock().unwrap().clone();
         let (p50, p99) = (quantile(&mut took, 0.5), quantile(&mut took, 0.99));
         assert!(p50_us >= p50 - p50 / 100, "{what}: an answer cannot come before it is given: {p50_us} < {p50} us");
-        seen.push(format!("p50 {p50_us} us for {p50}, p99 {p99_us} us for {p99}"));
-        if p50_us.abs_diff(p50) < TOLERANCE && p99_us.abs_diff(p99) < TOLERANCE {
-            tell(&format!("{what}, after {:?}: {}", exchange.delay, seen[seen.len() - 1]));
-            return;
-        }
-    }
-    panic!("{what}: {seen:#?}");
+        let asked = u64::try_from(exchange.delay.as_micros()).unwrap();
+        let compared = match p50_us.abs_diff(p50) < TOLERANCE && p99_us.abs_diff(p99) < TOLERANCE {
+            // A backend that oversleeps waited for a CPU, as tidegate may have.
+            false if p99 > asked + TOLERANCE => Compared::Disturbed,
+            agrees => Compared::agrees(agrees),
+        };
+        (compared, format!("p50 {p50_us} us for {p50}, p99 {p99_us} us for {p99}"))
+    });
 }
 
 fn plain(exchange: Exchange) -> impl Fn(&Backend) -> Tidegate {
@@ -172,63 +166,4 @@ fn the_same_over_tls() {
         let exchange = Exchange { delay, request: 64, answer: 64 };
         agrees("over TLS", exchange, over_tls(exchange));
     }
-}
-
-/// With one client that waits for each answer, what it sees is the turnaround and the way through the balancer.
-#[test]
-fn pgbench_sees_the_same() {
-    let postgres = Postgres::start();
-    let mut seen = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let tidegate =
-            Tidegate::start(&format!("{ADMIN}{}", forward(format!("127.0.0.1:{}", postgres.port()), "", "")));
-        let mut load = postgres.pgbench(tidegate.at("in").tcp().port());
-        let output = load.args(["-n", "-S", "-c", "1", "-t", "5000"]).output().expect("pgbench");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{text}");
-        let latency = text.lines().find_map(|line| line.strip_prefix("latency average = ")?.strip_suffix(" ms"));
-        let theirs = latency.unwrap_or_else(|| panic!("{text}")).parse::<f64>().unwrap() * 1000.0;
-        let ours = *backend(&tidegate.view(), "b").latency.get(Stage::Turnaround, Window::All).unwrap();
-        assert!(ours.count >= 5000, "{ours:?}");
-        seen.push(format!("{theirs:.0} us, and {:.0} us through the stats port", ours.mean_us));
-        if is_near(ours.mean_us, theirs) {
-            tell(&format!("pgbench's average: {}", seen[seen.len() - 1]));
-            return;
-        }
-    }
-    panic!("{seen:#?}");
-}
-
-#[test]
-fn redis_benchmark_sees_the_same() {
-    require("redis-benchmark", "redis-tools");
-    let redis = Redis::start();
-    let mut seen = Vec::new();
-    for _ in 0..ATTEMPTS {
-        let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(format!("127.0.0.1:{}", redis.port()), "", "")));
-        let port = tidegate.at("in").tcp().port().to_string();
-        let output = bound("redis-benchmark", "KILL")
-            .args(["-h", "127.0.0.1", "-p", &port, "-c", "1", "-n", "10000", "-t", "set", "--csv"])
-            .output()
-            .expect("redis-benchmark");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        // "test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms",...
-        let fields = text.lines().find(|line| line.starts_with("\"SET\"")).unwrap_or_else(|| panic!("{text}"));
-        let fields: Vec<f64> =
-            fields.split(',').skip(1).map(|field| field.trim_matches('"').parse().unwrap()).collect();
-        let theirs = [fields[1] * 1000.0, fields[3] * 1000.0];
-        let ours = *backend(&tidegate.view(), "b").latency.get(Stage::Turnaround, Window::All).unwrap();
-        assert!(ours.count >= 10_000, "{ours:?}");
-        seen.push(format!("{theirs:.0?} us, and {:.0}, {} us through the stats port", ours.mean_us, ours.p50_us));
-        if is_near(ours.mean_us, theirs[0]) && is_near(ours.p50_us as f64, theirs[1]) {
-            tell(&format!("redis-benchmark's average and p50: {}", seen[seen.len() - 1]));
-            return;
-        }
-    }
-    panic!("{seen:#?}");
-}
-
-/// Within 10 %, or 50 us.
-fn is_near(ours: f64, theirs: f64) -> bool {
-    (ours - theirs).abs() <= (theirs * 0.1).max(50.0)
 }

@@ -28,7 +28,7 @@ const NEWCOMERS_RIVALS: [&str; 2] = ["nginx", "haproxy"];
 /// KiB of an idle connection over TLS.
 const TLS_IDLE: f64 = 20.0;
 /// Within 10 % of the limit everywhere.
-const LIMIT: f64 = 1.10;
+const MAX_OF_LIMIT: f64 = 1.10;
 /// KiB of an idle connection, plain.
 const IDLE: f64 = 1.0;
 /// p99 beside bulk streams, against p99 without.
@@ -67,7 +67,7 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     };
     for &(scenario, targets) in COST {
         let own = of("tidegate", 1, scenario).cost;
-        let rivals = RIVALS.iter().map(|&(rival, column)| (rival, targets[column])).chain([("limit", LIMIT)]);
+        let rivals = RIVALS.iter().map(|&(rival, column)| (rival, targets[column])).chain([("limit", MAX_OF_LIMIT)]);
         for (rival, target) in rivals {
             add(format!("{scenario}: CPU against {rival}"), target, ratio(own, of(rival, 1, scenario).cost));
         }

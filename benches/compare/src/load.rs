@@ -24,7 +24,7 @@ use crate::result::{Latency, Memory, Outcome};
 use crate::scenario::{self, Scenario, Shape};
 
 /// Until all connections are up, and until all are closed at the end.
-const PATIENCE: u64 = 15_000_000_000;
+const DRAIN_TIMEOUT: u64 = 15_000_000_000;
 /// Between the last exchange on idle connections and the look at the memory.
 const SETTLE: u64 = 500_000_000;
 /// So many idle connections are there before their memory is counted.
@@ -125,7 +125,7 @@ impl<'a> Load<'a> {
         measured?;
         self.hub.stopping = true;
         self.clients.stop()?;
-        let deadline = self.clients.now() + PATIENCE;
+        let deadline = self.clients.now() + DRAIN_TIMEOUT;
         let closed = |load: &Load| load.clients.open() == 0 && load.backends.open() == 0;
         let result = self.turn_until(deadline, closed);
         outcome.ledger = self.hub.ledger;
@@ -191,7 +191,7 @@ impl<'a> Load<'a> {
 
     fn open(&mut self, count: usize) -> io::Result<()> {
         self.clients.open_up_to(&mut self.hub, count)?;
-        let deadline = self.clients.now() + PATIENCE;
+        let deadline = self.clients.now() + DRAIN_TIMEOUT;
         if self.turn_until(deadline, |load| load.clients.all_up())? {
             return Ok(());
         }

@@ -21,7 +21,7 @@ use crate::scenario::{Scenario, Shape};
 /// descriptors, and there may be only 20,000.
 const CONNECTIONS: u32 = 6_000;
 /// Until it listens.
-const START: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Where Debian's package puts nginx's stream module.
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
@@ -180,14 +180,14 @@ impl Peer {
         let mut process = Process::start(&command, setup.cpus, &log).map_err(failed)?;
         // nginx listens before it has its workers.
         let processes = if self.kind == Kind::Nginx { 1 + setup.workers as usize } else { 1 };
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + START_TIMEOUT;
         // A connection would be one that the load did not make, so the kernel is asked instead.
         while !listens(setup.listen).map_err(failed)? || process.pids().map_err(failed)?.len() < processes {
             if let Some(status) = process.ended().map_err(failed)? {
                 return Err(format!("{} ended at once ({status}): {}", self.kind.name(), tail(&log)));
             }
             if Instant::now() > deadline {
-                return Err(format!("{} does not listen after {START:?}: {}", self.kind.name(), tail(&log)));
+                return Err(format!("{} does not listen after {START_TIMEOUT:?}: {}", self.kind.name(), tail(&log)));
             }
             std::thread::sleep(Duration::from_millis(5));
         }

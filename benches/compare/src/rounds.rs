@@ -23,7 +23,7 @@ const BACKENDS: u8 = 4;
 /// before it left behind.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Over warm-up and window, for a load that opens, drains and closes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RUN_OVERHEAD: Duration = Duration::from_secs(60);
 /// A run that failed is repeated so often, then shown as failed.
 const ATTEMPTS: u32 = 2;
 
@@ -167,7 +167,7 @@ fn measure(
     if let Some(tls) = tls {
         command.extend(["--certificate".into(), tls.cert.clone().into()]);
     }
-    let limit = PATIENCE + Duration::from_secs_f64(args.seconds + args.warmup);
+    let limit = RUN_OVERHEAD + Duration::from_secs_f64(args.seconds + args.warmup);
     let outcome = Outcome::parse(&child::output(&command, load_cpus, limit)?)?;
     match process.as_mut().map(child::Process::ended) {
         Some(Ok(Some(status))) => Err(format!("{} ended during the run: {status}", peer.kind.name())),

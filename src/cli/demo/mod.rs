@@ -245,7 +245,7 @@ impl Running {
     }
 
     fn backends(&self) -> impl Iterator<Item = Arc<Backend>> {
-        self.app.pools().iter().flat_map(|pool| pool.backends().to_vec())
+        self.app.pools().into_iter().flat_map(|pool| pool.backends().to_vec())
     }
 }
 

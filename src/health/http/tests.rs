@@ -18,16 +18,16 @@ fn check(body: Option<&str>) -> HttpCheck {
 
 /// The outcome when the answer comes in parts of this size and then the connection is closed: empty, or the reason.
 fn outcome(check: &HttpCheck, answer: &[u8], part: usize) -> String {
-    let mut state = Answer::new(check);
+    let mut state = ResponseParser::new(check);
     for part in answer.chunks(part) {
         match state.take(part) {
             Ok(true) => return String::new(),
             Ok(false) => {}
-            Err(Failure::Theirs(reason) | Failure::Ours(reason)) => return reason,
+            Err(ProbeFailure::Backend(reason) | ProbeFailure::Local(reason)) => return reason,
         }
     }
     match state.end() {
-        Failure::Theirs(reason) | Failure::Ours(reason) => reason,
+        ProbeFailure::Backend(reason) | ProbeFailure::Local(reason) => reason,
     }
 }
 

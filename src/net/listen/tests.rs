@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::SockRef;
 
 use super::*;
 
@@ -51,13 +52,14 @@ fn accepted_sockets_inherit_the_options_of_connections() {
         let (socket, _, address) = bound(&ListenOptions { connection: Options { nodelay, keepalive }, ..options() });
         let _client = TcpStream::connect(address).unwrap();
         let accepted = accept(&socket);
-        assert_eq!(sockopt::tcp_nodelay(&accepted).unwrap(), nodelay);
-        assert_eq!(sockopt::socket_keepalive(&accepted).unwrap(), keepalive.is_some());
+        let accepted = SockRef::from(&accepted);
+        assert_eq!(accepted.tcp_nodelay().unwrap(), nodelay);
+        assert_eq!(accepted.keepalive().unwrap(), keepalive.is_some());
         if let Some(idle) = keepalive {
-            assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), idle);
-            assert_eq!(sockopt::tcp_keepintvl(&accepted).unwrap(), idle);
+            assert_eq!(accepted.tcp_keepalive_time().unwrap(), idle);
+            assert_eq!(accepted.tcp_keepalive_interval().unwrap(), idle);
         }
-        assert!(sockopt::socket_oobinline(&accepted).unwrap());
+        assert!(accepted.out_of_band_inline().unwrap());
     }
 }
 
@@ -143,7 +145,7 @@ fn fast_open_is_set() {
 #[test]
 fn mptcp_is_its_own_protocol() {
     let (socket, _, address) = bound(&ListenOptions { mptcp: true, ..options() });
-    assert_eq!(sockopt::socket_protocol(&socket).unwrap(), Some(ipproto::MPTCP));
+    assert_eq!(SockRef::from(&socket).protocol().unwrap(), Some(Protocol::MPTCP));
     // Clients that speak plain TCP are served all the same.
     let _client = TcpStream::connect(address).unwrap();
     accept(&socket);
@@ -156,7 +158,7 @@ fn transparent_binds_to_an_address_of_others() {
     assert_eq!(listen(&foreign, &options()).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     let transparent = listen(&foreign, &ListenOptions { transparent: true, ..options() });
     if rustix::process::geteuid().is_root() {
-        assert_eq!(sys::option(transparent.unwrap().socket, sys::IP_TRANSPARENT), 1);
+        assert!(SockRef::from(&transparent.unwrap().socket).ip_transparent_v4().unwrap());
     } else {
         assert_eq!(transparent.unwrap_err().kind(), io::ErrorKind::PermissionDenied, "it takes CAP_NET_ADMIN");
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::upstream::Trouble;
+use super::super::upstream::UpstreamError;
 use crate::log::access::FailedConnect;
 use crate::net::addr::Address;
 use crate::net::errno::{Call, CallError, Scope};
@@ -70,7 +70,7 @@ pub(super) enum Failure {
     /// The library's error without a number: a self-connect.
     Io(io::Error),
     /// It was connected, and then came trouble.
-    Trouble(Trouble),
+    UpstreamError(UpstreamError),
     /// It was connected, and had gone down by then.
     WentDown,
 }
@@ -84,7 +84,7 @@ impl Failure {
     pub(super) fn scope(&self) -> Scope {
         match self {
             Failure::Call(error) => error.scope(),
-            Failure::Trouble(Trouble::Io(error)) => {
+            Failure::UpstreamError(UpstreamError::Io(error)) => {
                 CallError::from_io(Call::Transfer, error).map_or(Scope::Destination, CallError::scope)
             }
             _ => Scope::Destination,
@@ -108,7 +108,7 @@ impl fmt::Display for Failure {
             Failure::TimedOut(after) => write!(f, "timed out after {after:?}"),
             Failure::QueueFull(after) => write!(f, "its listen queue was full for {after:?}"),
             Failure::Io(error) => error.fmt(f),
-            Failure::Trouble(trouble) => trouble.fmt(f),
+            Failure::UpstreamError(trouble) => trouble.fmt(f),
             Failure::WentDown => f.write_str("it went down while it was being connected"),
         }
     }

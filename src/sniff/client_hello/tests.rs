@@ -1,6 +1,6 @@
 use super::*;
 
-const TOO_LONG: Verdict<ClientHello, NotTls> = Verdict::No(NotTls::TooLong);
+const TOO_LONG: Recognition<ClientHello, NotTls> = Recognition::No(NotTls::TooLong);
 
 /// A length of two bytes, and what it is of.
 fn vector(bytes: &[u8]) -> Vec<u8> {
@@ -46,26 +46,26 @@ fn record(message: &[u8]) -> Vec<u8> {
     records(message, MAX_FRAGMENT)
 }
 
-fn asked(server_name: Option<&str>, alpn: &[&[u8]]) -> Verdict<ClientHello, NotTls> {
+fn asked(server_name: Option<&str>, alpn: &[&[u8]]) -> Recognition<ClientHello, NotTls> {
     asked_with(Version::TLS_1_2, server_name, alpn)
 }
 
-fn asked_with(newest: Version, server_name: Option<&str>, alpn: &[&[u8]]) -> Verdict<ClientHello, NotTls> {
+fn asked_with(newest: Version, server_name: Option<&str>, alpn: &[&[u8]]) -> Recognition<ClientHello, NotTls> {
     let alpn = alpn.iter().map(|name| name.to_vec()).collect();
-    Verdict::Yes(ClientHello { server_name: server_name.map(Arc::from), alpn, newest })
+    Recognition::Yes(ClientHello { server_name: server_name.map(Arc::from), alpn, newest })
 }
 
 fn wrong(bytes: &[u8]) -> NotTls {
-    let Verdict::No(fault) = recognise(bytes) else { panic!("{:?}", recognise(bytes)) };
+    let Recognition::No(fault) = recognise(bytes) else { panic!("{:?}", recognise(bytes)) };
     fault
 }
 
 /// Reads on as the verdicts say; how often that was, and the last verdict.
-fn follow(bytes: &[u8]) -> (usize, Verdict<ClientHello, NotTls>) {
+fn follow(bytes: &[u8]) -> (usize, Recognition<ClientHello, NotTls>) {
     let mut here = 0;
     for times in 1.. {
         match recognise(&bytes[..here]) {
-            Verdict::More(more) if more.get() <= bytes.len() => here = more.get(),
+            Recognition::More(more) if more.get() <= bytes.len() => here = more.get(),
             last => return (times, last),
         }
     }
@@ -83,7 +83,7 @@ fn a_hello_is_read_in_records_of_any_size_and_wants_more_until_its_end() {
     for size in 1..=message.len() {
         let bytes = records(&message, size);
         for cut in 0..bytes.len() {
-            let Verdict::More(more) = recognise(&bytes[..cut]) else { panic!("{size}: {cut} of {}", bytes.len()) };
+            let Recognition::More(more) = recognise(&bytes[..cut]) else { panic!("{size}: {cut} of {}", bytes.len()) };
             assert!(more.get() > cut && more.get() <= bytes.len(), "{size}: {cut} of {}, {more}", bytes.len());
         }
         assert_eq!(recognise(&bytes), wanted);
@@ -96,18 +96,18 @@ fn a_hello_is_read_in_records_of_any_size_and_wants_more_until_its_end() {
 fn what_lacks_is_asked_for_at_once() {
     let bytes = record(&hello_of(MAX_BODY));
     // Where the length is known, one more look is enough: records are of full size.
-    assert_eq!(recognise(&bytes[..9]), Verdict::more(9, bytes.len()));
+    assert_eq!(recognise(&bytes[..9]), Recognition::more(9, bytes.len()));
     assert_eq!(follow(&bytes), (11, asked(None, &[])));
     for cut in [10, MAX_FRAGMENT + 5, MAX_FRAGMENT + 7, MAX_FRAGMENT + 10, bytes.len() - 1] {
-        assert_eq!(recognise(&bytes[..cut]), Verdict::more(cut, bytes.len()), "{cut}");
+        assert_eq!(recognise(&bytes[..cut]), Recognition::more(cut, bytes.len()), "{cut}");
     }
 }
 
 #[test]
 fn the_smallest_records_cost_few_looks() {
-    let message = hello_with(&[extension(0xfafa, &vec![0; LIMIT / 6 - 120])]);
+    let message = hello_with(&[extension(0xfafa, &vec![0; MAX_CLIENT_HELLO / 6 - 120])]);
     let bytes = records(&message, 1);
-    assert!((LIMIT - 600..LIMIT).contains(&bytes.len()), "{}", bytes.len());
+    assert!((MAX_CLIENT_HELLO - 600..MAX_CLIENT_HELLO).contains(&bytes.len()), "{}", bytes.len());
     let (looks, last) = follow(&bytes);
     assert_eq!(last, asked(None, &[]));
     assert!(looks < 100, "{looks}");
@@ -118,7 +118,7 @@ fn a_hello_may_lack_extensions() {
     for session in [&[][..], &[1; 32]] {
         let bytes = record(&message(CLIENT_HELLO, &fields(session, &[0, 1, 0, 2], &[1, 0])));
         assert_eq!(recognise(&bytes), asked(None, &[]));
-        assert!(matches!(recognise(&bytes[..bytes.len() - 1]), Verdict::More(_)));
+        assert!(matches!(recognise(&bytes[..bytes.len() - 1]), Recognition::More(_)));
     }
     assert_eq!(recognise(&record(&hello_with(&[]))), asked(None, &[]));
 }
@@ -142,7 +142,7 @@ fn the_newest_version_is_told() {
         let mut message = hello_with(extensions);
         message[MESSAGE_HEADER..MESSAGE_HEADER + 2].copy_from_slice(&version);
         match follow(&record(&message)).1 {
-            Verdict::Yes(hello) => hello.newest.to_string(),
+            Recognition::Yes(hello) => hello.newest.to_string(),
             other => panic!("{other:?}"),
         }
     };
@@ -197,15 +197,15 @@ fn hello_of(body: usize) -> Vec<u8> {
 #[test]
 fn a_hello_must_end_within_the_limit() {
     let fits = record(&hello_of(MAX_BODY));
-    assert_eq!(fits.len(), LIMIT);
+    assert_eq!(fits.len(), MAX_CLIENT_HELLO);
     assert_eq!(recognise(&fits), asked(None, &[]));
     assert_eq!(follow(&fits).1, asked(None, &[]));
 
     // In smaller records it ends beyond the limit.
     let long = records(&hello_of(MAX_BODY), 100);
-    assert!(long.len() > LIMIT);
-    assert_eq!(recognise(&long[..LIMIT - 1]), Verdict::more(LIMIT - 1, LIMIT));
-    assert_eq!((recognise(&long[..LIMIT]), recognise(&long)), (TOO_LONG, TOO_LONG));
+    assert!(long.len() > MAX_CLIENT_HELLO);
+    assert_eq!(recognise(&long[..MAX_CLIENT_HELLO - 1]), Recognition::more(MAX_CLIENT_HELLO - 1, MAX_CLIENT_HELLO));
+    assert_eq!((recognise(&long[..MAX_CLIENT_HELLO]), recognise(&long)), (TOO_LONG, TOO_LONG));
     // Its header says so at once.
     for length in [MAX_BODY + 1, 0xff_ffff] {
         let [_, a, b, c] = (length as u32).to_be_bytes();

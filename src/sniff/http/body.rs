@@ -2,14 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-/// What is still to come of a body. One of which nothing is to come is no body.
+/// The rest of a body, never empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
-    /// So many bytes.
+    /// Content-Length: this many bytes.
     Sized(u64),
     /// Chunks, up to the empty one and the trailer behind it.
     Chunked(Chunk),
-    /// All that comes until the sender finishes.
+    /// Everything until the sender's FIN.
     UntilClose,
 }
 
@@ -20,7 +20,7 @@ pub(super) enum Chunk {
     Size(Option<u64>),
     /// Behind them: extensions, and the line's end.
     Extension(u64),
-    /// In its data, of which so much is to come.
+    /// In its data, of which this many bytes are to come.
     Data(u64),
     /// At the line's end that follows the data; with `true`, behind its CR.
     DataEnd(bool),
@@ -36,7 +36,7 @@ impl Body {
     /// Of bytes in the chunked coding.
     pub(super) const CHUNKED: Body = Body::Chunked(Chunk::Size(None));
 
-    /// How many of the next bytes say nothing of where the body ends.
+    /// Bytes that can be skipped: the end of the body does not depend on them.
     pub(super) fn unseen(self) -> u64 {
         match self {
             Body::Sized(left) | Body::Chunked(Chunk::Data(left)) => left,
@@ -45,7 +45,7 @@ impl Body {
         }
     }
 
-    /// So many of the next bytes, at most [`Body::unseen`], went by. True if that was all.
+    /// Skips `count` bytes, at most [`Body::unseen`]. True at the end of the body.
     pub(super) fn pass(&mut self, count: u64) -> bool {
         debug_assert!(count <= self.unseen(), "{count} bytes went by of {self:?}");
         match self {

@@ -7,35 +7,35 @@ use std::mem::MaybeUninit;
 use httparse::{Header, ParserConfig, Request, Response, Status};
 
 use super::body::Body;
-use super::limits::{LIMIT, MAX_FIELDS};
-use super::opaque::Why;
+use super::limits::{MAX_FIELDS, MAX_HEAD};
+use super::opaque::OpaqueReason;
 use crate::stats::http::Method;
 
 /// A request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct RequestFraming {
     pub(super) method: Method,
     pub(super) body: Option<Body>,
 }
 
 /// A response's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answered {
+pub(super) struct ResponseFraming {
     pub(super) status: u16,
     pub(super) body: Option<Body>,
 }
 
 /// The head that bytes begin with, if it is all there, and its length.
-type Found<T> = Result<Option<(T, usize)>, Why>;
+type Found<T> = Result<Option<(T, usize)>, OpaqueReason>;
 
 /// Reads on in a head of which `kept` was there before. Takes the head's bytes, or all of them, off `bytes`.
 pub(super) fn read<T>(
     kept: &mut Vec<u8>,
     bytes: &mut &[u8],
     parse: impl Fn(&[u8]) -> Found<T>,
-) -> Result<Option<T>, Why> {
+) -> Result<Option<T>, OpaqueReason> {
     let before = kept.len();
-    let within = bytes.get(..LIMIT.saturating_sub(before)).unwrap_or(bytes);
+    let within = bytes.get(..MAX_HEAD.saturating_sub(before)).unwrap_or(bytes);
     let found = match before {
         0 => parse(within)?,
         _ => {
@@ -44,8 +44,8 @@ pub(super) fn read<T>(
         }
     };
     let Some((head, length)) = found else {
-        if before + within.len() >= LIMIT {
-            return Err(Why::LongHead);
+        if before + within.len() >= MAX_HEAD {
+            return Err(OpaqueReason::LongHead);
         }
         if before == 0 {
             kept.extend_from_slice(within);
@@ -59,25 +59,25 @@ pub(super) fn read<T>(
 }
 
 /// The head of a request.
-pub(super) fn request(bytes: &[u8]) -> Found<Asked> {
+pub(super) fn request(bytes: &[u8]) -> Found<RequestFraming> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = Request::new(&mut []);
     let Status::Complete(length) = request.parse_with_uninit_headers(bytes, &mut fields)? else { return Ok(None) };
     let body = match lengths(request.headers, request.version)? {
         Lengths { coding: Some(Coding::Chunked), .. } => Some(Body::CHUNKED),
         // A request cannot last until the close: nobody could answer it.
-        Lengths { coding: Some(Coding::Other), .. } => return Err(Why::Length),
+        Lengths { coding: Some(Coding::Other), .. } => return Err(OpaqueReason::Length),
         Lengths { length, .. } => length.and_then(sized),
     };
     let method = Method::named(request.method.unwrap_or_default());
     if method == Method::Connect && body.is_some() {
-        return Err(Why::Length);
+        return Err(OpaqueReason::Length);
     }
-    Ok(Some((Asked { method, body }, length)))
+    Ok(Some((RequestFraming { method, body }, length)))
 }
 
 /// The head of a response to a request with this method (RFC 9112, 6.3).
-pub(super) fn response(bytes: &[u8], method: Option<Method>) -> Found<Answered> {
+pub(super) fn response(bytes: &[u8], method: Option<Method>) -> Found<ResponseFraming> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut response = Response::new(&mut []);
     let mut config = ParserConfig::default();
@@ -94,18 +94,18 @@ pub(super) fn response(bytes: &[u8], method: Option<Method>) -> Found<Answered> 
             _ => Some(Body::UntilClose),
         },
     };
-    Ok(Some((Answered { status, body }, length)))
+    Ok(Some((ResponseFraming { status, body }, length)))
 }
 
 fn sized(length: u64) -> Option<Body> {
     (length > 0).then_some(Body::Sized(length))
 }
 
-impl From<httparse::Error> for Why {
-    fn from(error: httparse::Error) -> Why {
+impl From<httparse::Error> for OpaqueReason {
+    fn from(error: httparse::Error) -> OpaqueReason {
         match error {
-            httparse::Error::TooManyHeaders => Why::ManyFields,
-            error => Why::Malformed(error),
+            httparse::Error::TooManyHeaders => OpaqueReason::ManyFields,
+            error => OpaqueReason::Malformed(error),
         }
     }
 }
@@ -123,7 +123,7 @@ struct Lengths {
     length: Option<u64>,
 }
 
-fn lengths(fields: &[Header<'_>], version: Option<u8>) -> Result<Lengths, Why> {
+fn lengths(fields: &[Header<'_>], version: Option<u8>) -> Result<Lengths, OpaqueReason> {
     let (mut coding, mut times_chunked) = (None, 0);
     for name in values(fields, "transfer-encoding").filter(|name| !name.is_empty()) {
         let chunked = name.eq_ignore_ascii_case(b"chunked");
@@ -131,20 +131,20 @@ fn lengths(fields: &[Header<'_>], version: Option<u8>) -> Result<Lengths, Why> {
         // Chunked twice is forbidden; and where it is said that there is none, some believe a length that is given
         // beside that, others do not.
         if times_chunked > 1 || name.eq_ignore_ascii_case(b"identity") {
-            return Err(Why::Length);
+            return Err(OpaqueReason::Length);
         }
         coding = Some(if chunked { Coding::Chunked } else { Coding::Other });
     }
     match coding {
         // HTTP/1.0 has none: faulty, whatever the length (RFC 9112, 6.1).
-        Some(_) if version == Some(0) => Err(Why::Length),
+        Some(_) if version == Some(0) => Err(OpaqueReason::Length),
         Some(_) => Ok(Lengths { coding, length: None }),
         None => {
             let mut length = None;
             for value in values(fields, "content-length") {
-                let value = number(value).ok_or(Why::Length)?;
+                let value = number(value).ok_or(OpaqueReason::Length)?;
                 if length.replace(value).is_some_and(|other| other != value) {
-                    return Err(Why::Length);
+                    return Err(OpaqueReason::Length);
                 }
             }
             Ok(Lengths { coding, length })

@@ -1,9 +1,9 @@
-//! The size of a head.
+//! Limits of a head.
 
 #![forbid(unsafe_code)]
 
 /// Bytes in which a head must end.
-pub const LIMIT: usize = 16 * 1024;
+pub const MAX_HEAD: usize = 16 * 1024;
 
-/// Fields of a head that are read.
+/// Header fields of a head.
 pub(super) const MAX_FIELDS: usize = 100;

@@ -1,5 +1,5 @@
-//! HTTP/1.x (RFC 9110 and 9112): a connection's first request, for routes, and all of its requests and responses as
-//! they go by, for what they took.
+//! HTTP/1.x (RFC 9110 and 9112): the head of a connection's first request, for routes; and all requests and
+//! responses in passing, to count and time them.
 
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ mod opaque;
 mod request;
 mod watch;
 
-pub use limits::LIMIT;
-pub use opaque::Why;
+pub use limits::MAX_HEAD;
+pub use opaque::OpaqueReason;
 pub use request::{NotHttp, RequestHead, looks_like_http, recognise};
 pub use watch::{Event, MAX_OUTSTANDING, Watcher};

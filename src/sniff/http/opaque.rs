@@ -1,4 +1,4 @@
-//! Why a connection's messages are no longer followed.
+//! Why the messages of a connection are no longer followed.
 
 #![forbid(unsafe_code)]
 
@@ -6,29 +6,29 @@ use thiserror::Error;
 
 /// Why a connection turns opaque. After "a connection that", the message is a sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Why {
-    /// It speaks another protocol now: 101.
+pub enum OpaqueReason {
+    /// Switched to another protocol (101).
     #[error("was upgraded to another protocol")]
     Upgraded,
-    /// It is a tunnel now: CONNECT.
+    /// Became a tunnel (CONNECT).
     #[error("became a tunnel")]
     Tunnel,
-    /// No head is made so.
+    /// A malformed head.
     #[error("is not HTTP/1, or not any more: {0}")]
     Malformed(httparse::Error),
-    /// A head does not end within the limit.
+    /// A head longer than the limit.
     #[error("has an HTTP head longer than 16 KiB")]
     LongHead,
-    /// A head has more fields than are read.
+    /// More header fields than the limit.
     #[error("has an HTTP head with more than 100 fields")]
     ManyFields,
-    /// A head says several things about the length of its body, or none that all readers understand alike.
+    /// An ambiguous body length (RFC 9112, 6.3): a vector of request smuggling.
     #[error("has an HTTP message whose length depends on its reader")]
     Length,
-    /// The chunked coding is broken.
+    /// A malformed chunk.
     #[error("has a malformed chunk")]
     Chunk,
-    /// Too many requests wait for their answers.
+    /// Too many pipelined requests.
     #[error("has more than 256 requests waiting for their answers")]
     Pipelined,
 }

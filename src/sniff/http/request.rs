@@ -7,9 +7,9 @@ use std::sync::Arc;
 use httparse::{EMPTY_HEADER, Request, Status};
 use thiserror::Error;
 
-use super::limits::{LIMIT, MAX_FIELDS};
+use super::limits::{MAX_FIELDS, MAX_HEAD};
 use crate::net::name::NamePattern;
-use crate::sniff::Verdict;
+use crate::sniff::Recognition;
 
 /// Those of RFC 9110 and 5789, and the one with which HTTP/2 begins.
 const METHODS: [&[u8]; 10] =
@@ -53,8 +53,8 @@ pub enum NotHttp {
 }
 
 impl NotHttp {
-    /// Whether the bytes begin as a request of HTTP/1 does: one that is damaged or too long. What it would have asked for
-    /// cannot be told. Otherwise they are another protocol.
+    /// Whether the bytes begin as a request of HTTP/1 does: one that is damaged or too long. Its host and
+    /// path are unknown. Otherwise the bytes are another protocol.
     pub fn begins_as_http(self) -> bool {
         match self {
             NotHttp::OtherProtocol(_) => false,
@@ -67,40 +67,40 @@ impl NotHttp {
     }
 }
 
-/// Whether bytes start as an HTTP request does; for messages that say what is wrong.
+/// Whether bytes start like an HTTP request. For error messages only.
 pub fn looks_like_http(bytes: &[u8]) -> bool {
     METHODS.iter().any(|method| bytes.strip_prefix(*method).is_some_and(|rest| rest.starts_with(b" ")))
 }
 
-/// Looks for a request's head. What follows it does not matter.
+/// Recognises a request's head. What follows it does not matter.
 ///
-/// It is parsed anew each time; in portions of single bytes that costs about as much as to read these.
-pub fn recognise(bytes: &[u8]) -> Verdict<RequestHead, NotHttp> {
-    let within = bytes.get(..LIMIT).unwrap_or(bytes);
+/// Each call parses from the start; byte by byte, that costs about as much as the reads themselves.
+pub fn recognise(bytes: &[u8]) -> Recognition<RequestHead, NotHttp> {
+    let within = bytes.get(..MAX_HEAD).unwrap_or(bytes);
     let mut fields = [EMPTY_HEADER; MAX_FIELDS];
     let mut request = Request::new(&mut fields);
     let length = match request.parse(within) {
         Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) if within.len() < LIMIT => return Verdict::one_more(within.len()),
-        Ok(Status::Partial) => return Verdict::No(NotHttp::TooLong),
-        Err(httparse::Error::TooManyHeaders) => return Verdict::No(NotHttp::TooManyHeaders),
+        Ok(Status::Partial) if within.len() < MAX_HEAD => return Recognition::one_more(within.len()),
+        Ok(Status::Partial) => return Recognition::No(NotHttp::TooLong),
+        Err(httparse::Error::TooManyHeaders) => return Recognition::No(NotHttp::TooManyHeaders),
         Err(error) if request.version.is_some() || begins_with_method(within) => {
-            return Verdict::No(NotHttp::Malformed(error));
+            return Recognition::No(NotHttp::Malformed(error));
         }
-        Err(error) => return Verdict::No(NotHttp::OtherProtocol(error)),
+        Err(error) => return Recognition::No(NotHttp::OtherProtocol(error)),
     };
     let mut hosts = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("host"));
     let field = hosts.next();
     if hosts.next().is_some() {
-        return Verdict::No(NotHttp::TwoHosts);
+        return Recognition::No(NotHttp::TwoHosts);
     }
     let method = request.method.unwrap_or_default();
     let (authority, path) = target(method, request.path.unwrap_or_default());
     let named = field.map(|field| std::str::from_utf8(field.value).map(str::trim)).transpose();
     let Some(named) = named.ok().filter(|named| [authority, *named].into_iter().flatten().all(is_unambiguous)) else {
-        return Verdict::No(NotHttp::BadHost);
+        return Recognition::No(NotHttp::BadHost);
     };
-    Verdict::Yes(RequestHead {
+    Recognition::Yes(RequestHead {
         method: method.into(),
         // The target's own authority wins (RFC 9112, 3.2.2).
         host: authority.or(named).and_then(host),
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn head(bytes: &[u8]) -> RequestHead {
-        let Verdict::Yes(head) = recognise(bytes) else { panic!("{:?}", recognise(bytes)) };
+        let Recognition::Yes(head) = recognise(bytes) else { panic!("{:?}", recognise(bytes)) };
         head
     }
 
@@ -182,7 +182,7 @@ mod tests {
     fn a_request_is_read_and_its_body_is_not() {
         let bytes = b"POST /api/v1?x=/y HTTP/1.1\r\nUser-Agent: test\r\nhOST: API.Example.com.:8080\r\n\r\n";
         for cut in 0..bytes.len() {
-            assert_eq!(recognise(&bytes[..cut]), Verdict::one_more(cut));
+            assert_eq!(recognise(&bytes[..cut]), Recognition::one_more(cut));
         }
         let wanted = RequestHead {
             method: "POST".into(),
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn what_is_no_request_is_refused_with_its_reason() {
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_FIELDS + 1));
-        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(LIMIT));
+        let long = format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(MAX_HEAD));
         let cases = [
             ("\u{16}\u{3}\u{1}", NotHttp::OtherProtocol(httparse::Error::Token)),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", NotHttp::OtherProtocol(httparse::Error::Version)),
@@ -242,10 +242,10 @@ mod tests {
             (&long, NotHttp::TooLong),
         ];
         for (text, wanted) in cases {
-            assert_eq!(recognise(text.as_bytes()), Verdict::No(wanted), "{text}");
+            assert_eq!(recognise(text.as_bytes()), Recognition::No(wanted), "{text}");
         }
-        assert_eq!(recognise(&long.as_bytes()[..LIMIT - 1]), Verdict::one_more(LIMIT - 1));
-        assert_eq!(recognise(&long.as_bytes()[..LIMIT]), Verdict::No(NotHttp::TooLong));
+        assert_eq!(recognise(&long.as_bytes()[..MAX_HEAD - 1]), Recognition::one_more(MAX_HEAD - 1));
+        assert_eq!(recognise(&long.as_bytes()[..MAX_HEAD]), Recognition::No(NotHttp::TooLong));
     }
 
     #[test]

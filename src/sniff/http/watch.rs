@@ -1,4 +1,4 @@
-//! Requests and responses of a connection as they go by.
+//! Requests and responses of a connection in passing.
 
 #![forbid(unsafe_code)]
 
@@ -6,22 +6,22 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::body::{BadChunk, Body};
-use super::head::{self, Answered, Asked};
-use super::opaque::Why;
+use super::head::{self, RequestFraming, ResponseFraming};
+use super::opaque::OpaqueReason;
 use crate::stats::http::{Method, StatusClass};
 
-/// Requests that may be without an answer at once; with more, the connection turns opaque.
+/// Pipelined requests without a response, at most; with more, the connection turns opaque.
 pub const MAX_OUTSTANDING: usize = 256;
 
 /// Places for outstanding requests that a quiet connection keeps.
 const KEPT_PLACES: usize = 4;
 
-/// What was seen. Each request whose head was complete ends as one of the first two.
+/// An event of a connection. Each request with a complete head ends as one of the first two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A request was answered. Both times are from the end of its head; with pipelining, the answers before it are in
-    /// them, as the client has waited for these too. A response that comes when no request waits for one (such as 408
-    /// on a quiet connection) is nobody's answer, and makes no event.
+    /// A request got its response. Both times count from the end of the request's head; with pipelining they include the
+    /// responses before it, as the client waits for these too. A response without a request (such as 408 on an idle
+    /// connection) makes no event.
     Responded {
         /// The request's.
         method: Method,
@@ -32,16 +32,16 @@ pub enum Event {
         /// Until its last byte.
         took: Duration,
     },
-    /// A request has not been answered, or not completely, and nobody will see it any more.
+    /// A request without a complete response, on a connection that ended or turned opaque.
     Unanswered,
-    /// What the client sends from here on is not looked at any more, and what the backend sends neither, once the
-    /// requests before have their answers. At most once on a connection.
-    Opaque(Why),
+    /// Messages from the client are no longer followed, nor those from the backend after the outstanding responses. At
+    /// most once on a connection.
+    Opaque(OpaqueReason),
 }
 
-impl From<BadChunk> for Why {
-    fn from(BadChunk: BadChunk) -> Why {
-        Why::Chunk
+impl From<BadChunk> for OpaqueReason {
+    fn from(BadChunk: BadChunk) -> OpaqueReason {
+        OpaqueReason::Chunk
     }
 }
 
@@ -76,7 +76,7 @@ enum FromBackend {
         began: Option<Began>,
     },
     Body(Body, Option<Response>),
-    /// What nobody looks at; or nothing, for it has finished.
+    /// Bytes that are not followed, or nothing more: the backend has finished.
     Opaque,
 }
 
@@ -156,7 +156,7 @@ impl Watcher {
         }
     }
 
-    /// So many bytes of the client's went by; at most [`Watcher::unseen_from_client`].
+    /// Skips `count` bytes from the client, at most [`Watcher::unseen_from_client`].
     pub fn passed_from_client(&mut self, count: u64) {
         if let FromClient::Body(body) = &mut self.client
             && body.pass(count)
@@ -165,7 +165,7 @@ impl Watcher {
         }
     }
 
-    /// So many bytes of the backend's went by; at most [`Watcher::unseen_from_backend`].
+    /// Skips `count` bytes from the backend, at most [`Watcher::unseen_from_backend`].
     pub fn passed_from_backend(&mut self, count: u64, now: Instant, out: &mut impl FnMut(Event)) {
         if let FromBackend::Body(body, response) = &mut self.backend
             && body.pass(count)
@@ -197,7 +197,7 @@ impl Watcher {
         std::mem::take(&mut self.outstanding).into_iter().for_each(|_| out(Event::Unanswered));
     }
 
-    fn read_client(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Why> {
+    fn read_client(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), OpaqueReason> {
         loop {
             match &mut self.client {
                 FromClient::Head(kept) => {
@@ -205,11 +205,11 @@ impl Watcher {
                     if bytes.is_empty() {
                         return Ok(());
                     }
-                    let Some(Asked { method, body }) = head::read(kept, &mut bytes, head::request)? else {
+                    let Some(RequestFraming { method, body }) = head::read(kept, &mut bytes, head::request)? else {
                         return Ok(());
                     };
                     if self.outstanding.len() >= MAX_OUTSTANDING {
-                        return Err(Why::Pipelined);
+                        return Err(OpaqueReason::Pipelined);
                     }
                     self.outstanding.push_back(Request { method, since: now });
                     self.client = match body {
@@ -224,13 +224,18 @@ impl Watcher {
                     self.client = FromClient::Head(Vec::new());
                 }
                 // It does not wait: whether these are of the tunnel, only the answer would tell.
-                FromClient::Tunnel if !bytes.is_empty() => return Err(Why::Tunnel),
+                FromClient::Tunnel if !bytes.is_empty() => return Err(OpaqueReason::Tunnel),
                 FromClient::Tunnel | FromClient::Opaque => return Ok(()),
             }
         }
     }
 
-    fn read_backend(&mut self, mut bytes: &[u8], now: Instant, out: &mut impl FnMut(Event)) -> Result<(), Why> {
+    fn read_backend(
+        &mut self,
+        mut bytes: &[u8],
+        now: Instant,
+        out: &mut impl FnMut(Event),
+    ) -> Result<(), OpaqueReason> {
         loop {
             match &mut self.backend {
                 FromBackend::Head { kept, began } => {
@@ -243,7 +248,9 @@ impl Watcher {
                         *began.get_or_insert_with(|| Began { at: now, to: self.outstanding.front().copied() });
                     let method = to.map(|request| request.method);
                     let parse = |bytes: &[u8]| head::response(bytes, method);
-                    let Some(Answered { status, body }) = head::read(kept, &mut bytes, parse)? else { return Ok(()) };
+                    let Some(ResponseFraming { status, body }) = head::read(kept, &mut bytes, parse)? else {
+                        return Ok(());
+                    };
                     *began = None;
                     if (100..200).contains(&status) && status != 101 {
                         continue;
@@ -261,8 +268,8 @@ impl Watcher {
                         out(response.ended(now));
                     }
                     match (status, method) {
-                        (101, _) => return Err(Why::Upgraded),
-                        (200..300, Some(Method::Connect)) => return Err(Why::Tunnel),
+                        (101, _) => return Err(OpaqueReason::Upgraded),
+                        (200..300, Some(Method::Connect)) => return Err(OpaqueReason::Tunnel),
                         // It was refused, and the client goes on as before.
                         (_, Some(Method::Connect)) if matches!(self.client, FromClient::Tunnel) => {
                             self.client = FromClient::Head(Vec::new());
@@ -284,7 +291,7 @@ impl Watcher {
     }
 
     /// Gives up both directions.
-    fn turn_opaque(&mut self, why: Why, out: &mut impl FnMut(Event)) {
+    fn turn_opaque(&mut self, why: OpaqueReason, out: &mut impl FnMut(Event)) {
         if !matches!(self.client, FromClient::Opaque) {
             out(Event::Opaque(why));
         }

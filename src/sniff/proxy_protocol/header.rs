@@ -1,4 +1,4 @@
-//! A header, and why bytes are none.
+//! The PROXY protocol header, and why bytes are none.
 
 #![forbid(unsafe_code)]
 
@@ -8,14 +8,14 @@ use thiserror::Error;
 
 /// A header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct ParsedHeader {
     /// Bytes of it, all of them there: what follows is the client's.
     pub length: usize,
     /// What it says of the connection.
     pub addresses: Addresses,
 }
 
-/// Who is connected to whom, according to a header.
+/// The addresses of the proxied connection, according to a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addresses {
     /// A client's connection that the peer passes on.
@@ -37,7 +37,7 @@ pub struct Ends {
 
 /// Why bytes are no PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Fault {
+pub enum HeaderError {
     /// They do not start like one at all: the peer sends none.
     #[error("sends no PROXY header")]
     Absent,
@@ -61,7 +61,7 @@ pub enum Fault {
     Port,
     /// Version 2: what follows the signature is of another version.
     #[error("sends a PROXY header of version {0}; 1 and 2 are understood")]
-    Version(u8),
+    HeaderVersion(u8),
     /// Version 2: neither LOCAL nor PROXY.
     #[error("sends a malformed PROXY header: command {0} is neither LOCAL nor PROXY")]
     Command(u8),

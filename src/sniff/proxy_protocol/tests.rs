@@ -36,21 +36,21 @@ fn with_checksum(tlvs: &[u8]) -> Vec<u8> {
 #[track_caller]
 fn is_header(header: &[u8], addresses: Addresses) {
     for cut in 0..header.len() {
-        let Verdict::More(more) = recognise(&header[..cut]) else {
+        let Recognition::More(more) = recognise(&header[..cut]) else {
             panic!("{cut} of {} bytes: {:?}", header.len(), recognise(&header[..cut]));
         };
         assert!(more.get() > cut && more.get() <= header.len(), "{cut} bytes: {more}");
     }
-    let wanted = Verdict::Yes(Header { length: header.len(), addresses });
+    let wanted = Recognition::Yes(ParsedHeader { length: header.len(), addresses });
     assert_eq!(recognise(header), wanted);
     assert_eq!(recognise(&[header, header].concat()), wanted);
     assert_eq!(recognise(&[header, b"\r\n\0\xff"].concat()), wanted);
 }
 
 #[track_caller]
-fn is_fault(bytes: &[u8], fault: Fault) {
-    assert_eq!(recognise(bytes), Verdict::No(fault), "{}", String::from_utf8_lossy(bytes));
-    assert_eq!(recognise(&[bytes, b" and more"].concat()), Verdict::No(fault));
+fn is_fault(bytes: &[u8], fault: HeaderError) {
+    assert_eq!(recognise(bytes), Recognition::No(fault), "{}", String::from_utf8_lossy(bytes));
+    assert_eq!(recognise(&[bytes, b" and more"].concat()), Recognition::No(fault));
 }
 
 #[test]
@@ -80,26 +80,26 @@ fn what_follows_unknown_is_ignored_up_to_its_end() {
 fn malformed_lines_are_told_apart() {
     for line in ["PROXYTCP4", "PROXY  TCP4", "PROXY TCP5", "PROXY\tTCP4", "PROXY UNKNOWNS", "PROXY \r\n", "PROXY UDP4 "]
     {
-        is_fault(line.as_bytes(), Fault::Protocol);
+        is_fault(line.as_bytes(), HeaderError::Protocol);
     }
     for line in ["PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n", "PROXY TCP4 1.2.3.4\rx", "PROXY TCP6 ::1 ::1 1 2\r\r\n"] {
-        is_fault(line.as_bytes(), Fault::LineEnd);
+        is_fault(line.as_bytes(), HeaderError::LineEnd);
     }
     for fields in ["", " ", "1.2.3.4 1.2.3.4 1", "1.2.3.4 1.2.3.4 1 2 ", "1.2.3.4 1.2.3.4 1 2 3", "\u{e4} 1.2.3.4"] {
-        is_fault(format!("PROXY TCP4 {fields}\r\n").as_bytes(), Fault::Fields);
+        is_fault(format!("PROXY TCP4 {fields}\r\n").as_bytes(), HeaderError::Fields);
     }
-    is_fault(b"PROXY TCP4 \xff 1.2.3.4 1 2\r\n", Fault::Fields);
+    is_fault(b"PROXY TCP4 \xff 1.2.3.4 1 2\r\n", HeaderError::Fields);
     for address in ["::1", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.4", "1.2.3.4/8", "", "0x1.2.3.4", "localhost"] {
-        is_fault(format!("PROXY TCP4 {address} 1.2.3.4 1 2\r\n").as_bytes(), Fault::Address);
-        is_fault(format!("PROXY TCP4 1.2.3.4 {address} 1 2\r\n").as_bytes(), Fault::Address);
+        is_fault(format!("PROXY TCP4 {address} 1.2.3.4 1 2\r\n").as_bytes(), HeaderError::Address);
+        is_fault(format!("PROXY TCP4 1.2.3.4 {address} 1 2\r\n").as_bytes(), HeaderError::Address);
     }
     for address in ["1.2.3.4", "1::2::3", "1:2:3:4:5:6:7", "::12345", "[::1]", "fe80::1%eth0", ":", "1:2:3:4:5:6:7:8:9"]
     {
-        is_fault(format!("PROXY TCP6 {address} ::1 1 2\r\n").as_bytes(), Fault::Address);
+        is_fault(format!("PROXY TCP6 {address} ::1 1 2\r\n").as_bytes(), HeaderError::Address);
     }
     for port in ["65536", "-1", "+1", "01", "00", "0x1", "", "1.0", "99999999999999999999"] {
-        is_fault(format!("PROXY TCP4 1.2.3.4 1.2.3.4 {port} 2\r\n").as_bytes(), Fault::Port);
-        is_fault(format!("PROXY TCP4 1.2.3.4 1.2.3.4 1 {port}\r\n").as_bytes(), Fault::Port);
+        is_fault(format!("PROXY TCP4 1.2.3.4 1.2.3.4 {port} 2\r\n").as_bytes(), HeaderError::Port);
+        is_fault(format!("PROXY TCP4 1.2.3.4 1.2.3.4 1 {port}\r\n").as_bytes(), HeaderError::Port);
     }
 }
 
@@ -108,10 +108,10 @@ fn a_line_has_107_bytes_at_most() {
     for start in ["PROXY UNKNOWN ", "PROXY TCP4 "] {
         let line = format!("{start:x<108}");
         for cut in start.len()..107 {
-            assert!(matches!(recognise(&line.as_bytes()[..cut]), Verdict::More(_)), "{cut}");
+            assert!(matches!(recognise(&line.as_bytes()[..cut]), Recognition::More(_)), "{cut}");
         }
-        is_fault(&line.as_bytes()[..107], Fault::LongLine);
-        is_fault(format!("{start:x<106}\r\n").as_bytes(), Fault::LongLine);
+        is_fault(&line.as_bytes()[..107], HeaderError::LongLine);
+        is_fault(format!("{start:x<106}\r\n").as_bytes(), HeaderError::LongLine);
     }
     is_header(format!("{:x<105}\r\n", "PROXY UNKNOWN ").as_bytes(), Addresses::Local);
 }
@@ -119,17 +119,17 @@ fn a_line_has_107_bytes_at_most() {
 /// A malformed header is one all the same, and no byte beyond the signature is wanted.
 #[test]
 fn a_signature_is_known_by_its_own_bytes() {
-    for (signature, version) in [(v1::SIGNATURE, Version::V1), (v2::SIGNATURE, Version::V2)] {
+    for (signature, version) in [(v1::SIGNATURE, HeaderVersion::V1), (v2::SIGNATURE, HeaderVersion::V2)] {
         for cut in 0..signature.len() {
-            assert_eq!(recognise_signature(&signature[..cut]), Verdict::one_more(cut));
+            assert_eq!(recognise_signature(&signature[..cut]), Recognition::one_more(cut));
         }
         assert!(signature.len() <= SIGNATURE_LIMIT);
         for rest in [&b""[..], b" TCP4 ", b"\x21\x11\xff\xff", b"nonsense"] {
-            assert_eq!(recognise_signature(&[signature, rest].concat()), Verdict::Yes(version));
+            assert_eq!(recognise_signature(&[signature, rest].concat()), Recognition::Yes(version));
         }
     }
     for other in [&b"proxy"[..], b"PROXIMITY", b"\r\n\r\n\0\r\nQUIT\r", b"\x16"] {
-        assert_eq!(recognise_signature(other), Verdict::No(Fault::Absent));
+        assert_eq!(recognise_signature(other), Recognition::No(HeaderError::Absent));
     }
 }
 
@@ -144,11 +144,11 @@ fn what_starts_like_no_header_has_none() {
         "\r\n\r\nGET",
         "\0\0\0\u{8}",
     ] {
-        is_fault(bytes.as_bytes(), Fault::Absent);
+        is_fault(bytes.as_bytes(), HeaderError::Absent);
     }
     // Already when the first byte is another.
     for byte in (0..=255).filter(|byte| !b"P\r".contains(byte)) {
-        is_fault(&[byte], Fault::Absent);
+        is_fault(&[byte], HeaderError::Absent);
     }
 }
 
@@ -176,11 +176,11 @@ fn who_speaks_for_itself_may_add_anything() {
     for rest in [&b""[..], b"\xff", &[0; 65_535]] {
         for family in [0x00, 0x11, 0x21, 0x31, 0x77, 0xff] {
             let header = v2(0, family, rest);
-            let wanted = Verdict::Yes(Header { length: 16 + rest.len(), addresses: Addresses::Local });
+            let wanted = Recognition::Yes(ParsedHeader { length: 16 + rest.len(), addresses: Addresses::Local });
             assert_eq!(recognise(&header), wanted);
         }
         for family in [0x00, 0x01, 0x02, 0x10, 0x20, 0x30] {
-            let wanted = Verdict::Yes(Header { length: 16 + rest.len(), addresses: Addresses::Local });
+            let wanted = Recognition::Yes(ParsedHeader { length: 16 + rest.len(), addresses: Addresses::Local });
             assert_eq!(recognise(&v2(1, family, rest)), wanted);
         }
     }
@@ -191,28 +191,28 @@ fn who_speaks_for_itself_may_add_anything() {
 #[test]
 fn the_longest_header_is_read() {
     let header = v2(1, 0x11, &[&[0; 12][..], &tlv(4, &vec![0; 65_535 - 12 - 3])].concat());
-    assert_eq!(header.len(), LIMIT);
-    let wanted = Verdict::Yes(Header { length: LIMIT, addresses: proxied("0.0.0.0:0", "0.0.0.0:0") });
+    assert_eq!(header.len(), MAX_HEADER);
+    let wanted = Recognition::Yes(ParsedHeader { length: MAX_HEADER, addresses: proxied("0.0.0.0:0", "0.0.0.0:0") });
     assert_eq!(recognise(&header), wanted);
     assert_eq!(recognise(&[&header[..], &header].concat()), wanted);
     // What lacks is known from its length on, so that nobody has to ask for every byte.
-    for cut in [16, 17, LIMIT - 1] {
-        assert_eq!(recognise(&header[..cut]), Verdict::more(cut, LIMIT));
+    for cut in [16, 17, MAX_HEADER - 1] {
+        assert_eq!(recognise(&header[..cut]), Recognition::more(cut, MAX_HEADER));
     }
 }
 
 #[test]
 fn malformed_headers_of_version_2_are_told_apart() {
     let version_command = |byte: u8| [v2::SIGNATURE, &[byte]].concat();
-    is_fault(&version_command(0x11), Fault::Version(1));
-    is_fault(&version_command(0x31), Fault::Version(3));
-    is_fault(&version_command(0x22), Fault::Command(2));
+    is_fault(&version_command(0x11), HeaderError::HeaderVersion(1));
+    is_fault(&version_command(0x31), HeaderError::HeaderVersion(3));
+    is_fault(&version_command(0x22), HeaderError::Command(2));
     for family in [0x41, 0x13, 0xff, 0x03, 0x40] {
-        is_fault(&[v2::SIGNATURE, &[0x21, family]].concat(), Fault::Family(family));
+        is_fault(&[v2::SIGNATURE, &[0x21, family]].concat(), HeaderError::Family(family));
     }
     for (family, needed) in [(0x11, 12), (0x12, 12), (0x21, 36), (0x31, 216)] {
         for length in [0, needed - 1] {
-            is_fault(&v2(1, family, &vec![0; length]), Fault::ShortAddresses { length, needed });
+            is_fault(&v2(1, family, &vec![0; length]), HeaderError::ShortAddresses { length, needed });
         }
     }
 }
@@ -220,8 +220,8 @@ fn malformed_headers_of_version_2_are_told_apart() {
 #[test]
 fn tlvs_must_fill_the_header() {
     for wrong in [&[7][..], &[7, 0], &[7, 0, 1], &[7, 0xff, 0xff, 0], &[4, 0, 0, 7], &[4, 0, 1, 0, 7, 0]] {
-        is_fault(&v2(1, 0x11, &[&[0; 12], wrong].concat()), Fault::Tlv(7));
-        is_fault(&v2(1, 0x31, &[&[0; 216], wrong].concat()), Fault::Tlv(7));
+        is_fault(&v2(1, 0x11, &[&[0; 12], wrong].concat()), HeaderError::Tlv(7));
+        is_fault(&v2(1, 0x31, &[&[0; 216], wrong].concat()), HeaderError::Tlv(7));
     }
 }
 
@@ -233,14 +233,14 @@ fn a_checksum_is_verified() {
     for at in (16..header.len()).filter(|at| *at != header.len() - 7) {
         let mut damaged = header.clone();
         damaged[at] ^= 0x10;
-        assert!(matches!(recognise(&damaged), Verdict::No(_)), "byte {at}");
+        assert!(matches!(recognise(&damaged), Recognition::No(_)), "byte {at}");
     }
     let mut damaged = header.clone();
     damaged[20] ^= 1;
-    is_fault(&damaged, Fault::Checksum);
+    is_fault(&damaged, HeaderError::Checksum);
 
-    is_fault(&v2(1, 0x11, &[&[0; 12][..], &tlv(3, &[0; 3])].concat()), Fault::ChecksumForm);
-    is_fault(&with_checksum(&tlv(3, &[0; 4])), Fault::ChecksumForm);
+    is_fault(&v2(1, 0x11, &[&[0; 12][..], &tlv(3, &[0; 3])].concat()), HeaderError::ChecksumForm);
+    is_fault(&with_checksum(&tlv(3, &[0; 4])), HeaderError::ChecksumForm);
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn a_client_is_written_in_both_versions() {
         (String::from_utf8(outgoing.v1()).unwrap(), recognise(&outgoing.v2()))
     };
     let header = |length, source: &str, destination: &str| {
-        Verdict::Yes(Header { length, addresses: proxied(source, destination) })
+        Recognition::Yes(ParsedHeader { length, addresses: proxied(source, destination) })
     };
     let cases = [
         ("192.0.2.1:1", "192.0.2.2:65535", "TCP4 192.0.2.1 192.0.2.2 1 65535", 28, "192.0.2.1:1", "192.0.2.2:65535"),
@@ -333,48 +333,59 @@ fn values_that_are_too_long_are_left_out_and_not_cut() {
 }
 
 /// What the other reader makes of the bytes.
-fn other(bytes: &[u8]) -> Verdict<Header, ()> {
+fn other(bytes: &[u8]) -> Recognition<ParsedHeader, ()> {
     match ProxyHeader::parse(bytes, ParseConfig::default()) {
         Ok((header, length)) => {
             let addresses =
                 header.proxied_address().map_or(Addresses::Local, |&ProxiedAddress { source, destination, .. }| {
                     Addresses::Proxied(Ends { source, destination })
                 });
-            Verdict::Yes(Header { length, addresses })
+            Recognition::Yes(ParsedHeader { length, addresses })
         }
-        Err(proxy_header::Error::BufferTooShort) => Verdict::one_more(bytes.len()),
-        Err(_) => Verdict::No(()),
+        Err(proxy_header::Error::BufferTooShort) => Recognition::one_more(bytes.len()),
+        Err(_) => Recognition::No(()),
     }
 }
 
 /// Where we differ from the other reader, and why the specification is with us; anything else is a defect.
-fn may_differ(bytes: &[u8], ours: &Verdict<Header, Fault>, theirs: &Verdict<Header, ()>) -> bool {
+fn may_differ(
+    bytes: &[u8],
+    ours: &Recognition<ParsedHeader, HeaderError>,
+    theirs: &Recognition<ParsedHeader, ()>,
+) -> bool {
     match (ours, theirs) {
-        (Verdict::Yes(a), Verdict::Yes(b)) if a == b => true,
-        (Verdict::No(_), Verdict::No(())) | (Verdict::More(_), Verdict::More(_)) => true,
+        (Recognition::Yes(a), Recognition::Yes(b)) if a == b => true,
+        (Recognition::No(_), Recognition::No(())) | (Recognition::More(_), Recognition::More(_)) => true,
         // Unix addresses are another kind there.
-        (Verdict::Yes(Header { addresses: Addresses::Unix, length }), Verdict::Yes(b)) => {
+        (Recognition::Yes(ParsedHeader { addresses: Addresses::Unix, length }), Recognition::Yes(b)) => {
             *length == b.length && b.addresses == Addresses::Local
         }
         // We say no as early as it is known (section 2.1: "as soon as possible").
-        (Verdict::No(_), Verdict::More(_)) => true,
+        (Recognition::No(_), Recognition::More(_)) => true,
         // It has TLVs and checksums looked at by its caller.
-        (Verdict::No(Fault::Tlv(_) | Fault::Checksum | Fault::ChecksumForm), Verdict::Yes(_)) => true,
+        (
+            Recognition::No(HeaderError::Tlv(_) | HeaderError::Checksum | HeaderError::ChecksumForm),
+            Recognition::Yes(_),
+        ) => true,
         // It takes "PROXY?TCP4" and "UNKNOWNS" ("exactly one space"), "+1" and "01" as ports ("heading zeroes are
         // not permitted"), and lines of more than 107 bytes if they come in one piece.
-        (Verdict::No(Fault::Protocol | Fault::Port | Fault::LongLine), Verdict::Yes(_)) => bytes.starts_with(b"PROXY"),
+        (Recognition::No(HeaderError::Protocol | HeaderError::Port | HeaderError::LongLine), Recognition::Yes(_)) => {
+            bytes.starts_with(b"PROXY")
+        }
         // It ends UNKNOWN at the first CR, and refuses if that is not the end ("ignore anything presented before the CRLF").
-        (Verdict::Yes(_) | Verdict::More(_), Verdict::No(())) if bytes.starts_with(b"PROXY UNKNOWN ") => true,
+        (Recognition::Yes(_) | Recognition::More(_), Recognition::No(())) if bytes.starts_with(b"PROXY UNKNOWN ") => {
+            true
+        }
         // It looks at the addresses before the line has ended ("must wait for the CRLF sequence").
-        (Verdict::More(_), Verdict::No(())) if bytes.starts_with(b"PROXY TCP") => true,
+        (Recognition::More(_), Recognition::No(())) if bytes.starts_with(b"PROXY TCP") => true,
         // It refuses LOCAL headers for their family or what stands in for addresses ("the family which is ignored"), and
         // families or transports of which one half is UNSPEC ("free to accept the connection anyway").
-        (Verdict::Yes(Header { addresses: Addresses::Local, .. }), Verdict::No(())) => {
+        (Recognition::Yes(ParsedHeader { addresses: Addresses::Local, .. }), Recognition::No(())) => {
             let is_unspecified = |family: &u8| family >> 4 == 0 || family & 0xf == 0;
             bytes.get(12) == Some(&0x20) || bytes.get(13).is_some_and(is_unspecified)
         }
         // It waits for the addresses of a LOCAL header's family even where the header ends before them (the same).
-        (Verdict::Yes(Header { addresses: Addresses::Local, length }), Verdict::More(_)) => {
+        (Recognition::Yes(ParsedHeader { addresses: Addresses::Local, length }), Recognition::More(_)) => {
             let &[.., 0x20, family, high, low] = &bytes[..16] else { return false };
             let declared = usize::from(u16::from_be_bytes([high, low]));
             let addresses = [0, 12, 36, 216].get(usize::from(family >> 4));
@@ -480,7 +491,7 @@ proptest! {
     fn valid_headers_are_read_as_another_reader_does(header in header(), payload: Vec<u8>) {
         let bytes = [&header[..], &payload].concat();
         let (ours, theirs) = (recognise(&bytes), other(&bytes));
-        let (Verdict::Yes(ours), Verdict::Yes(theirs)) = (&ours, &theirs) else {
+        let (Recognition::Yes(ours), Recognition::Yes(theirs)) = (&ours, &theirs) else {
             panic!("{ours:?} and {theirs:?} of {bytes:?}");
         };
         prop_assert_eq!(ours, theirs);
@@ -503,10 +514,10 @@ proptest! {
         for bytes in [outgoing.v1(), outgoing.v2()] {
             let ours = recognise(&bytes);
             prop_assert_eq!(&ours, &match other(&bytes) {
-                Verdict::Yes(header) => Verdict::Yes(header),
+                Recognition::Yes(header) => Recognition::Yes(header),
                 different => panic!("{different:?}"),
             });
-            let Verdict::Yes(Header { length, addresses: Addresses::Proxied(ends) }) = ours else {
+            let Recognition::Yes(ParsedHeader { length, addresses: Addresses::Proxied(ends) }) = ours else {
                 panic!("{ours:?}");
             };
             prop_assert_eq!(length, bytes.len());

@@ -5,8 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::crc32c::crc32c;
-use super::header::{Addresses, Ends, Fault, Header};
-use crate::sniff::Verdict;
+use super::header::{Addresses, Ends, HeaderError, ParsedHeader};
+use crate::sniff::Recognition;
 
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -20,28 +20,28 @@ const UNIX: usize = 2 * 108;
 const CRC32C: u8 = 0x03;
 
 /// Bytes that start with the signature.
-pub(super) fn recognise(bytes: &[u8]) -> Verdict<Header, Fault> {
+pub(super) fn recognise(bytes: &[u8]) -> Recognition<ParsedHeader, HeaderError> {
     let mut after = bytes.iter().skip(SIGNATURE.len());
-    let Some(version_command) = after.next() else { return Verdict::one_more(bytes.len()) };
+    let Some(version_command) = after.next() else { return Recognition::one_more(bytes.len()) };
     let is_local = match (version_command >> 4, version_command & 0xf) {
         (2, 0) => true,
         (2, 1) => false,
-        (2, command) => return Verdict::No(Fault::Command(command)),
-        (version, _) => return Verdict::No(Fault::Version(version)),
+        (2, command) => return Recognition::No(HeaderError::Command(command)),
+        (version, _) => return Recognition::No(HeaderError::HeaderVersion(version)),
     };
-    let Some(&family) = after.next() else { return Verdict::one_more(bytes.len()) };
+    let Some(&family) = after.next() else { return Recognition::one_more(bytes.len()) };
     // The family that comes with LOCAL is ignored, whatever it is.
     if !is_local && (family >> 4 > 3 || family & 0xf > 2) {
-        return Verdict::No(Fault::Family(family));
+        return Recognition::No(HeaderError::Family(family));
     }
-    let (Some(&high), Some(&low)) = (after.next(), after.next()) else { return Verdict::one_more(bytes.len()) };
+    let (Some(&high), Some(&low)) = (after.next(), after.next()) else { return Recognition::one_more(bytes.len()) };
     let length = FIXED + usize::from(u16::from_be_bytes([high, low]));
 
-    let Some(header) = bytes.get(..length) else { return Verdict::more(bytes.len(), length) };
+    let Some(header) = bytes.get(..length) else { return Recognition::more(bytes.len(), length) };
     let addresses = if is_local { Ok(Addresses::Local) } else { addresses(header, family) };
     match addresses {
-        Ok(addresses) => Verdict::Yes(Header { length, addresses }),
-        Err(fault) => Verdict::No(fault),
+        Ok(addresses) => Recognition::Yes(ParsedHeader { length, addresses }),
+        Err(fault) => Recognition::No(fault),
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) fn recognise(bytes: &[u8]) -> Verdict<Header, Fault> {
 /// Datagrams (UDP) are taken like streams: the specification has a receiver that knows nothing of them accept the header,
 /// and without these addresses the client would be unknown. Where family or transport are unspecified, it is
 /// not said where TLVs begin: nothing is read, and the connection's own addresses hold.
-fn addresses(header: &[u8], family: u8) -> Result<Addresses, Fault> {
+fn addresses(header: &[u8], family: u8) -> Result<Addresses, HeaderError> {
     let block = header.get(FIXED..).unwrap_or_default();
     let (addresses, needed) = match family {
         0x11 | 0x12 => (inet(block), 2 * (4 + 2)),
@@ -58,7 +58,7 @@ fn addresses(header: &[u8], family: u8) -> Result<Addresses, Fault> {
         0x31 | 0x32 => ((block.len() >= UNIX).then_some(Addresses::Unix), UNIX),
         _ => return Ok(Addresses::Local),
     };
-    let addresses = addresses.ok_or(Fault::ShortAddresses { length: block.len(), needed })?;
+    let addresses = addresses.ok_or(HeaderError::ShortAddresses { length: block.len(), needed })?;
     verify(header, FIXED + needed)?;
     Ok(addresses)
 }
@@ -84,18 +84,18 @@ fn proxied(source: IpAddr, destination: IpAddr, ports: &[u8]) -> Option<Addresse
 }
 
 /// Checks that the TLVs, from `start`, fill the header, and the checksum if there is one. What else they say is skipped.
-fn verify(header: &[u8], start: usize) -> Result<(), Fault> {
+fn verify(header: &[u8], start: usize) -> Result<(), HeaderError> {
     let mut checksum = None;
     let mut at = start;
     while let Some(&[kind, ref rest @ ..]) = header.get(at..)
         && at < header.len()
     {
-        let (length, rest) = rest.split_first_chunk::<2>().ok_or(Fault::Tlv(kind))?;
-        let value = rest.get(..u16::from_be_bytes(*length).into()).ok_or(Fault::Tlv(kind))?;
+        let (length, rest) = rest.split_first_chunk::<2>().ok_or(HeaderError::Tlv(kind))?;
+        let value = rest.get(..u16::from_be_bytes(*length).into()).ok_or(HeaderError::Tlv(kind))?;
         if kind == CRC32C {
-            let value: [u8; 4] = value.try_into().map_err(|_| Fault::ChecksumForm)?;
+            let value: [u8; 4] = value.try_into().map_err(|_| HeaderError::ChecksumForm)?;
             if checksum.replace((at + 3, u32::from_be_bytes(value))).is_some() {
-                return Err(Fault::ChecksumForm);
+                return Err(HeaderError::ChecksumForm);
             }
         }
         at += 3 + value.len();
@@ -105,5 +105,5 @@ fn verify(header: &[u8], start: usize) -> Result<(), Fault> {
     let (before, from) = header.split_at_checked(place).unwrap_or((header, &[]));
     let after = from.get(4..).unwrap_or_default();
     let sum = crc32c(before.iter().chain(&[0; 4]).chain(after));
-    if sum == wanted { Ok(()) } else { Err(Fault::Checksum) }
+    if sum == wanted { Ok(()) } else { Err(HeaderError::Checksum) }
 }

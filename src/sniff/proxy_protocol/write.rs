@@ -1,4 +1,4 @@
-//! Headers for backends.
+//! PROXY protocol headers for backends.
 
 #![forbid(unsafe_code)]
 
@@ -26,7 +26,7 @@ const CLIENT_SSL: u8 = 0x01;
 const CLIENT_CERT_CONN: u8 = 0x02;
 const CLIENT_CERT_SESS: u8 = 0x04;
 
-/// What a backend is told of the connection that it gets. Version 1 can say no more than `client`.
+/// The PROXY protocol header for a backend. Version 1 has room for `client` only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing<'a> {
     /// The client's connection. `None` for the load balancer's own, such as a health check, and for one that came by a unix
@@ -42,7 +42,7 @@ pub struct Outgoing<'a> {
     pub tls: Option<TlsFacts<'a>>,
 }
 
-/// What became of the client's TLS (section 2.2.6).
+/// The TLS that was terminated (section 2.2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsFacts<'a> {
     /// Such as `TLSv1.3`.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use crate::sniff::Verdict;
+use crate::sniff::Recognition;
 use crate::sniff::client_hello::{ClientHello, NotTls, Version, recognise};
 
 /// Bytes before a record's content: type, version, length.
@@ -17,8 +17,8 @@ fn record(content: &[u8]) -> Vec<u8> {
     [&[0x16, 3, 1][..], &(content.len() as u16).to_be_bytes(), content].concat()
 }
 
-fn asked(server_name: Option<&str>, alpn: Vec<Vec<u8>>) -> Verdict<ClientHello, NotTls> {
-    Verdict::Yes(ClientHello { server_name: server_name.map(Into::into), alpn, newest: Version::TLS_1_3 })
+fn asked(server_name: Option<&str>, alpn: Vec<Vec<u8>>) -> Recognition<ClientHello, NotTls> {
+    Recognition::Yes(ClientHello { server_name: server_name.map(Into::into), alpn, newest: Version::TLS_1_3 })
 }
 
 /// A ClientHello as rustls writes it: TLS 1.2 and 1.3, with the key of a post-quantum key agreement.
@@ -72,7 +72,7 @@ proptest! {
         for portion in portions.iter().cycle() {
             let verdict = recognise(&bytes[..here]);
             if here < length {
-                let Verdict::More(more) = verdict else { panic!("{verdict:?} at {here} of {length}") };
+                let Recognition::More(more) = verdict else { panic!("{verdict:?} at {here} of {length}") };
                 prop_assert!(more.get() > here && more.get() <= length, "{} at {} of {}", more, here, length);
             } else {
                 prop_assert_eq!(&verdict, &wanted);

@@ -17,7 +17,7 @@ use crate::config::model::{
 };
 use crate::tls::explain::explain;
 use crate::tls::provider::provider;
-use crate::tls::testing::{Authority, Ends, Folder, Pair, Refusal, handshake};
+use crate::tls::testing::{Authority, Established, Folder, HandshakeFailure, Pair, handshake};
 use crate::tls::{Acceptor, Connector};
 
 /// A listener for `localhost`, and a pool that knows who issued its certificate.
@@ -66,7 +66,7 @@ fn client(tls: &PoolTls) -> Arc<ClientConfig> {
     Connector::new("web", tls).unwrap().current()
 }
 
-fn meet(pool: &PoolTls, listener: &ListenerTls) -> Result<Ends, Refusal> {
+fn meet(pool: &PoolTls, listener: &ListenerTls) -> Result<Established, HandshakeFailure> {
     handshake(&client(pool), &server(listener).current(), "localhost")
 }
 
@@ -93,7 +93,7 @@ fn min_version_refuses_older_clients() {
 
     listener.min_version = TlsVersion::V1_3;
     let refusal = handshake(&old, &server(&listener).current(), "localhost").unwrap_err();
-    let Refusal::Server(error) = refusal else { panic!("{refusal:?}") };
+    let HandshakeFailure::Server(error) = refusal else { panic!("{refusal:?}") };
     assert_eq!(explain(&error), "no version of TLS in common");
     let new = stage.client(&[&TLS13], |_| {});
     assert!(handshake(&new, &server(&listener).current(), "localhost").is_ok());
@@ -115,7 +115,7 @@ fn application_protocols_are_chosen_in_the_listeners_order() {
     let web = with(&["h2", "http/1.1"], None);
     assert_eq!(chosen(&web, &["http/1.1", "h2"]), Ok(Some("h2".to_owned())));
     assert_eq!(chosen(&web, &[]), Ok(None));
-    assert_eq!(chosen(&web, &["other"]), Err(Refusal::Server(Error::NoApplicationProtocol)));
+    assert_eq!(chosen(&web, &["other"]), Err(HandshakeFailure::Server(Error::NoApplicationProtocol)));
     assert_eq!(chosen(&with(&[], None), &["other"]), Ok(None));
 
     let postgres = with(&[], Some(StartTls::Postgres));
@@ -146,7 +146,7 @@ fn the_certificate_is_the_one_for_the_name() {
     ];
     for (name, place, is_known) in cases {
         let ends = handshake(&anybody, &server.current(), name).unwrap();
-        let facts = &server.standing().facts[place];
+        let facts = &server.reload_status().facts[place];
         let expected = std::fs::read_to_string(&facts.path).unwrap();
         let shown = ends.client.peer_certificates().unwrap()[0].to_vec();
         let der = <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::from_pem_slice(
@@ -179,7 +179,8 @@ fn of_two_kinds_of_key_the_client_gets_the_one_it_can_verify() {
         let shown = ends.client.peer_certificates().unwrap()[0].len();
         assert_eq!(shown > 512, length == 256, "{suite}: {shown} bytes");
         let refusal = handshake(&speaks(suite), &server.current(), "unknown.org").unwrap_err();
-        let Refusal::Client(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) = refusal
+        let HandshakeFailure::Client(Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })) =
+            refusal
         else {
             panic!("{suite}: {refusal:?}")
         };
@@ -212,13 +213,13 @@ fn clients_show_certificates_when_they_must_or_may() {
         |required| ListenerTls { client_auth: Some(stage.folder.client_auth(&clients, required)), ..stage.listener() };
     let good = clients.issue_client(1);
 
-    let shown = |ends: Ends| ends.server.peer_certificates().map_or(0, <[_]>::len);
+    let shown = |ends: Established| ends.server.peer_certificates().map_or(0, <[_]>::len);
     assert_eq!(shown(meet(&with(Some(&good)), &stage.listener()).unwrap()), 0, "it was not asked for");
     for required in [true, false] {
         assert_eq!(shown(meet(&with(Some(&good)), &listener(required)).unwrap()), 1);
         let stranger = Authority::new("clients").issue_client(1);
         let refusal = meet(&with(Some(&stranger)), &listener(required)).unwrap_err();
-        let Refusal::Server(error @ Error::InvalidCertificate(_)) = refusal else { panic!("{refusal:?}") };
+        let HandshakeFailure::Server(error @ Error::InvalidCertificate(_)) = refusal else { panic!("{refusal:?}") };
         assert!(
             ["the certificate's signature is wrong", "the certificate was issued by an unknown authority"]
                 .contains(&explain(&error).as_str())
@@ -226,7 +227,7 @@ fn clients_show_certificates_when_they_must_or_may() {
     }
     assert_eq!(shown(meet(&with(None), &listener(false)).unwrap()), 0);
     let refusal = meet(&with(None), &listener(true)).unwrap_err();
-    assert_eq!(refusal, Refusal::Server(Error::NoCertificatesPresented));
+    assert_eq!(refusal, HandshakeFailure::Server(Error::NoCertificatesPresented));
 }
 
 #[test]
@@ -247,11 +248,11 @@ fn revoked_clients_are_refused_and_so_are_those_of_whom_no_list_speaks() {
         let listener = listener(clients.revoke(&[7], next));
         assert!(meet(&with(8), &listener).is_ok());
         let refusal = meet(&with(7), &listener).unwrap_err();
-        assert_eq!(refusal, Refusal::Server(Error::InvalidCertificate(CertificateError::Revoked)));
+        assert_eq!(refusal, HandshakeFailure::Server(Error::InvalidCertificate(CertificateError::Revoked)));
     }
     let other = listener(Authority::new("other").revoke(&[], 2040));
     let refusal = meet(&with(8), &other).unwrap_err();
-    assert_eq!(refusal, Refusal::Server(Error::InvalidCertificate(CertificateError::UnknownRevocationStatus)));
+    assert_eq!(refusal, HandshakeFailure::Server(Error::InvalidCertificate(CertificateError::UnknownRevocationStatus)));
 }
 
 #[test]
@@ -283,8 +284,8 @@ fn each_kind_of_verification_finds_what_it_should() {
         let pool = stage.folder.pool(verify, mine);
         let config = bare_server(pair, &[&TLS12, &TLS13]);
         handshake(&client(&pool), &config, name).map(|_| ()).map_err(|refusal| match refusal {
-            Refusal::Client(error) => explain(&error),
-            Refusal::Server(error) => panic!("the server refused: {error}"),
+            HandshakeFailure::Client(error) => explain(&error),
+            HandshakeFailure::Server(error) => panic!("the server refused: {error}"),
         })
     };
     let good = mine.issue(&["localhost"]);
@@ -335,7 +336,7 @@ fn a_certificate_without_its_key_is_never_enough() {
         let config = Arc::new(builder.unwrap().with_no_client_auth().with_cert_resolver(thief.clone()));
         for verify in [Verify::Full, Verify::Ca, Verify::Off] {
             let refusal = handshake(&client(&stage.folder.pool(verify, &stage.authority)), &config, "localhost");
-            let expected = Refusal::Client(Error::InvalidCertificate(CertificateError::BadSignature));
+            let expected = HandshakeFailure::Client(Error::InvalidCertificate(CertificateError::BadSignature));
             assert_eq!(refusal.unwrap_err(), expected, "{version:?} {verify:?}");
         }
     }
@@ -378,7 +379,7 @@ fn an_address_is_verified_like_a_name() {
     let (pool, server) = (client(&stage.pool()), server(&stage.listener_with(&pair)));
     assert!(handshake(&pool, &server.current(), "127.0.0.1").is_ok());
     let refusal = handshake(&pool, &server.current(), "127.0.0.2").unwrap_err();
-    let Refusal::Client(error) = refusal else { panic!("{refusal:?}") };
+    let HandshakeFailure::Client(error) = refusal else { panic!("{refusal:?}") };
     assert_eq!(explain(&error), "the certificate is not for 127.0.0.2, but for 127.0.0.1");
 }
 
@@ -402,7 +403,7 @@ fn the_authorities_of_the_system_are_found_or_their_absence_is_explained() {
     match Connector::new("web", &pool) {
         Ok(found) => {
             let refusal = handshake(&found.current(), &server(&stage.listener()).current(), "localhost").unwrap_err();
-            let Refusal::Client(error) = refusal else { panic!("{refusal:?}") };
+            let HandshakeFailure::Client(error) = refusal else { panic!("{refusal:?}") };
             assert_eq!(explain(&error), "the certificate was issued by an unknown authority");
         }
         Err(failure) => assert!(failure.to_string().contains("ca-certificates"), "{failure}"),

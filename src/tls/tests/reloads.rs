@@ -10,13 +10,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, Error, HandshakeKind};
 
 use crate::config::model::{CertificateFiles, ListenerTls, PoolTls, Verify};
-use crate::tls::testing::{Authority, Folder, Pair, Refusal, handshake, pool_handshake};
-use crate::tls::{Acceptor, Connector, Now, Outcome};
+use crate::tls::testing::{Authority, Folder, HandshakeFailure, Pair, handshake, pool_handshake};
+use crate::tls::{Acceptor, Connector, PollTime, ReloadOutcome};
 
 /// Later than now by so many seconds.
-fn after(start: Now, seconds: u64) -> Now {
+fn after(start: PollTime, seconds: u64) -> PollTime {
     let passed = Duration::from_secs(seconds);
-    Now { instant: start.instant + passed, wall: start.wall + passed }
+    PollTime { instant: start.instant + passed, wall: start.wall + passed }
 }
 
 /// Which of these a client gets that takes any.
@@ -35,17 +35,17 @@ fn a_pair_that_is_renamed_into_place_is_served() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let (old, new) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
     let server = Acceptor::new("web", &folder.listener(vec![folder.pair("a", &old)])).unwrap();
-    let start = Now::read();
-    assert_eq!(server.refresh(start), Outcome::Unchanged);
+    let start = PollTime::read();
+    assert_eq!(server.poll(start), ReloadOutcome::Unchanged);
 
     folder.replace("a.pem", &new.cert);
-    assert_eq!(server.refresh(start), Outcome::Settling, "its key is not there yet");
+    assert_eq!(server.poll(start), ReloadOutcome::Settling, "its key is not there yet");
     assert_eq!(served(&folder, &authority, &server), der(&old));
     folder.replace("a.key", &new.key);
-    assert_eq!(server.refresh(after(start, 1)), Outcome::Replaced);
+    assert_eq!(server.poll(after(start, 1)), ReloadOutcome::Replaced);
     assert_eq!(served(&folder, &authority, &server), der(&new));
-    assert_eq!(server.refresh(after(start, 20)), Outcome::Unchanged);
-    assert_eq!((server.standing().replaced, server.standing().refused), (1, 0));
+    assert_eq!(server.poll(after(start, 20)), ReloadOutcome::Unchanged);
+    assert_eq!((server.reload_status().replaced, server.reload_status().refused), (1, 0));
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn a_link_that_is_swapped_is_served() {
 
     symlink("v2", folder.path("..data_tmp")).unwrap();
     fs::rename(folder.path("..data_tmp"), folder.path("..data")).unwrap();
-    assert_eq!(server.refresh(Now::read()), Outcome::Replaced);
+    assert_eq!(server.poll(PollTime::read()), ReloadOutcome::Replaced);
     assert_eq!(served(&folder, &authority, &server), der(&new));
 }
 
@@ -76,7 +76,7 @@ fn what_is_broken_is_never_served_and_told_once() {
         params.not_after = date_time_ymd(2025, 1, 1);
     });
     let server = Acceptor::new("web", &folder.listener(vec![folder.pair("a", &old)])).unwrap();
-    let mut now = Now::read();
+    let mut now = PollTime::read();
     let breaks: [(&str, &dyn Fn()); 5] = [
         ("rubbish", &|| folder.replace("a.pem", "rubbish")),
         ("cut off", &|| folder.replace("a.pem", &new.cert[..new.cert.len() / 2])),
@@ -87,28 +87,28 @@ fn what_is_broken_is_never_served_and_told_once() {
     for (count, (what, change)) in breaks.into_iter().enumerate() {
         change();
         now = after(now, 10);
-        assert_eq!(server.refresh(now), Outcome::Settling, "{what}");
-        assert_eq!(server.refresh(after(now, 1)), Outcome::Settling, "{what}");
-        assert_eq!(server.standing().faults.len(), usize::from(count > 0), "{what}: as it was told before");
-        assert_eq!(server.refresh(after(now, 2)), Outcome::Refused, "{what}");
-        assert_eq!(server.refresh(after(now, 3)), Outcome::Unchanged, "{what}: told again");
+        assert_eq!(server.poll(now), ReloadOutcome::Settling, "{what}");
+        assert_eq!(server.poll(after(now, 1)), ReloadOutcome::Settling, "{what}");
+        assert_eq!(server.reload_status().faults.len(), usize::from(count > 0), "{what}: as it was told before");
+        assert_eq!(server.poll(after(now, 2)), ReloadOutcome::Refused, "{what}");
+        assert_eq!(server.poll(after(now, 3)), ReloadOutcome::Unchanged, "{what}: told again");
         assert_eq!(served(&folder, &authority, &server), der(&old), "{what}");
-        assert_eq!(server.standing().refused, count as u64 + 1, "{what}");
-        let faults = &server.standing().faults;
+        assert_eq!(server.reload_status().refused, count as u64 + 1, "{what}");
+        let faults = &server.reload_status().faults;
         assert!(faults.len() == 1 && faults[0].contains(folder.path("a").to_str().unwrap()), "{what}: {faults:?}");
     }
     folder.replace_pair("a", &new);
-    assert_eq!(server.refresh(after(now, 10)), Outcome::Replaced);
+    assert_eq!(server.poll(after(now, 10)), ReloadOutcome::Replaced);
     assert_eq!(served(&folder, &authority, &server), der(&new));
-    assert_eq!((server.standing().replaced, server.standing().refused), (1, 5));
-    assert_eq!(server.standing().faults, [""; 0]);
+    assert_eq!((server.reload_status().replaced, server.reload_status().refused), (1, 5));
+    assert_eq!(server.reload_status().faults, [""; 0]);
 
     folder.replace("a.pem", "rubbish");
-    assert_eq!(server.refresh(after(now, 20)), Outcome::Settling);
-    assert_eq!(server.refresh(after(now, 22)), Outcome::Refused);
+    assert_eq!(server.poll(after(now, 20)), ReloadOutcome::Settling);
+    assert_eq!(server.poll(after(now, 22)), ReloadOutcome::Refused);
     folder.replace_pair("a", &new);
-    assert_eq!(server.refresh(after(now, 30)), Outcome::Unchanged);
-    assert_eq!(server.standing().faults, [""; 0], "the files hold what is in service again");
+    assert_eq!(server.poll(after(now, 30)), ReloadOutcome::Unchanged);
+    assert_eq!(server.reload_status().faults, [""; 0], "the files hold what is in service again");
 }
 
 /// One that has ended must not keep all others from starting; but it is no news that is worth a replacement.
@@ -122,18 +122,18 @@ fn what_is_not_valid_now_is_served_from_the_start_and_replaces_nothing() {
     let early = || issue(&|params| params.not_before = date_time_ymd(3000, 1, 1));
     for (first, second, name) in [(expired(), early(), "expired"), (early(), expired(), "early")] {
         let server = Acceptor::new("web", &folder.listener(vec![folder.pair(name, &first)])).unwrap();
-        let start = Now::read();
+        let start = PollTime::read();
         assert_eq!(served(&folder, &authority, &server), der(&first), "{name}");
-        assert_eq!(server.refresh(start), Outcome::Unchanged, "{name}");
+        assert_eq!(server.poll(start), ReloadOutcome::Unchanged, "{name}");
         for other in [&expired(), &second] {
             folder.replace_pair(name, other);
-            assert_eq!(server.refresh(start), Outcome::Settling, "{name}");
-            assert_eq!(server.refresh(after(start, 2)), Outcome::Refused, "{name}");
+            assert_eq!(server.poll(start), ReloadOutcome::Settling, "{name}");
+            assert_eq!(server.poll(after(start, 2)), ReloadOutcome::Refused, "{name}");
             assert_eq!(served(&folder, &authority, &server), der(&first), "{name}");
         }
         let valid = authority.issue(&["localhost"]);
         folder.replace_pair(name, &valid);
-        assert_eq!(server.refresh(after(start, 3)), Outcome::Replaced, "{name}");
+        assert_eq!(server.poll(after(start, 3)), ReloadOutcome::Replaced, "{name}");
         assert_eq!(served(&folder, &authority, &server), der(&valid), "{name}");
     }
 }
@@ -143,12 +143,12 @@ fn what_was_refused_and_is_as_before_is_no_news() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let pair = authority.issue(&["localhost"]);
     let server = Acceptor::new("web", &folder.listener(vec![folder.pair("a", &pair)])).unwrap();
-    let start = Now::read();
+    let start = PollTime::read();
     folder.replace("a.pem", "rubbish");
-    assert_eq!(server.refresh(start), Outcome::Settling);
+    assert_eq!(server.poll(start), ReloadOutcome::Settling);
     folder.replace("a.pem", &pair.cert);
-    assert_eq!(server.refresh(after(start, 3)), Outcome::Unchanged);
-    assert_eq!((server.standing().replaced, server.standing().refused), (0, 0));
+    assert_eq!(server.poll(after(start, 3)), ReloadOutcome::Unchanged);
+    assert_eq!((server.reload_status().replaced, server.reload_status().refused), (0, 0));
 }
 
 #[test]
@@ -156,15 +156,15 @@ fn a_certificate_that_was_too_early_is_served_when_its_time_has_come() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let server =
         Acceptor::new("web", &folder.listener(vec![folder.pair("a", &authority.issue(&["localhost"]))])).unwrap();
-    let start = Now::read();
+    let start = PollTime::read();
     let early = authority.issue_with(&["localhost"], &KeyPair::generate().unwrap(), |params| {
         params.not_before = (start.wall + Duration::from_secs(3600)).into();
     });
     folder.replace_pair("a", &early);
-    assert_eq!(server.refresh(start), Outcome::Settling);
-    assert_eq!(server.refresh(after(start, 5)), Outcome::Refused);
-    assert_eq!(server.refresh(after(start, 3599)), Outcome::Unchanged);
-    assert_eq!(server.refresh(after(start, 3601)), Outcome::Replaced);
+    assert_eq!(server.poll(start), ReloadOutcome::Settling);
+    assert_eq!(server.poll(after(start, 5)), ReloadOutcome::Refused);
+    assert_eq!(server.poll(after(start, 3599)), ReloadOutcome::Unchanged);
+    assert_eq!(server.poll(after(start, 3601)), ReloadOutcome::Replaced);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_file_that_is_written_in_place_is_seen_also_with_its_time_put_back() {
     let file = fs::OpenOptions::new().write(true).open(folder.path("a.pem")).unwrap();
     std::io::Write::write_all(&mut &file, pair.cert.replace('A', "B").as_bytes()).unwrap();
     file.set_modified(before).unwrap();
-    assert_eq!(server.refresh(Now::read()), Outcome::Settling);
+    assert_eq!(server.poll(PollTime::read()), ReloadOutcome::Settling);
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn one_bad_certificate_does_not_keep_back_another() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
     let files = ["one.org", "two.org"].map(|name| folder.pair(name, &authority.issue(&[name])));
     let server = Acceptor::new("web", &folder.listener(files.to_vec())).unwrap();
-    let start = Now::read();
+    let start = PollTime::read();
     folder.replace("one.org.pem", "rubbish");
     folder.replace_pair("two.org", &authority.issue(&["three.org"]));
-    assert_eq!(server.refresh(start), Outcome::Settling);
+    assert_eq!(server.poll(start), ReloadOutcome::Settling);
     assert!(server.knows(Some("one.org")) && server.knows(Some("three.org")) && !server.knows(Some("two.org")));
-    assert_eq!(server.refresh(after(start, 2)), Outcome::Refused);
+    assert_eq!(server.poll(after(start, 2)), ReloadOutcome::Refused);
 }
 
 /// Tickets say that a client was verified: they end with the authorities by which it was, and not before.
@@ -210,24 +210,24 @@ fn tickets_outlive_a_certificate_and_not_the_authorities() {
         let ends = pool_handshake(&client, &server.current(), "localhost")?;
         Ok(ends.server.handshake_kind().unwrap())
     };
-    let start = Now::read();
+    let start = PollTime::read();
     assert_ne!(kind(), Ok(HandshakeKind::Resumed));
     assert_eq!(kind(), Ok(HandshakeKind::Resumed));
 
     folder.replace_pair("a", &authority.issue(&["localhost"]));
-    assert_eq!(server.refresh(start), Outcome::Replaced);
+    assert_eq!(server.poll(start), ReloadOutcome::Replaced);
     assert_eq!(kind(), Ok(HandshakeKind::Resumed), "only the certificate has changed");
 
     folder.replace("clients.crl", clients.revoke(&[7], 2040));
-    assert_eq!(server.refresh(after(start, 1)), Outcome::Replaced);
-    assert_eq!(kind(), Err(Refusal::Server(Error::InvalidCertificate(CertificateError::Revoked))));
+    assert_eq!(server.poll(after(start, 1)), ReloadOutcome::Replaced);
+    assert_eq!(kind(), Err(HandshakeFailure::Server(Error::InvalidCertificate(CertificateError::Revoked))));
 
     folder.replace("clients.crl", clients.revoke(&[], 2040));
-    assert_eq!(server.refresh(after(start, 2)), Outcome::Replaced);
+    assert_eq!(server.poll(after(start, 2)), ReloadOutcome::Replaced);
     assert_ne!(kind(), Ok(HandshakeKind::Resumed));
     assert_eq!(kind(), Ok(HandshakeKind::Resumed));
     folder.replace("clients.pem", format!("{}{}", clients.pem(), Authority::new("more").pem()));
-    assert_eq!(server.refresh(after(start, 3)), Outcome::Replaced);
+    assert_eq!(server.poll(after(start, 3)), ReloadOutcome::Replaced);
     assert_ne!(kind(), Ok(HandshakeKind::Resumed), "the authorities have changed");
 }
 
@@ -241,18 +241,21 @@ fn a_pool_follows_its_authorities_and_its_own_certificate() {
     listener.client_auth = Some(folder.client_auth(&new, true));
     let server = Acceptor::new("web", &listener).unwrap();
     let meet = || handshake(&client.current(), &server.current(), "localhost").map(|_| ());
-    let start = Now::read();
-    assert!(matches!(meet(), Err(Refusal::Client(Error::InvalidCertificate(CertificateError::UnknownIssuer)))));
+    let start = PollTime::read();
+    assert!(matches!(
+        meet(),
+        Err(HandshakeFailure::Client(Error::InvalidCertificate(CertificateError::UnknownIssuer)))
+    ));
 
     folder.replace("servers.pem", "rubbish");
-    assert_eq!(client.refresh(start), Outcome::Settling);
-    assert_eq!(client.refresh(after(start, 2)), Outcome::Refused);
+    assert_eq!(client.poll(start), ReloadOutcome::Settling);
+    assert_eq!(client.poll(after(start, 2)), ReloadOutcome::Refused);
     folder.replace("servers.pem", new.pem());
-    assert_eq!(client.refresh(after(start, 3)), Outcome::Replaced);
-    assert!(matches!(meet(), Err(Refusal::Server(Error::InvalidCertificate(_)))), "{:?}", meet());
+    assert_eq!(client.poll(after(start, 3)), ReloadOutcome::Replaced);
+    assert!(matches!(meet(), Err(HandshakeFailure::Server(Error::InvalidCertificate(_)))), "{:?}", meet());
     folder.replace_pair("client", &new.issue_client(1));
-    assert_eq!(client.refresh(after(start, 4)), Outcome::Replaced);
+    assert_eq!(client.poll(after(start, 4)), ReloadOutcome::Replaced);
     assert_eq!(meet(), Ok(()));
-    assert_eq!((client.standing().replaced, client.standing().refused), (2, 1));
-    assert_eq!((client.standing().facts[0].names.len(), &client.standing().faults[..]), (1, &[][..]));
+    assert_eq!((client.reload_status().replaced, client.reload_status().refused), (2, 1));
+    assert_eq!((client.reload_status().facts[0].names.len(), &client.reload_status().faults[..]), (1, &[][..]));
 }

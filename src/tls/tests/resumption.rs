@@ -12,7 +12,7 @@ use rustls::{
 use super::handshakes::bare_server;
 use crate::config::model::{ClientAuth, ListenerTls, Verify};
 use crate::tls::provider::provider;
-use crate::tls::testing::{Authority, Folder, Pair, Refusal, SetClock, handshake, pool_handshake};
+use crate::tls::testing::{Authority, Folder, HandshakeFailure, Pair, SetClock, handshake, pool_handshake};
 use crate::tls::{Acceptor, Connector};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
@@ -73,7 +73,7 @@ impl Stage {
     }
 }
 
-fn kind(client: &Arc<ClientConfig>, server: &Acceptor) -> Result<HandshakeKind, Refusal> {
+fn kind(client: &Arc<ClientConfig>, server: &Acceptor) -> Result<HandshakeKind, HandshakeFailure> {
     // A group that is not the first choice costs a round trip more, and is no other kind of verification.
     Ok(match handshake(client, &server.current(), "localhost")?.server.handshake_kind().unwrap() {
         HandshakeKind::FullWithHelloRetryRequest => HandshakeKind::Full,
@@ -82,8 +82,9 @@ fn kind(client: &Arc<ClientConfig>, server: &Acceptor) -> Result<HandshakeKind, 
 }
 
 #[track_caller]
-fn assert_expired(result: &Result<HandshakeKind, Refusal>) {
-    let Err(Refusal::Server(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))) = result else {
+fn assert_expired(result: &Result<HandshakeKind, HandshakeFailure>) {
+    let Err(HandshakeFailure::Server(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))) = result
+    else {
         panic!("{result:?}")
     };
 }
@@ -159,7 +160,7 @@ fn one_clients_end_is_not_anothers() {
     assert_eq!(kind(&long, &server), Ok(HandshakeKind::Resumed));
 }
 
-fn pool_kind(client: &Connector, server: &Arc<ServerConfig>) -> Result<HandshakeKind, Refusal> {
+fn pool_kind(client: &Connector, server: &Arc<ServerConfig>) -> Result<HandshakeKind, HandshakeFailure> {
     let ends = pool_handshake(client, server, "localhost")?;
     Ok(match ends.client.handshake_kind().unwrap() {
         HandshakeKind::FullWithHelloRetryRequest => HandshakeKind::Full,
@@ -193,7 +194,8 @@ fn a_backends_session_ends_with_its_certificate() {
             assert_eq!(pool_kind(&full, &server), Ok(HandshakeKind::Resumed), "{version:?} {has_tickets}");
             clock.set(end + 1);
             let refusal = pool_kind(&full, &server);
-            let Err(Refusal::Client(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))) = refusal
+            let Err(HandshakeFailure::Client(Error::InvalidCertificate(CertificateError::ExpiredContext { .. }))) =
+                refusal
             else {
                 panic!("{version:?} {has_tickets}: {refusal:?}")
             };

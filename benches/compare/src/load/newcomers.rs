@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::net::{SendFlags, sockopt};
 
 use super::tls::Connector;
-use super::{Load, PATIENCE, broken, nanoseconds};
+use super::{DRAIN_TIMEOUT, Load, broken, nanoseconds};
 use crate::result::{Newcomers, Outcome};
 use crate::scenario::{AT_ONCE, ONE_BY_ONE, Tls};
 use crate::sock;
@@ -52,7 +52,7 @@ impl Load<'_> {
         }
         for _ in 0..count / together {
             self.clients.add_newcomers(&mut self.hub, together)?;
-            let deadline = self.clients.now() + PATIENCE;
+            let deadline = self.clients.now() + DRAIN_TIMEOUT;
             if !self.turn_until(deadline, |load| load.clients.newcomers_are_up())? {
                 return broken("newcomers were not answered in time");
             }

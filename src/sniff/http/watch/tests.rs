@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sniff::http::LIMIT;
+use crate::sniff::http::MAX_HEAD;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -104,7 +104,7 @@ fn a_quiet_connection_holds_nothing() {
 fn requests_that_wait_are_bounded_and_those_before_keep_their_answers() {
     let mut watched = Watched::new();
     watched.client("GET / HTTP/1.1\r\n\r\n".repeat(MAX_OUTSTANDING)).saw(&[]);
-    watched.client("GET / HTTP/1.1\r\n\r\n").saw(&[Event::Opaque(Why::Pipelined)]);
+    watched.client("GET / HTTP/1.1\r\n\r\n").saw(&[Event::Opaque(OpaqueReason::Pipelined)]);
     assert_eq!(watched.unseen(), (u64::MAX, 0));
     watched.client("\0").backend("HTTP/1.1 204 No Content\r\n\r\n".repeat(MAX_OUTSTANDING));
     let answers = std::mem::take(&mut watched.events);
@@ -116,12 +116,12 @@ fn requests_that_wait_are_bounded_and_those_before_keep_their_answers() {
 
 #[test]
 fn heads_are_bounded() {
-    let begin = format!("GET /{} HTTP/1.1\r\n", "a".repeat(LIMIT - 20));
-    assert_eq!(begin.len(), LIMIT - 4);
-    for portion in [1000, LIMIT * 2] {
+    let begin = format!("GET /{} HTTP/1.1\r\n", "a".repeat(MAX_HEAD - 20));
+    assert_eq!(begin.len(), MAX_HEAD - 4);
+    for portion in [1000, MAX_HEAD * 2] {
         let mut watched = Watched::new();
         begin.as_bytes().chunks(portion).for_each(|part| _ = watched.client(part));
-        watched.client("A: ").saw(&[]).client("b").saw(&[Event::Opaque(Why::LongHead)]);
+        watched.client("A: ").saw(&[]).client("b").saw(&[Event::Opaque(OpaqueReason::LongHead)]);
         let mut watched = Watched::new();
         let whole = format!("\r\n\r\n{}", begin.replace(" HTTP", "aa HTTP") + "\r\n");
         whole.as_bytes().chunks(portion).for_each(|part| _ = watched.client(part));
@@ -129,10 +129,10 @@ fn heads_are_bounded() {
         assert!(matches!(watched.events[..], [Event::Responded { .. }]), "{:?}", watched.events);
     }
     let fields = "A: b\r\n".repeat(101);
-    Watched::new().client(format!("GET / HTTP/1.1\r\n{fields}\r\n")).saw(&[Event::Opaque(Why::ManyFields)]);
+    Watched::new().client(format!("GET / HTTP/1.1\r\n{fields}\r\n")).saw(&[Event::Opaque(OpaqueReason::ManyFields)]);
     let mut watched = Watched::new();
-    watched.client("GET / HTTP/1.1\r\n\r\n").backend(format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(LIMIT)));
-    watched.saw(&[Event::Opaque(Why::LongHead), Event::Unanswered]);
+    watched.client("GET / HTTP/1.1\r\n\r\n").backend(format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(MAX_HEAD)));
+    watched.saw(&[Event::Opaque(OpaqueReason::LongHead), Event::Unanswered]);
 }
 
 #[test]

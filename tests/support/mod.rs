@@ -2,11 +2,14 @@
 //!
 //! Nothing here waits for time to pass: it waits for a condition, under a deadline that is only reached when the test fails.
 
+#![allow(dead_code, reason = "each test target uses its part")]
+
 pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod data;
+pub(crate) mod http;
 pub(crate) mod mariadb;
 pub(crate) mod observed;
 pub(crate) mod peer;
@@ -15,7 +18,9 @@ pub(crate) mod postgres;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod python;
+pub(crate) mod readme;
 pub(crate) mod redis;
+pub(crate) mod starttls;
 pub(crate) mod stats;
 pub(crate) mod terminal;
 pub(crate) mod tidegate;
@@ -54,6 +59,45 @@ pub(crate) fn holds_within(limit: Duration, mut condition: impl FnMut() -> bool)
 /// Shows a measurement, also when the test passes: this is not captured.
 pub(crate) fn tell(text: &str) {
     _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// One run of a measurement that is compared with another.
+pub(crate) enum Compared {
+    Agrees,
+    Disagrees,
+    /// The machine was too busy for either to be right.
+    Disturbed,
+}
+
+impl Compared {
+    pub(crate) fn agrees(agrees: bool) -> Compared {
+        if agrees { Compared::Agrees } else { Compared::Disagrees }
+    }
+}
+
+/// Fails the test unless most of five runs of a measurement agree with another: a measurement that is wrong disagrees in
+/// most. Disturbed runs do not count. A run returns its figures too.
+#[track_caller]
+pub(crate) fn most_runs_agree(what: &str, run: impl Fn() -> (Compared, String)) {
+    const MAJORITY: usize = 3;
+    const MAX_DISTURBED: usize = 20;
+    let (mut agree, mut disagree, mut disturbed) = (Vec::new(), Vec::new(), Vec::new());
+    while agree.len() < MAJORITY {
+        let (compared, figures) = run();
+        match compared {
+            Compared::Agrees => agree.push(figures),
+            Compared::Disagrees => disagree.push(figures),
+            Compared::Disturbed => disturbed.push(figures),
+        }
+        assert!(disagree.len() < MAJORITY, "{what}: {disagree:#?} disagree, {agree:#?} agree");
+        assert!(disturbed.len() < MAX_DISTURBED, "{what}: this machine is too busy: {disturbed:#?}");
+    }
+    tell(&format!(
+        "{what}: {} of {} runs disagree {disagree:?}; {}",
+        disagree.len(),
+        MAJORITY + disagree.len(),
+        agree[0]
+    ));
 }
 
 /// An address of this host for one backend alone, as every address in 127.0.0.0/8 is one. Ports on 127.0.0.1 find new

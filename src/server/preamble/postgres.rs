@@ -2,9 +2,9 @@
 
 use crate::config::model::{ListenerTls, Plaintext};
 use crate::net::addr::ClientAddr;
-use crate::server::ahead::{Ahead, write_all};
-use crate::server::context::ListenerState;
-use crate::server::farewell::{Patience, farewell};
+use crate::server::lingering_close::{LingerLimit, lingering_close};
+use crate::server::listener::Listener;
+use crate::server::peek::{Peek, write_all};
 use crate::sniff::postgres::{self, Opening};
 use crate::stats::termination::Termination;
 use crate::worker::Socket;
@@ -31,24 +31,24 @@ fn allows_plain_sessions(rules: &ListenerTls) -> bool {
 
 /// Answers a PostgreSQL client until it begins in earnest.
 pub(super) async fn begin(
-    listener: &ListenerState,
+    listener: &Listener,
     rules: &ListenerTls,
     client: ClientAddr,
-    ahead: &mut Ahead<'_, Socket>,
+    peek: &mut Peek<'_, Socket>,
 ) -> Result<Asked, Termination> {
     let mut gss_refused = false;
     loop {
-        match ahead.until(postgres::LIMIT, postgres::recognise).await? {
+        match peek.until(postgres::MAX_STARTUP_PACKET, postgres::recognise).await? {
             Ok(Opening::SslRequest) => {
-                ahead.take_off(postgres::SSL_REQUEST.len());
-                if !ahead.bytes().is_empty() {
+                peek.take_off(postgres::SSL_REQUEST.len());
+                if !peek.bytes().is_empty() {
                     // Somebody in between could have put them there (CVE-2021-23214).
                     listener.refuse(client, &"sends unencrypted data after its SSLRequest");
                     let words = postgres::error_response("08P01", "unencrypted data after the SSL request", None);
-                    farewell(ahead.stream(), &words, Patience::SHORT).await;
+                    lingering_close(peek.stream(), &words, LingerLimit::SHORT).await;
                     return Err(Termination::NotTls);
                 }
-                answer(ahead, postgres::ACCEPT_TLS).await?;
+                answer(peek, postgres::ACCEPT_TLS).await?;
                 return Ok(Asked::Tls);
             }
             // Again and again, each would cost an answer, and nothing would bound it.
@@ -59,8 +59,8 @@ pub(super) async fn begin(
             // What follows is held to the same rules as without this request.
             Ok(Opening::GssEncRequest) => {
                 gss_refused = true;
-                ahead.take_off(postgres::SSL_REQUEST.len());
-                answer(ahead, postgres::REFUSE).await?;
+                peek.take_off(postgres::SSL_REQUEST.len());
+                answer(peek, postgres::REFUSE).await?;
             }
             Ok(Opening::DirectTls) => return Ok(Asked::Directly),
             // Clients before PostgreSQL 17 cancel in plain text, whatever the connection used.
@@ -74,7 +74,7 @@ pub(super) async fn begin(
                     "this server takes encrypted connections only",
                     Some("Connect with sslmode=require or stronger."),
                 );
-                farewell(ahead.stream(), &words, Patience::SHORT).await;
+                lingering_close(peek.stream(), &words, LingerLimit::SHORT).await;
                 return Err(Termination::NotTls);
             }
             Err(why) => {
@@ -85,6 +85,6 @@ pub(super) async fn begin(
     }
 }
 
-async fn answer(ahead: &Ahead<'_, Socket>, byte: u8) -> Result<(), Termination> {
-    write_all(ahead.stream(), &[byte]).await.map_err(|_| Termination::ClientLeft)
+async fn answer(peek: &Peek<'_, Socket>, byte: u8) -> Result<(), Termination> {
+    write_all(peek.stream(), &[byte]).await.map_err(|_| Termination::ClientLeft)
 }

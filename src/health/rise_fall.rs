@@ -1,24 +1,24 @@
-//! When probes that pass or fail make a backend go up or down. Pure: no clock, no sockets.
+//! When probes take a backend up or down: `rise` and `fall`. Pure: no clock, no sockets.
 
 use std::num::NonZeroU32;
 
 use crate::config::model::{Health, Initial};
 
-/// What is known of one backend.
+/// The health of one backend.
 #[derive(Clone, Debug)]
-pub(super) struct Verdict {
+pub(super) struct RiseFall {
     rise: NonZeroU32,
     fall: NonZeroU32,
-    state: State,
-    /// Probes in a row that speak against `state`.
+    state: HealthState,
+    /// Probes in a row that contradict `state`.
     against: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// No probe yet, and not to be used before one has passed.
+enum HealthState {
+    /// Before the first probe; out of rotation until one passes.
     Unknown,
-    /// Probes have only ever failed; the first pass is enough.
+    /// No probe has passed yet; the first pass is enough, whatever `rise` is.
     NeverUp,
     Up,
     Down,
@@ -26,18 +26,18 @@ enum State {
 
 /// What a probe has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum Transition {
     Up,
     Down,
 }
 
-impl Verdict {
-    pub(super) fn new(health: &Health) -> Verdict {
+impl RiseFall {
+    pub(super) fn new(health: &Health) -> RiseFall {
         let state = match health.initial {
-            Initial::Probe => State::Unknown,
-            Initial::Up => State::Up,
+            Initial::Probe => HealthState::Unknown,
+            Initial::Up => HealthState::Up,
         };
-        Verdict { rise: health.rise, fall: health.fall, state, against: 0 }
+        RiseFall { rise: health.rise, fall: health.fall, state, against: 0 }
     }
 
     /// Goes by another configuration from now on; what is known stays.
@@ -47,13 +47,13 @@ impl Verdict {
 
     /// Takes the outcome of a probe into account. A first probe that fails is a change too, so that it is told once why
     /// a backend is not used from the start.
-    pub(super) fn observe(&mut self, passed: bool) -> Option<Change> {
+    pub(super) fn observe(&mut self, passed: bool) -> Option<Transition> {
         let (speaks_against, needed, next) = match self.state {
-            State::Unknown if passed => (true, 1, State::Up),
-            State::Unknown => (true, 1, State::NeverUp),
-            State::NeverUp => (passed, 1, State::Up),
-            State::Up => (!passed, self.fall.get(), State::Down),
-            State::Down => (passed, self.rise.get(), State::Up),
+            HealthState::Unknown if passed => (true, 1, HealthState::Up),
+            HealthState::Unknown => (true, 1, HealthState::NeverUp),
+            HealthState::NeverUp => (passed, 1, HealthState::Up),
+            HealthState::Up => (!passed, self.fall.get(), HealthState::Down),
+            HealthState::Down => (passed, self.rise.get(), HealthState::Up),
         };
         if !speaks_against {
             self.against = 0;
@@ -65,12 +65,12 @@ impl Verdict {
         }
         self.against = 0;
         self.state = next;
-        Some(if next == State::Up { Change::Up } else { Change::Down })
+        Some(if next == HealthState::Up { Transition::Up } else { Transition::Down })
     }
 
     /// Whether the backend is thought to be down.
     pub(super) fn is_down(&self) -> bool {
-        matches!(self.state, State::NeverUp | State::Down)
+        matches!(self.state, HealthState::NeverUp | HealthState::Down)
     }
 }
 
@@ -83,10 +83,10 @@ mod tests {
     use crate::pool::testing::health;
 
     /// What each of a row of probes changes: `+` passes or goes up, `-` fails or goes down, `.` changes nothing.
-    fn changes(verdict: &mut Verdict, probes: &str) -> String {
-        let change = |probe| match verdict.observe(probe == '+') {
-            Some(Change::Up) => '+',
-            Some(Change::Down) => '-',
+    fn changes(tracked: &mut RiseFall, probes: &str) -> String {
+        let change = |probe| match tracked.observe(probe == '+') {
+            Some(Transition::Up) => '+',
+            Some(Transition::Down) => '-',
             None => '.',
         };
         probes.chars().map(change).collect()
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn rises_and_falls() {
-        let probe = Verdict::new(&health(Check::Tcp)); // rise 2, fall 3
-        let up = Verdict::new(&Health { initial: Initial::Up, ..health(Check::Tcp) });
+        let probe = RiseFall::new(&health(Check::Tcp)); // rise 2, fall 3
+        let up = RiseFall::new(&Health { initial: Initial::Up, ..health(Check::Tcp) });
         for (start, probes, expected) in [
             (&probe, "++++", "+..."),
             (&probe, "---+", "-..+"),
@@ -119,7 +119,7 @@ mod tests {
             let number = |n| NonZeroU32::new(n).unwrap();
             let config =
                 Health { initial, rise: number(rise), fall: number(fall), ..health(Check::Tcp) };
-            let mut verdict = Verdict::new(&config);
+            let mut tracked = RiseFall::new(&config);
             let mut is_up = up;
             let mut last_change = 0;
             for n in 1..=probes.len() {
@@ -139,11 +139,11 @@ mod tests {
                 }
                 let expected = match (change || first_is_bad, passed) {
                     (false, _) => None,
-                    (true, true) => Some(Change::Up),
-                    (true, false) => Some(Change::Down),
+                    (true, true) => Some(Transition::Up),
+                    (true, false) => Some(Transition::Down),
                 };
-                prop_assert_eq!(verdict.observe(passed), expected, "probe {} of {:?}", n, probes);
-                prop_assert_eq!(verdict.is_down(), !is_up);
+                prop_assert_eq!(tracked.observe(passed), expected, "probe {} of {:?}", n, probes);
+                prop_assert_eq!(tracked.is_down(), !is_up);
             }
         }
     }

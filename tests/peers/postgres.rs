@@ -11,8 +11,8 @@ use crate::support::{eventually, tell};
 fn pgbench_with_lasting_connections() {
     let postgres = Postgres::start();
     let tidegate = in_front_of(&postgres);
-    let direct = pgbench(&postgres, postgres.port(), &["-T", "3"]);
-    let through = pgbench(&postgres, tidegate.at("in").tcp().port(), &["-T", "10"]);
+    let direct = pgbench(&postgres, postgres.port(), &["-T", "2"]);
+    let through = pgbench(&postgres, tidegate.at("in").tcp().port(), &["-T", "2"]);
     tell(&format!("pgbench: {direct} tps direct, {through} tps through tidegate"));
     tidegate.wait_for_access("of the last of 20 clients", |_| tidegate.access().len() >= 20);
 }
@@ -21,8 +21,8 @@ fn pgbench_with_lasting_connections() {
 fn pgbench_with_a_connection_for_each_transaction() {
     let postgres = Postgres::start();
     let tidegate = in_front_of(&postgres);
-    let direct = pgbench(&postgres, postgres.port(), &["-C", "-T", "3"]);
-    let through = pgbench(&postgres, tidegate.at("in").tcp().port(), &["-C", "-T", "10"]);
+    let direct = pgbench(&postgres, postgres.port(), &["-C", "-T", "2"]);
+    let through = pgbench(&postgres, tidegate.at("in").tcp().port(), &["-C", "-T", "2"]);
     tell(&format!("pgbench -C: {direct} tps direct, {through} tps through tidegate"));
     let lines = tidegate.access();
     assert!(lines.len() > 20, "a connection for each transaction, not {}", lines.len());

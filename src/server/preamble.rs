@@ -12,13 +12,14 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use self::postgres::Asked;
-use super::ahead::{Ahead, Cut, Preamble, memory_claim};
-use super::context::{Context, ListenerState};
-use super::farewell::{Patience, farewell};
-use super::gate::{Admission, Told};
-use super::peer::{Client, Peer};
+use super::admission::{Admission, RejectSlot};
+use super::lingering_close::{LingerLimit, lingering_close};
+use super::listener::Listener;
+use super::peek::{Peek, PeekError, PeekedBytes, memory_claim};
+use super::route::RouteKey;
 use super::screened::Screened;
-use super::wanted::Wanted;
+use super::transport::{Client, Conn};
+use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, Route, StartTls, TlsVersion, UnknownSni};
 use crate::limits::{Claim, MemoryExhausted};
 use crate::net::addr::ClientAddr;
@@ -40,9 +41,9 @@ const MAX_RECORD: usize = 5 + (1 << 14) + 256;
 
 /// What there is to know of a connection besides its bytes: of few there is anything.
 #[derive(Default)]
-pub(super) struct Opened {
+pub(super) struct Preamble {
     /// What of them is for the backend.
-    pub(super) ahead: Preamble,
+    pub(super) peeked: PeekedBytes,
     /// They are a PostgreSQL CancelRequest, which nothing may follow in either direction.
     pub(super) is_cancel: bool,
     /// The listener's route that they match.
@@ -58,112 +59,112 @@ pub(super) struct Opened {
     /// What counts against the limits of the client's address.
     pub(super) claim: Option<Claim>,
     /// It is over a limit, and is to be told so instead of getting a backend.
-    pub(super) told: Option<Told>,
+    pub(super) reject_slot: Option<RejectSlot>,
 }
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
-pub(super) async fn open(
-    listener: &ListenerState,
+pub(super) async fn read(
+    listener: &Listener,
     client: &mut ClientAddr,
     socket: Socket,
-) -> Result<(Client, Opened), Termination> {
-    let opened = open_within_memory(listener, client, socket).await;
-    if matches!(opened, Err(Termination::OutOfResources)) {
+) -> Result<(Client, Preamble), Termination> {
+    let preamble = open_within_memory(listener, client, socket).await;
+    if matches!(preamble, Err(Termination::OutOfResources)) {
         listener.refuse(*client, &MemoryExhausted);
     }
-    opened
+    preamble
 }
 
 async fn open_within_memory(
-    listener: &ListenerState,
+    listener: &Listener,
     client: &mut ClientAddr,
     socket: Socket,
-) -> Result<(Client, Opened), Termination> {
-    let mut opened = Opened::default();
+) -> Result<(Client, Preamble), Termination> {
+    let mut preamble = Preamble::default();
     let deadline = after(listener.config().timeouts.sniff);
-    let mut ahead = Ahead::new(&socket, deadline);
+    let mut peek = Peek::new(&socket, deadline);
     let routes = &listener.config().routes;
-    if let proxy::Peer::Silent { may_send_header } = identify(listener, client, &mut opened, &mut ahead).await? {
+    if let proxy::PeerKind::Silent { may_send_header } = identify(listener, client, &mut preamble, &mut peek).await? {
         // What needs its first bytes has waited for them as long as it may.
         if listener.tls().is_some() || !routes.is_empty() {
             return Err(Termination::PreambleTimeout);
         }
-        return Ok((Peer::Screened(Box::new(Screened::new(socket, may_send_header))), opened));
+        return Ok((Conn::Screened(Box::new(Screened::new(socket, may_send_header))), preamble));
     }
     match listener.tls() {
-        Some((rules, tls)) => match before_tls(listener, rules, tls, *client, &mut ahead).await? {
+        Some((rules, tls)) => match before_tls(listener, rules, tls, *client, &mut peek).await? {
             First::Hello(hello) => {
-                let hello_bytes = ahead.into_preamble().into_bytes();
-                terminate(listener, tls, *client, socket, hello, hello_bytes, opened).await
+                let hello_bytes = peek.into_peeked().into_bytes();
+                terminate(listener, tls, *client, socket, hello, hello_bytes, preamble).await
             }
             First::Plain => {
-                opened.ahead = ahead.into_preamble();
-                opened.route = listener.route(&Wanted::default());
-                Ok((Peer::Plain(socket), opened))
+                preamble.peeked = peek.into_peeked();
+                preamble.route = listener.route(&RouteKey::default());
+                Ok((Conn::Plain(socket), preamble))
             }
             First::Cancel(length) => {
-                opened.ahead = ahead.into_preamble();
-                opened.ahead.truncate(length);
-                opened.is_cancel = true;
-                opened.route = listener.route(&Wanted::default());
-                Ok((Peer::Plain(socket), opened))
+                preamble.peeked = peek.into_peeked();
+                preamble.peeked.truncate(length);
+                preamble.is_cancel = true;
+                preamble.route = listener.route(&RouteKey::default());
+                Ok((Conn::Plain(socket), preamble))
             }
         },
         None => {
             let hello = match routes.iter().any(Route::needs_tls) {
-                true => first_bytes::client_hello(listener, *client, &mut ahead).await?,
+                true => first_bytes::client_hello(listener, *client, &mut peek).await?,
                 false => None,
             };
             if let Some(hello) = hello {
                 let offered: Vec<&[u8]> = hello.alpn.iter().map(Vec::as_slice).collect();
                 let server_name = hello.server_name.as_deref();
-                opened.route = listener.route(&Wanted { server_name, protocols: &offered, request: None });
-                opened.server_name = hello.server_name;
+                preamble.route = listener.route(&RouteKey { server_name, protocols: &offered, request: None });
+                preamble.server_name = hello.server_name;
             } else if routes.iter().any(Route::needs_request) {
-                let request = first_bytes::request(listener, *client, &mut ahead).await?;
-                opened.route = listener.route(&Wanted { request: request.as_ref(), ..Wanted::default() });
+                let request = first_bytes::request(listener, *client, &mut peek).await?;
+                preamble.route = listener.route(&RouteKey { request: request.as_ref(), ..RouteKey::default() });
             }
-            opened.ahead = ahead.into_preamble();
-            Ok((Peer::Plain(socket), opened))
+            preamble.peeked = peek.into_peeked();
+            Ok((Conn::Plain(socket), preamble))
         }
     }
 }
 
 /// Learns who the client is, and counts it against the limits: as early as its address is known.
 async fn identify(
-    listener: &ListenerState,
+    listener: &Listener,
     client: &mut ClientAddr,
-    opened: &mut Opened,
-    ahead: &mut Ahead<'_, Socket>,
-) -> Result<proxy::Peer, Termination> {
+    preamble: &mut Preamble,
+    peek: &mut Peek<'_, Socket>,
+) -> Result<proxy::PeerKind, Termination> {
     let Some(rule) = &listener.config().proxy_protocol else {
-        admit(listener, *client, opened)?;
-        return Ok(proxy::Peer::Known);
+        admit(listener, *client, preamble)?;
+        return Ok(proxy::PeerKind::Known);
     };
     if !proxy::is_trusted(rule, *client) {
-        admit(listener, *client, opened)?;
-        return proxy::refuse_header(listener, *client, ahead).await;
+        admit(listener, *client, preamble)?;
+        return proxy::refuse_header(listener, *client, peek).await;
     }
     // Until its header names the client, a trusted peer is bounded by max_connections and timeouts.sniff.
-    let peer = proxy::take_header(listener, rule, client, &mut opened.destination, ahead).await?;
-    admit(listener, *client, opened)?;
+    let peer = proxy::take_header(listener, rule, client, &mut preamble.destination, peek).await?;
+    admit(listener, *client, preamble)?;
     Ok(peer)
 }
 
-fn admit(listener: &ListenerState, client: ClientAddr, opened: &mut Opened) -> Result<(), Termination> {
+fn admit(listener: &Listener, client: ClientAddr, preamble: &mut Preamble) -> Result<(), Termination> {
     match listener.admit(client)? {
-        Admission::In(claim) => opened.claim = claim,
-        Admission::Told(told) => opened.told = Some(told),
+        Admission::In(claim) => preamble.claim = claim,
+        Admission::RejectSlot(told) => preamble.reject_slot = Some(told),
     }
     Ok(())
 }
 
-impl From<Cut> for Termination {
-    fn from(cut: Cut) -> Termination {
+impl From<PeekError> for Termination {
+    fn from(cut: PeekError) -> Termination {
         match cut {
-            Cut::Finished | Cut::Gone => Termination::ClientLeft,
-            Cut::TooSlow => Termination::PreambleTimeout,
-            Cut::NoMemory => Termination::OutOfResources,
+            PeekError::Finished | PeekError::Gone => Termination::ClientLeft,
+            PeekError::TooSlow => Termination::PreambleTimeout,
+            PeekError::NoMemory => Termination::OutOfResources,
         }
     }
 }
@@ -182,33 +183,33 @@ enum First {
 }
 
 async fn before_tls(
-    listener: &ListenerState,
+    listener: &Listener,
     rules: &ListenerTls,
     tls: &Acceptor,
     client: ClientAddr,
-    ahead: &mut Ahead<'_, Socket>,
+    peek: &mut Peek<'_, Socket>,
 ) -> Result<First, Termination> {
     let mut direct = false;
     if let Some(StartTls::Postgres) = rules.starttls {
-        match postgres::begin(listener, rules, client, ahead).await? {
+        match postgres::begin(listener, rules, client, peek).await? {
             Asked::InPlain => return Ok(First::Plain),
             Asked::Cancel(length) => return Ok(First::Cancel(length)),
             Asked::Tls => {}
             Asked::Directly => direct = true,
         }
     }
-    let hello = match ahead.until(client_hello::LIMIT, client_hello::recognise).await? {
+    let hello = match peek.until(client_hello::MAX_CLIENT_HELLO, client_hello::recognise).await? {
         Ok(hello) => hello,
         Err(fault) if fault.begins_as_hello() => {
-            return Err(first_bytes::refuse_hello(listener, client, ahead, fault).await);
+            return Err(first_bytes::refuse_hello(listener, client, peek, fault).await);
         }
         Err(why) => {
-            match http::looks_like_http(ahead.bytes()) {
+            match http::looks_like_http(peek.bytes()) {
                 true => listener.refuse(client, &"speaks plain HTTP, on a listener with TLS"),
                 false => listener.refuse(client, &why),
             }
             if why == client_hello::NotTls::Ssl2 {
-                farewell(ahead.stream(), &Alert::ProtocolVersion.record(), Patience::SHORT).await;
+                lingering_close(peek.stream(), &Alert::ProtocolVersion.record(), LingerLimit::SHORT).await;
             }
             return Err(Termination::NotTls);
         }
@@ -220,18 +221,18 @@ async fn before_tls(
     if hello.newest < oldest {
         listener
             .refuse(client, &format_args!("speaks {} at most, and {oldest} is the oldest version here", hello.newest));
-        farewell(ahead.stream(), &Alert::ProtocolVersion.record(), Patience::SHORT).await;
+        lingering_close(peek.stream(), &Alert::ProtocolVersion.record(), LingerLimit::SHORT).await;
         return Err(Termination::HandshakeFailed);
     }
     if direct && !hello.alpn.iter().any(|protocol| protocol == POSTGRES) {
         listener.refuse(client, &"begins with TLS at once, and does not offer the protocol postgresql (ALPN)");
-        farewell(ahead.stream(), &Alert::NoApplicationProtocol.record(), Patience::SHORT).await;
+        lingering_close(peek.stream(), &Alert::NoApplicationProtocol.record(), LingerLimit::SHORT).await;
         return Err(Termination::HandshakeFailed);
     }
     if rules.unknown_sni == UnknownSni::Refuse && !tls.knows(hello.server_name.as_deref()) {
         let name = hello.server_name.as_deref().unwrap_or("none");
         listener.refuse(client, &format_args!("asks for server name {name}, which no certificate fits"));
-        farewell(ahead.stream(), &Alert::UnrecognizedName.record(), Patience::SHORT).await;
+        lingering_close(peek.stream(), &Alert::UnrecognizedName.record(), LingerLimit::SHORT).await;
         return Err(Termination::UnknownName);
     }
     Ok(First::Hello(hello))
@@ -239,23 +240,17 @@ async fn before_tls(
 
 /// TLS ends here.
 async fn terminate(
-    listener: &ListenerState,
+    listener: &Listener,
     tls: &Acceptor,
     client: ClientAddr,
     socket: Socket,
     hello: ClientHello,
     hello_bytes: Vec<u8>,
-    mut opened: Opened,
-) -> Result<(Client, Opened), Termination> {
-    let _permit = match &listener.handshakes {
-        None => None,
-        Some(limit) => match Arc::clone(limit).try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                listener.refuse(client, &"comes while limits.handshakes others are under way");
-                return Err(Termination::HandshakeLimit);
-            }
-        },
+    mut preamble: Preamble,
+) -> Result<(Client, Preamble), Termination> {
+    let Some(_permit) = listener.handshakes().try_acquire() else {
+        listener.refuse(client, &"comes while limits.handshakes others are under way");
+        return Err(Termination::HandshakeLimit);
     };
     let stream = tls.accept(socket, hello_bytes).map_err(|error| {
         listener.refuse(client, &format_args!("cannot be served: {error}"));
@@ -272,31 +267,30 @@ async fn terminate(
         Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Termination::ClientLeft),
     }
     let took = began.elapsed();
-    opened.handshake = Some(took);
+    preamble.handshake = Some(took);
     listener.counters().handshakes().add(stream.is_resumed());
-    Context::with(|context| context.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
+    WorkerState::with(|state| state.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
     let protocol = stream.alpn_protocol();
     let protocol = protocol.as_deref();
-    let mut wanted =
-        Wanted { server_name: hello.server_name.as_deref(), protocols: protocol.as_slice(), request: None };
-    let request = match listener.needs_request(&wanted) {
+    let mut key = RouteKey { server_name: hello.server_name.as_deref(), protocols: protocol.as_slice(), request: None };
+    let request = match listener.needs_request(&key) {
         true => {
-            let mut ahead = Ahead::new(&*stream, after(listener.config().timeouts.sniff));
-            let request = first_bytes::request(listener, client, &mut ahead).await?;
-            opened.ahead = ahead.into_preamble();
+            let mut peek = Peek::new(&*stream, after(listener.config().timeouts.sniff));
+            let request = first_bytes::request(listener, client, &mut peek).await?;
+            preamble.peeked = peek.into_peeked();
             request
         }
         false => None,
     };
-    wanted.request = request.as_ref();
-    opened.route = listener.route(&wanted);
-    opened.server_name = hello.server_name;
-    Ok((Peer::Tls(stream), opened))
+    key.request = request.as_ref();
+    preamble.route = listener.route(&key);
+    preamble.server_name = hello.server_name;
+    Ok((Conn::Tls(stream), preamble))
 }
 
 /// Completes a client's handshake, in bounded time and memory.
 async fn handshake<E: Engine>(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
     stream: &TlsStream<E>,
 ) -> Result<Result<(), HandshakeError>, Termination> {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
-use super::context::Context;
+use super::worker_state::WorkerState;
 use crate::limits::{MemoryClaim, MemoryExhausted};
 use crate::relay::Stream;
-use crate::sniff::Verdict;
+use crate::sniff::Recognition;
 use crate::worker::{Timer, poll_fn};
 
 /// Bytes read at a time.
@@ -21,12 +21,12 @@ const SLACK: usize = 512;
 /// Bytes read of a client that has no backend yet. They count against the [preamble memory](crate::limits::PreambleMemory)
 /// until they are relayed or dropped.
 #[derive(Default)]
-pub(super) struct Preamble {
+pub(super) struct PeekedBytes {
     bytes: Vec<u8>,
     claim: Option<MemoryClaim>,
 }
 
-impl Preamble {
+impl PeekedBytes {
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes
     }
@@ -55,20 +55,20 @@ impl Preamble {
 
 /// A claim on the preamble memory of the process.
 pub(super) fn memory_claim() -> MemoryClaim {
-    Context::with(|context| Arc::clone(&context.shared.preamble_memory).claim())
+    WorkerState::with(|state| Arc::clone(&state.plane.preamble_memory).claim())
 }
 
 /// What was read of a connection that is not being relayed yet. All of it goes on, but for what is taken off.
-pub(super) struct Ahead<'s, S> {
+pub(super) struct Peek<'s, S> {
     stream: &'s S,
-    read: Preamble,
+    read: PeekedBytes,
     deadline: Option<Instant>,
     timer: Timer,
 }
 
 /// Why nothing can be said of the first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum PeekError {
     /// The client has finished before they were complete.
     Finished,
     /// They were not complete at the deadline.
@@ -79,14 +79,14 @@ pub(super) enum Cut {
     NoMemory,
 }
 
-impl<'s, S: Stream> Ahead<'s, S> {
-    pub(super) fn new(stream: &'s S, deadline: Option<Instant>) -> Ahead<'s, S> {
-        Ahead::with(stream, Preamble::default(), deadline)
+impl<'s, S: Stream> Peek<'s, S> {
+    pub(super) fn new(stream: &'s S, deadline: Option<Instant>) -> Peek<'s, S> {
+        Peek::with(stream, PeekedBytes::default(), deadline)
     }
 
     /// Of which these were read already.
-    pub(super) fn with(stream: &'s S, read: Preamble, deadline: Option<Instant>) -> Ahead<'s, S> {
-        Ahead { stream, read, deadline, timer: Timer::default() }
+    pub(super) fn with(stream: &'s S, read: PeekedBytes, deadline: Option<Instant>) -> Peek<'s, S> {
+        Peek { stream, read, deadline, timer: Timer::default() }
     }
 
     pub(super) fn stream(&self) -> &'s S {
@@ -97,7 +97,7 @@ impl<'s, S: Stream> Ahead<'s, S> {
         self.read.as_slice()
     }
 
-    pub(super) fn into_preamble(self) -> Preamble {
+    pub(super) fn into_peeked(self) -> PeekedBytes {
         self.read
     }
 
@@ -111,33 +111,33 @@ impl<'s, S: Stream> Ahead<'s, S> {
     pub(super) async fn until<T, E>(
         &mut self,
         limit: usize,
-        recognise: impl Fn(&[u8]) -> Verdict<T, E>,
-    ) -> Result<Result<T, E>, Cut> {
+        recognise: impl Fn(&[u8]) -> Recognition<T, E>,
+    ) -> Result<Result<T, E>, PeekError> {
         let mut needed = NonZeroUsize::MIN;
         loop {
             if self.bytes().len() >= needed.get() {
                 match recognise(self.bytes()) {
-                    Verdict::Yes(found) => return Ok(Ok(found)),
-                    Verdict::No(why) => return Ok(Err(why)),
-                    Verdict::More(total) => needed = total,
+                    Recognition::Yes(found) => return Ok(Ok(found)),
+                    Recognition::No(why) => return Ok(Err(why)),
+                    Recognition::More(total) => needed = total,
                 }
             }
             poll_fn(|_| self.poll_more(limit)).await?;
         }
     }
 
-    fn poll_more(&mut self, limit: usize) -> Poll<Result<(), Cut>> {
+    fn poll_more(&mut self, limit: usize) -> Poll<Result<(), PeekError>> {
         let mut portion = [0; PORTION];
         // At least one: a read of nothing would look like FIN.
         let room = limit.saturating_sub(self.bytes().len()).clamp(1, PORTION);
         match self.stream.poll_read(&mut portion[..room]) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(Cut::Finished)),
-            Poll::Ready(Ok(count)) => Poll::Ready(self.read.extend(&portion[..count]).map_err(|_| Cut::NoMemory)),
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Cut::Gone)),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(PeekError::Finished)),
+            Poll::Ready(Ok(count)) => Poll::Ready(self.read.extend(&portion[..count]).map_err(|_| PeekError::NoMemory)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(PeekError::Gone)),
             Poll::Pending => {
                 let Some(deadline) = self.deadline else { return Poll::Pending };
                 ready!(self.timer.poll_expired(deadline));
-                Poll::Ready(Err(Cut::TooSlow))
+                Poll::Ready(Err(PeekError::TooSlow))
             }
         }
     }

@@ -71,10 +71,12 @@ fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {
 /// What the kernel holds of an IPv4 stream's end: bytes to send, and bytes to read.
 fn queues(local: SocketAddr, peer: SocketAddr) -> Option<(u64, u64)> {
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
-    let found = table.lines().skip(1).find_map(|line| {
+    // There may be tens of thousands of others, most of them in TIME_WAIT: no field of theirs is looked at.
+    let ports = [local, peer].map(|address| format!(":{:04X}", address.port()));
+    let found = table.lines().filter(|line| ports.iter().all(|port| line.contains(port))).find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let is = |field: &str, address: SocketAddr| field.ends_with(&format!(":{:04X}", address.port()));
-        (is(fields[1], local) && is(fields[2], peer)).then(|| fields[4].to_owned())
+        let is_it = fields[1].ends_with(&ports[0]) && fields[2].ends_with(&ports[1]);
+        is_it.then(|| fields[4].to_owned())
     });
     let bytes = |queue: &str| u64::from_str_radix(queue, 16).expect("a number");
     found.map(|found| found.split_once(':').map(|(send, receive)| (bytes(send), bytes(receive))).expect("two queues"))

@@ -1,7 +1,7 @@
 //! redis-benchmark through the balancer to the real Redis, and its health check by PING.
 
 use crate::support::backend::Backend;
-use crate::support::client::{End, connect, read_to_end};
+use crate::support::client::{End, Place, connect, read_to_end};
 use crate::support::process::{bound, require};
 use crate::support::redis::{Redis, ping};
 use crate::support::tidegate::{Tidegate, forward};
@@ -67,4 +67,15 @@ fn benchmark(port: u16) -> String {
         text.lines().filter_map(|line| line.rsplit('\r').find(|part| part.contains("requests per second"))).collect();
     assert!(results.len() >= 5, "a result for each test: {text}");
     results.join("\n")
+}
+
+#[test]
+fn a_killed_redis_refuses_and_comes_back() {
+    let mut redis = Redis::start();
+    let place = Place::Tcp(([127, 0, 0, 1], redis.port()).into());
+    ping(&place).unwrap();
+    redis.kill();
+    assert!(ping(&place).unwrap_err().contains("refused"));
+    let _again = Redis::start_on(redis.port());
+    ping(&place).unwrap();
 }

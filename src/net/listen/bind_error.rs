@@ -1,4 +1,4 @@
-//! Why a socket could not listen, in words: one error number has several causes.
+//! Error messages of a failed bind or listen: one errno has several causes.
 
 use std::fs;
 use std::io;
@@ -12,8 +12,8 @@ use super::super::addr::Address;
 use super::super::interfaces;
 use super::ListenOptions;
 
-/// The cause of an error of [`listen`](super::listen) and what to do about it. `owner` is what of this process has the
-/// address, or one that overlaps it.
+/// The cause of an error of [`listen`](super::listen), and the remedy. `owner` is this process's listener at the same or an
+/// overlapping address.
 pub fn explain(address: &Address, options: &ListenOptions, error: &io::Error, owner: Option<&str>) -> String {
     let errno = Errno::from_io_error(error);
     let cause = match address {
@@ -141,8 +141,8 @@ mod tests {
         v6_only: false,
     };
 
-    /// What is said of a bind that fails.
-    fn refusal(address: &Address, owner: Option<&str>) -> String {
+    /// The message of a bind that fails.
+    fn bind_error(address: &Address, owner: Option<&str>) -> String {
         let error = listen(address, &OPTIONS).unwrap_err();
         explain(address, &OPTIONS, &error, owner)
     }
@@ -155,8 +155,8 @@ mod tests {
     fn an_address_in_use_is_anothers_or_ones_own() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(taken.local_addr().unwrap());
-        assert!(refusal(&address, None).contains("another process listens there (`ss -ltnp`"));
-        assert!(refusal(&address, Some("listener web")).starts_with("listener web has it already"));
+        assert!(bind_error(&address, None).contains("another process listens there (`ss -ltnp`"));
+        assert!(bind_error(&address, Some("listener web")).starts_with("listener web has it already"));
     }
 
     #[test]
@@ -164,13 +164,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connection = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let address = Address::Tcp(connection.local_addr().unwrap());
-        let text = refusal(&address, None);
+        let text = bind_error(&address, None);
         assert!(text.contains("a connection or a socket that does not listen"), "{text}");
     }
 
     #[test]
     fn an_address_of_another_host_is_told_as_such() {
-        let text = refusal(&Address::Tcp("192.0.2.1:0".parse().unwrap()), None);
+        let text = bind_error(&Address::Tcp("192.0.2.1:0".parse().unwrap()), None);
         assert!(text.contains("this host has no address 192.0.2.1"), "{text}");
     }
 
@@ -186,7 +186,7 @@ mod tests {
             (folder.path().join("none/socket"), "there is no folder "),
             (file.join("socket"), "is not a folder"),
         ] {
-            let text = refusal(&unix(&path), None);
+            let text = bind_error(&unix(&path), None);
             assert!(text.contains(expected), "{}: {text}", path.display());
         }
     }

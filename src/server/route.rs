@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use super::context::ListenerState;
 use crate::config::model;
 use crate::sniff::http::RequestHead;
 
 /// What routes may ask for.
 #[derive(Default)]
-pub struct Wanted<'a> {
+pub struct RouteKey<'a> {
     /// The name of the server (SNI).
     pub server_name: Option<&'a str>,
     /// The connection's protocol (ALPN), or those it may have.
@@ -17,7 +16,17 @@ pub struct Wanted<'a> {
     pub request: Option<&'a RequestHead>,
 }
 
-impl Wanted<'_> {
+impl RouteKey<'_> {
+    /// The first route that fits, by its number.
+    pub(super) fn route(&self, routes: &[model::Route]) -> Option<usize> {
+        routes.iter().position(|route| self.fits_tls(route) && self.fits_request(route))
+    }
+
+    /// Whether the route depends on the first request, which is not known yet.
+    pub(super) fn needs_request(&self, routes: &[model::Route]) -> bool {
+        routes.iter().find(|route| self.fits_tls(route)).is_some_and(model::Route::needs_request)
+    }
+
     fn fits_tls(&self, route: &model::Route) -> bool {
         let fits = |name| route.sni.iter().any(|pattern| pattern.fits(name));
         let speaks = |wanted: &Arc<str>| self.protocols.contains(&wanted.as_bytes());
@@ -30,17 +39,5 @@ impl Wanted<'_> {
         let fits = |name: &Arc<str>| route.host.iter().any(|pattern| pattern.fits(name));
         (route.host.is_empty() || host.as_ref().is_some_and(fits))
             && (route.path_prefix.is_empty() || route.path_prefix.iter().any(|prefix| path.starts_with(&**prefix)))
-    }
-}
-
-impl ListenerState {
-    /// The first route that a connection matches.
-    pub fn route(&self, wanted: &Wanted<'_>) -> Option<usize> {
-        self.config().routes.iter().position(|route| wanted.fits_tls(route) && wanted.fits_request(route))
-    }
-
-    /// Whether the route depends on the first request, which is not known yet.
-    pub(super) fn needs_request(&self, wanted: &Wanted<'_>) -> bool {
-        self.config().routes.iter().find(|route| wanted.fits_tls(route)).is_some_and(model::Route::needs_request)
     }
 }

@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 
 use crate::config::model::ProxyProtocol;
 use crate::net::addr::ClientAddr;
-use crate::server::ahead::{Ahead, Cut};
-use crate::server::context::ListenerState;
+use crate::server::listener::Listener;
+use crate::server::peek::{Peek, PeekError};
 use crate::server::screened::UNTRUSTED_HEADER;
-use crate::sniff::proxy_protocol::{self, Addresses, Fault, Header};
+use crate::sniff::proxy_protocol::{self, Addresses, HeaderError, ParsedHeader};
 use crate::stats::termination::Termination;
 use crate::worker::Socket;
 
 /// What became of a peer that may or may not send a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Peer {
+pub(super) enum PeerKind {
     /// Its first bytes are known, and any header is taken off.
     Known,
     /// It sent nothing. The first bytes that are to come may still be a header, which then comes too late.
@@ -35,23 +35,24 @@ pub(super) fn is_trusted(rule: &ProxyProtocol, peer: ClientAddr) -> bool {
 /// Takes a trusted peer's header off. `client` becomes the one that it names; what that had connected to goes to
 /// `destination`.
 pub(super) async fn take_header(
-    listener: &ListenerState,
+    listener: &Listener,
     rule: &ProxyProtocol,
     client: &mut ClientAddr,
     destination: &mut Option<SocketAddr>,
-    ahead: &mut Ahead<'_, Socket>,
-) -> Result<Peer, Termination> {
-    let Header { length, addresses } = match ahead.until(proxy_protocol::LIMIT, proxy_protocol::recognise).await {
-        Ok(Ok(header)) => header,
-        Ok(Err(Fault::Absent)) if !rule.required => return Ok(Peer::Known),
-        Ok(Err(fault)) => {
-            listener.refuse(*client, &fault);
-            return Err(Termination::BadProxyHeader);
-        }
-        Err(cut) if rule.required => return Err(cut.into()),
-        Err(cut) => return silence(cut, ahead, true),
-    };
-    ahead.take_off(length);
+    peek: &mut Peek<'_, Socket>,
+) -> Result<PeerKind, Termination> {
+    let ParsedHeader { length, addresses } =
+        match peek.until(proxy_protocol::MAX_HEADER, proxy_protocol::recognise).await {
+            Ok(Ok(header)) => header,
+            Ok(Err(HeaderError::Absent)) if !rule.required => return Ok(PeerKind::Known),
+            Ok(Err(fault)) => {
+                listener.refuse(*client, &fault);
+                return Err(Termination::BadProxyHeader);
+            }
+            Err(cut) if rule.required => return Err(cut.into()),
+            Err(cut) => return silence(cut, peek, true),
+        };
+    peek.take_off(length);
     match addresses {
         Addresses::Proxied(ends) => {
             *client = ClientAddr::Tcp(ends.source);
@@ -61,31 +62,31 @@ pub(super) async fn take_header(
         // The peer speaks for itself: its own address counts, against limits too.
         Addresses::Local => {}
     }
-    Ok(Peer::Known)
+    Ok(PeerKind::Known)
 }
 
 /// Makes sure that a peer which is not trusted sends no header: a backend could believe it. No byte beyond a header's
 /// signature is read for that.
 pub(super) async fn refuse_header(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
-    ahead: &mut Ahead<'_, Socket>,
-) -> Result<Peer, Termination> {
-    match ahead.until(proxy_protocol::SIGNATURE_LIMIT, proxy_protocol::recognise_signature).await {
-        Ok(Err(_)) => Ok(Peer::Known),
+    peek: &mut Peek<'_, Socket>,
+) -> Result<PeerKind, Termination> {
+    match peek.until(proxy_protocol::SIGNATURE_LIMIT, proxy_protocol::recognise_signature).await {
+        Ok(Err(_)) => Ok(PeerKind::Known),
         Ok(Ok(_)) => {
             listener.refuse(client, &UNTRUSTED_HEADER);
             Err(Termination::UntrustedProxyHeader)
         }
-        Err(cut) => silence(cut, ahead, false),
+        Err(cut) => silence(cut, peek, false),
     }
 }
 
 /// A protocol in which the server speaks first, or a client that has nothing to say.
-fn silence(cut: Cut, ahead: &Ahead<'_, Socket>, may_send_header: bool) -> Result<Peer, Termination> {
+fn silence(cut: PeekError, peek: &Peek<'_, Socket>, may_send_header: bool) -> Result<PeerKind, Termination> {
     match cut {
-        Cut::TooSlow if ahead.bytes().is_empty() => Ok(Peer::Silent { may_send_header }),
-        Cut::Finished if ahead.bytes().is_empty() => Ok(Peer::Known),
+        PeekError::TooSlow if peek.bytes().is_empty() => Ok(PeerKind::Silent { may_send_header }),
+        PeekError::Finished if peek.bytes().is_empty() => Ok(PeerKind::Known),
         cut => Err(cut.into()),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::ahead::{Ahead, Preamble};
-use super::context::{Context, ListenerState};
-use super::farewell::{Patience, farewell};
-use super::opening::after;
-use super::peer::Client;
+use super::lingering_close::{LingerLimit, lingering_close};
+use super::listener::Listener;
+use super::peek::{Peek, PeekedBytes};
+use super::preamble::after;
+use super::transport::Client;
+use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, Sniff, StartTls};
 use crate::relay::Stream;
 use crate::sniff::http::NotHttp;
@@ -17,24 +18,24 @@ use crate::stats::termination::Termination;
 
 /// Tells the client why it gets no backend, if it speaks what the listener is for, and when to try again. `ahead` is what was
 /// read of it.
-pub(super) async fn last_words(
-    listener: &ListenerState,
+pub(super) async fn reject(
+    listener: &Listener,
     client: &Client,
-    ahead: Preamble,
+    peeked: PeekedBytes,
     ending: Termination,
     retry_after: Duration,
 ) {
     let Some(why) = Why::of(ending) else { return };
     if let Some((ListenerTls { starttls: Some(StartTls::Postgres), .. }, _)) = listener.tls() {
-        farewell(client, &why.to_postgres(), Patience::SHORT).await;
+        lingering_close(client, &why.to_postgres(), LingerLimit::SHORT).await;
     } else if listener.config().sniff == Sniff::Http {
         // An answer before the request would be taken for none, and what is no HTTP gets none.
-        let mut ahead = Ahead::with(client, ahead, after(listener.config().timeouts.sniff));
-        let Ok(Ok(request)) = ahead.until(http::LIMIT, http::recognise).await else { return };
+        let mut peek = Peek::with(client, peeked, after(listener.config().timeouts.sniff));
+        let Ok(Ok(request)) = peek.until(http::MAX_HEAD, http::recognise).await else { return };
         let method = Method::named(&request.method);
         let class = if why.is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };
-        Context::with(|context| context.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));
-        farewell(client, &why.to_http(method, retry_after), Patience::LONG).await;
+        WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));
+        lingering_close(client, &why.to_http(method, retry_after), LingerLimit::LONG).await;
     }
 }
 
@@ -81,13 +82,13 @@ impl Why {
 }
 
 /// Answers a request whose head cannot be read: of `bytes`, which it begins with.
-pub(super) async fn refuse_request(listener: &ListenerState, client: &impl Stream, bytes: &[u8], fault: NotHttp) {
+pub(super) async fn refuse_request(listener: &Listener, client: &impl Stream, bytes: &[u8], fault: NotHttp) {
     let method = bytes.trim_ascii_start().split(|&byte| byte == b' ').next().unwrap_or_default();
     let method = std::str::from_utf8(method).map_or(Method::Other, Method::named);
     let event = HttpEvent::Responded(method, StatusClass::ClientError);
-    Context::with(|context| context.saw_http(listener, BackendId::NONE, event));
+    WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, event));
     let answer = http_answer(status_of(fault), &format!("the request {fault}"), method, "");
-    farewell(client, &answer, Patience::LONG).await;
+    lingering_close(client, &answer, LingerLimit::LONG).await;
 }
 
 /// 431 for a head with too much in it (RFC 6585, 5), 400 for a malformed one (RFC 9110, 15.5.1).

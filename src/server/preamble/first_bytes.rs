@@ -6,10 +6,10 @@
 
 use crate::net::addr::ClientAddr;
 use crate::relay::Stream;
-use crate::server::ahead::{Ahead, Cut};
-use crate::server::context::ListenerState;
-use crate::server::farewell::{Patience, farewell};
-use crate::server::last_words;
+use crate::server::lingering_close::{LingerLimit, lingering_close};
+use crate::server::listener::Listener;
+use crate::server::peek::{Peek, PeekError};
+use crate::server::reject;
 use crate::sniff::client_hello::{self, ClientHello, NotTls};
 use crate::sniff::http::{self, NotHttp, RequestHead};
 use crate::stats::termination::Termination;
@@ -28,14 +28,14 @@ enum Outcome<T, E> {
 
 impl<T, E: Copy> Outcome<T, E> {
     /// The one place where it is decided.
-    fn of(read: Result<Result<T, E>, Cut>, begins_as_it: impl Fn(E) -> bool) -> Outcome<T, E> {
+    fn of(read: Result<Result<T, E>, PeekError>, begins_as_it: impl Fn(E) -> bool) -> Outcome<T, E> {
         match read {
             Ok(Ok(found)) => Outcome::Found(found),
             Ok(Err(fault)) if begins_as_it(fault) => Outcome::Refused(fault),
             Ok(Err(_)) => Outcome::Other,
             // Nothing more comes of it: no session, and no request that a server would carry out.
-            Err(Cut::Finished) => Outcome::Other,
-            Err(cut @ (Cut::TooSlow | Cut::Gone | Cut::NoMemory)) => Outcome::Ended(cut.into()),
+            Err(PeekError::Finished) => Outcome::Other,
+            Err(cut @ (PeekError::TooSlow | PeekError::Gone | PeekError::NoMemory)) => Outcome::Ended(cut.into()),
         }
     }
 }
@@ -45,27 +45,30 @@ impl<T, E: Copy> Outcome<T, E> {
 /// # Errors
 /// It began to, and was told by an alert what is wrong.
 pub(super) async fn client_hello(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
-    ahead: &mut Ahead<'_, impl Stream>,
+    peek: &mut Peek<'_, impl Stream>,
 ) -> Result<Option<ClientHello>, Termination> {
-    match Outcome::of(ahead.until(client_hello::LIMIT, client_hello::recognise).await, NotTls::begins_as_hello) {
+    match Outcome::of(
+        peek.until(client_hello::MAX_CLIENT_HELLO, client_hello::recognise).await,
+        NotTls::begins_as_hello,
+    ) {
         Outcome::Found(hello) => Ok(Some(hello)),
         Outcome::Other => Ok(None),
         Outcome::Ended(ending) => Err(ending),
-        Outcome::Refused(fault) => Err(refuse_hello(listener, client, ahead, fault).await),
+        Outcome::Refused(fault) => Err(refuse_hello(listener, client, peek, fault).await),
     }
 }
 
 /// Refuses a damaged ClientHello by an alert.
 pub(super) async fn refuse_hello(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
-    ahead: &Ahead<'_, impl Stream>,
+    peek: &Peek<'_, impl Stream>,
     fault: NotTls,
 ) -> Termination {
     listener.refuse(client, &fault);
-    farewell(ahead.stream(), &alert_for(fault).record(), Patience::SHORT).await;
+    lingering_close(peek.stream(), &alert_for(fault).record(), LingerLimit::SHORT).await;
     Termination::BadClientHello
 }
 
@@ -74,17 +77,17 @@ pub(super) async fn refuse_hello(
 /// # Errors
 /// It began to, and was answered what is wrong.
 pub(in crate::server) async fn request(
-    listener: &ListenerState,
+    listener: &Listener,
     client: ClientAddr,
-    ahead: &mut Ahead<'_, impl Stream>,
+    peek: &mut Peek<'_, impl Stream>,
 ) -> Result<Option<RequestHead>, Termination> {
-    match Outcome::of(ahead.until(http::LIMIT, http::recognise).await, NotHttp::begins_as_http) {
+    match Outcome::of(peek.until(http::MAX_HEAD, http::recognise).await, NotHttp::begins_as_http) {
         Outcome::Found(request) => Ok(Some(request)),
         Outcome::Other => Ok(None),
         Outcome::Ended(ending) => Err(ending),
         Outcome::Refused(fault) => {
             listener.refuse(client, &fault);
-            last_words::refuse_request(listener, ahead.stream(), ahead.bytes(), fault).await;
+            reject::refuse_request(listener, peek.stream(), peek.bytes(), fault).await;
             Err(Termination::BadRequest)
         }
     }
@@ -105,13 +108,13 @@ fn alert_for(fault: NotTls) -> Alert {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sniff::Verdict;
+    use crate::sniff::Recognition;
 
-    fn read<T, E>(verdict: Verdict<T, E>) -> Result<Result<T, E>, Cut> {
+    fn read<T, E>(verdict: Recognition<T, E>) -> Result<Result<T, E>, PeekError> {
         match verdict {
-            Verdict::Yes(found) => Ok(Ok(found)),
-            Verdict::No(fault) => Ok(Err(fault)),
-            Verdict::More(_) => panic!("more bytes are needed"),
+            Recognition::Yes(found) => Ok(Ok(found)),
+            Recognition::No(fault) => Ok(Err(fault)),
+            Recognition::More(_) => panic!("more bytes are needed"),
         }
     }
 
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn http_that_cannot_be_read_is_refused_and_other_protocols_are_not() {
-        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(http::LIMIT));
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(http::MAX_HEAD));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(101));
         let cases: [(&[u8], Option<u16>); 13] = [
             // Another protocol: the listener's pool.
@@ -176,7 +179,7 @@ mod tests {
             let text = String::from_utf8_lossy(bytes);
             match Outcome::of(read(http::recognise(bytes)), NotHttp::begins_as_http) {
                 Outcome::Other => assert_eq!(wanted, None, "{text}"),
-                Outcome::Refused(fault) => assert_eq!(Some(last_words::status_of(fault)), wanted, "{text}: {fault:?}"),
+                Outcome::Refused(fault) => assert_eq!(Some(reject::status_of(fault)), wanted, "{text}: {fault:?}"),
                 outcome => panic!("{text}: {outcome:?}"),
             }
         }
@@ -185,9 +188,9 @@ mod tests {
     #[test]
     fn ends_before_the_first_bytes_are_known() {
         let of = |cut| Outcome::<(), NotTls>::of(Err(cut), NotTls::begins_as_hello);
-        assert_eq!(of(Cut::Finished), Outcome::Other);
-        assert_eq!(of(Cut::TooSlow), Outcome::Ended(Termination::PreambleTimeout));
-        assert_eq!(of(Cut::Gone), Outcome::Ended(Termination::ClientLeft));
-        assert_eq!(of(Cut::NoMemory), Outcome::Ended(Termination::OutOfResources));
+        assert_eq!(of(PeekError::Finished), Outcome::Other);
+        assert_eq!(of(PeekError::TooSlow), Outcome::Ended(Termination::PreambleTimeout));
+        assert_eq!(of(PeekError::Gone), Outcome::Ended(Termination::ClientLeft));
+        assert_eq!(of(PeekError::NoMemory), Outcome::Ended(Termination::OutOfResources));
     }
 }

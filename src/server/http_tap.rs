@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::context::{Context, ListenerState};
+use super::listener::Listener;
+use super::worker_state::WorkerState;
 use crate::relay::Tap;
 use crate::sniff::http::{Event, Watcher};
 use crate::stats::http::HttpEvent;
@@ -13,25 +14,25 @@ use crate::stats::registry::BackendId;
 use crate::stats::termination::Side;
 
 /// A connection that is watched, until it is dropped: then what is unanswered will never be answered.
-pub(super) struct Watched {
+pub(super) struct HttpTap {
     watcher: Watcher,
-    told: Told,
+    sink: HttpSink,
 }
 
 /// Whom it is told of.
-struct Told {
-    context: Rc<Context>,
-    listener: Arc<ListenerState>,
+struct HttpSink {
+    state: Rc<WorkerState>,
+    listener: Arc<Listener>,
     backend: BackendId,
 }
 
-impl Watched {
-    pub(super) fn new(context: Rc<Context>, listener: Arc<ListenerState>, backend: BackendId) -> Watched {
-        Watched { watcher: Watcher::default(), told: Told { context, listener, backend } }
+impl HttpTap {
+    pub(super) fn new(state: Rc<WorkerState>, listener: Arc<Listener>, backend: BackendId) -> HttpTap {
+        HttpTap { watcher: Watcher::default(), sink: HttpSink { state, listener, backend } }
     }
 }
 
-impl Tap for Watched {
+impl Tap for HttpTap {
     fn unseen(&self, from: Side) -> u64 {
         match from {
             Side::Client => self.watcher.unseen_from_client(),
@@ -40,43 +41,43 @@ impl Tap for Watched {
     }
 
     fn saw(&mut self, from: Side, bytes: &[u8], now: Instant) {
-        let Watched { watcher, told } = self;
+        let HttpTap { watcher, sink } = self;
         match from {
-            Side::Client => watcher.client_sent(bytes, now, &mut |event| told.of(event)),
-            Side::Backend => watcher.backend_sent(bytes, now, &mut |event| told.of(event)),
+            Side::Client => watcher.client_sent(bytes, now, &mut |event| sink.of(event)),
+            Side::Backend => watcher.backend_sent(bytes, now, &mut |event| sink.of(event)),
         }
     }
 
     fn passed(&mut self, from: Side, count: u64, now: Instant) {
-        let Watched { watcher, told } = self;
+        let HttpTap { watcher, sink } = self;
         match from {
             Side::Client => watcher.passed_from_client(count),
-            Side::Backend => watcher.passed_from_backend(count, now, &mut |event| told.of(event)),
+            Side::Backend => watcher.passed_from_backend(count, now, &mut |event| sink.of(event)),
         }
     }
 
     fn finished(&mut self, from: Side, now: Instant) {
-        let Watched { watcher, told } = self;
+        let HttpTap { watcher, sink } = self;
         if from == Side::Backend {
-            watcher.backend_finished(now, &mut |event| told.of(event));
+            watcher.backend_finished(now, &mut |event| sink.of(event));
         }
     }
 }
 
-impl Drop for Watched {
+impl Drop for HttpTap {
     fn drop(&mut self) {
-        let Watched { watcher, told } = self;
-        watcher.ended(&mut |event| told.of(event));
+        let HttpTap { watcher, sink } = self;
+        watcher.ended(&mut |event| sink.of(event));
     }
 }
 
-impl Told {
+impl HttpSink {
     fn of(&self, event: Event) {
-        let Told { context, listener, backend } = self;
+        let HttpSink { state, listener, backend } = self;
         let event = match event {
             Event::Responded { method, class, first_byte, took } => {
-                context.measure(listener, *backend, Stage::HttpFirstByte, first_byte);
-                context.measure(listener, *backend, Stage::HttpResponse, took);
+                state.measure(listener, *backend, Stage::HttpFirstByte, first_byte);
+                state.measure(listener, *backend, Stage::HttpResponse, took);
                 HttpEvent::Responded(method, class)
             }
             Event::Unanswered => HttpEvent::Unanswered,
@@ -85,6 +86,6 @@ impl Told {
                 HttpEvent::Opaque
             }
         };
-        context.saw_http(listener, *backend, event);
+        state.saw_http(listener, *backend, event);
     }
 }

@@ -4,23 +4,23 @@ use std::io;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use super::ahead::write_all;
+use super::peek::write_all;
 use crate::relay::Stream;
 use crate::worker::{self, poll_fn};
 
 /// What the client is granted to read them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub(super) struct LingerLimit {
     time: Duration,
     /// Bytes that are read meanwhile.
     at_most: usize,
 }
 
-impl Patience {
+impl LingerLimit {
     /// For one that has said little.
-    pub(super) const SHORT: Patience = Patience { time: Duration::from_secs(1), at_most: 64 * 1024 };
+    pub(super) const SHORT: LingerLimit = LingerLimit { time: Duration::from_secs(1), at_most: 64 * 1024 };
     /// For one that may be sending much, and may look for an answer only behind that.
-    pub(super) const LONG: Patience = Patience { time: Duration::from_secs(5), at_most: 64 * 1024 * 1024 };
+    pub(super) const LONG: LingerLimit = LingerLimit { time: Duration::from_secs(5), at_most: 64 * 1024 * 1024 };
 }
 
 /// Bytes read before the other connections of the worker get their turn.
@@ -28,7 +28,7 @@ const TURN: usize = 256 * 1024;
 
 /// Tells the client why, and waits for a moment until it has closed. Closing at once would reset the connection if
 /// the client has sent something that nobody has read, and a reset overtakes the words.
-pub(super) async fn farewell(stream: &impl Stream, words: &[u8], patience: Patience) {
+pub(super) async fn lingering_close(stream: &impl Stream, words: &[u8], patience: LingerLimit) {
     let saying = async {
         write_all(stream, words).await?;
         poll_fn(|_| stream.poll_shutdown(false)).await?;

@@ -20,8 +20,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::apply::Running;
 pub use self::plan::{ListenerStep, Plan, PoolStep, Step};
-use crate::admin::view::View;
-use crate::admin::{self, Admin, Sources};
+use crate::admin::snapshot_model::Snapshot;
+use crate::admin::{self, AdminServer, Sources};
 use crate::config::model::Config;
 use crate::log::DroppedLines;
 use crate::log::access::Access;
@@ -47,7 +47,7 @@ pub struct App {
     threads: Threads,
     /// What the stats port shows.
     config: Arc<ArcSwap<Config>>,
-    admin: Option<Admin>,
+    admin: Option<AdminServer>,
     draining: Arc<AtomicBool>,
     /// Timers and reports; they end with the app.
     control: JoinSet<()>,
@@ -177,12 +177,12 @@ impl App {
 
     /// Where the stats port is; `None` if there is none.
     pub fn stats_port(&self) -> Option<&Address> {
-        self.admin.as_ref().map(Admin::address)
+        self.admin.as_ref().map(AdminServer::address)
     }
 
     /// Everything that the stats port shows; `None` without one.
-    pub async fn view(&self) -> Option<View> {
-        self.admin.as_ref()?.view().await
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        self.admin.as_ref()?.snapshot().await
     }
 
     /// Stops accepting, waits until every connection has ended, at most for `limit` or until `hurry` is ready,
@@ -198,7 +198,7 @@ impl App {
             () = hurry => false,
         };
         let outcome = if in_time {
-            tracing::info!("drained: every connection ended by itself");
+            tracing::info!("drain complete");
             Drained::Clean
         } else {
             let connections = self.open();
@@ -210,7 +210,7 @@ impl App {
         };
         self.control.abort_all();
         let mut threads = self.threads.stop();
-        threads.extend(self.admin.take().map(Admin::stop));
+        threads.extend(self.admin.take().map(AdminServer::stop));
         end_of(&threads).await;
         outcome
     }

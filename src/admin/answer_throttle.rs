@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::rate_limit::RateLimit;
-use super::response::{Body, Whole};
+use super::response::{FullBody, ResponseBody};
 
 /// From one round to the next when they are asked for without a pause.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -55,9 +55,9 @@ impl AnswerThrottle {
     }
 
     /// The answer to a question. `make` gets the beginning of its round: what was read since then is new enough.
-    pub(super) async fn answer<F>(&self, question: &str, make: impl FnOnce(Instant) -> F) -> Response<Body>
+    pub(super) async fn answer<F>(&self, question: &str, make: impl FnOnce(Instant) -> F) -> Response<ResponseBody>
     where
-        F: Future<Output = Response<Body>>,
+        F: Future<Output = Response<ResponseBody>>,
     {
         let asked = Instant::now();
         let _waiting = Waiting::new(self);
@@ -74,19 +74,19 @@ impl AnswerThrottle {
         answer
     }
 
-    fn kept(&self, question: &str) -> Option<Response<Body>> {
+    fn kept(&self, question: &str) -> Option<Response<ResponseBody>> {
         let kept = self.kept.borrow();
         let Kept { head, body, .. } = kept.iter().find(|kept| kept.question == question)?;
-        let mut answer = Response::new(Whole(body.clone()).into_body());
+        let mut answer = Response::new(FullBody(body.clone()).into_body());
         *answer.status_mut() = head.status();
         answer.headers_mut().clone_from(head.headers());
         Some(answer)
     }
 
-    fn keep(&self, question: &str, answer: &Response<Body>) {
+    fn keep(&self, question: &str, answer: &Response<ResponseBody>) {
         let mut kept = self.kept.borrow_mut();
         let bytes: usize = kept.iter().map(|kept| kept.body.len()).sum();
-        if let Some(Whole(body)) = answer.extensions().get()
+        if let Some(FullBody(body)) = answer.extensions().get()
             && self.waiting.get() > 1
             && bytes + body.len() <= MAX_KEPT_BYTES
         {
@@ -130,14 +130,14 @@ mod tests {
     use super::*;
 
     /// A throttle whose answers say which they are.
-    struct Stage {
+    struct ThrottleFixture {
         throttle: AnswerThrottle,
         made: Cell<u32>,
     }
 
-    impl Stage {
-        async fn new() -> Stage {
-            let stage = Stage { throttle: AnswerThrottle::new(Instant::now()), made: Cell::new(0) };
+    impl ThrottleFixture {
+        async fn new() -> ThrottleFixture {
+            let stage = ThrottleFixture { throttle: AnswerThrottle::new(Instant::now()), made: Cell::new(0) };
             advance(Duration::from_millis(1)).await;
             stage
         }
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_round_answers_all_who_asked_before_it() {
-        let stage = Stage::new().await;
+        let stage = ThrottleFixture::new().await;
         assert_eq!(stage.ask("a").await, "a 1");
         advance(Duration::from_millis(1)).await;
         assert_eq!(stage.ask("a").await, "a 2", "as of now, not of a moment ago");
@@ -180,7 +180,7 @@ mod tests {
     /// The fault: 60 clients that ask at once, each of which waited for all before it.
     #[tokio::test(start_paused = true)]
     async fn wait_does_not_grow_with_the_number_of_questions() {
-        let stage = Rc::new(Stage::new().await);
+        let stage = Rc::new(ThrottleFixture::new().await);
         stage.exhaust().await;
         let (all, longest) = (LocalSet::new(), Rc::new(Cell::new(Duration::ZERO)));
         for number in 0..600 {
@@ -201,7 +201,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn question_that_is_dropped_uses_nothing_up() {
-        let stage = Stage::new().await;
+        let stage = ThrottleFixture::new().await;
         stage.exhaust().await;
         let left = timeout(INTERVAL / 2, stage.ask("a")).await;
         assert!(left.is_err() && stage.throttle.waiting.get() == 0 && stage.made.get() == 0);
@@ -212,7 +212,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn kept_bodies_are_bounded() {
-        let (stage, most) = (Rc::new(Stage::new().await), Rc::new(Cell::new(0)));
+        let (stage, most) = (Rc::new(ThrottleFixture::new().await), Rc::new(Cell::new(0)));
         stage.exhaust().await;
         let all = LocalSet::new();
         for number in 0..40 {

@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::dashboard::feed::Feed;
-use super::gather::{Sources, add_latencies, gather};
 use super::rates::Rates;
-use super::view::View;
+use super::snapshot::{add_latencies, snapshot};
+use super::snapshot_model::Snapshot;
+use super::sources::Sources;
 use crate::pool::Pool;
 use crate::server::Measurements;
 use crate::stats::latency::{Latencies, Sample};
 
 /// The shortest window is made of seconds.
 const SECOND: Duration = Duration::from_secs(1);
-/// How long a worker may take to hand over what it has, before a view is made without it.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a worker may take to hand over what it has, before a snapshot is made without it.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Everything that is known, on the thread of the stats port.
 pub(super) struct Collector {
@@ -29,9 +29,8 @@ pub(super) struct Collector {
     measured: Cell<Option<(u64, u64)>>,
     rates: RefCell<Rates>,
     measurements: RefCell<Measurements>,
-    /// The last view, and when its making began.
-    last: Mutex<Option<(Instant, Rc<View>)>>,
-    feed: Feed,
+    /// The last snapshot, and when its making began.
+    last: Mutex<Option<(Instant, Rc<Snapshot>)>>,
 }
 
 impl Collector {
@@ -44,7 +43,6 @@ impl Collector {
             rates: RefCell::new(rates),
             measurements: RefCell::new(measurements),
             last: Mutex::default(),
-            feed: Feed::default(),
         }
     }
 
@@ -52,41 +50,36 @@ impl Collector {
         &self.sources
     }
 
-    /// Who watches the dashboard.
-    pub(super) fn feed(&self) -> &Feed {
-        &self.feed
-    }
-
-    /// The histograms, as of the last view or second. Not to be held while waiting.
+    /// The histograms, as of the last snapshot or second. Not to be held while waiting.
     pub(super) fn latencies(&self) -> Ref<'_, Latencies> {
         self.latencies.borrow()
     }
 
     /// What is true now. Callers that wait while one is being made share the next one.
-    pub(super) async fn view(&self) -> Rc<View> {
+    pub(super) async fn snapshot(&self) -> Rc<Snapshot> {
         self.view_since(Instant::now()).await
     }
 
-    /// A view whose making began at this time or later.
-    pub(super) async fn view_since(&self, oldest: Instant) -> Rc<View> {
+    /// A snapshot whose making began at this time or later.
+    pub(super) async fn view_since(&self, oldest: Instant) -> Rc<Snapshot> {
         let mut last = self.last.lock().await;
-        if let Some((began, view)) = &*last
+        if let Some((began, snapshot)) = &*last
             && *began >= oldest
         {
-            return Rc::clone(view);
+            return Rc::clone(snapshot);
         }
         let began = Instant::now();
-        let mut view = self.state().await;
-        add_latencies(&mut view, &self.latencies());
-        let view = Rc::new(view);
-        *last = Some((began, Rc::clone(&view)));
-        view
+        let mut snapshot = self.state().await;
+        add_latencies(&mut snapshot, &self.latencies());
+        let snapshot = Rc::new(snapshot);
+        *last = Some((began, Rc::clone(&snapshot)));
+        snapshot
     }
 
     /// The same without latencies, for those who need none or take them from the histograms.
-    pub(super) async fn state(&self) -> View {
+    pub(super) async fn state(&self) -> Snapshot {
         let lost = self.take().await;
-        gather(&self.sources, &self.latencies(), &self.rates.borrow(), lost)
+        snapshot(&self.sources, &self.latencies(), &self.rates.borrow(), lost)
     }
 
     /// Takes portions as they fill, and everything once a second. Ends with the workers.
@@ -95,7 +88,7 @@ impl Collector {
         let mut seconds = interval(SECOND);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            // Not held while it waits: a view takes what there is too.
+            // Not held while it waits: a snapshot takes what there is too.
             let portion = poll_fn(|cx| self.measurements.borrow_mut().poll_next(cx));
             tokio::select! {
                 portion = portion => match portion {
@@ -115,7 +108,7 @@ impl Collector {
     async fn take(&self) -> u64 {
         self.fit();
         // A worker that does not answer is busy in a way that its own connections will say.
-        let _ = timeout(PATIENCE, self.sources.plane.hand_over()).await;
+        let _ = timeout(HAND_OVER_TIMEOUT, self.sources.plane.hand_over()).await;
         let mut measurements = self.measurements.borrow_mut();
         while let Some(portion) = measurements.waiting() {
             self.absorb(&portion);

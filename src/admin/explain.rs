@@ -9,9 +9,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::gather::{balance, seconds};
 use super::query::pairs;
-use super::view::{Status, View};
+use super::snapshot_model::{Snapshot, Status};
+use super::unix_time::seconds;
 use crate::config::model::{Balance, Plaintext, Route, UnknownSni};
 use crate::net::addr::Address;
 use crate::net::name::normal;
@@ -21,7 +21,7 @@ use crate::sniff::http::RequestHead;
 
 /// What somebody wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) struct ExplainQuery {
     client: IpAddr,
     sni: Option<String>,
     alpn: Vec<String>,
@@ -50,14 +50,14 @@ pub struct AtListener {
     pub addresses: Vec<String>,
     /// What to know besides, for people.
     pub notes: Vec<String>,
-    /// Why the client is refused before it gets as far as a pool, for people.
-    pub refused: Option<String>,
+    /// Why the client is rejected before it gets as far as a pool, for people.
+    pub rejected: Option<String>,
     /// Which route it matches, and why, for people.
     pub route: String,
     /// The pool.
     pub pool: String,
     /// The pool's algorithm.
-    pub balance: String,
+    pub balance: Balance,
     /// The backend that it gets; `None` when there is none, or when chance decides.
     pub backend: Option<String>,
     /// Why that one, or why none, for people.
@@ -81,9 +81,9 @@ pub struct AtBackend {
     pub why: String,
 }
 
-impl Question {
+impl ExplainQuery {
     /// Reads a query. The error says what to write instead.
-    pub(super) fn parse(query: &str) -> Result<Question, String> {
+    pub(super) fn parse(query: &str) -> Result<ExplainQuery, String> {
         let pairs = pairs(query).ok_or("the query is not percent-encoded UTF-8")?;
         let (mut client, mut sni, mut alpn, mut listener) = (None, None, Vec::new(), None);
         let (mut host, mut path) = (None, None);
@@ -108,17 +108,21 @@ impl Question {
             path: path.as_deref().unwrap_or("/").into(),
             length: 0,
         });
-        Ok(Question { client, sni, alpn, request, listener })
+        Ok(ExplainQuery { client, sni, alpn, request, listener })
     }
 }
 
 /// Answers. The error says which listeners there are.
-pub(super) fn explain(question: &Question, plane: &DataPlane, view: &View) -> Result<Explanation, String> {
+pub(super) fn explain(question: &ExplainQuery, plane: &DataPlane, snapshot: &Snapshot) -> Result<Explanation, String> {
     let wanted = |listener: &&std::sync::Arc<Listener>| {
         question.listener.as_ref().is_none_or(|name| **name == *listener.config().name)
     };
-    let listeners: Vec<AtListener> =
-        plane.listeners().iter().filter(wanted).map(|listener| at_listener(question, listener, plane, view)).collect();
+    let listeners: Vec<AtListener> = plane
+        .listeners()
+        .iter()
+        .filter(wanted)
+        .map(|listener| at_listener(question, listener, plane, snapshot))
+        .collect();
     if listeners.is_empty() {
         let names: Vec<String> = plane.listeners().iter().map(|listener| listener.config().name.to_string()).collect();
         let asked = question.listener.as_deref().unwrap_or_default();
@@ -127,14 +131,15 @@ pub(super) fn explain(question: &Question, plane: &DataPlane, view: &View) -> Re
     Ok(Explanation { client: question.client.to_string(), time: seconds(SystemTime::now()), listeners })
 }
 
-fn at_listener(question: &Question, listener: &Listener, plane: &DataPlane, view: &View) -> AtListener {
+fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, snapshot: &Snapshot) -> AtListener {
     let config = listener.config();
-    let (refused, protocols) = first_bytes(question, listener);
+    let (rejected, protocols) = first_bytes(question, listener);
     // Without a PROXY header, a client that comes by a unix socket has no address.
     let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| matches!(bind, Address::Tcp(_)));
     let client = has_address.then_some(question.client);
-    let refused = listener.would_refuse(client).or(refused);
-    let refused = if view.draining { Some("it drains: no new connection is accepted".to_owned()) } else { refused };
+    let rejected = listener.would_refuse(client).or(rejected);
+    let rejected =
+        if snapshot.draining { Some("it drains: no new connection is accepted".to_owned()) } else { rejected };
     let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
     let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
     let route = listener.route(&RouteKey { server_name, protocols: &protocols, request });
@@ -142,17 +147,17 @@ fn at_listener(question: &Question, listener: &Listener, plane: &DataPlane, view
     let preview = pool.preview(client);
     AtListener {
         listener: config.name.to_string(),
-        addresses: view
+        addresses: snapshot
             .listeners
             .iter()
             .find(|shown| *shown.name == *config.name)
             .map(|shown| shown.addresses.clone())
             .unwrap_or_default(),
         notes: notes(question, listener, plane, has_address),
-        refused,
+        rejected,
         route: route_in_words(listener, route),
         pool: pool.name().to_string(),
-        balance: balance(pool.settings().balance).to_owned(),
+        balance: pool.settings().balance,
         backend: match &preview.choice {
             Ok(Choice::One { backend, .. }) => Some(backend.name().to_string()),
             Ok(Choice::Drawn(drawn)) => match drawn.as_slice() {
@@ -166,8 +171,8 @@ fn at_listener(question: &Question, listener: &Listener, plane: &DataPlane, view
     }
 }
 
-/// Why the client's first bytes get it refused, if they do, and the protocols that routes go by.
-fn first_bytes(question: &Question, listener: &Listener) -> (Option<String>, Vec<String>) {
+/// Why the client's first bytes get it rejected, if they do, and the protocols that routes go by.
+fn first_bytes(question: &ExplainQuery, listener: &Listener) -> (Option<String>, Vec<String>) {
     let Some((rules, tls)) = listener.tls() else { return (None, question.alpn.clone()) };
     let may_be_plain = rules.starttls.is_some() && rules.plaintext == Plaintext::Allow;
     let sni = question.sni.as_deref();
@@ -184,7 +189,7 @@ fn first_bytes(question: &Question, listener: &Listener) -> (Option<String>, Vec
     }
 }
 
-fn notes(question: &Question, listener: &Listener, plane: &DataPlane, has_address: bool) -> Vec<String> {
+fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_address: bool) -> Vec<String> {
     let config = listener.config();
     let mut notes = Vec::new();
     let open = listener.counters().open();
@@ -202,7 +207,7 @@ fn notes(question: &Question, listener: &Listener, plane: &DataPlane, has_addres
     if let Some(rule) = &config.proxy_protocol {
         match rule.trusted.iter().any(|network| network.contains(&question.client)) {
             true if rule.required => notes.push(format!(
-                "{} is in proxy_protocol.trusted: its connections are refused without a PROXY header, and those with \
+                "{} is in proxy_protocol.trusted: its connections are rejected without a PROXY header, and those with \
                  one are another client's, the one in the header",
                 question.client
             )),
@@ -258,7 +263,7 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
     };
     let words = match &preview.choice {
         Err(NoBackend::AllFull { .. }) => "nobody: all that are up are full".to_owned(),
-        Err(why) => return format!("refused: {why}"),
+        Err(why) => return format!("rejected: {why}"),
         Ok(Choice::One { backend, instead_of }) => {
             let Some(chosen) = preview.of(backend) else { return "left meanwhile".to_owned() };
             match algorithm {
@@ -311,7 +316,7 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
             }
         }
     };
-    format!("{}: {words}", balance(algorithm))
+    format!("{}: {words}", algorithm.name())
 }
 
 /// So many are named that chance may choose.
@@ -430,8 +435,9 @@ mod tests {
 
     #[test]
     fn a_question_is_read() {
-        let question = Question::parse("client=10.0.0.7&sni=A.Example.&alpn=h2&alpn=http%2F1.1&listener=in").unwrap();
-        let wanted = Question {
+        let question =
+            ExplainQuery::parse("client=10.0.0.7&sni=A.Example.&alpn=h2&alpn=http%2F1.1&listener=in").unwrap();
+        let wanted = ExplainQuery {
             client: [10, 0, 0, 7].into(),
             sni: Some("a.example".to_owned()),
             alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
@@ -439,7 +445,7 @@ mod tests {
             listener: Some("in".to_owned()),
         };
         assert_eq!(question, wanted);
-        assert_eq!(Question::parse("client=::ffff:10.0.0.7").unwrap().client, wanted.client);
+        assert_eq!(ExplainQuery::parse("client=::ffff:10.0.0.7").unwrap().client, wanted.client);
         let cases = [
             ("", "whose connection? client=IP is missing"),
             ("client=nobody", "client: `nobody` is no IP address"),
@@ -447,7 +453,7 @@ mod tests {
             ("client=%", "the query is not percent-encoded UTF-8"),
         ];
         for (query, error) in cases {
-            assert_eq!(Question::parse(query).unwrap_err(), error, "{query}");
+            assert_eq!(ExplainQuery::parse(query).unwrap_err(), error, "{query}");
         }
     }
 }

@@ -15,8 +15,8 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::query;
-use super::response::{Body, plain, whole};
-use super::view::{Backend, Latency, Listener, Pool, View};
+use super::response::{ResponseBody, plain, whole};
+use super::snapshot_model::{BackendStats, Latency, ListenerStats, PoolStats, Snapshot};
 use crate::stats::histogram::Histogram;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
 
@@ -25,14 +25,14 @@ const JSON: &str = "application/json";
 const COMMENT: &str = "tidegate: values are microseconds";
 
 /// Answers a question with this query.
-pub(super) fn answer(query: &str, view: &View, latencies: &Latencies) -> Response<Body> {
-    let chosen = match Choice::read(query, view) {
+pub(super) fn answer(query: &str, snapshot: &Snapshot, latencies: &Latencies) -> Response<ResponseBody> {
+    let chosen = match HistogramQuery::read(query, snapshot) {
         Ok(chosen) => chosen,
         Err(wrong) => return json(wrong.status, &wrong),
     };
     match chosen.hdr {
-        false => json(StatusCode::OK, &chosen.percentiles(view)),
-        true => match chosen.log(view, latencies) {
+        false => json(StatusCode::OK, &chosen.percentiles(snapshot)),
+        true => match chosen.log(snapshot, latencies) {
             Some(log) => whole(StatusCode::OK, "text/plain; charset=utf-8", log),
             // Serialization to memory does not fail.
             None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the histograms cannot be written\n"),
@@ -40,7 +40,7 @@ pub(super) fn answer(query: &str, view: &View, latencies: &Latencies) -> Respons
     }
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+fn json(status: StatusCode, value: &impl Serialize) -> Response<ResponseBody> {
     match serde_json::to_vec(value) {
         Ok(text) => whole(status, JSON, text),
         // There are no keys but strings.
@@ -50,7 +50,7 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
 
 /// What is to be shown; `None` is everything.
 #[derive(Debug, Default)]
-struct Choice {
+struct HistogramQuery {
     listener: Option<String>,
     pool: Option<String>,
     backend: Option<String>,
@@ -61,7 +61,7 @@ struct Choice {
 
 /// Why a question has no answer.
 #[derive(Debug, Serialize)]
-struct Wrong {
+struct QueryError {
     error: String,
     /// What there is instead.
     known: Vec<String>,
@@ -73,34 +73,34 @@ struct Wrong {
 struct Percentiles<'a> {
     /// As in `/stats`.
     time: f64,
-    listeners: Vec<OfListener<'a>>,
-    pools: Vec<OfPool<'a>>,
-    backends: Vec<OfBackend<'a>>,
+    listeners: Vec<ListenerLatency<'a>>,
+    pools: Vec<PoolLatency<'a>>,
+    backends: Vec<BackendLatency<'a>>,
 }
 
 #[derive(Serialize)]
-struct OfListener<'a> {
+struct ListenerLatency<'a> {
     listener: &'a str,
     latency: Latency,
 }
 
 #[derive(Serialize)]
-struct OfPool<'a> {
+struct PoolLatency<'a> {
     pool: &'a str,
     latency: Latency,
 }
 
 #[derive(Serialize)]
-struct OfBackend<'a> {
+struct BackendLatency<'a> {
     pool: &'a str,
     backend: &'a str,
     latency: Latency,
 }
 
-impl Choice {
-    fn read(text: &str, view: &View) -> Result<Choice, Wrong> {
-        let mut choice = Choice::default();
-        let pairs = query::pairs(text).ok_or_else(|| Wrong::value("query", text, []))?;
+impl HistogramQuery {
+    fn read(text: &str, snapshot: &Snapshot) -> Result<HistogramQuery, QueryError> {
+        let mut choice = HistogramQuery::default();
+        let pairs = query::pairs(text).ok_or_else(|| QueryError::value("query", text, []))?;
         for (name, value) in pairs {
             match name.as_str() {
                 "listener" => choice.listener = Some(value),
@@ -108,64 +108,66 @@ impl Choice {
                 "backend" => choice.backend = Some(value),
                 "stage" => {
                     let known = || Stage::ALL.map(Stage::name);
-                    choice.stage = Some(Stage::named(&value).ok_or_else(|| Wrong::value("stage", &value, known()))?);
+                    choice.stage =
+                        Some(Stage::named(&value).ok_or_else(|| QueryError::value("stage", &value, known()))?);
                 }
                 "window" => {
                     let known = || Window::ALL.map(Window::name);
-                    choice.window = Some(Window::named(&value).ok_or_else(|| Wrong::value("window", &value, known()))?);
+                    choice.window =
+                        Some(Window::named(&value).ok_or_else(|| QueryError::value("window", &value, known()))?);
                 }
                 "format" => {
                     choice.hdr = match value.as_str() {
                         "hdr" => true,
                         "json" => false,
-                        _ => return Err(Wrong::value("format", &value, ["json", "hdr"])),
+                        _ => return Err(QueryError::value("format", &value, ["json", "hdr"])),
                     }
                 }
                 _ => {
                     let known = ["listener", "pool", "backend", "stage", "window", "format"];
-                    return Err(Wrong::value("parameter", &name, known));
+                    return Err(QueryError::value("parameter", &name, known));
                 }
             }
         }
-        choice.check(view)?;
+        choice.check(snapshot)?;
         Ok(choice)
     }
 
     /// Whether there is what it names.
-    fn check(&self, view: &View) -> Result<(), Wrong> {
+    fn check(&self, snapshot: &Snapshot) -> Result<(), QueryError> {
         if let Some(name) = &self.listener {
-            let known: BTreeSet<&str> = view.listeners.iter().map(|listener| listener.name.as_str()).collect();
-            Wrong::unless_in(known, "listener", name)?;
+            let known: BTreeSet<&str> = snapshot.listeners.iter().map(|listener| listener.name.as_str()).collect();
+            QueryError::unless_in(known, "listener", name)?;
         }
         if let Some(name) = &self.pool {
-            Wrong::unless_in(view.pools.iter().map(|pool| pool.name.as_str()).collect(), "pool", name)?;
+            QueryError::unless_in(snapshot.pools.iter().map(|pool| pool.name.as_str()).collect(), "pool", name)?;
         }
         if let Some(name) = &self.backend {
-            let pools = view.pools.iter().filter(|pool| self.pool.as_ref().is_none_or(|name| pool.name == *name));
+            let pools = snapshot.pools.iter().filter(|pool| self.pool.as_ref().is_none_or(|name| pool.name == *name));
             let known = pools.flat_map(|pool| &pool.backends).map(|backend| backend.name.as_str()).collect();
-            Wrong::unless_in(known, "backend", name)?;
+            QueryError::unless_in(known, "backend", name)?;
         }
         Ok(())
     }
 
     /// Who names a listener alone asks for no backends, and the other way round.
-    fn listeners<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Listener> {
+    fn listeners<'a>(&self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a ListenerStats> {
         let none = self.listener.is_none() && (self.pool.is_some() || self.backend.is_some());
-        let listeners = view.listeners.iter().filter(move |_| !none);
+        let listeners = snapshot.listeners.iter().filter(move |_| !none);
         listeners.filter(|listener| self.listener.as_ref().is_none_or(|name| listener.name == *name))
     }
 
     /// A question that names a backend is not about its pool.
-    fn pools<'a>(&self, view: &'a View) -> impl Iterator<Item = &'a Pool> {
+    fn pools<'a>(&self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a PoolStats> {
         let none = self.backend.is_some() || self.listener.is_some() && self.pool.is_none();
-        let pools = view.pools.iter().filter(move |_| !none);
+        let pools = snapshot.pools.iter().filter(move |_| !none);
         pools.filter(|pool| self.pool.as_ref().is_none_or(|name| pool.name == *name))
     }
 
     /// With their pools.
-    fn backends<'a>(&self, view: &'a View) -> impl Iterator<Item = (&'a Pool, &'a Backend)> {
+    fn backends<'a>(&self, snapshot: &'a Snapshot) -> impl Iterator<Item = (&'a PoolStats, &'a BackendStats)> {
         let none = self.listener.is_some() && self.pool.is_none() && self.backend.is_none();
-        let all = view.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
+        let all = snapshot.pools.iter().flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)));
         all.filter(move |_| !none)
             .filter(|(pool, _)| self.pool.as_ref().is_none_or(|name| pool.name == *name))
             .filter(|(_, backend)| self.backend.as_ref().is_none_or(|name| backend.name == *name))
@@ -175,17 +177,20 @@ impl Choice {
         Stage::ALL.into_iter().filter(|stage| self.stage.is_none_or(|chosen| chosen == *stage))
     }
 
-    fn percentiles<'a>(&self, view: &'a View) -> Percentiles<'a> {
+    fn percentiles<'a>(&self, snapshot: &'a Snapshot) -> Percentiles<'a> {
         Percentiles {
-            time: view.time,
+            time: snapshot.time,
             listeners: self
-                .listeners(view)
-                .map(|listener| OfListener { listener: &listener.name, latency: self.of(&listener.latency) })
+                .listeners(snapshot)
+                .map(|listener| ListenerLatency { listener: &listener.name, latency: self.of(&listener.latency) })
                 .collect(),
-            pools: self.pools(view).map(|pool| OfPool { pool: &pool.name, latency: self.of(&pool.latency) }).collect(),
+            pools: self
+                .pools(snapshot)
+                .map(|pool| PoolLatency { pool: &pool.name, latency: self.of(&pool.latency) })
+                .collect(),
             backends: self
-                .backends(view)
-                .map(|(pool, backend)| OfBackend {
+                .backends(snapshot)
+                .map(|(pool, backend)| BackendLatency {
                     pool: &pool.name,
                     backend: &backend.name,
                     latency: self.of(&backend.latency),
@@ -196,26 +201,23 @@ impl Choice {
 
     /// The stages and windows that are to be shown.
     fn of(&self, latency: &Latency) -> Latency {
-        let stages = self.stages().filter_map(|stage| {
-            let mut windows = latency.get(stage.name())?.clone();
-            windows.retain(|name, _| self.window.is_none_or(|window| window.name() == name));
-            (!windows.is_empty()).then(|| (stage.name().to_owned(), windows))
-        });
-        stages.collect()
+        latency.filtered(|stage, window| {
+            self.stage.is_none_or(|chosen| chosen == stage) && self.window.is_none_or(|chosen| chosen == window)
+        })
     }
 
     /// `None` when a histogram cannot be written.
-    fn log(&self, view: &View, latencies: &Latencies) -> Option<Vec<u8>> {
+    fn log(&self, snapshot: &Snapshot, latencies: &Latencies) -> Option<Vec<u8>> {
         let window = self.window.unwrap_or(Window::All);
         let length = match window {
-            Window::All => view.uptime,
+            Window::All => snapshot.uptime,
             Window::TenSeconds => 10.0,
             Window::Minute => 60.0,
             Window::FiveMinutes => 300.0,
         };
-        let uptime = Duration::try_from_secs_f64(view.uptime).unwrap_or_default();
+        let uptime = Duration::try_from_secs_f64(snapshot.uptime).unwrap_or_default();
         let length = Duration::try_from_secs_f64(length).unwrap_or_default().min(uptime);
-        let started = Duration::try_from_secs_f64(view.started).unwrap_or_default();
+        let started = Duration::try_from_secs_f64(snapshot.started).unwrap_or_default();
         let started = UNIX_EPOCH.checked_add(started).unwrap_or(UNIX_EPOCH);
 
         let (mut log, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
@@ -234,17 +236,17 @@ impl Choice {
             Some(())
         };
         let one = |measured: Option<&Measured>, stage: Stage| Some(measured?.stage(stage)?.window(window));
-        for listener in self.listeners(view) {
+        for listener in self.listeners(snapshot) {
             write(format!("listener/{}", escaped(&listener.name)), &|stage| {
                 one(latencies.listener(listener.id), stage)
             })?;
         }
-        for pool in self.pools(view) {
+        for pool in self.pools(snapshot) {
             write(format!("pool/{}", escaped(&pool.name)), &|stage| {
                 Some(latencies.pool(pool.id)?.window(stage, window))
             })?;
         }
-        for (pool, backend) in self.backends(view) {
+        for (pool, backend) in self.backends(snapshot) {
             let owner = format!("backend/{}/{}", escaped(&pool.name), escaped(&backend.name));
             write(owner, &|stage| one(latencies.backend(backend.id), stage))?;
         }
@@ -267,20 +269,20 @@ fn escaped(name: &str) -> String {
     text
 }
 
-impl Wrong {
-    fn value<const N: usize>(what: &str, value: &str, known: [&str; N]) -> Wrong {
-        Wrong {
+impl QueryError {
+    fn value<const N: usize>(what: &str, value: &str, known: [&str; N]) -> QueryError {
+        QueryError {
             error: format!("there is no {what} {value:?}"),
             known: known.map(str::to_owned).to_vec(),
             status: StatusCode::BAD_REQUEST,
         }
     }
 
-    fn unless_in(known: BTreeSet<&str>, what: &str, name: &str) -> Result<(), Wrong> {
+    fn unless_in(known: BTreeSet<&str>, what: &str, name: &str) -> Result<(), QueryError> {
         if known.contains(name) {
             return Ok(());
         }
-        Err(Wrong {
+        Err(QueryError {
             error: format!("there is no {what} {name:?}"),
             known: known.into_iter().map(str::to_owned).collect(),
             status: StatusCode::NOT_FOUND,

@@ -1,11 +1,11 @@
 //! The HTTP/1 server of the admin interface.
 //!
-//! A connection carries one request: then its cost, its place and its time can be bounded as those of the request, and none is
+//! A connection carries one request: then its cost, its slot and its time can be bounded as those of the request, and none is
 //! held open between two scrapes. The server is generic over the stream: what secures one belongs into [`serve_one`],
-//! where a stranger's place and deadline hold.
+//! where a stranger's slot and deadline hold.
 
 mod guard;
-mod places;
+mod slots;
 mod token;
 
 use std::convert::Infallible;
@@ -24,28 +24,28 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::guard::{Access, Denied, Guard};
-use self::places::{Full, Kind, Place};
-pub(super) use self::places::{MAX_CONNECTIONS, Places};
+use self::guard::{Denied, Guard, Permission};
+use self::slots::{ConnectionKind, ConnectionSlot, SlotsFull};
+pub(super) use self::slots::{ConnectionSlots, MAX_CONNECTIONS};
 pub(super) use self::token::Token;
 use super::answer_throttle::AnswerThrottle;
 use super::collector::Collector;
-use super::dashboard;
-use super::pages::{self, Route};
-use super::patient::Patient;
+use super::dashboard::feed::{self, Feed};
+use super::pages::{self, Endpoint};
 use super::rate_limit::RateLimit;
-use super::response::{Body, plain, whole};
+use super::response::{ResponseBody, plain, whole};
+use super::write_timeout::WriteTimeout;
 use crate::net::addr::Address;
 
 /// Bytes of a head, and of what waits to be read.
-const BUFFER: usize = 16 * 1024;
+const MAX_HEAD: usize = 16 * 1024;
 /// Between two connections when they come without a pause. Bounds what strangers can cost.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(1);
-/// Connections that are accepted at once. No more than there are strangers' places, so that each is looked at before it has
+/// Connections that are accepted at once. No more than there are strangers' slots, so that each is looked at before it has
 /// to make room.
-const ACCEPT_BURST: u32 = Kind::Stranger.limit() as u32;
+const ACCEPT_BURST: u32 = ConnectionKind::Stranger.limit() as u32;
 /// Pause after an error of accept, such as no descriptors left.
-const PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long an answer may wait until it is made. Prometheus gives up after 10 s, other readers after 5.
 const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 /// Seconds after which a client that is turned away may try again.
@@ -56,31 +56,32 @@ const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
 const END_OF_DATES: Duration = Duration::from_secs(253_402_300_800);
 
 /// The listening socket.
-pub(super) enum Listener {
+pub(super) enum ListeningSocket {
     Tcp(OwnedFd),
     Unix(OwnedFd),
 }
 
-impl Listener {
-    pub(super) fn new(socket: OwnedFd, address: &Address) -> io::Result<Listener> {
+impl ListeningSocket {
+    pub(super) fn new(socket: OwnedFd, address: &Address) -> io::Result<ListeningSocket> {
         Ok(match address {
-            Address::Tcp(_) => Listener::Tcp(socket),
-            Address::Unix(_) => Listener::Unix(socket),
+            Address::Tcp(_) => ListeningSocket::Tcp(socket),
+            Address::Unix(_) => ListeningSocket::Unix(socket),
         })
     }
 }
 
 /// What all connections share.
-pub(super) struct Server {
+pub(super) struct HttpServer {
     guard: Guard,
     throttle: AnswerThrottle,
     collector: Rc<Collector>,
-    places: Rc<Places>,
+    feed: Rc<Feed>,
+    slots: Rc<ConnectionSlots>,
 }
 
 /// Why a request gets no answer of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+enum Rejection {
     Denied(Denied),
     Method,
     NotFound,
@@ -90,32 +91,32 @@ enum Refusal {
     Streams,
 }
 
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Refusal {
-        Refusal::Denied(denied)
+impl From<Denied> for Rejection {
+    fn from(denied: Denied) -> Rejection {
+        Rejection::Denied(denied)
     }
 }
 
-impl Server {
+impl HttpServer {
     pub(super) fn new(
         address: &Address,
         token: Option<Rc<Token>>,
         collector: Rc<Collector>,
-        places: Rc<Places>,
-    ) -> Server {
+        slots: Rc<ConnectionSlots>,
+    ) -> HttpServer {
         let throttle = AnswerThrottle::new(Instant::now());
-        Server { guard: Guard::new(address, token), throttle, collector, places }
+        HttpServer { guard: Guard::new(address, token), throttle, collector, feed: Rc::default(), slots }
     }
 
     /// Accepts and answers until it is dropped.
-    pub(super) async fn serve(self, listener: Listener) {
+    pub(super) async fn serve(self, listener: ListeningSocket) {
         let server = Rc::new(self);
         let served = match listener {
-            Listener::Tcp(socket) => match TcpListener::from_std(socket.into()) {
+            ListeningSocket::Tcp(socket) => match TcpListener::from_std(socket.into()) {
                 Ok(socket) => server.accept(async || socket.accept().await.map(|(stream, _)| stream)).await,
                 Err(error) => error,
             },
-            Listener::Unix(socket) => match UnixListener::from_std(socket.into()) {
+            ListeningSocket::Unix(socket) => match UnixListener::from_std(socket.into()) {
                 Ok(socket) => server.accept(async || socket.accept().await.map(|(stream, _)| stream)).await,
                 Err(error) => error,
             },
@@ -127,17 +128,17 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let pace = RateLimit::new(ACCEPT_INTERVAL, ACCEPT_BURST, Instant::now());
+        let limit = RateLimit::new(ACCEPT_INTERVAL, ACCEPT_BURST, Instant::now());
         loop {
-            pace.acquire().await;
+            limit.acquire().await;
             match next().await {
-                Ok(stream) => self.places.enter(|place| {
+                Ok(stream) => self.slots.enter(|slot| {
                     let server = Rc::clone(self);
-                    spawn_local(async move { server.serve_one(stream, place).await }).abort_handle()
+                    spawn_local(async move { server.serve_one(stream, slot).await }).abort_handle()
                 }),
                 // That client was gone before it was accepted.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(_) => sleep(PAUSE).await,
+                Err(_) => sleep(ACCEPT_RETRY).await,
             }
             // What it sent with its connect is read before further ones come.
             yield_now().await;
@@ -145,25 +146,25 @@ impl Server {
     }
 
     /// One connection, from its first byte to its end.
-    async fn serve_one<S>(&self, stream: S, place: Place)
+    async fn serve_one<S>(&self, stream: S, slot: ConnectionSlot)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let respond = service_fn(async |request| Ok::<_, Infallible>(self.respond(&request, &place).await));
+        let respond = service_fn(async |request| Ok::<_, Infallible>(self.respond(&request, &slot).await));
         let connection = hyper::server::conn::http1::Builder::new()
             .keep_alive(false)
-            .max_buf_size(BUFFER)
+            .max_buf_size(MAX_HEAD)
             .auto_date_header(has_date(SystemTime::now()))
-            .serve_connection(TokioIo::new(Patient::new(stream)), respond);
+            .serve_connection(TokioIo::new(WriteTimeout::new(stream)), respond);
         tokio::select! {
             // What went wrong is the client's to notice.
             _ = connection => {}
-            () = place.overdue() => {}
+            () = slot.overdue() => {}
         }
     }
 
-    async fn respond(&self, request: &Request<Incoming>, place: &Place) -> Response<Body> {
-        let mut response = self.answer(request, place).await.unwrap_or_else(Refusal::response);
+    async fn respond(&self, request: &Request<Incoming>, slot: &ConnectionSlot) -> Response<ResponseBody> {
+        let mut response = self.answer(request, slot).await.unwrap_or_else(Rejection::response);
         let headers = response.headers_mut();
         for (name, value) in [
             (header::CACHE_CONTROL, "no-store"),
@@ -176,32 +177,38 @@ impl Server {
         response
     }
 
-    async fn answer(&self, request: &Request<Incoming>, place: &Place) -> Result<Response<Body>, Refusal> {
+    async fn answer(
+        &self,
+        request: &Request<Incoming>,
+        slot: &ConnectionSlot,
+    ) -> Result<Response<ResponseBody>, Rejection> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        match Route::of(request.uri().path()) {
+        match Endpoint::of(request.uri().path()) {
             // Whatever else the request says: a probe knows no token, and calls this host by any name.
-            Route::Live if reads => Ok(pages::live()),
-            Route::Ready if reads => Ok(pages::ready(&self.collector, self.guard.admit(request, Access::Read).is_ok())),
-            Route::Asset(asset) if reads => {
-                self.guard.admit(request, Access::Public)?;
+            Endpoint::Live if reads => Ok(pages::live()),
+            Endpoint::Ready if reads => {
+                Ok(pages::ready(&self.collector, self.guard.admit(request, Permission::Read).is_ok()))
+            }
+            Endpoint::Asset(asset) if reads => {
+                self.guard.admit(request, Permission::Public)?;
                 Ok(asset)
             }
-            Route::Events if reads => {
-                self.guard.admit(request, Access::Stream)?;
-                place.become_kind(Kind::Stream).map_err(|Full| Refusal::Streams)?;
-                Ok(dashboard::feed::events(&self.collector))
+            Endpoint::Events if reads => {
+                self.guard.admit(request, Permission::Stream)?;
+                slot.become_kind(ConnectionKind::Stream).map_err(|SlotsFull| Rejection::Streams)?;
+                Ok(feed::events(&self.feed, &self.collector))
             }
-            Route::Answer if reads => {
-                self.guard.admit(request, Access::Read)?;
-                place.become_kind(Kind::Answer).map_err(|Full| Refusal::Busy)?;
+            Endpoint::Answer if reads => {
+                self.guard.admit(request, Permission::Read)?;
+                slot.become_kind(ConnectionKind::Answer).map_err(|SlotsFull| Rejection::Busy)?;
                 let make = |began: Instant| pages::answer(request, &self.collector, began.into_std());
                 let question = pages::question(request);
                 let answer = self.throttle.answer(&question, make);
-                timeout(answer_limit(request.headers()), answer).await.map_err(|_| Refusal::Busy)
+                timeout(answer_limit(request.headers()), answer).await.map_err(|_| Rejection::Busy)
             }
             route => {
-                self.guard.admit(request, Access::Read)?;
-                Err(if matches!(route, Route::Unknown) && reads { Refusal::NotFound } else { Refusal::Method })
+                self.guard.admit(request, Permission::Read)?;
+                Err(if matches!(route, Endpoint::Unknown) && reads { Rejection::NotFound } else { Rejection::Method })
             }
         }
     }
@@ -220,25 +227,27 @@ fn has_date(now: SystemTime) -> bool {
     now.duration_since(UNIX_EPOCH).is_ok_and(|since| since + Duration::from_secs(86_400) < END_OF_DATES)
 }
 
-impl Refusal {
-    fn response(self) -> Response<Body> {
+impl Rejection {
+    fn response(self) -> Response<ResponseBody> {
         let (status, text) = match self {
-            Refusal::Denied(Denied::Token) => {
+            Rejection::Denied(Denied::Token) => {
                 (StatusCode::UNAUTHORIZED, "send the token of admin.token_file: Authorization: Bearer ...\n")
             }
-            Refusal::Denied(Denied::Host) => (
+            Rejection::Denied(Denied::Host) => (
                 StatusCode::FORBIDDEN,
                 "the stats port is asked for by a name that is not this machine's: use its address or localhost\n",
             ),
-            Refusal::Denied(Denied::Origin) => {
+            Rejection::Denied(Denied::Origin) => {
                 (StatusCode::FORBIDDEN, "pages of other sites may not read the stats port: open it by itself\n")
             }
-            Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "the stats port is read-only: GET and HEAD\n"),
-            Refusal::NotFound => (StatusCode::NOT_FOUND, "there is no such page\n"),
-            Refusal::Busy => (StatusCode::SERVICE_UNAVAILABLE, "the stats port is busy: try again in a second\n"),
-            Refusal::Streams => {
-                let text =
-                    format!("{} dashboards are open, which is the limit: close one of them\n", Kind::Stream.limit());
+            Rejection::Method => (StatusCode::METHOD_NOT_ALLOWED, "the stats port is read-only: GET and HEAD\n"),
+            Rejection::NotFound => (StatusCode::NOT_FOUND, "there is no such page\n"),
+            Rejection::Busy => (StatusCode::SERVICE_UNAVAILABLE, "the stats port is busy: try again in a second\n"),
+            Rejection::Streams => {
+                let text = format!(
+                    "{} dashboards are open, which is the limit: close one of them\n",
+                    ConnectionKind::Stream.limit()
+                );
                 return with_header(
                     whole(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", text),
                     header::RETRY_AFTER,
@@ -248,15 +257,19 @@ impl Refusal {
         };
         let response = plain(status, text);
         match self {
-            Refusal::Denied(Denied::Token) => with_header(response, header::WWW_AUTHENTICATE, "Bearer"),
-            Refusal::Method => with_header(response, header::ALLOW, "GET, HEAD"),
-            Refusal::Busy => with_header(response, header::RETRY_AFTER, RETRY_AFTER),
+            Rejection::Denied(Denied::Token) => with_header(response, header::WWW_AUTHENTICATE, "Bearer"),
+            Rejection::Method => with_header(response, header::ALLOW, "GET, HEAD"),
+            Rejection::Busy => with_header(response, header::RETRY_AFTER, RETRY_AFTER),
             _ => response,
         }
     }
 }
 
-fn with_header(mut response: Response<Body>, name: header::HeaderName, value: &'static str) -> Response<Body> {
+fn with_header(
+    mut response: Response<ResponseBody>,
+    name: header::HeaderName,
+    value: &'static str,
+) -> Response<ResponseBody> {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }

@@ -3,28 +3,30 @@
 //!
 //! It has a thread of its own with a lower priority than the workers'. Connections have limits by kind ([`http`]), and answers
 //! are made in rounds ([`answer_throttle`]): readers take little from traffic and nothing from probes. There the [`collector`] takes what workers measure; of that and of the shared counters each
-//! question gets a [`View`](view::View), and each page is one way to write a view down. Nothing here changes anything.
+//! question gets a [`Snapshot`](snapshot_model::Snapshot), and each page is one way to write a snapshot down. Nothing here changes anything.
 
 mod answer_throttle;
-mod api;
 mod collector;
+mod compat;
+mod configuration;
 mod csv;
 mod dashboard;
 pub mod explain;
-mod gather;
 mod histograms;
 mod http;
 mod metrics;
 mod pages;
-mod patient;
 mod process;
 mod query;
 mod rate_limit;
 mod rates;
-mod requests;
+mod readiness;
 mod response;
-mod simple;
-pub mod view;
+mod snapshot;
+pub mod snapshot_model;
+mod sources;
+mod unix_time;
+mod write_timeout;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,9 +38,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use self::collector::Collector;
-pub use self::gather::{Sources, unusable_pools};
-use self::http::{Places, Server, Token};
-use self::view::View;
+use self::http::{ConnectionSlots, HttpServer, Token};
+pub use self::readiness::unusable_pools;
+use self::snapshot_model::Snapshot;
+pub use self::sources::Sources;
 use crate::config::model;
 use crate::net::addr::Address;
 use crate::net::dial::Options;
@@ -55,7 +58,7 @@ pub const MAX_OPEN_FILES: u64 = http::MAX_CONNECTIONS as u64 + 6;
 const BACKLOG: i32 = 1024;
 
 /// The stats port before it knows what to show: bound, so that it is known that it can be.
-pub struct Bound {
+pub struct BoundAdmin {
     socket: OwnedFd,
     file: Option<SocketFile>,
     address: Address,
@@ -63,9 +66,9 @@ pub struct Bound {
 }
 
 /// The stats port.
-pub struct Admin {
+pub struct AdminServer {
     address: Address,
-    questions: mpsc::UnboundedSender<oneshot::Sender<View>>,
+    questions: mpsc::UnboundedSender<oneshot::Sender<Snapshot>>,
     end: Arc<Notify>,
     thread: JoinHandle<()>,
     /// Its drop must come before the end of the thread, which has the socket.
@@ -76,7 +79,7 @@ pub struct Admin {
 ///
 /// # Errors
 /// The text for people why not.
-pub fn bind(config: &model::Admin) -> Result<Bound, String> {
+pub fn bind(config: &model::Admin) -> Result<BoundAdmin, String> {
     let token = config.token_file.as_ref().map(|path| Token::load(path.reveal())).transpose()?;
     let options = ListenOptions {
         backlog: BACKLOG,
@@ -94,23 +97,23 @@ pub fn bind(config: &model::Admin) -> Result<Bound, String> {
         let why = listen::explain(&config.bind, &options, &error, None);
         format!("admin: cannot listen on {}: {why}", config.bind)
     })?;
-    Ok(Bound { socket, file, token, address })
+    Ok(BoundAdmin { socket, file, token, address })
 }
 
-impl Bound {
+impl BoundAdmin {
     /// Starts to answer.
     ///
     /// # Errors
     /// No thread or no descriptors to be had.
-    pub fn start(self, sources: Sources, measurements: Measurements) -> io::Result<Admin> {
-        let Bound { socket, file, address, token } = self;
-        let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<View>>();
+    pub fn start(self, sources: Sources, measurements: Measurements) -> io::Result<AdminServer> {
+        let BoundAdmin { socket, file, address, token } = self;
+        let (questions, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<Snapshot>>();
         let end = Arc::new(Notify::new());
         let ended = Arc::clone(&end);
         let reader = token.as_ref().map(|_| BlockingThread::start("token")).transpose()?;
         // Made on the thread that it is for: on the caller's, which runs tasks, it could not be dropped.
         let (built, is_built) = std::sync::mpsc::channel();
-        let listener = http::Listener::new(socket, &address)?;
+        let listener = http::ListeningSocket::new(socket, &address)?;
         let bound = address.clone();
         let thread = threads::spawn("stats", move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -124,19 +127,19 @@ impl Bound {
                 let collector = Rc::new(Collector::new(sources, measurements));
                 let of_run = Rc::clone(&collector);
                 tokio::task::spawn_local(async move { of_run.run().await });
-                let (token, places) = (token.map(Rc::new), Rc::new(Places::default()));
+                let (token, slots) = (token.map(Rc::new), Rc::new(ConnectionSlots::default()));
                 if let (Some(token), Some(reader)) = (&token, reader) {
-                    let (token, places) = (Rc::clone(token), Rc::clone(&places));
+                    let (token, slots) = (Rc::clone(token), Rc::clone(&slots));
                     // Requests show the token each; a stream has shown one that is no longer valid.
-                    tokio::task::spawn_local(async move { token.watch(reader, || places.end_streams()).await });
+                    tokio::task::spawn_local(async move { token.watch(reader, || slots.end_streams()).await });
                 }
-                let server = Server::new(&bound, token, Rc::clone(&collector), places);
+                let server = HttpServer::new(&bound, token, Rc::clone(&collector), slots);
                 tokio::task::spawn_local(server.serve(listener));
                 loop {
                     tokio::select! {
                         Some(question) = asked.recv() => {
                             // Who asked may have gone.
-                            let _ = question.send(View::clone(&*collector.view().await));
+                            let _ = question.send(Snapshot::clone(&*collector.snapshot().await));
                         }
                         () = ended.notified() => return,
                     }
@@ -144,18 +147,18 @@ impl Bound {
             });
         })?;
         is_built.recv().map_err(io::Error::other)??;
-        Ok(Admin { address, questions, end, thread, file })
+        Ok(AdminServer { address, questions, end, thread, file })
     }
 }
 
-impl Admin {
+impl AdminServer {
     /// Where it listens.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
     /// What is true now; `None` when the stats port has ended, which it does only with the process.
-    pub async fn view(&self) -> Option<View> {
+    pub async fn snapshot(&self) -> Option<Snapshot> {
         let (question, answer) = oneshot::channel();
         self.questions.send(question).ok()?;
         answer.await.ok()

@@ -5,10 +5,11 @@ use std::time::Instant;
 use hyper::{Request, Response, StatusCode, header};
 
 use super::collector::Collector;
-use super::gather::{is_ready, not_ready};
-use super::response::{Body, plain, whole};
-use super::view::View;
-use super::{api, csv, dashboard, explain, histograms, metrics, simple};
+use super::compat::{api, lb};
+use super::readiness::{is_ready, not_ready};
+use super::response::{ResponseBody, plain, whole};
+use super::snapshot_model::Snapshot;
+use super::{csv, dashboard, explain, histograms, metrics};
 
 const JSON: &str = "application/json";
 /// As HAProxy names it, so that browsers show it.
@@ -16,13 +17,13 @@ const CSV: &str = "text/plain";
 
 /// What a path leads to, by what it costs and who may have it.
 #[derive(Debug)]
-pub(super) enum Route {
+pub(super) enum Endpoint {
     /// `/livez`.
     Live,
     /// `/readyz`.
     Ready,
     /// A file of the page.
-    Asset(Response<Body>),
+    Asset(Response<ResponseBody>),
     /// The page's event stream.
     Events,
     /// An answer that is made for the asking.
@@ -31,17 +32,17 @@ pub(super) enum Route {
     Unknown,
 }
 
-impl Route {
-    pub(super) fn of(path: &str) -> Route {
+impl Endpoint {
+    pub(super) fn of(path: &str) -> Endpoint {
         match path {
-            "/livez" => Route::Live,
-            "/readyz" => Route::Ready,
-            "/events" => Route::Events,
+            "/livez" => Endpoint::Live,
+            "/readyz" => Endpoint::Ready,
+            "/events" => Endpoint::Events,
             "/stats" | "/metrics" | "/histograms" | "/lb/status" | "/lb-metrics" | "/explain" | "/series" => {
-                Route::Answer
+                Endpoint::Answer
             }
-            _ if path.starts_with("/api/") || csv::is_asked(path) => Route::Answer,
-            _ => dashboard::asset(path).map_or(Route::Unknown, Route::Asset),
+            _ if path.starts_with("/api/") || csv::is_asked(path) => Endpoint::Answer,
+            _ => dashboard::asset(path).map_or(Endpoint::Unknown, Endpoint::Asset),
         }
     }
 }
@@ -59,39 +60,39 @@ pub(super) fn question<B>(request: &Request<B>) -> String {
     }
 }
 
-/// Answers a GET or HEAD of a [`Route::Answer`] with what was measured at `oldest` or later.
-pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldest: Instant) -> Response<Body> {
+/// Answers a GET or HEAD of a [`Endpoint::Answer`] with what was measured at `oldest` or later.
+pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldest: Instant) -> Response<ResponseBody> {
     let path = request.uri().path();
-    let view = || collector.view_since(oldest);
+    let snapshot = || collector.view_since(oldest);
     match path {
-        "/stats" => json(&*view().await),
+        "/stats" => json(&*snapshot().await),
         "/metrics" => {
-            let view = collector.state().await;
-            metrics::answer(request.headers(), &view, &collector.latencies())
+            let snapshot = collector.state().await;
+            metrics::answer(request.headers(), &snapshot, &collector.latencies())
         }
         "/histograms" => {
-            let view = view().await;
-            histograms::answer(request.uri().query().unwrap_or_default(), &view, &collector.latencies())
+            let snapshot = snapshot().await;
+            histograms::answer(request.uri().query().unwrap_or_default(), &snapshot, &collector.latencies())
         }
-        path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*view().await)),
-        "/lb/status" => json(&simple::status(&*view().await)),
-        "/lb-metrics" => json(&simple::metrics(&*view().await)),
-        "/explain" => explained(request.uri().query().unwrap_or_default(), collector, &*view().await),
+        path if csv::is_asked(path) => whole(StatusCode::OK, CSV, csv::encode(&*snapshot().await)),
+        "/lb/status" => json(&lb::status(&*snapshot().await)),
+        "/lb-metrics" => json(&lb::metrics(&*snapshot().await)),
+        "/explain" => explained(request.uri().query().unwrap_or_default(), collector, &*snapshot().await),
         "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
         _ => {
-            let (status, value) = api::answer(path, &*view().await, &collector.sources().config.load());
+            let (status, value) = api::answer(path, &*snapshot().await, &collector.sources().config.load());
             with(status, json(&value))
         }
     }
 }
 
 /// The answer to `/livez`.
-pub(super) fn live() -> Response<Body> {
+pub(super) fn live() -> Response<ResponseBody> {
     plain(StatusCode::OK, "ok\n")
 }
 
 /// The answer to `/readyz`. Reasons name listeners and pools: strangers get none.
-pub(super) fn ready(collector: &Collector, with_reasons: bool) -> Response<Body> {
+pub(super) fn ready(collector: &Collector, with_reasons: bool) -> Response<ResponseBody> {
     if is_ready(collector.sources()) {
         return plain(StatusCode::OK, "ok\n");
     }
@@ -105,7 +106,7 @@ pub(super) fn ready(collector: &Collector, with_reasons: bool) -> Response<Body>
 }
 
 /// Any value as JSON.
-fn json(value: &impl serde::Serialize) -> Response<Body> {
+fn json(value: &impl serde::Serialize) -> Response<ResponseBody> {
     match serde_json::to_vec(value) {
         Ok(text) => whole(StatusCode::OK, JSON, text),
         // Views have no keys but strings.
@@ -113,9 +114,9 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
     }
 }
 
-fn explained(query: &str, collector: &Collector, view: &View) -> Response<Body> {
-    let explanation = match explain::Question::parse(query) {
-        Ok(question) => explain::explain(&question, &collector.sources().plane, view),
+fn explained(query: &str, collector: &Collector, snapshot: &Snapshot) -> Response<ResponseBody> {
+    let explanation = match explain::ExplainQuery::parse(query) {
+        Ok(question) => explain::explain(&question, &collector.sources().plane, snapshot),
         Err(error) => Err(error),
     };
     match explanation {
@@ -124,7 +125,7 @@ fn explained(query: &str, collector: &Collector, view: &View) -> Response<Body> 
     }
 }
 
-fn with(status: StatusCode, mut response: Response<Body>) -> Response<Body> {
+fn with(status: StatusCode, mut response: Response<ResponseBody>) -> Response<ResponseBody> {
     *response.status_mut() = status;
     response
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::view::Process;
+use super::snapshot_model::Process;
 
 /// Looks now; what cannot be read is 0.
 pub(super) fn read() -> Process {

@@ -1,10 +1,10 @@
 //! How many connections and requests begin in a second, and when the last one did: by a look at the counters each second,
-//! and before each view.
+//! and before each snapshot.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::view::Rate;
+use super::snapshot_model::RateStats;
 use crate::pool::Pool;
 use crate::server::DataPlane;
 use crate::stats::http::HttpCounts;
@@ -13,7 +13,7 @@ use crate::stats::rate::RateCounter;
 use crate::stats::registry::{BackendId, ListenerId, PoolId};
 
 /// A look that comes earlier does not end a second: the one before it was late.
-const LEAST: Duration = Duration::from_millis(500);
+const MIN_TICK: Duration = Duration::from_millis(500);
 
 /// Of each listener, pool and backend.
 #[derive(Debug)]
@@ -22,13 +22,13 @@ pub(super) struct Rates {
     turned: Instant,
     /// How much of it had passed at the last look.
     passed: Duration,
-    listeners: BTreeMap<ListenerId, OfListener>,
+    listeners: BTreeMap<ListenerId, ListenerRates>,
     pools: BTreeMap<PoolId, RateCounter>,
     backends: BTreeMap<BackendId, RateCounter>,
 }
 
 #[derive(Debug, Default)]
-struct OfListener {
+struct ListenerRates {
     connections: RateCounter,
     /// HTTP's.
     requests: RateCounter,
@@ -73,7 +73,7 @@ impl Rates {
 
     /// A second may be over, after a look.
     pub(super) fn tick(&mut self) {
-        if self.passed < LEAST {
+        if self.passed < MIN_TICK {
             return;
         }
         let listeners = self.listeners.values_mut().flat_map(|rates| [&mut rates.connections, &mut rates.requests]);
@@ -84,22 +84,22 @@ impl Rates {
     }
 
     /// Connections accepted.
-    pub(super) fn listener(&self, id: ListenerId) -> Rate {
+    pub(super) fn listener(&self, id: ListenerId) -> RateStats {
         self.of(self.listeners.get(&id).map(|rates| &rates.connections))
     }
 
     /// Requests of HTTP.
-    pub(super) fn requests(&self, listener: ListenerId) -> Rate {
+    pub(super) fn requests(&self, listener: ListenerId) -> RateStats {
         self.of(self.listeners.get(&listener).map(|rates| &rates.requests))
     }
 
     /// Connections that were for the pool, whether they got a backend or not.
-    pub(super) fn pool(&self, id: PoolId) -> Rate {
+    pub(super) fn pool(&self, id: PoolId) -> RateStats {
         self.of(self.pools.get(&id))
     }
 
     /// Connections that the backend was given.
-    pub(super) fn backend(&self, id: BackendId) -> Rate {
+    pub(super) fn backend(&self, id: BackendId) -> RateStats {
         self.of(self.backends.get(&id))
     }
 
@@ -108,9 +108,9 @@ impl Rates {
         self.backends.get(&backend)?.grew()
     }
 
-    fn of(&self, counter: Option<&RateCounter>) -> Rate {
+    fn of(&self, counter: Option<&RateCounter>) -> RateStats {
         counter
-            .map(|counter| Rate { now: counter.rate(self.passed), max: counter.most(self.passed) })
+            .map(|counter| RateStats { now: counter.rate(self.passed), max: counter.most(self.passed) })
             .unwrap_or_default()
     }
 }
@@ -169,16 +169,16 @@ mod tests {
         let (latencies, backends) = (Latencies::default(), plane.pools()[0].backends());
         let (other, backend) = (backends[0].id(), &backends[1]);
         rates.observe(&plane, &latencies, start + SECOND / 4);
-        assert_eq!((rates.backend(backend.id()), rates.last_session(backend.id())), (Rate::default(), None));
+        assert_eq!((rates.backend(backend.id()), rates.last_session(backend.id())), (RateStats::default(), None));
         (0..3).for_each(|_| backend.counters().connected());
         rates.observe(&plane, &latencies, start + SECOND / 4);
-        assert_eq!(rates.backend(backend.id()), Rate { now: 3, max: 3 });
+        assert_eq!(rates.backend(backend.id()), RateStats { now: 3, max: 3 });
         assert!(rates.last_session(other).is_none() && rates.last_session(backend.id()).is_some());
         // A tick that follows one that was late makes no second of a quarter.
         rates.tick();
         (0..3).for_each(|_| backend.counters().connected());
         rates.observe(&plane, &latencies, start + SECOND);
         rates.tick();
-        assert_eq!(rates.backend(backend.id()), Rate { now: 6, max: 6 });
+        assert_eq!(rates.backend(backend.id()), RateStats { now: 6, max: 6 });
     }
 }

@@ -9,21 +9,21 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 /// A body: whole, or one event after the other.
-pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub(super) type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A body that is known as a whole. Such a response also has it among its extensions, so that it can be sent twice.
 #[derive(Clone, Debug)]
-pub(super) struct Whole(pub(super) Bytes);
+pub(super) struct FullBody(pub(super) Bytes);
 
-impl Whole {
-    pub(super) fn into_body(self) -> Body {
+impl FullBody {
+    pub(super) fn into_body(self) -> ResponseBody {
         Full::new(self.0).boxed_unsync()
     }
 }
 
 /// A response with a whole body.
-pub(super) fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    let body = Whole(body.into());
+pub(super) fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
+    let body = FullBody(body.into());
     let mut response = Response::new(body.clone().into_body());
     response.extensions_mut().insert(body);
     *response.status_mut() = status;
@@ -32,6 +32,6 @@ pub(super) fn whole(status: StatusCode, content_type: &'static str, body: impl I
 }
 
 /// A response of one line.
-pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
     whole(status, "text/plain; charset=utf-8", text)
 }

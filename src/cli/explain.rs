@@ -11,22 +11,22 @@ use super::stats_port::{StatsPort, Which};
 /// What is asked.
 #[derive(clap::Args)]
 pub(crate) struct Explain {
-    /// The client's address
+    /// Client address
     #[arg(long, value_name = "IP")]
     client: IpAddr,
-    /// The server name that it asks for (SNI)
+    /// Server name in the ClientHello (SNI)
     #[arg(long, value_name = "NAME")]
     sni: Option<String>,
-    /// An application protocol that it offers (ALPN); may be given several times, the preferred one first
+    /// Application protocol that the client offers (ALPN), most preferred first; may be repeated
     #[arg(long, value_name = "PROTOCOL")]
     alpn: Vec<String>,
-    /// The host that its first request is for; for listeners with sniff: http
+    /// Host of the first request, for listeners with sniff: http
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// The path of its first request; / by default
+    /// Path of the first request [default: /]
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
-    /// The listener that it connects to; all of them by default
+    /// Listener to connect to [default: all]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// Print JSON
@@ -104,8 +104,8 @@ fn in_words(explanation: &Explanation) -> String {
 }
 
 fn at_listener(text: &mut String, client: &str, at: &AtListener) {
-    let target = match (&at.refused, &at.backend) {
-        (Some(_), _) => "refused".to_owned(),
+    let target = match (&at.rejected, &at.backend) {
+        (Some(_), _) => "rejected".to_owned(),
         (None, Some(backend)) => backend.clone(),
         (None, None) if at.backends.iter().any(|backend| backend.chosen) => "one of several".to_owned(),
         (None, None) => "no backend".to_owned(),
@@ -115,8 +115,8 @@ fn at_listener(text: &mut String, client: &str, at: &AtListener) {
     for note in &at.notes {
         _ = writeln!(text, "  note      {note}");
     }
-    if let Some(why) = &at.refused {
-        _ = writeln!(text, "  refused   {why}");
+    if let Some(why) = &at.rejected {
+        _ = writeln!(text, "  rejected  {why}");
         return;
     }
     _ = writeln!(text, "  route     {}", at.route);
@@ -132,6 +132,8 @@ fn at_listener(text: &mut String, client: &str, at: &AtListener) {
 
 #[cfg(test)]
 mod tests {
+    use tidegate::config::model::Balance;
+
     use super::*;
 
     #[test]
@@ -140,20 +142,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_no_backend() {
+    fn a_rejection_names_no_backend() {
         let at = AtListener {
             listener: "in".to_owned(),
             addresses: vec!["127.0.0.1:1".to_owned()],
             notes: Vec::new(),
-            refused: Some("no certificate fits".to_owned()),
+            rejected: Some("no certificate fits".to_owned()),
             route: "none".to_owned(),
             pool: "p".to_owned(),
-            balance: "random".to_owned(),
+            balance: Balance::Random,
             backend: Some("b".to_owned()),
             why: "x".to_owned(),
             backends: Vec::new(),
         };
         let text = in_words(&Explanation { client: "::1".to_owned(), time: 0.0, listeners: vec![at] });
-        assert_eq!(text, "::1 at listener in (127.0.0.1:1): refused\n  refused   no certificate fits\n");
+        assert_eq!(text, "::1 at listener in (127.0.0.1:1): rejected\n  rejected  no certificate fits\n");
     }
 }

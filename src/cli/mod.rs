@@ -33,7 +33,7 @@ const VERSION: &str = concat!(
     ")"
 );
 
-/// A Layer-4 load balancer: TCP connections in, the same bytes out to healthy backends.
+/// Layer-4 load balancer for TCP and TLS.
 #[derive(Parser)]
 #[command(name = "tidegate", version = VERSION, about, max_term_width = 100)]
 struct Arguments {
@@ -43,48 +43,48 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Balance connections as a configuration file says
+    /// Run the load balancer
     ///
-    /// Ends on SIGTERM or Ctrl-C after draining: connections may finish for as long as shutdown.drain
-    /// says. A second signal ends it at once.
+    /// SIGTERM and Ctrl-C start a graceful shutdown: no new connections are accepted, and open ones may finish within
+    /// shutdown.drain. A second signal closes them at once.
     Run {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Check a configuration file and show every error with its place
+    /// Validate a configuration file and report every error with its line
     ///
-    /// Exit code 0 if it can be used, 2 if not. Warnings do not change the exit code.
+    /// Exits with 0 if the configuration is valid, with 2 if it is not. Warnings do not change the exit code.
     Check {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Show what tidegate does: needs no configuration and no backends
+    /// Run a self-contained demonstration; needs no configuration and no backends
     ///
-    /// Starts three small HTTP backends on free ports of this machine, one of them slow and one with twice the
-    /// weight, balances them on 127.0.0.1:8080 (another port if that one is taken), and sends a light load
-    /// through it. Prints the configuration that it runs with, commands to try, and then a line a second.
+    /// Starts three small HTTP backends on free local ports, one of them slow and one with twice the weight, balances
+    /// them on 127.0.0.1:8080 (another port if that one is in use), and generates a light load. Prints the
+    /// configuration in effect, commands to try, and one line of statistics per second.
     ///
-    /// Ends on Ctrl-C, or after --seconds, with a summary of each backend: connections, bytes, errors and
-    /// how long it took to answer. A second Ctrl-C does not wait for connections that are still open.
+    /// Ends on Ctrl-C or after --seconds with a summary per backend: connections, bytes, errors and latency. A second
+    /// Ctrl-C does not wait for open connections.
     Demo {
-        /// End after this many seconds; otherwise on Ctrl-C
+        /// End after N seconds instead of on Ctrl-C
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seconds: Option<u64>,
     },
-    /// Watch a running tidegate: pools, backends, rates and latencies
+    /// Show live statistics of a running instance
     ///
-    /// Asks its stats port once a second and shows pools and backends with their state, connections, bytes,
-    /// failures, and percentiles of how long they take; ? explains the keys, q quits. While the stats port does not
-    /// answer, it says so and goes on trying.
+    /// Polls the stats port once a second and shows the state, connections, throughput, failures and latency
+    /// percentiles of each pool and backend. Press ? for help, q to quit. While the stats port is unreachable, keeps
+    /// retrying.
     ///
-    /// With --once it prints one table, in which rates are means of the last 10 s, and ends.
+    /// With --once, prints one table and exits; rates are then averages of the last 10 s.
     Top(top::Top),
-    /// Say which backend a client would get now, and why
+    /// Show which backend a client would be connected to, and why
     ///
-    /// Asks the stats port of a running tidegate, which goes by the same routes and the same state of its backends as
-    /// a connection would. Nothing is connected, and nobody's turn passes. True as long as nobody else comes first.
+    /// A dry run against the routes and backend states of a running instance: opens no connection and does not advance
+    /// round robin. The answer holds until the next connection arrives.
     Explain(explain::Explain),
-    /// Print the JSON Schema of the configuration, for editors
+    /// Print the JSON Schema of the configuration file
     Schema,
     /// Print a completion script for a shell
     Completions {
@@ -97,7 +97,7 @@ enum Command {
 
 #[derive(clap::Args)]
 struct ConfigFile {
-    /// Configuration file; by default ./tidegate.yaml, then /etc/tidegate/config.yaml
+    /// Configuration file [default: ./tidegate.yaml, then /etc/tidegate/config.yaml]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// The same as FILE

@@ -23,22 +23,22 @@ use tokio::time::timeout;
 
 /// Where it is when nothing says otherwise: what the examples have.
 const USUAL: &str = "127.0.0.1:9900";
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit of a whole answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer: everything of some ten thousand backends.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Which tidegate is asked.
 #[derive(clap::Args)]
 pub(super) struct Which {
-    /// Its stats port: IP:PORT, NAME:PORT or unix:PATH; by default admin.bind of the configuration, or 127.0.0.1:9900
-    /// where there is no configuration
+    /// Stats port as IP:PORT, NAME:PORT or unix:PATH [default: admin.bind of the configuration, or 127.0.0.1:9900
+    /// without one]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     stats: Option<String>,
-    /// File with the token that the stats port wants; by default admin.token_file of the configuration
+    /// File with the token of the stats port [default: admin.token_file of the configuration]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Configuration file that says where its stats port is; by default ./tidegate.yaml, then /etc/tidegate/config.yaml
+    /// Configuration file to read the stats port from [default: ./tidegate.yaml, then /etc/tidegate/config.yaml]
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -160,9 +160,11 @@ impl StatsPort {
     /// # Errors
     /// The text for people: what went wrong, and what to do.
     pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
-        let (status, body) = match timeout(PATIENCE, self.get(path)).await {
+        let (status, body) = match timeout(ANSWER_TIMEOUT, self.get(path)).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(format!("the stats port at {self} does not answer within {} s", PATIENCE.as_secs())),
+            Err(_) => {
+                return Err(format!("the stats port at {self} does not answer within {} s", ANSWER_TIMEOUT.as_secs()));
+            }
         };
         match status {
             StatusCode::OK => serde_json::from_slice(&body)

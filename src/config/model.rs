@@ -17,6 +17,7 @@ pub use first_bytes::{
     SendProxy, Sniff, StartTls, TlsVersion, UnknownSni, Verify,
 };
 pub use redacted::{HIDDEN, Redacted};
+use serde::{Deserialize, Serialize};
 
 use crate::net::addr::Address;
 
@@ -254,9 +255,11 @@ pub struct Pool {
 }
 
 /// `pools[].balance`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// Smooth weighted round robin.
+    #[default]
     RoundRobin,
     /// Fewest connections per weight.
     LeastConnections,
@@ -268,6 +271,30 @@ pub enum Balance {
     LeastLatency,
     /// By weight, at random.
     Random,
+}
+
+impl Balance {
+    /// Every algorithm.
+    pub const ALL: [Balance; 6] = [
+        Balance::RoundRobin,
+        Balance::LeastConnections,
+        Balance::IpHash,
+        Balance::PowerOfTwo,
+        Balance::LeastLatency,
+        Balance::Random,
+    ];
+
+    /// As in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Balance::RoundRobin => "round_robin",
+            Balance::LeastConnections => "least_connections",
+            Balance::IpHash => "ip_hash",
+            Balance::PowerOfTwo => "power_of_two",
+            Balance::LeastLatency => "least_latency",
+            Balance::Random => "random",
+        }
+    }
 }
 
 /// `pools[].hash`.

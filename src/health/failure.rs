@@ -53,7 +53,7 @@ impl ProbeFailure {
             ErrorKind::ConnectionRefused if error.raw_os_error().is_none() => {
                 return ProbeFailure::Backend(error.to_string());
             }
-            ErrorKind::ConnectionRefused => "refused",
+            ErrorKind::ConnectionRefused => "connection refused",
             ErrorKind::ConnectionReset => "reset",
             ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => "unreachable",
             ErrorKind::TimedOut => "timed out", // the kernel's timeout, shorter than the probe's
@@ -88,7 +88,7 @@ mod tests {
         let family = ProbeFailure::of(Call::Socket)(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
         assert!(matches!(&family, ProbeFailure::Backend(reason) if reason.contains("address family")), "{family:?}");
         for (code, reason) in [
-            (libc::ECONNREFUSED, "refused"),
+            (libc::ECONNREFUSED, "connection refused"),
             (libc::ECONNRESET, "reset"),
             (libc::EHOSTUNREACH, "unreachable"),
             (libc::ENETUNREACH, "unreachable"),
@@ -105,7 +105,7 @@ mod tests {
     fn a_connect_that_met_itself_says_so() {
         let error = io::Error::new(ErrorKind::ConnectionRefused, crate::net::dial::SelfConnect);
         let ProbeFailure::Backend(reason) = ProbeFailure::from(error) else { panic!("the backend's") };
-        assert!(reason.starts_with("refused: ") && reason.contains("met itself"), "{reason}");
+        assert!(reason.starts_with("connection refused: ") && reason.contains("met itself"), "{reason}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::log::throttle::Throttle;
 use crate::net::addr::Address;
 use crate::pool::{Backend, Pool};
 use crate::sniff::proxy_protocol::Outgoing;
-use crate::stats::counters::Check;
+use crate::stats::counters::CheckRecord;
 use crate::stats::registry::BackendId;
 
 /// Limits warnings about this host's own errors, of which a thousand checks would fill the log.
@@ -203,7 +203,7 @@ impl HealthChecker {
             }
         };
         let failure = reason.as_deref().map(Arc::from);
-        checked.counters().checked(Check { at: SystemTime::now(), took, failure });
+        checked.counters().checked(CheckRecord { at: SystemTime::now(), took, failure });
         match (self.rise_fall.observe(reason.is_none()), &reason) {
             (Some(Transition::Up), _) => {
                 self.pool.set_up(self.id);

@@ -115,7 +115,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 async fn tcp_passes_once_connected() {
     let address = serve(|_| async { Ok(()) }).await;
     assert_eq!(outcome(Check::Tcp, address).await, "pass");
-    assert_eq!(outcome(Check::Tcp, nobody().await).await, "refused");
+    assert_eq!(outcome(Check::Tcp, nobody().await).await, "connection refused");
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn unix_sockets() {
     let listener = UnixListener::bind(&path).unwrap();
     assert_eq!(outcome(Check::Tcp, at()).await, "pass");
     drop(listener);
-    assert_eq!(outcome(Check::Tcp, at()).await, "refused");
+    assert_eq!(outcome(Check::Tcp, at()).await, "connection refused");
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn http_statuses_and_bodies() {
     let chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nall\r\n6\r\n is ok\r\n0\r\n\r\n";
     let chunked = serve(|s| answer(s, chunks)).await;
     assert_eq!(outcome(http(Some("all is ok")), chunked).await, "pass");
-    assert_eq!(outcome(http(None), nobody().await).await, "refused");
+    assert_eq!(outcome(http(None), nobody().await).await, "connection refused");
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn a_first_outcome_can_be_bad() {
     let mut checks = [spawn(Arc::clone(&pool))];
     time::timeout(Duration::from_secs(1), first_outcomes(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
-    assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"refused\""]);
+    assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"connection refused\""]);
 }
 
 #[tokio::test]

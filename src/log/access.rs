@@ -178,7 +178,7 @@ impl AccessLine<'_> {
             self.bytes_in,
             self.bytes_out,
             self.ending,
-            self.ending.side(),
+            self.ending.cause().name(),
             self.ending.code()
         );
         line
@@ -338,7 +338,7 @@ mod tests {
             line("shop", None).text(),
             format!(
                 "tidegate[{pid}]: 192.0.2.7:5000 [14/Nov/2023:22:13:07.777] shop web/<NOSRV> -1/-1/12345 34 SC 4/3/2/0/0 0/0 \
-                 bytes_in=12 reason=\"refused: no backend\"\n"
+                 bytes_in=12 reason=\"rejected: no backend\"\n"
             )
         );
     }
@@ -349,7 +349,7 @@ mod tests {
             .map(|(backend, reason)| FailedConnect { backend: backend.into(), reason: reason.to_owned() });
         let line = AccessLine { failed_connects: &failed, ..line("shop", None) };
         let expected =
-            r#"bytes_in=12 failed_connects="a: 10.0.0.1:1: refused; b\": TLS: \"x\"\n" reason="refused: no backend""#;
+            r#"bytes_in=12 failed_connects="a: 10.0.0.1:1: refused; b\": TLS: \"x\"\n" reason="rejected: no backend""#;
         assert!(line.text().trim_end().ends_with(expected), "{}", line.text());
         let parsed: serde_json::Value = serde_json::from_str(&line.json()).unwrap();
         assert_eq!(

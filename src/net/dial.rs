@@ -116,7 +116,7 @@ pub struct SelfConnect;
 
 impl fmt::Display for SelfConnect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("refused: nothing listens there, the connect met itself (TCP self-connect)")
+        f.write_str("connection refused: nothing listens there, the connect met itself (TCP self-connect)")
     }
 }
 

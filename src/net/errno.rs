@@ -194,7 +194,7 @@ impl fmt::Display for CallError {
                 "no local port is left towards it (pools[].source adds addresses, sysctl net.ipv4.ip_local_port_range ports)"
             }
             (Call::Connect, Errno::AGAIN) => "its listen queue is full",
-            (Call::Connect, Errno::CONNREFUSED) => "refused",
+            (Call::Connect, Errno::CONNREFUSED) => "connection refused",
             (Call::Connect, Errno::NOENT) => "there is no such socket file",
             (Call::Connect, Errno::PROTOTYPE) => "the socket file is not of a stream socket",
             (Call::Connect, Errno::PERM) => "a rule of this host's firewall forbids it",
@@ -376,7 +376,7 @@ mod tests {
         assert!(text(Call::Bind, Errno::ADDRNOTAVAIL).contains("is not an address of this host"));
         assert!(text(Call::Connect, Errno::ADDRNOTAVAIL).contains("no local port is left"));
         assert!(text(Call::Event, Errno::NOSPC).contains("max_user_watches"));
-        assert_eq!(text(Call::Connect, Errno::CONNREFUSED), "refused");
+        assert_eq!(text(Call::Connect, Errno::CONNREFUSED), "connection refused");
         assert_eq!(text(Call::Transfer, Errno::CONNRESET), "Connection reset by peer (os error 104)");
     }
 }

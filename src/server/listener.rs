@@ -223,7 +223,7 @@ impl Listener {
     pub(super) fn refuse(&self, client: ClientAddr, why: &dyn fmt::Display) {
         if let Some(more) = self.runtime.refused_clients.admit(worker::now()) {
             let listener = &self.config.name;
-            tracing::info!(%listener, %client, more, "a client is refused: it {why}");
+            tracing::info!(%listener, %client, more, "client rejected: it {why}");
             self.remember(client, format!("it {why}"), more);
         }
     }

@@ -121,23 +121,23 @@ pub struct BackendCounters {
     handshakes: Handshakes,
     /// The most connections that it had at once.
     peak: AtomicU32,
-    checks: Mutex<Checks>,
+    checks: Mutex<CheckCounters>,
 }
 
 /// The health checks that a backend had.
 #[derive(Clone, Debug, Default)]
-pub struct Checks {
+pub struct CheckCounters {
     /// How many.
     pub count: u64,
     /// How many of them failed.
     pub failed: u64,
     /// The last one.
-    pub last: Option<Check>,
+    pub last: Option<CheckRecord>,
 }
 
 /// One health check.
 #[derive(Clone, Debug)]
-pub struct Check {
+pub struct CheckRecord {
     /// When it ended.
     pub at: SystemTime,
     /// How long it took.
@@ -180,7 +180,7 @@ impl BackendCounters {
     }
 
     /// A health check has ended.
-    pub fn checked(&self, check: Check) {
+    pub fn checked(&self, check: CheckRecord) {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         checks.count += 1;
         checks.failed += u64::from(check.failure.is_some());
@@ -223,7 +223,7 @@ impl BackendCounters {
     }
 
     /// Its health checks.
-    pub fn checks(&self) -> Checks {
+    pub fn checks(&self) -> CheckCounters {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

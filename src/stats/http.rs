@@ -1,7 +1,10 @@
 //! What is counted of HTTP where it is watched.
 
+use serde::{Deserialize, Serialize};
+
 /// A request's method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 #[allow(missing_docs, reason = "the names say it")]
 #[repr(u8)]
 pub enum Method {
@@ -14,6 +17,7 @@ pub enum Method {
     Options,
     Trace,
     Connect,
+    #[serde(rename = "other", other)]
     Other,
 }
 
@@ -55,14 +59,19 @@ impl Method {
 }
 
 /// The first digit of a status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names say it")]
 #[repr(u8)]
 pub enum StatusClass {
+    #[serde(rename = "1xx")]
     Informational,
+    #[serde(rename = "2xx")]
     Successful,
+    #[serde(rename = "3xx")]
     Redirection,
+    #[serde(rename = "4xx")]
     ClientError,
+    #[serde(rename = "5xx")]
     ServerError,
 }
 
@@ -152,6 +161,13 @@ impl HttpCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serialized_names_are_those_of_every_format() {
+        assert!(Method::ALL.iter().all(|it| serde_json::to_value(it).unwrap() == it.name()));
+        assert!(StatusClass::ALL.iter().all(|it| serde_json::to_value(it).unwrap() == it.name()));
+        assert_eq!(serde_json::from_str::<Method>("\"BREW\"").unwrap(), Method::Other);
+    }
 
     #[test]
     fn statuses_have_classes() {

@@ -7,5 +7,6 @@ pub mod latency;
 pub mod rate;
 pub mod recent_events;
 pub mod registry;
+mod series;
 pub mod termination;
 pub mod traffic;

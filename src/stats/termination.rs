@@ -33,6 +33,37 @@ impl fmt::Display for Side {
     }
 }
 
+/// Who caused the end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The client.
+    Client,
+    /// The backend.
+    Backend,
+    /// tidegate itself: by a limit, or for want of a backend.
+    Tidegate,
+}
+
+impl Cause {
+    /// As it is written in every format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Client => "client",
+            Cause::Backend => "backend",
+            Cause::Tidegate => "tidegate",
+        }
+    }
+}
+
+impl From<Side> for Cause {
+    fn from(side: Side) -> Cause {
+        match side {
+            Side::Client => Cause::Client,
+            Side::Backend => Cause::Backend,
+        }
+    }
+}
+
 /// The end of a connection. [`Display`](fmt::Display) gives the words of the access log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Termination {
@@ -172,14 +203,19 @@ impl Termination {
         }
     }
 
-    /// Who caused it: `client`, `backend`, or `tidegate` itself by a limit or for want of a backend.
-    pub fn side(self) -> &'static str {
+    /// The one that reads so ([`Display`](fmt::Display)).
+    pub fn named(text: &str) -> Option<Termination> {
+        Termination::ALL.into_iter().find(|termination| termination.to_string() == text)
+    }
+
+    /// Who caused it.
+    pub fn cause(self) -> Cause {
         match self {
             Termination::Closed(side)
             | Termination::Reset(side)
             | Termination::Unreachable(side)
             | Termination::TlsProtocolError(side)
-            | Termination::Truncated(side) => side.name(),
+            | Termination::Truncated(side) => side.into(),
             Termination::ClientLeft
             | Termination::PreambleTimeout
             | Termination::HandshakeTimeout
@@ -189,8 +225,8 @@ impl Termination {
             | Termination::BadRequest
             | Termination::UnknownName
             | Termination::BadProxyHeader
-            | Termination::UntrustedProxyHeader => "client",
-            Termination::BackendDown | Termination::ConnectFailed => "backend",
+            | Termination::UntrustedProxyHeader => Cause::Client,
+            Termination::BackendDown | Termination::ConnectFailed => Cause::Backend,
             Termination::IdleTimeout
             | Termination::HalfCloseTimeout
             | Termination::Lifetime
@@ -201,7 +237,7 @@ impl Termination {
             | Termination::AddressRate
             | Termination::ListenerRate
             | Termination::OutOfResources
-            | Termination::InternalError => "tidegate",
+            | Termination::InternalError => Cause::Tidegate,
         }
     }
 
@@ -210,24 +246,24 @@ impl Termination {
         match self {
             Termination::Closed(_) => "closed",
             Termination::Reset(_) => "reset",
-            Termination::Unreachable(_) => "lost",
-            Termination::TlsProtocolError(_) => "sent bad TLS",
+            Termination::Unreachable(_) => "unreachable",
+            Termination::TlsProtocolError(_) => "TLS protocol error",
             Termination::Truncated(_) => "closed without close_notify",
             Termination::IdleTimeout => "idle timeout",
             Termination::HalfCloseTimeout => "half-close timeout",
             Termination::Lifetime => "lifetime reached",
             Termination::BackendDown => "down",
-            Termination::DrainDeadline => "drain deadline",
+            Termination::DrainDeadline => "drain deadline exceeded",
             Termination::NoBackend => "no backend",
             Termination::ConnectFailed => "connect failed",
             Termination::ClientLeft => "left",
-            Termination::PreambleTimeout => "first bytes timeout",
+            Termination::PreambleTimeout => "preamble timeout",
             Termination::HandshakeTimeout => "TLS handshake timeout",
             Termination::HandshakeFailed => "TLS handshake failed",
             Termination::HandshakeLimit => "too many TLS handshakes",
-            Termination::AddressConnections => "too many connections from its address",
-            Termination::AddressRate => "too fast from its address",
-            Termination::ListenerRate => "too fast",
+            Termination::AddressConnections => "per-IP connection limit exceeded",
+            Termination::AddressRate => "per-IP connection rate exceeded",
+            Termination::ListenerRate => "connection rate exceeded",
             Termination::NotTls => "no TLS",
             Termination::BadClientHello => "bad ClientHello",
             Termination::BadRequest => "bad HTTP request",
@@ -287,7 +323,7 @@ impl Termination {
     }
 
     /// Whether the client got no backend at all.
-    pub fn is_refusal(self) -> bool {
+    pub fn is_rejection(self) -> bool {
         matches!(
             self,
             Termination::NoBackend
@@ -317,9 +353,9 @@ impl fmt::Display for Termination {
             | Termination::Truncated(_)
             | Termination::BackendDown
             | Termination::ClientLeft => {
-                write!(f, "{} {}", self.side(), self.reason())
+                write!(f, "{} {}", self.cause().name(), self.reason())
             }
-            _ if self.is_refusal() => write!(f, "refused: {}", self.reason()),
+            _ if self.is_rejection() => write!(f, "rejected: {}", self.reason()),
             _ => f.write_str(self.reason()),
         }
     }
@@ -337,10 +373,9 @@ mod tests {
     }
 
     #[test]
-    fn no_two_endings_read_the_same() {
-        let mut words: Vec<String> = Termination::ALL.iter().map(ToString::to_string).collect();
-        words.sort();
-        words.dedup();
-        assert_eq!(words.len(), Termination::ALL.len());
+    fn text_is_read_back_as_the_same_termination() {
+        for termination in Termination::ALL {
+            assert_eq!(Termination::named(&termination.to_string()), Some(termination), "no two read the same");
+        }
     }
 }

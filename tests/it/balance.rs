@@ -119,7 +119,7 @@ fn a_backends_max_connections_is_never_exceeded() {
         }
     }
     tidegate.wait_for_access("the refused", |_| {
-        tidegate.access().iter().filter(|line| line.end() == "refused: no backend").count() == refused
+        tidegate.access().iter().filter(|line| line.end() == "rejected: no backend").count() == refused
     });
 }
 

@@ -188,7 +188,7 @@ fn files_that_are_gone_for_a_while() {
     assert!(served.serves() == first.der);
     let stand = || {
         let files = served.tidegate.view().tls_files.remove(0);
-        (files.owner, files.replaced, files.refused, files.faults.len())
+        (files.owner.to_string(), files.replaced, files.rejected, files.faults.len())
     };
     eventually(DEADLINE, "the stats port says that they are refused", || stand() == ("listener in".into(), 0, 1, 2));
     put(folder.path(), &second, &second);

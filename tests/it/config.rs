@@ -272,7 +272,7 @@ fn completions_and_the_manual_page_know_the_subcommands() {
     assert!(page.starts_with('.'), "{page}");
     let files = page.split(".SH FILES\n").nth(1).expect("a section FILES");
     assert!(files.contains("/etc/tidegate/config.yaml") && files.contains("./tidegate.yaml"), "{files}");
-    for word in [".TH tidegate 1", "check", "seconds", "SHELL", "TOP", "EXPLAIN", "turn passes", "shutdown.drain"] {
+    for word in [".TH tidegate 1", "check", "seconds", "SHELL", "TOP", "EXPLAIN", "dry run", "shutdown.drain"] {
         assert!(page.contains(word), "{word}: {page}");
     }
 }

@@ -39,7 +39,7 @@ fn drains(signal: Signal) {
     assert!(tidegate.runs());
     drop(client);
     assert_eq!(tidegate.wait().code(), Some(0));
-    tidegate.wait_for_log("drained", |line| line.is("drained"));
+    tidegate.wait_for_log("drained", |line| line.is("drain complete"));
     // Those that asked whether connects are refused may have a line too.
     let line = tidegate.wait_for_access("of the client", |line| line.field("client") == address);
     assert_eq!((line.end(), line.bytes()), ("client closed".to_owned(), (12, 12)));
@@ -67,7 +67,7 @@ fn at_the_deadline_connections_are_cut() {
     let exceeded = tidegate.wait_for_log("the deadline", |line| line.is("drain deadline exceeded"));
     assert_eq!(exceeded.number("connections"), 2);
     let ends: Vec<String> = tidegate.access().iter().map(Access::end).collect();
-    assert_eq!(ends, ["drain deadline", "drain deadline"]);
+    assert_eq!(ends, ["drain deadline exceeded", "drain deadline exceeded"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_drain_does_not_wait_for_clients_whose_backend_has_finished() {
     assert_eq!(read_to_end(&mut client).0, b"");
     tidegate.terminate();
     assert!(tidegate.wait().success());
-    tidegate.wait_for_log("drained", |line| line.is("drained"));
+    tidegate.wait_for_log("drained", |line| line.is("drain complete"));
     assert_eq!(tidegate.only_access().end(), "half-close timeout");
 }
 
@@ -286,7 +286,7 @@ fn access_off_writes_none() {
     drop(talking(&tidegate));
     tidegate.terminate();
     assert!(tidegate.wait().success());
-    tidegate.wait_for_log("the last line", |line| line.is("drained"));
+    tidegate.wait_for_log("the last line", |line| line.is("drain complete"));
     assert_eq!(tidegate.count_logs(|line| line.text.contains("client closed")), 0);
 }
 

@@ -140,7 +140,7 @@ fn a_backend_that_is_down_and_why() {
         (Some("up"), "round_robin: the only one that takes connections")
     );
     let whys: Vec<&str> = said.backends.iter().map(|backend| backend.why.as_str()).collect();
-    assert!(whys[0].starts_with("down since 20") && whys[0].ends_with("Z: refused"), "{whys:?}");
+    assert!(whys[0].starts_with("down since 20") && whys[0].ends_with("Z: connection refused"), "{whys:?}");
     assert_eq!(
         whys[1..],
         ["up, no connections", "backup: used when no other takes connections", "weight 0: gets no new connections"]
@@ -156,7 +156,7 @@ fn a_backend_that_is_down_and_why() {
 
     let all = explain(&tidegate, &["--client", "127.0.0.1"]);
     assert_eq!((all.len(), all[1].listener.as_str(), &all[1].backend), (2, "dark", &None));
-    assert_eq!(all[1].why, "refused: all 1 backends are down".replace("all 1 backends are", "the only backend is"));
+    assert_eq!(all[1].why, "rejected: all 1 backends are down".replace("all 1 backends are", "the only backend is"));
     let told = text(&tidegate, &["--client", "127.0.0.1"]);
     assert!(told.contains(": spare\n") && told.contains(": no backend\n") && told.contains("  > spare"), "{told}");
 }
@@ -167,10 +167,10 @@ fn nobody_comes_in_while_it_drains() {
     let tidegate = balanced("retries: 1", &[("a", &backend, "")]);
     let mut open = connect(&tidegate.at("in"));
     expect(&mut open, b"a");
-    assert_eq!(one(&tidegate, &["--client", "127.0.0.1"]).refused, None);
+    assert_eq!(one(&tidegate, &["--client", "127.0.0.1"]).rejected, None);
     tidegate.terminate();
     tidegate.wait_for_log("it drains", |line| line.is("draining"));
-    let refused = || one(&tidegate, &["--client", "127.0.0.1"]).refused;
+    let refused = || one(&tidegate, &["--client", "127.0.0.1"]).rejected;
     eventually(DEADLINE, "it says so", || refused().as_deref() == Some("it drains: no new connection is accepted"));
 }
 
@@ -226,14 +226,14 @@ fn a_name_that_no_certificate_fits_is_refused() {
     let tls = format!("tls: {{ certificates: [{}], unknown_sni: refuse, alpn: [h2, http/1.1] }}", issued.yaml());
     let tidegate = Tidegate::start(&format!("{ADMIN}{}", crate::support::tidegate::forward(backend.place(), &tls, "")));
     let known = one(&tidegate, &["--client", "127.0.0.1", "--sni", "a.example"]);
-    assert_eq!((known.refused, known.backend.as_deref()), (None, Some("b")));
+    assert_eq!((known.rejected, known.backend.as_deref()), (None, Some("b")));
     let unknown = one(&tidegate, &["--client", "127.0.0.1", "--sni", "b.example"]);
     let why = "no certificate fits the server name b.example (unknown_sni: refuse)";
-    assert_eq!(unknown.refused.as_deref(), Some(why));
+    assert_eq!(unknown.rejected.as_deref(), Some(why));
     let other = one(&tidegate, &["--client", "127.0.0.1", "--sni", "a.example", "--alpn", "smtp"]);
-    assert_eq!(other.refused.as_deref(), Some("client and listener have no protocol in common (ALPN)"));
+    assert_eq!(other.rejected.as_deref(), Some("client and listener have no protocol in common (ALPN)"));
     let told = text(&tidegate, &["--client", "127.0.0.1", "--sni", "b.example"]);
-    assert!(told.contains(": refused\n") && !told.contains("because"), "{told}");
+    assert!(told.contains(": rejected\n") && !told.contains("because"), "{told}");
     drop(Tls::try_connect(&tidegate.at("in"), &authority.client(), "b.example").err().expect("refused"));
 }
 

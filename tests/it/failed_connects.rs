@@ -42,8 +42,8 @@ fn every_backend_that_failed_is_named_with_its_reason() {
     ));
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
     let line = tidegate.only_access();
-    assert_eq!((line.end().as_str(), line.number("retries")), ("refused: connect failed", Some(1.0)));
-    let of_a = format!("{}: refused", a.address());
+    assert_eq!((line.end().as_str(), line.number("retries")), ("rejected: connect failed", Some(1.0)));
+    let of_a = format!("{}: connection refused", a.address());
     let of_b = format!("unix:{}: there is no such socket file", missing.display());
     let mut failed = failed_connects(&line).as_array().expect("a list").clone();
     failed.sort_by_key(|entry| entry["backend"].to_string());
@@ -165,7 +165,7 @@ fn a_queue_that_stays_full_is_the_reason() {
     rustix::net::listen(&socket, 0).unwrap();
     let tidegate = Tidegate::start(&forward(Place::Unix(path.clone()), "", "retries: 0, timeouts: { connect: 200ms }"));
     let _clients: Vec<TcpStream> = (0..20).map(|_| connect(&tidegate.at("in"))).collect();
-    let line = tidegate.wait_for_access("one without room", |line| line.end() == "refused: connect failed");
+    let line = tidegate.wait_for_access("one without room", |line| line.end() == "rejected: connect failed");
     let reason = format!("unix:{}: its listen queue was full for 200ms", path.display());
     assert_eq!(failed_connects(&line), json!([{ "backend": "b", "reason": reason }]));
 }
@@ -225,7 +225,7 @@ fn a_connect_that_met_itself_is_refused() {
         met_itself()
     });
     let line = tidegate.wait_for_access("of that one", |line| failed_connects(line).to_string().contains("met itself"));
-    assert_eq!(line.end(), "refused: connect failed");
+    assert_eq!(line.end(), "rejected: connect failed");
     // Nothing holds the port: its owner can come back.
     eventually(DEADLINE, "its owner is back", || TcpListener::bind("127.0.0.1:40002").is_ok());
 }

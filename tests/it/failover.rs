@@ -20,7 +20,7 @@ fn an_unwell_backend_gets_no_new_connection() {
     health.answer(503);
     assert_eq!(tidegate.wait_for_down("b").field("reason"), "status 503");
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"", "refused");
-    tidegate.wait_for_access("why it was refused", |line| line.end() == "refused: no backend");
+    tidegate.wait_for_access("why it was refused", |line| line.end() == "rejected: no backend");
 
     // on_down: keep. The connection from before goes on, however long the backend is down.
     client.write_all(b"still here").unwrap();
@@ -71,11 +71,11 @@ fn the_state_before_the_first_verdict() {
     let dead = Dead::start();
     let tidegate = Tidegate::start(&forward(dead.address(), "", "health: { tcp: {}, interval: 1h }"));
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
-    assert_eq!(tidegate.only_access().end(), "refused: no backend");
+    assert_eq!(tidegate.only_access().end(), "rejected: no backend");
 
     let tidegate = Tidegate::start(&forward(dead.address(), "", "health: { tcp: {}, interval: 1h, initial: up }"));
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
-    assert_eq!(tidegate.only_access().end(), "refused: connect failed");
+    assert_eq!(tidegate.only_access().end(), "rejected: connect failed");
 }
 
 /// A check that gets no answer in time says so.

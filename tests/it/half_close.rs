@@ -370,7 +370,7 @@ fn a_dead_backend_closes_the_client_at_once() {
     let mut client = connect(&tidegate.at("in"));
     assert_eq!(read_to_end(&mut client).0, b"");
     let line = tidegate.only_access();
-    assert_eq!(line.end(), "refused: connect failed");
+    assert_eq!(line.end(), "rejected: connect failed");
     assert_eq!(line.field("client"), client.local_addr().unwrap().to_string());
     assert_eq!(line.bytes(), (0, 0));
 }
@@ -380,7 +380,7 @@ fn a_connect_that_takes_too_long_is_given_up() {
     let backend = Unreachable::start();
     let tidegate = Tidegate::start(&forward(backend.address(), "", "retries: 0, timeouts: { connect: 300ms }"));
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
-    assert_eq!(tidegate.only_access().end(), "refused: connect failed");
+    assert_eq!(tidegate.only_access().end(), "rejected: connect failed");
 }
 
 /// The client never notices that the first choice was dead.

@@ -142,8 +142,8 @@ fn a_head_that_cannot_be_read_is_answered_and_goes_nowhere() {
         client.write_all(request.as_bytes()).unwrap();
         client.write_all(&vec![b'x'; 1 << 20]).unwrap();
         is_refused(&rest(client), status, why);
-        assert_eq!(tidegate.only_access().end(), "refused: bad HTTP request");
-        let wanted = format!("a client is refused: it {why}");
+        assert_eq!(tidegate.only_access().end(), "rejected: bad HTTP request");
+        let wanted = format!("client rejected: it {why}");
         assert_eq!(tidegate.wait_for_log(&wanted, |line| line.is(&wanted)).level(), "INFO");
         let method = request.split(' ').next().unwrap();
         let seen = Seen { requests: 1, responses: vec![(format!("{method} 4xx"), 1)], ..Seen::default() };
@@ -172,5 +172,5 @@ fn a_head_that_does_not_end_is_waited_for_no_longer_than_allowed() {
     let mut client = connect(&tidegate.at("in"));
     client.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     assert_eq!(read_to_end(&mut client).0, b"");
-    assert_eq!(tidegate.only_access().end(), "first bytes timeout");
+    assert_eq!(tidegate.only_access().end(), "preamble timeout");
 }

@@ -36,7 +36,7 @@ fn a_request_that_no_backend_can_take_is_answered_503() {
     let mut client = connect(&tidegate.at("in"));
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     is_unavailable(&rest(client), "no backend could be reached");
-    assert_eq!(tidegate.only_access().end(), "refused: connect failed");
+    assert_eq!(tidegate.only_access().end(), "rejected: connect failed");
     let seen = Seen { requests: 1, responses: vec![("GET 5xx".to_owned(), 1)], ..Seen::default() };
     assert_eq!(seen_by_listener(&tidegate), seen);
 }

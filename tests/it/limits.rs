@@ -16,9 +16,9 @@ use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, read_all, terminate};
 use crate::support::{DEADLINE, eventually};
 
-const OF_ADDRESS: &str = "refused: too many connections from its address";
-const ADDRESS_TOO_FAST: &str = "refused: too fast from its address";
-const TOO_FAST: &str = "refused: too fast";
+const OF_ADDRESS: &str = "rejected: per-IP connection limit exceeded";
+const ADDRESS_TOO_FAST: &str = "rejected: per-IP connection rate exceeded";
+const TOO_FAST: &str = "rejected: connection rate exceeded";
 
 fn source(last: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, last).into()
@@ -60,7 +60,7 @@ fn an_address_has_so_many_connections_and_no_more() {
     let line = tidegate.only_access();
     assert_eq!((line.end().as_str(), line.backend(), line.bytes()), (OF_ADDRESS, None, (0, 0)));
     let told = tidegate.wait_for_log("why", |line| {
-        line.is("a client is refused: it comes from an address that has 2 open, limits.connections_per_ip")
+        line.is("client rejected: it comes from an address that has 2 open, limits.connections_per_ip")
     });
     assert_eq!(told.field("listener"), "in");
     assert!(enter(&tidegate, 3).is_some(), "another address has its own");
@@ -87,9 +87,9 @@ fn clients_that_come_at_once_never_exceed_the_limit() {
     }
     let view = tidegate.view();
     let shown = listener(&view, "in");
-    let end = shown.endings.iter().find(|ending| ending.end == OF_ADDRESS).unwrap();
-    assert_eq!((shown.accepted, shown.refused, end.count), (180, 159, 159));
-    assert_eq!((end.code.as_str(), end.side.as_str()), ("PR", "tidegate"));
+    let end = shown.terminations.iter().find(|ended| ended.termination.to_string() == OF_ADDRESS).unwrap();
+    assert_eq!((shown.accepted, shown.rejected, end.count), (180, 159, 159));
+    assert_eq!((end.termination.code(), end.termination.cause().name()), ("PR", "tidegate"));
     assert_eq!(backend.accepted(), 21);
 }
 
@@ -110,7 +110,9 @@ fn rates_of_an_address_and_of_all() {
     let shown = ["rate_lim", "dcon"].map(|column| row[names.iter().position(|name| *name == column).unwrap()]);
     assert_eq!(shown, ["1", "37"], "HAProxy's columns; a limit below one a second is one");
     tidegate.wait_for_log("why", |line| {
-        line.is("a client is refused: it comes from an address that connects faster than 3/h, limits.connection_rate_per_ip")
+        line.is(
+            "client rejected: it comes from an address that connects faster than 3/h, limits.connection_rate_per_ip",
+        )
     });
 }
 
@@ -292,7 +294,7 @@ fn explain_says_that_a_client_would_be_refused() {
     let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(backend.place(), keys, "")));
     let refused = |client: &str| {
         let answer = get(&tidegate.stats_port(), &format!("/explain?client={client}"));
-        answer.json()["listeners"][0]["refused"].clone()
+        answer.json()["listeners"][0]["rejected"].clone()
     };
     let _held = enter(&tidegate, 2).unwrap();
     let why = "it comes from an address that has 1 open, limits.connections_per_ip";

@@ -93,7 +93,7 @@ fn unfinished_client_hellos_are_bounded() {
 
     let long = unfinished_hello(16_300, 16_200);
     let some = opened(&long, 500);
-    let refused = || tidegate.access().iter().filter(|line| line.end() == "refused: out of resources").count();
+    let refused = || tidegate.access().iter().filter(|line| line.end() == "rejected: out of resources").count();
     eventually(DEADLINE, "they are read", || tidegate.resident() - before > 500 * 16_200);
     let each = (tidegate.resident() - before) / 500;
     tell(&format!("{each} bytes of process memory an unfinished ClientHello of 16 KB"));
@@ -102,8 +102,7 @@ fn unfinished_client_hellos_are_bounded() {
 
     let _more = opened(&long, LONG + OVER - 500);
     eventually(DEADLINE, "those that are too many are refused", || refused() >= OVER);
-    let reason =
-        "a client is refused: it comes while the first bytes of other clients fill the 64 MiB that are for them";
+    let reason = "client rejected: it comes while the first bytes of other clients fill the 64 MiB that are for them";
     assert_eq!(tidegate.wait_for_log("why", |line| line.is(reason)).level(), "INFO");
     let grown = tidegate.resident() - before;
     assert!(grown < 64 << 20, "{grown} bytes");
@@ -129,7 +128,7 @@ fn unfinished_client_hellos_are_bounded() {
     let admitted: Vec<String> = again.iter().map(|client| client.local_addr().unwrap().to_string()).collect();
     let lines = tidegate.access();
     let is_refused =
-        |line: &Access| line.end() == "refused: out of resources" && admitted.contains(&line.field("client"));
+        |line: &Access| line.end() == "rejected: out of resources" && admitted.contains(&line.field("client"));
     assert!(!lines.iter().any(is_refused), "nor is one now");
 }
 
@@ -149,7 +148,7 @@ fn an_unfinished_handshake_message_is_bounded() {
     }
     _ = read_to_end(&mut client);
     assert_eq!(tidegate.only_access().end(), "TLS handshake failed");
-    let reason = "a client is refused: it sends more than a record of an unfinished TLS handshake message";
+    let reason = "client rejected: it sends more than a record of an unfinished TLS handshake message";
     tidegate.wait_for_log("why", |line| line.is(reason));
 }
 
@@ -196,7 +195,13 @@ fn a_thousand_backends_and_eight_workers_stay_below_200_mb() {
         }
     });
     let view = tidegate.view();
-    let turnarounds = |backend: &tidegate::admin::view::Backend| backend.latency["turnaround"]["all"].count;
+    let turnarounds = |backend: &tidegate::admin::snapshot_model::BackendStats| {
+        backend
+            .latency
+            .get(tidegate::stats::latency::Stage::Turnaround, tidegate::stats::latency::Window::All)
+            .unwrap()
+            .count
+    };
     assert!(view.pools[0].backends.iter().all(|backend| turnarounds(backend) == 10 * ROUNDS as u64));
     for path in ["/metrics", "/stats;csv", "/histograms"] {
         assert_eq!(get(&tidegate.stats_port(), path).status, 200);

@@ -139,8 +139,8 @@ fn a_client_hello_that_cannot_be_read_is_refused_by_an_alert() {
             client.write_all(bytes).unwrap();
             assert_eq!(read_to_end(&mut client), (vec![0x15, 3, 3, 0, 2, 2, *alert], End::Fin), "{why}");
             drop(client);
-            assert_eq!(tidegate.only_access().end(), "refused: bad ClientHello", "{why}");
-            let wanted = format!("a client is refused: {why}");
+            assert_eq!(tidegate.only_access().end(), "rejected: bad ClientHello", "{why}");
+            let wanted = format!("client rejected: {why}");
             assert_eq!(tidegate.wait_for_log(&wanted, |line| line.is(&wanted)).level(), "INFO");
             let metrics = get(&tidegate.stats_port(), "/metrics").text();
             let counted = |line: &str| line.contains("bad ClientHello") && line.ends_with(" 1");

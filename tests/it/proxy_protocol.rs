@@ -159,7 +159,7 @@ fn broken_headers_close_the_connection_and_the_log_says_why() {
     ];
     for (header, reason) in cases {
         for listener in [REQUIRED, ALLOWED] {
-            is_refused(&backend, listener, None, &header, reason, "refused: bad PROXY header");
+            is_refused(&backend, listener, None, &header, reason, "rejected: bad PROXY header");
         }
     }
     assert_eq!(backend.accepted(), 0);
@@ -169,7 +169,7 @@ fn broken_headers_close_the_connection_and_the_log_says_why() {
 fn a_header_that_is_required_must_come() {
     let backend = Backend::echo();
     for first in [PAYLOAD, b"\x16\x03\x01", b"\0"] {
-        is_refused(&backend, REQUIRED, None, first, "sends no PROXY header", "refused: bad PROXY header");
+        is_refused(&backend, REQUIRED, None, first, "sends no PROXY header", "rejected: bad PROXY header");
     }
     assert_eq!(backend.accepted(), 0);
 
@@ -180,7 +180,7 @@ fn a_header_that_is_required_must_come() {
         let mut client = connect(&tidegate.at("in"));
         client.write_all(first).unwrap();
         assert_eq!(read_to_end(&mut client).0, b"");
-        assert_eq!(tidegate.only_access().end(), "first bytes timeout");
+        assert_eq!(tidegate.only_access().end(), "preamble timeout");
     }
     assert_eq!(backend.accepted(), 0);
 }
@@ -209,7 +209,7 @@ fn only_trusted_peers_may_send_a_header() {
     for listener in [REQUIRED, ALLOWED] {
         for header in [v1(), with_tlvs(), b"PROXY UNKNOWN\r\n".to_vec(), v2(0, 0, &[]), b"PROXY nonsense\r\n".to_vec()]
         {
-            is_refused(&backend, listener, Some(stranger), &header, reason, "refused: untrusted PROXY header");
+            is_refused(&backend, listener, Some(stranger), &header, reason, "rejected: untrusted PROXY header");
         }
     }
     assert_eq!(backend.accepted(), 0);
@@ -234,7 +234,7 @@ fn is_refused(backend: &Backend, listener: &str, from: Option<IpAddr>, first: &[
     let own = client.local_addr().unwrap().to_string();
     client.write_all(&[first, PAYLOAD].concat()).unwrap();
     assert_eq!(read_to_end(&mut client).0, b"", "{reason}");
-    let wanted = format!("a client is refused: it {reason}");
+    let wanted = format!("client rejected: it {reason}");
     let line = tidegate.wait_for_log(&wanted, |line| line.field("message") == wanted);
     assert_eq!((line.field("client"), line.field("listener")), (own.clone(), "in".to_owned()));
     let access = tidegate.only_access();
@@ -275,8 +275,8 @@ fn a_header_that_comes_after_the_silence_is_refused() {
     let scripted = Scripted::start();
     let strangers = "proxy_protocol: { trusted: [127.0.0.3] }";
     let cases = [
-        (strangers, "sends a PROXY header, and is not in proxy_protocol.trusted", "refused: untrusted PROXY header"),
-        (ALLOWED, "sends its PROXY header after timeouts.sniff", "refused: bad PROXY header"),
+        (strangers, "sends a PROXY header, and is not in proxy_protocol.trusted", "rejected: untrusted PROXY header"),
+        (ALLOWED, "sends its PROXY header after timeouts.sniff", "rejected: bad PROXY header"),
     ];
     for (rule, why, end) in cases {
         let tidegate = Tidegate::start(&forward(scripted.place(), &format!("{rule}, timeouts: {{ sniff: 50ms }}"), ""));
@@ -296,7 +296,7 @@ fn a_header_that_comes_after_the_silence_is_refused() {
         }
         eventually(DEADLINE, "two lines", || tidegate.access().len() == 2);
         assert!(tidegate.access().iter().all(|line| line.end() == end), "{:?}", tidegate.access());
-        tidegate.wait_for_log("why", |line| line.is(&format!("a client is refused: it {why}")));
+        tidegate.wait_for_log("why", |line| line.is(&format!("client rejected: it {why}")));
 
         // What begins like one and is none arrives whole, and what follows it goes by pipe as ever.
         for (begin, more) in [(&b"PROX"[..], 1 << 20), (b"\r\n\r\n\0\r\nQUIT", 100), (b"P", 0), (b"HELO", 1 << 20)] {
@@ -326,7 +326,7 @@ fn silence_is_no_route() {
             let listener = format!("{rule}, {needs}, timeouts: {{ sniff: 50ms }}");
             let tidegate = Tidegate::start(&forward(backend.place(), &listener, ""));
             assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
-            assert_eq!(tidegate.only_access().end(), "first bytes timeout");
+            assert_eq!(tidegate.only_access().end(), "preamble timeout");
         }
     }
     assert_eq!(backend.accepted(), 0);
@@ -347,7 +347,7 @@ fn a_strangers_header_is_refused_by_its_signature() {
         assert_eq!(read_to_end(&mut client).0, b"");
     }
     eventually(DEADLINE, "two lines", || tidegate.access().len() == 2);
-    assert!(tidegate.access().iter().all(|line| line.end() == "refused: untrusted PROXY header"));
+    assert!(tidegate.access().iter().all(|line| line.end() == "rejected: untrusted PROXY header"));
     assert_eq!(backend.accepted(), 0);
 }
 
@@ -461,6 +461,6 @@ fn the_header_comes_before_tls() {
     let hello_first: SocketAddr = client.local_addr().unwrap();
     client.write_all(b"\x16\x03\x01\x00\x05hello").unwrap();
     assert_eq!(read_to_end(&mut client).0, b"");
-    assert_eq!(tidegate.only_access().end(), "refused: bad PROXY header");
+    assert_eq!(tidegate.only_access().end(), "rejected: bad PROXY header");
     assert_eq!(tidegate.only_access().field("client"), hello_first.to_string());
 }

@@ -215,7 +215,7 @@ fn what_no_client_of_postgres_says_is_refused() {
         client.write_all(bytes).unwrap();
         assert_eq!(read_to_end(&mut client).0, b"", "{reason}");
         wait_for_refusal(&tidegate, reason);
-        assert_eq!(tidegate.only_access().end(), "refused: no TLS", "{reason}");
+        assert_eq!(tidegate.only_access().end(), "rejected: no TLS", "{reason}");
     }
     // What never becomes a message.
     let tidegate = Tidegate::start(&forward(backend.place(), &listener, ""));

@@ -119,7 +119,7 @@ fn the_api_says_what_happened() {
 
     let requests = run.data("/api/metrics/requests");
     assert_eq!(requests["listeners"][0]["connectionEnds"], json!({ "client closed": SERVED }));
-    assert_eq!(requests["listeners"][1]["connectionEnds"], json!({ "refused: connect failed": REFUSED }));
+    assert_eq!(requests["listeners"][1]["connectionEnds"], json!({ "rejected: connect failed": REFUSED }));
 
     let listed = run.data("/api/servers");
     let port = run.echo.address().port();

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 
+use tidegate::stats::latency::{Stage, Window};
+
 use crate::support::backend::{Backend, Dead};
 use crate::support::client::{Place, connect, expect, read_to_end};
 use crate::support::stats::{ADMIN, Answer, ask, get, get_with, listener};
@@ -184,7 +186,7 @@ fn bytes_are_counted_while_they_move() {
         let view = tidegate.view();
         let seen = listener(&view, "in");
         assert_eq!((seen.open, seen.ended, seen.bytes_in, seen.bytes_out), (1, 0, 1000 * round, 1000 * round));
-        assert_eq!(seen.latency["turnaround"]["10s"].count, round);
+        assert_eq!(seen.latency.get(Stage::Turnaround, Window::TenSeconds).unwrap().count, round);
     }
     drop(client);
     eventually(DEADLINE, "it has ended", || listener(&tidegate.view(), "in").ended == 1);
@@ -201,9 +203,12 @@ fn refusals_and_transitions_are_shown_with_their_reasons() {
     let address = client.local_addr().unwrap().to_string();
     read_to_end(&mut { client });
     let view = tidegate.view();
-    let [refusal] = view.refusals.as_slice() else { panic!("{:?}", view.refusals) };
+    let [refusal] = view.rejections.as_slice() else { panic!("{:?}", view.rejections) };
     assert_eq!((&*refusal.listener, &refusal.client), ("in", &address));
     assert_eq!(refusal.reason, "pool p: the only backend is down");
     let [transition] = view.transitions.as_slice() else { panic!("{:?}", view.transitions) };
-    assert_eq!((&*transition.backend, transition.up, transition.reason.as_deref()), ("b", false, Some("refused")));
+    assert_eq!(
+        (&*transition.backend, transition.up, transition.reason.as_deref()),
+        ("b", false, Some("connection refused"))
+    );
 }

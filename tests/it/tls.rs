@@ -130,7 +130,7 @@ fn what_is_no_tls_is_closed() {
         assert_closed(client);
         served.tidegate.wait_for_access("it", |_| served.tidegate.access().len() > before);
         let line = served.tidegate.access().pop().unwrap();
-        assert_eq!((line.end().as_str(), line.backend()), ("refused: no TLS", None), "{bytes:?}");
+        assert_eq!((line.end().as_str(), line.backend()), ("rejected: no TLS", None), "{bytes:?}");
         if !why.is_empty() {
             let line = served.tidegate.wait_for_log("why", |line| line.text.contains("a client is refused"));
             assert!(line.text.contains(why), "{}", line.text);
@@ -149,7 +149,7 @@ fn a_client_hello_that_does_not_come() {
         client.write_all(bytes).unwrap();
         assert_closed(client);
         served.tidegate.wait_for_access("it", |_| served.tidegate.access().len() > before);
-        assert_eq!(served.tidegate.access().pop().unwrap().end(), "first bytes timeout", "{} bytes", bytes.len());
+        assert_eq!(served.tidegate.access().pop().unwrap().end(), "preamble timeout", "{} bytes", bytes.len());
     }
 }
 
@@ -178,7 +178,7 @@ fn handshakes_over_the_limit_are_closed_at_once() {
     let mut third = connect(&served.place());
     third.write_all(&hello).unwrap();
     assert_eq!(read_to_end(&mut third).0, b"");
-    assert_eq!(served.tidegate.only_access().end(), "refused: too many TLS handshakes");
+    assert_eq!(served.tidegate.only_access().end(), "rejected: too many TLS handshakes");
     for (socket, mut connection) in under_way {
         connection.process_new_packets().unwrap();
         assert_eq!(read_all(&Tls::on(socket, connection).unwrap()), "b", "those under way come to their end");
@@ -224,7 +224,7 @@ fn two_thousand_clients_that_fall_silent_after_one_byte() {
     ));
     assert!(each < 8 * 1024, "{each} bytes each");
 
-    let timed_out = || served.tidegate.access().iter().filter(|line| line.end() == "first bytes timeout").count();
+    let timed_out = || served.tidegate.access().iter().filter(|line| line.end() == "preamble timeout").count();
     eventually(DEADLINE, "all of them are closed", || timed_out() == SILENT);
     for client in silent {
         assert_closed(client);

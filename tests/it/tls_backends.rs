@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 use rustls::{HandshakeKind, ServerConfig};
-use tidegate::admin::view::Handshakes;
+use tidegate::admin::snapshot_model::HandshakeStats;
 
 use crate::support::DEADLINE;
 use crate::support::backend::{Backend, in_thread};
@@ -57,7 +57,7 @@ fn one_connection() -> (Tidegate, TcpStream, Tls) {
 /// The client gets nothing, and the log says why.
 fn refused(tidegate: &Tidegate, why: &str) {
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))).0, b"");
-    assert_eq!(tidegate.only_access().end(), "refused: connect failed");
+    assert_eq!(tidegate.only_access().end(), "rejected: connect failed");
     let line = tidegate.wait_for_log("why", |line| line.is("connect failed"));
     assert!(line.field("reason").contains(why), "{why:?} is not in {}", line.text);
     assert_eq!(line.field("backend"), "b");
@@ -133,7 +133,7 @@ fn a_client_certificate_is_shown() {
     assert_eq!(bytes, b"");
     let line = without.only_access();
     assert!(
-        ["refused: connect failed", "backend sent bad TLS", "backend reset"].contains(&line.end().as_str()),
+        ["rejected: connect failed", "backend TLS protocol error", "backend reset"].contains(&line.end().as_str()),
         "{line:?}"
     );
 }
@@ -169,7 +169,7 @@ fn protocols_are_offered_and_sessions_resumed() {
     }
     assert_eq!(kinds[0], HandshakeKind::Full);
     assert_eq!(kinds[1..], [HandshakeKind::Resumed, HandshakeKind::Resumed]);
-    assert_eq!(tidegate.view().pools[0].backends[0].handshakes, Some(Handshakes { full: 1, resumed: 2 }));
+    assert_eq!(tidegate.view().pools[0].backends[0].handshakes, Some(HandshakeStats { full: 1, resumed: 2 }));
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_record_of_a_backend_that_was_changed_on_its_way() {
     backend.socket().write_all(&record).unwrap();
     assert_eq!(read_to_end(&mut client), (Vec::new(), End::Reset), "nobody may take it for all there was");
     assert_eq!((&backend).read(&mut [0]).expect_err("an alert").kind(), ErrorKind::InvalidData);
-    assert_eq!(tidegate.only_access().end(), "backend sent bad TLS");
+    assert_eq!(tidegate.only_access().end(), "backend TLS protocol error");
 }
 
 #[test]

@@ -191,6 +191,6 @@ fn a_record_that_was_changed_on_its_way() {
     assert_eq!(alert, Some(&Error::AlertReceived(AlertDescription::BadRecordMac)), "{error}");
     assert_eq!(read_to_end(&mut backend), (Vec::new(), End::Reset));
     let line = tidegate.only_access();
-    assert_eq!(line.end(), "client sent bad TLS");
+    assert_eq!(line.end(), "client TLS protocol error");
     assert_eq!(line.bytes().0, 4);
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tidegate::admin::view::Summary;
+use tidegate::admin::snapshot_model::{Latency, LatencySummary};
+use tidegate::stats::latency::{Stage, Window};
 
 use crate::support::backend::{Backend, in_thread};
 use crate::support::client::connect;
@@ -70,8 +71,8 @@ fn agrees(what: &str, exchange: Exchange, run: impl Fn(&Backend) -> Tidegate) {
         let (server, took) = slow(exchange);
         let tidegate = run(&server);
         let view = tidegate.view();
-        let turnaround = |latency: &tidegate::admin::view::Latency| latency["turnaround"]["all"];
-        let (Summary { count, p50_us, p99_us, .. }, of_listener) =
+        let turnaround = |latency: &Latency| *latency.get(Stage::Turnaround, Window::All).unwrap();
+        let (LatencySummary { count, p50_us, p99_us, .. }, of_listener) =
             (turnaround(&backend(&view, "b").latency), turnaround(&listener(&view, "in").latency));
         assert_eq!((count, of_listener.count), ((CLIENTS * REQUESTS) as u64, count), "{what}: each answer once");
         let mut took = took.lock().unwrap().clone();

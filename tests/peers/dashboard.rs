@@ -152,23 +152,26 @@ pools:
     wait_for(&browser, "document.querySelector('#transitions li .word')?.textContent === 'down'");
     assert!(texts(&browser, "#transitions li")[0].contains("p / two"));
     assert!(texts(&browser, "#transitions li small")[0].contains("refused"), "the reason");
-    assert!(texts(&browser, "#backends-table small")[0].starts_with("refused · "), "those that are down come first");
-    assert_eq!(texts(&browser, "#news"), ["p / two is down: refused"], "for who does not see it");
+    assert!(
+        texts(&browser, "#backends-table small")[0].starts_with("connection refused · "),
+        "those that are down come first"
+    );
+    assert_eq!(texts(&browser, "#news"), ["p / two is down: connection refused"], "for who does not see it");
     assert_eq!(browser.run("return document.title"), "(1 down) tidegate");
     assert_eq!(
         browser.run("return document.querySelectorAll('#backends-table img, #latency img, body script').length"),
         0
     );
 
-    assert!(is_hidden(&browser, "#refused-files"));
+    assert!(is_hidden(&browser, "#rejected-files"));
     fs::write(&certificate.cert, "rubbish").unwrap();
-    wait_for(&browser, "document.querySelector('#refused-files li') !== null");
-    let refused = &texts(&browser, "#refused-files li")[0];
+    wait_for(&browser, "document.querySelector('#rejected-files li') !== null");
+    let refused = &texts(&browser, "#rejected-files li")[0];
     assert!(
         refused.starts_with("listener secure: ") && refused.contains(certificate.cert.to_str().unwrap()),
         "{refused}"
     );
-    assert!(!is_hidden(&browser, "#refused-files"));
+    assert!(!is_hidden(&browser, "#rejected-files"));
     assert_clean(&browser, at);
 }
 
@@ -314,7 +317,7 @@ pools:
             "const span = document.getElementById('span'); span.value = '120'; span.dispatchEvent(new Event('change'))",
         );
         // Some seconds have been measured, drawn, and said as text too.
-        wait_for(&browser, "document.querySelectorAll('#refusals li strong').length > 0");
+        wait_for(&browser, "document.querySelectorAll('#rejections li strong').length > 0");
         seconds(&browser, long_enough());
         let median = texts(&browser, "#chart-percentiles dd")[0].clone();
         assert!(median.ends_with("ms") || median.ends_with("µs"), "{median}");

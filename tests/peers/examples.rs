@@ -219,5 +219,5 @@ fn full_runs_as_it_is() {
         tidegate.logs().iter().filter(|line| line.is("listening")).map(|line| line.field("listener")).collect();
     assert_eq!(listening, ["shop", "admin", "admin", "admin", "cache", "secure", "passthrough", "web"]);
     assert_eq!(read_to_end(&mut connect(&Place::Unix(socket))).0, b"", "no backend is up: closed at once");
-    tidegate.wait_for_access("of the refused connection", |line| line.end() == "refused: no backend");
+    tidegate.wait_for_access("of the refused connection", |line| line.end() == "rejected: no backend");
 }

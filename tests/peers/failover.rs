@@ -39,7 +39,7 @@ fn kill_one_of_three_under_load() {
         reach(200);
         servers[1].kill();
         let killed = Instant::now();
-        assert_eq!(tidegate.wait_for_down("b").field("reason"), "refused");
+        assert_eq!(tidegate.wait_for_down("b").field("reason"), "connection refused");
         reach(200);
 
         let again = Redis::start_on(servers[1].port());

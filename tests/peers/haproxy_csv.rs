@@ -184,7 +184,7 @@ fn the_numbers_are_those_of_the_traffic() {
     assert_eq!((down["status"].as_str(), down["check_status"].as_str()), ("DOWN", "L4CON"));
     assert_eq!((number(down, "chkdown"), number(down, "bck"), number(down, "act")), (1, 1, 0));
     assert!(number(down, "chkfail") >= 1);
-    assert_eq!(down["last_chk"], "refused");
+    assert_eq!(down["last_chk"], "connection refused");
     let whole = row(&rows, "c", "BACKEND");
     assert_eq!(["act", "bck", "weight", "chkdown", "downtime"].map(|name| number(whole, name)), [1, 0, 3, 0, 0]);
 }

@@ -96,21 +96,21 @@ fn a_strict_parser_reads_the_exact_numbers() {
     for (listener, count) in [("plain", PLAIN), ("secure", SECURE), ("retried", RETRIED), ("refused", REFUSED)] {
         let value = |name: &str| parsed.value(name, &[("listener", listener)]) as u64;
         let bytes = if listener == "refused" { 0 } else { count * BYTES };
-        assert_eq!(value("tidegate_listener_sessions_total"), count, "{listener}");
-        assert_eq!(value("tidegate_listener_sessions_open"), 0, "{listener}");
+        assert_eq!(value("tidegate_listener_connections_total"), count, "{listener}");
+        assert_eq!(value("tidegate_listener_connections_open"), 0, "{listener}");
         assert_eq!(value("tidegate_listener_bytes_in_total"), bytes, "{listener}");
         assert_eq!(value("tidegate_listener_bytes_out_total"), bytes, "{listener}");
-        assert_eq!(parsed.sum("tidegate_listener_sessions_ended_total", ("listener", listener)) as u64, count);
+        assert_eq!(parsed.sum("tidegate_listener_connections_ended_total", ("listener", listener)) as u64, count);
         let session = [("listener", listener), ("stage", "session")];
         assert_eq!(parsed.value("tidegate_listener_latency_seconds_count", &session) as u64, count);
     }
-    let refused = [("listener", "refused"), ("end", "refused: connect failed")];
-    assert_eq!(parsed.value("tidegate_listener_refusals_total", &refused) as u64, REFUSED);
-    let ended = [("listener", "plain"), ("end", "client closed"), ("side", "client"), ("code", "--")];
-    assert_eq!(parsed.value("tidegate_listener_sessions_ended_total", &ended) as u64, PLAIN);
+    let refused = [("listener", "refused"), ("reason", "rejected: connect failed")];
+    assert_eq!(parsed.value("tidegate_listener_rejections_total", &refused) as u64, REFUSED);
+    let ended = [("listener", "plain"), ("reason", "client closed"), ("side", "client"), ("code", "--")];
+    assert_eq!(parsed.value("tidegate_listener_connections_ended_total", &ended) as u64, PLAIN);
 
     let a = [("pool", "p"), ("backend", "a")];
-    assert_eq!(parsed.value("tidegate_backend_sessions_total", &a) as u64, PLAIN + SECURE);
+    assert_eq!(parsed.value("tidegate_backend_connections_total", &a) as u64, PLAIN + SECURE);
     assert_eq!(parsed.value("tidegate_backend_bytes_in_total", &a) as u64, (PLAIN + SECURE) * BYTES);
     assert_eq!(parsed.value("tidegate_backend_up", &a), 1.0);
     let gone = [("pool", "r"), ("backend", "gone")];
@@ -121,7 +121,7 @@ fn a_strict_parser_reads_the_exact_numbers() {
     assert_eq!(parsed.value("tidegate_backend_retries_total", &[("pool", "q"), ("backend", "gone")]), retries);
     let down = [("pool", "c"), ("backend", "down")];
     assert_eq!(parsed.value("tidegate_backend_up", &down), 0.0);
-    assert_eq!(parsed.value("tidegate_backend_downs_total", &down), 1.0);
+    assert_eq!(parsed.value("tidegate_backend_down_transitions_total", &down), 1.0);
     assert!(parsed.value("tidegate_backend_check_failures_total", &down) >= 1.0);
     assert!(parsed.value("tidegate_backend_downtime_seconds_total", &down) > 0.0);
     assert_eq!(parsed.value("tidegate_backend_weight", &[("pool", "c"), ("backend", "up")]), 3.0);
@@ -152,7 +152,7 @@ fn http_is_counted_by_method_and_class() {
     for (owner, labels) in of_web {
         let name = |what: &str| format!("tidegate_{owner}_http_{what}_total");
         let value = |what: &str| parsed.value(&name(what), labels) as u64;
-        let counted = [value("requests"), value("unanswered"), value("opaque")];
+        let counted = [value("requests"), value("no_response"), value("passthrough")];
         assert_eq!(counted, [requests(), UNANSWERED, OPAQUE], "{owner}");
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         let by_class: BTreeMap<_, _> = parsed
@@ -179,10 +179,10 @@ fn names_that_are_odd_do_not_break_the_text() {
          pools: [{ name: \"ü{}=\", backends: [{ name: '# x', address: 127.0.0.1:9 }] }]\n",
     );
     let parsed = Parsed::of(&tidegate.stats_port());
-    assert_eq!(parsed.value("tidegate_listener_sessions_total", &[("listener", "a\"b\\c, d")]), 0.0);
+    assert_eq!(parsed.value("tidegate_listener_connections_total", &[("listener", "a\"b\\c, d")]), 0.0);
     assert_eq!(parsed.value("tidegate_backend_up", &[("pool", "ü{}="), ("backend", "# x")]), 1.0);
     let classic = Parsed::by(CLASSIC_PARSER, &get_with(&tidegate.stats_port(), "/metrics", "").body);
-    assert_eq!(classic.value("tidegate_listener_sessions_total", &[("listener", "a\"b\\c, d")]), 0.0);
+    assert_eq!(classic.value("tidegate_listener_connections_total", &[("listener", "a\"b\\c, d")]), 0.0);
     assert_eq!(classic.value("tidegate_backend_up", &[("pool", "ü{}="), ("backend", "# x")]), 1.0);
 }
 
@@ -233,7 +233,7 @@ fn classic_text_has_types_help_and_the_same_numbers() {
 
     let (classic, strict) = (Parsed::by(CLASSIC_PARSER, text.as_bytes()), Parsed::of(&observed.port));
     assert_eq!(classic.types(), strict.types());
-    for name in ["tidegate_listener_sessions_total", "tidegate_backend_bytes_in_total", "tidegate_backend_up"] {
+    for name in ["tidegate_listener_connections_total", "tidegate_backend_bytes_in_total", "tidegate_backend_up"] {
         assert_eq!(classic.samples(name).collect::<Vec<_>>(), strict.samples(name).collect::<Vec<_>>(), "{name}");
     }
     let buckets = |parsed: &Parsed| {
@@ -244,7 +244,7 @@ fn classic_text_has_types_help_and_the_same_numbers() {
     assert_eq!(buckets(&classic), buckets(&strict));
     assert_eq!(buckets(&classic).last(), Some(&(f64::INFINITY, PLAIN as f64)));
     let plain = [("listener", "plain")];
-    assert_eq!(classic.value("tidegate_listener_sessions_total", &plain) as u64, PLAIN);
+    assert_eq!(classic.value("tidegate_listener_connections_total", &plain) as u64, PLAIN);
 
     // What Prometheus' own linter says of it.
     require("promtool", "prometheus");
@@ -333,7 +333,7 @@ fn prometheus_scrapes_text() {
     let observed = Observed::start();
     let prometheus = Prometheus::start(&observed.port.to_string(), &[]);
     prometheus.wait_for("up", 1.0);
-    prometheus.wait_for("tidegate_listener_sessions_total{listener=\"plain\"}", PLAIN as f64);
+    prometheus.wait_for("tidegate_listener_connections_total{listener=\"plain\"}", PLAIN as f64);
     prometheus.wait_for("tidegate_listener_bytes_in_total{listener=\"plain\"}", (PLAIN * BYTES) as f64);
     let session = "listener=\"plain\",stage=\"session\"";
     prometheus.wait_for(&format!("tidegate_listener_latency_seconds_count{{{session}}}"), PLAIN as f64);
@@ -345,7 +345,7 @@ fn prometheus_scrapes_native_histograms() {
     let observed = Observed::start();
     let prometheus = Prometheus::start(&observed.port.to_string(), &["--enable-feature=native-histograms"]);
     prometheus.wait_for("up", 1.0);
-    prometheus.wait_for("tidegate_listener_sessions_total{listener=\"plain\"}", PLAIN as f64);
+    prometheus.wait_for("tidegate_listener_connections_total{listener=\"plain\"}", PLAIN as f64);
     let session = "tidegate_listener_latency_seconds{listener=\"plain\",stage=\"session\"}";
     prometheus.wait_for(&format!("histogram_count({session})"), PLAIN as f64);
     let view = observed.get("/stats").json();

@@ -89,7 +89,7 @@ fn psql_without_tls_reads_why_it_is_refused() {
     let told = complaint(&psql(&postgres, &refusing, "disable", &authority, "select 1"));
     assert!(told.contains("FATAL:  this server takes encrypted connections only\n"), "{told}");
     assert!(told.contains("Connect with sslmode=require or stronger."), "{told}");
-    assert_eq!(refusing.only_access().end(), "refused: no TLS");
+    assert_eq!(refusing.only_access().end(), "rejected: no TLS");
 
     let mut plain = connect(&refusing.at("in"));
     plain.write_all(&startup(3, 0)).unwrap();
@@ -168,7 +168,7 @@ fn psql_reads_that_no_server_can_take_it() {
     let authority = Authority::new();
     let listener = starttls(&authority.issue(&[NAME, "127.0.0.1"]), "plaintext: allow");
     let postgres = Postgres::bare(&[]); // only for its psql
-    for (pool, end) in [("", "refused: connect failed"), ("health: { tcp: {}, fall: 1 }", "refused: no backend")] {
+    for (pool, end) in [("", "rejected: connect failed"), ("health: { tcp: {}, fall: 1 }", "rejected: no backend")] {
         let tidegate = Tidegate::start(&forward(dead.address(), &listener, pool));
         for mode in ["verify-full", "disable"] {
             let told = complaint(&psql(&postgres, &tidegate, mode, &authority, "select 1"));

@@ -101,7 +101,7 @@ fn a_server_that_cannot_be_verified_gets_nothing() {
             assert!(told.contains("FATAL:  no database server can take the connection now"), "{rules}: {told}");
         }
         assert_eq!(failure(&tidegate), format!("{address}: {reason}"));
-        assert!(tidegate.access().iter().all(|line| line.end() == "refused: connect failed"));
+        assert!(tidegate.access().iter().all(|line| line.end() == "rejected: connect failed"));
     }
 }
 
@@ -143,7 +143,7 @@ fn answers_other_than_tls_are_errors() {
         assert!(!got.windows(6).any(|part| part == b"secret"), "{answer:?}: {got:?}");
         assert_eq!(read_to_end(&mut client).0, b"", "{answer:?}");
         assert_eq!(failure(&tidegate), format!("{}: {reason}", scripted.place()), "{answer:?}");
-        assert_eq!(tidegate.only_access().end(), "refused: connect failed");
+        assert_eq!(tidegate.only_access().end(), "rejected: connect failed");
     }
 }
 

@@ -28,9 +28,9 @@ fn a_server_that_stops_answering_is_down() {
     ping(&tidegate.at("in")).expect("PONG");
 
     redis.kill();
-    assert_eq!(tidegate.wait_for_down("b").field("reason"), "refused");
+    assert_eq!(tidegate.wait_for_down("b").field("reason"), "connection refused");
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))), (Vec::new(), End::Fin));
-    tidegate.wait_for_access("nobody to send it to", |line| line.end() == "refused: no backend");
+    tidegate.wait_for_access("nobody to send it to", |line| line.end() == "rejected: no backend");
 
     let _again = Redis::start_on(redis.port());
     eventually(DEADLINE, "PONG again", || ping(&tidegate.at("in")).is_ok());
@@ -46,7 +46,7 @@ fn a_server_that_answers_something_else_is_never_up() {
     ));
     tidegate.wait_for_down("b");
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))), (Vec::new(), End::Fin));
-    assert_eq!(tidegate.only_access().end(), "refused: no backend");
+    assert_eq!(tidegate.only_access().end(), "rejected: no backend");
     assert_eq!(tidegate.count_logs(|line| line.is("backend up")), 0);
 }
 

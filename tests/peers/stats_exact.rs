@@ -6,7 +6,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use tidegate::admin::view::View;
+use tidegate::admin::snapshot_model::Snapshot;
+use tidegate::stats::latency::{Stage, Window};
 
 use crate::haproxy_csv::{self, number};
 use crate::metrics::Parsed;
@@ -57,7 +58,7 @@ fn of_access_log(tidegate: &Tidegate, listeners: &[&str], backends: &[&str]) -> 
     report
 }
 
-fn of_stats(view: &View) -> Report {
+fn of_stats(view: &Snapshot) -> Report {
     let mut report = Report::new();
     for listener in &view.listeners {
         let whose = format!("listener/{}", listener.name);
@@ -69,10 +70,10 @@ fn of_stats(view: &View) -> Report {
         ] {
             add(&mut report, whose.clone(), what, count);
         }
-        for ending in listener.endings.iter().filter(|ending| ending.count > 0) {
-            add(&mut report, whose.clone(), &ending.end, ending.count);
+        for ending in listener.terminations.iter().filter(|ending| ending.count > 0) {
+            add(&mut report, whose.clone(), &ending.termination.to_string(), ending.count);
         }
-        assert_eq!(listener.latency["session"]["all"].count, listener.ended, "{whose}");
+        assert_eq!(listener.latency.get(Stage::Session, Window::All).unwrap().count, listener.ended, "{whose}");
     }
     for backend in view.pools.iter().flat_map(|pool| &pool.backends) {
         let whose = format!("backend/{}", backend.name);
@@ -85,8 +86,12 @@ fn of_stats(view: &View) -> Report {
         ] {
             add(&mut report, whose.clone(), what, count);
         }
-        let measured = |stage: &str| backend.latency.get(stage).map_or(0, |windows| windows["all"].count);
-        assert_eq!((measured("session"), measured("connect")), (backend.connections, backend.connections), "{whose}");
+        let measured = |stage| backend.latency.get(stage, Window::All).map_or(0, |all| all.count);
+        assert_eq!(
+            (measured(Stage::Session), measured(Stage::Connect)),
+            (backend.connections, backend.connections),
+            "{whose}"
+        );
     }
     report
 }
@@ -94,12 +99,12 @@ fn of_stats(view: &View) -> Report {
 fn of_metrics(tidegate: &Tidegate) -> Report {
     let (parsed, mut report) = (Parsed::of(&tidegate.stats_port()), Report::new());
     for (kind, what, name) in [
-        ("listener", "accepted", "tidegate_listener_sessions_total"),
+        ("listener", "accepted", "tidegate_listener_connections_total"),
         ("listener", "bytes_in", "tidegate_listener_bytes_in_total"),
         ("listener", "bytes_out", "tidegate_listener_bytes_out_total"),
         ("listener", "retries", "tidegate_listener_retries_total"),
-        ("listener", "", "tidegate_listener_sessions_ended_total"),
-        ("backend", "connections", "tidegate_backend_sessions_total"),
+        ("listener", "", "tidegate_listener_connections_ended_total"),
+        ("backend", "connections", "tidegate_backend_connections_total"),
         ("backend", "bytes_in", "tidegate_backend_bytes_in_total"),
         ("backend", "bytes_out", "tidegate_backend_bytes_out_total"),
         ("backend", "failures", "tidegate_backend_failures_total"),
@@ -107,7 +112,7 @@ fn of_metrics(tidegate: &Tidegate) -> Report {
     ] {
         for (labels, value) in parsed.samples(name) {
             let whose = format!("{kind}/{}", labels[kind].as_str().expect("a name"));
-            match labels["end"].as_str() {
+            match labels["reason"].as_str() {
                 None => add(&mut report, whose, what, value as u64),
                 Some(end) if value > 0.0 => add(&mut report, whose, end, value as u64),
                 Some(_) => {}
@@ -261,22 +266,22 @@ fn a_thousand_connections() {
     assert_eq!((of("listener/echo", "client closed"), of("listener/echo", "client reset")), (600, 100));
     assert_eq!((of("listener/rude", "backend reset"), of("backend/d", "failures")), (100, 100));
     assert_eq!((of("listener/rude", "bytes_in"), of("listener/rude", "bytes_out")), (100, 200));
-    assert_eq!(of("listener/dead", "refused: connect failed"), 100);
-    assert_eq!(of("listener/down", "refused: no backend"), 100);
+    assert_eq!(of("listener/dead", "rejected: connect failed"), 100);
+    assert_eq!(of("listener/down", "rejected: no backend"), 100);
     // `c` refuses: who came to it was sent on.
     let c = backend(&view, "c");
     assert!(c.connect_failures >= 100, "{c:?}");
     assert_eq!((c.connections, c.connect_failures, c.retries), (0, of("listener/echo", "retries"), c.connect_failures));
     assert_eq!(backend(&view, "e").connect_failures, 100);
     assert_eq!((backend(&view, "f").connect_failures, backend(&view, "f").connections), (0, 0));
-    let pools: Vec<(&str, u64)> = view.pools.iter().map(|pool| (&*pool.name, pool.refused)).collect();
+    let pools: Vec<(&str, u64)> = view.pools.iter().map(|pool| (&*pool.name, pool.rejected)).collect();
     assert_eq!(pools, [("echo", 0), ("rude", 0), ("dead", 100), ("down", 100)]);
     // All went down, and up again; "down" was never up.
     let outages: Vec<(u64, u64, bool)> =
         view.pools.iter().map(|pool| (pool.downs, pool.open, pool.downtime > 0.0)).collect();
     assert_eq!(outages, [(1, 0, true), (0, 0, false), (0, 0, false), (0, 0, true)]);
     for pool in &view.pools {
-        let sessions = pool.refused + pool.backends.iter().map(|backend| backend.connections).sum::<u64>();
+        let sessions = pool.rejected + pool.backends.iter().map(|backend| backend.connections).sum::<u64>();
         assert!((1..=sessions).contains(&pool.rate.max), "{pool:?}");
     }
     for name in ["a", "b"] {
@@ -298,7 +303,7 @@ impl Drop for Readers<'_> {
     }
 }
 
-fn view_has_up(view: &View) -> bool {
+fn view_has_up(view: &Snapshot) -> bool {
     ["a", "b", "c"].iter().any(|name| backend(view, name).up)
 }
 

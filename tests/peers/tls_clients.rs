@@ -115,7 +115,7 @@ fn openssl_and_a_name_that_is_refused() {
     let served = Served::new("unknown_sni: refuse");
     served.accepts(&["-servername", "A.example"]);
     for arguments in [&["-servername", "b.example"][..], &["-noservername"]] {
-        has(&served.refuses(arguments, "refused: unknown server name"), "tlsv1 unrecognized name");
+        has(&served.refuses(arguments, "rejected: unknown server name"), "tlsv1 unrecognized name");
     }
     served.tells("b.example");
 }

@@ -1,5 +1,7 @@
 //! How long backends take to answer, as the stats port says it and as their own load generators measure it.
 
+use tidegate::stats::latency::{Stage, Window};
+
 use crate::support::postgres::Postgres;
 use crate::support::process::{bound, require};
 use crate::support::redis::Redis;
@@ -20,7 +22,7 @@ fn pgbench_sees_the_same() {
         assert!(output.status.success(), "{text}");
         let latency = text.lines().find_map(|line| line.strip_prefix("latency average = ")?.strip_suffix(" ms"));
         let theirs = latency.unwrap_or_else(|| panic!("{text}")).parse::<f64>().unwrap() * 1000.0;
-        let ours = backend(&tidegate.view(), "b").latency["turnaround"]["all"];
+        let ours = *backend(&tidegate.view(), "b").latency.get(Stage::Turnaround, Window::All).unwrap();
         assert!(ours.count >= 5000, "{ours:?}");
         let figures = format!("{theirs:.0} us, and {:.0} us through the stats port", ours.mean_us);
         (Compared::agrees(is_near(ours.mean_us, theirs)), figures)
@@ -44,7 +46,7 @@ fn redis_benchmark_sees_the_same() {
         let fields: Vec<f64> =
             fields.split(',').skip(1).map(|field| field.trim_matches('"').parse().unwrap()).collect();
         let theirs = [fields[1] * 1000.0, fields[3] * 1000.0];
-        let ours = backend(&tidegate.view(), "b").latency["turnaround"]["all"];
+        let ours = *backend(&tidegate.view(), "b").latency.get(Stage::Turnaround, Window::All).unwrap();
         assert!(ours.count >= 10_000, "{ours:?}");
         let figures = format!("{theirs:.0?} us, and {:.0}, {} us through the stats port", ours.mean_us, ours.p50_us);
         let agrees = is_near(ours.mean_us, theirs[0]) && is_near(ours.p50_us as f64, theirs[1]);

@@ -38,8 +38,8 @@ pub(crate) fn seen(http: &Value) -> Seen {
     let responses = http["responses"].as_array().expect("a list");
     Seen {
         requests: number(&http["requests"]),
-        unanswered: number(&http["unanswered"]),
-        opaque: number(&http["opaque"]),
+        unanswered: number(&http["no_response"]),
+        opaque: number(&http["passthrough"]),
         responses: responses
             .iter()
             .map(|of| (format!("{} {}", text(&of["method"]), text(&of["class"])), number(&of["count"])))

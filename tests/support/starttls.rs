@@ -24,7 +24,7 @@ pub(crate) fn in_front_of(to: &Place, more: &str) -> (Authority, Tidegate) {
 
 #[track_caller]
 pub(crate) fn wait_for_refusal(tidegate: &Tidegate, reason: &str) {
-    let wanted = format!("a client is refused: {reason}");
+    let wanted = format!("client rejected: {reason}");
     let line = tidegate.wait_for_log(&wanted, |line| line.field("message") == wanted);
     assert_eq!((line.field("listener").as_str(), line.level().as_str()), ("in", "INFO"));
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use serde_json::Value;
-use tidegate::admin::view::{Backend, Listener, View};
+use tidegate::admin::snapshot_model::{BackendStats, ListenerStats, Snapshot};
 
 use super::client::{Place, connect, read_to_end};
 use super::tidegate::Tidegate;
@@ -84,7 +84,7 @@ impl Tidegate {
     }
 
     /// What `/stats` says now.
-    pub(crate) fn view(&self) -> View {
+    pub(crate) fn view(&self) -> Snapshot {
         let answer = get(&self.stats_port(), "/stats");
         assert_eq!(answer.status, 200);
         serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
@@ -92,12 +92,12 @@ impl Tidegate {
 }
 
 /// The listener of this name.
-pub(crate) fn listener<'v>(view: &'v View, name: &str) -> &'v Listener {
+pub(crate) fn listener<'v>(view: &'v Snapshot, name: &str) -> &'v ListenerStats {
     view.listeners.iter().find(|listener| listener.name == name).unwrap_or_else(|| panic!("no listener {name}"))
 }
 
 /// The backend of this name, in whichever pool.
-pub(crate) fn backend<'v>(view: &'v View, name: &str) -> &'v Backend {
+pub(crate) fn backend<'v>(view: &'v Snapshot, name: &str) -> &'v BackendStats {
     let mut backends = view.pools.iter().flat_map(|pool| &pool.backends);
     backends.find(|backend| backend.name == name).unwrap_or_else(|| panic!("no backend {name}"))
 }

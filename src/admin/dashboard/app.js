@@ -20,7 +20,7 @@ let names = null;
 let columns = null;
 let before = null;
 let known = null;
-const history = { time: [], open: [], fresh: [], refused: [], failed: [], in: [], out: [] };
+const history = { time: [], open: [], fresh: [], rejected: [], failed: [], in: [], out: [] };
 const listeners = [];
 const pools = [];
 const backends = [];
@@ -40,7 +40,7 @@ const figures = {
     least: 5,
     lines: [
       { label: 'new', colour: 'line-1' },
-      { label: 'refused', colour: 'line-2', dash: [6, 3] },
+      { label: 'rejected', colour: 'line-2', dash: [6, 3] },
       { label: 'failed', colour: 'line-3', dash: [2, 3] },
     ],
   }),
@@ -83,7 +83,7 @@ const listenerTable = new Table($('listeners'), [
   { title: 'TLS', css: 'wide', text: (row) => (row.tls ? 'ends here' : '–') },
   { title: 'Open', css: 'number', text: (row) => (row.max_connections ? `${count(row.open)} of ${count(row.max_connections)}` : count(row.open)) },
   { title: 'New/s', css: 'number', text: (row) => rate(row.accepted_rate) },
-  { title: 'Refused', css: 'number', text: (row) => count(row.refused) },
+  { title: 'Rejected', css: 'number', text: (row) => count(row.rejected) },
   { title: 'In/s', css: 'number wide', text: (row) => bytes(row.bytes_in_rate) },
   { title: 'Out/s', css: 'number wide', text: (row) => bytes(row.bytes_out_rate) },
   http,
@@ -98,7 +98,7 @@ const poolTable = new Table($('pools'), [
   { title: 'Checks', css: 'wide', text: (row) => row.health ?? 'none' },
   { title: 'Open', css: 'number', text: (row) => count(row.open) },
   { title: 'New/s', css: 'number', text: (row) => rate(row.connections_rate) },
-  { title: 'Refused', css: 'number', text: (row) => count(row.refused) },
+  { title: 'Rejected', css: 'number', text: (row) => count(row.rejected) },
   { title: 'Retries', css: 'number wide', text: (row) => count(row.retries) },
   { title: 'p50', css: 'number wide', text: (row) => micros(percentile(row, 'p50')) },
   { title: 'p99', css: 'number', text: (row) => micros(percentile(row, 'p99')) },
@@ -140,7 +140,7 @@ const certificateTable = new Table($('certificates'), [
 ]);
 
 const transitionNodes = new Map();
-const refusalNodes = new Map();
+const rejectionNodes = new Map();
 
 /** Whether it takes connections, and whether a health check says so. */
 function status(row) {
@@ -280,7 +280,7 @@ function onView(view) {
       time: Math.round(view.time),
       open: view.open,
       fresh: sum(listeners, 'accepted_rate'),
-      refused: sum(listeners, 'refused_rate'),
+      rejected: sum(listeners, 'rejected_rate'),
       failed: sum(backends, 'connect_failures_rate') + sum(backends, 'failures_rate'),
       in: sum(listeners, 'bytes_in_rate'),
       out: sum(listeners, 'bytes_out_rate'),
@@ -304,11 +304,11 @@ function onView(view) {
 }
 
 function lines() {
-  const { time, open, fresh, refused, failed } = history;
+  const { time, open, fresh, rejected, failed } = history;
   const last = time.at(-1) ?? 0;
   const range = [last - Number($('span').value) + 1, last];
   figures.open.show([time, open], range);
-  figures.rate.show([time, fresh, refused, failed], range);
+  figures.rate.show([time, fresh, rejected, failed], range);
   figures.bytes.show([time, history.in, history.out], range);
 }
 
@@ -338,7 +338,7 @@ function tellNews() {
   put($('news'), said.join(', '));
 }
 
-function onJournal({ not_ready, transitions, refusals, certificates, tls_files, logs }) {
+function onJournal({ not_ready, transitions, rejections, certificates, tls_files, logs }) {
   notice($('not-ready'), not_ready);
   notice($('logs'), logs.map(logLine));
   list($('transitions'), transitionNodes, transitions, 'No backend went up or down yet.', ({ time, pool, backend, status, reason }) => {
@@ -348,14 +348,14 @@ function onJournal({ not_ready, transitions, refusals, certificates, tls_files, 
     if (reason) what.append(make('small', {}, reason));
     return [when(time), state, what];
   });
-  list($('refusals'), refusalNodes, refusals, 'No client was refused yet.', ({ time, listener, client, reason, more }) => {
+  list($('rejections'), rejectionNodes, rejections, 'No client was rejected yet.', ({ time, listener, client, reason, more }) => {
     const others = more > 0 ? ` (and ${plural(more, 'other', 'others')} before it)` : '';
     const what = make('span', {}, make('strong', {}, client), ` at ${listener}${others}`, make('small', {}, reason));
     return [when(time), what];
   });
-  const refused = tls_files.flatMap(({ owner, faults }) => faults.map((fault) => `${owner}: new files are refused, those of before stay: ${fault}`));
-  notice($('refused-files'), refused);
-  $('certificates-section').hidden = certificates.length + refused.length === 0;
+  const rejected = tls_files.flatMap(({ owner, faults }) => faults.map((fault) => `${owner}: new files are rejected, the previous ones stay in service: ${fault}`));
+  notice($('rejected-files'), rejected);
+  $('certificates-section').hidden = certificates.length + rejected.length === 0;
   const seen = new Map();
   certificateTable.show(
     certificates.map((row) => {

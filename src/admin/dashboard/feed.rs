@@ -2,7 +2,7 @@
 //!
 //! An event is made once, however many watch, and not at all while nobody does. Who watches gets what is newest when
 //! there is room: a slow reader misses events, and holds up neither the others nor memory. One that reads nothing at
-//! all is dropped by its connection ([`super::super::patient`]).
+//! all is dropped by its connection ([`super::super::write_timeout`]).
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -17,17 +17,17 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::payload::{Journal, Names, Numbers};
+use super::payload::{EventsPayload, NamesPayload, NumbersPayload};
 use crate::admin::collector::Collector;
-use crate::admin::response::Body;
-use crate::admin::view::View;
+use crate::admin::response::ResponseBody;
+use crate::admin::snapshot_model::Snapshot;
 
 /// Between two events.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// One event as it is sent, with a number that is another one whenever the text is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Event {
+struct FeedEvent {
     version: u64,
     text: Bytes,
 }
@@ -35,9 +35,9 @@ struct Event {
 /// What is newest of each kind.
 #[derive(Clone, Debug, Default)]
 struct Latest {
-    names: Event,
-    journal: Event,
-    numbers: Event,
+    names: FeedEvent,
+    journal: FeedEvent,
+    numbers: FeedEvent,
 }
 
 /// Who watches, and what they are sent.
@@ -48,16 +48,12 @@ pub(in crate::admin) struct Feed {
 }
 
 /// The answer to one who wants to watch.
-pub(in crate::admin) fn events(collector: &Rc<Collector>) -> Response<Body> {
-    let feed = collector.feed();
+pub(in crate::admin) fn events(feed: &Rc<Feed>, collector: &Rc<Collector>) -> Response<ResponseBody> {
     let (sender, body) = Channel::new(1);
     tokio::task::spawn_local(send(feed.latest.subscribe(), sender));
     if !feed.runs.replace(true) {
-        let collector = Rc::clone(collector);
-        tokio::task::spawn_local(async move {
-            let view = async || collector.view().await;
-            collector.feed().run(view).await;
-        });
+        let (feed, collector) = (Rc::clone(feed), Rc::clone(collector));
+        tokio::task::spawn_local(async move { feed.run(async || collector.snapshot().await).await });
     }
     let mut response = Response::new(body.boxed_unsync());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -88,7 +84,7 @@ async fn send(mut latest: watch::Receiver<Latest>, mut viewer: Sender<Bytes>) {
 
 impl Feed {
     /// Makes events for as long as somebody watches; then nothing is left of them.
-    async fn run(&self, view: impl AsyncFn() -> Rc<View>) {
+    async fn run(&self, snapshot: impl AsyncFn() -> Rc<Snapshot>) {
         let mut seconds = interval(PERIOD);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -98,17 +94,17 @@ impl Feed {
                 self.runs.set(false);
                 return;
             }
-            let view = view().await;
-            self.latest.send_modify(|latest| latest.update(&view));
+            let snapshot = snapshot().await;
+            self.latest.send_modify(|latest| latest.update(&snapshot));
         }
     }
 }
 
 impl Latest {
-    fn update(&mut self, view: &View) {
-        self.names.update("names", &Names::of(view));
-        self.journal.update("journal", &Journal::of(view));
-        self.numbers.update("view", &Numbers::of(view));
+    fn update(&mut self, snapshot: &Snapshot) {
+        self.names.update("names", &NamesPayload::of(snapshot));
+        self.journal.update("journal", &EventsPayload::of(snapshot));
+        self.numbers.update("view", &NumbersPayload::of(snapshot));
     }
 
     /// Frees the texts. The versions go on, so that what comes next is new to everybody.
@@ -119,13 +115,13 @@ impl Latest {
     }
 }
 
-impl Event {
+impl FeedEvent {
     fn update(&mut self, kind: &str, value: &impl Serialize) {
         // Rows have no keys but strings and numbers.
         let Ok(json) = serde_json::to_string(value) else { return };
         let text = format!("event: {kind}\ndata: {json}\n\n");
         if *self.text != *text.as_bytes() {
-            *self = Event { version: self.version + 1, text: text.into() };
+            *self = FeedEvent { version: self.version + 1, text: text.into() };
         }
     }
 }
@@ -138,32 +134,32 @@ mod tests {
     use tokio::time::{advance, sleep};
 
     use super::*;
-    use crate::admin::dashboard::payload::tests::view;
+    use crate::admin::dashboard::payload::tests::snapshot;
 
     /// A feed of views that a test makes, and how many were made.
-    struct Stage {
+    struct FeedFixture {
         feed: Rc<Feed>,
-        view: Rc<RefCell<View>>,
+        snapshot: Rc<RefCell<Snapshot>>,
         made: Rc<Cell<u32>>,
     }
 
     type Viewer = Channel<Bytes>;
 
-    impl Stage {
-        fn new() -> Stage {
-            Stage { feed: Rc::default(), view: Rc::new(RefCell::new(view())), made: Rc::default() }
+    impl FeedFixture {
+        fn new() -> FeedFixture {
+            FeedFixture { feed: Rc::default(), snapshot: Rc::new(RefCell::new(snapshot())), made: Rc::default() }
         }
 
         fn watch(&self) -> Viewer {
             let (sender, body) = Channel::new(1);
             spawn_local(send(self.feed.latest.subscribe(), sender));
             if !self.feed.runs.replace(true) {
-                let (feed, view, made) = (Rc::clone(&self.feed), Rc::clone(&self.view), Rc::clone(&self.made));
+                let (feed, snapshot, made) = (Rc::clone(&self.feed), Rc::clone(&self.snapshot), Rc::clone(&self.made));
                 spawn_local(async move {
                     feed.run(async || {
                         made.set(made.get() + 1);
-                        view.borrow_mut().time += 1.0;
-                        Rc::new(view.borrow().clone())
+                        snapshot.borrow_mut().time += 1.0;
+                        Rc::new(snapshot.borrow().clone())
                     })
                     .await;
                 });
@@ -193,11 +189,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_seldom_changes_comes_once_and_when_it_changes() {
         let test = async {
-            let stage = Stage::new();
+            let stage = FeedFixture::new();
             let mut viewer = stage.watch();
             assert_eq!(kinds(&mut viewer, 5).await, ["names", "journal", "view", "view", "view"]);
-            stage.view.borrow_mut().pools[0].backends[0].weight = 7;
-            stage.view.borrow_mut().not_ready.push("draining".to_owned());
+            stage.snapshot.borrow_mut().pools[0].backends[0].weight = 7;
+            stage.snapshot.borrow_mut().not_ready.push("draining".to_owned());
             assert_eq!(kinds(&mut viewer, 4).await, ["names", "journal", "view", "view"]);
             // Who comes later gets everything at once, not only with the next second.
             let mut later = stage.watch();
@@ -211,7 +207,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_event_is_made_once_for_all() {
         let test = async {
-            let stage = Stage::new();
+            let stage = FeedFixture::new();
             let mut viewers: Vec<Viewer> = (0..50).map(|_| stage.watch()).collect();
             for second in 1..=3 {
                 let mut numbers = Vec::new();
@@ -231,7 +227,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_does_not_read_misses_the_old_and_holds_nobody_up() {
         let test = async {
-            let stage = Stage::new();
+            let stage = FeedFixture::new();
             let (mut slow, mut fast) = (stage.watch(), stage.watch());
             assert_eq!(kinds(&mut fast, 102).await.len(), 102);
             assert_eq!(stage.made.get(), 100);
@@ -246,7 +242,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nothing_is_left_when_nobody_watches() {
         let test = async {
-            let stage = Stage::new();
+            let stage = FeedFixture::new();
             for round in 1..=3 {
                 let mut viewer = stage.watch();
                 assert_eq!(kinds(&mut viewer, 4).await, ["names", "journal", "view", "view"]);

@@ -12,7 +12,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 pub(super) use self::series::series;
-use super::response::{Body, whole};
+use super::response::{ResponseBody, whole};
 
 /// Everything comes from here and nothing is in the page's text but the page: no script, style or host that somebody
 /// put into a name could do anything.
@@ -39,7 +39,7 @@ const ASSETS: [(&str, &str, &str); 10] = [
 ];
 
 /// The file of the page under this path.
-pub(super) fn asset(path: &str) -> Option<Response<Body>> {
+pub(super) fn asset(path: &str) -> Option<Response<ResponseBody>> {
     let (_, content_type, text) = ASSETS.into_iter().find(|(known, ..)| *known == path)?;
     let mut response = whole(StatusCode::OK, content_type, text);
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));

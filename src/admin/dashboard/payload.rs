@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::admin::view::{
-    Backend, Certificate, Http, Latency, Listener, Log, Pool, Refusal, Summary, TlsFiles, Transition, View,
+use crate::admin::snapshot_model::{
+    BackendStats, CheckKind, HttpStats, Latency, LatencySummary, ListenerStats, LogStats, PoolStats, RejectedClient,
+    ServedCertificate, Snapshot, StatusChange, TlsFiles,
 };
+use crate::config::model::Balance;
 use crate::stats::http::StatusClass;
 use crate::stats::latency::{Stage, Window};
 use crate::stats::registry::{BackendId, ListenerId, PoolId};
@@ -16,10 +18,10 @@ use crate::stats::registry::{BackendId, ListenerId, PoolId};
 /// A column: its name, and its value of one row. Whole numbers; times are seconds since 1970, latencies microseconds.
 type Column<T> = (&'static str, fn(&T) -> Option<u64>);
 
-const LISTENER: [Column<Listener>; 14] = [
+const LISTENER: [Column<ListenerStats>; 14] = [
     ("open", |listener| Some(listener.open)),
     ("accepted", |listener| Some(listener.accepted)),
-    ("refused", |listener| Some(listener.refused)),
+    ("rejected", |listener| Some(listener.rejected)),
     ("bytes_in", |listener| Some(listener.bytes_in)),
     ("bytes_out", |listener| Some(listener.bytes_out)),
     ("retries", |listener| Some(listener.retries)),
@@ -33,10 +35,10 @@ const LISTENER: [Column<Listener>; 14] = [
     ("server_errors", |listener| server_errors(listener.http.as_ref())),
 ];
 
-const POOL: [Column<Pool>; 10] = [
+const POOL: [Column<PoolStats>; 10] = [
     ("up", |pool| Some(pool.up as u64)),
     ("usable", |pool| Some(pool.usable.into())),
-    ("refused", |pool| Some(pool.refused)),
+    ("rejected", |pool| Some(pool.rejected)),
     ("retries", |pool| Some(pool.retries)),
     ("turnaround_p50", |pool| percentile(&pool.latency, Stage::Turnaround, |summary| summary.p50_us)),
     ("turnaround_p99", |pool| percentile(&pool.latency, Stage::Turnaround, |summary| summary.p99_us)),
@@ -46,7 +48,7 @@ const POOL: [Column<Pool>; 10] = [
     ("first_byte_p99", |pool| percentile(&pool.latency, Stage::FirstByte, |summary| summary.p99_us)),
 ];
 
-const BACKEND: [Column<Backend>; 17] = [
+const BACKEND: [Column<BackendStats>; 17] = [
     ("up", |backend| Some(backend.up.into())),
     ("since", |backend| Some(backend.since as u64)),
     ("open", |backend| Some(backend.open)),
@@ -67,18 +69,18 @@ const BACKEND: [Column<Backend>; 17] = [
 ];
 
 /// Of the last 10 s; `None` when nothing was measured in them.
-fn percentile(latency: &Latency, stage: Stage, of: fn(&Summary) -> u64) -> Option<u64> {
-    latency.get(stage.name())?.get(Window::TenSeconds.name()).map(of)
+fn percentile(latency: &Latency, stage: Stage, of: fn(&LatencySummary) -> u64) -> Option<u64> {
+    latency.get(stage, Window::TenSeconds).map(of)
 }
 
 /// Of HTTP; `None` where none was seen.
-fn requests(http: Option<&Http>) -> Option<u64> {
+fn requests(http: Option<&HttpStats>) -> Option<u64> {
     http.map(|http| http.requests)
 }
 
 /// Responses of the class 5xx; `None` where no HTTP was seen.
-fn server_errors(http: Option<&Http>) -> Option<u64> {
-    let of_class = http?.responses.iter().filter(|responses| responses.class == StatusClass::ServerError.name());
+fn server_errors(http: Option<&HttpStats>) -> Option<u64> {
+    let of_class = http?.responses.iter().filter(|responses| responses.class == StatusClass::ServerError);
     Some(of_class.map(|responses| responses.count).sum())
 }
 
@@ -92,7 +94,7 @@ fn heads<T, const N: usize>(columns: &[Column<T>; N]) -> [&'static str; N] {
 
 /// What the configuration says, and what the rows of numbers mean.
 #[derive(Serialize)]
-pub(super) struct Names<'a> {
+pub(super) struct NamesPayload<'a> {
     version: &'a str,
     commit: &'a str,
     /// A page that sees another one than before forgets its history.
@@ -126,15 +128,15 @@ struct NamesOfListener<'a> {
 struct NamesOfPool<'a> {
     id: PoolId,
     name: &'a str,
-    balance: &'a str,
-    health: Option<&'a str>,
+    balance: Balance,
+    health: Option<CheckKind>,
     /// Id, name, address, weight, whether it is a backup.
     backends: Vec<(BackendId, &'a str, &'a str, u32, bool)>,
 }
 
-impl<'a> Names<'a> {
-    pub(super) fn of(view: &'a View) -> Names<'a> {
-        let listener = |listener: &'a Listener| NamesOfListener {
+impl<'a> NamesPayload<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot) -> NamesPayload<'a> {
+        let listener = |listener: &'a ListenerStats| NamesOfListener {
             id: listener.id,
             name: &listener.name,
             addresses: &listener.addresses,
@@ -142,56 +144,56 @@ impl<'a> Names<'a> {
             pools: &listener.pools,
             max_connections: listener.max_connections,
         };
-        let backend = |it: &'a Backend| (it.id, &*it.name, &*it.address, it.weight, it.backup);
-        let pool = |pool: &'a Pool| NamesOfPool {
+        let backend = |it: &'a BackendStats| (it.id, &*it.name, &*it.address, it.weight, it.backup);
+        let pool = |pool: &'a PoolStats| NamesOfPool {
             id: pool.id,
             name: &pool.name,
-            balance: &pool.balance,
-            health: pool.health.as_deref(),
+            balance: pool.balance,
+            health: pool.health,
             backends: pool.backends.iter().map(backend).collect(),
         };
-        Names {
-            version: &view.version,
-            commit: &view.commit,
-            started: view.started,
-            workers: view.plane.workers,
-            capacity: view.plane.capacity,
+        NamesPayload {
+            version: &snapshot.version,
+            commit: &snapshot.commit,
+            started: snapshot.started,
+            workers: snapshot.plane.workers,
+            capacity: snapshot.plane.capacity,
             stages: Stage::ALL.map(Stage::name),
             columns: Columns { listener: heads(&LISTENER), pool: heads(&POOL), backend: heads(&BACKEND) },
-            listeners: view.listeners.iter().map(listener).collect(),
-            pools: view.pools.iter().map(pool).collect(),
+            listeners: snapshot.listeners.iter().map(listener).collect(),
+            pools: snapshot.pools.iter().map(pool).collect(),
         }
     }
 }
 
 /// What happened last, and what is in service.
 #[derive(Serialize)]
-pub(super) struct Journal<'a> {
+pub(super) struct EventsPayload<'a> {
     not_ready: &'a [String],
-    transitions: &'a [Transition],
-    refusals: &'a [Refusal],
-    certificates: &'a [Certificate],
+    transitions: &'a [StatusChange],
+    rejections: &'a [RejectedClient],
+    certificates: &'a [ServedCertificate],
     tls_files: &'a [TlsFiles],
     /// Those that cannot be written, or could not since the start.
-    logs: Vec<&'a Log>,
+    logs: Vec<&'a LogStats>,
 }
 
-impl<'a> Journal<'a> {
-    pub(super) fn of(view: &'a View) -> Journal<'a> {
-        Journal {
-            not_ready: &view.not_ready,
-            transitions: &view.transitions,
-            refusals: &view.refusals,
-            certificates: &view.certificates,
-            tls_files: &view.tls_files,
-            logs: view.logs.iter().filter(|log| log.write_errors > 0).collect(),
+impl<'a> EventsPayload<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot) -> EventsPayload<'a> {
+        EventsPayload {
+            not_ready: &snapshot.not_ready,
+            transitions: &snapshot.transitions,
+            rejections: &snapshot.rejections,
+            certificates: &snapshot.certificates,
+            tls_files: &snapshot.tls_files,
+            logs: snapshot.logs.iter().filter(|log| log.write_errors > 0).collect(),
         }
     }
 }
 
-/// What changes every second. The rows are in the order of [`Names`], backends of all pools one after the other.
+/// What changes every second. The rows are in the order of [`NamesPayload`], backends of all pools one after the other.
 #[derive(Serialize)]
-pub(super) struct Numbers<'a> {
+pub(super) struct NumbersPayload<'a> {
     time: f64,
     uptime: f64,
     ready: bool,
@@ -199,7 +201,7 @@ pub(super) struct Numbers<'a> {
     open: usize,
     cpu_seconds: f64,
     resident_bytes: u64,
-    lost_samples: u64,
+    dropped_samples: u64,
     listeners: Vec<[Option<u64>; LISTENER.len()]>,
     pools: Vec<[Option<u64>; POOL.len()]>,
     backends: Vec<[Option<u64>; BACKEND.len()]>,
@@ -207,21 +209,21 @@ pub(super) struct Numbers<'a> {
     reasons: BTreeMap<usize, &'a str>,
 }
 
-impl<'a> Numbers<'a> {
-    pub(super) fn of(view: &'a View) -> Numbers<'a> {
-        let all = || view.pools.iter().flat_map(|pool| &pool.backends);
-        Numbers {
-            time: view.time,
-            uptime: view.uptime,
-            ready: view.ready,
-            draining: view.draining,
-            open: view.plane.open,
-            cpu_seconds: view.process.cpu_seconds,
-            resident_bytes: view.process.resident_bytes,
-            lost_samples: view.plane.lost_samples,
-            listeners: rows(&LISTENER, &view.listeners),
-            pools: rows(&POOL, &view.pools),
-            backends: view.pools.iter().flat_map(|pool| rows(&BACKEND, &pool.backends)).collect(),
+impl<'a> NumbersPayload<'a> {
+    pub(super) fn of(snapshot: &'a Snapshot) -> NumbersPayload<'a> {
+        let all = || snapshot.pools.iter().flat_map(|pool| &pool.backends);
+        NumbersPayload {
+            time: snapshot.time,
+            uptime: snapshot.uptime,
+            ready: snapshot.ready,
+            draining: snapshot.draining,
+            open: snapshot.plane.open,
+            cpu_seconds: snapshot.process.cpu_seconds,
+            resident_bytes: snapshot.process.resident_bytes,
+            dropped_samples: snapshot.plane.dropped_samples,
+            listeners: rows(&LISTENER, &snapshot.listeners),
+            pools: rows(&POOL, &snapshot.pools),
+            backends: snapshot.pools.iter().flat_map(|pool| rows(&BACKEND, &pool.backends)).collect(),
             reasons: all().enumerate().filter_map(|(row, backend)| Some((row, backend.reason.as_deref()?))).collect(),
         }
     }
@@ -232,44 +234,48 @@ pub(super) mod tests {
     use serde_json::{Value, json, to_value};
 
     use super::*;
-    use crate::admin::view::Responses;
+    use crate::admin::snapshot_model::ResponseCount;
+    use crate::stats::http::Method;
 
     /// Two pools with a backend each, the second one down.
-    pub(in super::super) fn view() -> View {
-        let summary = Summary { count: 3, p50_us: 512, p99_us: 4711, ..Summary::default() };
-        let latency =
-            |window: &str| Latency::from([("turnaround".to_owned(), BTreeMap::from([(window.to_owned(), summary)]))]);
-        let fast = Backend {
+    pub(in super::super) fn snapshot() -> Snapshot {
+        let summary = LatencySummary { count: 3, p50_us: 512, p99_us: 4711, ..LatencySummary::default() };
+        let latency = |window| Latency::from_iter([((Stage::Turnaround, window), summary)]);
+        let fast = BackendStats {
             name: "fast".into(),
             up: true,
             open: 7,
             bytes_out: u64::MAX,
-            latency: latency("10s"),
+            latency: latency(Window::TenSeconds),
             http: Some(http()),
-            ..Backend::default()
+            ..BackendStats::default()
         };
-        let gone = Backend {
+        let gone = BackendStats {
             name: "<script>".into(),
             reason: Some("refused".into()),
             since: 1_700_000_000.4,
-            latency: latency("1m"),
-            ..Backend::default()
+            latency: latency(Window::Minute),
+            ..BackendStats::default()
         };
-        let pool = |name: &str, backend: &Backend| Pool {
+        let pool = |name: &str, backend: &BackendStats| PoolStats {
             name: name.into(),
             up: usize::from(backend.up),
             backends: vec![backend.clone()],
-            ..Pool::default()
+            ..PoolStats::default()
         };
-        let web = Listener { name: "web".into(), http: Some(http()), ..Listener::default() };
-        View { listeners: vec![web], pools: vec![pool("one", &fast), pool("two", &gone)], ..View::default() }
+        let web = ListenerStats { name: "web".into(), http: Some(http()), ..ListenerStats::default() };
+        Snapshot { listeners: vec![web], pools: vec![pool("one", &fast), pool("two", &gone)], ..Snapshot::default() }
     }
 
     /// Nine requests, of which three had a 5xx.
-    fn http() -> Http {
-        let responses = [("GET", "2xx", 5), ("GET", "5xx", 1), ("other", "5xx", 2)]
-            .map(|(method, class, count)| Responses { method: method.to_owned(), class: class.to_owned(), count });
-        Http { requests: 9, unanswered: 1, opaque: 0, responses: responses.into() }
+    fn http() -> HttpStats {
+        let responses = [
+            (Method::Get, StatusClass::Successful, 5),
+            (Method::Get, StatusClass::ServerError, 1),
+            (Method::Other, StatusClass::ServerError, 2),
+        ]
+        .map(|(method, class, count)| ResponseCount { method, class, count });
+        HttpStats { requests: 9, no_response: 1, passthrough: 0, responses: responses.into() }
     }
 
     /// The values of a row by the names of its columns.
@@ -280,9 +286,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_row_says_what_its_columns_are_named() {
-        let view = view();
-        let names = to_value(Names::of(&view)).unwrap();
-        let numbers = to_value(Numbers::of(&view)).unwrap();
+        let snapshot = snapshot();
+        let names = to_value(NamesPayload::of(&snapshot)).unwrap();
+        let numbers = to_value(NumbersPayload::of(&snapshot)).unwrap();
         assert_eq!(names["pools"][1]["backends"][0], json!([BackendId::NONE, "<script>", "", 0, false]));
         let fast = named(&names["columns"]["backend"], &numbers["backends"], 0);
         assert_eq!((&fast["up"], &fast["open"], &fast["bytes_out"]), (&json!(1), &json!(7), &json!(u64::MAX)));
@@ -301,10 +307,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_thousand_busy_backends_are_a_fifth_of_a_megabyte() {
-        let mut view = view();
-        let summary = Summary { p50_us: 123_456, p99_us: 1_234_567, ..Summary::default() };
-        let windows = BTreeMap::from([("10s".to_owned(), summary)]);
-        let busy = Backend {
+        let mut snapshot = snapshot();
+        let summary = LatencySummary { p50_us: 123_456, p99_us: 1_234_567, ..LatencySummary::default() };
+        let busy = BackendStats {
             up: true,
             since: 1.7e9,
             open: 1000,
@@ -314,12 +319,12 @@ pub(super) mod tests {
             bytes_in: 1 << 50,
             bytes_out: 1 << 50,
             downs: 10,
-            http: Some(Http { requests: 1 << 40, ..http() }),
-            latency: Stage::ALL.map(|stage| (stage.name().to_owned(), windows.clone())).into(),
-            ..Backend::default()
+            http: Some(HttpStats { requests: 1 << 40, ..http() }),
+            latency: Stage::ALL.map(|stage| ((stage, Window::TenSeconds), summary)).into_iter().collect(),
+            ..BackendStats::default()
         };
-        view.pools[0].backends = vec![busy; 1000];
-        let text = serde_json::to_string(&Numbers::of(&view)).unwrap();
+        snapshot.pools[0].backends = vec![busy; 1000];
+        let text = serde_json::to_string(&NumbersPayload::of(&snapshot)).unwrap();
         assert!((100_000..200_000).contains(&text.len()), "{} bytes", text.len());
     }
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::admin::response::{Body, plain, whole};
+use crate::admin::response::{ResponseBody, plain, whole};
 use crate::stats::histogram::Histogram;
 use crate::stats::latency::{Latencies, Measured, PoolMeasured, Stage};
 use crate::stats::registry::{BackendId, ListenerId, PoolId};
@@ -37,29 +37,29 @@ struct Second {
 
 /// What is asked for: `listener=0&stage=connect&after=17`, `pool=0`, or `backend=0`, by the ids that `/events` sends.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Question {
-    of: Of,
+struct SeriesQuery {
+    of: Subject,
     stage: Stage,
     /// Seconds up to this one are known already.
     after: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Of {
+enum Subject {
     Listener(ListenerId),
     Pool(PoolId),
     Backend(BackendId),
 }
 
 /// What was measured of it.
-enum Found<'a> {
+enum SubjectStats<'a> {
     One(&'a Measured),
     Pool(PoolMeasured<'a>),
 }
 
 /// Answers `/series`: the last 10 seconds, or those after the one that the question names.
-pub(in crate::admin) fn series(query: &str, latencies: &Latencies) -> Response<Body> {
-    let Some(question) = Question::parse(query) else {
+pub(in crate::admin) fn series(query: &str, latencies: &Latencies) -> Response<ResponseBody> {
+    let Some(question) = SeriesQuery::parse(query) else {
         return plain(
             StatusCode::BAD_REQUEST,
             "ask for one listener, pool or backend by its id, and a stage: \
@@ -68,9 +68,9 @@ pub(in crate::admin) fn series(query: &str, latencies: &Latencies) -> Response<B
         );
     };
     let found = match question.of {
-        Of::Listener(id) => latencies.listener(id).map(Found::One),
-        Of::Pool(id) => latencies.pool(id).map(Found::Pool),
-        Of::Backend(id) => latencies.backend(id).map(Found::One),
+        Subject::Listener(id) => latencies.listener(id).map(SubjectStats::One),
+        Subject::Pool(id) => latencies.pool(id).map(SubjectStats::Pool),
+        Subject::Backend(id) => latencies.backend(id).map(SubjectStats::One),
     };
     let Some(found) = found else {
         return plain(StatusCode::NOT_FOUND, "there is no listener, pool or backend with this id\n");
@@ -83,12 +83,14 @@ pub(in crate::admin) fn series(query: &str, latencies: &Latencies) -> Response<B
     }
 }
 
-fn seconds(found: Found<'_>, question: Question, second: u64, time: f64) -> Seconds {
+fn seconds(found: SubjectStats<'_>, question: SeriesQuery, second: u64, time: f64) -> Seconds {
     let (stage, after) = (question.stage, question.after);
     let of = |(second, histogram): (u64, Histogram)| Second::of(second, &histogram);
     let seconds = match found {
-        Found::One(measured) => measured.stage(stage).into_iter().flat_map(|it| it.seconds(after)).map(of).collect(),
-        Found::Pool(pool) => pool.seconds(stage, after).map(of).collect(),
+        SubjectStats::One(measured) => {
+            measured.stage(stage).into_iter().flat_map(|it| it.seconds(after)).map(of).collect()
+        }
+        SubjectStats::Pool(pool) => pool.seconds(stage, after).map(of).collect(),
     };
     Seconds { time, second, seconds }
 }
@@ -110,21 +112,21 @@ impl Second {
     }
 }
 
-impl Question {
+impl SeriesQuery {
     /// `None` for one that is not understood: every key is known and has a value.
-    fn parse(query: &str) -> Option<Question> {
+    fn parse(query: &str) -> Option<SeriesQuery> {
         let (mut of, mut stage, mut after) = (None, None, 0);
         for pair in query.split('&') {
             match pair.split_once('=')? {
-                ("listener", id) if of.is_none() => of = Some(Of::Listener(id.parse().ok()?)),
-                ("pool", id) if of.is_none() => of = Some(Of::Pool(id.parse().ok()?)),
-                ("backend", id) if of.is_none() => of = Some(Of::Backend(id.parse().ok()?)),
+                ("listener", id) if of.is_none() => of = Some(Subject::Listener(id.parse().ok()?)),
+                ("pool", id) if of.is_none() => of = Some(Subject::Pool(id.parse().ok()?)),
+                ("backend", id) if of.is_none() => of = Some(Subject::Backend(id.parse().ok()?)),
                 ("stage", name) => stage = Some(Stage::named(name)?),
                 ("after", second) => after = second.parse().ok()?,
                 _ => return None,
             }
         }
-        Some(Question { of: of?, stage: stage?, after })
+        Some(SeriesQuery { of: of?, stage: stage?, after })
     }
 }
 
@@ -148,12 +150,15 @@ mod tests {
 
     #[test]
     fn a_question_names_one_thing_and_a_stage() {
-        let question = |of, after| Some(Question { of, stage: Stage::Connect, after });
-        assert_eq!(Question::parse("listener=3&stage=connect"), question(Of::Listener("3".parse().unwrap()), 0));
-        assert_eq!(Question::parse("pool=2&stage=connect"), question(Of::Pool("2".parse().unwrap()), 0));
+        let question = |of, after| Some(SeriesQuery { of, stage: Stage::Connect, after });
         assert_eq!(
-            Question::parse("after=17&backend=999&stage=connect"),
-            question(Of::Backend("999".parse().unwrap()), 17)
+            SeriesQuery::parse("listener=3&stage=connect"),
+            question(Subject::Listener("3".parse().unwrap()), 0)
+        );
+        assert_eq!(SeriesQuery::parse("pool=2&stage=connect"), question(Subject::Pool("2".parse().unwrap()), 0));
+        assert_eq!(
+            SeriesQuery::parse("after=17&backend=999&stage=connect"),
+            question(Subject::Backend("999".parse().unwrap()), 17)
         );
         for wrong in [
             "",
@@ -167,7 +172,7 @@ mod tests {
             "listener=0&stage=connect&window=10s",
             "listener=0&stage",
         ] {
-            assert_eq!(Question::parse(wrong), None, "{wrong}");
+            assert_eq!(SeriesQuery::parse(wrong), None, "{wrong}");
             assert_eq!(series(wrong, &one_of_each()).status(), StatusCode::BAD_REQUEST);
         }
         let latencies = one_of_each();
@@ -190,9 +195,13 @@ mod tests {
             }
             latencies.advance(now);
             if now % 7 == 0 || now == 30 {
-                let question = Question { of: Of::Listener(listener()), stage: Stage::Connect, after };
-                let answer =
-                    seconds(Found::One(latencies.listener(listener()).unwrap()), question, latencies.second(), 0.0);
+                let question = SeriesQuery { of: Subject::Listener(listener()), stage: Stage::Connect, after };
+                let answer = seconds(
+                    SubjectStats::One(latencies.listener(listener()).unwrap()),
+                    question,
+                    latencies.second(),
+                    0.0,
+                );
                 assert_eq!(answer.second, now);
                 told.extend(answer.seconds.iter().map(|second| second.second));
                 for second in answer.seconds {
@@ -213,8 +222,8 @@ mod tests {
             latencies.absorb(&[Sample::new(listener(), BackendId::NONE, Stage::Queue, Duration::ZERO)]);
             latencies.advance(now);
         }
-        let question = Question { of: Of::Listener(listener()), stage: Stage::Queue, after: 0 };
-        let answer = seconds(Found::One(latencies.listener(listener()).unwrap()), question, 30, 0.0);
+        let question = SeriesQuery { of: Subject::Listener(listener()), stage: Stage::Queue, after: 0 };
+        let answer = seconds(SubjectStats::One(latencies.listener(listener()).unwrap()), question, 30, 0.0);
         assert_eq!(
             answer.seconds.iter().map(|second| second.second).collect::<Vec<_>>(),
             (21..=30).collect::<Vec<_>>()

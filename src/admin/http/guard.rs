@@ -14,7 +14,7 @@ use crate::net::addr::Address;
 
 /// What is asked for, by how it is guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
+pub(super) enum Permission {
     /// The files of the page: nothing in them is secret, and a browser asks for them without the token.
     Public,
     /// What is measured.
@@ -52,7 +52,7 @@ impl Guard {
     }
 
     /// Whether a request may have this.
-    pub(super) fn admit<B>(&self, request: &Request<B>, access: Access) -> Result<(), Denied> {
+    pub(super) fn admit<B>(&self, request: &Request<B>, access: Permission) -> Result<(), Denied> {
         let headers = request.headers();
         if self.for_browsers {
             // With a token, names are free: a page that makes one mean this host does not know the token.
@@ -64,7 +64,7 @@ impl Guard {
             }
         }
         match &self.token {
-            Some(token) if access != Access::Public && !token.is_in(headers) => Err(Denied::Token),
+            Some(token) if access != Permission::Public && !token.is_in(headers) => Err(Denied::Token),
             _ => Ok(()),
         }
     }
@@ -90,10 +90,10 @@ fn is_near(host: &str) -> bool {
 }
 
 /// Whether the request comes from the interface's own page, or from no page at all.
-fn is_own_origin(headers: &HeaderMap, access: Access) -> bool {
+fn is_own_origin(headers: &HeaderMap, access: Permission) -> bool {
     let is = |name: &HeaderName, value: &str| headers.get(name).is_some_and(|given| given == value);
     // A link of another site leads to a page as a whole: that site sees nothing of it. It cannot do so unseen, or often.
-    let is_link = access != Access::Stream && is(&SEC_FETCH_MODE, "navigate") && is(&SEC_FETCH_DEST, "document");
+    let is_link = access != Permission::Stream && is(&SEC_FETCH_MODE, "navigate") && is(&SEC_FETCH_DEST, "document");
     let is_own_site = match headers.get(&SEC_FETCH_SITE) {
         Some(site) => site == "same-origin" || site == "none" || is_link,
         None => true,
@@ -155,20 +155,20 @@ mod tests {
                     false
                 }
             };
-            assert_eq!(admitted(Access::Public), page, "{headers:?}");
-            assert_eq!(admitted(Access::Read), page, "{headers:?}");
-            assert_eq!(admitted(Access::Stream), stream, "{headers:?}");
+            assert_eq!(admitted(Permission::Public), page, "{headers:?}");
+            assert_eq!(admitted(Permission::Read), page, "{headers:?}");
+            assert_eq!(admitted(Permission::Stream), stream, "{headers:?}");
         }
     }
 
     #[test]
     fn names_are_free_only_with_a_token() {
         let named = request(&[("host", "lb.example"), ("authorization", "Bearer s3cret")]);
-        assert_eq!(tcp(None).admit(&named, Access::Read), Err(Denied::Host));
-        assert_eq!(tcp(Some("s3cret")).admit(&named, Access::Read), Ok(()));
-        assert_eq!(tcp(Some("other")).admit(&named, Access::Read), Err(Denied::Token));
-        assert_eq!(tcp(Some("other")).admit(&named, Access::Public), Ok(()));
+        assert_eq!(tcp(None).admit(&named, Permission::Read), Err(Denied::Host));
+        assert_eq!(tcp(Some("s3cret")).admit(&named, Permission::Read), Ok(()));
+        assert_eq!(tcp(Some("other")).admit(&named, Permission::Read), Err(Denied::Token));
+        assert_eq!(tcp(Some("other")).admit(&named, Permission::Public), Ok(()));
         let unix = Guard::new(&Address::Unix(Default::default()), None);
-        assert_eq!(unix.admit(&request(&[("host", "whatever"), ("origin", "null")]), Access::Stream), Ok(()));
+        assert_eq!(unix.admit(&request(&[("host", "whatever"), ("origin", "null")]), Permission::Stream), Ok(()));
     }
 }

@@ -5,10 +5,11 @@
 
 use std::fmt::{Display, Write};
 
-use super::families::{Distribution, Family, Labels, Number, Values};
+use super::buckets::Distribution;
+use super::family::{Labels, MetricFamily, SampleValue, Values};
 
 /// All of them.
-pub(super) fn encode(families: &[Family]) -> String {
+pub(super) fn encode(families: &[MetricFamily]) -> String {
     let mut text = String::new();
     for family in families {
         let name = family.sample_name();
@@ -24,8 +25,8 @@ pub(super) fn encode(families: &[Family]) -> String {
             Values::Counters(values) | Values::Gauges(values) => {
                 for (labels, value) in values {
                     match value {
-                        Number::Whole(value) => sample(&mut text, &name, labels, None, value),
-                        Number::Real(value) => sample(&mut text, &name, labels, None, value),
+                        SampleValue::Whole(value) => sample(&mut text, &name, labels, None, value),
+                        SampleValue::Real(value) => sample(&mut text, &name, labels, None, value),
                     }
                 }
             }
@@ -94,19 +95,19 @@ mod tests {
         let distribution = Distribution::of(&values).unwrap();
         let odd = vec![("pool", "a\"b\\c\nd".to_owned()), ("backend", "ü".to_owned())];
         let families = [
-            Family {
+            MetricFamily {
                 name: "x_downtime",
                 help: "How long \\ it\nwas \"down\"",
                 unit: Some(Unit::Seconds),
-                values: Values::Counters(vec![(odd, Number::Real(1.5))]),
+                values: Values::Counters(vec![(odd, SampleValue::Real(1.5))]),
             },
-            Family {
+            MetricFamily {
                 name: "x_open",
                 help: "Now",
                 unit: None,
-                values: Values::Gauges(vec![(Labels::new(), Number::Whole(u64::MAX))]),
+                values: Values::Gauges(vec![(Labels::new(), SampleValue::Whole(u64::MAX))]),
             },
-            Family {
+            MetricFamily {
                 name: "x_latency",
                 help: "Latency",
                 unit: Some(Unit::Seconds),

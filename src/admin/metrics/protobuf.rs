@@ -5,21 +5,21 @@
 
 use prost::Message;
 
-use super::buckets::{SCHEMA, ZERO};
-use super::families::{self, Labels, Values};
+use super::buckets::{Distribution, SCHEMA, ZERO};
+use super::family::{Labels, MetricFamily, SampleValue, Values};
 
 /// All of them, each behind its length.
-pub(super) fn encode(families: Vec<families::Family>) -> Vec<u8> {
+pub(super) fn encode(families: Vec<MetricFamily>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for family in families {
         // Fails only where there is no room, and a vector grows.
-        let _ = MetricFamily::from(family).encode_length_delimited(&mut bytes);
+        let _ = FamilyMessage::from(family).encode_length_delimited(&mut bytes);
     }
     bytes
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct MetricFamily {
+struct FamilyMessage {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
@@ -45,11 +45,11 @@ struct Metric {
     #[prost(message, repeated, tag = "1")]
     label: Vec<LabelPair>,
     #[prost(message, optional, tag = "2")]
-    gauge: Option<Value>,
+    gauge: Option<ValueMessage>,
     #[prost(message, optional, tag = "3")]
-    counter: Option<Value>,
+    counter: Option<ValueMessage>,
     #[prost(message, optional, tag = "7")]
-    histogram: Option<Histogram>,
+    histogram: Option<HistogramMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -62,13 +62,13 @@ struct LabelPair {
 
 /// A counter or a gauge.
 #[derive(Clone, Copy, PartialEq, Message)]
-struct Value {
+struct ValueMessage {
     #[prost(double, tag = "1")]
     value: f64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Histogram {
+struct HistogramMessage {
     #[prost(uint64, tag = "1")]
     sample_count: u64,
     #[prost(double, tag = "2")]
@@ -103,26 +103,26 @@ struct BucketSpan {
     length: u32,
 }
 
-impl From<families::Family> for MetricFamily {
-    fn from(family: families::Family) -> MetricFamily {
+impl From<MetricFamily> for FamilyMessage {
+    fn from(family: MetricFamily) -> FamilyMessage {
         let name = family.sample_name();
         let (kind, metric) = match family.values {
             Values::Counters(counters) => {
-                let metric = |(labels, value): (Labels, families::Number)| Metric {
-                    counter: Some(Value { value: value.into() }),
+                let metric = |(labels, value): (Labels, SampleValue)| Metric {
+                    counter: Some(ValueMessage { value: value.into() }),
                     ..Metric::of(labels)
                 };
                 (MetricType::Counter, counters.into_iter().map(metric).collect())
             }
             Values::Gauges(gauges) => {
-                let metric = |(labels, value): (Labels, families::Number)| Metric {
-                    gauge: Some(Value { value: value.into() }),
+                let metric = |(labels, value): (Labels, SampleValue)| Metric {
+                    gauge: Some(ValueMessage { value: value.into() }),
                     ..Metric::of(labels)
                 };
                 (MetricType::Gauge, gauges.into_iter().map(metric).collect())
             }
             Values::Histograms(histograms) => {
-                let metric = |(labels, value): (Labels, families::Distribution)| Metric {
+                let metric = |(labels, value): (Labels, Distribution)| Metric {
                     histogram: Some(value.into()),
                     ..Metric::of(labels)
                 };
@@ -130,7 +130,7 @@ impl From<families::Family> for MetricFamily {
             }
         };
         let unit = family.unit.map(|unit| unit.as_str().to_owned()).unwrap_or_default();
-        MetricFamily { name, help: family.help.to_owned(), kind: kind.into(), metric, unit }
+        FamilyMessage { name, help: family.help.to_owned(), kind: kind.into(), metric, unit }
     }
 }
 
@@ -141,14 +141,14 @@ impl Metric {
     }
 }
 
-impl From<families::Distribution> for Histogram {
-    fn from(value: families::Distribution) -> Histogram {
+impl From<Distribution> for HistogramMessage {
+    fn from(value: Distribution) -> HistogramMessage {
         let mut cumulative_count = 0;
         let bucket = |(upper_bound, count): (f64, u64)| {
             cumulative_count += count;
             Bucket { cumulative_count, upper_bound }
         };
-        Histogram {
+        HistogramMessage {
             sample_count: value.count,
             sample_sum: value.sum,
             bucket: value.classic.into_iter().map(bucket).collect(),

@@ -8,10 +8,10 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::families::{Family, Number, Values};
+use super::family::{MetricFamily, SampleValue, Values};
 
 /// All of them, to the end mark.
-pub(super) fn encode(families: Vec<Family>) -> Result<String, fmt::Error> {
+pub(super) fn encode(families: Vec<MetricFamily>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Families(families)));
     let mut text = String::new();
@@ -20,7 +20,7 @@ pub(super) fn encode(families: Vec<Family>) -> Result<String, fmt::Error> {
 }
 
 #[derive(Debug)]
-struct Families(Vec<Family>);
+struct Families(Vec<MetricFamily>);
 
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
@@ -36,8 +36,8 @@ impl Collector for Families {
                     for (labels, value) in counters {
                         let mut metric = metrics.encode_family(labels)?;
                         match value {
-                            Number::Whole(value) => metric.encode_counter::<NoLabelSet, _, f64>(value, None)?,
-                            Number::Real(value) => metric.encode_counter::<NoLabelSet, _, f64>(value, None)?,
+                            SampleValue::Whole(value) => metric.encode_counter::<NoLabelSet, _, f64>(value, None)?,
+                            SampleValue::Real(value) => metric.encode_counter::<NoLabelSet, _, f64>(value, None)?,
                         }
                     }
                 }

@@ -12,12 +12,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::admin::view::{self, View};
+use tidegate::admin::snapshot_model::{Latency, LatencySummary, Snapshot};
 use tidegate::app::{App, Drained};
 use tidegate::config::{self, Loaded};
 use tidegate::log::{self, Logging, access::Access};
 use tidegate::net::addr::Address;
 use tidegate::pool::Backend;
+use tidegate::stats::latency::{Stage, Window};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
@@ -195,7 +196,7 @@ impl Running {
         };
         backends.close_idle();
         // Asked while there are workers to answer; the counters are read once the last connection has left its mark.
-        let view = self.app.view().await.unwrap_or_default();
+        let snapshot = self.app.snapshot().await.unwrap_or_default();
         let counted: Vec<Arc<Backend>> = self.backends().collect();
         let states = self.app.listeners().to_vec();
         let hurry = async {
@@ -218,7 +219,7 @@ impl Running {
         };
         shown?;
 
-        let View { listeners, pools, .. } = &view;
+        let Snapshot { listeners, pools, .. } = &snapshot;
         let measured = pools.iter().flat_map(|pool| &pool.backends);
         let rows: Vec<Row> = counted.iter().zip(measured).map(|(backend, seen)| row(backend, &seen.latency)).collect();
         let all = listeners.first().and_then(|listener| first_byte(&listener.latency));
@@ -248,7 +249,7 @@ impl Running {
     }
 }
 
-fn row(backend: &Backend, latency: &view::Latency) -> Row {
+fn row(backend: &Backend, latency: &Latency) -> Row {
     Row {
         name: backend.name().to_string(),
         connections: backend.counters().connections(),
@@ -260,8 +261,8 @@ fn row(backend: &Backend, latency: &view::Latency) -> Row {
 }
 
 /// Since the start.
-fn first_byte(latency: &view::Latency) -> Option<view::Summary> {
-    latency.get("first_byte")?.get("all").copied()
+fn first_byte(latency: &Latency) -> Option<LatencySummary> {
+    latency.get(Stage::FirstByte, Window::All).copied()
 }
 
 /// stdout. Whoever reads it may stop reading (a pager does), and then a write does not return: it gets a thread of its own,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidegate::admin::view::Summary;
+use tidegate::admin::snapshot_model::LatencySummary;
 use tidegate::net::addr::Address;
 
 use super::backends::Kind;
@@ -107,7 +107,7 @@ pub(super) struct Row {
     /// Connects that failed.
     pub(super) errors: u64,
     /// `None` when there was none.
-    pub(super) first_byte: Option<Summary>,
+    pub(super) first_byte: Option<LatencySummary>,
 }
 
 impl Row {
@@ -130,7 +130,7 @@ pub(super) struct Outcome<'a> {
 }
 
 /// The table of all backends with its total, and how the load fared. `first_byte` is that of all backends together.
-pub(super) fn summary(backends: &[Row], first_byte: Option<Summary>, outcome: &Outcome<'_>) -> String {
+pub(super) fn summary(backends: &[Row], first_byte: Option<LatencySummary>, outcome: &Outcome<'_>) -> String {
     let mut text = format!(
         "\nAfter {:.1} s:\n\n  {:<9}{:>12}{:>12}{:>12}{:>8}{:>12}{:>12}\n",
         outcome.elapsed.as_secs_f64(),
@@ -167,7 +167,8 @@ pub(super) fn summary(backends: &[Row], first_byte: Option<Summary>, outcome: &O
 }
 
 fn push_row(text: &mut String, row: &Row) {
-    let shown = |pick: fn(Summary) -> u64| row.first_byte.map_or("-".to_owned(), |summary| millis(pick(summary)));
+    let shown =
+        |pick: fn(LatencySummary) -> u64| row.first_byte.map_or("-".to_owned(), |summary| millis(pick(summary)));
     let _ = writeln!(
         text,
         "  {:<9}{:>12}{:>12}{:>12}{:>8}{:>12}{:>12}",
@@ -227,7 +228,8 @@ mod tests {
     #[test]
     fn the_total_has_the_values_of_all() {
         let row = |name: &str, connections, micros| {
-            let first_byte = Some(Summary { count: 1, p50_us: micros, p99_us: micros, ..Summary::default() });
+            let first_byte =
+                Some(LatencySummary { count: 1, p50_us: micros, p99_us: micros, ..LatencySummary::default() });
             Row { name: name.into(), connections, bytes_in: 1024, bytes_out: 0, errors: 1, first_byte }
         };
         let outcome = Outcome {
@@ -237,7 +239,7 @@ mod tests {
             failed: 2,
             first_failure: Some("connect: refused"),
         };
-        let all = Some(Summary { count: 2, p50_us: 1000, p99_us: 5000, ..Summary::default() });
+        let all = Some(LatencySummary { count: 2, p50_us: 1000, p99_us: 5000, ..LatencySummary::default() });
         let text = summary(&[row("a", 3, 1000), row("b", 4, 5000), Row::default()], all, &outcome);
         let total: Vec<&str> = text.lines().find(|line| line.contains("total")).unwrap().split_whitespace().collect();
         assert_eq!(total[..7], ["total", "7", "2.0", "KiB", "0", "B", "2"]);

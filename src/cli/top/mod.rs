@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
-use tidegate::admin::view::View;
+use tidegate::admin::snapshot_model::Snapshot;
 use tidegate::stats::latency::{Stage, Window};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
@@ -28,31 +28,31 @@ use self::state::{Flow, Interface};
 use super::signals::Signals;
 use super::stats_port::{StatsPort, Which};
 
-/// From one look to the next.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between two polls of the stats port.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is asked.
 #[derive(clap::Args)]
 pub(crate) struct Top {
-    /// Print one table and end
+    /// Print one table and exit
     #[arg(long)]
     once: bool,
-    /// With --once: print JSON, with exact numbers
+    /// With --once: print JSON with exact numbers
     #[arg(long, requires = "once")]
     json: bool,
-    /// What to sort by
+    /// Sort order
     #[arg(long, value_name = "KEY", value_enum, default_value = "config")]
     sort: Sort,
-    /// Turn the order round
+    /// Reverse the sort order
     #[arg(long)]
     reverse: bool,
-    /// The part of a connection's life that p50, p99 and max are of
+    /// Connection stage that P50, P99 and MAX measure
     #[arg(long, value_name = "STAGE", value_parser = stages(), default_value = "turnaround")]
     stage: String,
-    /// The span of time that they are of
+    /// Time window of P50, P99 and MAX
     #[arg(long, value_name = "WINDOW", value_parser = windows(), default_value = "10s")]
     window: String,
-    /// Only backends with this in their name or address
+    /// Show only backends whose name or address contains TEXT
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     filter: String,
     #[command(flatten)]
@@ -91,9 +91,9 @@ pub(crate) fn top(asked: Top) -> ExitCode {
         Err(error) => return failed(&error.to_string()),
     };
     if asked.once {
-        return match runtime.block_on(port.ask::<View>("/stats")) {
-            Ok(view) if asked.json => super::print(format!("{:#}\n", plain::json(&view, &choice)).as_bytes()),
-            Ok(view) => super::print(plain::text(&view, &choice).as_bytes()),
+        return match runtime.block_on(port.ask::<Snapshot>("/stats")) {
+            Ok(snapshot) if asked.json => super::print(format!("{:#}\n", plain::json(&snapshot, &choice)).as_bytes()),
+            Ok(snapshot) => super::print(plain::text(&snapshot, &choice).as_bytes()),
             Err(error) => failed(&error),
         };
     }
@@ -158,10 +158,10 @@ async fn watch(port: StatsPort, mut interface: Interface) -> io::Result<()> {
 }
 
 impl Seen {
-    fn take(&mut self, look: Result<View, String>) {
+    fn take(&mut self, look: Result<Snapshot, String>) {
         match look {
-            Ok(view) => {
-                self.previous = self.view.replace(view);
+            Ok(snapshot) => {
+                self.previous = self.snapshot.replace(snapshot);
                 self.trouble = None;
             }
             // What was seen last stays on the screen.
@@ -171,8 +171,8 @@ impl Seen {
 }
 
 /// Looks once a second, until nobody wants to know.
-async fn look(port: StatsPort, looks: UnboundedSender<Result<View, String>>) {
-    let mut ticks = interval(LOOK);
+async fn look(port: StatsPort, looks: UnboundedSender<Result<Snapshot, String>>) {
+    let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde_json::json;
-use tidegate::admin::view::View;
+use tidegate::admin::snapshot_model::Snapshot;
 use tidegate::stats::latency::Window;
 
 use super::rows::{Choice, Row, rows};
@@ -13,13 +13,13 @@ use super::units::{count, latency, span};
 const HEADINGS: [&str; 10] = ["BACKEND", "STATE", "OPEN", "CONN/S", "IN", "OUT", "FAIL", "P50", "P99", "MAX"];
 
 /// For people, and for scripts that cut columns.
-pub(super) fn text(view: &View, choice: &Choice) -> String {
+pub(super) fn text(snapshot: &Snapshot, choice: &Choice) -> String {
     let mut lines = vec![HEADINGS.map(str::to_owned)];
-    lines.extend(rows(view, None, choice).iter().map(cells));
+    lines.extend(rows(snapshot, None, choice).iter().map(cells));
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..HEADINGS.len()).map(width).collect();
 
-    let mut text = heading(view);
+    let mut text = heading(snapshot);
     // A write to a string never fails.
     _ = writeln!(
         text,
@@ -43,43 +43,43 @@ pub(super) fn text(view: &View, choice: &Choice) -> String {
 }
 
 /// For programs.
-pub(super) fn json(view: &View, choice: &Choice) -> serde_json::Value {
+pub(super) fn json(snapshot: &Snapshot, choice: &Choice) -> serde_json::Value {
     json!({
-        "time": view.time,
-        "version": view.version,
-        "uptime": view.uptime,
-        "ready": view.ready,
-        "not_ready": view.not_ready,
-        "open": view.plane.open,
-        "capacity": view.plane.capacity,
+        "time": snapshot.time,
+        "version": snapshot.version,
+        "uptime": snapshot.uptime,
+        "ready": snapshot.ready,
+        "not_ready": snapshot.not_ready,
+        "open": snapshot.plane.open,
+        "capacity": snapshot.plane.capacity,
         "stage": choice.stage.name(),
         "window": choice.window.name(),
-        "rows": rows(view, None, choice),
+        "rows": rows(snapshot, None, choice),
     })
 }
 
 /// What there is to say of the whole, in a line or two.
-fn heading(view: &View) -> String {
+fn heading(snapshot: &Snapshot) -> String {
     let mut text = format!(
         "tidegate {}, up {}, {} of {} connections, {}\n",
-        clean(&view.version),
-        span(view.uptime),
-        view.plane.open,
-        view.plane.capacity,
-        readiness(view)
+        clean(&snapshot.version),
+        span(snapshot.uptime),
+        snapshot.plane.open,
+        snapshot.plane.capacity,
+        readiness(snapshot)
     );
-    for reason in &view.not_ready {
+    for reason in &snapshot.not_ready {
         _ = writeln!(text, "{}", clean(reason));
     }
-    for line in lost_log_lines(view) {
+    for line in lost_log_lines(snapshot) {
         _ = writeln!(text, "{}", clean(&line));
     }
     text
 }
 
 /// Each log that cannot be written, and why.
-pub(super) fn lost_log_lines(view: &View) -> impl Iterator<Item = String> {
-    view.logs.iter().filter_map(|log| {
+pub(super) fn lost_log_lines(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    snapshot.logs.iter().filter_map(|log| {
         let error = log.error.as_ref()?;
         Some(format!("{} log cannot be written: {error} ({} lines lost)", log.name, log.write_errors))
     })
@@ -94,8 +94,8 @@ pub(super) fn during(window: Window) -> String {
 }
 
 /// In a word.
-pub(super) fn readiness(view: &View) -> &'static str {
-    match (view.ready, view.draining) {
+pub(super) fn readiness(snapshot: &Snapshot) -> &'static str {
+    match (snapshot.ready, snapshot.draining) {
         (true, _) => "ready",
         (false, true) => "DRAINING",
         (false, false) => "NOT READY",

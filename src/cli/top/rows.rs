@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tidegate::admin::view::{Backend, Latency, Listener, Pool, Status, Summary, View};
+use tidegate::admin::snapshot_model::{BackendStats, ListenerStats, PoolStats, Snapshot, Status};
 use tidegate::stats::latency::{Stage, Window};
 
 /// Seconds of the window that rates are of before there are two looks.
@@ -114,21 +114,21 @@ pub(super) struct Row {
 
 /// All lines that are to be shown. `previous` is the look before. A filter hides backends, and pools without any that is
 /// shown; a pool's line is always that of the whole pool.
-pub(super) fn rows(view: &View, previous: Option<&View>, choice: &Choice) -> Vec<Row> {
-    let before = Before::new(view, previous);
+pub(super) fn rows(snapshot: &Snapshot, previous: Option<&Snapshot>, choice: &Choice) -> Vec<Row> {
+    let before = Before::new(snapshot, previous);
     let filter = choice.filter.to_lowercase();
-    let mut pools: Vec<(Row, Vec<Row>)> = view
+    let mut pools: Vec<(Row, Vec<Row>)> = snapshot
         .pools
         .iter()
         .enumerate()
         .filter_map(|(place, pool)| {
-            let is_shown = |backend: &Backend| {
+            let is_shown = |backend: &BackendStats| {
                 let name = format!("{}/{} {}", pool.name, backend.name, backend.address);
                 filter.is_empty() || name.to_lowercase().contains(&filter)
             };
             let backends = pool.backends.iter().enumerate();
             let mut rows: Vec<Row> = backends
-                .map(|(n, backend)| of_backend(view, pool, backend, (place, Some(n)), &before, choice))
+                .map(|(n, backend)| of_backend(snapshot, pool, backend, (place, Some(n)), &before, choice))
                 .collect();
             let whole = of_pool(pool, place, &rows, choice);
             let mut shown = pool.backends.iter().map(is_shown);
@@ -143,36 +143,36 @@ pub(super) fn rows(view: &View, previous: Option<&View>, choice: &Choice) -> Vec
 
 /// The look before, if it was at the same process.
 struct Before<'a> {
-    backends: HashMap<(&'a str, &'a str), &'a Backend>,
+    backends: HashMap<(&'a str, &'a str), &'a BackendStats>,
     seconds: f64,
 }
 
 impl<'a> Before<'a> {
-    fn new(view: &View, previous: Option<&'a View>) -> Option<Before<'a>> {
-        let previous = previous.filter(|it| it.started == view.started && it.time < view.time)?;
-        let named = |pool: &'a Pool| pool.backends.iter().map(|it| ((pool.name.as_str(), it.name.as_str()), it));
+    fn new(snapshot: &Snapshot, previous: Option<&'a Snapshot>) -> Option<Before<'a>> {
+        let previous = previous.filter(|it| it.started == snapshot.started && it.time < snapshot.time)?;
+        let named = |pool: &'a PoolStats| pool.backends.iter().map(|it| ((pool.name.as_str(), it.name.as_str()), it));
         let backends = previous.pools.iter().flat_map(named).collect();
-        Some(Before { backends, seconds: view.time - previous.time })
+        Some(Before { backends, seconds: snapshot.time - previous.time })
     }
 }
 
 fn of_backend(
-    view: &View,
-    pool: &Pool,
-    backend: &Backend,
+    snapshot: &Snapshot,
+    pool: &PoolStats,
+    backend: &BackendStats,
     place: (usize, Option<usize>),
     before: &Option<Before<'_>>,
     choice: &Choice,
 ) -> Row {
     let then = before.as_ref().and_then(|it| Some((it.seconds, *it.backends.get(&(&*pool.name, &*backend.name))?)));
-    let rate = |number: fn(&Backend) -> u64| {
+    let rate = |number: fn(&BackendStats) -> u64| {
         then.map(|(seconds, then)| number(backend).saturating_sub(number(then)) as f64 / seconds)
     };
     let recent = || {
-        let connects = summary(&backend.latency, Stage::Connect, Window::TenSeconds).map_or(0, |it| it.count);
-        connects as f64 / view.uptime.clamp(1.0, SPAN)
+        let connects = backend.latency.get(Stage::Connect, Window::TenSeconds).map_or(0, |it| it.count);
+        connects as f64 / snapshot.uptime.clamp(1.0, SPAN)
     };
-    let measured = summary(&backend.latency, choice.stage, choice.window);
+    let measured = backend.latency.get(choice.stage, choice.window);
     Row {
         pool: pool.name.clone(),
         backend: Some(backend.name.clone()),
@@ -198,13 +198,9 @@ fn of_backend(
     }
 }
 
-fn summary(latency: &Latency, stage: Stage, window: Window) -> Option<&Summary> {
-    latency.get(stage.name())?.get(window.name())
-}
-
 /// `rows` are those of all its backends.
-fn of_pool(pool: &Pool, place: usize, rows: &[Row], choice: &Choice) -> Row {
-    let measured = summary(&pool.latency, choice.stage, choice.window);
+fn of_pool(pool: &PoolStats, place: usize, rows: &[Row], choice: &Choice) -> Row {
+    let measured = pool.latency.get(choice.stage, choice.window);
     let sum = |number: fn(&Row) -> u64| rows.iter().map(number).sum();
     let rate = |number: fn(&Row) -> Option<f64>| {
         rows.iter().filter_map(number).fold(None, |sum: Option<f64>, one| Some(sum.unwrap_or_default() + one))
@@ -263,17 +259,17 @@ pub(super) struct Traffic {
 }
 
 /// Of every listener, whatever is filtered. Before there were two looks, the connections of the last second.
-pub(super) fn traffic(view: &View, previous: Option<&View>) -> Traffic {
-    let Some(previous) = previous.filter(|it| it.started == view.started && it.time < view.time) else {
-        let accepted = view.listeners.iter().map(|listener| listener.rate.now).sum::<u64>();
+pub(super) fn traffic(snapshot: &Snapshot, previous: Option<&Snapshot>) -> Traffic {
+    let Some(previous) = previous.filter(|it| it.started == snapshot.started && it.time < snapshot.time) else {
+        let accepted = snapshot.listeners.iter().map(|listener| listener.rate.now).sum::<u64>();
         return Traffic { accepted: accepted as f64, bytes: None };
     };
-    let then: HashMap<&str, &Listener> = previous.listeners.iter().map(|it| (it.name.as_str(), it)).collect();
-    let rate = |number: fn(&Listener) -> u64| {
-        let more = view.listeners.iter().map(|listener| {
+    let then: HashMap<&str, &ListenerStats> = previous.listeners.iter().map(|it| (it.name.as_str(), it)).collect();
+    let rate = |number: fn(&ListenerStats) -> u64| {
+        let more = snapshot.listeners.iter().map(|listener| {
             number(listener).saturating_sub(then.get(listener.name.as_str()).map_or(0, |then| number(then)))
         });
-        more.sum::<u64>() as f64 / (view.time - previous.time)
+        more.sum::<u64>() as f64 / (snapshot.time - previous.time)
     };
     Traffic { accepted: rate(|it| it.accepted), bytes: Some((rate(|it| it.bytes_in), rate(|it| it.bytes_out))) }
 }

@@ -7,7 +7,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
-use tidegate::admin::view::{Backend, Pool, Status, View};
+use tidegate::admin::snapshot_model::{BackendStats, PoolStats, Snapshot, Status};
 
 use super::plain::{clean, during, lost_log_lines, name, readiness};
 use super::rows::{Row, Sort, State, rows, traffic};
@@ -20,8 +20,8 @@ pub(super) struct Seen {
     /// Where.
     pub(super) address: String,
     /// The last look, and the one before.
-    pub(super) view: Option<View>,
-    pub(super) previous: Option<View>,
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) previous: Option<Snapshot>,
     /// Why there is none now.
     pub(super) trouble: Option<String>,
 }
@@ -69,7 +69,7 @@ pub(super) fn page(height: u16) -> usize {
 
 /// The lines that the table has.
 pub(super) fn lines(seen: &Seen, interface: &Interface) -> Vec<Row> {
-    seen.view.as_ref().map(|view| rows(view, seen.previous.as_ref(), &interface.choice)).unwrap_or_default()
+    seen.snapshot.as_ref().map(|snapshot| rows(snapshot, seen.previous.as_ref(), &interface.choice)).unwrap_or_default()
 }
 
 /// Draws everything.
@@ -90,7 +90,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, seen: &Seen, interface: &Interface) {
     if interface.helping {
         frame.render_widget(Paragraph::new(HELP), body);
     } else if rows.is_empty() {
-        let why = match &seen.view {
+        let why = match &seen.snapshot {
             Some(_) => "Nothing has this in its name: Esc shows all again.",
             None => "",
         };
@@ -99,22 +99,22 @@ pub(super) fn draw(frame: &mut Frame<'_>, seen: &Seen, interface: &Interface) {
         table(frame, body, &rows, interface);
     }
     let selected = rows.get(interface.selected.min(rows.len().saturating_sub(1)));
-    if let (Some(row), Some(view)) = (selected, &seen.view) {
-        frame.render_widget(Line::raw(describe(row, view)), details);
+    if let (Some(row), Some(snapshot)) = (selected, &seen.snapshot) {
+        frame.render_widget(Line::raw(describe(row, snapshot)), details);
     }
     frame.render_widget(bottom(interface), keys);
 }
 
 fn headline(seen: &Seen) -> Line<'static> {
-    let Some(view) = &seen.view else {
+    let Some(snapshot) = &seen.snapshot else {
         return Line::from(vec![strong("tidegate"), Span::raw(format!(" at {}", clean(&seen.address)))]);
     };
-    let state = readiness(view);
+    let state = readiness(snapshot);
     Line::from(vec![
         strong("tidegate"),
-        Span::raw(format!(" {}  up {}  ", clean(&view.version), span(view.uptime))),
-        Span::raw(format!("connections {} of {}  ", view.plane.open, view.plane.capacity)),
-        if view.ready { Span::raw(state) } else { alarm(state) },
+        Span::raw(format!(" {}  up {}  ", clean(&snapshot.version), span(snapshot.uptime))),
+        Span::raw(format!("connections {} of {}  ", snapshot.plane.open, snapshot.plane.capacity)),
+        if snapshot.ready { Span::raw(state) } else { alarm(state) },
         Span::styled(format!("  {}", clean(&seen.address)), Style::new().add_modifier(Modifier::DIM)),
     ])
 }
@@ -125,21 +125,21 @@ fn news(seen: &Seen) -> Line<'static> {
         let trouble = trouble.lines().next().unwrap_or_default();
         return Line::from(vec![alarm("NO ANSWER"), Span::raw(format!(" trying again: {}", clean(trouble)))]);
     }
-    let Some(view) = &seen.view else { return Line::raw("asking ...") };
-    if let [reason, others @ ..] = view.not_ready.as_slice() {
+    let Some(snapshot) = &seen.snapshot else { return Line::raw("asking ...") };
+    if let [reason, others @ ..] = snapshot.not_ready.as_slice() {
         let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
-        return Line::from(vec![alarm(readiness(view)), Span::raw(format!(" {}{more}", clean(reason)))]);
+        return Line::from(vec![alarm(readiness(snapshot)), Span::raw(format!(" {}{more}", clean(reason)))]);
     }
-    if let Some(line) = lost_log_lines(view).next() {
+    if let Some(line) = lost_log_lines(snapshot).next() {
         return Line::from(vec![alarm("LOG"), Span::raw(format!(" {}", clean(&line)))]);
     }
-    let traffic = traffic(view, seen.previous.as_ref());
+    let traffic = traffic(snapshot, seen.previous.as_ref());
     let bytes = traffic.bytes.map(|(into, out)| (count(into), count(out)));
     let (bytes_in, bytes_out) = bytes.unwrap_or_else(|| ("-".to_owned(), "-".to_owned()));
-    let accepted: u64 = view.listeners.iter().map(|listener| listener.accepted).sum();
-    let refused: u64 = view.listeners.iter().map(|listener| listener.refused).sum();
+    let accepted: u64 = snapshot.listeners.iter().map(|listener| listener.accepted).sum();
+    let rejected: u64 = snapshot.listeners.iter().map(|listener| listener.rejected).sum();
     Line::raw(format!(
-        "accepted {accepted}  refused {refused}  now {} conn/s, {bytes_in} B/s in, {bytes_out} B/s out",
+        "accepted {accepted}  rejected {rejected}  now {} conn/s, {bytes_in} B/s in, {bytes_out} B/s out",
         count(traffic.accepted),
     ))
 }
@@ -223,16 +223,16 @@ fn cells(row: &Row) -> Vec<Cell<'static>> {
 }
 
 /// The selected line in words.
-fn describe(row: &Row, view: &View) -> String {
-    let Some(pool) = view.pools.get(row.place.0) else { return String::new() };
+fn describe(row: &Row, snapshot: &Snapshot) -> String {
+    let Some(pool) = snapshot.pools.get(row.place.0) else { return String::new() };
     match row.place.1.and_then(|place| pool.backends.get(place)) {
-        Some(backend) => clean(&describe_backend(backend, view)),
+        Some(backend) => clean(&describe_backend(backend, snapshot)),
         None => clean(&describe_pool(pool)),
     }
 }
 
-fn describe_backend(backend: &Backend, view: &View) -> String {
-    let since = span(view.time - backend.since);
+fn describe_backend(backend: &BackendStats, snapshot: &Snapshot) -> String {
+    let since = span(snapshot.time - backend.since);
     let mut text = match (backend.status(), &backend.reason) {
         (Status::Up, _) => format!("{}: up for {since}", backend.name),
         (Status::Leaving, _) => format!("{}: removed, gone when its last connection has ended", backend.name),
@@ -259,13 +259,13 @@ fn describe_backend(backend: &Backend, view: &View) -> String {
     text
 }
 
-fn describe_pool(pool: &Pool) -> String {
+fn describe_pool(pool: &PoolStats) -> String {
     let (up, all) = (pool.up, pool.backends.len());
-    let health = match &pool.health {
-        Some(kind) => format!("health checks: {kind}, {up} of {all} up"),
+    let health = match pool.health {
+        Some(kind) => format!("health checks: {}, {up} of {all} up", kind.name()),
         None => format!("health checks: none, {up} of {all} unchecked"),
     };
-    format!("{}: {}, {health}, refused {}, retries {}", pool.name, pool.balance, pool.refused, pool.retries)
+    format!("{}: {}, {health}, rejected {}, retries {}", pool.name, pool.balance.name(), pool.rejected, pool.retries)
 }
 
 fn bottom(interface: &Interface) -> Line<'static> {

@@ -2,7 +2,11 @@
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use tidegate::admin::view::{Backend, Checks, Listener, Log, Plane, Pool, Rate, Summary, View};
+use tidegate::admin::snapshot_model::{
+    BackendStats, CheckKind, CheckStats, Latency, LatencySummary, ListenerStats, LogStats, PlaneStats, PoolStats,
+    RateStats, Snapshot,
+};
+use tidegate::config::model::Balance;
 use tidegate::stats::latency::{Stage, Window};
 
 use super::plain;
@@ -14,46 +18,49 @@ fn choice(sort: Sort) -> Choice {
     Choice { sort, reversed: false, stage: Stage::Turnaround, window: Window::TenSeconds, filter: String::new() }
 }
 
-fn backend(name: &str, p50_us: u64) -> Backend {
-    let summary = Summary { count: 50, p50_us, p99_us: p50_us * 10, max_us: p50_us * 100, ..Summary::default() };
-    let windows = |window: &str| [(window.to_owned(), summary)].into();
-    Backend {
+fn backend(name: &str, p50_us: u64) -> BackendStats {
+    let summary =
+        LatencySummary { count: 50, p50_us, p99_us: p50_us * 10, max_us: p50_us * 100, ..LatencySummary::default() };
+    BackendStats {
         name: name.to_owned(),
         address: format!("10.0.0.1:{p50_us}"),
         weight: 1,
         up: true,
         connections: 100,
-        checks: Some(Checks::default()),
-        latency: [("turnaround".to_owned(), windows("10s")), ("connect".to_owned(), windows("10s"))].into(),
-        ..Backend::default()
+        checks: Some(CheckStats::default()),
+        latency: [Stage::Turnaround, Stage::Connect]
+            .map(|stage| ((stage, Window::TenSeconds), summary))
+            .into_iter()
+            .collect(),
+        ..BackendStats::default()
     }
 }
 
-fn pool(name: &str, backends: Vec<Backend>) -> Pool {
+fn pool(name: &str, backends: Vec<BackendStats>) -> PoolStats {
     let up = backends.iter().filter(|backend| backend.up).count();
     // Not what can be made of its backends' percentiles: it has histograms of its own.
-    let summary = Summary { count: 150, p50_us: 80, p99_us: 3_000, max_us: 70_000, ..Summary::default() };
-    let latency = [("turnaround".to_owned(), [("10s".to_owned(), summary)].into())].into();
-    Pool {
+    let summary = LatencySummary { count: 150, p50_us: 80, p99_us: 3_000, max_us: 70_000, ..LatencySummary::default() };
+    let latency = Latency::from_iter([((Stage::Turnaround, Window::TenSeconds), summary)]);
+    PoolStats {
         name: name.to_owned(),
-        balance: "ip_hash".to_owned(),
-        health: Some("tcp".to_owned()),
+        balance: Balance::IpHash,
+        health: Some(CheckKind::Tcp),
         up,
         usable: up > 0,
         latency,
         backends,
-        ..Pool::default()
+        ..PoolStats::default()
     }
 }
 
 /// The same without health checks.
-fn unchecked(pool: Pool) -> Pool {
-    let backends = pool.backends.into_iter().map(|backend| Backend { checks: None, ..backend }).collect();
-    Pool { health: None, backends, ..pool }
+fn unchecked(pool: PoolStats) -> PoolStats {
+    let backends = pool.backends.into_iter().map(|backend| BackendStats { checks: None, ..backend }).collect();
+    PoolStats { health: None, backends, ..pool }
 }
 
-fn view() -> View {
-    let down = Backend {
+fn snapshot() -> Snapshot {
+    let down = BackendStats {
         up: false,
         reason: Some("refused".to_owned()),
         since: 900.0,
@@ -62,18 +69,18 @@ fn view() -> View {
         latency: Default::default(),
         ..backend("db-2", 7)
     };
-    let full = Backend { max_connections: Some(5), open: 5, bytes_in: 12_345, ..backend("db-3", 70) };
-    let gone = pool("gone", vec![Backend { up: false, ..backend("g", 1) }]);
-    View {
+    let full = BackendStats { max_connections: Some(5), open: 5, bytes_in: 12_345, ..backend("db-3", 70) };
+    let gone = pool("gone", vec![BackendStats { up: false, ..backend("g", 1) }]);
+    Snapshot {
         version: "1.2.3".to_owned(),
         time: 1000.0,
         started: 100.0,
         uptime: 900.0,
         ready: true,
-        plane: Plane { open: 5, capacity: 4000, ..Plane::default() },
-        listeners: vec![Listener { accepted: 77, refused: 2, ..Listener::default() }],
+        plane: PlaneStats { open: 5, capacity: 4000, ..PlaneStats::default() },
+        listeners: vec![ListenerStats { accepted: 77, rejected: 2, ..ListenerStats::default() }],
         pools: vec![pool("db", vec![backend("db-1", 700), down, full]), gone],
-        ..View::default()
+        ..Snapshot::default()
     }
 }
 
@@ -86,13 +93,13 @@ fn screen(seen: &Seen, interface: &Interface, width: u16, height: u16) -> Vec<St
     (0..height).map(line).collect()
 }
 
-fn seen(view: View) -> Seen {
-    Seen { address: "127.0.0.1:9900".to_owned(), view: Some(view), ..Seen::default() }
+fn seen(snapshot: Snapshot) -> Seen {
+    Seen { address: "127.0.0.1:9900".to_owned(), snapshot: Some(snapshot), ..Seen::default() }
 }
 
 #[test]
 fn everything_is_there_at_80_by_24() {
-    let mut later = view();
+    let mut later = snapshot();
     later.time = 1002.0;
     (later.listeners[0].accepted, later.listeners[0].bytes_in, later.listeners[0].bytes_out) = (107, 4000, 3_000_000);
     later.pools[0].backends[0].connections += 30;
@@ -100,11 +107,11 @@ fn everything_is_there_at_80_by_24() {
     later.pools[0].backends[0].bytes_out += 3_000_000;
     let mut interface = Interface::new(choice(Sort::Config));
     interface.selected = 2;
-    let seen = Seen { previous: Some(view()), ..seen(later) };
+    let seen = Seen { previous: Some(snapshot()), ..seen(later) };
     let lines = screen(&seen, &interface, 80, 24);
     let expected = [
         "tidegate 1.2.3  up 15m 0s  connections 5 of 4000  ready  127.0.0.1:9900",
-        "accepted 107  refused 2  now 15 conn/s, 2000 B/s in, 1.50M B/s out",
+        "accepted 107  rejected 2  now 15 conn/s, 2000 B/s in, 1.50M B/s out",
         "turnaround, last 10s",
         "BACKEND            STATE      OPEN CONN/S  IN/S OUT/S  FAIL    P50    P99    MAX",
         "db 2/3             part          5     15  2000 1.50M     4   80µs 3.00ms 70.0ms",
@@ -126,7 +133,7 @@ fn a_small_or_a_large_terminal_is_no_trouble() {
     for (width, height) in [(1, 1), (10, 3), (79, 5), (80, 7), (300, 100)] {
         for helping in [false, true] {
             interface.helping = helping;
-            screen(&seen(view()), &interface, width, height);
+            screen(&seen(snapshot()), &interface, width, height);
             screen(&Seen::default(), &interface, width, height);
         }
     }
@@ -135,7 +142,7 @@ fn a_small_or_a_large_terminal_is_no_trouble() {
 #[test]
 fn a_thousand_backends_are_scrolled_through() {
     let many = (0..1000).map(|n| backend(&format!("b{n:03}"), n + 1)).collect();
-    let seen = seen(View { pools: vec![pool("many", many)], ..view() });
+    let seen = seen(Snapshot { pools: vec![pool("many", many)], ..snapshot() });
     let mut interface = Interface::new(choice(Sort::Config));
     let top = screen(&seen, &interface, 80, 24);
     assert!(top[4].starts_with("many 1000/1000") && top[5].starts_with("  b000"), "{top:?}");
@@ -157,12 +164,12 @@ fn trouble_is_said_and_the_last_look_stays() {
     assert_eq!(screen(&seen, &interface, 80, 24)[..2], ["tidegate at here:1", "asking ..."]);
     seen.take(Err("cannot be reached\nmore".to_owned()));
     assert_eq!(screen(&seen, &interface, 80, 24)[1], "NO ANSWER trying again: cannot be reached");
-    seen.take(Ok(view()));
+    seen.take(Ok(snapshot()));
     assert!(screen(&seen, &interface, 80, 24)[1].starts_with("accepted 77"));
     seen.take(Err("gone".to_owned()));
     let lines = screen(&seen, &interface, 80, 24);
     assert!(lines[1].starts_with("NO ANSWER") && lines[5].starts_with("  db-1"), "{lines:?}");
-    let mut unready = view();
+    let mut unready = snapshot();
     (unready.ready, unready.not_ready) = (false, vec!["no backend of pool gone is up".to_owned(), "more".to_owned()]);
     seen.take(Ok(unready));
     assert_eq!(screen(&seen, &interface, 80, 24)[1], "NOT READY no backend of pool gone is up (and 1 more)");
@@ -172,7 +179,7 @@ fn trouble_is_said_and_the_last_look_stays() {
 fn every_key_is_explained() {
     let mut interface = Interface::new(choice(Sort::Config));
     interface.helping = true;
-    let lines = screen(&seen(view()), &interface, 80, 24).concat();
+    let lines = screen(&seen(snapshot()), &interface, 80, 24).concat();
     for word in ["sort", "reverse", "stage", "window", "/ ", "PageUp", "quit", "turnaround", "of all its", "unchecked"]
     {
         assert!(lines.contains(word), "{word}");
@@ -182,7 +189,7 @@ fn every_key_is_explained() {
 
 #[test]
 fn control_characters_do_not_reach_the_terminal() {
-    let evil = View { pools: vec![pool("p\x1b[2J", vec![backend("b\x07\x1b]0;x", 1)])], ..view() };
+    let evil = Snapshot { pools: vec![pool("p\x1b[2J", vec![backend("b\x07\x1b]0;x", 1)])], ..snapshot() };
     let text = plain::text(&evil, &choice(Sort::Config));
     assert!(!text.chars().any(|letter| letter.is_control() && letter != '\n'), "{text:?}");
     let lines = screen(&seen(evil), &Interface::new(choice(Sort::Config)), 80, 24).concat();
@@ -191,12 +198,12 @@ fn control_characters_do_not_reach_the_terminal() {
 
 #[test]
 fn sorted_by_each_key() {
-    let mut view = view();
-    view.pools.truncate(1);
-    let backends = &mut view.pools[0].backends;
+    let mut snapshot = snapshot();
+    snapshot.pools.truncate(1);
+    let backends = &mut snapshot.pools[0].backends;
     (backends[0].bytes_out, backends[2].bytes_out) = (5, 9);
     let order = |sort, reversed| -> String {
-        let rows = rows(&view, None, &Choice { reversed, ..choice(sort) });
+        let rows = rows(&snapshot, None, &Choice { reversed, ..choice(sort) });
         rows.iter().filter_map(|row| row.backend.as_ref()?.chars().last()).collect()
     };
     let cases = [
@@ -216,26 +223,26 @@ fn sorted_by_each_key() {
         assert_eq!(order(sort, false), wanted, "{sort:?}");
     }
     assert_eq!(order(Sort::State, true), "132");
-    let pools: Vec<State> = rows(&self::view(), None, &choice(Sort::State)).iter().map(|row| row.state).collect();
+    let pools: Vec<State> = rows(&self::snapshot(), None, &choice(Sort::State)).iter().map(|row| row.state).collect();
     assert_eq!(pools[0], State::Down, "the pool that is down comes first, with its backends");
 }
 
 #[test]
 fn rates_are_differences_of_the_same_process() {
-    let rate = |previous: &View| rows(&view(), Some(previous), &choice(Sort::Config))[1].rate_in;
-    let mut before = view();
+    let rate = |previous: &Snapshot| rows(&snapshot(), Some(previous), &choice(Sort::Config))[1].rate_in;
+    let mut before = snapshot();
     before.time -= 4.0;
     assert_eq!(rate(&before), Some(0.0));
     before.started -= 1.0;
     assert_eq!(rate(&before), None, "it has started anew since");
-    assert_eq!(rate(&view()), None, "no time has passed");
+    assert_eq!(rate(&snapshot()), None, "no time has passed");
     // Before, the connects of the last 10 s.
-    assert_eq!(rows(&view(), None, &choice(Sort::Config))[1].per_second, 5.0);
+    assert_eq!(rows(&snapshot(), None, &choice(Sort::Config))[1].per_second, 5.0);
 }
 
 #[test]
 fn once_as_a_table_and_as_json() {
-    let text = plain::text(&view(), &choice(Sort::Config));
+    let text = plain::text(&snapshot(), &choice(Sort::Config));
     let expected = "\
 tidegate 1.2.3, up 15m 0s, 5 of 4000 connections, ready
 turnaround, last 10s; connections a second: last 10s; bytes: since the start
@@ -248,7 +255,7 @@ gone 0/1  DOWN      0       5      0    0     0   80µs  3.00ms  70.0ms
   g       DOWN      0       5      0    0     0    1µs    10µs   100µs
 ";
     assert_eq!(text, expected);
-    let json = plain::json(&view(), &choice(Sort::Config));
+    let json = plain::json(&snapshot(), &choice(Sort::Config));
     assert_eq!((&json["rows"][1]["backend"], &json["rows"][1]["p99_us"]), (&"db-1".into(), &7000.into()));
     assert_eq!((&json["rows"][3]["state"], &json["rows"][3]["bytes_in"]), (&"full".into(), &12_345.into()));
     assert_eq!(json["rows"][0]["backends"], serde_json::json!([2, 3]));
@@ -256,47 +263,50 @@ gone 0/1  DOWN      0       5      0    0     0   80µs  3.00ms  70.0ms
 
 #[test]
 fn a_filter_hides_backends_and_leaves_their_pool_whole() {
-    let filtered = |filter: &str| rows(&view(), None, &Choice { filter: filter.to_owned(), ..choice(Sort::Config) });
+    let filtered =
+        |filter: &str| rows(&snapshot(), None, &Choice { filter: filter.to_owned(), ..choice(Sort::Config) });
     let (all, one) = (filtered(""), filtered("db-3"));
     assert_eq!(one.len(), 2);
     assert_eq!(one[0], all[0], "open, bytes, failures and percentiles are those of all three backends");
     assert_eq!(one[1], all[3]);
-    let json = plain::json(&view(), &Choice { filter: "db-3".to_owned(), ..choice(Sort::Config) });
+    let json = plain::json(&snapshot(), &Choice { filter: "db-3".to_owned(), ..choice(Sort::Config) });
     assert_eq!((&json["rows"][0]["p99_us"], &json["rows"][0]["failures"]), (&3_000.into(), &4.into()));
 }
 
 #[test]
 fn without_health_checks_nothing_is_up() {
-    let backends = vec![backend("a", 1), Backend { weight: 0, ..backend("b", 2) }, backend("c", 3)];
-    let mut view = View { pools: vec![unchecked(pool("p", backends))], ..view() };
-    view.pools[0].backends[2].max_connections = Some(0);
-    let states = |view: &View| rows(view, None, &choice(Sort::Config)).iter().map(|row| row.state).collect::<Vec<_>>();
-    assert_eq!(states(&view), [State::Unchecked, State::Unchecked, State::Off, State::Full]);
-    assert_eq!(plain::json(&view, &choice(Sort::Config))["rows"][1]["state"], "unchecked");
+    let backends = vec![backend("a", 1), BackendStats { weight: 0, ..backend("b", 2) }, backend("c", 3)];
+    let mut snapshot = Snapshot { pools: vec![unchecked(pool("p", backends))], ..snapshot() };
+    snapshot.pools[0].backends[2].max_connections = Some(0);
+    let states = |snapshot: &Snapshot| {
+        rows(snapshot, None, &choice(Sort::Config)).iter().map(|row| row.state).collect::<Vec<_>>()
+    };
+    assert_eq!(states(&snapshot), [State::Unchecked, State::Unchecked, State::Off, State::Full]);
+    assert_eq!(plain::json(&snapshot, &choice(Sort::Config))["rows"][1]["state"], "unchecked");
     let mut interface = Interface::new(choice(Sort::Config));
-    let lines = screen(&seen(view.clone()), &interface, 80, 24);
-    assert_eq!(lines[22], "p: ip_hash, health checks: none, 3 of 3 unchecked, refused 0, retries 0");
+    let lines = screen(&seen(snapshot.clone()), &interface, 80, 24);
+    assert_eq!(lines[22], "p: ip_hash, health checks: none, 3 of 3 unchecked, rejected 0, retries 0");
     interface.selected = 1;
-    let lines = screen(&seen(view.clone()), &interface, 80, 24);
+    let lines = screen(&seen(snapshot.clone()), &interface, 80, 24);
     assert_eq!(lines[22], "a: unchecked, no health check, 10.0.0.1:1, weight 1");
     // A name that does not resolve takes no connections, checked or not.
-    (view.pools[0].backends[0].up, view.pools[0].up) = (false, 2);
-    assert_eq!(states(&view)[..2], [State::Part, State::Down]);
-    let lines = screen(&seen(view), &interface, 80, 24);
+    (snapshot.pools[0].backends[0].up, snapshot.pools[0].up) = (false, 2);
+    assert_eq!(states(&snapshot)[..2], [State::Part, State::Down]);
+    let lines = screen(&seen(snapshot), &interface, 80, 24);
     assert!(lines[22].starts_with("a: DOWN for") && lines[22].contains("not yet resolved"), "{}", lines[22]);
 }
 
 #[test]
 fn traffic_is_that_of_all_listeners() {
-    let listener = |name: &str, accepted, bytes_in, now| Listener {
+    let listener = |name: &str, accepted, bytes_in, now| ListenerStats {
         name: name.to_owned(),
         accepted,
         bytes_in,
-        rate: Rate { now, max: 99 },
-        ..Listener::default()
+        rate: RateStats { now, max: 99 },
+        ..ListenerStats::default()
     };
-    let before = View { listeners: vec![listener("a", 10, 0, 0), listener("b", 100, 500, 0)], ..view() };
-    let mut now = View { listeners: vec![listener("b", 103, 700, 3), listener("a", 15, 0, 2)], ..view() };
+    let before = Snapshot { listeners: vec![listener("a", 10, 0, 0), listener("b", 100, 500, 0)], ..snapshot() };
+    let mut now = Snapshot { listeners: vec![listener("b", 103, 700, 3), listener("a", 15, 0, 2)], ..snapshot() };
     now.time += 2.0;
     assert_eq!((traffic(&now, None).accepted, traffic(&now, None).bytes), (5.0, None));
     let both = traffic(&now, Some(&before));
@@ -305,16 +315,16 @@ fn traffic_is_that_of_all_listeners() {
 
 #[test]
 fn a_log_that_cannot_be_written_is_an_alarm() {
-    let mut view = view();
-    let log = |name: &str, error: Option<&str>| Log {
+    let mut snapshot = snapshot();
+    let log = |name: &str, error: Option<&str>| LogStats {
         name: name.to_owned(),
         write_errors: 3,
         error: error.map(str::to_owned),
-        ..Log::default()
+        ..LogStats::default()
     };
-    view.logs = vec![log("process", None), log("access", Some("No space left on device"))];
+    snapshot.logs = vec![log("process", None), log("access", Some("No space left on device"))];
     let line = "access log cannot be written: No space left on device (3 lines lost)";
-    let lines = screen(&seen(view.clone()), &Interface::new(choice(Sort::Config)), 80, 24);
+    let lines = screen(&seen(snapshot.clone()), &Interface::new(choice(Sort::Config)), 80, 24);
     assert_eq!(lines[1], format!("LOG {line}"));
-    assert!(plain::text(&view, &choice(Sort::Config)).lines().any(|known| known == line));
+    assert!(plain::text(&snapshot, &choice(Sort::Config)).lines().any(|known| known == line));
 }

@@ -16,17 +16,19 @@
 //! For a backend, total are the connections that it was given (or the requests on them); failed are also connects that
 //! failed, which are no part of total, as the connection went on to another backend or was refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::view::{Backend, Http, Latency, Listener, Summary, View};
+use crate::admin::snapshot_model::{BackendStats, HttpStats, Latency, ListenerStats, Snapshot};
+use crate::stats::http::StatusClass;
 use crate::stats::latency::{Stage, Window};
+use crate::stats::termination::{Cause, Termination};
 
 /// Seconds of the window that rates are of.
 const SPAN: f64 = 10.0;
 
 /// Requests of a listener, a backend, or several of these.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Requests {
+pub(super) struct RequestTotals {
     pub(super) total: u64,
     pub(super) succeeded: u64,
     pub(super) failed: u64,
@@ -38,40 +40,38 @@ pub(super) struct Requests {
     timed: (u64, f64),
 }
 
-impl Requests {
+impl RequestTotals {
     /// Of all listeners.
-    pub(super) fn of_view(view: &View) -> Requests {
-        view.listeners.iter().map(Requests::of_listener).fold(Requests::default(), Requests::with)
+    pub(super) fn of_view(snapshot: &Snapshot) -> RequestTotals {
+        snapshot.listeners.iter().map(RequestTotals::of_listener).fold(RequestTotals::default(), RequestTotals::with)
     }
 
     /// Of one listener.
-    pub(super) fn of_listener(listener: &Listener) -> Requests {
+    pub(super) fn of_listener(listener: &ListenerStats) -> RequestTotals {
         let (total, failed, succeeded) = match listener.sniffs_http {
             true => {
                 let (seen, bad) = listener.http.as_ref().map(seen).unwrap_or_default();
                 (seen, bad, seen.saturating_sub(bad))
             }
             false => {
-                let is_failure = |end: &&super::view::TerminationStats| {
-                    end.refusal || end.side == "backend" && end.reason != "closed" || end.reason == "internal error"
-                };
-                let failed = listener.endings.iter().filter(is_failure).map(|end| end.count).sum();
+                let ended = listener.terminations.iter();
+                let failed = ended.filter(|ended| is_failure(ended.termination)).map(|ended| ended.count).sum();
                 (listener.accepted, failed, listener.ended.saturating_sub(failed))
             }
         };
         let (recent, timed) = times(&listener.latency, listener.sniffs_http);
-        Requests { total, succeeded, failed, retries: listener.retries, recent, timed }
+        RequestTotals { total, succeeded, failed, retries: listener.retries, recent, timed }
     }
 
     /// Of one backend; `http` says whether HTTP is watched on the way to it.
-    pub(super) fn of_backend(backend: &Backend, http: bool) -> Requests {
+    pub(super) fn of_backend(backend: &BackendStats, http: bool) -> RequestTotals {
         let (total, bad) = match http {
             true => backend.http.as_ref().map(seen).unwrap_or_default(),
             false => (backend.connections, backend.failures),
         };
         let done = if http { total } else { total.saturating_sub(backend.open) };
         let (recent, timed) = times(&backend.latency, http);
-        Requests {
+        RequestTotals {
             total,
             succeeded: done.saturating_sub(bad),
             failed: bad + backend.connect_failures,
@@ -81,8 +81,8 @@ impl Requests {
         }
     }
 
-    fn with(self, other: Requests) -> Requests {
-        Requests {
+    fn with(self, other: RequestTotals) -> RequestTotals {
+        RequestTotals {
             total: self.total + other.total,
             succeeded: self.succeeded + other.succeeded,
             failed: self.failed + other.failed,
@@ -107,110 +107,123 @@ impl Requests {
 }
 
 /// The pools to which HTTP is watched on the way.
-pub(super) fn http_pools(view: &View) -> BTreeSet<&str> {
-    let sniffing = view.listeners.iter().filter(|listener| listener.sniffs_http);
+pub(super) fn http_pools(snapshot: &Snapshot) -> BTreeSet<&str> {
+    let sniffing = snapshot.listeners.iter().filter(|listener| listener.sniffs_http);
     sniffing.flat_map(|listener| listener.pools.iter().map(String::as_str)).collect()
 }
 
+/// Whether the client was refused, or the backend or tidegate is to blame for the end.
+fn is_failure(termination: Termination) -> bool {
+    match termination {
+        Termination::Closed(_) => false,
+        Termination::InternalError => true,
+        _ => termination.is_rejection() || termination.cause() == Cause::Backend,
+    }
+}
+
 /// Requests, and those of them that failed.
-fn seen(http: &Http) -> (u64, u64) {
-    let errors: u64 = http.responses.iter().filter(|r| r.class == "5xx").map(|r| r.count).sum();
-    (http.requests, errors + http.unanswered)
+fn seen(http: &HttpStats) -> (u64, u64) {
+    let errors = http.responses.iter().filter(|responses| responses.class == StatusClass::ServerError);
+    (http.requests, errors.map(|responses| responses.count).sum::<u64>() + http.no_response)
 }
 
 fn times(latency: &Latency, http: bool) -> (u64, (u64, f64)) {
     let (rate, time) =
         if http { (Stage::HttpResponse, Stage::HttpResponse) } else { (Stage::Session, Stage::Turnaround) };
-    let summary = |stage: Stage, window: Window| {
-        latency.get(stage.name()).and_then(|windows: &BTreeMap<String, Summary>| windows.get(window.name()))
-    };
-    let recent = summary(rate, Window::TenSeconds).map_or(0, |summary| summary.count);
-    let timed = summary(time, Window::All).map_or((0, 0.0), |all| (all.count, all.count as f64 * all.mean_us));
+    let recent = latency.get(rate, Window::TenSeconds).map_or(0, |summary| summary.count);
+    let timed = latency.get(time, Window::All).map_or((0, 0.0), |all| (all.count, all.count as f64 * all.mean_us));
     (recent, timed)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{Responses, TerminationStats};
     use super::*;
+    use crate::admin::snapshot_model::{LatencySummary, ResponseCount, TerminationStats};
+    use crate::stats::http::Method;
+    use crate::stats::termination::Side;
 
-    fn latency(stage: &str, window: &str, count: u64, mean_us: f64) -> (String, BTreeMap<String, Summary>) {
-        (stage.to_owned(), [(window.to_owned(), Summary { count, mean_us, ..Summary::default() })].into())
-    }
-
-    fn ending(end: &str, side: &str, reason: &str, refusal: bool, count: u64) -> TerminationStats {
-        TerminationStats {
-            end: end.to_owned(),
-            side: side.to_owned(),
-            reason: reason.to_owned(),
-            code: String::new(),
-            refusal,
-            count,
-        }
+    fn latency<const N: usize>(measured: [(Stage, Window, u64, f64); N]) -> Latency {
+        let summary = |count, mean_us| LatencySummary { count, mean_us, ..LatencySummary::default() };
+        measured.map(|(stage, window, count, mean_us)| ((stage, window), summary(count, mean_us))).into_iter().collect()
     }
 
     #[test]
     fn a_connection_is_a_request() {
-        let listener = Listener {
+        let listener = ListenerStats {
             accepted: 100,
             ended: 90,
-            refused: 7,
+            rejected: 7,
             retries: 4,
-            endings: vec![
-                ending("client closed", "client", "closed", false, 40),
-                ending("backend closed", "backend", "closed", false, 20),
-                ending("client reset", "client", "reset", false, 10),
-                ending("idle timeout", "tidegate", "idle timeout", false, 6),
-                ending("backend reset", "backend", "reset", false, 5),
-                ending("backend down", "backend", "down", false, 1),
-                ending("internal error", "tidegate", "internal error", false, 1),
-                ending("refused: no backend", "tidegate", "no backend", true, 3),
-                ending("refused: connect failed", "backend", "connect failed", true, 4),
-            ],
-            latency: [latency("session", "10s", 25, 1.0), latency("turnaround", "all", 4, 2500.0)].into(),
-            ..Listener::default()
+            terminations: [
+                (Termination::Closed(Side::Client), 40),
+                (Termination::Closed(Side::Backend), 20),
+                (Termination::Reset(Side::Client), 10),
+                (Termination::IdleTimeout, 6),
+                (Termination::Reset(Side::Backend), 5),
+                (Termination::BackendDown, 1),
+                (Termination::InternalError, 1),
+                (Termination::NoBackend, 3),
+                (Termination::ConnectFailed, 4),
+            ]
+            .map(|(termination, count)| TerminationStats { termination, count })
+            .into(),
+            latency: latency([
+                (Stage::Session, Window::TenSeconds, 25, 1.0),
+                (Stage::Turnaround, Window::All, 4, 2500.0),
+            ]),
+            ..ListenerStats::default()
         };
-        let requests = Requests::of_listener(&listener);
+        let requests = RequestTotals::of_listener(&listener);
         assert_eq!((requests.total, requests.succeeded, requests.failed, requests.retries), (100, 76, 14, 4));
         assert_eq!((requests.per_second(), requests.average_ms()), (2.5, 2.5));
         // Means are weighted by what they are means of.
-        let view = View {
+        let snapshot = Snapshot {
             listeners: vec![
                 listener,
-                Listener { latency: [latency("turnaround", "all", 12, 500.0)].into(), ..Listener::default() },
+                ListenerStats {
+                    latency: latency([(Stage::Turnaround, Window::All, 12, 500.0)]),
+                    ..ListenerStats::default()
+                },
             ],
-            ..View::default()
+            ..Snapshot::default()
         };
-        assert_eq!(Requests::of_view(&view).average_ms(), 1.0);
-        assert_eq!(Requests::default().average_ms(), 0.0);
+        assert_eq!(RequestTotals::of_view(&snapshot).average_ms(), 1.0);
+        assert_eq!(RequestTotals::default().average_ms(), 0.0);
     }
 
     #[test]
     fn with_http_a_request_is_a_request() {
-        let responses = |class: &str, count| Responses { method: "GET".to_owned(), class: class.to_owned(), count };
-        let http = Http {
+        let responses = |class, count| ResponseCount { method: Method::Get, class, count };
+        let http = HttpStats {
             requests: 60,
-            unanswered: 2,
-            opaque: 1,
-            responses: vec![responses("2xx", 50), responses("4xx", 5), responses("5xx", 3)],
+            no_response: 2,
+            passthrough: 1,
+            responses: vec![
+                responses(StatusClass::Successful, 50),
+                responses(StatusClass::ClientError, 5),
+                responses(StatusClass::ServerError, 3),
+            ],
         };
-        let listener = Listener {
+        let listener = ListenerStats {
             sniffs_http: true,
             accepted: 9,
             ended: 9,
-            refused: 4,
+            rejected: 4,
             http: Some(http.clone()),
-            latency: [latency("session", "10s", 9, 1.0), latency("http_response", "10s", 30, 1.0)].into(),
-            ..Listener::default()
+            latency: latency([
+                (Stage::Session, Window::TenSeconds, 9, 1.0),
+                (Stage::HttpResponse, Window::TenSeconds, 30, 1.0),
+            ]),
+            ..ListenerStats::default()
         };
-        let requests = Requests::of_listener(&listener);
+        let requests = RequestTotals::of_listener(&listener);
         assert_eq!((requests.total, requests.succeeded, requests.failed), (60, 55, 5));
         assert_eq!(requests.per_second(), 3.0);
 
-        let backend = Backend { connections: 5, connect_failures: 6, http: Some(http), ..Backend::default() };
-        let requests = Requests::of_backend(&backend, true);
+        let backend = BackendStats { connections: 5, connect_failures: 6, http: Some(http), ..BackendStats::default() };
+        let requests = RequestTotals::of_backend(&backend, true);
         assert_eq!((requests.total, requests.succeeded, requests.failed), (60, 55, 11));
-        let requests = Requests::of_backend(&Backend { failures: 2, open: 1, ..backend }, false);
+        let requests = RequestTotals::of_backend(&BackendStats { failures: 2, open: 1, ..backend }, false);
         assert_eq!((requests.total, requests.succeeded, requests.failed), (5, 2, 8));
     }
 }

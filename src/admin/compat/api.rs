@@ -3,42 +3,32 @@
 //! [`requests`](super::requests); averages are of the time since the start, in milliseconds; rates are means of the last
 //! 10 s; dates are RFC 3339. It only tells; nothing can be changed here.
 
-mod configuration;
-
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use self::configuration::configuration;
-use super::query::decode;
-use super::requests::{Requests, http_pools};
-use super::simple::{date, health, last_checked};
-use super::view::{Backend, Latency, Listener, Pool, Status, View};
-use crate::config::model::Config;
-
-/// Each algorithm and how it chooses.
-const ALGORITHMS: [(&str, &str); 6] = [
-    ("round_robin", "One backend after the other, smoothly by weight: 5:1:1 is a a b a c a a."),
-    ("least_connections", "The backend with the fewest connections for its weight; equals in turn."),
-    ("ip_hash", "By the client's address: a client stays on its backend, and few move when a backend comes or goes."),
-    ("power_of_two", "The less loaded of two backends that are drawn by weight."),
-    ("least_latency", "The backend with the least average latency times its connections, for its weight."),
-    ("random", "Drawn by weight."),
-];
+use super::health::{health, last_checked};
+use super::requests::{RequestTotals, http_pools};
+use crate::admin::configuration::configuration;
+use crate::admin::query::decode;
+use crate::admin::snapshot_model::{BackendStats, HttpStats, Latency, ListenerStats, PoolStats, Snapshot, Status};
+use crate::admin::unix_time::rfc3339;
+use crate::config::model::{Balance, Config};
+use crate::stats::latency::{Stage, Window};
 
 /// Answers what is asked for by a path that begins with `/api/`.
-pub(super) fn answer(path: &str, view: &View, config: &Config) -> (StatusCode, Value) {
+pub(in crate::admin) fn answer(path: &str, snapshot: &Snapshot, config: &Config) -> (StatusCode, Value) {
     let data = match path {
-        "/api/health" => health_of_all(view),
-        "/api/servers" => servers(view).map(|server| server.describe()).collect(),
+        "/api/health" => health_of_all(snapshot),
+        "/api/servers" => servers(snapshot).map(|server| server.describe()).collect(),
         "/api/config" => configuration(config),
-        "/api/algorithms" => algorithms(view),
-        "/api/metrics" => metrics(view),
-        "/api/metrics/servers" => servers(view).map(|server| server.measure()).collect(),
-        "/api/metrics/requests" => requests(view),
+        "/api/algorithms" => algorithms(snapshot),
+        "/api/metrics" => metrics(snapshot),
+        "/api/metrics/servers" => servers(snapshot).map(|server| server.measure()).collect(),
+        "/api/metrics/requests" => requests(snapshot),
         _ => {
             let id = path.strip_prefix("/api/servers/").and_then(|rest| rest.strip_suffix("/health"));
             let found = match id {
-                Some(id) => find(view, id),
+                Some(id) => find(snapshot, id),
                 None => Err(format!("there is nothing at {path}")),
             };
             match found {
@@ -53,29 +43,29 @@ pub(super) fn answer(path: &str, view: &View, config: &Config) -> (StatusCode, V
 /// A backend, and what it is part of.
 #[derive(Clone, Copy)]
 struct Server<'a> {
-    pool: &'a Pool,
-    backend: &'a Backend,
+    pool: &'a PoolStats,
+    backend: &'a BackendStats,
     /// HTTP is watched on the way to it.
     http: bool,
 }
 
-fn servers(view: &View) -> impl Iterator<Item = Server<'_>> {
-    let http = http_pools(view);
-    view.pools.iter().flat_map(move |pool| {
+fn servers(snapshot: &Snapshot) -> impl Iterator<Item = Server<'_>> {
+    let http = http_pools(snapshot);
+    snapshot.pools.iter().flat_map(move |pool| {
         let http = http.contains(pool.name.as_str());
         pool.backends.iter().map(move |backend| Server { pool, backend, http })
     })
 }
 
 /// By `pool/name`, or by the name alone where no other pool has one of that name.
-fn find<'a>(view: &'a View, id: &str) -> Result<Server<'a>, String> {
+fn find<'a>(snapshot: &'a Snapshot, id: &str) -> Result<Server<'a>, String> {
     let Some(id) = decode(id) else {
         return Err(format!("`{id}` is not percent-encoded UTF-8"));
     };
-    if let Some(server) = servers(view).find(|server| server.id() == id) {
+    if let Some(server) = servers(snapshot).find(|server| server.id() == id) {
         return Ok(server);
     }
-    let named: Vec<Server<'a>> = servers(view).filter(|server| server.backend.name == id).collect();
+    let named: Vec<Server<'a>> = servers(snapshot).filter(|server| server.backend.name == id).collect();
     match named.as_slice() {
         [server] => Ok(*server),
         [] => Err(format!("there is no server `{id}`: /api/servers lists them, by pool/name")),
@@ -109,7 +99,7 @@ impl Server<'_> {
             "maxConnections": backend.max_connections,
             "status": health(backend),
             "activeConnections": backend.open,
-            "totalRequests": Requests::of_backend(backend, self.http).total,
+            "totalRequests": RequestTotals::of_backend(backend, self.http).total,
             "lastHealthCheck": last_checked(backend),
         })
     }
@@ -122,7 +112,7 @@ impl Server<'_> {
             "id": self.id(),
             "status": health(backend),
             "reason": backend.reason,
-            "since": date(backend.since),
+            "since": rfc3339(backend.since),
             "lastHealthCheck": last_checked(backend),
             "lastCheckPassed": last.map(|check| check.passed),
             "lastCheckError": last.and_then(|check| check.reason.as_deref()),
@@ -136,7 +126,7 @@ impl Server<'_> {
 
     fn measure(&self) -> Value {
         let backend = self.backend;
-        let requests = Requests::of_backend(backend, self.http);
+        let requests = RequestTotals::of_backend(backend, self.http);
         json!({
             "id": self.id(),
             "status": health(backend),
@@ -155,24 +145,24 @@ impl Server<'_> {
 }
 
 /// How many there are, how many take connections, and how many of these have no health checks.
-fn counted(view: &View) -> (usize, usize, usize) {
-    let count = |is: fn(&Backend) -> bool| servers(view).filter(|server| is(server.backend)).count();
+fn counted(snapshot: &Snapshot) -> (usize, usize, usize) {
+    let count = |is: fn(&BackendStats) -> bool| servers(snapshot).filter(|server| is(server.backend)).count();
     (count(|_| true), count(|it| it.up), count(|it| it.status() == Status::Unchecked))
 }
 
-fn health_of_all(view: &View) -> Value {
-    let (all, up, unchecked) = counted(view);
-    let status = match (view.ready, up == all) {
+fn health_of_all(snapshot: &Snapshot) -> Value {
+    let (all, up, unchecked) = counted(snapshot);
+    let status = match (snapshot.ready, up == all) {
         (false, _) => "unhealthy",
         (true, false) => "degraded",
         (true, true) => "healthy",
     };
     json!({
         "status": status,
-        "ready": view.ready,
-        "reasons": view.not_ready,
-        "uptime": view.uptime,
-        "version": view.version,
+        "ready": snapshot.ready,
+        "reasons": snapshot.not_ready,
+        "uptime": snapshot.uptime,
+        "version": snapshot.version,
         "totalServers": all,
         "activeServers": up,
         "unhealthyServers": all - up,
@@ -180,23 +170,37 @@ fn health_of_all(view: &View) -> Value {
     })
 }
 
-fn algorithms(view: &View) -> Value {
-    let algorithm = |(name, description): (&str, &str)| {
+fn algorithms(snapshot: &Snapshot) -> Value {
+    let algorithm = |balance: Balance| {
         let pools: Vec<&str> =
-            view.pools.iter().filter(|pool| pool.balance == name).map(|pool| pool.name.as_str()).collect();
-        json!({ "name": name, "description": description, "pools": pools })
+            snapshot.pools.iter().filter(|pool| pool.balance == balance).map(|pool| pool.name.as_str()).collect();
+        json!({ "name": balance, "description": description(balance), "pools": pools })
     };
-    ALGORITHMS.into_iter().map(algorithm).collect()
+    Balance::ALL.into_iter().map(algorithm).collect()
 }
 
-fn metrics(view: &View) -> Value {
-    let requests = Requests::of_view(view);
-    let (all, up, unchecked) = counted(view);
-    let mut algorithms: Vec<&str> = view.pools.iter().map(|pool| pool.balance.as_str()).collect();
+/// How an algorithm chooses.
+fn description(balance: Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "One backend after the other, smoothly by weight: 5:1:1 is a a b a c a a.",
+        Balance::LeastConnections => "The backend with the fewest connections for its weight; equals in turn.",
+        Balance::IpHash => {
+            "By the client's address: a client stays on its backend, and few move when a backend comes or goes."
+        }
+        Balance::PowerOfTwo => "The less loaded of two backends that are drawn by weight.",
+        Balance::LeastLatency => "The backend with the least average latency times its connections, for its weight.",
+        Balance::Random => "Drawn by weight.",
+    }
+}
+
+fn metrics(snapshot: &Snapshot) -> Value {
+    let requests = RequestTotals::of_view(snapshot);
+    let (all, up, unchecked) = counted(snapshot);
+    let mut algorithms: Vec<&str> = snapshot.pools.iter().map(|pool| pool.balance.name()).collect();
     algorithms.sort_unstable();
     algorithms.dedup();
     json!({
-        "uptime": view.uptime,
+        "uptime": snapshot.uptime,
         // Of several pools, each once.
         "algorithm": algorithms.join(", "),
         "totalRequests": requests.total,
@@ -205,34 +209,34 @@ fn metrics(view: &View) -> Value {
         "retries": requests.retries,
         "requestsPerSecond": requests.per_second(),
         "averageResponseTime": requests.average_ms(),
-        "activeConnections": view.plane.open,
+        "activeConnections": snapshot.plane.open,
         "totalServers": all,
         "activeServers": up,
         "unhealthyServers": all - up,
         "uncheckedServers": unchecked,
-        "bytesIn": view.listeners.iter().map(|listener| listener.bytes_in).sum::<u64>(),
-        "bytesOut": view.listeners.iter().map(|listener| listener.bytes_out).sum::<u64>(),
+        "bytesIn": snapshot.listeners.iter().map(|listener| listener.bytes_in).sum::<u64>(),
+        "bytesOut": snapshot.listeners.iter().map(|listener| listener.bytes_out).sum::<u64>(),
     })
 }
 
-fn requests(view: &View) -> Value {
-    let of_listener = |listener: &Listener| {
-        let requests = Requests::of_listener(listener);
+fn requests(snapshot: &Snapshot) -> Value {
+    let of_listener = |listener: &ListenerStats| {
+        let requests = RequestTotals::of_listener(listener);
         let ends: Value = listener
-            .endings
+            .terminations
             .iter()
             .filter(|ending| ending.count > 0)
-            .map(|ending| (ending.end.clone(), json!(ending.count)))
+            .map(|ending| (ending.termination.to_string(), json!(ending.count)))
             .collect::<serde_json::Map<_, _>>()
             .into();
-        let responses = |http: &super::view::Http| http.responses.iter().map(|r| json!(r)).collect::<Value>();
+        let responses = |http: &HttpStats| http.responses.iter().map(|r| json!(r)).collect::<Value>();
         json!({
             "listener": listener.name,
             "unit": if listener.sniffs_http { "request" } else { "connection" },
             "totalRequests": requests.total,
             "successfulRequests": requests.succeeded,
             "failedRequests": requests.failed,
-            "refusedConnections": listener.refused,
+            "refusedConnections": listener.rejected,
             "retries": requests.retries,
             "requestsPerSecond": requests.per_second(),
             "averageResponseTime": requests.average_ms(),
@@ -242,7 +246,7 @@ fn requests(view: &View) -> Value {
             "responseTime": percentiles(&listener.latency, listener.sniffs_http),
         })
     };
-    let all = Requests::of_view(view);
+    let all = RequestTotals::of_view(snapshot);
     json!({
         "totalRequests": all.total,
         "successfulRequests": all.succeeded,
@@ -250,14 +254,14 @@ fn requests(view: &View) -> Value {
         "retries": all.retries,
         "requestsPerSecond": all.per_second(),
         "averageResponseTime": all.average_ms(),
-        "listeners": view.listeners.iter().map(of_listener).collect::<Value>(),
+        "listeners": snapshot.listeners.iter().map(of_listener).collect::<Value>(),
     })
 }
 
 /// Since the start, in milliseconds; `null` before the first.
 fn percentiles(latency: &Latency, http: bool) -> Value {
-    let stage = if http { "http_response" } else { "turnaround" };
-    let Some(all) = latency.get(stage).and_then(|windows| windows.get("all")) else { return Value::Null };
+    let stage = if http { Stage::HttpResponse } else { Stage::Turnaround };
+    let Some(all) = latency.get(stage, Window::All) else { return Value::Null };
     let ms = |micros: u64| micros as f64 / 1000.0;
     json!({
         "count": all.count, "mean": all.mean_us / 1000.0, "p50": ms(all.p50_us), "p90": ms(all.p90_us),
@@ -267,45 +271,52 @@ fn percentiles(latency: &Latency, http: bool) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::{Check, Checks, Http, Plane, Responses, Summary, TerminationStats};
     use super::*;
+    use crate::admin::snapshot_model::{
+        CheckResult, CheckStats, LatencySummary, PlaneStats, ResponseCount, TerminationStats,
+    };
     use crate::config::{files::Unread, parse};
+    use crate::stats::http::{Method, StatusClass};
+    use crate::stats::termination::{Side, Termination};
 
-    fn ask(path: &str, view: &View) -> (u16, Value) {
+    fn ask(path: &str, snapshot: &Snapshot) -> (u16, Value) {
         let text = "listeners: [{ name: in, bind: '127.0.0.1:1', pool: p }]\npools: [{ name: p, backends: [{ address: '127.0.0.1:2' }] }]";
         let config = parse("test", text, &Unread).unwrap().config;
-        let (status, value) = answer(path, view, &config);
+        let (status, value) = answer(path, snapshot, &config);
         (status.as_u16(), value)
     }
 
-    fn data(path: &str, view: &View) -> Value {
-        let (status, mut value) = ask(path, view);
+    fn data(path: &str, snapshot: &Snapshot) -> Value {
+        let (status, mut value) = ask(path, snapshot);
         assert_eq!((status, &value["success"]), (200, &json!(true)), "{value}");
         value["data"].take()
     }
 
-    fn backend(name: &str, address: &str) -> Backend {
-        Backend { name: name.to_owned(), address: address.to_owned(), weight: 1, ..Backend::default() }
+    fn backend(name: &str, address: &str) -> BackendStats {
+        BackendStats { name: name.to_owned(), address: address.to_owned(), weight: 1, ..BackendStats::default() }
     }
 
-    fn pool(name: &str, balance: &str, backends: Vec<Backend>) -> Pool {
-        Pool { name: name.to_owned(), balance: balance.to_owned(), backends, ..Pool::default() }
+    fn pool(name: &str, balance: Balance, backends: Vec<BackendStats>) -> PoolStats {
+        PoolStats { name: name.to_owned(), balance, backends, ..PoolStats::default() }
     }
 
-    fn latency(stage: &str, window: &str, summary: Summary) -> Latency {
-        [(stage.to_owned(), [(window.to_owned(), summary)].into())].into()
-    }
-
-    fn view() -> View {
-        let check = |reason: Option<&str>| Check {
+    fn snapshot() -> Snapshot {
+        let check = |reason: Option<&str>| CheckResult {
             time: 0.25,
             took_us: 1500,
             passed: reason.is_none(),
             reason: reason.map(str::to_owned),
         };
-        let mut turnaround = latency("turnaround", "all", Summary { count: 4, mean_us: 2500.0, ..Summary::default() });
-        turnaround.extend(latency("session", "10s", Summary { count: 30, ..Summary::default() }));
-        let a = Backend {
+        let turnaround: Latency = [
+            (
+                (Stage::Turnaround, Window::All),
+                LatencySummary { count: 4, mean_us: 2500.0, ..LatencySummary::default() },
+            ),
+            ((Stage::Session, Window::TenSeconds), LatencySummary { count: 30, ..LatencySummary::default() }),
+        ]
+        .into_iter()
+        .collect();
+        let a = BackendStats {
             up: true,
             open: 3,
             open_max: 4,
@@ -316,58 +327,53 @@ mod tests {
             bytes_in: 100,
             bytes_out: 200,
             max_connections: Some(90),
-            checks: Some(Checks { count: 7, failed: 0, last: Some(check(None)) }),
+            checks: Some(CheckStats { count: 7, failed: 0, last: Some(check(None)) }),
             latency: turnaround.clone(),
             ..backend("a", "10.0.0.1:5432")
         };
-        let b = Backend {
+        let b = BackendStats {
             reason: Some("refused".to_owned()),
             since: 1.0,
             downs: 2,
             downtime: 12.5,
-            checks: Some(Checks { count: 7, failed: 3, last: Some(check(Some("refused"))) }),
+            checks: Some(CheckStats { count: 7, failed: 3, last: Some(check(Some("refused"))) }),
             ..backend("b", "[::1]:5432")
         };
-        let listener = Listener {
+        let listener = ListenerStats {
             name: "in".to_owned(),
             pools: vec!["one".to_owned()],
             accepted: 30,
             ended: 27,
-            refused: 5,
+            rejected: 5,
             retries: 2,
             open: 3,
             bytes_in: 100,
             bytes_out: 200,
-            endings: vec![
-                TerminationStats { end: "client closed".to_owned(), count: 22, ..TerminationStats::default() },
-                TerminationStats {
-                    end: "refused: no backend".to_owned(),
-                    refusal: true,
-                    count: 5,
-                    ..TerminationStats::default()
-                },
-                TerminationStats { end: "idle timeout".to_owned(), ..TerminationStats::default() },
+            terminations: vec![
+                TerminationStats { termination: Termination::Closed(Side::Client), count: 22 },
+                TerminationStats { termination: Termination::NoBackend, count: 5 },
+                TerminationStats { termination: Termination::IdleTimeout, count: 0 },
             ],
             latency: turnaround,
-            ..Listener::default()
+            ..ListenerStats::default()
         };
-        View {
+        Snapshot {
             version: "9.8.7".to_owned(),
             uptime: 60.5,
             ready: true,
-            plane: Plane { open: 3, ..Plane::default() },
+            plane: PlaneStats { open: 3, ..PlaneStats::default() },
             listeners: vec![listener],
             pools: vec![
-                pool("one", "least_connections", vec![a, b]),
-                pool("two", "random", vec![Backend { up: true, ..backend("a", "unix:/run/a b.sock") }]),
+                pool("one", Balance::LeastConnections, vec![a, b]),
+                pool("two", Balance::Random, vec![BackendStats { up: true, ..backend("a", "unix:/run/a b.sock") }]),
             ],
-            ..View::default()
+            ..Snapshot::default()
         }
     }
 
     #[test]
     fn servers_one_by_one() {
-        let servers = data("/api/servers", &view());
+        let servers = data("/api/servers", &snapshot());
         assert_eq!(
             servers[0],
             json!({
@@ -385,7 +391,7 @@ mod tests {
 
     #[test]
     fn one_server_by_its_id_or_its_name() {
-        let health = data("/api/servers/one%2Fb/health", &view());
+        let health = data("/api/servers/one%2Fb/health", &snapshot());
         assert_eq!(
             health,
             json!({
@@ -395,7 +401,7 @@ mod tests {
             })
         );
         for path in ["/api/servers/b/health", "/api/servers/one/b/health"] {
-            assert_eq!(data(path, &view()), health, "{path}");
+            assert_eq!(data(path, &snapshot()), health, "{path}");
         }
         let cases = [
             ("/api/servers/a/health", "several servers are called `a`: one/a, two/a"),
@@ -405,14 +411,14 @@ mod tests {
             ("/api/", "there is nothing at /api/"),
         ];
         for (path, error) in cases {
-            assert_eq!(ask(path, &view()), (404, json!({ "success": false, "error": error })), "{path}");
+            assert_eq!(ask(path, &snapshot()), (404, json!({ "success": false, "error": error })), "{path}");
         }
     }
 
     #[test]
     fn totals() {
         assert_eq!(
-            data("/api/metrics", &view()),
+            data("/api/metrics", &snapshot()),
             json!({
                 "uptime": 60.5, "algorithm": "least_connections, random", "totalRequests": 30,
                 "successfulRequests": 22, "failedRequests": 5, "retries": 2, "requestsPerSecond": 3.0,
@@ -420,7 +426,7 @@ mod tests {
                 "unhealthyServers": 1, "uncheckedServers": 1, "bytesIn": 100, "bytesOut": 200,
             })
         );
-        let server = data("/api/metrics/servers", &view())[0].take();
+        let server = data("/api/metrics/servers", &snapshot())[0].take();
         let of = |keys: [&str; 4]| keys.map(|key| server[key].as_f64().unwrap());
         assert_eq!(of(["totalRequests", "successfulRequests", "failedRequests", "retries"]), [20.0, 16.0, 3.0, 2.0]);
         assert_eq!(of(["requestsPerSecond", "averageResponseTime", "bytesIn", "bytesOut"]), [3.0, 2.5, 100.0, 200.0]);
@@ -428,40 +434,40 @@ mod tests {
 
     #[test]
     fn requests_by_how_they_ended() {
-        let mut view = view();
-        let requests = data("/api/metrics/requests", &view);
+        let mut snapshot = snapshot();
+        let requests = data("/api/metrics/requests", &snapshot);
         assert_eq!(
             requests["listeners"][0]["connectionEnds"],
-            json!({ "client closed": 22, "refused: no backend": 5 })
+            json!({ "client closed": 22, "rejected: no backend": 5 })
         );
         assert_eq!(requests["listeners"][0]["unit"], "connection");
         assert_eq!((&requests["totalRequests"], &requests["failedRequests"]), (&json!(30), &json!(5)));
 
-        view.listeners[0].sniffs_http = true;
-        let responses = vec![Responses { method: "GET".to_owned(), class: "5xx".to_owned(), count: 2 }];
-        view.listeners[0].http = Some(Http { requests: 2, responses, ..Http::default() });
-        let requests = data("/api/metrics/requests", &view);
+        snapshot.listeners[0].sniffs_http = true;
+        let responses = vec![ResponseCount { method: Method::Get, class: StatusClass::ServerError, count: 2 }];
+        snapshot.listeners[0].http = Some(HttpStats { requests: 2, responses, ..HttpStats::default() });
+        let requests = data("/api/metrics/requests", &snapshot);
         assert_eq!((&requests["totalRequests"], &requests["failedRequests"]), (&json!(2), &json!(2)));
         assert_eq!(requests["listeners"][0]["responses"], json!([{ "method": "GET", "class": "5xx", "count": 2 }]));
-        assert_eq!(data("/api/metrics/servers", &view)[0]["totalRequests"], 0, "HTTP of it was not seen yet");
+        assert_eq!(data("/api/metrics/servers", &snapshot)[0]["totalRequests"], 0, "HTTP of it was not seen yet");
     }
 
     #[test]
     fn health_in_one_word() {
-        let mut view = view();
-        assert_eq!(data("/api/health", &view)["status"], "degraded");
-        assert_eq!(data("/api/health", &view)["uncheckedServers"], 1);
-        view.pools[0].backends[1].up = true;
-        assert_eq!(data("/api/health", &view)["status"], "healthy");
-        view.ready = false;
-        view.not_ready = vec!["draining".to_owned()];
-        let health = data("/api/health", &view);
+        let mut snapshot = snapshot();
+        assert_eq!(data("/api/health", &snapshot)["status"], "degraded");
+        assert_eq!(data("/api/health", &snapshot)["uncheckedServers"], 1);
+        snapshot.pools[0].backends[1].up = true;
+        assert_eq!(data("/api/health", &snapshot)["status"], "healthy");
+        snapshot.ready = false;
+        snapshot.not_ready = vec!["draining".to_owned()];
+        let health = data("/api/health", &snapshot);
         assert_eq!((&health["status"], &health["reasons"][0]), (&json!("unhealthy"), &json!("draining")));
     }
 
     #[test]
     fn every_algorithm_and_who_uses_it() {
-        let algorithms = data("/api/algorithms", &view());
+        let algorithms = data("/api/algorithms", &snapshot());
         assert_eq!(algorithms.as_array().unwrap().len(), 6);
         let pools = |name: &str| {
             let found = algorithms.as_array().unwrap().iter().find(|algorithm| algorithm["name"] == name);

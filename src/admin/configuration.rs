@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::super::gather;
 use crate::config::model::{
     AccessLog, Admin, Authorities, Backend, CertificateFiles, Check, ClientAuth, Config, Health, HttpCheck, Initial,
     Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, NameSource, OnDown,
@@ -164,7 +163,7 @@ fn pool(pool: &Pool) -> Value {
     };
     some([
         ("name", Some(text(name))),
-        ("balance", Some(gather::balance(*balance).into())),
+        ("balance", Some(balance.name().into())),
         ("hash", Some(json!({ "ipv4_prefix": hash.ipv4, "ipv6_prefix": hash.ipv6 }))),
         ("backends", Some(backends.iter().map(backend).collect())),
         ("health", health.as_ref().map(self::health)),
@@ -438,7 +437,7 @@ pools:
 
     #[test]
     fn as_a_file_it_means_the_same() {
-        for text in [TEXT, include_str!("../../../config/full.yaml")] {
+        for text in [TEXT, include_str!("../../config/full.yaml")] {
             let (shown, config) = comparable(read(text));
             assert_eq!(shown, config);
         }

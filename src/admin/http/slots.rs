@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 /// What a connection is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ConnectionKind {
     /// Its request is not there yet, or it gets what everybody may have: a probe's answer, a file of the page, a refusal.
     Stranger,
     /// It gets an answer that has to be made.
@@ -25,59 +25,63 @@ pub(super) enum Kind {
 
 const KINDS: usize = 3;
 
-impl Kind {
+impl ConnectionKind {
     pub(super) const fn limit(self) -> usize {
         match self {
-            Kind::Stranger => 64,
-            Kind::Answer => 64,
-            Kind::Stream => 64,
+            ConnectionKind::Stranger => 64,
+            ConnectionKind::Answer => 64,
+            ConnectionKind::Stream => 64,
         }
     }
 
     /// From when it becomes one until it must have ended. The end of a stream's write is bounded by
-    /// [`Patient`](super::super::patient::Patient).
+    /// [`WriteTimeout`](super::super::write_timeout::WriteTimeout).
     const fn time_limit(self) -> Option<Duration> {
         match self {
-            Kind::Stranger => Some(Duration::from_secs(5)),
-            Kind::Answer => Some(Duration::from_secs(60)),
-            Kind::Stream => None,
+            ConnectionKind::Stranger => Some(Duration::from_secs(5)),
+            ConnectionKind::Answer => Some(Duration::from_secs(60)),
+            ConnectionKind::Stream => None,
         }
     }
 }
 
 /// Connections at once, all kinds together.
 pub(in crate::admin) const MAX_CONNECTIONS: usize =
-    Kind::Stranger.limit() + Kind::Answer.limit() + Kind::Stream.limit();
+    ConnectionKind::Stranger.limit() + ConnectionKind::Answer.limit() + ConnectionKind::Stream.limit();
 
 /// All connections, by kind and in the order in which they came.
 #[derive(Debug, Default)]
-pub(in crate::admin) struct Places {
+pub(in crate::admin) struct ConnectionSlots {
     members: RefCell<[BTreeMap<u64, AbortHandle>; KINDS]>,
     next: Cell<u64>,
 }
 
-/// The place of one connection. Dropped with it.
+/// The slot of one connection. Dropped with it.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Rc<Places>,
+pub(super) struct ConnectionSlot {
+    slots: Rc<ConnectionSlots>,
     number: u64,
-    kind: Cell<Kind>,
+    kind: Cell<ConnectionKind>,
     deadline: Cell<Option<Instant>>,
 }
 
-/// No place of a kind is left.
+/// No slot of a kind is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) struct SlotsFull;
 
-impl Places {
+impl ConnectionSlots {
     /// Starts a connection as a stranger. `start` spawns its task.
-    pub(super) fn enter(self: &Rc<Self>, start: impl FnOnce(Place) -> AbortHandle) {
+    pub(super) fn enter(self: &Rc<Self>, start: impl FnOnce(ConnectionSlot) -> AbortHandle) {
         let number = self.next.replace(self.next.get() + 1);
-        let kind = Kind::Stranger;
-        let place =
-            Place { places: Rc::clone(self), number, kind: Cell::new(kind), deadline: Cell::new(deadline(kind)) };
+        let kind = ConnectionKind::Stranger;
+        let slot = ConnectionSlot {
+            slots: Rc::clone(self),
+            number,
+            kind: Cell::new(kind),
+            deadline: Cell::new(deadline(kind)),
+        };
         // Also when the task ends at once: a task does not run before it is polled, which is later.
-        let task = start(place);
+        let task = start(slot);
         let mut members = self.members.borrow_mut();
         let strangers = &mut members[kind as usize];
         if strangers.len() >= kind.limit()
@@ -90,20 +94,20 @@ impl Places {
 
     /// Ends all streams, because what admitted them holds no longer.
     pub(in crate::admin) fn end_streams(&self) {
-        let streams = std::mem::take(&mut self.members.borrow_mut()[Kind::Stream as usize]);
+        let streams = std::mem::take(&mut self.members.borrow_mut()[ConnectionKind::Stream as usize]);
         streams.values().for_each(AbortHandle::abort);
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Becomes a connection of another kind.
     ///
     /// # Errors
     /// There are as many of them as there may be; it stays what it is.
-    pub(super) fn become_kind(&self, kind: Kind) -> Result<(), Full> {
-        let mut members = self.places.members.borrow_mut();
+    pub(super) fn become_kind(&self, kind: ConnectionKind) -> Result<(), SlotsFull> {
+        let mut members = self.slots.members.borrow_mut();
         if members[kind as usize].len() >= kind.limit() {
-            return Err(Full);
+            return Err(SlotsFull);
         }
         // One that was aborted just now is not there any more.
         if let Some(task) = members[self.kind.get() as usize].remove(&self.number) {
@@ -127,13 +131,13 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.places.members.borrow_mut()[self.kind.get() as usize].remove(&self.number);
+        self.slots.members.borrow_mut()[self.kind.get() as usize].remove(&self.number);
     }
 }
 
-fn deadline(kind: Kind) -> Option<Instant> {
+fn deadline(kind: ConnectionKind) -> Option<Instant> {
     kind.time_limit().map(|limit| Instant::now() + limit)
 }
 
@@ -144,18 +148,18 @@ mod tests {
 
     use super::*;
 
-    /// Connections that become of this kind, if they can, and stay until they are ended; and the places of those that are there.
-    async fn enter(places: &Rc<Places>, count: usize, kind: Kind) -> Rc<RefCell<Vec<u64>>> {
+    /// Connections that become of this kind, if they can, and stay until they are ended; and the slots of those that are there.
+    async fn enter(slots: &Rc<ConnectionSlots>, count: usize, kind: ConnectionKind) -> Rc<RefCell<Vec<u64>>> {
         let there = Rc::new(RefCell::new(Vec::new()));
         for _ in 0..count {
-            places.enter(|place| {
+            slots.enter(|slot| {
                 let there = Rc::clone(&there);
                 let connection = async move {
-                    if kind == Kind::Stranger || place.become_kind(kind).is_ok() {
-                        let number = place.number;
+                    if kind == ConnectionKind::Stranger || slot.become_kind(kind).is_ok() {
+                        let number = slot.number;
                         there.borrow_mut().push(number);
                         let _leave = leave_at_end(Rc::clone(&there), number);
-                        place.overdue().await;
+                        slot.overdue().await;
                     }
                 };
                 spawn_local(connection).abort_handle()
@@ -183,21 +187,21 @@ mod tests {
         }
     }
 
-    fn counts(places: &Places) -> [usize; KINDS] {
-        places.members.borrow().each_ref().map(BTreeMap::len)
+    fn counts(slots: &ConnectionSlots) -> [usize; KINDS] {
+        slots.members.borrow().each_ref().map(BTreeMap::len)
     }
 
     #[tokio::test(start_paused = true)]
     async fn first_stranger_makes_room_for_the_next() {
         let test = async {
-            let places = Rc::default();
-            let there = enter(&places, Kind::Stranger.limit() + 3, Kind::Stranger).await;
+            let slots = Rc::default();
+            let there = enter(&slots, ConnectionKind::Stranger.limit() + 3, ConnectionKind::Stranger).await;
             assert_eq!(there.borrow().first(), Some(&3));
-            assert_eq!(there.borrow().len(), Kind::Stranger.limit());
-            assert_eq!(counts(&places), [Kind::Stranger.limit(), 0, 0]);
+            assert_eq!(there.borrow().len(), ConnectionKind::Stranger.limit());
+            assert_eq!(counts(&slots), [ConnectionKind::Stranger.limit(), 0, 0]);
             sleep(Duration::from_secs(5)).await;
             settle().await;
-            assert_eq!((there.borrow().len(), counts(&places)), (0, [0, 0, 0]), "silent for too long");
+            assert_eq!((there.borrow().len(), counts(&slots)), (0, [0, 0, 0]), "silent for too long");
         };
         LocalSet::new().run_until(test).await;
     }
@@ -205,24 +209,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn kinds_have_limits_of_their_own() {
         let test = async {
-            let places = Rc::default();
-            let streams = enter(&places, Kind::Stream.limit() + 2, Kind::Stream).await;
-            let answers = enter(&places, Kind::Answer.limit() + 2, Kind::Answer).await;
-            let strangers = enter(&places, 2 * Kind::Stranger.limit(), Kind::Stranger).await;
-            assert_eq!(counts(&places), [Kind::Stranger, Kind::Answer, Kind::Stream].map(Kind::limit));
+            let slots = Rc::default();
+            let streams = enter(&slots, ConnectionKind::Stream.limit() + 2, ConnectionKind::Stream).await;
+            let answers = enter(&slots, ConnectionKind::Answer.limit() + 2, ConnectionKind::Answer).await;
+            let strangers = enter(&slots, 2 * ConnectionKind::Stranger.limit(), ConnectionKind::Stranger).await;
+            assert_eq!(
+                counts(&slots),
+                [ConnectionKind::Stranger, ConnectionKind::Answer, ConnectionKind::Stream].map(ConnectionKind::limit)
+            );
             assert_eq!(streams.borrow().first(), Some(&0), "who is admitted stays");
             sleep(Duration::from_secs(5)).await;
             settle().await;
-            assert_eq!(counts(&places), [0, Kind::Answer.limit(), Kind::Stream.limit()]);
+            assert_eq!(counts(&slots), [0, ConnectionKind::Answer.limit(), ConnectionKind::Stream.limit()]);
             sleep(Duration::from_secs(55)).await;
             settle().await;
-            assert_eq!(counts(&places), [0, 0, Kind::Stream.limit()], "readers that are too slow");
-            places.end_streams();
+            assert_eq!(counts(&slots), [0, 0, ConnectionKind::Stream.limit()], "readers that are too slow");
+            slots.end_streams();
             settle().await;
-            assert_eq!(counts(&places), [0; KINDS]);
+            assert_eq!(counts(&slots), [0; KINDS]);
             assert!([streams, answers, strangers].iter().all(|there| there.borrow().is_empty()));
-            enter(&places, 1, Kind::Stream).await;
-            assert_eq!(counts(&places), [0, 0, 1]);
+            enter(&slots, 1, ConnectionKind::Stream).await;
+            assert_eq!(counts(&slots), [0, 0, 1]);
         };
         LocalSet::new().run_until(test).await;
     }

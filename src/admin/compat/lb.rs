@@ -1,26 +1,22 @@
 //! `/lb/status` and `/lb-metrics`: the plain JSON that simple balancers made customary. What counts as a request is in
 //! [`requests`](super::requests).
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use serde::Serialize;
 
-use super::requests::{Requests, http_pools};
-use super::view::{self, Backend, View};
-
-/// Where a date has more than four digits of a year.
-const END_OF_TIME: f64 = 253_402_300_799.0;
+use super::health::{health, last_checked};
+use super::requests::{RequestTotals, http_pools};
+use crate::admin::snapshot_model::{BackendStats, Snapshot, Status};
 
 /// `/lb/status`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Status {
-    backends: Vec<BackendStatus>,
+pub(in crate::admin) struct LbStatus {
+    backends: Vec<LbBackendStatus>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct BackendStatus {
+struct LbBackendStatus {
     url: String,
     /// Whether it takes connections.
     healthy: bool,
@@ -31,7 +27,7 @@ struct BackendStatus {
 
 /// `/lb-metrics`.
 #[derive(Debug, Serialize)]
-pub(super) struct Metrics {
+pub(in crate::admin) struct LbMetrics {
     uptime_seconds: u64,
     total_requests: u64,
     success_requests: u64,
@@ -44,11 +40,11 @@ pub(super) struct Metrics {
     /// Those among them without health checks.
     unchecked_backends: usize,
     total_backends: usize,
-    backends: Vec<BackendMetrics>,
+    backends: Vec<LbBackendMetrics>,
 }
 
 #[derive(Debug, Serialize)]
-struct BackendMetrics {
+struct LbBackendMetrics {
     url: String,
     /// `healthy`, `unhealthy`, or `unchecked` without health checks.
     state: &'static str,
@@ -60,23 +56,23 @@ struct BackendMetrics {
 }
 
 /// Every backend of every pool, in the order of the configuration.
-pub(super) fn status(view: &View) -> Status {
-    let backend = |(backend, http): (&Backend, bool)| BackendStatus {
+pub(in crate::admin) fn status(snapshot: &Snapshot) -> LbStatus {
+    let backend = |(backend, http): (&BackendStats, bool)| LbBackendStatus {
         url: url(backend, http),
         healthy: backend.up,
         state: health(backend),
         active_connections: backend.open,
-        total_requests: Requests::of_backend(backend, http).total,
+        total_requests: RequestTotals::of_backend(backend, http).total,
     };
-    Status { backends: backends(view).map(backend).collect() }
+    LbStatus { backends: backends(snapshot).map(backend).collect() }
 }
 
 /// Totals, and every backend of every pool.
-pub(super) fn metrics(view: &View) -> Metrics {
-    let all = Requests::of_view(view);
-    let backend = |(backend, http): (&Backend, bool)| {
-        let requests = Requests::of_backend(backend, http);
-        BackendMetrics {
+pub(in crate::admin) fn metrics(snapshot: &Snapshot) -> LbMetrics {
+    let all = RequestTotals::of_view(snapshot);
+    let backend = |(backend, http): (&BackendStats, bool)| {
+        let requests = RequestTotals::of_backend(backend, http);
+        LbBackendMetrics {
             url: url(backend, http),
             state: health(backend),
             active_connections: backend.open,
@@ -85,24 +81,24 @@ pub(super) fn metrics(view: &View) -> Metrics {
             last_checked: last_checked(backend),
         }
     };
-    Metrics {
-        uptime_seconds: view.uptime as u64,
+    LbMetrics {
+        uptime_seconds: snapshot.uptime as u64,
         total_requests: all.total,
         success_requests: all.succeeded,
         failed_requests: all.failed,
         retry_attempts: all.retries,
         avg_latency_ms: all.average_ms(),
-        healthy_backends: backends(view).filter(|(backend, _)| backend.up).count(),
-        unchecked_backends: backends(view).filter(|(backend, _)| backend.status() == view::Status::Unchecked).count(),
-        total_backends: backends(view).count(),
-        backends: backends(view).map(backend).collect(),
+        healthy_backends: backends(snapshot).filter(|(backend, _)| backend.up).count(),
+        unchecked_backends: backends(snapshot).filter(|(backend, _)| backend.status() == Status::Unchecked).count(),
+        total_backends: backends(snapshot).count(),
+        backends: backends(snapshot).map(backend).collect(),
     }
 }
 
 /// Each with whether HTTP is watched on the way to it.
-fn backends(view: &View) -> impl Iterator<Item = (&Backend, bool)> {
-    let http = http_pools(view);
-    view.pools.iter().flat_map(move |pool| {
+fn backends(snapshot: &Snapshot) -> impl Iterator<Item = (&BackendStats, bool)> {
+    let http = http_pools(snapshot);
+    snapshot.pools.iter().flat_map(move |pool| {
         let http = http.contains(pool.name.as_str());
         pool.backends.iter().map(move |backend| (backend, http))
     })
@@ -110,7 +106,7 @@ fn backends(view: &View) -> impl Iterator<Item = (&Backend, bool)> {
 
 /// `http://host:port` where HTTP is watched, otherwise `tcp://host:port`, as nothing is known of what is spoken; a unix
 /// socket as `unix:/path`.
-fn url(backend: &Backend, http: bool) -> String {
+fn url(backend: &BackendStats, http: bool) -> String {
     match (backend.address.starts_with("unix:"), http) {
         (true, _) => backend.address.clone(),
         (false, true) => format!("http://{}", backend.address),
@@ -118,37 +114,16 @@ fn url(backend: &Backend, http: bool) -> String {
     }
 }
 
-/// `healthy`, `unhealthy`, or `unchecked` without health checks.
-pub(super) fn health(backend: &Backend) -> &'static str {
-    match backend.status() {
-        view::Status::Up => "healthy",
-        view::Status::Down => "unhealthy",
-        view::Status::Unchecked => "unchecked",
-        view::Status::Leaving => "draining",
-    }
-}
-
-/// When the last health check ended.
-pub(super) fn last_checked(backend: &Backend) -> Option<String> {
-    backend.checks.as_ref()?.last.as_ref().map(|check| date(check.time))
-}
-
-/// Seconds since 1970 as RFC 3339 has them.
-pub(super) fn date(seconds: f64) -> String {
-    let since = Duration::try_from_secs_f64(seconds.clamp(0.0, END_OF_TIME)).unwrap_or_default();
-    crate::log::date::rfc3339_millis(UNIX_EPOCH + since).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::super::view::{Check, Checks, Http, Listener, Pool};
     use super::*;
+    use crate::admin::snapshot_model::{CheckResult, CheckStats, HttpStats, ListenerStats, PoolStats};
 
-    fn view() -> View {
-        let check = Check { time: 1_763_683_200.5, took_us: 300, passed: true, reason: None };
-        let one = Backend {
+    fn snapshot() -> Snapshot {
+        let check = CheckResult { time: 1_763_683_200.5, took_us: 300, passed: true, reason: None };
+        let one = BackendStats {
             name: "a".to_owned(),
             address: "10.0.0.1:80".to_owned(),
             up: true,
@@ -156,31 +131,32 @@ mod tests {
             connections: 12,
             failures: 1,
             connect_failures: 3,
-            checks: Some(Checks { count: 5, failed: 0, last: Some(check) }),
-            ..Backend::default()
+            checks: Some(CheckStats { count: 5, failed: 0, last: Some(check) }),
+            ..BackendStats::default()
         };
-        let two = Backend { name: "b".to_owned(), address: "unix:/run/b.sock".to_owned(), ..Backend::default() };
-        let web = Backend {
+        let two =
+            BackendStats { name: "b".to_owned(), address: "unix:/run/b.sock".to_owned(), ..BackendStats::default() };
+        let web = BackendStats {
             address: "web.example:81".to_owned(),
             up: true,
             connections: 1,
-            http: Some(Http { requests: 40, ..Http::default() }),
-            ..Backend::default()
+            http: Some(HttpStats { requests: 40, ..HttpStats::default() }),
+            ..BackendStats::default()
         };
-        let pool = |name: &str, backends| Pool { name: name.to_owned(), backends, ..Pool::default() };
-        let listener = |pool: &str, sniffs_http| Listener {
+        let pool = |name: &str, backends| PoolStats { name: name.to_owned(), backends, ..PoolStats::default() };
+        let listener = |pool: &str, sniffs_http| ListenerStats {
             pools: vec![pool.to_owned()],
             sniffs_http,
             accepted: 15,
             ended: 12,
             retries: 3,
-            ..Listener::default()
+            ..ListenerStats::default()
         };
-        View {
+        Snapshot {
             uptime: 61.9,
             listeners: vec![listener("tcp", false), listener("web", true)],
             pools: vec![pool("tcp", vec![one, two]), pool("web", vec![web])],
-            ..View::default()
+            ..Snapshot::default()
         }
     }
 
@@ -191,7 +167,7 @@ mod tests {
             {"url": "unix:/run/b.sock", "healthy": false, "state": "unhealthy", "activeConnections": 0, "totalRequests": 0},
             {"url": "http://web.example:81", "healthy": true, "state": "unchecked", "activeConnections": 0, "totalRequests": 40},
         ]});
-        assert_eq!(serde_json::to_value(status(&view())).unwrap(), shape);
+        assert_eq!(serde_json::to_value(status(&snapshot())).unwrap(), shape);
     }
 
     #[test]
@@ -212,14 +188,6 @@ mod tests {
                 backend("http://web.example:81", "unchecked", 0, 40, 0, None),
             ],
         });
-        assert_eq!(serde_json::to_value(metrics(&view())).unwrap(), shape);
-    }
-
-    #[test]
-    fn any_number_is_a_date() {
-        assert_eq!(date(0.0), "1970-01-01T00:00:00.000Z");
-        for odd in [-1.0, f64::NAN, f64::INFINITY, 1e300] {
-            assert!(date(odd).ends_with('Z'), "{odd}");
-        }
+        assert_eq!(serde_json::to_value(metrics(&snapshot())).unwrap(), shape);
     }
 }

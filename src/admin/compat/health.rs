@@ -1,0 +1,19 @@
+//! A backend's health in the words of plain balancers.
+
+use crate::admin::snapshot_model::{BackendStats, Status};
+use crate::admin::unix_time::rfc3339;
+
+/// `healthy`, `unhealthy`, or `unchecked` without health checks.
+pub(super) fn health(backend: &BackendStats) -> &'static str {
+    match backend.status() {
+        Status::Up => "healthy",
+        Status::Down => "unhealthy",
+        Status::Unchecked => "unchecked",
+        Status::Leaving => "draining",
+    }
+}
+
+/// When the last health check ended.
+pub(super) fn last_checked(backend: &BackendStats) -> Option<String> {
+    backend.checks.as_ref()?.last.as_ref().map(|check| rfc3339(check.time))
+}

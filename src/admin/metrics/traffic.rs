@@ -1,0 +1,351 @@
+//! Metrics of listeners, pools and backends.
+
+use prometheus_client::registry::Unit;
+
+use super::buckets::Distribution;
+use super::family::{Labels, MetricFamily, SampleValue, Values, counter, gauge};
+use crate::admin::snapshot_model::{
+    BackendStats, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, Status, TerminationStats,
+};
+use crate::stats::latency::{Latencies, Measured, Stage};
+
+pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
+    let all = || snapshot.listeners.iter().map(|listener| (of_listener(listener), listener));
+    let each = |value: fn(&ListenerStats) -> Option<SampleValue>| -> Vec<_> {
+        all().filter_map(|(labels, listener)| Some((labels, value(listener)?))).collect()
+    };
+    let terminations = |rejections_only: bool| {
+        all().flat_map(move |(labels, listener)| {
+            let terminations =
+                listener.terminations.iter().filter(move |ended| ended.termination.is_rejection() || !rejections_only);
+            terminations.map(move |TerminationStats { termination, count }| {
+                let mut labels = labels.clone();
+                labels.push(("reason", termination.to_string()));
+                if !rejections_only {
+                    let (side, code) = (termination.cause().name(), termination.code());
+                    labels.extend([("side", side.to_owned()), ("code", code.to_owned())]);
+                }
+                (labels, SampleValue::Whole(*count))
+            })
+        })
+    };
+    let handshakes = all().flat_map(|(labels, listener)| {
+        let kinds = listener.handshakes.map(|counted| [("full", counted.full), ("resumed", counted.resumed)]);
+        kinds.into_iter().flatten().map(move |(kind, count)| {
+            let mut labels = labels.clone();
+            labels.push(("kind", kind.to_owned()));
+            (labels, SampleValue::Whole(count))
+        })
+    });
+    let mut families = vec![
+        gauge("tidegate_listener_connections_open", "Connections open now", None, each(|l| some(l.open))),
+        gauge(
+            "tidegate_listener_connections_open_max",
+            "Most connections open at once",
+            None,
+            each(|l| some(l.open_max)),
+        ),
+        gauge(
+            "tidegate_listener_connections_limit",
+            "Limit of open connections",
+            None,
+            each(|l| l.max_connections.map(Into::into)),
+        ),
+        counter("tidegate_listener_connections", "Connections accepted", None, each(|l| some(l.accepted))),
+        counter(
+            "tidegate_listener_connections_ended",
+            "Connections ended, by reason and by the side that caused it",
+            None,
+            terminations(false).collect(),
+        ),
+        counter(
+            "tidegate_listener_rejections",
+            "Connections closed without a backend, by reason",
+            None,
+            terminations(true).collect(),
+        ),
+        counter(
+            "tidegate_listener_bytes_in",
+            "Bytes sent by clients and written to backends",
+            None,
+            each(|l| some(l.bytes_in)),
+        ),
+        counter(
+            "tidegate_listener_bytes_out",
+            "Bytes sent by backends and written to clients",
+            None,
+            each(|l| some(l.bytes_out)),
+        ),
+        counter(
+            "tidegate_listener_retries",
+            "Failed connects that were retried on another backend",
+            None,
+            each(|l| some(l.retries)),
+        ),
+        counter(
+            "tidegate_listener_tls_handshakes",
+            "TLS handshakes completed, full or resumed",
+            None,
+            handshakes.collect(),
+        ),
+    ];
+    let names = [
+        "tidegate_listener_http_requests",
+        "tidegate_listener_http_responses",
+        "tidegate_listener_http_no_response",
+        "tidegate_listener_http_passthrough",
+    ];
+    families.extend(http(names, || all().filter_map(|(labels, l)| Some((labels, l.http.as_ref()?)))));
+    let measured = all().map(|(labels, l)| (labels, latencies.listener(l.id)));
+    families.push(latency("tidegate_listener_latency", measured));
+    families
+}
+
+pub(super) fn pools(snapshot: &Snapshot) -> Vec<MetricFamily> {
+    let each = |value: fn(&PoolStats) -> SampleValue| -> Vec<_> {
+        snapshot.pools.iter().map(|pool| (vec![("pool", pool.name.clone())], value(pool))).collect()
+    };
+    let seconds = Some(Unit::Seconds);
+    vec![
+        gauge("tidegate_pool_usable", "1 if a new connection would get a backend", None, each(|p| p.usable.into())),
+        gauge("tidegate_pool_backends", "Backends", None, each(|p| p.backends.len().into())),
+        gauge("tidegate_pool_backends_up", "Backends that are up", None, each(|p| p.up.into())),
+        counter(
+            "tidegate_pool_rejections",
+            "Connections for which no backend was available",
+            None,
+            each(|p| p.rejected.into()),
+        ),
+        counter(
+            "tidegate_pool_retries",
+            "Failed connects that were retried on another backend",
+            None,
+            each(|p| p.retries.into()),
+        ),
+        gauge(
+            "tidegate_pool_connections_open",
+            "Connections open now, over all backends",
+            None,
+            each(|p| p.open.into()),
+        ),
+        gauge(
+            "tidegate_pool_connections_open_max",
+            "Most connections open at once, over all backends",
+            None,
+            each(|p| p.open_max.into()),
+        ),
+        counter(
+            "tidegate_pool_down_transitions",
+            "Times the last available backend went down",
+            None,
+            each(|p| p.downs.into()),
+        ),
+        counter(
+            "tidegate_pool_downtime",
+            "Time without an available backend",
+            seconds.clone(),
+            each(|p| SampleValue::Real(p.downtime)),
+        ),
+        gauge(
+            "tidegate_pool_status_since",
+            "Last change between usable and unusable, as Unix time",
+            seconds,
+            each(|p| SampleValue::Real(p.since)),
+        ),
+    ]
+}
+
+pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
+    let all = || snapshot.pools.iter().flat_map(|pool| pool.backends.iter().map(|b| (of_backend(pool, b), b)));
+    let each = |value: fn(&BackendStats) -> Option<SampleValue>| -> Vec<_> {
+        all().filter_map(|(labels, backend)| Some((labels, value(backend)?))).collect()
+    };
+    let seconds = Some(Unit::Seconds);
+    let mut families = vec![
+        gauge(
+            "tidegate_backend_up",
+            "1 if the backend is up and takes new connections",
+            None,
+            each(|b| (b.status() != Status::Leaving).then(|| b.up.into())),
+        ),
+        gauge(
+            "tidegate_backend_checked",
+            "1 if it has health checks; without them it is up as long as its name resolves",
+            None,
+            each(|b| Some(b.checks.is_some().into())),
+        ),
+        gauge(
+            "tidegate_backend_weight",
+            "Configured weight; 0 takes no new connections",
+            None,
+            each(|b| some(u64::from(b.weight))),
+        ),
+        gauge(
+            "tidegate_backend_backup",
+            "1 if it is a backup, used only while no other backend is available",
+            None,
+            each(|b| Some(b.backup.into())),
+        ),
+        gauge("tidegate_backend_connections_open", "Connections open now", None, each(|b| some(b.open))),
+        gauge(
+            "tidegate_backend_connections_open_max",
+            "Most connections open at once",
+            None,
+            each(|b| some(b.open_max)),
+        ),
+        gauge(
+            "tidegate_backend_connections_limit",
+            "Limit of open connections (max_connections)",
+            None,
+            each(|b| b.max_connections.map(Into::into)),
+        ),
+        counter("tidegate_backend_connections", "Connections established", None, each(|b| some(b.connections))),
+        counter(
+            "tidegate_backend_connection_errors",
+            "Connects that failed, retries included",
+            None,
+            each(|b| some(b.connect_failures)),
+        ),
+        counter(
+            "tidegate_backend_retries",
+            "Failed connects that were retried on another backend",
+            None,
+            each(|b| some(b.retries)),
+        ),
+        counter(
+            "tidegate_backend_failures",
+            "Established connections that the backend reset, lost, or broke TLS on",
+            None,
+            each(|b| some(b.failures)),
+        ),
+        counter(
+            "tidegate_backend_client_aborts",
+            "Established connections that the client reset, lost, or broke TLS on",
+            None,
+            each(|b| some(b.client_aborts)),
+        ),
+        counter(
+            "tidegate_backend_bytes_in",
+            "Bytes sent by clients and written to the backend",
+            None,
+            each(|b| some(b.bytes_in)),
+        ),
+        counter(
+            "tidegate_backend_bytes_out",
+            "Bytes sent by the backend and written to clients",
+            None,
+            each(|b| some(b.bytes_out)),
+        ),
+        counter("tidegate_backend_checks", "Health checks completed", None, each(|b| some(b.checks.as_ref()?.count))),
+        counter(
+            "tidegate_backend_check_failures",
+            "Health checks that failed",
+            None,
+            each(|b| some(b.checks.as_ref()?.failed)),
+        ),
+        gauge(
+            "tidegate_backend_check_duration",
+            "Duration of the last health check",
+            seconds.clone(),
+            each(|b| last_check(b.checks.as_ref()?)),
+        ),
+        counter(
+            "tidegate_backend_down_transitions",
+            "Times the backend went from up to down",
+            None,
+            each(|b| some(b.downs)),
+        ),
+        counter(
+            "tidegate_backend_downtime",
+            "Time the backend was down",
+            seconds.clone(),
+            each(|b| Some(SampleValue::Real(b.downtime))),
+        ),
+        gauge(
+            "tidegate_backend_status_since",
+            "Last change between up and down, as Unix time",
+            seconds.clone(),
+            each(|b| Some(SampleValue::Real(b.since))),
+        ),
+        gauge(
+            "tidegate_backend_last_connection",
+            "Time of the last connection established, as Unix time",
+            seconds,
+            each(|b| b.last_session.map(SampleValue::Real)),
+        ),
+    ];
+    let names = [
+        "tidegate_backend_http_requests",
+        "tidegate_backend_http_responses",
+        "tidegate_backend_http_no_response",
+        "tidegate_backend_http_passthrough",
+    ];
+    families.extend(http(names, || all().filter_map(|(labels, b)| Some((labels, b.http.as_ref()?)))));
+    let measured = all().map(|(labels, b)| (labels, latencies.backend(b.id)));
+    families.push(latency("tidegate_backend_latency", measured));
+    families
+}
+
+/// Requests, responses, those without, and connections that are not watched any more.
+fn http<'a, I: Iterator<Item = (Labels, &'a HttpStats)>>(
+    names: [&'static str; 4],
+    all: impl Fn() -> I,
+) -> [MetricFamily; 4] {
+    let [requests, responses, no_response, passthrough] = names;
+    let each = |value: fn(&HttpStats) -> u64| -> Vec<_> {
+        all().map(|(labels, http)| (labels, SampleValue::Whole(value(http)))).collect()
+    };
+    let by_class = all().flat_map(|(labels, http)| {
+        http.responses.iter().map(move |responses| {
+            let mut labels = labels.clone();
+            let (method, class) = (responses.method.name(), responses.class.name());
+            labels.extend([("method", method.to_owned()), ("class", class.to_owned())]);
+            (labels, SampleValue::Whole(responses.count))
+        })
+    });
+    [
+        counter(requests, "HTTP requests, with and without a response", None, each(|http| http.requests)),
+        counter(responses, "HTTP responses completed, by method and status class", None, by_class.collect()),
+        counter(
+            no_response,
+            "HTTP requests whose connection ended before the response did",
+            None,
+            each(|http| http.no_response),
+        ),
+        counter(
+            passthrough,
+            "Connections passed through unwatched from then on: upgrades, tunnels, invalid HTTP",
+            None,
+            each(|http| http.passthrough),
+        ),
+    ]
+}
+
+fn latency<'a>(name: &'static str, all: impl Iterator<Item = (Labels, Option<&'a Measured>)>) -> MetricFamily {
+    let histograms = all.flat_map(|(labels, measured)| {
+        Stage::ALL.into_iter().filter_map(move |stage| {
+            let distribution = Distribution::of(measured?.stage(stage)?.total())?;
+            let mut labels = labels.clone();
+            labels.push(("stage", stage.name().to_owned()));
+            Some((labels, distribution))
+        })
+    });
+    let values = Values::Histograms(histograms.collect());
+    MetricFamily { name, help: "Latency of each stage of a connection", unit: Some(Unit::Seconds), values }
+}
+
+fn of_listener(listener: &ListenerStats) -> Labels {
+    vec![("listener", listener.name.clone())]
+}
+
+fn of_backend(pool: &PoolStats, backend: &BackendStats) -> Labels {
+    vec![("pool", pool.name.clone()), ("backend", backend.name.clone())]
+}
+
+fn last_check(checks: &CheckStats) -> Option<SampleValue> {
+    Some(SampleValue::Real(checks.last.as_ref()?.took_us as f64 / 1e6))
+}
+
+fn some(value: u64) -> Option<SampleValue> {
+    Some(SampleValue::Whole(value))
+}

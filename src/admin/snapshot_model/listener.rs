@@ -1,0 +1,130 @@
+//! Listeners.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::measured::{HttpStats, Latency};
+use crate::stats::registry::ListenerId;
+use crate::stats::termination::Termination;
+
+/// One listener.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListenerStats {
+    /// Its id.
+    #[serde(skip)]
+    pub id: ListenerId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens, such as `127.0.0.1:8080`.
+    pub addresses: Vec<String>,
+    /// Whether TLS ends here.
+    pub tls: bool,
+    /// Whether HTTP is watched (`sniff: http`).
+    pub sniffs_http: bool,
+    /// Where connections go that match no route.
+    pub pool: String,
+    /// Every pool that connections may go to, that one first.
+    pub pools: Vec<String>,
+    /// Connections open at once; `None` is no limit.
+    pub max_connections: Option<u32>,
+    /// Connections of all clients in a second (`limits.connection_rate`); `None` is no limit.
+    #[serde(default)]
+    pub rate_limit: Option<f64>,
+    /// Connections open now.
+    pub open: u64,
+    /// The most that were open at once.
+    pub open_max: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections that have ended, however.
+    pub ended: u64,
+    /// Of these, those that got no backend.
+    pub rejected: u64,
+    /// Bytes from clients that were handed to backends.
+    pub bytes_in: u64,
+    /// Bytes from backends that were handed to clients.
+    pub bytes_out: u64,
+    /// Connects that were tried again with another backend.
+    pub retries: u64,
+    /// Connections accepted a second.
+    #[serde(default)]
+    pub rate: RateStats,
+    /// Requests of HTTP a second, where it is watched; counted at their end.
+    #[serde(default)]
+    pub request_rate: RateStats,
+    /// TLS handshakes with clients; `None` where TLS does not end.
+    #[serde(default)]
+    pub handshakes: Option<HandshakeStats>,
+    /// Ended connections by how they ended: one entry for each termination there is.
+    #[serde(deserialize_with = "known_terminations")]
+    pub terminations: Vec<TerminationStats>,
+    /// How long things took.
+    pub latency: Latency,
+    /// What was seen of HTTP.
+    pub http: Option<HttpStats>,
+}
+
+/// How many a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RateStats {
+    /// In the last one.
+    pub now: u64,
+    /// The most in any.
+    pub max: u64,
+}
+
+/// TLS handshakes that succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HandshakeStats {
+    /// Made from the beginning.
+    pub full: u64,
+    /// Gone on with a session that both sides knew.
+    pub resumed: u64,
+}
+
+/// One way to end, and how often connections did.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(into = "TerminationRow")]
+pub struct TerminationStats {
+    /// How they ended.
+    pub termination: Termination,
+    /// How many.
+    pub count: u64,
+}
+
+/// [`TerminationStats`] as it is written.
+#[derive(Serialize)]
+struct TerminationRow {
+    /// As in the access log, such as `client closed` or `rejected: no backend`.
+    reason: String,
+    /// Who caused it: `client`, `backend` or `tidegate`.
+    side: &'static str,
+    /// As in an access log of HAProxy's form.
+    code: &'static str,
+    /// Whether the client got no backend.
+    rejected: bool,
+    count: u64,
+}
+
+impl From<TerminationStats> for TerminationRow {
+    fn from(TerminationStats { termination, count }: TerminationStats) -> TerminationRow {
+        TerminationRow {
+            reason: termination.to_string(),
+            side: termination.cause().name(),
+            code: termination.code(),
+            rejected: termination.is_rejection(),
+            count,
+        }
+    }
+}
+
+/// Skips terminations that only another version of tidegate knows.
+fn known_terminations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TerminationStats>, D::Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        reason: String,
+        count: u64,
+    }
+    let known =
+        |Row { reason, count }: Row| Some(TerminationStats { termination: Termination::named(&reason)?, count });
+    Ok(Vec::<Row>::deserialize(deserializer)?.into_iter().filter_map(known).collect())
+}

@@ -1,0 +1,245 @@
+//! Pools and their backends.
+
+use serde::{Deserialize, Serialize};
+
+use super::listener::{HandshakeStats, RateStats};
+use super::measured::{HttpStats, Latency};
+use crate::config::model::Balance;
+use crate::stats::registry::{BackendId, PoolId};
+
+/// Whether a backend or a pool takes connections, and whether a health check says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It passes its health checks.
+    Up,
+    /// It takes no connections.
+    #[default]
+    Down,
+    /// It takes connections, and no health check says whether it can serve them.
+    Unchecked,
+    /// It was removed: it takes no new connections, and is gone when its last one has ended.
+    Leaving,
+}
+
+impl Status {
+    /// That of what is `up`, as far as is known.
+    pub fn of(up: bool, is_checked: bool) -> Status {
+        match (up, is_checked) {
+            (false, _) => Status::Down,
+            (true, false) => Status::Unchecked,
+            (true, true) => Status::Up,
+        }
+    }
+
+    /// As it is written in every format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Up => "up",
+            Status::Down => "down",
+            Status::Unchecked => "unchecked",
+            Status::Leaving => "leaving",
+        }
+    }
+}
+
+/// One pool.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PoolStats {
+    /// Its id.
+    #[serde(skip)]
+    pub id: PoolId,
+    /// Its name.
+    pub name: String,
+    /// Its balancing algorithm.
+    pub balance: Balance,
+    /// The kind of its health check; `None` for none.
+    pub health: Option<CheckKind>,
+    /// Checks that must pass one after the other for a backend to be up.
+    #[serde(default)]
+    pub rise: Option<u32>,
+    /// Checks that must fail one after the other for it to be down.
+    #[serde(default)]
+    pub fall: Option<u32>,
+    /// `down` when no backend takes connections; `unchecked` without health checks.
+    #[serde(default)]
+    pub status: Status,
+    /// Backends that take connections now.
+    pub up: usize,
+    /// Whether a connection would get a backend now.
+    pub usable: bool,
+    /// Since when.
+    #[serde(default)]
+    pub since: f64,
+    /// How often it became unusable.
+    #[serde(default)]
+    pub downs: u64,
+    /// How long it was unusable, all in all.
+    #[serde(default)]
+    pub downtime: f64,
+    /// Connections its backends have now.
+    #[serde(default)]
+    pub open: u64,
+    /// The most they had at once.
+    #[serde(default)]
+    pub open_max: u64,
+    /// Connections that were for it a second, with those that got no backend.
+    #[serde(default)]
+    pub rate: RateStats,
+    /// Connections that got no backend of it.
+    pub rejected: u64,
+    /// Connects that were tried again with another backend.
+    pub retries: u64,
+    /// How long things took, over all backends.
+    #[serde(default)]
+    pub latency: Latency,
+    /// In the order of the configuration.
+    pub backends: Vec<BackendStats>,
+}
+
+/// One backend of a pool.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BackendStats {
+    /// Its id.
+    #[serde(skip)]
+    pub id: BackendId,
+    /// Its name, unique in its pool.
+    pub name: String,
+    /// As configured.
+    pub address: String,
+    /// As configured; with 0 it gets no new connections.
+    pub weight: u32,
+    /// Used only when no other can be.
+    pub backup: bool,
+    /// Connections it may have at once; `None` is no limit.
+    pub max_connections: Option<u32>,
+    /// Whether it takes connections.
+    pub up: bool,
+    /// The same, and whether a health check says so.
+    #[serde(default)]
+    pub status: Status,
+    /// Why not, for people.
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: f64,
+    /// How often it went down.
+    pub downs: u64,
+    /// How long it was down, all in all.
+    pub downtime: f64,
+    /// Its health checks; `None` when it has none.
+    pub checks: Option<CheckStats>,
+    /// Connections it has now.
+    pub open: u64,
+    /// The most it had at once.
+    pub open_max: u64,
+    /// Connections it was given: those that were established.
+    pub connections: u64,
+    /// The same a second.
+    #[serde(default)]
+    pub rate: RateStats,
+    /// When it was given the last one, to within a second; `None` before the first.
+    #[serde(default)]
+    pub last_session: Option<f64>,
+    /// Connects that failed.
+    pub connect_failures: u64,
+    /// Of these, those after which another backend was tried.
+    pub retries: u64,
+    /// Connections that ended by its fault: it reset them, was lost, or broke the rules of TLS.
+    pub failures: u64,
+    /// Connections that ended by the client's fault: it reset them, was lost, or broke the rules of TLS.
+    #[serde(default)]
+    pub client_aborts: u64,
+    /// TLS handshakes with it; `None` where its pool speaks no TLS.
+    #[serde(default)]
+    pub handshakes: Option<HandshakeStats>,
+    /// Bytes that clients sent and it was handed.
+    pub bytes_in: u64,
+    /// Bytes that it sent and clients were handed.
+    pub bytes_out: u64,
+    /// Moving average of its connect and first-byte times, which `least_latency` goes by; 0 is unknown.
+    pub average_us: u32,
+    /// How long things took.
+    pub latency: Latency,
+    /// What was seen of HTTP.
+    pub http: Option<HttpStats>,
+}
+
+/// Health checks of one backend.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CheckStats {
+    /// How many there were.
+    pub count: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// The last one; `None` before the first.
+    pub last: Option<CheckResult>,
+}
+
+/// The kind of a health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum CheckKind {
+    Tcp,
+    Http,
+    Exchange,
+}
+
+impl CheckKind {
+    /// As it is written in every format.
+    pub fn name(self) -> &'static str {
+        match self {
+            CheckKind::Tcp => "tcp",
+            CheckKind::Http => "http",
+            CheckKind::Exchange => "exchange",
+        }
+    }
+}
+
+/// One health check.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CheckResult {
+    /// When it ended.
+    pub time: f64,
+    /// How long it took.
+    pub took_us: u64,
+    /// Whether the backend passed.
+    pub passed: bool,
+    /// Why not, for people.
+    pub reason: Option<String>,
+}
+
+/// A backend that went up or down.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StatusChange {
+    /// When.
+    pub time: f64,
+    /// Its pool.
+    pub pool: String,
+    /// Its name.
+    pub backend: String,
+    /// Which way.
+    pub up: bool,
+    /// The same, and whether a health check says so.
+    #[serde(default)]
+    pub status: Status,
+    /// Why it is down, for people.
+    pub reason: Option<String>,
+}
+
+impl PoolStats {
+    /// [`PoolStats::status`], also of a view that an older tidegate made.
+    pub fn status(&self) -> Status {
+        Status::of(self.usable, self.health.is_some())
+    }
+}
+
+impl BackendStats {
+    /// [`BackendStats::status`], also of a view that an older tidegate made.
+    pub fn status(&self) -> Status {
+        match self.status {
+            Status::Leaving => Status::Leaving,
+            _ => Status::of(self.up, self.checks.is_some()),
+        }
+    }
+}

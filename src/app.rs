@@ -54,7 +54,7 @@ pub struct App {
     _access: Access,
 }
 
-/// Why a balancer could not be started. The text is for people, a line for each error.
+/// Why a start or a change failed: a line for each error.
 #[derive(Debug)]
 pub struct StartError(Vec<String>);
 
@@ -77,7 +77,7 @@ impl From<io::Error> for StartError {
 pub enum Drained {
     /// Every connection ended by itself.
     Clean,
-    /// So many connections had to be cut.
+    /// Connections that were closed at the deadline.
     Cut(usize),
 }
 

@@ -199,7 +199,7 @@ impl Running {
         self.config = Arc::new(config);
     }
 
-    /// TLS of the listeners: loaded anew where its rules have changed.
+    /// TLS of the listeners, loaded where its rules have changed.
     fn acceptors(&self, plan: &Plan, config: &Config) -> Result<BTreeMap<Arc<str>, Arc<Acceptor>>, Vec<String>> {
         let running = self.plane.members();
         collect(config.listeners.iter().filter_map(|listener| {
@@ -216,7 +216,7 @@ impl Running {
         }))
     }
 
-    /// TLS to the backends of pools: loaded anew where its rules have changed.
+    /// TLS to the backends of pools, loaded where its rules have changed.
     fn connectors(&self, plan: &Plan, config: &Config) -> Result<HashMap<Arc<str>, Arc<Connector>>, Vec<String>> {
         collect(config.pools.iter().filter_map(|pool| {
             let rules = pool.tls.as_ref()?;
@@ -280,9 +280,9 @@ impl Running {
         acceptors: &BTreeMap<Arc<str>, Arc<Acceptor>>,
         connectors: &HashMap<Arc<str>, Arc<Connector>>,
     ) -> Result<TlsWatch, Vec<String>> {
-        let listener_goes = plan.listeners.iter().any(|step| step.loads_tls || step.step == Step::Remove);
-        let pool_goes = plan.pools.iter().any(|step| step.loads_tls || step.step == Step::Remove);
-        if !listener_goes && !pool_goes {
+        let listeners = plan.listeners.iter().map(|step| step.step);
+        let mut steps = listeners.chain(plan.pools.iter().map(|step| step.step));
+        if steps.all(|step| step == Step::Keep) {
             return Ok(TlsWatch::Same);
         }
         if acceptors.is_empty() && connectors.is_empty() {

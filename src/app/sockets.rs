@@ -120,7 +120,7 @@ fn whole_seconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX)
 }
 
-/// `[::]:80` takes IPv4 too, as everywhere on Linux, unless `0.0.0.0:80` is somebody's as well.
+/// `[::]:80` takes IPv4 too, as everywhere on Linux, unless a listener binds `0.0.0.0:80` as well.
 fn v6_only(address: &Address, config: &Config) -> bool {
     let Address::Tcp(address) = address else { return false };
     let v4 = Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()));

@@ -1,6 +1,6 @@
 //! What an algorithm chooses from.
 
-/// Somebody who can be chosen. Its place in the slice given to [`Balancer::new`](super::Balancer::new) is its index.
+/// A backend that can be chosen. Its place in the slice given to [`Balancer::new`](super::Balancer::new) is its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// What placement by hash goes by; [`identity`](super::identity) of the backend's name.

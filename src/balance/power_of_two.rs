@@ -1,5 +1,5 @@
 //! Two at random, and the less loaded of them (Mitzenmacher, "The power of two choices in randomized
-//! load balancing", 1996): nearly as even as looking at everybody, at the cost of looking at two, and instances
+//! load balancing", 1996): nearly as even as looking at all, at the cost of looking at two, and instances
 //! that do not know of each other don't all rush to the same idle backend.
 
 use super::candidate::{Candidate, Live};

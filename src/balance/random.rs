@@ -29,7 +29,7 @@ impl Random {
     }
 }
 
-/// Somebody else, by weight if a few draws find one that can take a connection, otherwise by scanning.
+/// Another one, by weight if a few draws find one that can take a connection, otherwise by scanning.
 pub(super) fn draw_again(line: &Weighted, random: u64, live: &impl Live) -> Option<usize> {
     (1..=REDRAWS)
         .filter_map(|attempt| line.draw(redraw(random, attempt)))

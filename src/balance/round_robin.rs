@@ -33,7 +33,7 @@ impl RoundRobin {
         if live.can_take(scheduled) {
             return Some(scheduled);
         }
-        // Going on to the next step instead would give all of a full one's share to whoever comes after it in
+        // Going on to the next step instead would give all of a full one's share to the next one in
         // the order; a jump to a random step gives it to all others by their weights.
         (1..=REDRAWS)
             .filter_map(|attempt| at(below(redraw(turn, attempt), steps)))

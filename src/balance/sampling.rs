@@ -19,7 +19,7 @@ pub(super) fn below(uniform: u64, bound: usize) -> usize {
     ((u128::from(uniform) * bound as u128) >> 64) as usize
 }
 
-/// A number as good as drawn anew, `attempt` steps after `seed`: the finalizer of SplitMix64 (Steele,
+/// A pseudo-random number, `attempt` steps after `seed`: the finalizer of SplitMix64 (Steele,
 /// Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014).
 pub(super) fn redraw(seed: u64, attempt: u64) -> u64 {
     let mut z = seed.wrapping_add(attempt.wrapping_mul(0x9e37_79b9_7f4a_7c15));

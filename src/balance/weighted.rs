@@ -28,13 +28,13 @@ impl Weighted {
         self.ends[index] - self.begin(index)
     }
 
-    /// One of all, each as likely as its weight says; `None` when there is nobody.
+    /// One of all, each as likely as its weight says; `None` when there is none.
     pub(super) fn draw(&self, uniform: u64) -> Option<usize> {
         let sum = *self.ends.last()?;
         Some(self.at(below(uniform, sum as usize) as u64))
     }
 
-    /// One of all but `not`; `None` when there is nobody else.
+    /// One of all but `not`; `None` when there is no other.
     pub(super) fn draw_other(&self, uniform: u64, not: usize) -> Option<usize> {
         let gap = self.weight(not);
         let rest = *self.ends.last()? - gap;

@@ -45,7 +45,7 @@ impl RiseFall {
         (self.rise, self.fall) = (health.rise, health.fall);
     }
 
-    /// Takes the outcome of a probe into account. A first probe that fails is a change too, so that it is told once why
+    /// Takes the outcome of a probe into account. A first probe that fails is a change too, so that the log says once why
     /// a backend is not used from the start.
     pub(super) fn observe(&mut self, passed: bool) -> Option<Transition> {
         let (speaks_against, needed, next) = match self.state {

@@ -22,7 +22,7 @@ const PARTS: usize = 64;
 /// without growing; 229,376 in all, some 9 MB.
 const GENERATION: usize = 1792;
 
-/// Whoever is at the limit of connections is told to try again after this time; nobody knows when one of them ends.
+/// Retry-After of an address at its limit of connections: when one of them ends is unknown.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// The connections of each address.
@@ -30,7 +30,7 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 pub(super) struct Addresses {
     most: Option<NonZeroU32>,
     pace: Option<Gcra>,
-    /// With a key of this process, so that nobody can choose addresses of one part.
+    /// Keyed by this process, so that no client can choose addresses of one part.
     hasher: RandomState,
     parts: Box<[CachePadded<Mutex<Part>>]>,
 }
@@ -43,7 +43,7 @@ struct Part {
 }
 
 impl Addresses {
-    /// At most so many connections of an address at once, and at this pace.
+    /// Connections of an address at once, and their rate.
     pub(super) fn new(most: Option<NonZeroU32>, pace: Option<Gcra>) -> Addresses {
         let parts = (0..PARTS).map(|_| CachePadded::default()).collect();
         Addresses { most, pace, hasher: RandomState::new(), parts }
@@ -120,7 +120,7 @@ impl Drop for AddressSlot {
     }
 }
 
-/// Whom an address is counted as: itself; of IPv6 the /64 that it is in, as that is what one host is given, and could choose
+/// What an address is counted as: itself; of IPv6 the /64 that it is in, as that is what one host is given, and could choose
 /// among for each connection.
 fn counted_as(client: IpAddr) -> IpAddr {
     match client.to_canonical() {

@@ -1,4 +1,4 @@
-//! How fast something may happen: so many times in a period, evenly, and as many at once after a pause.
+//! Rate limit: a number of events per period, evenly, and as many at once after a pause.
 //!
 //! A token bucket, written as the generic cell rate algorithm (ITU-T I.371, its virtual scheduling form): all that there is
 //! to remember is one moment, at which the bucket would be full again.

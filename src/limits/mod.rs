@@ -101,7 +101,7 @@ impl Limits {
         self.addresses.as_ref().map_or(0, |addresses| addresses.open(client))
     }
 
-    /// What somebody does who is over a limit, for people.
+    /// What a client does that exceeds a limit, as the rest of a sentence.
     pub fn explain(&self, limit: Limit) -> impl fmt::Display + use<> {
         let model::Limits { connections_per_ip, connection_rate_per_ip, connection_rate, .. } = self.config;
         fmt::from_fn(move |f| {

@@ -42,9 +42,9 @@ pub struct ListenOptions {
 /// Who else may bind the address of a TCP listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// Nobody.
+    /// No other socket.
     Exclusive,
-    /// Further sockets of this process (SO_REUSEPORT), if nobody has the address yet.
+    /// Further sockets of this process (SO_REUSEPORT), if no other process has the address.
     ///
     /// Set before bind(2), SO_REUSEPORT would silently share the port with another process of this user. Set before
     /// listen(2), it would share it with one that starts at the same moment: SO_REUSEADDR lets both bind while neither

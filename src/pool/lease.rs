@@ -22,7 +22,7 @@ impl Lease {
         backend.try_acquire().then(|| Lease { backend: Arc::clone(backend), downs })
     }
 
-    /// Whom it is on.
+    /// The leased backend.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend
     }
@@ -40,7 +40,7 @@ impl Drop for Lease {
     }
 }
 
-/// Why no backend could be chosen. The text is for people.
+/// Why no backend could be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoBackend {
     /// Those with weight are all down.
@@ -93,17 +93,17 @@ impl fmt::Display for NoBackend {
 
 impl std::error::Error for NoBackend {}
 
-/// A lease on whom `balancer` chooses of `members`; `None` when none of them can take a connection.
+/// A lease of the member that `balancer` chooses; `None` when none can take a connection.
 pub(super) fn take(members: &[Arc<Backend>], balancer: &Balancer, draw: &Draw, excluded: &Excluded) -> Option<Lease> {
     let now = Now { members, excluded };
-    // Somebody else may take the last place between the pick and the claim; the next pick sees that.
+    // Another worker may take the last place between pick and lease; the next pick sees that.
     for _ in 0..LOST_RACES {
         let index = balancer.pick(draw, &now)?;
         if let Some(lease) = Lease::new(&members[index]) {
             return Some(lease);
         }
     }
-    // With so little room left, whoever has some will do.
+    // With that little room left, any member that has some will do.
     members.iter().filter(|backend| !excluded.contains(backend.id())).find_map(Lease::new)
 }
 

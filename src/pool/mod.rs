@@ -213,7 +213,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// Why there is nobody to choose.
+    /// Why no backend can be chosen.
     pub fn lease(&self, client: Option<IpAddr>, excluded: &Excluded) -> Result<Lease, NoBackend> {
         let snapshot = self.snapshot.load();
         let balancer = &snapshot.primary.balancer; // both tiers have the same algorithm
@@ -236,8 +236,8 @@ impl Pool {
             .ok_or_else(|| NoBackend::explain(&snapshot.backends, excluded))
     }
 
-    /// Names who is told when a backend goes down and the pool's `on_down` is `cut`. Called on the thread that has noticed,
-    /// after the backend stopped taking connections. Only the first call has an effect.
+    /// Sets what is called when a backend goes down and the pool's `on_down` is `cut`: on the thread that has noticed, after the
+    /// backend stopped taking connections. Only the first call has an effect.
     pub fn on_cut(&self, cut: Box<dyn Fn(BackendId) + Send + Sync>) {
         let _already_set = self.cut.set(cut);
     }

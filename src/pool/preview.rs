@@ -1,4 +1,4 @@
-//! Whom a lease would be on, without taking one: what `tidegate explain` says.
+//! Dry-run of a lease, for `tidegate explain`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,24 +8,23 @@ use super::lease::{Now, client_key};
 use super::{Backend, Excluded, NoBackend, Pool};
 use crate::balance::{Draw, Live};
 
-/// What the next lease would be, and how each backend stands. True of the moment, and only as long as nobody else takes
-/// one.
+/// What the next lease would be, and how each backend stands. Accurate until the next connection arrives.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preview {
-    /// Whom it would be on, or why on nobody.
+    /// The backend, or why there is none.
     pub choice: Result<Choice, NoBackend>,
     /// All backends, in the order of the configuration.
     pub backends: Vec<BackendPreview>,
 }
 
-/// Whom a lease would be on.
+/// The backend of the next lease.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Choice {
     /// This one.
     One {
         /// Which.
         backend: Arc<Backend>,
-        /// Whom it would be on, were that one not full or down.
+        /// The algorithm's first choice, if that one is full or down.
         instead_of: Option<Arc<Backend>>,
     },
     /// One of these, each with its probavailability; the likeliest first.
@@ -69,7 +68,7 @@ pub enum Availability {
     Full,
 }
 
-/// Everybody as it is, and could take one more.
+/// The members as they are, none of them full or down.
 struct Roomy<'a>(&'a Now<'a>);
 
 impl Live for Roomy<'_> {
@@ -87,7 +86,7 @@ impl Live for Roomy<'_> {
 }
 
 impl Pool {
-    /// What [`Pool::lease`] would give to this client now. Takes nothing, and leaves everybody's turn as it is.
+    /// Dry-run of [`Pool::lease`]: takes nothing, and does not advance round robin.
     pub fn preview(&self, client: Option<IpAddr>) -> Preview {
         let snapshot = self.snapshot.load();
         let none = Excluded::new();
@@ -168,7 +167,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
-        /// Whatever is full, down or a backup: the next lease is on whom the preview named.
+        /// Whatever is full, down or a backup: the next lease is on the previewed backend.
         #[test]
         fn what_is_previewed_is_what_happens(
             weights in prop::collection::vec(0..4_u32, 1..6),

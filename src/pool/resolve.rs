@@ -23,7 +23,7 @@ use crate::net::addr::Address;
 /// Descriptors of one lookup: a socket for each of up to three name servers, and one for an answer over TCP.
 const FILES_PER_LOOKUP: usize = 4;
 
-/// What std puts before the resolver's own words; says nothing more.
+/// std's prefix to the resolver's message.
 const STD_SAYS: &str = "failed to lookup address information: ";
 
 /// Keeps the addresses of all backends that are configured by name.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// A full weight. Whole parts rather than a fraction, because the order of round robin is made of whole
-/// numbers, and the snapshot is only made anew when a part is added.
+/// numbers, and a new snapshot is only needed when a part is added.
 pub(super) const PARTS: u32 = 16;
 
 /// How many [`PARTS`] of its weight a backend gets at `now`, when it came back at `since`: from one part, in

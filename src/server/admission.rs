@@ -1,4 +1,4 @@
-//! Whether a client may come in, and what becomes of one that may not.
+//! Admission: whether a client is within its limits, and whether one that is not gets an answer.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,15 +12,15 @@ use crate::net::addr::ClientAddr;
 use crate::stats::termination::Termination;
 use crate::worker;
 
-/// Clients over a limit that are told so in their own language, at once and in a second: few, as it costs a TLS handshake
-/// and up to some seconds of patience, which is what limits are to spare. The others are closed without a word.
+/// Clients over a limit that get an answer in their own protocol, at once and per second: few, as an answer costs a TLS handshake
+/// and up to some seconds, which limits are there to save. The others are closed at once.
 const MAX_REJECT_SLOTS: usize = 64;
 const REJECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap(); // at compile time, where a zero would be an error
 
 /// The limits of a listener.
 pub(super) struct AdmissionControl {
     limits: Limits,
-    /// For a listener whose clients can be told something.
+    /// For a listener whose clients speak a protocol with errors.
     budget: Option<RejectBudget>,
 }
 
@@ -29,15 +29,15 @@ struct RejectBudget {
     rate: Limits,
 }
 
-/// A client that was let in, or is heard out to be told why it is not.
+/// A client that is admitted, or rejected with an answer.
 pub(super) enum Admission {
     /// With what counts against the limits of its address.
-    In(Option<AddressSlot>),
+    Admitted(Option<AddressSlot>),
     /// It gets no backend.
-    RejectSlot(RejectSlot),
+    Rejected(RejectSlot),
 }
 
-/// A client over a limit that is told so.
+/// A place among the clients over a limit that get an answer.
 pub(super) struct RejectSlot {
     pub(super) exceeded: Exceeded,
     _permit: Permit,
@@ -67,8 +67,8 @@ impl AdmissionControl {
             && starttls(one) == starttls(other)
     }
 
-    /// Whether somebody can be over a limit.
-    pub(super) fn is_kept(&self) -> bool {
+    /// Whether there is any limit.
+    pub(super) fn has_limits(&self) -> bool {
         self.limits.are_set()
     }
 
@@ -89,12 +89,12 @@ impl AdmissionControl {
     ) -> Result<Admission, Termination> {
         let now = worker::now();
         let exceeded = match self.limits.admit(client.ip(), now) {
-            Ok(claim) => return Ok(Admission::In(claim)),
+            Ok(slot) => return Ok(Admission::Admitted(slot)),
             Err(exceeded) => exceeded,
         };
         refuse(&self.limits.explain(exceeded.limit));
         let slot = self.budget.as_ref().and_then(|budget| budget.slot(now));
-        slot.map(|slot| Admission::RejectSlot(RejectSlot { exceeded, _permit: slot })).ok_or(exceeded.limit.into())
+        slot.map(|slot| Admission::Rejected(RejectSlot { exceeded, _permit: slot })).ok_or(exceeded.limit.into())
     }
 }
 

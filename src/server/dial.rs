@@ -93,7 +93,7 @@ async fn dial_in_turn(
                 failed.counters().retried();
                 listener.counters().retried();
             }
-            // There is no queue yet: whoever finds no place is refused.
+            // There is no queue yet: without a free backend, a connection is rejected.
             None => state.measure(listener, id, Stage::Queue, Duration::ZERO),
         }
         let started = Instant::now();

@@ -19,7 +19,7 @@ pub(super) struct HttpTap {
     sink: HttpSink,
 }
 
-/// Whom it is told of.
+/// Where events go: to the counters of a listener and a backend.
 struct HttpSink {
     state: Rc<WorkerState>,
     listener: Arc<Listener>,

@@ -1,4 +1,4 @@
-//! The last words to a client that is refused.
+//! Lingering close: a rejected client reads why before its connection is closed.
 
 use std::io;
 use std::task::{Poll, ready};
@@ -8,31 +8,31 @@ use super::peek::write_all;
 use crate::relay::Stream;
 use crate::worker::{self, poll_fn};
 
-/// What the client is granted to read them.
+/// Time and bytes that the client has to read and close.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LingerLimit {
     time: Duration,
-    /// Bytes that are read meanwhile.
-    at_most: usize,
+    /// Bytes of input that are discarded.
+    max_bytes: usize,
 }
 
 impl LingerLimit {
-    /// For one that has said little.
-    pub(super) const SHORT: LingerLimit = LingerLimit { time: Duration::from_secs(1), at_most: 64 * 1024 };
-    /// For one that may be sending much, and may look for an answer only behind that.
-    pub(super) const LONG: LingerLimit = LingerLimit { time: Duration::from_secs(5), at_most: 64 * 1024 * 1024 };
+    /// For a client that has sent little.
+    pub(super) const SHORT: LingerLimit = LingerLimit { time: Duration::from_secs(1), max_bytes: 64 * 1024 };
+    /// For a client that may be sending much, and reads the answer only after that.
+    pub(super) const LONG: LingerLimit = LingerLimit { time: Duration::from_secs(5), max_bytes: 64 * 1024 * 1024 };
 }
 
 /// Bytes read before the other connections of the worker get their turn.
 const TURN: usize = 256 * 1024;
 
-/// Tells the client why, and waits for a moment until it has closed. Closing at once would reset the connection if
-/// the client has sent something that nobody has read, and a reset overtakes the words.
-pub(super) async fn lingering_close(stream: &impl Stream, words: &[u8], patience: LingerLimit) {
+/// Sends `message` and FIN, and discards input until the client has closed. Closing at once would reset a connection with unread
+/// input, and a reset overtakes the message.
+pub(super) async fn lingering_close(stream: &impl Stream, message: &[u8], limit: LingerLimit) {
     let saying = async {
-        write_all(stream, words).await?;
+        write_all(stream, message).await?;
         poll_fn(|_| stream.poll_shutdown(false)).await?;
-        let mut left = patience.at_most;
+        let mut left = limit.max_bytes;
         poll_fn(|_| {
             let mut discarded = [0; 4096];
             let mut turn = TURN;
@@ -48,6 +48,6 @@ pub(super) async fn lingering_close(stream: &impl Stream, words: &[u8], patience
         })
         .await
     };
-    // It is closed next, whatever became of it.
-    let _ = worker::until(Some(worker::now() + patience.time), saying).await;
+    // The connection is closed next, also after an error.
+    let _ = worker::until(Some(worker::now() + limit.time), saying).await;
 }

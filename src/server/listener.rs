@@ -213,7 +213,7 @@ impl Listener {
 
     /// Whether a connection is looked at before it gets a backend: its address or its first bytes.
     pub(super) fn looks_first(&self) -> bool {
-        self.admission.is_kept()
+        self.admission.has_limits()
             || self.tls.is_some()
             || self.config.proxy_protocol.is_some()
             || !self.config.routes.is_empty()

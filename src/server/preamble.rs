@@ -57,8 +57,8 @@ pub(super) struct Preamble {
     /// How long the TLS handshake took.
     pub(super) handshake: Option<Duration>,
     /// What counts against the limits of the client's address.
-    pub(super) claim: Option<AddressSlot>,
-    /// It is over a limit, and is to be told so instead of getting a backend.
+    pub(super) address_slot: Option<AddressSlot>,
+    /// The client exceeds a limit, and gets an answer that says so instead of a backend.
     pub(super) reject_slot: Option<RejectSlot>,
 }
 
@@ -153,8 +153,8 @@ async fn identify(
 
 fn admit(listener: &Listener, client: ClientAddr, preamble: &mut Preamble) -> Result<(), Termination> {
     match listener.admit(client)? {
-        Admission::In(claim) => preamble.claim = claim,
-        Admission::RejectSlot(told) => preamble.reject_slot = Some(told),
+        Admission::Admitted(slot) => preamble.address_slot = slot,
+        Admission::Rejected(slot) => preamble.reject_slot = Some(slot),
     }
     Ok(())
 }

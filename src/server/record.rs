@@ -66,7 +66,7 @@ impl Record {
         }
     }
 
-    /// The limit that the client is over, if it is to be told so.
+    /// The limit that the client exceeds, if it gets an answer that says so.
     pub(super) fn over_limit(&self) -> Option<Termination> {
         Some(self.preamble.as_ref()?.reject_slot.as_ref()?.exceeded.limit.into())
     }

@@ -1,4 +1,4 @@
-//! What a client that gets no backend is told in its own language.
+//! The answer to a client that gets no backend, in its own protocol: HTTP 429 or 503, PostgreSQL's 53300 or 57P03.
 
 use std::time::Duration;
 

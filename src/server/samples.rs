@@ -11,7 +11,7 @@ use crate::stats::latency::Sample;
 
 /// Samples that are handed over at once: 64 KiB.
 const PORTION: usize = 4096;
-/// Portions of all workers that may wait for whoever takes them.
+/// Portions of all workers that may wait for the stats thread.
 const WAITING: usize = 64;
 /// Samples that a worker keeps when they are not taken: 8 MiB. Those that come then are lost, and counted.
 const MOST: usize = 512 * 1024;
@@ -54,7 +54,7 @@ impl Samples {
         }
     }
 
-    /// Hands over what there is; keeps it when nobody takes it just now.
+    /// Hands over what there is; keeps it when the queue is full.
     pub(super) fn hand_over(&mut self) {
         if self.list.is_empty() {
             return;
@@ -76,7 +76,7 @@ impl Measurements {
         self.portions.try_recv().ok()
     }
 
-    /// Samples that were lost because nobody took them.
+    /// Samples that were dropped because the queue was full.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }

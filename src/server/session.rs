@@ -25,8 +25,8 @@ use crate::relay::{End, Relay, Stream, Tap, Turn};
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, Priority, Socket, Timer, Transport, poll_fn};
 
-/// From this age on a connection lasts: keepalive is turned on towards its backend. Towards its client it is from
-/// the start, as accepted sockets inherit it.
+/// Age at which keepalive is turned on towards the backend. Towards the client it is on from the start, as accepted sockets inherit
+/// it.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(5);
 
 /// Bytes moved in one turn from which on a connection is bulk: twice a message of 64 KiB, half of what a turn allows.
@@ -35,7 +35,7 @@ const BULK_THRESHOLD: u64 = 128 * 1024;
 /// Turns after which a connection is no longer new, even if its backend has not answered.
 const NEW_FOR: u8 = 8;
 
-/// When a client that gets no backend may try again, where nobody knows better.
+/// Retry-After of a rejection whose end is unknown.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted, and nothing else yet. It may change its thread.
@@ -61,7 +61,7 @@ impl Permits {
     }
 }
 
-/// Begins a connection's life on this worker; it goes on as a task.
+/// Starts a connection's task on this worker.
 pub(super) fn start(accepted: Accepted) {
     let Accepted { socket, transport, client, at, listener, permits, slot } = accepted;
     let state = WorkerState::current();
@@ -122,7 +122,7 @@ impl Session {
         ending
     }
 
-    /// Forwards a CancelRequest, which is all of the client's that its backend gets.
+    /// Forwards a CancelRequest, the only bytes of the client that its backend gets.
     async fn forward_cancel(&mut self) -> Termination {
         let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
             return Termination::InternalError;
@@ -198,7 +198,7 @@ impl Session {
         };
         let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
         let peeked = peeked.into_bytes();
-        // Where nobody reads what is seen, nothing is looked for.
+        // Without a stats port, HTTP is not parsed.
         let watches = record.listener.sniffs_http() && record.state.measures();
         let mut http_tap = watches
             .then(|| Box::new(HttpTap::new(Rc::clone(&record.state), Arc::clone(&record.listener), record.backend)));

@@ -19,7 +19,7 @@ use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
 use crate::tls::{BackendName, Connector, HandshakeError, Negotiated, TlsError};
 use crate::worker::{self, Socket, poll_fn};
 
-/// Whom the backend must be for this client.
+/// The name that the backend's certificate must have for this client.
 fn name(connector: &Connector, backend: &pool::Backend, origin: &Origin<'_>) -> Result<BackendName, UpstreamError> {
     let asked = origin.preamble.and_then(|preamble| preamble.server_name.as_deref());
     if let (true, Conn::Tls(_), Some(asked)) = (connector.takes_clients_name(), origin.client, asked) {
@@ -47,7 +47,7 @@ impl Origin<'_> {
     }
 }
 
-/// Where a connection comes from, as backends are told.
+/// Where a connection comes from, as its PROXY header and TLS say to the backend.
 pub(super) struct Origin<'c> {
     pub(super) client: &'c Client,
     /// Its address, which a PROXY header may have named.
@@ -133,7 +133,7 @@ impl fmt::Display for UpstreamError {
                 f.write_str("the client asks for no server name, and a unix socket has none either")
             }
             UpstreamError::NoTls => f.write_str("refuses TLS (PostgreSQL: ssl = off)"),
-            // Its words are not read: anybody on the way could have put them there (CVE-2024-10977).
+            // Its text is not read: a man in the middle could have put it there (CVE-2024-10977).
             UpstreamError::Error => f.write_str(
                 "answers the request for TLS by an error, as PostgreSQL does when it cannot start a process for it",
             ),

@@ -145,7 +145,7 @@ impl WorkerState {
         self.samples.borrow().is_some()
     }
 
-    /// Writes a measurement down, if there is somebody to read it.
+    /// Records a measurement, if the stats port reads them.
     pub(super) fn measure(&self, listener: &Listener, backend: BackendId, stage: Stage, took: Duration) {
         if let Some(samples) = &mut *self.samples.borrow_mut() {
             samples.add(Sample::new(listener.id(), backend, stage, took));

@@ -1,4 +1,4 @@
-//! Why connects failed, in words, and whose fault it was.
+//! Why connects failed, and how far each failure reaches.
 
 use std::fmt;
 use std::io;

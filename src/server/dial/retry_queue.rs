@@ -60,7 +60,7 @@ impl Drop for ShortOfDescriptor<'_> {
 /// The connections of a worker that wait for a resource.
 #[derive(Default)]
 pub(in crate::server) struct RetryQueues {
-    /// Only those that have somebody waiting.
+    /// Those with a connect that waits.
     by_resource: RefCell<HashMap<Resource, Rc<Queue>>>,
     shortage: Arc<DescriptorShortage>,
 }

@@ -43,7 +43,7 @@ impl<T, E: Copy> Outcome<T, E> {
 /// A ClientHello, if the client speaks TLS.
 ///
 /// # Errors
-/// It began to, and was told by an alert what is wrong.
+/// It began to, and was answered by an alert.
 pub(super) async fn client_hello(
     listener: &Listener,
     client: ClientAddr,

@@ -42,7 +42,7 @@ pub(super) async fn begin(
             Ok(Opening::SslRequest) => {
                 peek.take_off(postgres::SSL_REQUEST.len());
                 if !peek.bytes().is_empty() {
-                    // Somebody in between could have put them there (CVE-2021-23214).
+                    // A man in the middle could have put them there (CVE-2021-23214).
                     listener.refuse(client, &"sends unencrypted data after its SSLRequest");
                     let words = postgres::error_response("08P01", "unencrypted data after the SSL request", None);
                     lingering_close(peek.stream(), &words, LingerLimit::SHORT).await;

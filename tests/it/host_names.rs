@@ -60,7 +60,7 @@ fn one_dead_address_of_four_gets_no_client_and_has_its_own_row() {
     for dead in [1, 3] {
         let four = Four::with_dead(dead);
         let tidegate = four.start("round_robin");
-        assert_eq!(tidegate.wait_for_down(&four.name(dead)).field("reason"), "refused");
+        assert_eq!(tidegate.wait_for_down(&four.name(dead)).field("reason"), "connection refused");
         (1..=4).filter(|&host| host != dead).for_each(|host| tidegate.wait_for_up(&four.name(host)));
         let all: HashSet<String> = (0..CONNECTIONS).map(|_| reached(&tidegate)).collect();
         let alive = (1..=4).filter(|&host| host != dead).map(|host| format!("127.0.1.{host}")).collect();

@@ -9,50 +9,15 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, SockRef};
 
 use super::addr::Address;
-use super::dial::Options;
 use super::socket;
 use super::socket_file::{self, SocketFile};
 use super::sys;
 
 mod bind_error;
+mod options;
 
 pub use bind_error::explain;
-
-/// Settings of a listening socket.
-#[derive(Clone, Debug)]
-pub struct ListenOptions {
-    /// Length of the kernel's accept queue, in connections.
-    pub backlog: i32,
-    /// Options that accepted sockets inherit.
-    pub connection: Options,
-    /// TCP_FASTOPEN; 0 is off.
-    pub fast_open: u32,
-    /// TCP_DEFER_ACCEPT in seconds; 0 is off.
-    pub defer_accept: u32,
-    /// IPPROTO_MPTCP instead of IPPROTO_TCP.
-    pub mptcp: bool,
-    /// IP_TRANSPARENT.
-    pub transparent: bool,
-    /// Who else may bind the address.
-    pub sharing: Sharing,
-    /// For `[::]`: leave IPv4 to another socket.
-    pub v6_only: bool,
-}
-
-/// Who else may bind the address of a TCP listening socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// No other socket.
-    Exclusive,
-    /// Further sockets of this process (SO_REUSEPORT), if no other process has the address.
-    ///
-    /// Set before bind(2), SO_REUSEPORT would silently share the port with another process of this user. Set before
-    /// listen(2), it would share it with one that starts at the same moment: SO_REUSEADDR lets both bind while neither
-    /// listens. Set after both, the first socket still fails on a port in use, and the next ones may join.
-    Workers,
-    /// Any socket of this user that sets SO_REUSEPORT too.
-    Anyone,
-}
+pub use options::{ListenOptions, Sharing};
 
 /// A listening socket, and the file of a unix one.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::super::addr::Address;
 use super::super::interfaces;
-use super::ListenOptions;
+use super::options::ListenOptions;
 
 /// The cause of an error of [`listen`](super::listen), and the remedy. `owner` is this process's listener at the same or an
 /// overlapping address.

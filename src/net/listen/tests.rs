@@ -11,6 +11,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use socket2::SockRef;
 
 use super::*;
+use crate::net::dial::Options;
 
 fn options() -> ListenOptions {
     ListenOptions {

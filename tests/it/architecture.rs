@@ -60,9 +60,8 @@ const MAY_USE: [(&str, &[&str]); 17] = [
 const PURE: [&str; 5] = ["balance", "health/rise_fall.rs", "limits", "pool/resolve/schedule.rs", "sniff"];
 
 /// Rooms in which no file depends on one that depends on it.
-const WITHOUT_CIRCLES: &[&str] = &[
-    "app", "balance", "health", "limits", "log", "net", "pool", "relay", "server", "sniff", "threads", "tls", "worker",
-];
+const WITHOUT_CIRCLES: &[&str] =
+    &["app", "balance", "health", "limits", "log", "net", "pool", "sniff", "threads", "tls"];
 
 #[test]
 fn imports_run_downwards() {

@@ -24,7 +24,8 @@ const MUCH_UNSEEN: u64 = 64 * 1024;
 pub(super) struct Direction {
     state: State,
     mode: Mode,
-    pending: Pending,
+    /// Read, but not written yet. While there is any, nothing more is read. Boxed: most connections are idle.
+    pending: Option<Box<Pending>>,
     /// Bytes handed to the receiving socket.
     moved: u64,
     /// Whether it matters when its bytes are handed over.
@@ -58,19 +59,11 @@ impl Default for Mode {
     }
 }
 
-/// Read, but not written yet. While there is any, nothing more is read.
-#[derive(Debug, Default)]
+/// What one side has sent and the other has no room for.
+#[derive(Debug)]
 enum Pending {
-    #[default]
-    Nothing,
-    Bytes {
-        bytes: Box<[u8]>,
-        written: usize,
-    },
-    Piped {
-        pipe: Pipe,
-        left: usize,
-    },
+    Bytes { bytes: Box<[u8]>, written: usize },
+    Piped { pipe: Pipe, left: usize },
 }
 
 /// What the sender's end means for the receiver.
@@ -105,11 +98,11 @@ pub(super) enum Fault {
 impl Direction {
     /// One that begins with bytes which were read already, and says when it writes.
     pub(super) fn timed(ahead: Vec<u8>) -> Direction {
-        let pending = match ahead.is_empty() {
-            true => Pending::Nothing,
-            false => Pending::Bytes { bytes: ahead.into(), written: 0 },
-        };
-        Direction { pending, timed: true, ..Direction::default() }
+        let mut direction = Direction { timed: true, ..Direction::default() };
+        if !ahead.is_empty() {
+            direction.keep(ahead.into(), 0);
+        }
+        direction
     }
 
     pub(super) fn moved(&self) -> u64 {
@@ -122,7 +115,7 @@ impl Direction {
 
     #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {
-        matches!(self.pending, Pending::Nothing)
+        self.pending.is_none()
     }
 
     #[cfg(test)]
@@ -130,10 +123,18 @@ impl Direction {
         matches!(self.mode, Mode::Splice { .. })
     }
 
+    fn keep(&mut self, bytes: Box<[u8]>, written: usize) {
+        self.pending = Some(Box::new(Pending::Bytes { bytes, written }));
+    }
+
+    fn keep_piped(&mut self, pipe: Pipe, left: usize) {
+        self.pending = Some(Box::new(Pending::Piped { pipe, left }));
+    }
+
     /// The receiver is gone: what is pending goes nowhere.
     pub(super) fn abandon(&mut self) {
         self.state = State::Done;
-        self.pending = Pending::Nothing;
+        self.pending = None;
     }
 
     /// Moves bytes until a socket is not ready, the sender has finished, or the turn is over.
@@ -183,10 +184,10 @@ impl Direction {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
             Poll::Ready(Ok(())) => {}
         }
-        match std::mem::take(&mut self.pending) {
-            Pending::Bytes { bytes, written } => return self.write_kept(to, tools, bytes, written),
-            Pending::Piped { pipe, left } => return self.write_piped(to, tools, pipe, left),
-            Pending::Nothing => {}
+        match self.pending.take().map(|pending| *pending) {
+            Some(Pending::Bytes { bytes, written }) => return self.write_kept(to, tools, bytes, written),
+            Some(Pending::Piped { pipe, left }) => return self.write_piped(to, tools, pipe, left),
+            None => {}
         }
         if let Mode::Splice { small } = self.mode
             && tap.unseen() >= MUCH_UNSEEN
@@ -234,7 +235,7 @@ impl Direction {
         };
         self.moved += written as u64;
         if written < count {
-            self.pending = Pending::Bytes { bytes: bytes[written..].into(), written: 0 };
+            self.keep(bytes[written..].into(), 0);
         }
         Poll::Ready(Ok(count))
     }
@@ -251,7 +252,7 @@ impl Direction {
         }
         let count = match to.poll_write(&bytes[written..]) {
             Poll::Pending => {
-                self.pending = Pending::Bytes { bytes, written };
+                self.keep(bytes, written);
                 return Poll::Pending;
             }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
@@ -259,7 +260,7 @@ impl Direction {
         };
         self.moved += count as u64;
         if written + count < bytes.len() {
-            self.pending = Pending::Bytes { bytes, written: written + count };
+            self.keep(bytes, written + count);
         }
         // At least one, so that a write of nothing is not taken for FIN.
         Poll::Ready(Ok(count.max(1)))
@@ -318,14 +319,14 @@ impl Direction {
         }
         let count = match to.poll_splice_to(pipe.read_end(), left) {
             Poll::Pending => {
-                self.pending = Pending::Piped { pipe, left };
+                self.keep_piped(pipe, left);
                 return Poll::Pending;
             }
             Poll::Ready(Err(error)) if is_unsupported(&error) => {
                 self.mode = Mode::CopyOnly;
                 return match pipe.drain(left) {
                     Ok(bytes) => {
-                        self.pending = Pending::Bytes { bytes, written: 0 };
+                        self.keep(bytes, 0);
                         tools.give_back(pipe);
                         Poll::Ready(Ok(1))
                     }
@@ -337,7 +338,7 @@ impl Direction {
         };
         self.moved += count as u64;
         if count < left {
-            self.pending = Pending::Piped { pipe, left: left - count };
+            self.keep_piped(pipe, left - count);
         } else {
             tools.give_back(pipe);
         }

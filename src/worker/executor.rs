@@ -125,8 +125,8 @@ pub(super) struct Task {
     /// In the queue already: further wakes add nothing until it runs.
     queued: Cell<bool>,
     priority: Cell<Priority>,
-    /// When its last event was taken from the kernel.
-    woken_at: Cell<Instant>,
+    /// When its last event was taken from the kernel, in nanoseconds since the executor began: half of an [`Instant`].
+    woken_at: Cell<u64>,
 }
 
 /// How long tasks run before the loop looks for new events: what a new connection waits at most for others in each of
@@ -141,19 +141,25 @@ pub(super) struct Executor {
     current: RefCell<Option<Rc<Task>>>,
     /// The waker of the future that is polled, where it is not the running task's.
     sub_waker: RefCell<Option<Waker>>,
+    began: Instant,
     /// When the loop last took events.
     now: Cell<Instant>,
+    /// The same in nanoseconds since `began`.
+    now_nanos: Cell<u64>,
 }
 
 impl Executor {
     pub(super) fn new(remote: Arc<Remote>) -> Executor {
+        let now = Instant::now();
         Executor {
             remote,
             tasks: RefCell::default(),
             queue: RefCell::default(),
             current: RefCell::default(),
             sub_waker: RefCell::default(),
-            now: Cell::new(Instant::now()),
+            began: now,
+            now: Cell::new(now),
+            now_nanos: Cell::new(0),
         }
     }
 
@@ -164,8 +170,11 @@ impl Executor {
 
     /// New events were taken at `now`: tasks that other tasks have woken are ready from here on.
     pub(super) fn begin_slice(&self, now: Instant) {
+        // They last for 584 years.
+        let nanos = now.saturating_duration_since(self.began).as_nanos() as u64;
         self.now.set(now);
-        self.queue.borrow_mut().admit_deferred(|task| task.woken_at.set(now));
+        self.now_nanos.set(nanos);
+        self.queue.borrow_mut().admit_deferred(|task| task.woken_at.set(nanos));
     }
 
     pub(super) fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) {
@@ -180,7 +189,7 @@ impl Executor {
             key,
             queued: Cell::new(true),
             priority: Cell::default(),
-            woken_at: Cell::new(self.now.get()),
+            woken_at: Cell::new(self.now_nanos.get()),
         });
         // In this slice: nothing that it waits for can have happened before.
         self.queue.borrow_mut().push(Rc::clone(&task), Priority::default());
@@ -232,7 +241,7 @@ impl Executor {
 
     /// Has the task run: in this slice, or, when a task asks for it, in the next.
     pub(super) fn schedule(&self, task: &Rc<Task>) {
-        task.woken_at.set(self.now.get());
+        task.woken_at.set(self.now_nanos.get());
         if task.queued.replace(true) {
             return;
         }
@@ -252,7 +261,8 @@ impl Executor {
 
     /// When the last event of the running task was taken from the kernel: no later than [`Executor::now`].
     pub(super) fn woken_at(&self) -> Instant {
-        self.current.borrow().as_ref().map_or(self.now.get(), |task| task.woken_at.get())
+        let woken_at = |task: &Rc<Task>| self.began + Duration::from_nanos(task.woken_at.get());
+        self.current.borrow().as_ref().map_or(self.now.get(), woken_at)
     }
 
     /// A waker that outlived its task names nobody or a newer one: a poll for nothing, which futures bear.

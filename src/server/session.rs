@@ -205,7 +205,7 @@ impl Session {
         let mut http_tap = watches
             .then(|| Box::new(HttpTap::new(Rc::clone(&record.state), Arc::clone(&record.listener), record.backend)));
         if !peeked.is_empty() {
-            http_tap.saw(Side::Client, &peeked, worker::now());
+            http_tap.on_bytes(Side::Client, &peeked, worker::now());
         }
         let mut relay = Relay::new(worker::now(), peeked);
         let mut timer = Timer::default();
@@ -220,9 +220,9 @@ impl Session {
             }
             loop {
                 let now = worker::now();
-                let mut tools = record.state.tools.borrow_mut();
-                let turn = relay.turn(client, backend, &mut tools, &mut http_tap, now, worker::woken_at());
-                drop(tools);
+                let mut resources = record.state.relay_resources.borrow_mut();
+                let turn = relay.turn(client, backend, &mut resources, &mut http_tap, now, worker::woken_at());
+                drop(resources);
                 let moved = record.moved(&mut relay);
                 turns = turns.saturating_add(1);
                 let next = match moved >= BULK_THRESHOLD {
@@ -287,7 +287,7 @@ impl From<End> for Termination {
         match end {
             End::Closed(side) => Termination::Closed(side),
             End::Reset(side) => Termination::Reset(side),
-            End::Lost(side) => Termination::Unreachable(side),
+            End::Unreachable(side) => Termination::Unreachable(side),
             End::TlsProtocolError(side) => Termination::TlsProtocolError(side),
         }
     }

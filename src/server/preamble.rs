@@ -58,8 +58,8 @@ pub(super) struct Preamble {
     pub(super) handshake: Option<Duration>,
     /// What counts against the limits of the client's address.
     pub(super) claim: Option<AddressSlot>,
-    /// It is over a limit, and is to be told so instead of getting a backend.
-    pub(super) reject_slot: Option<RejectSlot>,
+    /// It is over a limit, and is to be told so instead of getting a backend. Boxed: such a connection does not idle.
+    pub(super) reject_slot: Option<Box<RejectSlot>>,
 }
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
@@ -154,7 +154,7 @@ async fn identify(
 fn admit(listener: &Listener, client: ClientAddr, preamble: &mut Preamble) -> Result<(), Termination> {
     match listener.admit(client)? {
         Admission::In(claim) => preamble.claim = claim,
-        Admission::RejectSlot(told) => preamble.reject_slot = Some(told),
+        Admission::RejectSlot(told) => preamble.reject_slot = Some(Box::new(told)),
     }
     Ok(())
 }

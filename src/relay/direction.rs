@@ -4,30 +4,31 @@ use std::io;
 use std::task::Poll;
 
 use super::Stream;
-use super::pipe::{PIPE_SIZE, Pipe, Tools};
+use super::pipe::{PIPE_SIZE, Pipe, RelayResources};
 use super::tap::{Tap, Tapped};
 
-/// Bytes one direction moves before the other connections of the worker get their turn.
-const TURN: usize = 256 * 1024;
-/// Reads in a row that filled the scratch buffer until a direction goes over to splice: a pipe costs four
-/// system calls to fetch and two per 256 KiB to use, so it pays off when there is much to move.
+/// Bytes that one direction moves until the worker's other connections run.
+const TURN_BYTES: usize = 256 * 1024;
+/// Consecutive reads that filled the scratch buffer until a direction splices. A pipe costs four system calls to create
+/// and two per 256 KiB to use, so it pays off for bulk.
 const SPLICE_AFTER: u8 = 2;
-/// A splice of less than this was not worth its second system call ...
+/// A splice of less than this does not pay for its second system call ...
 const SMALL_SPLICE: usize = 8 * 1024;
-/// ... and after so many of them in a row the direction copies again.
+/// ... and after this many of them in a row the direction copies again.
 const COPY_AFTER: u8 = 4;
-/// Bytes that need not be seen from which on a pipe is worth it: as many as one read brings.
-const MUCH_UNSEEN: u64 = 64 * 1024;
+/// Skippable bytes from which on a pipe pays off: as many as one read brings.
+const MIN_SKIPPABLE: u64 = 64 * 1024;
 
 /// What one side sends, on its way to the other.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
     state: State,
     mode: Mode,
-    pending: Pending,
+    /// Read, but not written yet. While there is any, nothing more is read. Boxed: most connections are idle.
+    pending: Option<Box<Pending>>,
     /// Bytes handed to the receiving socket.
     moved: u64,
-    /// Whether it matters when its bytes are handed over.
+    /// Whether [`RelayResources::time_write`] takes the time of its writes.
     timed: bool,
 }
 
@@ -35,18 +36,18 @@ pub(super) struct Direction {
 enum State {
     #[default]
     Running,
-    /// The sender has finished; that is still to be passed on.
+    /// The sender has sent FIN, which is not passed on yet.
     Finishing,
-    /// FIN was passed on, or there is nobody left to pass anything on to.
+    /// FIN was passed on, or the receiver is gone.
     Done,
 }
 
 /// How bytes are moved, and the evidence for changing that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// Through the scratch buffer, which that many reads in a row have filled.
+    /// Through the scratch buffer, which `full` consecutive reads have filled.
     Copy { full: u8 },
-    /// Through a pipe; that many splices in a row were small.
+    /// Through a pipe; the last `small` splices were short.
     Splice { small: u8 },
     /// The kernel refused to splice these sockets.
     CopyOnly,
@@ -58,36 +59,28 @@ impl Default for Mode {
     }
 }
 
-/// Read, but not written yet. While there is any, nothing more is read.
-#[derive(Debug, Default)]
+/// What one side has sent and the other has no room for.
+#[derive(Debug)]
 enum Pending {
-    #[default]
-    Nothing,
-    Bytes {
-        bytes: Box<[u8]>,
-        written: usize,
-    },
-    Piped {
-        pipe: Pipe,
-        left: usize,
-    },
+    Bytes { bytes: Box<[u8]>, written: usize },
+    Piped { pipe: Pipe, left: usize },
 }
 
-/// What the sender's end means for the receiver.
+/// How the sender's FIN is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtEnd {
-    /// The sender has finished: so be it told. With `last`, both have, and the sockets are closed next.
+    /// As a FIN. With `last`, both sides have finished, and the sockets are closed next.
     PassOnFin { last: bool },
-    /// The sender is gone, which the receiver learns by a RST; a FIN before that would be a lie.
-    SayNothing,
+    /// Not at all: the sender is gone, and the receiver gets a RST. A FIN before it would make a truncated stream complete.
+    Silent,
 }
 
-/// What came of a turn.
+/// Outcome of a turn.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Until a socket is ready again.
+    /// Nothing to do until a socket is ready.
     Waiting,
-    /// The turn is over, and there is more to do.
+    /// [`TURN_BYTES`] were moved, and there is more to do.
     Again,
     /// The sender's FIN was passed on.
     Finished,
@@ -95,7 +88,7 @@ pub(super) enum Progress {
     Failed(Fault),
 }
 
-/// Whose fault it is that the direction cannot go on.
+/// The socket whose error ended a direction.
 #[derive(Debug)]
 pub(super) enum Fault {
     From(io::Error),
@@ -103,13 +96,13 @@ pub(super) enum Fault {
 }
 
 impl Direction {
-    /// One that begins with bytes which were read already, and says when it writes.
+    /// Begins with bytes that were read ahead, and times its writes.
     pub(super) fn timed(ahead: Vec<u8>) -> Direction {
-        let pending = match ahead.is_empty() {
-            true => Pending::Nothing,
-            false => Pending::Bytes { bytes: ahead.into(), written: 0 },
-        };
-        Direction { pending, timed: true, ..Direction::default() }
+        let mut direction = Direction { timed: true, ..Direction::default() };
+        if !ahead.is_empty() {
+            direction.keep(ahead.into(), 0);
+        }
+        direction
     }
 
     pub(super) fn moved(&self) -> u64 {
@@ -122,7 +115,7 @@ impl Direction {
 
     #[cfg(test)]
     pub(super) fn holds_nothing(&self) -> bool {
-        matches!(self.pending, Pending::Nothing)
+        self.pending.is_none()
     }
 
     #[cfg(test)]
@@ -130,30 +123,38 @@ impl Direction {
         matches!(self.mode, Mode::Splice { .. })
     }
 
-    /// The receiver is gone: what is pending goes nowhere.
-    pub(super) fn abandon(&mut self) {
-        self.state = State::Done;
-        self.pending = Pending::Nothing;
+    fn keep(&mut self, bytes: Box<[u8]>, written: usize) {
+        self.pending = Some(Box::new(Pending::Bytes { bytes, written }));
     }
 
-    /// Moves bytes until a socket is not ready, the sender has finished, or the turn is over.
+    fn keep_piped(&mut self, pipe: Pipe, left: usize) {
+        self.pending = Some(Box::new(Pending::Piped { pipe, left }));
+    }
+
+    /// Drops what is pending: the receiver is gone.
+    pub(super) fn abandon(&mut self) {
+        self.state = State::Done;
+        self.pending = None;
+    }
+
+    /// Moves bytes until a socket is not ready, the sender has finished, or [`TURN_BYTES`] are moved.
     pub(super) fn advance(
         &mut self,
         from: &impl Stream,
         to: &impl Stream,
-        tools: &mut Tools,
+        resources: &mut RelayResources,
         mut tap: Tapped<'_, impl Tap>,
         at_end: AtEnd,
     ) -> Progress {
-        let mut left = TURN;
+        let mut left = TURN_BYTES;
         loop {
             if self.state == State::Finishing {
                 return self.finish(from, to, at_end);
             }
-            let moved = match self.step(from, to, tools, &mut tap) {
+            let moved = match self.step(from, to, resources, &mut tap) {
                 Poll::Pending => return Progress::Waiting,
                 Poll::Ready(Ok(0)) => {
-                    tap.finished();
+                    tap.on_fin();
                     self.state = State::Finishing;
                     continue;
                 }
@@ -170,12 +171,12 @@ impl Direction {
         }
     }
 
-    /// Writes what is pending, or reads and writes once. `Ok(0)` is the sender's FIN.
+    /// Writes what is pending, or reads and writes once. Returns bytes moved; `Ok(0)` is the sender's FIN.
     fn step(
         &mut self,
         from: &impl Stream,
         to: &impl Stream,
-        tools: &mut Tools,
+        resources: &mut RelayResources,
         tap: &mut Tapped<'_, impl Tap>,
     ) -> Poll<Result<usize, Fault>> {
         match to.poll_flush() {
@@ -183,31 +184,31 @@ impl Direction {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
             Poll::Ready(Ok(())) => {}
         }
-        match std::mem::take(&mut self.pending) {
-            Pending::Bytes { bytes, written } => return self.write_kept(to, tools, bytes, written),
-            Pending::Piped { pipe, left } => return self.write_piped(to, tools, pipe, left),
-            Pending::Nothing => {}
+        match self.pending.take().map(|pending| *pending) {
+            Some(Pending::Bytes { bytes, written }) => return self.write_kept(to, resources, bytes, written),
+            Some(Pending::Piped { pipe, left }) => return self.write_piped(to, resources, pipe, left),
+            None => {}
         }
         if let Mode::Splice { small } = self.mode
-            && tap.unseen() >= MUCH_UNSEEN
+            && tap.skippable() >= MIN_SKIPPABLE
         {
-            match tools.lend() {
-                Some(pipe) => return self.splice(from, to, tools, tap, pipe, small),
-                // None to be had: copying works with what is there.
+            match resources.acquire() {
+                Some(pipe) => return self.splice(from, to, resources, tap, pipe, small),
+                // Copying needs no descriptors.
                 None => self.mode = Mode::default(),
             }
         }
-        self.copy(from, to, tools, tap)
+        self.copy(from, to, resources, tap)
     }
 
     fn copy(
         &mut self,
         from: &impl Stream,
         to: &impl Stream,
-        tools: &mut Tools,
+        resources: &mut RelayResources,
         tap: &mut Tapped<'_, impl Tap>,
     ) -> Poll<Result<usize, Fault>> {
-        let scratch = tools.scratch(from.chunk().max(to.chunk()));
+        let scratch = resources.scratch(from.chunk().max(to.chunk()));
         let count = match from.poll_read(scratch) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::From(error))),
@@ -222,11 +223,11 @@ impl Direction {
                 full => Mode::Copy { full },
             };
         }
-        tap.saw(&scratch[..count]);
+        tap.on_bytes(&scratch[..count]);
         if self.timed {
-            tools.writes();
+            resources.time_write();
         }
-        let bytes = &tools.scratch(count)[..];
+        let bytes = &resources.scratch(count)[..];
         let written = match to.poll_write(bytes) {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
             Poll::Ready(Ok(written)) => written,
@@ -234,7 +235,7 @@ impl Direction {
         };
         self.moved += written as u64;
         if written < count {
-            self.pending = Pending::Bytes { bytes: bytes[written..].into(), written: 0 };
+            self.keep(bytes[written..].into(), 0);
         }
         Poll::Ready(Ok(count))
     }
@@ -242,16 +243,16 @@ impl Direction {
     fn write_kept(
         &mut self,
         to: &impl Stream,
-        tools: &mut Tools,
+        resources: &mut RelayResources,
         bytes: Box<[u8]>,
         written: usize,
     ) -> Poll<Result<usize, Fault>> {
         if self.timed {
-            tools.writes();
+            resources.time_write();
         }
         let count = match to.poll_write(&bytes[written..]) {
             Poll::Pending => {
-                self.pending = Pending::Bytes { bytes, written };
+                self.keep(bytes, written);
                 return Poll::Pending;
             }
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::To(error))),
@@ -259,9 +260,9 @@ impl Direction {
         };
         self.moved += count as u64;
         if written + count < bytes.len() {
-            self.pending = Pending::Bytes { bytes, written: written + count };
+            self.keep(bytes, written + count);
         }
-        // At least one, so that a write of nothing is not taken for FIN.
+        // At least one: zero would mean FIN.
         Poll::Ready(Ok(count.max(1)))
     }
 
@@ -269,20 +270,20 @@ impl Direction {
         &mut self,
         from: &impl Stream,
         to: &impl Stream,
-        tools: &mut Tools,
+        resources: &mut RelayResources,
         tap: &mut Tapped<'_, impl Tap>,
         pipe: Pipe,
         small: u8,
     ) -> Poll<Result<usize, Fault>> {
-        let limit = usize::try_from(tap.unseen()).map_or(PIPE_SIZE, |unseen| unseen.min(PIPE_SIZE));
+        let limit = usize::try_from(tap.skippable()).map_or(PIPE_SIZE, |skippable| skippable.min(PIPE_SIZE));
         let count = match from.poll_splice_from(pipe.write_end(), limit) {
             Poll::Ready(Ok(count)) => count,
             other => {
-                tools.give_back(pipe);
+                resources.release(pipe);
                 return match other {
                     Poll::Ready(Err(error)) if is_unsupported(&error) => {
                         self.mode = Mode::CopyOnly;
-                        self.copy(from, to, tools, tap)
+                        self.copy(from, to, resources, tap)
                     }
                     Poll::Ready(Err(error)) => Poll::Ready(Err(Fault::From(error))),
                     _ => Poll::Pending,
@@ -290,18 +291,18 @@ impl Direction {
             }
         };
         if count == 0 {
-            tools.give_back(pipe);
+            resources.release(pipe);
             return Poll::Ready(Ok(0));
         }
-        tap.passed(count);
+        tap.on_spliced(count);
         self.mode = match small + 1 {
             _ if count >= SMALL_SPLICE => Mode::Splice { small: 0 },
             COPY_AFTER => Mode::default(),
             small => Mode::Splice { small },
         };
-        match self.write_piped(to, tools, pipe, count) {
+        match self.write_piped(to, resources, pipe, count) {
             Poll::Ready(Err(fault)) => Poll::Ready(Err(fault)),
-            // What is left in the pipe is pending, and the next step finds the receiver not ready.
+            // The rest in the pipe is pending, and the next step finds the receiver not ready.
             _ => Poll::Ready(Ok(count)),
         }
     }
@@ -309,24 +310,24 @@ impl Direction {
     fn write_piped(
         &mut self,
         to: &impl Stream,
-        tools: &mut Tools,
+        resources: &mut RelayResources,
         pipe: Pipe,
         left: usize,
     ) -> Poll<Result<usize, Fault>> {
         if self.timed {
-            tools.writes();
+            resources.time_write();
         }
         let count = match to.poll_splice_to(pipe.read_end(), left) {
             Poll::Pending => {
-                self.pending = Pending::Piped { pipe, left };
+                self.keep_piped(pipe, left);
                 return Poll::Pending;
             }
             Poll::Ready(Err(error)) if is_unsupported(&error) => {
                 self.mode = Mode::CopyOnly;
                 return match pipe.drain(left) {
                     Ok(bytes) => {
-                        self.pending = Pending::Bytes { bytes, written: 0 };
-                        tools.give_back(pipe);
+                        self.keep(bytes, 0);
+                        resources.release(pipe);
                         Poll::Ready(Ok(1))
                     }
                     Err(error) => Poll::Ready(Err(Fault::To(error))),
@@ -337,22 +338,22 @@ impl Direction {
         };
         self.moved += count as u64;
         if count < left {
-            self.pending = Pending::Piped { pipe, left: left - count };
+            self.keep_piped(pipe, left - count);
         } else {
-            tools.give_back(pipe);
+            resources.release(pipe);
         }
         Poll::Ready(Ok(count.max(1)))
     }
 
     fn finish(&mut self, from: &impl Stream, to: &impl Stream, at_end: AtEnd) -> Progress {
-        let told = match at_end {
+        let sent = match at_end {
             AtEnd::PassOnFin { last } if from.is_truncated() => to.poll_truncate(last),
             AtEnd::PassOnFin { last } => to.poll_shutdown(last),
-            AtEnd::SayNothing => Poll::Ready(Ok(())),
+            AtEnd::Silent => Poll::Ready(Ok(())),
         };
-        let Poll::Ready(told) = told else { return Progress::Waiting };
+        let Poll::Ready(sent) = sent else { return Progress::Waiting };
         self.state = State::Done;
-        match told {
+        match sent {
             Ok(()) => Progress::Finished,
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {
                 Progress::Failed(Fault::To(io::ErrorKind::ConnectionReset.into()))

@@ -1,15 +1,15 @@
-//! Moving bytes between two sockets, both ways, until both have ended.
+//! Moving bytes between two sockets, in both directions, until both have ended.
 //!
-//! [`Relay`] is a state machine: it is polled with what the sockets are ready for, does bounded work, and
-//! says how the connection ended once it has. It knows sockets by the trait [`Stream`] only, so scripted
-//! ones can drive it. What must hold, whatever the sockets do:
+//! [`Relay`] is a state machine: each turn does bounded work on sockets that are ready, and reports how the
+//! connection ended. It knows sockets by the trait [`Stream`] only, so that scripted ones can drive it.
+//! Invariants, whatever the sockets do:
 //!
 //! - What one side sent, the other receives: all, in order, once.
 //! - FIN is passed on when everything before it was; the other direction goes on.
 //! - RST is passed on when everything before it has arrived, and nothing else is ever turned into one.
 //! - A direction that cannot write does not read: a slow reader holds back its writer.
 //! - A connection with nothing in flight holds no buffer and no pipe.
-//! - A [`Tap`] sees each byte once, in order, but for those that it lets pass; it changes none of the above.
+//! - A [`Tap`] sees each byte once, in order, except those that it skips; it changes none of the above.
 
 mod direction;
 mod pipe;
@@ -22,26 +22,28 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use direction::{AtEnd, Direction, Fault, Progress};
-pub use pipe::{MAX_PIPES, Tools};
+pub use pipe::{MAX_PIPES, RelayResources};
 pub use tap::Tap;
 use tap::Tapped;
 use timing::Timing;
 
 use crate::stats::termination::Side;
 
-/// One side of a relayed pair: a socket, or a layer over one. After a method that is pending, whoever drives the relay
-/// is told by the socket once it is worth a retry.
+/// One side of a relayed pair: a socket, or a layer over one.
+///
+/// A method that is pending registers the future that is polled as the waiter of the socket, which wakes it at the next
+/// event in either direction.
 pub trait Stream {
-    /// Bytes that are best read, or written, at a time; at most 64 KiB.
+    /// Preferred size of a read or write in bytes; at most 64 KiB.
     fn chunk(&self) -> usize;
-    /// Whether bytes may pass by pipe, unseen.
+    /// Whether bytes may pass by splice(2).
     fn can_splice(&self) -> bool;
     /// Reads; `Ok(0)` is FIN.
     fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>>;
-    /// Takes some to write. A layer may hold back what its socket has no room for; it takes no more until
+    /// Accepts bytes to write. A layer may hold back what its socket has no room for; it accepts no more until
     /// [`Stream::poll_flush`] is ready.
     fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>>;
-    /// Ready once nothing that was taken is held back, or the connection is gone and with it what was.
+    /// Ready once no accepted byte is held back, or the connection is gone.
     fn poll_flush(&self) -> Poll<io::Result<()>>;
     /// Moves up to `limit` bytes into `pipe`, which is empty.
     fn poll_splice_from(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
@@ -49,23 +51,23 @@ pub trait Stream {
     fn poll_splice_to(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>>;
     /// Ready once the peer has reset the connection.
     fn poll_reset(&self) -> Poll<()>;
-    /// Sends FIN, after all that was taken. With `last`, the close that follows sends the socket's own.
+    /// Sends FIN, after all accepted bytes. With `last`, the close that follows sends the socket's own.
     ///
     /// # Errors
     /// The connection is gone.
     fn poll_shutdown(&self, last: bool) -> Poll<io::Result<()>>;
-    /// As [`Stream::poll_shutdown`], for what must not look complete: without the end that a layer has of its own.
+    /// Sends FIN without the layer's own end: a truncated stream must not look complete.
     ///
     /// # Errors
     /// The connection is gone.
     fn poll_truncate(&self, last: bool) -> Poll<io::Result<()>> {
         self.poll_shutdown(last)
     }
-    /// Whether a layer ended without its own end, so that somebody on the way may have cut it.
+    /// Whether the peer sent FIN without the layer's own end: the stream may be truncated.
     fn is_truncated(&self) -> bool {
         false
     }
-    /// Bytes taken that have not arrived at the peer.
+    /// Accepted bytes that the peer has not acknowledged.
     fn unacknowledged(&self) -> usize;
     /// Makes the close a RST.
     fn reset_on_close(&self);
@@ -74,48 +76,47 @@ pub trait Stream {
 /// How a relayed connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Both sides have finished; this one did so first. The other's FIN is passed on by closing the sockets.
+    /// Both sides have finished, this one first. Closing the sockets passes on the other's FIN.
     Closed(Side),
-    /// This side has reset the connection; the other's socket will send a RST when it is closed.
+    /// This side has reset the connection; closing the other's socket sends RST.
     Reset(Side),
-    /// This side's peer no longer answers (keepalive or retransmissions ran out, no route); like a reset
-    /// for the other.
-    Lost(Side),
-    /// What this side sent breaks the rules of the layer it speaks; like a reset for the other.
+    /// This side's peer no longer answers (keepalive or retransmissions ran out, no route). The other side is reset.
+    Unreachable(Side),
+    /// This side broke the rules of its layer. The other side is reset.
     TlsProtocolError(Side),
 }
 
-/// What came of a turn.
+/// Outcome of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// There is nothing to do until a socket is ready again.
+    /// Nothing to do until a socket is ready.
     Wait,
-    /// There is more to do; others come first.
+    /// More to do, after other connections.
     Again,
     /// The connection has ended.
     Ended(End),
 }
 
-/// First wait before it is checked again whether the bytes before a RST have arrived. It doubles up to [`RECHECK_MAX`],
-/// so that a thousand connections behind receivers that stand still cost a thousand ioctl(2) a second.
+/// First wait between two checks whether the bytes before a RST are acknowledged. It doubles up to [`RECHECK_MAX`], so
+/// that a thousand connections with stalled receivers cost a thousand ioctl(2) a second.
 const RECHECK_MIN: Duration = Duration::from_millis(1);
 const RECHECK_MAX: Duration = Duration::from_secs(1);
 
-/// A pair of sockets between which bytes move.
+/// The state of a relayed pair of sockets.
 #[derive(Debug)]
 pub struct Relay {
     to_backend: Direction,
     to_client: Direction,
-    /// When a byte or FIN last moved, in either direction.
+    /// Time of the last byte or FIN in either direction.
     last_moved: Instant,
-    /// Who finished first.
+    /// The side that finished first.
     finished: Option<Side>,
-    /// Boxed: few connections come to it, and many pay for its place.
+    /// Boxed: few connections fail, and all would pay for its size.
     failed: Option<Box<Failed>>,
     timing: Timing,
 }
 
-/// A side is gone; the other one still has to receive what came before.
+/// A side is gone; the other still has to receive what came before.
 #[derive(Clone, Copy, Debug)]
 struct Failed {
     side: Side,
@@ -126,7 +127,7 @@ struct Failed {
 }
 
 impl Relay {
-    /// For two sockets that are connected, from now on. `ahead` was read from the client already.
+    /// For two connected sockets. `ahead` was read from the client already, and goes first.
     pub fn new(now: Instant, ahead: Vec<u8>) -> Relay {
         Relay {
             to_backend: Direction::timed(ahead),
@@ -138,26 +139,26 @@ impl Relay {
         }
     }
 
-    /// Moves what can be moved, within a bound, past `tap`, which does not see what was read ahead.
+    /// Moves a bounded number of bytes past `tap`, which does not see those that were read ahead.
     ///
-    /// `now` is the time at which the loop last took events, `arrived` that of the last event of these sockets: between
-    /// the two, others ran. After [`Relay::wake_at`] it wants another turn, whatever the sockets do.
+    /// `now` is when the loop last took events; `arrived` is when it took the last event of these sockets, before other
+    /// connections ran. After [`Relay::wake_at`], another turn is due without an event.
     pub fn turn(
         &mut self,
         client: &impl Stream,
         backend: &impl Stream,
-        tools: &mut Tools,
+        resources: &mut RelayResources,
         tap: &mut impl Tap,
         now: Instant,
         arrived: Instant,
     ) -> Turn {
         let before = (self.to_backend.moved(), self.to_client.moved());
-        let mut more = self.advance(client, backend, tools, Tapped { tap, from: Side::Client, now: arrived }, now);
+        let mut more = self.advance(client, backend, resources, Tapped { tap, from: Side::Client, now: arrived }, now);
         let from_client = self.to_backend.moved() > before.0;
-        let at = if from_client { tools.last_write() } else { None };
-        more |= self.advance(backend, client, tools, Tapped { tap, from: Side::Backend, now: arrived }, now);
+        let at = if from_client { resources.last_write() } else { None };
+        more |= self.advance(backend, client, resources, Tapped { tap, from: Side::Backend, now: arrived }, now);
         self.timing.moved(from_client, self.to_client.moved() > before.1, arrived, at);
-        // With both done, nothing is owed any more: a peer that closes without reading the last FIN resets by that.
+        // With both done, a RST means nothing: a peer that closes without reading the last FIN sends one.
         if !(self.to_backend.is_done() && self.to_client.is_done()) {
             self.notice_failure(Side::Client, client, now);
             self.notice_failure(Side::Backend, backend, now);
@@ -184,7 +185,7 @@ impl Relay {
         }
     }
 
-    /// When a byte or FIN last moved.
+    /// Time of the last byte or FIN in either direction.
     pub fn last_moved(&self) -> Instant {
         self.last_moved
     }
@@ -194,44 +195,43 @@ impl Relay {
         self.finished.is_some() || self.failed.is_some()
     }
 
-    /// The side that has sent FIN first, unless one has failed.
+    /// The side that sent FIN first; `None` once one has failed.
     pub fn finished_first(&self) -> Option<Side> {
         self.finished.filter(|_| self.failed.is_none())
     }
 
-    /// When the relay itself wants to be polled again.
+    /// When a turn is due without an event.
     pub fn wake_at(&self) -> Option<Instant> {
         self.failed.as_ref()?.recheck.map(|(at, _)| at)
     }
 
-    /// Bytes that have been handed to the backend's socket.
+    /// Bytes written to the backend's socket.
     pub fn bytes_to_backend(&self) -> u64 {
         self.to_backend.moved()
     }
 
-    /// Bytes that have been handed to the client's socket.
+    /// Bytes written to the client's socket.
     pub fn bytes_to_client(&self) -> u64 {
         self.to_client.moved()
     }
 
-    /// Once, when the backend's first byte has come: how long that took from the client's first byte, or,
-    /// when the backend speaks first, from the start.
+    /// Time from the client's first byte to the backend's; from the start where the backend speaks first. Returned once.
     pub fn take_first_byte(&mut self) -> Option<Duration> {
         self.timing.take_first_byte()
     }
 
-    /// After each turn in which the direction turned, if the tools have a clock: how long it took from the last byte
-    /// handed to the backend to the first that came back.
+    /// Time from the last byte written to the backend to the first that came back, after a turn in which it came. `None`
+    /// without a clock in [`RelayResources`].
     pub fn take_turnaround(&mut self) -> Option<Duration> {
         self.timing.take_turnaround()
     }
 
-    /// Moves what one side sends to the other. True if there is more to do.
+    /// Advances the direction from one side. True if there is more to do.
     fn advance(
         &mut self,
         from: &impl Stream,
         to: &impl Stream,
-        tools: &mut Tools,
+        resources: &mut RelayResources,
         tap: Tapped<'_, impl Tap>,
         now: Instant,
     ) -> bool {
@@ -244,11 +244,11 @@ impl Relay {
             return false;
         }
         let at_end = match self.failed {
-            Some(_) => AtEnd::SayNothing,
+            Some(_) => AtEnd::Silent,
             None => AtEnd::PassOnFin { last: opposite.is_done() },
         };
         let before = direction.moved();
-        let progress = direction.advance(from, to, tools, tap, at_end);
+        let progress = direction.advance(from, to, resources, tap, at_end);
         if direction.moved() > before {
             self.last_moved = now;
         }
@@ -265,7 +265,7 @@ impl Relay {
         false
     }
 
-    /// A side that is not read from, as it has finished or its receiver is slow, may fail all the same.
+    /// Detects the failure of a side that is not read from: it has finished, or its receiver is slow.
     fn notice_failure(&mut self, side: Side, socket: &impl Stream, now: Instant) {
         let is_known = self.failed.as_ref().is_some_and(|failed| failed.side == side || failed.both);
         if !is_known && socket.poll_reset().is_ready() {
@@ -278,8 +278,7 @@ impl Relay {
         self.to_backend.holds_nothing() && self.to_client.holds_nothing()
     }
 
-    /// `side` is gone: nothing more goes there. What it sent before still goes to the other, unless that was all, or the
-    /// other is gone too.
+    /// Stops writing to `side`. What it sent before still goes to the other, unless that has failed too.
     fn fail(&mut self, side: Side, error: &io::Error, now: Instant) {
         let (from_it, to_it) = match side {
             Side::Client => (&mut self.to_backend, &mut self.to_client),
@@ -289,7 +288,7 @@ impl Relay {
         let end = match error.kind() {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => End::Reset(side),
             io::ErrorKind::InvalidData => End::TlsProtocolError(side),
-            _ => End::Lost(side),
+            _ => End::Unreachable(side),
         };
         match &mut self.failed {
             None => {
@@ -297,7 +296,7 @@ impl Relay {
                 self.failed = Some(Box::new(Failed { side, end, both: false, recheck: None }));
             }
             Some(failed) if failed.side == side => {
-                // It was noticed before its last bytes were read; behind them comes the error itself.
+                // Noticed before its last bytes were read; the error itself comes after them.
                 failed.end = end;
                 from_it.abandon();
             }
@@ -309,20 +308,20 @@ impl Relay {
     }
 }
 
-/// Whether the other side has learnt of a failure.
+/// Whether the other side was reset.
 enum PassedOn {
     Yes,
-    /// Bytes that came before it are still on their way.
+    /// Bytes that came before are not written yet.
     NotYet,
-    /// They are in the kernel's hands: look then, and the next time after as long a wait.
+    /// They are written and not acknowledged: check at this time, and again after the same wait.
     Recheck((Instant, Duration)),
 }
 
-/// Resets the side that has not failed, once it has received what the other sent. The RST throws away what the kernel has
-/// not delivered, so it waits for that, in growing steps: no event tells of the last acknowledgement.
+/// Resets the side that has not failed, once it has acknowledged what the other sent: a RST discards what the kernel has
+/// not delivered. Polls in growing steps, as no event reports the last acknowledgement.
 fn pass_on(failed: Failed, direction: &Direction, to: &impl Stream, now: Instant) -> PassedOn {
     if failed.both || to.poll_reset().is_ready() {
-        // Acknowledgements will not come any more, nor would they matter.
+        // No acknowledgement will come.
         return PassedOn::Yes;
     }
     if !direction.is_done() {
@@ -333,7 +332,7 @@ fn pass_on(failed: Failed, direction: &Direction, to: &impl Stream, now: Instant
         Some((_, wait)) => (wait * 2).min(RECHECK_MAX),
         None => RECHECK_MIN,
     };
-    // A layer that cannot write any more does not hold any more.
+    // A layer that cannot write drops what it holds back.
     let _ = to.poll_flush();
     if to.unacknowledged() > 0 {
         return PassedOn::Recheck((now + wait, wait));

@@ -1,4 +1,4 @@
-//! What a worker lends to the directions it drives: one scratch buffer, pipes for splice(2), and a clock.
+//! Resources that the directions of a worker share: one scratch buffer, pipes for splice(2), and a clock.
 
 use std::cell::Cell;
 use std::io;
@@ -8,48 +8,54 @@ use std::time::Instant;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-/// Read by all directions of a worker in turn; the largest [`Stream::chunk`](super::Stream::chunk).
-const SCRATCH: usize = 64 * 1024;
-/// The most that is spliced into a pipe, and the size that is asked for: four times that of a new one halves what a
-/// bulk costs. Whoever may not have it (pipe(7), pipe-user-pages-soft) splices less at a time.
+/// The largest [`Stream::chunk`](super::Stream::chunk).
+const SCRATCH_SIZE: usize = 64 * 1024;
+/// Size requested for a pipe, and the limit of one splice(2). Four times the default halves the CPU of a bulk transfer.
+/// Where the kernel refuses it (pipe(7), pipe-user-pages-soft), a splice moves less at a time.
 pub(super) const PIPE_SIZE: usize = 256 * 1024;
-/// Pipes of a worker. A pipe is lent only while bytes are in it, so that many connections have to have a
-/// receiver that cannot keep up before the next one copies instead. All of them stay below the 1,024 after
-/// which Linux makes the pipes of an unprivileged user small (pipe(7), pipe-user-pages-soft).
+/// Pipes of a worker. A connection holds one only while bytes are in it: the next one copies once this many receivers
+/// are slow. All workers' pipes stay below the 1,024 after which Linux makes those of an unprivileged user small
+/// (pipe(7), pipe-user-pages-soft).
 pub const MAX_PIPES: usize = 64;
 
 /// A worker's scratch buffer, pipes and clock.
 #[derive(Debug)]
-pub struct Tools {
+pub struct RelayResources {
     scratch: Box<[u8]>,
     idle: Vec<Pipe>,
-    /// Pipes that exist, idle or lent.
+    /// Pipes that exist, idle or acquired.
     count: Rc<Cell<usize>>,
     clock: Option<fn() -> Instant>,
-    /// When the last write began that is timed.
-    writing: Option<Instant>,
+    /// Start of the last timed write.
+    last_write: Option<Instant>,
 }
 
-impl Default for Tools {
-    fn default() -> Tools {
-        Tools { scratch: vec![0; SCRATCH].into(), idle: Vec::new(), count: Rc::default(), clock: None, writing: None }
+impl Default for RelayResources {
+    fn default() -> RelayResources {
+        RelayResources {
+            scratch: vec![0; SCRATCH_SIZE].into(),
+            idle: Vec::new(),
+            count: Rc::default(),
+            clock: None,
+            last_write: None,
+        }
     }
 }
 
-impl Tools {
-    /// Tools with a clock, by which turnarounds are timed.
-    pub fn with_clock(clock: fn() -> Instant) -> Tools {
-        Tools { clock: Some(clock), ..Tools::default() }
+impl RelayResources {
+    /// With a clock, by which turnarounds are timed.
+    pub fn with_clock(clock: fn() -> Instant) -> RelayResources {
+        RelayResources { clock: Some(clock), ..RelayResources::default() }
     }
 
-    /// A write begins whose time matters. Before it and not after it: its bytes may be answered before it returns.
-    pub(super) fn writes(&mut self) {
-        self.writing = self.clock.map(|clock| clock());
+    /// Takes the time of a write that begins now: its bytes may be answered before it returns.
+    pub(super) fn time_write(&mut self) {
+        self.last_write = self.clock.map(|clock| clock());
     }
 
-    /// When the last of these writes began.
+    /// Start of the last timed write; `None` without a clock.
     pub(super) fn last_write(&self) -> Option<Instant> {
-        self.writing
+        self.last_write
     }
 
     pub(super) fn scratch(&mut self, size: usize) -> &mut [u8] {
@@ -57,8 +63,8 @@ impl Tools {
         &mut self.scratch[..size]
     }
 
-    /// An empty pipe; `None` when too many are in use, or the process has no descriptors left for one.
-    pub(super) fn lend(&mut self) -> Option<Pipe> {
+    /// An empty pipe; `None` at [`MAX_PIPES`], or when the process has no descriptors left.
+    pub(super) fn acquire(&mut self) -> Option<Pipe> {
         if let Some(pipe) = self.idle.pop() {
             return Some(pipe);
         }
@@ -66,26 +72,26 @@ impl Tools {
             return None;
         }
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).ok()?;
-        // Refused to users with many pipes; then it is smaller.
+        // Refused to users with many pipes, whose pipe stays smaller.
         let _ = fcntl_setpipe_size(&write, PIPE_SIZE);
         self.count.set(self.count.get() + 1);
         Some(Pipe { read, write, _counted: Counted(Rc::clone(&self.count)) })
     }
 
-    /// Takes back a pipe, which must be empty. One that is not is dropped by its direction instead.
-    pub(super) fn give_back(&mut self, pipe: Pipe) {
+    /// Takes back an empty pipe. A direction drops one that is not empty.
+    pub(super) fn release(&mut self, pipe: Pipe) {
         self.idle.push(pipe);
     }
 }
 
 #[cfg(test)]
-impl Tools {
-    pub(super) fn lent(&self) -> usize {
+impl RelayResources {
+    pub(super) fn acquired(&self) -> usize {
         self.count.get() - self.idle.len()
     }
 }
 
-/// A pipe lent to one direction.
+/// A pipe, in use by one direction or idle.
 #[derive(Debug)]
 pub(super) struct Pipe {
     read: OwnedFd,
@@ -111,7 +117,7 @@ impl Pipe {
         self.write.as_fd()
     }
 
-    /// Takes out the `count` bytes that are in it.
+    /// Reads the `count` bytes that are in it.
     pub(super) fn drain(&self, count: usize) -> io::Result<Box<[u8]>> {
         let mut bytes = vec![0; count];
         let mut filled = 0;

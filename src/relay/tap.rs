@@ -1,52 +1,52 @@
-//! Who watches what passes.
+//! Observing what a relay moves.
 
 use std::time::Instant;
 
 use crate::stats::termination::Side;
 
-/// Watches the bytes of a relay: each of them is seen once, in order, or passes unseen where the tap allows that. It
-/// cannot change them, nor hold them back.
+/// Observes the bytes of a relay, each once and in order, except those it declares [`skippable`](Tap::skippable). It can
+/// neither change nor delay them.
 pub trait Tap {
-    /// How many bytes come next from this side of which none needs to be seen.
-    fn unseen(&self, from: Side) -> u64;
-    /// These came next from this side, and go to the other one now.
-    fn saw(&mut self, from: Side, bytes: &[u8], now: Instant);
-    /// So many came next from this side and were not looked at; never more than [`Tap::unseen`].
-    fn passed(&mut self, from: Side, count: u64, now: Instant);
-    /// This side has finished.
-    fn finished(&mut self, from: Side, now: Instant);
+    /// Count of the next bytes from this side that the tap need not see.
+    fn skippable(&self, from: Side) -> u64;
+    /// The next bytes from this side, before they are written to the other.
+    fn on_bytes(&mut self, from: Side, bytes: &[u8], now: Instant);
+    /// Count of the next bytes from this side that were spliced unseen: at most [`Tap::skippable`].
+    fn on_spliced(&mut self, from: Side, count: u64, now: Instant);
+    /// This side has sent FIN.
+    fn on_fin(&mut self, from: Side, now: Instant);
 }
 
-/// Where there is none, nothing is seen.
+/// Without a tap, every byte is skippable.
 impl<T: Tap> Tap for Option<Box<T>> {
     #[inline]
-    fn unseen(&self, from: Side) -> u64 {
-        self.as_ref().map_or(u64::MAX, |tap| tap.unseen(from))
+    fn skippable(&self, from: Side) -> u64 {
+        self.as_ref().map_or(u64::MAX, |tap| tap.skippable(from))
     }
 
     #[inline]
-    fn saw(&mut self, from: Side, bytes: &[u8], now: Instant) {
+    fn on_bytes(&mut self, from: Side, bytes: &[u8], now: Instant) {
         if let Some(tap) = self {
-            tap.saw(from, bytes, now);
+            tap.on_bytes(from, bytes, now);
         }
     }
 
     #[inline]
-    fn passed(&mut self, from: Side, count: u64, now: Instant) {
+    fn on_spliced(&mut self, from: Side, count: u64, now: Instant) {
         if let Some(tap) = self {
-            tap.passed(from, count, now);
+            tap.on_spliced(from, count, now);
         }
     }
 
     #[inline]
-    fn finished(&mut self, from: Side, now: Instant) {
+    fn on_fin(&mut self, from: Side, now: Instant) {
         if let Some(tap) = self {
-            tap.finished(from, now);
+            tap.on_fin(from, now);
         }
     }
 }
 
-/// What one direction sees of a tap, at one time.
+/// A tap, as one direction calls it in one turn.
 pub(super) struct Tapped<'t, T> {
     pub(super) tap: &'t mut T,
     pub(super) from: Side,
@@ -54,19 +54,19 @@ pub(super) struct Tapped<'t, T> {
 }
 
 impl<T: Tap> Tapped<'_, T> {
-    pub(super) fn unseen(&self) -> u64 {
-        self.tap.unseen(self.from)
+    pub(super) fn skippable(&self) -> u64 {
+        self.tap.skippable(self.from)
     }
 
-    pub(super) fn saw(&mut self, bytes: &[u8]) {
-        self.tap.saw(self.from, bytes, self.now);
+    pub(super) fn on_bytes(&mut self, bytes: &[u8]) {
+        self.tap.on_bytes(self.from, bytes, self.now);
     }
 
-    pub(super) fn passed(&mut self, count: usize) {
-        self.tap.passed(self.from, count as u64, self.now);
+    pub(super) fn on_spliced(&mut self, count: usize) {
+        self.tap.on_spliced(self.from, count as u64, self.now);
     }
 
-    pub(super) fn finished(&mut self) {
-        self.tap.finished(self.from, self.now);
+    pub(super) fn on_fin(&mut self) {
+        self.tap.on_fin(self.from, self.now);
     }
 }

@@ -89,7 +89,7 @@ proptest! {
             None => prop_assert!(false, "it does not end"),
             Some(End::Closed(first)) => prop_assert!(pair.socket(first).fin.get()),
             Some(End::Reset(side)) => prop_assert!(pair.socket(side).reset.get()),
-            Some(End::Lost(_) | End::TlsProtocolError(_)) => prop_assert!(false, "nobody was lost"),
+            Some(End::Unreachable(_) | End::TlsProtocolError(_)) => prop_assert!(false, "nobody was lost"),
         }
         if !matches!(pair.end, Some(End::Closed(_))) || resets == [false, false] {
             check_received(&pair, Side::Client)?;
@@ -102,7 +102,7 @@ proptest! {
             prop_assert!(moved == written || moved > written && socket.layered && socket.reset.get());
         }
         drop(pair.relay);
-        prop_assert_eq!(pair.tools.lent(), 0, "every pipe came back");
+        prop_assert_eq!(pair.resources.acquired(), 0, "every pipe came back");
     }
 }
 
@@ -157,7 +157,7 @@ fn one_stream_does_not_keep_the_worker() {
     let mut pair = Pair::new([true, true]);
     pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
     pair.happen(Side::Client, &Event::Arrive(8 << 20));
-    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.tools, &mut pair.tap, pair.now, pair.now);
+    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.resources, &mut pair.tap, pair.now, pair.now);
     assert_eq!(turn, Turn::Again, "it asks for the next turn");
     assert!(pair.backend.written.borrow().len() <= 512 << 10, "one turn is bounded");
 }
@@ -305,7 +305,7 @@ fn first_byte_is_timed_from_the_clients_first_byte() {
 #[test]
 fn without_pipes_it_copies() {
     let mut pair = Pair::new([true, true]);
-    let all: Vec<_> = std::iter::from_fn(|| pair.tools.lend()).collect();
+    let all: Vec<_> = std::iter::from_fn(|| pair.resources.acquire()).collect();
     assert_eq!(all.len(), super::MAX_PIPES);
     pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
     pair.happen(Side::Client, &Event::Arrive(1 << 20));

@@ -1,45 +1,50 @@
-//! When the backend answers, by the direction in which bytes move: nothing is parsed.
+//! When the backend answers, from the direction in which bytes move: nothing is parsed.
 
 use std::time::{Duration, Instant};
 
-/// What is timed of one pair of sockets.
+/// Time to first byte, and turnarounds, of one pair of sockets.
 #[derive(Debug)]
 pub(super) struct Timing {
     first_byte: FirstByte,
-    /// When the last byte was handed to the backend that nothing has come back for.
-    asked: Option<Instant>,
-    answered: Option<Duration>,
+    /// Start of the write that handed the backend its last byte, until it answers.
+    request_sent: Option<Instant>,
+    turnaround: Option<Duration>,
 }
 
 /// The backend's first byte.
 #[derive(Clone, Copy, Debug)]
 enum FirstByte {
-    /// It is timed from then; by the client's first byte, or by the connect before that.
-    Awaited { since: Instant, client_spoke: bool },
-    /// It took so long.
-    Came(Duration),
-    /// And that was told.
-    Told,
+    /// Timed since the client's first byte; before that, since the connect.
+    Awaited {
+        since: Instant,
+        client_spoke: bool,
+    },
+    Measured(Duration),
+    Reported,
 }
 
 impl Timing {
     pub(super) fn new(now: Instant) -> Timing {
-        Timing { first_byte: FirstByte::Awaited { since: now, client_spoke: false }, asked: None, answered: None }
+        Timing {
+            first_byte: FirstByte::Awaited { since: now, client_spoke: false },
+            request_sent: None,
+            turnaround: None,
+        }
     }
 
-    /// What one turn has moved. `now` is when it began: what came from the backend was there then, and answers what
-    /// was handed to it in turns before. `at` is when the handing over of the client's last bytes began, if that matters.
+    /// Directions that moved bytes in one turn. `now` is the start of the turn: the backend's bytes were there then, and
+    /// answer what was written in earlier turns. `at` is the start of the turn's last write to the backend, if timed.
     pub(super) fn moved(&mut self, from_client: bool, from_backend: bool, now: Instant, at: Option<Instant>) {
         if from_backend {
-            if let Some(asked) = self.asked.take() {
-                self.answered = Some(now.saturating_duration_since(asked));
+            if let Some(sent) = self.request_sent.take() {
+                self.turnaround = Some(now.saturating_duration_since(sent));
             }
             if let FirstByte::Awaited { since, .. } = self.first_byte {
-                self.first_byte = FirstByte::Came(now.saturating_duration_since(since));
+                self.first_byte = FirstByte::Measured(now.saturating_duration_since(since));
             }
         }
         if from_client {
-            self.asked = at;
+            self.request_sent = at;
             if let FirstByte::Awaited { client_spoke: false, .. } = self.first_byte {
                 self.first_byte = FirstByte::Awaited { since: at.unwrap_or(now), client_spoke: true };
             }
@@ -47,13 +52,13 @@ impl Timing {
     }
 
     pub(super) fn take_first_byte(&mut self) -> Option<Duration> {
-        let FirstByte::Came(took) = self.first_byte else { return None };
-        self.first_byte = FirstByte::Told;
+        let FirstByte::Measured(took) = self.first_byte else { return None };
+        self.first_byte = FirstByte::Reported;
         Some(took)
     }
 
     pub(super) fn take_turnaround(&mut self) -> Option<Duration> {
-        self.answered.take()
+        self.turnaround.take()
     }
 }
 

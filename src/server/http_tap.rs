@@ -33,14 +33,14 @@ impl HttpTap {
 }
 
 impl Tap for HttpTap {
-    fn unseen(&self, from: Side) -> u64 {
+    fn skippable(&self, from: Side) -> u64 {
         match from {
             Side::Client => self.watcher.unseen_from_client(),
             Side::Backend => self.watcher.unseen_from_backend(),
         }
     }
 
-    fn saw(&mut self, from: Side, bytes: &[u8], now: Instant) {
+    fn on_bytes(&mut self, from: Side, bytes: &[u8], now: Instant) {
         let HttpTap { watcher, sink } = self;
         match from {
             Side::Client => watcher.client_sent(bytes, now, &mut |event| sink.of(event)),
@@ -48,7 +48,7 @@ impl Tap for HttpTap {
         }
     }
 
-    fn passed(&mut self, from: Side, count: u64, now: Instant) {
+    fn on_spliced(&mut self, from: Side, count: u64, now: Instant) {
         let HttpTap { watcher, sink } = self;
         match from {
             Side::Client => watcher.passed_from_client(count),
@@ -56,7 +56,7 @@ impl Tap for HttpTap {
         }
     }
 
-    fn finished(&mut self, from: Side, now: Instant) {
+    fn on_fin(&mut self, from: Side, now: Instant) {
         let HttpTap { watcher, sink } = self;
         if from == Side::Backend {
             watcher.backend_finished(now, &mut |event| sink.of(event));

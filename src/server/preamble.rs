@@ -58,8 +58,8 @@ pub(super) struct Preamble {
     pub(super) handshake: Option<Duration>,
     /// What counts against the limits of the client's address.
     pub(super) address_slot: Option<AddressSlot>,
-    /// The client exceeds a limit, and gets an answer that says so instead of a backend.
-    pub(super) reject_slot: Option<RejectSlot>,
+    /// The client exceeds a limit, and gets an answer that says so instead of a backend. Boxed: few do.
+    pub(super) reject_slot: Option<Box<RejectSlot>>,
 }
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
@@ -154,7 +154,7 @@ async fn identify(
 fn admit(listener: &Listener, client: ClientAddr, preamble: &mut Preamble) -> Result<(), Termination> {
     match listener.admit(client)? {
         Admission::Admitted(slot) => preamble.address_slot = slot,
-        Admission::Rejected(slot) => preamble.reject_slot = Some(slot),
+        Admission::Rejected(slot) => preamble.reject_slot = Some(Box::new(slot)),
     }
     Ok(())
 }

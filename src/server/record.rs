@@ -29,8 +29,9 @@ pub(super) struct Record {
     /// The TLS handshake with the backend.
     pub(super) backend_handshake: Option<Duration>,
     pub(super) first_byte: Option<Duration>,
-    /// How many there were, and their sum.
-    pub(super) turnarounds: (u32, Duration),
+    turnarounds: u32,
+    /// Their sum in nanoseconds.
+    turnaround_nanos: u64,
     pub(super) attempts: Attempts,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
@@ -56,7 +57,8 @@ impl Record {
             connect: None,
             backend_handshake: None,
             first_byte: None,
-            turnarounds: (0, Duration::ZERO),
+            turnarounds: 0,
+            turnaround_nanos: 0,
             attempts: Attempts::default(),
             bytes_in: 0,
             bytes_out: 0,
@@ -64,6 +66,10 @@ impl Record {
             // Unless it gets as far as to say otherwise.
             ending: Termination::InternalError,
         }
+    }
+
+    pub(super) fn end(&mut self, ending: Termination) {
+        self.ending = ending;
     }
 
     /// The limit that the client exceeds, if it gets an answer that says so.
@@ -94,7 +100,9 @@ impl Record {
             listener.traffic().add(state.worker, more_in, more_out);
             lease.backend().traffic().add(state.worker, more_in, more_out);
             if let Some(took) = relay.take_turnaround() {
-                self.turnarounds = (self.turnarounds.0.saturating_add(1), self.turnarounds.1 + took);
+                self.turnarounds = self.turnarounds.saturating_add(1);
+                // They last for 584 years.
+                self.turnaround_nanos = self.turnaround_nanos.saturating_add(took.as_nanos() as u64);
                 state.measure(listener, *backend, Stage::Turnaround, took);
             }
             if let Some(took) = relay.take_first_byte() {
@@ -129,7 +137,6 @@ impl Drop for Record {
         self.listener.counters().closed(self.ending);
         self.state.measure(&self.listener, self.backend, Stage::Session, duration);
         if let (Some(writer), Some(open)) = (&mut *self.state.access(), open) {
-            let (turnarounds, sum) = self.turnarounds;
             writer.write(&AccessLine {
                 time: SystemTime::now(),
                 listener: &self.listener.config().name,
@@ -142,8 +149,8 @@ impl Drop for Record {
                 client_handshake: self.preamble.as_ref().and_then(|preamble| preamble.handshake),
                 backend_handshake: self.backend_handshake,
                 first_byte: self.first_byte,
-                turnarounds,
-                turnaround: sum.checked_div(turnarounds),
+                turnarounds: self.turnarounds,
+                turnaround: Duration::from_nanos(self.turnaround_nanos).checked_div(self.turnarounds),
                 duration,
                 bytes_in: self.bytes_in,
                 bytes_out: self.bytes_out,

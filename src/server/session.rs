@@ -77,7 +77,11 @@ pub(super) fn start(accepted: Accepted) {
     let client = Some(Conn::Plain(socket));
     let mut session = Session { client, backend: None, record, handle, _permits: permits, _slot: slot };
     // A block, because an async fn would keep what it is given twice.
-    worker::spawn(async move { session.run().await });
+    worker::spawn(async move {
+        session.handle.begin();
+        let ending = session.serve().await;
+        session.record.end(ending);
+    });
 }
 
 /// A connection. However its life ends, by a panic even, its parts give back what they took when they are
@@ -94,11 +98,6 @@ struct Session {
 }
 
 impl Session {
-    async fn run(&mut self) {
-        self.handle.begin();
-        self.record.ending = self.serve().await;
-    }
-
     /// Reads the preamble, connects a backend, relays.
     async fn serve(&mut self) -> Termination {
         if self.record.listener.looks_first()
@@ -116,7 +115,10 @@ impl Session {
         }
         let ending = match self.record.preamble.as_ref().is_some_and(|preamble| preamble.is_cancel) {
             true => self.forward_cancel().await,
-            false => self.relay().await,
+            false => {
+                let ending = self.relay().await;
+                self.classify(ending)
+            }
         };
         self.reset_unless_complete(ending);
         ending
@@ -192,10 +194,10 @@ impl Session {
     }
 
     /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
-    async fn relay(&mut self) -> Termination {
-        let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
-            return Termination::InternalError;
-        };
+    ///
+    /// No async fn, which would keep its arguments and locals twice while the connection is idle.
+    fn relay(&mut self) -> impl Future<Output = Termination> {
+        let record = &mut self.record;
         let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
         let peeked = peeked.into_bytes();
         // Without a stats port, HTTP is not parsed.
@@ -203,21 +205,24 @@ impl Session {
         let mut http_tap = watches
             .then(|| Box::new(HttpTap::new(Rc::clone(&record.state), Arc::clone(&record.listener), record.backend)));
         if !peeked.is_empty() {
-            http_tap.saw(Side::Client, &peeked, worker::now());
+            http_tap.on_bytes(Side::Client, &peeked, worker::now());
         }
         let mut relay = Relay::new(worker::now(), peeked);
         let mut timer = Timer::default();
         let expires = expiry(&record.listener.config().timeouts, record.accepted);
         let (mut has_keepalive, mut priority, mut turns) = (false, Priority::New, 0u8);
-        let ending = poll_fn(|_| {
+        poll_fn(move |_| {
+            let Session { client: Some(client), backend: Some(backend), record, handle, .. } = &mut *self else {
+                return Poll::Ready(Termination::InternalError);
+            };
             if let Some(abort) = handle.aborted() {
                 return Poll::Ready(abort.into());
             }
             loop {
                 let now = worker::now();
-                let mut tools = record.state.tools.borrow_mut();
-                let turn = relay.turn(client, backend, &mut tools, &mut http_tap, now, worker::woken_at());
-                drop(tools);
+                let mut resources = record.state.relay_resources.borrow_mut();
+                let turn = relay.turn(client, backend, &mut resources, &mut http_tap, now, worker::woken_at());
+                drop(resources);
                 let moved = record.moved(&mut relay);
                 turns = turns.saturating_add(1);
                 let next = match moved >= BULK_THRESHOLD {
@@ -258,7 +263,13 @@ impl Session {
                 }
             }
         })
-        .await;
+    }
+
+    /// How a relay ended, by what its sides know of it.
+    fn classify(&self, ending: Termination) -> Termination {
+        let Session { client: Some(client), backend: Some(backend), record, .. } = self else {
+            return ending;
+        };
         if let Some((ending, why)) = client.late_header() {
             record.listener.refuse(record.client, why);
             return ending;
@@ -276,8 +287,24 @@ impl From<End> for Termination {
         match end {
             End::Closed(side) => Termination::Closed(side),
             End::Reset(side) => Termination::Reset(side),
-            End::Lost(side) => Termination::Unreachable(side),
+            End::Unreachable(side) => Termination::Unreachable(side),
             End::TlsProtocolError(side) => Termination::TlsProtocolError(side),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Most of the memory of an idle connection.
+    #[test]
+    fn task_of_a_session_takes_at_most_528_bytes() {
+        fn size_of_future<'s, F: Future>(_: impl FnOnce(&'s mut Session) -> F) -> usize {
+            size_of::<F>()
+        }
+
+        let size = size_of::<Session>() + size_of_future(Session::serve);
+        assert!(size <= 528, "{size} bytes");
     }
 }

@@ -16,7 +16,7 @@ use super::plane_state::PlaneState;
 use super::samples::Samples;
 use crate::log::access::AccessWriter;
 use crate::net::addr::Address;
-use crate::relay::Tools;
+use crate::relay::RelayResources;
 use crate::stats::http::HttpEvent;
 use crate::stats::latency::{Sample, Stage};
 use crate::stats::registry::{BackendId, ListenerId};
@@ -31,7 +31,7 @@ thread_local! {
 pub(super) struct WorkerState {
     pub(super) worker: usize,
     pub(super) plane: Arc<PlaneState>,
-    pub(super) tools: RefCell<Tools>,
+    pub(super) relay_resources: RefCell<RelayResources>,
     access: RefCell<Option<AccessWriter>>,
     samples: RefCell<Option<Samples>>,
     sessions: RefCell<Slab<Rc<Control>>>,
@@ -49,11 +49,12 @@ impl WorkerState {
         access: Option<AccessWriter>,
         samples: Option<Samples>,
     ) {
-        let tools = if samples.is_some() { Tools::with_clock(Instant::now) } else { Tools::default() };
+        let relay_resources =
+            if samples.is_some() { RelayResources::with_clock(Instant::now) } else { RelayResources::default() };
         let retry_queues = RetryQueues::new(Arc::clone(&plane.descriptor_shortage));
         let state = Rc::new(WorkerState {
             worker,
-            tools: RefCell::new(tools),
+            relay_resources: RefCell::new(relay_resources),
             access: RefCell::new(access),
             samples: RefCell::new(samples),
             plane,

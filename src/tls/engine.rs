@@ -15,6 +15,8 @@ use rustls::unbuffered::{
 };
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
+use super::backlog::Backlog;
+
 /// The server's end of TLS.
 pub type ServerEngine = UnbufferedServerConnection;
 /// The client's end of TLS.
@@ -67,7 +69,8 @@ pub(super) struct RecordLayer<E> {
     engine: E,
     /// The peer has sent a close_notify.
     is_closed: bool,
-    failure: Option<Error>,
+    /// Boxed: most connections have none, and all would pay for its size.
+    failure: Option<Box<Error>>,
 }
 
 /// What one step of the engine came to.
@@ -86,7 +89,7 @@ pub(super) struct Driven {
 pub(super) struct OpenedBytes<'b> {
     pub(super) buffer: &'b mut [u8],
     /// Takes what the buffer has no room for.
-    pub(super) overflow: &'b mut Vec<u8>,
+    pub(super) overflow: &'b mut Backlog,
 }
 
 /// What is to be sealed.
@@ -111,12 +114,12 @@ impl<E: Engine> RecordLayer<E> {
     }
 
     pub(super) fn failure(&self) -> Option<&Error> {
-        self.failure.as_ref()
+        self.failure.as_deref()
     }
 
     /// Fails the connection, unless it has failed already.
     pub(super) fn fail(&mut self, error: Error) {
-        self.failure.get_or_insert(error);
+        self.failure.get_or_insert_with(|| Box::new(error));
     }
 
     /// Processes the records in `incoming` as far as possible, then seals `seal` to the end of `outgoing`, whose length
@@ -140,7 +143,7 @@ impl<E: Engine> RecordLayer<E> {
                         let (now, later) = record.payload.split_at(record.payload.len().min(buffer.len() - *filled));
                         buffer[*filled..*filled + now.len()].copy_from_slice(now);
                         *filled += now.len();
-                        overflow.extend_from_slice(later);
+                        overflow.push(later);
                     }
                     true
                 }
@@ -165,7 +168,7 @@ impl<E: Engine> RecordLayer<E> {
                     false
                 }
                 Err(error) => {
-                    self.failure.get_or_insert(error);
+                    self.failure.get_or_insert_with(|| Box::new(error));
                     true
                 }
                 // The engine waits for more records. Early data is never accepted.

@@ -10,6 +10,7 @@
 mod acceptor;
 mod alert;
 mod authorities;
+mod backlog;
 mod certificate;
 mod certificates;
 mod clock;

@@ -10,6 +10,7 @@ use std::task::{Poll, ready};
 
 use rustls::{CommonState, Error};
 
+use super::backlog::Backlog;
 use super::engine::{Driven, Engine, OpenedBytes, RecordLayer, Seal, reserve};
 use super::explain::TlsError;
 use super::negotiated::{Negotiated, is_resumed};
@@ -58,13 +59,11 @@ pub struct TlsStream<E> {
 struct State<E> {
     records: RecordLayer<E>,
     /// The beginning of a record of which the rest has not come.
-    received: Vec<u8>,
-    /// Opened, and not yet read: from `plain_read` on.
-    plain: Vec<u8>,
-    plain_read: usize,
-    /// Sealed, and not yet sent: from `sent` on.
-    unsent: Vec<u8>,
-    sent: usize,
+    received: Box<[u8]>,
+    /// Opened, and not yet read.
+    plain: Backlog,
+    /// Sealed, and not yet sent.
+    unsent: Backlog,
     /// The peer has finished, by close_notify or by a bare FIN.
     finished: bool,
     truncated: bool,
@@ -76,11 +75,9 @@ impl<E: Engine> TlsStream<E> {
     pub(super) fn new(socket: Socket, engine: E, ahead: Vec<u8>) -> TlsStream<E> {
         let state = State {
             records: RecordLayer::new(engine),
-            received: ahead,
-            plain: Vec::new(),
-            plain_read: 0,
-            unsent: Vec::new(),
-            sent: 0,
+            received: ahead.into(),
+            plain: Backlog::default(),
+            unsent: Backlog::default(),
             finished: false,
             truncated: false,
             close_notified: false,
@@ -176,7 +173,7 @@ impl<E: Engine> State<E> {
     fn open(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>, buffer: &mut [u8]) -> usize {
         let Driven { used, filled, sealed, .. } = self.drive(incoming, outgoing, buffer, None);
         self.keep(&incoming[used..]);
-        self.unsent.extend_from_slice(&outgoing[..sealed]);
+        self.unsent.push(&outgoing[..sealed]);
         filled
     }
 
@@ -196,39 +193,32 @@ impl<E: Engine> State<E> {
 
     fn keep(&mut self, rest: &[u8]) {
         if rest.is_empty() || self.finished || self.records.failure().is_some() {
-            self.received = Vec::new();
+            self.received = Box::default();
         } else if rest.len() > MAX_KEPT {
             self.records.fail(Error::General("a message longer than any that is allowed".to_owned()));
         } else {
-            self.received.clear();
-            self.received.extend_from_slice(rest);
+            self.received = rest.into();
         }
     }
 
     /// Hands over what was opened before.
     fn take_plain(&mut self, buffer: &mut [u8]) -> usize {
-        let left = &self.plain[self.plain_read..];
+        let left = self.plain.bytes();
         let count = left.len().min(buffer.len());
         buffer[..count].copy_from_slice(&left[..count]);
-        self.plain_read += count;
-        if self.plain_read == self.plain.len() {
-            (self.plain, self.plain_read) = (Vec::new(), 0);
-        }
+        self.plain.advance(count);
         count
     }
 
     fn poll_flush(&mut self, socket: &Socket) -> Poll<io::Result<()>> {
-        while self.sent < self.unsent.len() {
-            match ready!(socket.poll_write(&self.unsent[self.sent..])) {
-                Ok(count) => self.sent += count,
+        while !self.unsent.bytes().is_empty() {
+            match ready!(socket.poll_write(self.unsent.bytes())) {
+                Ok(count) => self.unsent.advance(count),
                 Err(error) => {
-                    (self.unsent, self.sent) = (Vec::new(), 0);
+                    self.unsent.clear();
                     return Poll::Ready(Err(error));
                 }
             }
-        }
-        if self.sent > 0 {
-            (self.unsent, self.sent) = (Vec::new(), 0);
         }
         Poll::Ready(Ok(()))
     }
@@ -293,7 +283,7 @@ impl<E: Engine> Stream for TlsStream<E> {
                 Poll::Ready(sent) => sent?,
                 Poll::Pending => 0,
             };
-            state.unsent.extend_from_slice(&outgoing[sent..sealed]);
+            state.unsent.push(&outgoing[sent..sealed]);
             Poll::Ready(Ok(bytes.len()))
         })
     }
@@ -322,7 +312,7 @@ impl<E: Engine> Stream for TlsStream<E> {
             state.close_notified = true;
             SCRATCH.with_borrow_mut(|Scratch { outgoing, .. }| {
                 let sealed = state.seal(outgoing, Seal::CloseNotify)?;
-                state.unsent.extend_from_slice(&outgoing[..sealed]);
+                state.unsent.push(&outgoing[..sealed]);
                 io::Result::Ok(())
             })?;
         }
@@ -348,7 +338,7 @@ impl<E: Engine> Stream for TlsStream<E> {
 
     fn unacknowledged(&self) -> usize {
         let state = self.state.borrow();
-        self.socket.unacknowledged() + state.unsent.len() - state.sent
+        self.socket.unacknowledged() + state.unsent.bytes().len()
     }
 
     fn reset_on_close(&self) {

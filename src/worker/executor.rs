@@ -1,7 +1,7 @@
 //! Tasks: futures of one thread, run when they are woken.
 //!
-//! What belongs to this worker (sockets, timers) knows a task by its [`Task`] and wakes it without an atomic
-//! operation. A [`Waker`] is for everything else, other threads included.
+//! Sockets and timers of the worker wake a [`Task`] without an atomic operation. A [`Waker`] is for all other sources,
+//! including other threads.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -27,7 +27,7 @@ use super::waiter::{Waiter, WaiterId};
 pub struct Remote {
     eventfd: OwnedFd,
     inbox: Mutex<Inbox>,
-    /// Set until the worker takes the inbox, so that only the first of many messages makes a system call.
+    /// Set until the worker takes the inbox: only the first of many messages makes a system call.
     signalled: AtomicBool,
 }
 
@@ -54,8 +54,7 @@ impl Remote {
         self.eventfd.as_fd()
     }
 
-    /// Runs `call` on the worker's thread, in a coming turn of its loop. On a worker that has stopped it is
-    /// dropped, with what it holds.
+    /// Runs `call` on the worker's thread, in a later turn of its loop. A worker that has stopped drops it.
     pub fn run(&self, call: impl FnOnce() + Send + 'static) {
         self.post(|inbox| inbox.calls.push(Box::new(call)));
     }
@@ -75,7 +74,7 @@ impl Remote {
     }
 
     fn take(&self) -> Inbox {
-        // Cleared before the inbox is taken: what is posted from here on signals again.
+        // Cleared before the inbox is taken: later messages signal again.
         self.signalled.store(false, Ordering::SeqCst);
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         Inbox { woken: std::mem::take(&mut inbox.woken), calls: std::mem::take(&mut inbox.calls), closed: inbox.closed }
@@ -91,7 +90,7 @@ impl Remote {
     }
 }
 
-/// What a waker of a task is made of.
+/// The data of a task's waker.
 struct Handle {
     task: u32,
     remote: Arc<Remote>,
@@ -118,22 +117,22 @@ impl Wake for Handle {
 
 /// A task of this worker.
 pub(super) struct Task {
-    /// Gone once it has ended.
+    /// `None` once it has ended.
     future: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
     waker: Waker,
     key: u32,
-    /// In the queue already: further wakes add nothing until it runs.
+    /// In the run queue: further wakes add nothing until it runs.
     queued: Cell<bool>,
     priority: Cell<Priority>,
-    /// When its last event was taken from the kernel.
-    woken_at: Cell<Instant>,
+    /// When its last event was taken from the kernel, in nanoseconds since the executor began: half of an [`Instant`].
+    woken_at: Cell<u64>,
 }
 
-/// How long tasks run before the loop looks for new events: what a new connection waits at most for others in each of
-/// its steps. An epoll_wait(2) that finds nothing costs a thousandth of that. With half of it, 1,000 busy connections cost 5 % more.
+/// Time that tasks run until the loop takes new events: the longest wait of a new connection in each of its steps. An
+/// epoll_wait(2) that finds nothing costs a thousandth of it. With half of it, 1,000 busy connections cost 5 % more CPU.
 const SLICE: Duration = Duration::from_millis(1);
 
-/// The tasks of a worker and those of them that are to run.
+/// The tasks of a worker, and the queue of those that are ready.
 pub(super) struct Executor {
     remote: Arc<Remote>,
     tasks: RefCell<Slab<Rc<Task>>>,
@@ -141,19 +140,25 @@ pub(super) struct Executor {
     current: RefCell<Option<Rc<Task>>>,
     /// The waker of the future that is polled, where it is not the running task's.
     sub_waker: RefCell<Option<Waker>>,
+    began: Instant,
     /// When the loop last took events.
     now: Cell<Instant>,
+    /// The same in nanoseconds since `began`.
+    now_nanos: Cell<u64>,
 }
 
 impl Executor {
     pub(super) fn new(remote: Arc<Remote>) -> Executor {
+        let now = Instant::now();
         Executor {
             remote,
             tasks: RefCell::default(),
             queue: RefCell::default(),
             current: RefCell::default(),
             sub_waker: RefCell::default(),
-            now: Cell::new(Instant::now()),
+            began: now,
+            now: Cell::new(now),
+            now_nanos: Cell::new(0),
         }
     }
 
@@ -162,16 +167,19 @@ impl Executor {
         self.now.get()
     }
 
-    /// New events were taken at `now`: tasks that other tasks have woken are ready from here on.
+    /// Starts a slice after events were taken at `now`: tasks that other tasks have woken become ready.
     pub(super) fn begin_slice(&self, now: Instant) {
+        // They last for 584 years.
+        let nanos = now.saturating_duration_since(self.began).as_nanos() as u64;
         self.now.set(now);
-        self.queue.borrow_mut().admit_deferred(|task| task.woken_at.set(now));
+        self.now_nanos.set(nanos);
+        self.queue.borrow_mut().admit_deferred(|task| task.woken_at.set(nanos));
     }
 
     pub(super) fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) {
         let mut tasks = self.tasks.borrow_mut();
         let vacant = tasks.vacant_entry();
-        // 2^32 tasks would need terabytes first.
+        // 2^32 tasks need terabytes.
         let key = vacant.key() as u32;
         let waker = Waker::from(Arc::new(Handle { task: key, remote: Arc::clone(&self.remote) }));
         let task = Rc::new(Task {
@@ -180,7 +188,7 @@ impl Executor {
             key,
             queued: Cell::new(true),
             priority: Cell::default(),
-            woken_at: Cell::new(self.now.get()),
+            woken_at: Cell::new(self.now_nanos.get()),
         });
         // In this slice: nothing that it waits for can have happened before.
         self.queue.borrow_mut().push(Rc::clone(&task), Priority::default());
@@ -230,9 +238,9 @@ impl Executor {
         let _ = self.sub_waker.replace(before);
     }
 
-    /// Has the task run: in this slice, or, when a task asks for it, in the next.
+    /// Queues a task: for this slice, or for the next when a running task wakes it.
     pub(super) fn schedule(&self, task: &Rc<Task>) {
-        task.woken_at.set(self.now.get());
+        task.woken_at.set(self.now_nanos.get());
         if task.queued.replace(true) {
             return;
         }
@@ -252,10 +260,11 @@ impl Executor {
 
     /// When the last event of the running task was taken from the kernel: no later than [`Executor::now`].
     pub(super) fn woken_at(&self) -> Instant {
-        self.current.borrow().as_ref().map_or(self.now.get(), |task| task.woken_at.get())
+        let woken_at = |task: &Rc<Task>| self.began + Duration::from_nanos(task.woken_at.get());
+        self.current.borrow().as_ref().map_or(self.now.get(), woken_at)
     }
 
-    /// A waker that outlived its task names nobody or a newer one: a poll for nothing, which futures bear.
+    /// A waker that outlived its task names none or a newer one, which gets a spurious poll.
     fn wake(&self, key: u32) {
         if let Some(task) = self.tasks.borrow().get(key as usize) {
             self.schedule(task);
@@ -302,7 +311,7 @@ impl Executor {
         let Some(future) = &mut *slot else { return };
         *self.current.borrow_mut() = Some(Rc::clone(task));
         let mut cx = Context::from_waker(&task.waker);
-        // A task's state is dropped when it panics; nobody sees it half-changed.
+        // Unwind safe: the state of a task that panics is dropped.
         let outcome = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx)));
         *self.current.borrow_mut() = None;
         if matches!(outcome, Ok(Poll::Pending)) {
@@ -310,12 +319,12 @@ impl Executor {
         }
         let ended = slot.take();
         drop(slot);
-        // Dropped before its key is free, in case its Drop spawns; and a panic in there stays in here.
+        // Dropped before its key is free, as its Drop may spawn; a panic in it ends here.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(ended)));
         self.tasks.borrow_mut().remove(task.key as usize);
     }
 
-    /// Takes what other threads have left.
+    /// Takes the messages of other threads.
     pub(super) fn take_remote(&self) {
         let mut drained = [0u8; 8];
         let _ = rustix::io::read(&self.remote.eventfd, &mut drained);
@@ -328,7 +337,7 @@ impl Executor {
         }
     }
 
-    /// Drops every task, and all that other threads may still send.
+    /// Drops all tasks, and closes the inbox.
     pub(super) fn clear(&self) {
         self.remote.close();
         self.queue.borrow_mut().clear();

@@ -1,8 +1,7 @@
 //! The data plane's thread: one event loop with its sockets, timers and tasks.
 //!
-//! What a connection needs of its worker is this small face: [`Socket`], [`spawn`], [`Timer`], [`now`].
-//! Everything behind it belongs to one thread and is reached through a thread-local, so it takes no lock
-//! and wakes no other thread. Other threads reach a worker only through its
+//! Connections use [`Socket`], [`spawn`], [`Timer`], [`now`] and [`poll_fn`]. All of it belongs to one thread and is
+//! reached through a thread-local: no lock, and no other thread is woken. Other threads reach a worker only through its
 //! [`Remote`].
 //!
 //! The loop is one epoll. A connection's socket is registered once, edge-triggered, for reading and writing,
@@ -39,14 +38,14 @@ use crate::threads;
 /// Timers are rounded up to this.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Ready tasks from which on a worker is busy.
+/// Number of ready tasks from which on a worker is busy.
 const BACKLOG: usize = 32;
 
 thread_local! {
     static CURRENT: OnceCell<Rc<Local>> = const { OnceCell::new() };
 }
 
-/// What belongs to the worker of this thread.
+/// The worker of this thread.
 struct Local {
     reactor: Reactor,
     executor: Executor,
@@ -58,7 +57,7 @@ struct Local {
     stopping: Cell<bool>,
 }
 
-/// A worker thread, seen from the thread that started it.
+/// The handle of a worker thread, for the thread that started it.
 #[derive(Debug)]
 pub struct Worker {
     remote: Arc<Remote>,
@@ -67,11 +66,11 @@ pub struct Worker {
 
 impl Worker {
     /// Starts a worker; `name` is its thread's name (the kernel shows 15 bytes of it). `at_end` runs on the thread once its
-    /// tasks are dropped. What belongs to the thread and wakes others must go there: in the destructors of thread-locals,
-    /// the thread-locals that a waker needs may be gone.
+    /// tasks are dropped. Thread-locals that wake tasks must be dropped there: in their destructors, the thread-locals that
+    /// a waker needs may be gone.
     ///
     /// # Errors
-    /// No thread, epoll or eventfd to be had.
+    /// No thread, epoll or eventfd is available.
     pub fn start(name: &str, at_end: fn()) -> io::Result<Worker> {
         let remote = Arc::new(Remote::new()?);
         let epoll = reactor::open(remote.eventfd())?;
@@ -83,7 +82,7 @@ impl Worker {
                 let _ = current.set(Rc::clone(&local));
             });
             local.run();
-            // Tasks that are left give back what they hold while the loop's face is still there.
+            // While the worker is still in its thread-local, which the Drop of tasks may use.
             local.executor.clear();
             at_end();
         })?;
@@ -95,7 +94,7 @@ impl Worker {
         &self.remote
     }
 
-    /// Ends the loop after its present turn, and drops the tasks that are left. Returns its thread.
+    /// Ends the loop after its present turn, and drops the remaining tasks. Returns its thread.
     pub fn stop(self) -> JoinHandle<()> {
         self.remote.run(|| local(|worker| worker.stopping.set(true)));
         self.thread
@@ -162,7 +161,7 @@ impl Local {
 /// Runs `f` with this thread's worker.
 ///
 /// # Panics
-/// On a thread that is no worker: the face of the data plane has no meaning there.
+/// On a thread that is no worker.
 fn local<T>(f: impl FnOnce(&Local) -> T) -> T {
     #[allow(clippy::expect_used, reason = "a worker's thread sets it before anything else runs")]
     if_local(f).expect("called on a worker's thread")
@@ -173,17 +172,17 @@ fn if_local<T>(f: impl FnOnce(&Local) -> T) -> Option<T> {
     CURRENT.try_with(|current| current.get().map(|worker| f(worker))).ok().flatten()
 }
 
-/// Starts a task on this worker. A panic ends the task and nothing else; what it owned is dropped.
+/// Starts a task on this worker. A panic ends the task alone, and drops what it owns.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
     local(|worker| worker.executor.spawn(Box::pin(task)));
 }
 
-/// The time at which this turn of the loop began: exact enough for deadlines, and costs no system call.
+/// When this turn of the loop began. Exact enough for deadlines, and saves a system call.
 pub fn now() -> Instant {
     local(|worker| worker.executor.now())
 }
 
-/// When what the running task was last woken for was taken from the kernel: its wait for other tasks comes after that.
+/// When the last event of the running task was taken from the kernel, before it waited for other tasks.
 pub fn woken_at() -> Instant {
     local(|worker| worker.executor.woken_at())
 }
@@ -193,7 +192,7 @@ pub fn set_priority(priority: Priority) {
     local(|worker| worker.executor.set_priority(priority));
 }
 
-/// Lets others run first, and new events come in.
+/// Lets other tasks run first, and the loop take new events.
 pub async fn yield_now() {
     let mut yielded = false;
     poll_fn(|_| {
@@ -206,8 +205,7 @@ pub async fn yield_now() {
     .await;
 }
 
-/// Whether many tasks wait for this worker: then a system call that may turn out to be for nothing costs less than the
-/// wait for another turn.
+/// Whether many tasks wait for this worker. Then a system call that may return EAGAIN costs less than another turn.
 pub fn is_busy() -> bool {
     local(|worker| worker.is_busy.get())
 }
@@ -238,7 +236,7 @@ pub fn with_waker<T>(cx: &mut Context<'_>, f: impl FnOnce(&mut Context<'_>) -> T
     f(cx)
 }
 
-/// The number of this turn of the loop: those that follow each other have numbers that do.
+/// The number of this turn of the loop. Consecutive turns have consecutive numbers.
 pub fn turn() -> u64 {
     local(|worker| worker.turn.get())
 }
@@ -249,7 +247,7 @@ pub async fn sleep_until(deadline: Instant) {
     poll_fn(|_| timer.poll_expired(deadline)).await;
 }
 
-/// What `future` comes to, if it does before `deadline`, if there is one.
+/// The output of `future`; `None` once `deadline` has passed.
 pub async fn until<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
     let mut timer = Timer::default();
     let mut future = pin!(future);

@@ -13,8 +13,7 @@ use slab::Slab;
 
 use super::waiter::Waiting;
 
-/// Events taken from the kernel at once: as far as possible all there are, since a new connection's event is the last in
-/// the kernel's queue.
+/// Events taken from the kernel at once. Large, because a new connection's event is the last in the kernel's queue.
 const BATCH: usize = 1024;
 /// The eventfd through which other threads wake the loop.
 const REMOTE: u64 = u64::MAX;
@@ -22,12 +21,12 @@ const REMOTE: u64 = u64::MAX;
 pub(super) struct Reactor {
     epoll: OwnedFd,
     slots: RefCell<Slab<Rc<Slot>>>,
-    /// Told apart by this from the event of a socket that was closed earlier in the same batch.
+    /// Tells a new socket from a closed one with the same key, whose events go on while a duplicate is open.
     generation: Cell<u16>,
     events: RefCell<Vec<epoll::Event>>,
 }
 
-/// What the loop knows of a socket, shared between it and the socket.
+/// A socket's state, shared between it and the loop.
 pub(super) struct Slot {
     key: Cell<u32>,
     generation: u16,
@@ -36,24 +35,24 @@ pub(super) struct Slot {
     waiting: Waiting,
 }
 
-/// A socket's readiness: what epoll reported and no system call has refuted yet.
+/// A socket's readiness, as epoll reported it and no system call has refuted yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ready(u8);
 
 impl Ready {
     pub(super) const READABLE: Ready = Ready(1);
     pub(super) const WRITABLE: Ready = Ready(2);
-    /// The peer has finished or is gone: what is left to read ends in EOF or an error. Never cleared.
+    /// The peer has finished or is gone: reads end in EOF or an error. Never cleared.
     pub(super) const READ_CLOSED: Ready = Ready(4);
-    /// Both ways are shut, or the socket has an error. Never cleared.
+    /// Both directions are shut, or the socket has an error. Never cleared.
     pub(super) const GONE: Ready = Ready(8);
-    /// All was read, and FIN is what comes next: the read that would say so can be spared. Never cleared.
+    /// All was read and FIN comes next: saves the read that returns zero. Never cleared.
     pub(super) const ENDED: Ready = Ready(32);
-    /// Urgent data: a read stops short of it with more behind. Cleared with READABLE.
+    /// Urgent data: a read stops before it although more follows. Cleared with READABLE.
     pub(super) const URGENT: Ready = Ready(16);
-    /// The socket has failed: reset, or given up by the kernel. Unlike [`Ready::GONE`], never a mere end of both ways.
+    /// The socket has failed: reset, or timed out in the kernel. Unlike [`Ready::GONE`], never just FIN in both directions.
     pub(super) const FAILED: Ready = Ready(64);
-    /// FIN was sent: from here on, GONE may be the peer's FIN.
+    /// FIN was sent: from now on, GONE may mean the peer's FIN.
     pub(super) const SHUT: Ready = Ready(128);
 
     pub(super) const fn union(self, other: Ready) -> Ready {
@@ -94,12 +93,12 @@ impl Ready {
     }
 }
 
-/// Which events a registration is for.
+/// The events that a registration asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interest {
-    /// Everything, once when it changes: a connection's.
+    /// A connection: every change, once.
     Edges,
-    /// A connection that waits to be accepted, for as long as there is one.
+    /// A listening socket: for as long as a connection waits to be accepted.
     Queue,
     /// Nothing.
     None,
@@ -176,9 +175,9 @@ impl Reactor {
         Ok(epoll::modify(&self.epoll, fd, slot.data(), interest.flags())?)
     }
 
-    /// Takes a socket out of the epoll whose close alone might not.
+    /// Takes a socket out of the epoll, as its close may not: a duplicate may be open.
     pub(super) fn deregister(&self, fd: BorrowedFd<'_>, slot: &Slot) {
-        // It was registered and is open, so there is nothing to fail.
+        // Cannot fail for a registered, open socket.
         let _ = epoll::delete(&self.epoll, fd);
         self.forget(slot);
     }
@@ -188,22 +187,21 @@ impl Reactor {
         self.slots.borrow_mut().remove(slot.key.get() as usize);
     }
 
-    /// Waits for events, at most for `timeout` (`None`: for as long as it takes).
+    /// Waits for events, at most for `timeout`; `None` waits without limit.
     pub(super) fn wait(&self, timeout: Option<Duration>) {
         let mut events = self.events.borrow_mut();
         events.clear();
         let timeout = timeout.map(rounded_up);
-        // EINTR: the caller looks at the clock and comes back. No other error is possible with an epoll and a buffer that
-        // are ours.
+        // On EINTR the caller reads the clock and comes back. No other error is possible with a valid epoll and buffer.
         let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref());
     }
 
-    /// Marks the sockets of the events that were taken, and wakes who waits for them. True if another thread has left
-    /// something.
+    /// Marks the sockets of the events that were taken, and wakes their waiters. True if another thread has posted a
+    /// message.
     pub(super) fn dispatch(&self) -> bool {
         let mut remote = false;
         for event in &*self.events.borrow() {
-            // The kernel's struct is packed: copied out, not borrowed.
+            // Copied out: the kernel's struct is packed.
             let (flags, data) = (event.flags, event.data.u64());
             if data == REMOTE {
                 remote = true;
@@ -221,10 +219,10 @@ impl Reactor {
     }
 }
 
-/// epoll_wait(2) takes whole milliseconds; a part of one would become none, and the loop would spin.
+/// Whole milliseconds, as epoll_wait(2) takes them; rounded down, the loop would spin.
 fn rounded_up(timeout: Duration) -> Timespec {
     let millis = timeout.as_nanos().div_ceil(1_000_000);
-    // A day is long enough for one wait.
+    // At most a day for one wait.
     let millis = u64::try_from(millis).unwrap_or(u64::MAX).min(86_400_000);
     Timespec { tv_sec: (millis / 1000) as i64, tv_nsec: ((millis % 1000) * 1_000_000) as i64 }
 }

@@ -7,17 +7,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What a task does when it runs, which decides its share of the CPU while others wait.
+/// The kind of work of a task, which sets its share of the CPU while others wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Priority {
     /// A connection up to its first response, and accepting.
     #[default]
     New,
-    /// A message at a time.
+    /// Messages.
     Interactive,
     /// A TLS handshake: a key exchange and a signature take as long as a hundred messages.
     Handshake,
-    /// As many bytes as one turn allows.
+    /// A bulk transfer: as many bytes as one turn allows.
     Bulk,
 }
 
@@ -43,7 +43,7 @@ impl Priority {
         }
     }
 
-    /// Whether one task takes long enough to look for new events after it.
+    /// Whether the loop takes new events after each task.
     pub(super) const fn is_costly(self) -> bool {
         self.quantum() == 1
     }
@@ -55,7 +55,7 @@ pub(super) struct RunQueue<T> {
     ready: [VecDeque<T>; PRIORITIES.len()],
     tags: [u64; PRIORITIES.len()],
     virtual_time: u64,
-    /// Woken by a running task: these run after new events were taken, which may concern them too.
+    /// Woken by a running task. They run after new events are taken, which may be theirs.
     deferred: VecDeque<(T, Priority)>,
 }
 
@@ -102,7 +102,7 @@ impl<T> RunQueue<T> {
         let next = waiting.min_by_key(|&priority| self.tags[priority as usize]);
         self.virtual_time = match next {
             Some(priority) => self.tags[priority as usize],
-            // All debts end with the busy period.
+            // Debts end with the busy period.
             None => self.tags.into_iter().max().unwrap_or_default(),
         };
         next

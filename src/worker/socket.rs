@@ -29,12 +29,12 @@ pub struct Socket {
     transport: Transport,
 }
 
-/// What a socket's short reads mean.
+/// The meaning of a socket's short reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A read that returns less than was asked for has emptied the socket.
     Tcp,
-    /// It may as well have stopped at a boundary (unix: where descriptors were passed along; MPTCP).
+    /// It may have stopped at a boundary (unix: passed descriptors; MPTCP).
     Other,
 }
 
@@ -48,17 +48,17 @@ impl Socket {
         Ok(Socket { fd, slot, transport })
     }
 
-    /// Waits for the end of a connect that was started.
+    /// Waits until a connect that was started ends.
     ///
     /// # Errors
-    /// What the connect failed with.
+    /// Those of connect(2).
     pub async fn connected(&self) -> io::Result<()> {
         poll_fn(|_| self.poll(Ready::WRITABLE.union(Ready::GONE))).await;
         if !self.slot.ready().intersects(Ready::GONE) {
             return Ok(());
         }
-        // A connect that fails is reported together with its error, which whoever asks first gets. A peer that has
-        // accepted, written and reset by now is no failure: what it wrote is there, and the reset comes after it.
+        // Only the first call returns the error of a failed connect. A peer that has accepted, written and reset by now is
+        // no failure: its bytes are there, and the reset comes after them.
         match recv(&self.fd, &mut [0], RecvFlags::PEEK) {
             Ok(_) => Ok(()),
             Err(Errno::AGAIN) => Ok(sockopt::socket_error(&self.fd)??),
@@ -74,8 +74,8 @@ impl Socket {
         Poll::Pending
     }
 
-    /// A short read has emptied the socket, which saves the read that would say so. Not so where something waits
-    /// behind the data whose edge has passed already: a FIN, which then comes next, urgent data, or an error.
+    /// A short read has emptied the socket, which saves a read that returns EAGAIN. It has not where something follows the
+    /// data whose edge has passed already: urgent data, an error, or a FIN, which then comes next.
     fn after_read(&self, count: usize, asked: usize) {
         if count == asked || self.transport != Transport::Tcp {
             return;
@@ -96,7 +96,7 @@ impl Socket {
                 Poll::Pending
             }
             error => {
-                // The call has taken the error, so that epoll may never report it.
+                // The call has taken the error: epoll may never report it.
                 if matches!(Scope::of(Call::Transfer, error), Scope::Connection | Scope::Destination) {
                     self.slot.set(Ready::FAILED);
                 }
@@ -107,7 +107,7 @@ impl Socket {
 }
 
 impl Stream for Socket {
-    /// What the caches next to the processor hold of both sides' bytes.
+    /// Fits the caches nearest to the core, with both sides' bytes.
     fn chunk(&self) -> usize {
         32 * 1024
     }
@@ -116,7 +116,7 @@ impl Stream for Socket {
         true
     }
 
-    /// Reads what is there. `Ok(0)` is the peer's FIN (or an empty `buffer`).
+    /// Reads available bytes. `Ok(0)` is the peer's FIN (or an empty `buffer`).
     fn poll_read(&self, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll(Ready::READABLE));
         if self.slot.ready().intersects(Ready::ENDED) {
@@ -174,8 +174,8 @@ impl Stream for Socket {
         }
     }
 
-    /// A failed system call reports the error once; epoll reports it only until then. A peer on a unix socket that has
-    /// closed both ways has not reset: its last bytes may still be under way.
+    /// A failed system call reports the error once, and epoll only until then. A unix socket's peer that has shut both
+    /// directions has not reset: its last bytes may still arrive.
     fn poll_reset(&self) -> Poll<()> {
         let gone = match self.transport {
             Transport::Tcp if !self.slot.ready().intersects(Ready::SHUT) => Ready::FAILED.union(Ready::GONE),
@@ -196,15 +196,14 @@ impl Stream for Socket {
         Poll::Ready(Ok(rustix::net::shutdown(&self.fd, Shutdown::Write)?))
     }
 
-    /// Bytes written that the peer's kernel has not acknowledged; zero if that cannot be told.
+    /// Bytes written that the peer's kernel has not acknowledged; zero if unknown.
     fn unacknowledged(&self) -> usize {
         sys::unacknowledged(&self.fd).unwrap_or(0)
     }
 
-    /// Makes the close send RST instead of FIN, at once and without what is still unsent. Unix sockets have
-    /// no such thing.
+    /// Makes the close send RST instead of FIN, at once and without unsent bytes. No effect on unix sockets.
     fn reset_on_close(&self) {
-        // It fails for no open socket.
+        // Cannot fail for an open socket.
         let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
     }
 }
@@ -217,8 +216,7 @@ impl AsFd for Socket {
 
 /// A listening socket of this worker.
 ///
-/// It is told of as long as a connection waits, not once: whoever accepts takes one at a time and need not ask for
-/// the one that is not there.
+/// Level-triggered: an acceptor takes one connection at a time, and saves the accept that returns EAGAIN.
 pub struct Listener {
     fd: OwnedFd,
     slot: Rc<Slot>,
@@ -247,7 +245,7 @@ impl Listener {
         .await;
     }
 
-    /// Leaves waiting connections alone while `until` runs: without that, the loop would be told of them all the time.
+    /// Takes no events of waiting connections while `until` runs, which would make the loop spin.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
@@ -268,7 +266,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // The close would not do it where another worker has a duplicate, and this one would be told for ever.
+        // A close does not deregister where another worker has a duplicate, and events would go on for ever.
         if_local(|worker| worker.reactor.deregister(self.fd.as_fd(), &self.slot));
     }
 }

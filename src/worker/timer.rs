@@ -10,11 +10,11 @@ use slab::Slab;
 /// Slots of a level; a bit for each in `Level::occupied`.
 const SLOTS: usize = 64;
 const SLOT_BITS: u32 = 6;
-/// 64^6 ticks are 2.2 years of milliseconds. What is further away waits in the last slot and is placed again.
+/// 64^6 ticks are 2.2 years of milliseconds. Later deadlines wait in the last slot, and are linked again from there.
 const LEVELS: usize = 6;
 const NONE: u32 = u32::MAX;
 
-/// Deadlines, each with what its owner wants back when it has passed.
+/// Deadlines, each with a value that is returned when it has passed.
 #[derive(Debug)]
 pub(crate) struct Wheel<T> {
     /// The tick up to which all timers have been expired.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::super::{End, Relay, Stream, Tap, Tools, Turn};
+use super::super::{End, Relay, RelayResources, Stream, Tap, Turn};
 use crate::stats::termination::Side;
 
 /// The kernel's socket towards one peer, as far as it matters: what has arrived and was not read, how much
@@ -236,11 +236,11 @@ pub(super) struct Watching {
 }
 
 impl Tap for Watching {
-    fn unseen(&self, from: Side) -> u64 {
+    fn skippable(&self, from: Side) -> u64 {
         self.left[from as usize]
     }
 
-    fn saw(&mut self, from: Side, bytes: &[u8], _: Instant) {
+    fn on_bytes(&mut self, from: Side, bytes: &[u8], _: Instant) {
         assert!(!bytes.is_empty() && !self.finished[from as usize]);
         self.came[from as usize].extend(bytes.iter().copied().map(Some));
         self.turn += 1;
@@ -248,7 +248,7 @@ impl Tap for Watching {
         self.left[from as usize] = next.unwrap_or_default();
     }
 
-    fn passed(&mut self, from: Side, count: u64, _: Instant) {
+    fn on_spliced(&mut self, from: Side, count: u64, _: Instant) {
         assert!(!self.finished[from as usize]);
         let left = &mut self.left[from as usize];
         *left = left.checked_sub(count).expect("no more than may pass");
@@ -256,7 +256,7 @@ impl Tap for Watching {
         came.resize(came.len() + count as usize, None);
     }
 
-    fn finished(&mut self, from: Side, _: Instant) {
+    fn on_fin(&mut self, from: Side, _: Instant) {
         assert!(!std::mem::replace(&mut self.finished[from as usize], true), "once");
     }
 }
@@ -267,7 +267,7 @@ pub(super) struct Pair {
     pub(super) sent: [Vec<u8>; 2],
     pub(super) relay: Relay,
     pub(super) tap: Option<Box<Watching>>,
-    pub(super) tools: Tools,
+    pub(super) resources: RelayResources,
     pub(super) now: Instant,
     /// The relay asked for another turn, or has not had one.
     pub(super) again: bool,
@@ -294,7 +294,7 @@ impl Pair {
             sent: [ahead.clone(), Vec::new()],
             relay: Relay::new(now, ahead),
             tap: None,
-            tools: Tools::default(),
+            resources: RelayResources::default(),
             now,
             again: true,
             end: None,
@@ -357,7 +357,8 @@ impl Pair {
             if !std::mem::take(&mut self.again) && !told && !due {
                 break;
             }
-            let turn = self.relay.turn(&self.client, &self.backend, &mut self.tools, &mut self.tap, self.now, self.now);
+            let turn =
+                self.relay.turn(&self.client, &self.backend, &mut self.resources, &mut self.tap, self.now, self.now);
             self.again = turn == Turn::Again;
             if let Turn::Ended(end) = turn {
                 self.end = Some(end);

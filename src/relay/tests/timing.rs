@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::super::{Relay, Stream, Tap, Tools};
+use super::super::{Relay, RelayResources, Stream, Tap};
 
 thread_local! {
     static CLOCK: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -73,13 +73,13 @@ impl Stream for Slow {
 struct Blind;
 
 impl Tap for Blind {
-    fn unseen(&self, _: crate::stats::termination::Side) -> u64 {
+    fn skippable(&self, _: crate::stats::termination::Side) -> u64 {
         u64::MAX
     }
 
-    fn saw(&mut self, _: crate::stats::termination::Side, _: &[u8], _: Instant) {}
-    fn passed(&mut self, _: crate::stats::termination::Side, _: u64, _: Instant) {}
-    fn finished(&mut self, _: crate::stats::termination::Side, _: Instant) {}
+    fn on_bytes(&mut self, _: crate::stats::termination::Side, _: &[u8], _: Instant) {}
+    fn on_spliced(&mut self, _: crate::stats::termination::Side, _: u64, _: Instant) {}
+    fn on_fin(&mut self, _: crate::stats::termination::Side, _: Instant) {}
 }
 
 #[test]
@@ -87,12 +87,12 @@ fn a_turnaround_begins_before_the_write() {
     let start = Instant::now();
     CLOCK.set(Some(start));
     let (client, backend) = (Slow { arrived: Cell::new(5) }, Slow { arrived: Cell::new(0) });
-    let (mut relay, mut tools) = (Relay::new(start, Vec::new()), Tools::with_clock(clock));
-    relay.turn(&client, &backend, &mut tools, &mut Blind, start, start);
+    let (mut relay, mut resources) = (Relay::new(start, Vec::new()), RelayResources::with_clock(clock));
+    relay.turn(&client, &backend, &mut resources, &mut Blind, start, start);
     assert_eq!(relay.take_turnaround(), None);
     // It was answered while the write went on: as its bytes had left, and its process had not come to run again.
     backend.arrived.set(7);
     let later = start + Duration::from_millis(400);
-    relay.turn(&client, &backend, &mut tools, &mut Blind, later, later);
+    relay.turn(&client, &backend, &mut resources, &mut Blind, later, later);
     assert_eq!(relay.take_turnaround(), Some(Duration::from_millis(400)));
 }

@@ -1,7 +1,7 @@
 //! The fault run: clients and backends that misbehave, by a seed, on every kind of listener. Each byte is verified by the
 //! side that receives it; in the end nothing may be left.
 //!
-//! `make faults` runs it for ten minutes. `cargo test` runs it for some seconds.
+//! `make faults` runs it for ten minutes, `make test` for some seconds.
 
 #![allow(
     clippy::print_stdout,

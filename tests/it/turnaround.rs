@@ -11,10 +11,10 @@ use tidegate::stats::latency::{Stage, Window};
 
 use crate::support::backend::{Backend, in_thread};
 use crate::support::client::connect;
+use crate::support::most_runs_agree;
 use crate::support::stats::{ADMIN, backend, listener};
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, terminate};
-use crate::support::{Compared, most_runs_agree};
 
 /// Requests on each connection, and connections.
 const REQUESTS: usize = 25;
@@ -78,13 +78,11 @@ fn agrees(what: &str, exchange: Exchange, run: impl Fn(&Backend) -> Tidegate) {
         let mut took = took.lock().unwrap().clone();
         let (p50, p99) = (quantile(&mut took, 0.5), quantile(&mut took, 0.99));
         assert!(p50_us >= p50 - p50 / 100, "{what}: an answer cannot come before it is given: {p50_us} < {p50} us");
-        let asked = u64::try_from(exchange.delay.as_micros()).unwrap();
-        let compared = match p50_us.abs_diff(p50) < TOLERANCE && p99_us.abs_diff(p99) < TOLERANCE {
-            // A backend that oversleeps waited for a CPU, as tidegate may have.
-            false if p99 > asked + TOLERANCE => Compared::Disturbed,
-            agrees => Compared::agrees(agrees),
-        };
-        (compared, format!("p50 {p50_us} us for {p50}, p99 {p99_us} us for {p99}"))
+        assert!(p99_us >= p99 - p99 / 100, "{what}: an answer cannot come before it is given: {p99_us} < {p99} us");
+        // A backend that oversleeps waited for a CPU, as tidegate may have: then the slowest answers tell nothing.
+        let kept_time = p99 <= u64::try_from(exchange.delay.as_micros()).unwrap() + TOLERANCE;
+        let agrees = p50_us.abs_diff(p50) < TOLERANCE && (!kept_time || p99_us.abs_diff(p99) < TOLERANCE);
+        (agrees, format!("p50 {p50_us} us for {p50}, p99 {p99_us} us for {p99}"))
     });
 }
 

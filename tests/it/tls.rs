@@ -132,7 +132,7 @@ fn what_is_no_tls_is_closed() {
         let line = served.tidegate.access().pop().unwrap();
         assert_eq!((line.end().as_str(), line.backend()), ("rejected: no TLS", None), "{bytes:?}");
         if !why.is_empty() {
-            let line = served.tidegate.wait_for_log("why", |line| line.text.contains("a client is refused"));
+            let line = served.tidegate.wait_for_log("why", |line| line.text.contains("client rejected"));
             assert!(line.text.contains(why), "{}", line.text);
         }
     }

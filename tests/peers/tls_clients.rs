@@ -65,7 +65,7 @@ impl Served {
 
     /// Why a client was refused, in the log.
     fn tells(&self, why: &str) {
-        self.tidegate.wait_for_log(why, |line| line.text.contains("a client is refused") && line.text.contains(why));
+        self.tidegate.wait_for_log(why, |line| line.text.contains("client rejected") && line.text.contains(why));
     }
 }
 

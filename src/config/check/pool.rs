@@ -1,6 +1,6 @@
 //! `pools`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -149,8 +149,25 @@ impl Checker<'_> {
                 });
             }
         }
+        self.collisions(&names, &backends);
         self.share(pool, raw.len(), &backends);
         backends
+    }
+
+    /// Refuses names that an address of a host name could take: `NAME@ADDRESS`.
+    fn collisions(&mut self, names: &HashMap<&str, NodeId>, backends: &[BackendConfig]) {
+        let is_host = |backend: &&BackendConfig| matches!(backend.address, BackendAddress::Name { .. });
+        let hosts: HashSet<&str> = backends.iter().filter(is_host).map(|backend| &*backend.name).collect();
+        for (name, at) in names {
+            let host = name.match_indices('@').find_map(|(end, _)| hosts.get(&name[..end]));
+            let Some((host, first)) = host.and_then(|host| names.get_key_value(host)) else { continue };
+            let (name, host) = (shown(name), shown(host));
+            let fault = Fault::new(format!("`{name}` may collide with an address of backend `{host}`"));
+            let hint =
+                "a host name with several addresses is as many backends, named NAME@ADDRESS: rename one of the two";
+            let problem = self.problem(*at, fault.hint(hint));
+            self.problems.push(problem.other(self.tree.span(*first), format!("may resolve to `{host}@ADDRESS`")));
+        }
     }
 
     /// Says when the pool as a whole cannot be what was meant. Backends that could not be read

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::balance::{Balancer, Candidate, Draw, Live, identity};
-use tidegate::config::model::{Backend, BackendAddress, Balance, HashPrefix, OnDown, Pool as Config};
+use tidegate::config::model::{BackendAddress, BackendConfig, Balance, HashPrefix, OnDown, PoolConfig as Config};
 use tidegate::pool::{Excluded, Pool};
 use tidegate::stats::registry::Registry;
 
@@ -76,7 +76,7 @@ fn prepare(c: &mut Criterion) {
 }
 
 fn config(balance: Balance) -> Config {
-    let backend = |i: usize| Backend {
+    let backend = |i: usize| BackendConfig {
         name: format!("backend-{i}").into(),
         address: BackendAddress::Ip(([127, 0, 0, 1], 1_000 + i as u16).into()),
         weight: weight(i),

@@ -10,17 +10,17 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::config::model::{
-    AccessLog, Admin, Authorities, Backend, CertificateFiles, Check, ClientAuth, Config, Health, HttpCheck, Initial,
-    Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, Log, LogFormat, LogLevel, NameSource, OnDown,
-    Plaintext, Pool, PoolTls, ProxyProtocol, Rate, ReusePort, Route, SendProxy, Shutdown, Sniff, StartTls, TlsVersion,
-    UnknownSni, Verify,
+    AccessLog, AdminConfig, Authorities, BackendConfig, CertificateFiles, ClientAuth, Config, Health, HealthCheck,
+    HttpCheck, Initial, LimitsConfig, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, LogConfig,
+    LogFormat, LogLevel, NameSource, OnDown, Plaintext, PoolConfig, PoolTls, ProxyProtocol, Rate, ReusePort,
+    RouteConfig, SendProxy, Shutdown, Sniff, StartTls, TlsVersion, UnknownSni, Verify,
 };
 
 /// The whole configuration.
 pub(super) fn configuration(config: &Config) -> Value {
     let Config { workers, admin, log, shutdown, listeners, pools } = config;
-    let (Log { level, format, access }, Shutdown { drain }) = (log, shutdown);
-    let listener = |it: &Listener| listener(it, pools);
+    let (LogConfig { level, format, access }, Shutdown { drain }) = (log, shutdown);
+    let listener = |it: &ListenerConfig| listener(it, pools);
     some([
         ("workers", Some(json!(workers.get()))),
         ("admin", admin.as_ref().map(self::admin)),
@@ -34,19 +34,30 @@ pub(super) fn configuration(config: &Config) -> Value {
     ])
 }
 
-fn admin(Admin { bind, token_file }: &Admin) -> Value {
+fn admin(AdminConfig { bind, token_file }: &AdminConfig) -> Value {
     some([("bind", Some(text(bind))), ("token_file", token_file.as_ref().map(|path| json!(path)))])
 }
 
-fn listener(listener: &Listener, pools: &[Pool]) -> Value {
-    let Listener { name, bind, pool, sniff, routes, tls, proxy_protocol, limits, max_connections, timeouts, socket } =
-        listener;
+fn listener(listener: &ListenerConfig, pools: &[PoolConfig]) -> Value {
+    let ListenerConfig {
+        name,
+        bind,
+        pool,
+        sniff,
+        routes,
+        tls,
+        proxy_protocol,
+        limits,
+        max_connections,
+        timeouts,
+        socket,
+    } = listener;
     let ListenerTimeouts { sniff: first_bytes, handshake, idle, half_close, lifetime } = timeouts;
     let ListenerSocket { backlog, nodelay, keepalive, fast_open, defer_accept, mptcp, reuse_port, transparent } =
         socket;
-    let Limits { connections_per_ip, connection_rate_per_ip, connection_rate, handshakes } = limits;
+    let LimitsConfig { connections_per_ip, connection_rate_per_ip, connection_rate, handshakes } = limits;
     let called = |index: crate::config::model::PoolIndex| pools.get(index.0).map(|pool| text(&pool.name));
-    let route = |Route { sni, alpn, host, path_prefix, pool }: &Route| {
+    let route = |RouteConfig { sni, alpn, host, path_prefix, pool }: &RouteConfig| {
         let matched = some([
             ("sni", (!sni.is_empty()).then(|| sni.iter().map(text).collect())),
             ("alpn", (!alpn.is_empty()).then(|| alpn.iter().map(text).collect())),
@@ -137,8 +148,8 @@ fn client_auth(ClientAuth { required, ca, crl }: &ClientAuth) -> Value {
     ])
 }
 
-fn pool(pool: &Pool) -> Value {
-    let Pool {
+fn pool(pool: &PoolConfig) -> Value {
+    let PoolConfig {
         name,
         balance,
         hash,
@@ -177,7 +188,7 @@ fn pool(pool: &Pool) -> Value {
     ])
 }
 
-fn backend(Backend { name, address, weight, max_connections, backup }: &Backend) -> Value {
+fn backend(BackendConfig { name, address, weight, max_connections, backup }: &BackendConfig) -> Value {
     json!({
         "name": &**name,
         "address": address.to_string(),
@@ -189,8 +200,8 @@ fn backend(Backend { name, address, weight, max_connections, backup }: &Backend)
 
 fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Health) -> Value {
     let (kind, rules) = match check {
-        Check::Tcp => ("tcp", json!({})),
-        Check::Http(HttpCheck { path, method, host, headers, status, body }) => {
+        HealthCheck::Tcp => ("tcp", json!({})),
+        HealthCheck::Http(HttpCheck { path, method, host, headers, status, body }) => {
             let rules = some([
                 ("path", Some(json!(path))),
                 ("method", Some(method.as_str().into())),
@@ -201,7 +212,7 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
             ]);
             ("http", rules)
         }
-        Check::Exchange { send, expect } => ("exchange", json!({ "send": send, "expect": expect })),
+        HealthCheck::Exchange { send, expect } => ("exchange", json!({ "send": send, "expect": expect })),
     };
     let initial = match initial {
         Initial::Probe => "probe",
@@ -421,10 +432,10 @@ pools:
                     files.key = PathBuf::from("k").into();
                 }
                 match pool.health.as_mut().map(|health| &mut health.check) {
-                    Some(Check::Exchange { send, expect }) => {
+                    Some(HealthCheck::Exchange { send, expect }) => {
                         (*send, *expect) = (Vec::new().into(), b"x".to_vec().into());
                     }
-                    Some(Check::Http(http)) => {
+                    Some(HealthCheck::Http(http)) => {
                         http.path = "/health".to_owned().into();
                         (http.host, http.headers, http.body) = (None, Vec::new().into(), None);
                     }

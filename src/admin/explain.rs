@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::query::pairs;
 use super::snapshot_model::{Snapshot, Status};
 use super::unix_time::seconds;
-use crate::config::model::{Balance, Plaintext, Route, UnknownSni};
+use crate::config::model::{Balance, Plaintext, RouteConfig, UnknownSni};
 use crate::net::addr::Address;
 use crate::net::name::normal;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
@@ -222,7 +222,7 @@ fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_ad
     if by_name && question.sni.is_none() {
         notes.push("it has routes by server name, and none was asked for: --sni NAME".to_owned());
     }
-    if question.request.is_none() && config.routes.iter().any(Route::needs_request) {
+    if question.request.is_none() && config.routes.iter().any(RouteConfig::needs_request) {
         notes.push("it has routes by the first request, and none was given: --host NAME, --path PATH".to_owned());
     }
     notes

@@ -79,7 +79,7 @@ pub struct AdminServer {
 ///
 /// # Errors
 /// The text for people why not.
-pub fn bind(config: &model::Admin) -> Result<BoundAdmin, String> {
+pub fn bind(config: &model::AdminConfig) -> Result<BoundAdmin, String> {
     let token = config.token_file.as_ref().map(|path| Token::load(path.reveal())).transpose()?;
     let options = ListenOptions {
         backlog: BACKLOG,

@@ -154,7 +154,7 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
     }
 }
 
-fn backend(backend: &pool::Backend, config: &model::Pool, latencies: &Latencies, rates: &Rates) -> BackendStats {
+fn backend(backend: &pool::Backend, config: &model::PoolConfig, latencies: &Latencies, rates: &Rates) -> BackendStats {
     let (id, counters, status) = (backend.id(), backend.counters(), backend.status());
     BackendStats {
         id,
@@ -345,11 +345,11 @@ fn rejections(plane: &DataPlane) -> Vec<RejectedClient> {
     all
 }
 
-fn kind(check: &model::Check) -> CheckKind {
+fn kind(check: &model::HealthCheck) -> CheckKind {
     match check {
-        model::Check::Tcp => CheckKind::Tcp,
-        model::Check::Http(_) => CheckKind::Http,
-        model::Check::Exchange { .. } => CheckKind::Exchange,
+        model::HealthCheck::Tcp => CheckKind::Tcp,
+        model::HealthCheck::Http(_) => CheckKind::Http,
+        model::HealthCheck::Exchange { .. } => CheckKind::Exchange,
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Prepared {
     members: Members,
     new_pools: Vec<PoolTasks>,
     connectors: HashMap<Arc<str>, Arc<Connector>>,
-    changed_pools: Vec<model::Pool>,
+    changed_pools: Vec<model::PoolConfig>,
     removed_pools: Vec<Arc<str>>,
     opened: Vec<Opened>,
     closed: Vec<(ListenerId, Key)>,
@@ -234,7 +234,7 @@ impl Running {
 
     fn bind(&self, plan: &Plan, config: &Config) -> Result<Vec<Opened>, Vec<String>> {
         let of = |name: &Arc<str>| config.listeners.iter().find(|listener| listener.name == *name);
-        let wanted: Vec<(&model::Listener, &Address)> = plan
+        let wanted: Vec<(&model::ListenerConfig, &Address)> = plan
             .listeners
             .iter()
             .filter_map(|step| Some((of(&step.name)?, &step.open)))
@@ -312,7 +312,7 @@ fn by_pool(
 ) -> Result<HashMap<PoolId, Arc<Connector>>, Vec<String>> {
     collect(config.pools.iter().zip(pools).filter_map(|(configured, pool)| {
         let connector = connectors.get(&configured.name)?;
-        let unnamed = |backend: &model::Backend| match connector.backend_name(&backend.address) {
+        let unnamed = |backend: &model::BackendConfig| match connector.backend_name(&backend.address) {
             Err(why) if !connector.takes_clients_name() => Some(why),
             _ => None,
         };
@@ -332,7 +332,7 @@ async fn resolve(new: &[Arc<Pool>], all: usize) -> Option<Resolver> {
 
 fn parts(
     config: &Config,
-    listener: &model::Listener,
+    listener: &model::ListenerConfig,
     pools: &[Arc<Pool>],
     acceptors: &BTreeMap<Arc<str>, Arc<Acceptor>>,
     addresses: Vec<Address>,

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::model::{Backend, Config, Listener, Pool, PoolIndex};
+use crate::config::model::{BackendConfig, Config, ListenerConfig, PoolConfig, PoolIndex};
 use crate::net::addr::Address;
 
 /// The way from one configuration to another.
@@ -107,10 +107,13 @@ fn matched<'c, T>(
     new.iter().map(move |after| (of(old, after), Some(after))).chain(removed)
 }
 
-fn listener_step(old: Option<(&Config, &Listener)>, new: Option<(&Config, &Listener)>) -> Option<ListenerStep> {
+fn listener_step(
+    old: Option<(&Config, &ListenerConfig)>,
+    new: Option<(&Config, &ListenerConfig)>,
+) -> Option<ListenerStep> {
     let (_, any) = new.or(old)?;
     let (before, after) = (old.map(|(_, listener)| listener), new.map(|(_, listener)| listener));
-    let binds = |listener: Option<&Listener>| listener.map_or(Vec::new(), |listener| listener.bind.clone());
+    let binds = |listener: Option<&ListenerConfig>| listener.map_or(Vec::new(), |listener| listener.bind.clone());
     let without = |all: Vec<Address>, others: Vec<Address>| all.into_iter().filter(|it| !others.contains(it)).collect();
     let step = match (old, new) {
         (None, _) => Step::Add,
@@ -118,7 +121,7 @@ fn listener_step(old: Option<(&Config, &Listener)>, new: Option<(&Config, &Liste
         (Some(old), Some(new)) if by_name(old) == by_name(new) => Step::Keep,
         _ => Step::Change,
     };
-    let tls = |listener: Option<&Listener>| listener.and_then(|listener| listener.tls.clone());
+    let tls = |listener: Option<&ListenerConfig>| listener.and_then(|listener| listener.tls.clone());
     Some(ListenerStep {
         name: Arc::clone(&any.name),
         step,
@@ -129,7 +132,7 @@ fn listener_step(old: Option<(&Config, &Listener)>, new: Option<(&Config, &Liste
 }
 
 /// A listener with the names of its pools instead of their places.
-fn by_name((config, listener): (&Config, &Listener)) -> (Listener, Vec<Option<Arc<str>>>) {
+fn by_name((config, listener): (&Config, &ListenerConfig)) -> (ListenerConfig, Vec<Option<Arc<str>>>) {
     let mut listener = listener.clone();
     let mut names = Vec::new();
     let routes = listener.routes.iter_mut().map(|route| &mut route.pool);
@@ -140,7 +143,7 @@ fn by_name((config, listener): (&Config, &Listener)) -> (Listener, Vec<Option<Ar
     (listener, names)
 }
 
-fn pool_step(old: Option<&Pool>, new: Option<&Pool>) -> Option<PoolStep> {
+fn pool_step(old: Option<&PoolConfig>, new: Option<&PoolConfig>) -> Option<PoolStep> {
     let any = new.or(old)?;
     let step = match (old, new) {
         (None, _) => Step::Add,
@@ -148,9 +151,9 @@ fn pool_step(old: Option<&Pool>, new: Option<&Pool>) -> Option<PoolStep> {
         (Some(old), Some(new)) if old == new => Step::Keep,
         _ => Step::Change,
     };
-    let backends = |pool: Option<&'_ Pool>| pool.map_or(Vec::new(), |pool| pool.backends.clone());
+    let backends = |pool: Option<&'_ PoolConfig>| pool.map_or(Vec::new(), |pool| pool.backends.clone());
     let (before, after) = (backends(old), backends(new));
-    let steps = matched(&before, &after, |backend: &Backend| &backend.name).flat_map(|pair| match pair {
+    let steps = matched(&before, &after, |backend: &BackendConfig| &backend.name).flat_map(|pair| match pair {
         (None, Some(new)) => vec![(Arc::clone(&new.name), Step::Add)],
         (Some(old), None) => vec![(Arc::clone(&old.name), Step::Remove)],
         (Some(old), Some(new)) if old.address != new.address => {
@@ -160,7 +163,7 @@ fn pool_step(old: Option<&Pool>, new: Option<&Pool>) -> Option<PoolStep> {
         (Some(old), Some(_)) => vec![(Arc::clone(&old.name), Step::Keep)],
         (None, None) => Vec::new(),
     });
-    let tls = |pool: Option<&Pool>| pool.and_then(|pool| pool.tls.clone());
+    let tls = |pool: Option<&PoolConfig>| pool.and_then(|pool| pool.tls.clone());
     Some(PoolStep {
         name: Arc::clone(&any.name),
         step,

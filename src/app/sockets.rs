@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::model::{Config, Listener, ListenerSocket, ReusePort};
+use crate::config::model::{Config, ListenerConfig, ListenerSocket, ReusePort};
 use crate::net::addr::Address;
 use crate::net::dial::Options;
 use crate::net::listen::{self, ListenOptions, Listening, Sharing};
@@ -40,7 +40,7 @@ impl ListenSockets {
     /// Binds addresses of listeners, or says of each that cannot be bound why.
     pub(super) fn bind(
         &self,
-        wanted: &[(&Listener, &Address)],
+        wanted: &[(&ListenerConfig, &Address)],
         config: &Config,
         workers: usize,
     ) -> Result<Vec<(Key, BoundAddress)>, Vec<String>> {

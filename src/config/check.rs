@@ -24,7 +24,7 @@ use files::Lookup;
 
 use super::de::Located;
 use super::files::Files;
-use super::model::{AccessLog, Admin, Config, Log, LogFormat, LogLevel, Shutdown};
+use super::model::{AccessLog, AdminConfig, Config, LogConfig, LogFormat, LogLevel, Shutdown};
 use super::raw;
 use super::report::{Fault, Problem, Severity, shown};
 use super::tree::{NodeId, Tree, Value};
@@ -81,7 +81,7 @@ impl Checker<'_> {
         }
     }
 
-    fn admin(&mut self, raw: &raw::Admin, owner: NodeId) -> Admin {
+    fn admin(&mut self, raw: &raw::Admin, owner: NodeId) -> AdminConfig {
         let bind = value(raw.bind.as_ref()).map_or_else(default_admin, |(BindAddress(address), _)| address.clone());
         let is_near = match &bind {
             Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -100,16 +100,16 @@ impl Checker<'_> {
         if let Some((FilePath(path), at)) = token_file {
             self.token_file(path, at);
         }
-        Admin { bind, token_file: token_file.map(|(FilePath(path), _)| path.clone().into()) }
+        AdminConfig { bind, token_file: token_file.map(|(FilePath(path), _)| path.clone().into()) }
     }
 
-    fn log(&mut self, key: Option<&Located<raw::Log>>) -> Log {
+    fn log(&mut self, key: Option<&Located<raw::Log>>) -> LogConfig {
         let absent = raw::Log::default();
         let raw = value(key).map_or(&absent, |(log, _)| log);
         if let Some((AccessTarget::File(path), at)) = value(raw.access.as_ref()) {
             self.log_file(path, at);
         }
-        Log {
+        LogConfig {
             level: match copied(raw.level.as_ref()).unwrap_or(raw::Level::Info) {
                 raw::Level::Error => LogLevel::Error,
                 raw::Level::Warn => LogLevel::Warn,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use first_bytes::{
-    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, ProxyProtocol, Route,
+    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, ProxyProtocol, RouteConfig,
     SendProxy, Sniff, StartTls, TlsVersion, UnknownSni, Verify,
 };
 pub use redacted::{HIDDEN, Redacted};
@@ -27,15 +27,15 @@ pub struct Config {
     /// Data-plane threads; `auto` is already resolved to the CPUs this process may use.
     pub workers: NonZeroUsize,
     /// The stats port; `None` is none.
-    pub admin: Option<Admin>,
+    pub admin: Option<AdminConfig>,
     /// What is logged, and how.
-    pub log: Log,
+    pub log: LogConfig,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// At least one.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerConfig>,
     /// Every pool, also those that no listener uses.
-    pub pools: Vec<Pool>,
+    pub pools: Vec<PoolConfig>,
 }
 
 impl Config {
@@ -44,7 +44,7 @@ impl Config {
         Config {
             workers: NonZeroUsize::MIN,
             admin: None,
-            log: Log { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off },
+            log: LogConfig { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off },
             shutdown: Shutdown { drain: Duration::ZERO },
             listeners: Vec::new(),
             pools: Vec::new(),
@@ -52,14 +52,14 @@ impl Config {
     }
 
     /// The pool that a listener or route refers to.
-    pub fn pool(&self, index: PoolIndex) -> Option<&Pool> {
+    pub fn pool(&self, index: PoolIndex) -> Option<&PoolConfig> {
         self.pools.get(index.0)
     }
 }
 
 /// `admin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Admin {
+pub struct AdminConfig {
     /// Where it listens; port 0 lets the kernel choose.
     pub bind: Address,
     /// Who reads has to show what is in there. Always given unless `bind` is loopback or a unix socket.
@@ -68,7 +68,7 @@ pub struct Admin {
 
 /// `log`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Log {
+pub struct LogConfig {
     /// The least severe level that is written. `RUST_LOG` wins over it.
     pub level: LogLevel,
     /// Text for people or JSON for machines.
@@ -120,7 +120,7 @@ pub struct PoolIndex(pub usize);
 
 /// One entry of `listeners`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Listener {
+pub struct ListenerConfig {
     /// Unique among the listeners.
     pub name: Arc<str>,
     /// At least one; no address twice in the whole configuration. Port 0 lets the kernel choose.
@@ -130,13 +130,13 @@ pub struct Listener {
     /// What is watched of its connections as they go by.
     pub sniff: Sniff,
     /// The first that matches wins.
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteConfig>,
     /// TLS ends here.
     pub tls: Option<ListenerTls>,
     /// PROXY headers are taken.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Over one of these, a connection gets no backend.
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// Connections open at once; further ones wait in the kernel's queue.
     pub max_connections: Option<NonZeroU32>,
     /// Bounds on a connection's phases.
@@ -147,7 +147,7 @@ pub struct Listener {
 
 /// `listeners[].limits`; `None` (0 in the file) is no limit.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// Connections that one address has open at once.
     pub connections_per_ip: Option<NonZeroU32>,
     /// Connections that one address makes.
@@ -227,7 +227,7 @@ pub enum ReusePort {
 
 /// One entry of `pools`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pool {
+pub struct PoolConfig {
     /// Unique among the pools.
     pub name: Arc<str>,
     /// How a backend is chosen.
@@ -235,7 +235,7 @@ pub struct Pool {
     /// Which bits of a client's address `ip_hash` uses.
     pub hash: HashPrefix,
     /// At least one; names unique within the pool.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<BackendConfig>,
     /// How backends are checked; `None`: they are always up.
     pub health: Option<Health>,
     /// What becomes of a backend's connections when it goes down.
@@ -308,7 +308,7 @@ pub struct HashPrefix {
 
 /// One entry of `pools[].backends`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Backend {
+pub struct BackendConfig {
     /// The identity that hashing and statistics keep; by default its address as written.
     pub name: Arc<str>,
     /// Where it listens.
@@ -352,7 +352,7 @@ impl fmt::Display for BackendAddress {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     /// The kind of check.
-    pub check: Check,
+    pub check: HealthCheck,
     /// From the start of one probe to the start of the next, ± 10 %.
     pub interval: Duration,
     /// How long one probe may take.
@@ -369,7 +369,7 @@ pub struct Health {
 
 /// The kind of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
+pub enum HealthCheck {
     /// A connect is enough.
     Tcp,
     /// A request and the status, and perhaps the body, of its answer.

@@ -83,9 +83,9 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
     let expected = Config {
         workers: std::thread::available_parallelism().unwrap(),
         admin: None,
-        log: Log { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off },
+        log: LogConfig { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off },
         shutdown: Shutdown { drain: Duration::from_secs(30) },
-        listeners: vec![Listener {
+        listeners: vec![ListenerConfig {
             name: "web".into(),
             bind: vec![Address::Tcp("127.0.0.1:8080".parse().unwrap())],
             pool: PoolIndex(0),
@@ -93,7 +93,7 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
             routes: Vec::new(),
             tls: None,
             proxy_protocol: None,
-            limits: Limits::default(),
+            limits: LimitsConfig::default(),
             max_connections: None,
             timeouts: ListenerTimeouts {
                 sniff: Some(Duration::from_secs(5)),
@@ -113,11 +113,11 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
                 transparent: false,
             },
         }],
-        pools: vec![Pool {
+        pools: vec![PoolConfig {
             name: "web".into(),
             balance: Balance::RoundRobin,
             hash: HashPrefix { ipv4: 32, ipv6: 64 },
-            backends: vec![Backend {
+            backends: vec![BackendConfig {
                 name: "127.0.0.1:3001".into(),
                 address: BackendAddress::Ip("127.0.0.1:3001".parse().unwrap()),
                 weight: 1,
@@ -170,7 +170,7 @@ pools:
     let config = loaded(text).config;
     assert_eq!(config.workers.get(), 3);
     let access = AccessLog::File("/var/log/access.log".into());
-    assert_eq!(config.log, Log { level: LogLevel::Trace, format: LogFormat::Json, access });
+    assert_eq!(config.log, LogConfig { level: LogLevel::Trace, format: LogFormat::Json, access });
     assert_eq!(config.shutdown.drain, Duration::ZERO);
     let [a, b] = config.listeners.as_slice() else { panic!("two listeners") };
     assert_eq!((a.pool, b.pool), (PoolIndex(1), PoolIndex(0)));
@@ -206,7 +206,10 @@ pools:
     assert_eq!(first.backends[1].address, BackendAddress::Unix("/run/b.sock".into()));
     assert_eq!((first.backends[0].weight, first.backends[1].weight), (0, 16));
     let health = first.health.as_ref().unwrap();
-    assert_eq!(health.check, Check::Exchange { send: b"PING\r\n".to_vec().into(), expect: b"+PONG".to_vec().into() });
+    assert_eq!(
+        health.check,
+        HealthCheck::Exchange { send: b"PING\r\n".to_vec().into(), expect: b"+PONG".to_vec().into() }
+    );
     assert_eq!((health.rise.get(), health.fall.get(), health.port), (5, 6, Some(7)));
     assert_eq!((health.interval, health.timeout), (Duration::from_secs(9), Duration::from_secs(8)));
     assert_eq!(health.initial, Initial::Up);
@@ -221,7 +224,7 @@ pools:
         status: 204..=204,
         body: Some(b"ok 1".to_vec().into()),
     };
-    assert_eq!(second.health.as_ref().unwrap().check, Check::Http(http));
+    assert_eq!(second.health.as_ref().unwrap().check, HealthCheck::Http(http));
     assert_eq!((second.on_down, second.retries), (OnDown::Cut, 0));
     assert_eq!((second.slow_start, second.connect_timeout), (Duration::from_secs(10), Duration::from_millis(250)));
     assert_eq!(second.source, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap(), "2001:db8::7".parse().unwrap()]);
@@ -239,9 +242,9 @@ fn checks_send_and_expect_bytes() {
     let exchange = pool(r#"{ exchange: { send: "\x00\xd2\u00d2Ò", expect: "\xff" } }"#).health.unwrap();
     assert_eq!(
         exchange.check,
-        Check::Exchange { send: b"\x00\xd2\xc3\x92\xc3\x92".to_vec().into(), expect: b"\xff".to_vec().into() }
+        HealthCheck::Exchange { send: b"\x00\xd2\xc3\x92\xc3\x92".to_vec().into(), expect: b"\xff".to_vec().into() }
     );
-    let Check::Http(http) =
+    let HealthCheck::Http(http) =
         pool(r#"{ http: { body: "\xe9", headers: { X-A: "\xe9é", x-b: b } } }"#).health.unwrap().check
     else {
         panic!("an HTTP check")

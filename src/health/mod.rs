@@ -115,7 +115,7 @@ struct HealthChecker {
 /// One probe of one backend.
 struct Probe<'a> {
     pool: &'a Pool,
-    settings: &'a model::Pool,
+    settings: &'a model::PoolConfig,
     health: &'a Health,
     backend: &'a Backend,
 }
@@ -165,12 +165,12 @@ impl Probe<'_> {
             }
         }
         match &self.health.check {
-            model::Check::Tcp => Ok(()),
-            model::Check::Http(check) => {
+            model::HealthCheck::Tcp => Ok(()),
+            model::HealthCheck::Http(check) => {
                 let host = http::host(check, self.backend.configured_address(), &address);
                 http::probe(connection, &host, check).await
             }
-            model::Check::Exchange { send, expect } => {
+            model::HealthCheck::Exchange { send, expect } => {
                 exchange::probe(connection, send.reveal(), expect.reveal()).await
             }
         }

@@ -79,7 +79,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::model::Check;
+    use crate::config::model::HealthCheck;
     use crate::pool::testing::health;
 
     /// What each of a row of probes changes: `+` passes or goes up, `-` fails or goes down, `.` changes nothing.
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn rises_and_falls() {
-        let probe = RiseFall::new(&health(Check::Tcp)); // rise 2, fall 3
-        let up = RiseFall::new(&Health { initial: Initial::Up, ..health(Check::Tcp) });
+        let probe = RiseFall::new(&health(HealthCheck::Tcp)); // rise 2, fall 3
+        let up = RiseFall::new(&Health { initial: Initial::Up, ..health(HealthCheck::Tcp) });
         for (start, probes, expected) in [
             (&probe, "++++", "+..."),
             (&probe, "---+", "-..+"),
@@ -118,7 +118,7 @@ mod tests {
             let initial = if up { Initial::Up } else { Initial::Probe };
             let number = |n| NonZeroU32::new(n).unwrap();
             let config =
-                Health { initial, rise: number(rise), fall: number(fall), ..health(Check::Tcp) };
+                Health { initial, rise: number(rise), fall: number(fall), ..health(HealthCheck::Tcp) };
             let mut tracked = RiseFall::new(&config);
             let mut is_up = up;
             let mut last_change = 0;

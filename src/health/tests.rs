@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 use super::*;
-use crate::config::model::{self, BackendAddress, Check, HttpCheck, Initial};
+use crate::config::model::{self, BackendAddress, HealthCheck, HttpCheck, Initial};
 use crate::pool::Excluded;
 use crate::pool::testing::{backends, capture_log, health, pool};
 use crate::stats::registry::Registry;
@@ -40,8 +40,8 @@ async fn answer(mut stream: TcpStream, bytes: &[u8]) -> io::Result<()> {
     stream.shutdown().await
 }
 
-fn http(body: Option<&str>) -> Check {
-    Check::Http(HttpCheck {
+fn http(body: Option<&str>) -> HealthCheck {
+    HealthCheck::Http(HttpCheck {
         path: "/health".to_owned().into(),
         method: "GET".into(),
         host: None,
@@ -51,12 +51,12 @@ fn http(body: Option<&str>) -> Check {
     })
 }
 
-fn ping() -> Check {
-    Check::Exchange { send: b"PING\r\n".to_vec().into(), expect: b"+PONG".to_vec().into() }
+fn ping() -> HealthCheck {
+    HealthCheck::Exchange { send: b"PING\r\n".to_vec().into(), expect: b"+PONG".to_vec().into() }
 }
 
 /// A pool of one backend that is checked like this, every 20 ms.
-fn checked(check: Check, address: BackendAddress) -> model::Pool {
+fn checked(check: HealthCheck, address: BackendAddress) -> model::PoolConfig {
     let mut config = pool(backends(&[1]));
     config.backends[0].address = address;
     let interval = Duration::from_millis(20);
@@ -64,7 +64,7 @@ fn checked(check: Check, address: BackendAddress) -> model::Pool {
     config
 }
 
-fn checker(config: model::Pool) -> HealthChecker {
+fn checker(config: model::PoolConfig) -> HealthChecker {
     let rise_fall = RiseFall::new(config.health.as_ref().unwrap());
     let pool = Pool::new(config, &Registry::default(), 1);
     let id = pool.backends()[0].id();
@@ -83,7 +83,7 @@ async fn probe(pool: &Pool) -> Result<(), ProbeFailure> {
 }
 
 /// One probe: `pass`, or the reason.
-async fn outcome(check: Check, address: impl Into<BackendAddress>) -> String {
+async fn outcome(check: HealthCheck, address: impl Into<BackendAddress>) -> String {
     match probe(&checker(checked(check, address.into())).pool).await {
         Ok(()) => "pass".into(),
         Err(ProbeFailure::Backend(reason)) => reason,
@@ -114,8 +114,8 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 #[tokio::test]
 async fn tcp_passes_once_connected() {
     let address = serve(|_| async { Ok(()) }).await;
-    assert_eq!(outcome(Check::Tcp, address).await, "pass");
-    assert_eq!(outcome(Check::Tcp, nobody().await).await, "connection refused");
+    assert_eq!(outcome(HealthCheck::Tcp, address).await, "pass");
+    assert_eq!(outcome(HealthCheck::Tcp, nobody().await).await, "connection refused");
 }
 
 #[tokio::test]
@@ -123,11 +123,11 @@ async fn unix_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.sock");
     let at = || BackendAddress::Unix(path.clone());
-    assert_eq!(outcome(Check::Tcp, at()).await, "no such socket");
+    assert_eq!(outcome(HealthCheck::Tcp, at()).await, "no such socket");
     let listener = UnixListener::bind(&path).unwrap();
-    assert_eq!(outcome(Check::Tcp, at()).await, "pass");
+    assert_eq!(outcome(HealthCheck::Tcp, at()).await, "pass");
     drop(listener);
-    assert_eq!(outcome(Check::Tcp, at()).await, "connection refused");
+    assert_eq!(outcome(HealthCheck::Tcp, at()).await, "connection refused");
 }
 
 #[tokio::test]
@@ -218,14 +218,14 @@ async fn exchanges() {
     let short = serve(|s| answer(s, b"+PO")).await;
     assert_eq!(outcome(ping(), short).await, "answer ends after \"+PO\", expected \"+PONG\"");
     let greeting = serve(|mut stream: TcpStream| async move { stream.write_all(b"220 mail\r\n").await }).await;
-    let banner = Check::Exchange { send: Vec::new().into(), expect: b"220 ".to_vec().into() };
+    let banner = HealthCheck::Exchange { send: Vec::new().into(), expect: b"220 ".to_vec().into() };
     assert_eq!(outcome(banner, greeting).await, "pass");
 }
 
 #[tokio::test]
 async fn another_port() {
     let address = serve(|_| async { Ok(()) }).await;
-    let mut config = checked(Check::Tcp, nobody().await.into());
+    let mut config = checked(HealthCheck::Tcp, nobody().await.into());
     if let Some(health) = &mut config.health {
         health.port = Some(address.port());
     }
@@ -235,7 +235,7 @@ async fn another_port() {
 #[tokio::test]
 async fn a_name_without_addresses_is_no_success() {
     let name = BackendAddress::Name { host: "db.example".into(), port: 80 };
-    assert_eq!(outcome(Check::Tcp, name).await, "name is not resolved yet");
+    assert_eq!(outcome(HealthCheck::Tcp, name).await, "name is not resolved yet");
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn one_of_several_addresses_is_enough() {
     // "localhost" may be ::1 as well, where nobody listens.
     let address = serve(|_| async { Ok(()) }).await;
     let name = BackendAddress::Name { host: "localhost".into(), port: address.port() };
-    let checker = checker(checked(Check::Tcp, name));
+    let checker = checker(checked(HealthCheck::Tcp, name));
     let mut resolver = crate::pool::resolve::Resolver::new(std::slice::from_ref(&checker.pool));
     resolver.resolve_all(Duration::from_secs(5)).await;
     assert_eq!(probe(&checker.pool).await, Ok(()));
@@ -293,7 +293,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
 #[tokio::test]
 async fn a_first_outcome_can_be_bad() {
     let (log, _guard) = capture_log();
-    let pool = Pool::new(checked(Check::Tcp, nobody().await.into()), &Registry::default(), 1);
+    let pool = Pool::new(checked(HealthCheck::Tcp, nobody().await.into()), &Registry::default(), 1);
     let mut checks = [spawn(Arc::clone(&pool))];
     time::timeout(Duration::from_secs(1), first_outcomes(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
@@ -311,7 +311,7 @@ async fn a_pool_without_checks_has_none() {
 #[tokio::test]
 async fn our_own_trouble_is_not_the_backends() {
     let (log, _guard) = capture_log();
-    let mut config = checked(Check::Tcp, nobody().await.into());
+    let mut config = checked(HealthCheck::Tcp, nobody().await.into());
     config.health.as_mut().unwrap().initial = Initial::Up;
     let mut checker = checker(config);
     for _ in 0..10 {
@@ -333,7 +333,7 @@ async fn our_own_trouble_is_not_the_backends() {
 
 #[tokio::test]
 async fn the_reason_shown_is_the_latest() {
-    let mut checker = checker(checked(Check::Tcp, nobody().await.into()));
+    let mut checker = checker(checked(HealthCheck::Tcp, nobody().await.into()));
     settle(&mut checker, Err(ProbeFailure::backend("refused")), Duration::ZERO);
     settle(&mut checker, Err(ProbeFailure::backend("status 500")), Duration::ZERO);
     let condition = checker.pool.backends()[0].status();

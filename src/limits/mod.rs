@@ -27,7 +27,7 @@ use crate::config::model::{self, Rate};
 /// The limits of one listener, with what counts against them.
 #[derive(Debug)]
 pub struct Limits {
-    config: model::Limits,
+    config: model::LimitsConfig,
     start: Instant,
     addresses: Option<Arc<Addresses>>,
     pace: Option<Gcra>,
@@ -37,7 +37,7 @@ pub struct Limits {
 
 impl Limits {
     /// With nothing counted yet; `now` is a moment before any that [`Limits::admit`] gets.
-    pub fn new(config: model::Limits, now: Instant) -> Limits {
+    pub fn new(config: model::LimitsConfig, now: Instant) -> Limits {
         let by_address = config.connections_per_ip.is_some() || config.connection_rate_per_ip.is_some();
         let table = || Addresses::new(config.connections_per_ip, config.connection_rate_per_ip.map(Gcra::new));
         Limits {
@@ -103,7 +103,7 @@ impl Limits {
 
     /// What a client does that exceeds a limit, as the rest of a sentence.
     pub fn explain(&self, limit: Limit) -> impl fmt::Display + use<> {
-        let model::Limits { connections_per_ip, connection_rate_per_ip, connection_rate, .. } = self.config;
+        let model::LimitsConfig { connections_per_ip, connection_rate_per_ip, connection_rate, .. } = self.config;
         fmt::from_fn(move |f| {
             let rate = |rate: Option<Rate>| fmt::from_fn(move |f| rate.iter().try_for_each(|rate| write!(f, "{rate}")));
             match limit {
@@ -136,10 +136,10 @@ mod tests {
 
     fn limits(of_address: Option<u32>, rate: Option<u32>) -> Limits {
         let per_hour = |count| Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(3600) };
-        let config = model::Limits {
+        let config = model::LimitsConfig {
             connections_per_ip: of_address.and_then(NonZeroU32::new),
             connection_rate: rate.map(per_hour),
-            ..model::Limits::default()
+            ..model::LimitsConfig::default()
         };
         Limits::new(config, Instant::now())
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::file::LogFile;
 use super::writer::{LogThread, LogWriter};
 use super::{DroppedLines, Logging, date};
-use crate::config::model::{AccessLog, Log, LogFormat};
+use crate::config::model::{AccessLog, LogConfig, LogFormat};
 use crate::net::addr::ClientAddr;
 use crate::stats::termination::Termination;
 
@@ -259,7 +259,7 @@ impl Access {
     ///
     /// # Errors
     /// The file cannot be opened for appending, or there is no thread to write it; the message names it.
-    pub fn open(config: &Log, logging: &Logging) -> io::Result<Access> {
+    pub fn open(config: &LogConfig, logging: &Logging) -> io::Result<Access> {
         let format = config.format;
         match &config.access {
             AccessLog::Off => Ok(Access::default()),

@@ -21,7 +21,7 @@ use tracing_subscriber::{Layer, fmt};
 use self::counters::LogCounters;
 pub use self::writer::LogWriter;
 use self::writer::{FLUSH_LIMIT, LogQueue, LogThread, PROCESS, Sink, Written};
-use crate::config::model::{Log, LogFormat, LogLevel};
+use crate::config::model::{LogConfig, LogFormat, LogLevel};
 
 /// The logs of the process. The drop of the last clone writes the queued lines.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl Sink for Stderr {
 ///
 /// # Errors
 /// A RUST_LOG that cannot be read, logging was started before in this process, or there is no thread.
-pub fn start(config: &Log) -> Result<Logging, StartError> {
+pub fn start(config: &LogConfig) -> Result<Logging, StartError> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => {
             let usage = |error| StartError::Usage(format!("RUST_LOG={text:?} cannot be read: {error}"));

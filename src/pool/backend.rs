@@ -24,12 +24,12 @@ pub struct Backend {
     target: Target,
     hash: u64,
     leaving: bool,
-    settings: Arc<model::Pool>,
+    settings: Arc<model::PoolConfig>,
     runtime: Arc<Runtime>,
 }
 
 impl Backend {
-    pub(super) fn new(target: Target, settings: &Arc<model::Pool>, runtime: Arc<Runtime>) -> Backend {
+    pub(super) fn new(target: Target, settings: &Arc<model::PoolConfig>, runtime: Arc<Runtime>) -> Backend {
         Backend {
             hash: balance::identity(&target.name),
             target,
@@ -82,7 +82,7 @@ impl Backend {
     }
 
     /// The settings of its pool.
-    pub fn settings(&self) -> &Arc<model::Pool> {
+    pub fn settings(&self) -> &Arc<model::PoolConfig> {
         &self.settings
     }
 

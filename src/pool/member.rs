@@ -35,7 +35,7 @@ pub(super) enum Cause {
 }
 
 impl Causes {
-    pub(super) fn of(target: &Target, config: &model::Pool, resolutions: &Resolutions) -> Causes {
+    pub(super) fn of(target: &Target, config: &model::PoolConfig, resolutions: &Resolutions) -> Causes {
         let health = match &config.health {
             Some(health) if health.initial == model::Initial::Probe => Cause::Unknown,
             _ => Cause::Good,

@@ -49,7 +49,7 @@ pub(super) struct Resolutions(HashMap<Arc<str>, Resolution>);
 
 impl Resolutions {
     /// Takes an answer in: the addresses of an entry's host name, or why it has none.
-    pub(super) fn answer(&mut self, entry: &model::Backend, answer: Result<Vec<Address>, Arc<str>>) {
+    pub(super) fn answer(&mut self, entry: &model::BackendConfig, answer: Result<Vec<Address>, Arc<str>>) {
         let of = &entry.address;
         let known = self.0.entry(Arc::clone(&entry.name)).or_insert_with(|| Resolution::unknown(of));
         if known.of != *of {
@@ -68,12 +68,12 @@ impl Resolutions {
     }
 
     /// Forgets the entries that the pool no longer has.
-    pub(super) fn keep_those_of(&mut self, config: &model::Pool) {
+    pub(super) fn keep_those_of(&mut self, config: &model::PoolConfig) {
         self.0.retain(|name, known| config.backends.iter().any(|it| it.name == *name && it.address == known.of));
     }
 
     /// The last addresses of an entry's host name; none before the first answer.
-    pub(super) fn addresses(&self, entry: &model::Backend) -> &[Address] {
+    pub(super) fn addresses(&self, entry: &model::BackendConfig) -> &[Address] {
         self.of(entry).map_or(&[], |known| &known.addresses)
     }
 
@@ -82,7 +82,7 @@ impl Resolutions {
         self.0.get(entry)?.failure.as_ref()
     }
 
-    fn of(&self, entry: &model::Backend) -> Option<&Resolution> {
+    fn of(&self, entry: &model::BackendConfig) -> Option<&Resolution> {
         self.0.get(&entry.name).filter(|known| known.of == entry.address)
     }
 }
@@ -97,11 +97,11 @@ impl Resolution {
 ///
 /// A host name with several addresses is as many backends, each named `NAME@ADDRESS`. With one address, or none yet, it is one
 /// with the plain name.
-pub(super) fn targets(config: &model::Pool, resolutions: &Resolutions) -> Vec<Target> {
+pub(super) fn targets(config: &model::PoolConfig, resolutions: &Resolutions) -> Vec<Target> {
     config.backends.iter().flat_map(|entry| of_entry(entry, resolutions)).collect()
 }
 
-fn of_entry(entry: &model::Backend, resolutions: &Resolutions) -> Vec<Target> {
+fn of_entry(entry: &model::BackendConfig, resolutions: &Resolutions) -> Vec<Target> {
     let target = |name: Arc<str>, address: Option<Address>| Target {
         entry: Arc::clone(&entry.name),
         name,
@@ -135,13 +135,13 @@ mod tests {
         Address::Tcp(text.parse().unwrap())
     }
 
-    fn named() -> model::Pool {
+    fn named() -> model::PoolConfig {
         let mut config = pool(backends(&[1, 2]));
         config.backends[1].address = BackendAddress::Name { host: "db.example".into(), port: 5432 };
         config
     }
 
-    fn names(config: &model::Pool, resolutions: &Resolutions) -> Vec<String> {
+    fn names(config: &model::PoolConfig, resolutions: &Resolutions) -> Vec<String> {
         targets(config, resolutions).iter().map(|target| target.name.to_string()).collect()
     }
 

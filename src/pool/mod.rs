@@ -86,7 +86,7 @@ const TRANSITIONS: usize = 64;
 impl Pool {
     /// A pool as configured. Backends whose health is not known before a first probe (`initial: probe`), and those
     /// whose host name is not resolved, are down until they are known to be well. Bytes are counted by each of `workers` for itself.
-    pub fn new(config: model::Pool, registry: &Registry, workers: usize) -> Arc<Pool> {
+    pub fn new(config: model::PoolConfig, registry: &Registry, workers: usize) -> Arc<Pool> {
         let name = Arc::clone(&config.name);
         let writer = Writer::new(config);
         let pool = Pool {
@@ -121,7 +121,7 @@ impl Pool {
     }
 
     /// What is configured now: retries, connect timeout and so on.
-    pub fn settings(&self) -> Arc<model::Pool> {
+    pub fn settings(&self) -> Arc<model::PoolConfig> {
         Arc::clone(&self.snapshot.load().settings)
     }
 
@@ -146,12 +146,16 @@ impl Pool {
     }
 
     /// The next of the configured local addresses that can connect to `remote`; `None` lets the kernel choose.
-    pub fn source(&self, settings: &model::Pool, remote: &Address) -> Option<IpAddr> {
+    pub fn source(&self, settings: &model::PoolConfig, remote: &Address) -> Option<IpAddr> {
         self.sources(settings, remote).next()
     }
 
     /// All configured local addresses that can connect to `remote`, each once, beginning with the one whose turn it is.
-    pub fn sources<'s>(&self, settings: &'s model::Pool, remote: &Address) -> impl Iterator<Item = IpAddr> + use<'s> {
+    pub fn sources<'s>(
+        &self,
+        settings: &'s model::PoolConfig,
+        remote: &Address,
+    ) -> impl Iterator<Item = IpAddr> + use<'s> {
         let is_ipv4 = match remote {
             Address::Tcp(remote) => Some(remote.is_ipv4()),
             Address::Unix(_) => None,

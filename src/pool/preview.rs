@@ -152,7 +152,7 @@ mod tests {
     const CERTAIN: [Balance; 4] =
         [Balance::RoundRobin, Balance::LeastConnections, Balance::IpHash, Balance::LeastLatency];
 
-    fn build(config: &model::Pool) -> Arc<Pool> {
+    fn build(config: &model::PoolConfig) -> Arc<Pool> {
         Pool::new(config.clone(), &Registry::default(), 1)
     }
 
@@ -177,7 +177,7 @@ mod tests {
             clients in prop::collection::vec(any::<u8>(), 1..12),
         ) {
             for balance in CERTAIN {
-                let mut config = model::Pool { balance, ..pool(backends(&weights)) };
+                let mut config = model::PoolConfig { balance, ..pool(backends(&weights)) };
                 for (index, backend) in config.backends.iter_mut().enumerate() {
                     backend.max_connections = NonZeroU32::new(limits[index]);
                     backend.backup = backups[index];
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn nobody_with_room_is_said_to_be_full() {
-        let mut config = model::Pool { balance: Balance::LeastConnections, ..pool(backends(&[1, 1, 1])) };
+        let mut config = model::PoolConfig { balance: Balance::LeastConnections, ..pool(backends(&[1, 1, 1])) };
         config.backends[1].max_connections = NonZeroU32::new(1);
         let pool = build(&config);
         let lease = || pool.lease(None, &Excluded::new()).unwrap();
@@ -232,7 +232,7 @@ mod tests {
         const LEASES: u32 = 20_000;
         let cases = [Balance::Random, Balance::PowerOfTwo].map(|balance| [(balance, 0), (balance, 1), (balance, 2)]);
         for (balance, full) in cases.into_iter().flatten() {
-            let mut config = model::Pool { balance, ..pool(backends(&[1, 2, 2, 0, 3, 1])) };
+            let mut config = model::PoolConfig { balance, ..pool(backends(&[1, 2, 2, 0, 3, 1])) };
             config.backends[4].backup = true;
             (config.backends[2].max_connections, config.backends[5].max_connections) =
                 (NonZeroU32::new(1), NonZeroU32::new(1));

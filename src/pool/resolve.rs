@@ -60,7 +60,7 @@ impl Resolver {
 
     fn asking(pools: &[Arc<Pool>], ask: fn(Question)) -> Resolver {
         let names = |pool: &Arc<Pool>| {
-            let name = |entry: &model::Backend| match &entry.address {
+            let name = |entry: &model::BackendConfig| match &entry.address {
                 BackendAddress::Name { host, port } => Some(Name {
                     pool: Arc::clone(pool),
                     entry: Arc::clone(&entry.name),

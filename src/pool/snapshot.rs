@@ -10,7 +10,7 @@ use crate::config::model;
 
 /// What a pick reads. It never changes: the pool's writer replaces it whole.
 pub(super) struct Snapshot {
-    pub(super) settings: Arc<model::Pool>,
+    pub(super) settings: Arc<model::PoolConfig>,
     /// All members in the order of the configuration, then those that leave.
     pub(super) backends: Arc<[Arc<Backend>]>,
     pub(super) primary: Tier,
@@ -24,7 +24,7 @@ pub(super) struct Tier {
 }
 
 impl Snapshot {
-    pub(super) fn new(settings: &Arc<model::Pool>, members: &[Member]) -> Snapshot {
+    pub(super) fn new(settings: &Arc<model::PoolConfig>, members: &[Member]) -> Snapshot {
         // Parts only while a backend is in slow start: small numbers make short schedules.
         let slow = members.iter().any(|member| member.parts != slow_start::PARTS);
         let tier = |backup: bool| {

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::config::model::{Backend, BackendAddress, Balance, Check, HashPrefix, Health, Initial, OnDown, Pool};
+use crate::config::model::{
+    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HealthCheck, Initial, OnDown, PoolConfig,
+};
 use crate::stats::registry::BackendId;
 
 /// A pool `p` of these backends, without checks, in round robin.
-pub(crate) fn pool(backends: Vec<Backend>) -> Pool {
-    Pool {
+pub(crate) fn pool(backends: Vec<BackendConfig>) -> PoolConfig {
+    PoolConfig {
         name: "p".into(),
         balance: Balance::RoundRobin,
         hash: HashPrefix { ipv4: 32, ipv6: 64 },
@@ -29,11 +31,11 @@ pub(crate) fn pool(backends: Vec<Backend>) -> Pool {
 }
 
 /// Backends `a`, `b`, ... of these weights, at addresses that nobody connects to.
-pub(crate) fn backends(weights: &[u32]) -> Vec<Backend> {
+pub(crate) fn backends(weights: &[u32]) -> Vec<BackendConfig> {
     weights
         .iter()
         .zip(0_u16..)
-        .map(|(&weight, i)| Backend {
+        .map(|(&weight, i)| BackendConfig {
             name: match char::from_u32(u32::from('a') + u32::from(i)) {
                 Some(letter @ 'a'..='z') => letter.to_string().into(),
                 _ => format!("b{i}").into(),
@@ -57,7 +59,7 @@ pub(crate) fn place(pool: &super::Pool, backend: &super::Backend) -> usize {
 }
 
 /// A health check of the given kind: every 2 s, up to 1 s, rise 2, fall 3, down until the first pass.
-pub(crate) fn health(check: Check) -> Health {
+pub(crate) fn health(check: HealthCheck) -> Health {
     let times = |n: u32| NonZeroU32::MIN.saturating_add(n - 1);
     Health {
         check,

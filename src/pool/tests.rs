@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::testing::{backends, health, id, place, pool};
 use super::*;
-use crate::config::model::{Balance, Check, Initial, OnDown};
+use crate::config::model::{Balance, HealthCheck, Initial, OnDown};
 
 const ALL: [Balance; 6] = [
     Balance::RoundRobin,
@@ -23,7 +23,7 @@ const ALL: [Balance; 6] = [
     Balance::Random,
 ];
 
-fn build(config: &model::Pool) -> Arc<Pool> {
+fn build(config: &model::PoolConfig) -> Arc<Pool> {
     Pool::new(config.clone(), &Registry::default(), 1)
 }
 
@@ -36,7 +36,7 @@ fn order(pool: &Pool, count: usize) -> String {
     (0..count).map(|_| lease(pool).unwrap().backend().name().to_string()).collect()
 }
 
-fn limited(weights: &[u32], max: u32) -> model::Pool {
+fn limited(weights: &[u32], max: u32) -> model::PoolConfig {
     let mut config = pool(backends(weights));
     config.backends.iter_mut().for_each(|b| b.max_connections = NonZeroU32::new(max));
     config
@@ -72,7 +72,7 @@ fn says_why_there_is_nobody() {
     assert_eq!(why(&build(&pool(backends(&[0, 0]))), &[]), NoBackend::NoWeight);
 
     let mut config = limited(&[1, 1, 1, 0], 1);
-    config.health = Some(health(Check::Tcp));
+    config.health = Some(health(HealthCheck::Tcp));
     let pool = build(&config);
     assert_eq!(why(&pool, &[]), NoBackend::AllDown { backends: 3 });
     pool.set_up(id(&pool, 0));
@@ -87,7 +87,7 @@ fn says_why_there_is_nobody() {
 #[test]
 fn nobody_is_tried_twice() {
     for balance in ALL {
-        let pool = build(&model::Pool { balance, ..pool(backends(&[1; 9])) });
+        let pool = build(&model::PoolConfig { balance, ..pool(backends(&[1; 9])) });
         let mut tried = Excluded::new();
         for _ in 0..9 {
             let lease = pool.lease(Some([10, 0, 0, 1].into()), &tried).unwrap();
@@ -120,7 +120,7 @@ fn backups_only_when_no_other_can() {
 fn threads_that_race_never_exceed_the_limit() {
     const MAX: u32 = 7;
     for balance in ALL {
-        let pool = build(&model::Pool { balance, ..limited(&[1, 3], MAX) });
+        let pool = build(&model::PoolConfig { balance, ..limited(&[1, 3], MAX) });
         let open: [AtomicU32; 2] = Default::default();
         let start = Barrier::new(4);
         std::thread::scope(|scope| {
@@ -237,7 +237,7 @@ fn one_that_went_down_cannot_be_claimed() {
 #[test]
 fn one_that_is_down_gets_nothing_and_comes_back() {
     for balance in ALL {
-        let pool = build(&model::Pool { balance, ..pool(backends(&[1, 1, 1])) });
+        let pool = build(&model::PoolConfig { balance, ..pool(backends(&[1, 1, 1])) });
         assert!(pool.set_down(id(&pool, 1), "refused"));
         assert!(!pool.set_down(id(&pool, 1), "timed out after 1s"));
         let condition = pool.backends()[1].status();
@@ -277,7 +277,7 @@ fn a_burst_of_changes_is_complete_after_a_tick() {
 #[test]
 fn cut_is_told_of_every_going_down_when_asked_for() {
     for (on_down, times) in [(OnDown::Cut, 2), (OnDown::Keep, 0)] {
-        let config = model::Pool { on_down, ..pool(backends(&[1, 1])) };
+        let config = model::PoolConfig { on_down, ..pool(backends(&[1, 1])) };
         let pool = build(&config);
         let cut = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&cut);
@@ -296,8 +296,8 @@ fn cut_is_told_of_every_going_down_when_asked_for() {
 
 #[test]
 fn a_first_verdict_is_no_going_down() {
-    let mut config = model::Pool { on_down: OnDown::Cut, ..pool(backends(&[1])) };
-    config.health = Some(health(Check::Tcp));
+    let mut config = model::PoolConfig { on_down: OnDown::Cut, ..pool(backends(&[1])) };
+    config.health = Some(health(HealthCheck::Tcp));
     let pool = build(&config);
     pool.on_cut(Box::new(|_| panic!("nobody was connected")));
     assert!(!pool.backends()[0].is_up());
@@ -311,7 +311,7 @@ fn a_first_verdict_is_no_going_down() {
 #[test]
 fn initially_up_means_up() {
     let mut config = pool(backends(&[1]));
-    config.health = Some(model::Health { initial: Initial::Up, ..health(Check::Tcp) });
+    config.health = Some(model::Health { initial: Initial::Up, ..health(HealthCheck::Tcp) });
     let pool = build(&config);
     assert!(lease(&pool).is_ok());
     assert!(!pool.set_up(id(&pool, 0)));
@@ -339,7 +339,7 @@ fn slow_start_after_having_been_down() {
 fn no_slow_start_for_a_first_verdict_but_after_a_bad_one() {
     let mut config = pool(backends(&[1, 1, 1]));
     config.slow_start = Duration::from_secs(60);
-    config.health = Some(health(Check::Tcp));
+    config.health = Some(health(HealthCheck::Tcp));
     let pool = build(&config);
     pool.set_up(id(&pool, 0));
     pool.set_up(id(&pool, 1));
@@ -377,7 +377,7 @@ fn latency_is_an_average_that_fades() {
 
 #[test]
 fn one_that_refuses_at_once_is_not_the_fastest() {
-    let pool = build(&model::Pool { balance: Balance::LeastLatency, ..pool(backends(&[1, 1])) });
+    let pool = build(&model::PoolConfig { balance: Balance::LeastLatency, ..pool(backends(&[1, 1])) });
     pool.backends()[0].record_connect(Duration::from_micros(300));
     pool.backends()[1].record_connect(Duration::from_micros(900));
     let mut refused = 0;
@@ -394,7 +394,7 @@ fn one_that_refuses_at_once_is_not_the_fastest() {
 
 #[test]
 fn clients_stay_with_their_backend() {
-    let config = model::Pool { balance: Balance::IpHash, ..pool(backends(&[1; 5])) };
+    let config = model::PoolConfig { balance: Balance::IpHash, ..pool(backends(&[1; 5])) };
     let choice =
         |pool: &Pool, client: u8| pool.lease(Some([10, 0, 0, client].into()), &Excluded::new()).unwrap().backend().id();
     let pool = build(&config);
@@ -411,7 +411,7 @@ fn clients_stay_with_their_backend() {
 
 /// Each connection's first choice, and with it a second one if the first is backend `a`, which is dead.
 fn firsts_beside_a_dead_one(balance: Balance, weights: &[u32], connections: usize) -> (Vec<usize>, Vec<usize>) {
-    let pool = build(&model::Pool { balance, ..pool(backends(weights)) });
+    let pool = build(&model::PoolConfig { balance, ..pool(backends(weights)) });
     let (mut firsts, mut seconds) = (vec![0; weights.len()], vec![0; weights.len()]);
     for _ in 0..connections {
         let first = place(&pool, lease(&pool).unwrap().backend());
@@ -463,7 +463,7 @@ proptest! {
         balance in prop::sample::select(&ALL[..]),
         steps in prop::collection::vec((0..4_u8, 0..4_usize), 1..80),
     ) {
-        let mut config = model::Pool { balance, ..limited(&[1, 2, 0, 3], 3) };
+        let mut config = model::PoolConfig { balance, ..limited(&[1, 2, 0, 3], 3) };
         config.backends[3].backup = true;
         let pool = build(&config);
         let mut leases: Vec<Lease> = Vec::new();

@@ -50,7 +50,7 @@ impl Changes {
 
 /// What only those who change the pool need.
 pub(super) struct Writer {
-    config: Arc<model::Pool>,
+    config: Arc<model::PoolConfig>,
     resolutions: Resolutions,
     /// In the order of the configuration, then those that leave.
     members: Vec<Member>,
@@ -62,7 +62,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(config: model::Pool) -> Writer {
+    pub(super) fn new(config: model::PoolConfig) -> Writer {
         Writer {
             config: Arc::new(config),
             resolutions: Resolutions::default(),
@@ -92,7 +92,7 @@ impl Pool {
 
     /// Takes over another configuration. Backends that are still there keep their connections, health and statistics; new ones
     /// come, and others leave once their last connection has ended.
-    pub fn update(&self, config: model::Pool) -> Changes {
+    pub fn update(&self, config: model::PoolConfig) -> Changes {
         let mut writer = self.writer();
         writer.config = Arc::new(config);
         let config = Arc::clone(&writer.config);

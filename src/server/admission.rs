@@ -44,7 +44,7 @@ pub(super) struct RejectSlot {
 }
 
 impl AdmissionControl {
-    pub(super) fn new(listener: &model::Listener) -> AdmissionControl {
+    pub(super) fn new(listener: &model::ListenerConfig) -> AdmissionControl {
         let now = Instant::now();
         let rate = Rate { count: REJECTS_PER_SECOND, per: Duration::from_secs(1) };
         let has_words =
@@ -53,14 +53,17 @@ impl AdmissionControl {
         let slots = listener.max_connections.map_or(MAX_REJECT_SLOTS, |most| most.get() as usize / 8);
         let budget = || RejectBudget {
             slots: Capacity::new(slots.clamp(1, MAX_REJECT_SLOTS)),
-            rate: Limits::new(model::Limits { connection_rate: Some(rate), ..model::Limits::default() }, now),
+            rate: Limits::new(
+                model::LimitsConfig { connection_rate: Some(rate), ..model::LimitsConfig::default() },
+                now,
+            ),
         };
         AdmissionControl { limits: Limits::new(listener.limits.clone(), now), budget: has_words.then(budget) }
     }
 
     /// Whether admission by one configuration serves for the other.
-    pub(super) fn fits(one: &model::Listener, other: &model::Listener) -> bool {
-        let starttls = |listener: &model::Listener| listener.tls.as_ref().and_then(|tls| tls.starttls);
+    pub(super) fn fits(one: &model::ListenerConfig, other: &model::ListenerConfig) -> bool {
+        let starttls = |listener: &model::ListenerConfig| listener.tls.as_ref().and_then(|tls| tls.starttls);
         one.limits == other.limits
             && one.max_connections == other.max_connections
             && one.sniff == other.sniff

@@ -26,7 +26,7 @@ use crate::worker;
 ///
 /// Another configuration makes a new `Listener` with the same runtime state and id. A connection keeps the one with which it began.
 pub struct Listener {
-    config: model::Listener,
+    config: model::ListenerConfig,
     pool: Arc<Pool>,
     /// The pools of `routes`.
     routed: Vec<Arc<Pool>>,
@@ -77,7 +77,7 @@ pub struct ListenerParts {
 
 impl Listener {
     /// A listener that has not been there before. Bytes are counted by each of `workers` for itself.
-    pub fn new(config: model::Listener, parts: ListenerParts, id: ListenerId, workers: usize) -> Arc<Listener> {
+    pub fn new(config: model::ListenerConfig, parts: ListenerParts, id: ListenerId, workers: usize) -> Arc<Listener> {
         let runtime = Arc::new(ListenerRuntime {
             id,
             counters: ListenerCounters::default(),
@@ -93,7 +93,7 @@ impl Listener {
     }
 
     /// The same one by another configuration: its counters, its connections and, unless they are others, its limits' memory stay.
-    pub fn again(&self, config: model::Listener, parts: ListenerParts) -> Arc<Listener> {
+    pub fn again(&self, config: model::ListenerConfig, parts: ListenerParts) -> Arc<Listener> {
         let admission = match AdmissionControl::fits(&self.config, &config) {
             true => Arc::clone(&self.admission),
             false => Arc::new(AdmissionControl::new(&config)),
@@ -102,7 +102,7 @@ impl Listener {
     }
 
     fn with(
-        config: model::Listener,
+        config: model::ListenerConfig,
         parts: ListenerParts,
         admission: Arc<AdmissionControl>,
         runtime: Arc<ListenerRuntime>,
@@ -124,7 +124,7 @@ impl Listener {
     }
 
     /// What was configured.
-    pub fn config(&self) -> &model::Listener {
+    pub fn config(&self) -> &model::ListenerConfig {
         &self.config
     }
 

@@ -20,7 +20,7 @@ use super::route::RouteKey;
 use super::screened::Screened;
 use super::transport::{Client, Conn};
 use super::worker_state::WorkerState;
-use crate::config::model::{ListenerTls, Route, StartTls, TlsVersion, UnknownSni};
+use crate::config::model::{ListenerTls, RouteConfig, StartTls, TlsVersion, UnknownSni};
 use crate::limits::{AddressSlot, MemoryExhausted};
 use crate::net::addr::ClientAddr;
 use crate::sniff::client_hello::{self, ClientHello, Version};
@@ -111,7 +111,7 @@ async fn open_within_memory(
             }
         },
         None => {
-            let hello = match routes.iter().any(Route::needs_tls) {
+            let hello = match routes.iter().any(RouteConfig::needs_tls) {
                 true => first_bytes::client_hello(listener, *client, &mut peek).await?,
                 false => None,
             };
@@ -120,7 +120,7 @@ async fn open_within_memory(
                 let server_name = hello.server_name.as_deref();
                 preamble.route = listener.route(&RouteKey { server_name, protocols: &offered, request: None });
                 preamble.server_name = hello.server_name;
-            } else if routes.iter().any(Route::needs_request) {
+            } else if routes.iter().any(RouteConfig::needs_request) {
                 let request = first_bytes::request(listener, *client, &mut peek).await?;
                 preamble.route = listener.route(&RouteKey { request: request.as_ref(), ..RouteKey::default() });
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Checker, copied, value};
 use crate::config::de::Located;
-use crate::config::model::{Backend, BackendAddress, Check, Header, Health, HttpCheck, Initial};
+use crate::config::model::{BackendAddress, BackendConfig, Header, Health, HealthCheck, HttpCheck, Initial};
 use crate::config::raw;
 use crate::config::report::{Fault, Problem, shown};
 use crate::config::tree::{NodeId, Value};
@@ -21,7 +21,7 @@ const MAX_TEXT: usize = 16 * 1024;
 
 impl Checker<'_> {
     /// A pool's check; `None` when it has no kind, or an unreadable one, which is reported.
-    pub(super) fn health(&mut self, raw: &raw::Health, at: NodeId, backends: &[Backend]) -> Option<Health> {
+    pub(super) fn health(&mut self, raw: &raw::Health, at: NodeId, backends: &[BackendConfig]) -> Option<Health> {
         let check = self.kind(raw, at);
         let interval = self.positive(raw.interval.as_ref(), Duration::from_secs(2));
         let timeout = self.positive(raw.timeout.as_ref(), Duration::from_secs(1));
@@ -60,8 +60,8 @@ impl Checker<'_> {
     }
 
     /// Says when a server of MySQL's protocol would come to refuse this host: it takes probes for failed logins.
-    fn mysql(&mut self, raw: &raw::Health, port: u16, backends: &[Backend]) {
-        let probed = |backend: &Backend| match backend.address {
+    fn mysql(&mut self, raw: &raw::Health, port: u16, backends: &[BackendConfig]) {
+        let probed = |backend: &BackendConfig| match backend.address {
             BackendAddress::Unix(_) => None,
             _ if port != 0 => Some(port),
             BackendAddress::Ip(address) => Some(address.port()),
@@ -85,7 +85,7 @@ impl Checker<'_> {
         u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
     }
 
-    fn kind(&mut self, raw: &raw::Health, at: NodeId) -> Option<Check> {
+    fn kind(&mut self, raw: &raw::Health, at: NodeId) -> Option<HealthCheck> {
         let places = [
             raw.tcp.as_ref().map(|key| key.at),
             raw.http.as_ref().map(|key| key.at),
@@ -101,7 +101,7 @@ impl Checker<'_> {
         if given.is_empty() {
             self.no_kind(at);
         }
-        let tcp = value(raw.tcp.as_ref()).map(|_| Check::Tcp);
+        let tcp = value(raw.tcp.as_ref()).map(|_| HealthCheck::Tcp);
         let http = value(raw.http.as_ref()).map(|(http, _)| self.http(http));
         let exchange = value(raw.exchange.as_ref()).and_then(|(exchange, at)| self.exchange(exchange, at));
         tcp.or(http).or(exchange)
@@ -126,7 +126,7 @@ impl Checker<'_> {
         }
     }
 
-    fn http(&mut self, raw: &raw::Http) -> Check {
+    fn http(&mut self, raw: &raw::Http) -> HealthCheck {
         let path = value(raw.path.as_ref());
         if let Some((path, at)) = path {
             let hint = "write a space as %20";
@@ -154,7 +154,7 @@ impl Checker<'_> {
                 self.error(at, fault);
             }
         }
-        Check::Http(HttpCheck {
+        HealthCheck::Http(HttpCheck {
             path: path.map_or("/health", |(path, _)| path).to_owned().into(),
             method: method.map_or("GET", |(method, _)| method).to_owned(),
             host: host.map(|(host, _)| host.clone().into()),
@@ -237,7 +237,7 @@ impl Checker<'_> {
         self.tree.bytes(at).unwrap_or_default().to_vec()
     }
 
-    fn exchange(&mut self, raw: &raw::Exchange, at: NodeId) -> Option<Check> {
+    fn exchange(&mut self, raw: &raw::Exchange, at: NodeId) -> Option<HealthCheck> {
         let send = value(raw.send.as_ref()).map(|(_, at)| (self.bytes(at), at));
         if let Some((send, at)) = &send {
             if !send.is_empty() {
@@ -256,7 +256,7 @@ impl Checker<'_> {
         }
         self.escapes(at, "expected");
         let send = send.map_or(Vec::new(), |(send, _)| send);
-        Some(Check::Exchange { send: send.into(), expect: expect.into() })
+        Some(HealthCheck::Exchange { send: send.into(), expect: expect.into() })
     }
 
     /// `'PING\r\n'` is six letters and two backslashes more than its author thought.

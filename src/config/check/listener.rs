@@ -7,7 +7,7 @@ use super::references::Pools;
 use super::{Checker, copied, optional_period, value};
 use crate::config::de::Located;
 use crate::config::model::{
-    Limits, Listener, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol, ReusePort, Sniff,
+    LimitsConfig, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol, ReusePort, Sniff,
 };
 use crate::config::raw;
 use crate::config::report::{Fault, shown};
@@ -27,7 +27,7 @@ impl Checker<'_> {
         &mut self,
         key: Option<&Located<Vec<Located<raw::Listener>>>>,
         pools: Option<&Located<Vec<Located<raw::Pool>>>>,
-    ) -> Option<Vec<Listener>> {
+    ) -> Option<Vec<ListenerConfig>> {
         let raw = self.elements(key, "listeners", self.tree.root(), EXAMPLE);
         let mut pools = Pools::new(pools);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
@@ -66,7 +66,7 @@ impl Checker<'_> {
             let socket = self.socket(raw.socket.as_ref());
             let max_connections = self.limit(raw.max_connections.as_ref());
             if let (Some((name, _)), Some(pool)) = (name, pool) {
-                listeners.push(Listener {
+                listeners.push(ListenerConfig {
                     name: name.as_str().into(),
                     bind,
                     pool,
@@ -131,10 +131,10 @@ impl Checker<'_> {
         Some(ProxyProtocol { trusted, required })
     }
 
-    fn limits(&mut self, listener: &raw::Listener) -> Limits {
-        let Some((raw, _)) = value(listener.limits.as_ref()) else { return Limits::default() };
+    fn limits(&mut self, listener: &raw::Listener) -> LimitsConfig {
+        let Some((raw, _)) = value(listener.limits.as_ref()) else { return LimitsConfig::default() };
         let rate = |key: Option<&Located<Frequency>>| copied(key).and_then(|Frequency(rate)| rate);
-        let limits = Limits {
+        let limits = LimitsConfig {
             connections_per_ip: self.limit(raw.connections_per_ip.as_ref()),
             connection_rate_per_ip: rate(raw.connection_rate_per_ip.as_ref()),
             connection_rate: rate(raw.connection_rate.as_ref()),

@@ -2,7 +2,7 @@
 
 use super::{Checker, value};
 use crate::config::de::Located;
-use crate::config::model::{Listener, NameSource, Pool, PoolIndex};
+use crate::config::model::{ListenerConfig, NameSource, PoolConfig, PoolIndex};
 use crate::config::raw;
 use crate::config::report::{Fault, shown};
 
@@ -10,19 +10,19 @@ impl Checker<'_> {
     /// Looks at each pool with TLS together with the listeners in front of it.
     pub(super) fn both_sides(
         &mut self,
-        listeners: &[Listener],
-        pools: &[Pool],
+        listeners: &[ListenerConfig],
+        pools: &[PoolConfig],
         raw: Option<&Located<Vec<Located<raw::Pool>>>>,
     ) {
         let raw = value(raw).map_or(&[][..], |(pools, _)| pools);
         for (place, (pool, raw)) in pools.iter().zip(raw).enumerate() {
             let keys = value(Some(raw)).and_then(|(pool, _)| value(pool.tls.as_ref()));
             let (Some(tls), Some((keys, _))) = (&pool.tls, keys) else { continue };
-            let leads_here = |listener: &&Listener| {
+            let leads_here = |listener: &&ListenerConfig| {
                 let routed = listener.routes.iter().map(|route| route.pool);
                 std::iter::once(listener.pool).chain(routed).any(|pool| pool == PoolIndex(place))
             };
-            let fronts: Vec<&Listener> = listeners.iter().filter(leads_here).collect();
+            let fronts: Vec<&ListenerConfig> = listeners.iter().filter(leads_here).collect();
             if let (NameSource::Client, Some(key)) = (&tls.server_name, &keys.server_name) {
                 let without = fronts.iter().filter(|listener| listener.tls.is_none());
                 let names: Vec<String> = without.map(|listener| format!("`{}`", shown(&listener.name))).collect();

@@ -1,12 +1,14 @@
 //! `pools`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Checker, copied, period, value};
 use crate::config::de::Located;
-use crate::config::model::{Backend, BackendAddress, Balance, HashPrefix, Health, OnDown, Pool, PoolTls, SendProxy};
+use crate::config::model::{
+    BackendAddress, BackendConfig, Balance, HashPrefix, Health, OnDown, PoolConfig, PoolTls, SendProxy,
+};
 use crate::config::raw;
 use crate::config::report::{Fault, shown};
 use crate::config::tree::NodeId;
@@ -18,7 +20,7 @@ const UNIQUE: &str = "names of backends are unique in their pool; without a name
 
 impl Checker<'_> {
     /// All pools, in the order typed: a [`PoolIndex`](crate::config::model::PoolIndex) counts both.
-    pub(super) fn pools(&mut self, key: Option<&Located<Vec<Located<raw::Pool>>>>) -> Option<Vec<Pool>> {
+    pub(super) fn pools(&mut self, key: Option<&Located<Vec<Located<raw::Pool>>>>) -> Option<Vec<PoolConfig>> {
         let raw = self.elements(key, "pools", self.tree.root(), EXAMPLE);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
         let mut pools = Vec::with_capacity(raw.len());
@@ -42,12 +44,12 @@ impl Checker<'_> {
         (!pools.is_empty()).then_some(pools)
     }
 
-    fn pool(&mut self, raw: &raw::Pool, at: NodeId, name: &str) -> Pool {
+    fn pool(&mut self, raw: &raw::Pool, at: NodeId, name: &str) -> PoolConfig {
         let backends = self.backends(raw, at);
         let health = value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends));
         let tls = self.pool_tls(raw, at, &backends);
         self.plain_probes(raw, health.as_ref(), tls.as_ref());
-        Pool {
+        PoolConfig {
             name: name.into(),
             balance: balance(raw),
             hash: self.hash(raw),
@@ -107,7 +109,7 @@ impl Checker<'_> {
         prefix
     }
 
-    fn backends(&mut self, pool: &raw::Pool, owner: NodeId) -> Vec<Backend> {
+    fn backends(&mut self, pool: &raw::Pool, owner: NodeId) -> Vec<BackendConfig> {
         let hint = "for example: backends: [{ address: 127.0.0.1:3001 }]";
         let raw = self.elements(pool.backends.as_ref(), "backends", Some(owner), hint);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
@@ -138,7 +140,7 @@ impl Checker<'_> {
             let max_connections = self.limit(raw.max_connections.as_ref());
             let backup = copied(raw.backup.as_ref()).unwrap_or(false);
             if let (Some((name, _)), Some((target, _))) = (name, address) {
-                backends.push(Backend {
+                backends.push(BackendConfig {
                     name: name.into(),
                     address: target.address.clone(),
                     weight,
@@ -147,13 +149,30 @@ impl Checker<'_> {
                 });
             }
         }
+        self.collisions(&names, &backends);
         self.share(pool, raw.len(), &backends);
         backends
     }
 
+    /// Refuses names that an address of a host name could take: `NAME@ADDRESS`.
+    fn collisions(&mut self, names: &HashMap<&str, NodeId>, backends: &[BackendConfig]) {
+        let is_host = |backend: &&BackendConfig| matches!(backend.address, BackendAddress::Name { .. });
+        let hosts: HashSet<&str> = backends.iter().filter(is_host).map(|backend| &*backend.name).collect();
+        for (name, at) in names {
+            let host = name.match_indices('@').find_map(|(end, _)| hosts.get(&name[..end]));
+            let Some((host, first)) = host.and_then(|host| names.get_key_value(host)) else { continue };
+            let (name, host) = (shown(name), shown(host));
+            let fault = Fault::new(format!("`{name}` may collide with an address of backend `{host}`"));
+            let hint =
+                "a host name with several addresses is as many backends, named NAME@ADDRESS: rename one of the two";
+            let problem = self.problem(*at, fault.hint(hint));
+            self.problems.push(problem.other(self.tree.span(*first), format!("may resolve to `{host}@ADDRESS`")));
+        }
+    }
+
     /// Says when the pool as a whole cannot be what was meant. Backends that could not be read
     /// would make this guesswork.
-    fn share(&mut self, pool: &raw::Pool, written: usize, backends: &[Backend]) {
+    fn share(&mut self, pool: &raw::Pool, written: usize, backends: &[BackendConfig]) {
         let Some(list) = &pool.backends else { return };
         if backends.is_empty() || backends.len() != written {
             return;
@@ -170,7 +189,7 @@ impl Checker<'_> {
         }
     }
 
-    fn source(&mut self, raw: &raw::Pool, backends: &[Backend]) -> Vec<IpAddr> {
+    fn source(&mut self, raw: &raw::Pool, backends: &[BackendConfig]) -> Vec<IpAddr> {
         let mut source: Vec<IpAddr> = Vec::new();
         let Some((list, _)) = value(raw.source.as_ref()) else {
             return source;
@@ -184,7 +203,7 @@ impl Checker<'_> {
             } else {
                 self.own_address(*ip, at, "connects from it would fail; `ip address` lists them");
             }
-            let reaches = |backend: &Backend| match &backend.address {
+            let reaches = |backend: &BackendConfig| match &backend.address {
                 BackendAddress::Ip(address) => address.is_ipv4() == ip.is_ipv4(),
                 BackendAddress::Name { .. } => true,
                 BackendAddress::Unix(_) => false,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::references::Pools;
 use super::{Checker, value};
 use crate::config::de::Located;
-use crate::config::model::{ListenerTls, Route};
+use crate::config::model::{ListenerTls, RouteConfig};
 use crate::config::raw;
 use crate::config::report::{Fault, Problem, Severity};
 use crate::config::tree::NodeId;
@@ -25,7 +25,12 @@ struct Conditions {
 
 impl Checker<'_> {
     /// A listener's routes, in their order, and where they are; without those in which something is wrong.
-    pub(super) fn routes(&mut self, raw: &raw::Listener, owner: NodeId, pools: &mut Pools<'_>) -> Vec<(Route, NodeId)> {
+    pub(super) fn routes(
+        &mut self,
+        raw: &raw::Listener,
+        owner: NodeId,
+        pools: &mut Pools<'_>,
+    ) -> Vec<(RouteConfig, NodeId)> {
         if raw.routes.is_none() && self.misspelt(owner, "routes") {
             pools.unclear();
         }
@@ -61,7 +66,7 @@ impl Checker<'_> {
                         fault.hint("end the client's TLS by `tls` of the listener, or use a pool without"),
                     );
                 }
-                routes.push((Route { sni, alpn, host, path_prefix, pool }, at));
+                routes.push((RouteConfig { sni, alpn, host, path_prefix, pool }, at));
             }
         }
         routes
@@ -118,7 +123,7 @@ impl Checker<'_> {
     }
 
     /// Warns of routes that no connection can ever take. With `tls`, a connection's protocol is one of its `alpn`.
-    pub(super) fn dead_routes(&mut self, routes: &[(Route, NodeId)], tls: Option<&ListenerTls>) {
+    pub(super) fn dead_routes(&mut self, routes: &[(RouteConfig, NodeId)], tls: Option<&ListenerTls>) {
         let mut earlier = Earlier::default();
         for (index, (route, at)) in routes.iter().enumerate() {
             if let Some((first, first_at)) = earlier.covers(route, routes).and_then(|index| routes.get(index)) {
@@ -182,7 +187,7 @@ impl<'r> ByName<'r> {
 }
 
 impl<'r> Earlier<'r> {
-    fn add(&mut self, index: usize, route: &'r Route) {
+    fn add(&mut self, index: usize, route: &'r RouteConfig) {
         match route.sni.is_empty() {
             true => self.by_host.add(index, &route.host),
             false => self.by_server_name.add(index, &route.sni),
@@ -190,13 +195,13 @@ impl<'r> Earlier<'r> {
     }
 
     /// The first one that alone takes everything that `route` would.
-    fn covers(&self, route: &Route, routes: &[(Route, NodeId)]) -> Option<usize> {
+    fn covers(&self, route: &RouteConfig, routes: &[(RouteConfig, NodeId)]) -> Option<usize> {
         let candidates = self.by_server_name.candidates(&route.sni).chain(self.by_host.candidates(&route.host));
         candidates.filter(|index| routes.get(*index).is_some_and(|(first, _)| covers(first, route))).min()
     }
 }
 
-fn covers(first: &Route, second: &Route) -> bool {
+fn covers(first: &RouteConfig, second: &RouteConfig) -> bool {
     let name = |names: &[NamePattern], name: &NamePattern| {
         names.contains(name) || wildcard_over(name).is_some_and(|wildcard| names.contains(&wildcard))
     };

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::{Checker, copied, value};
 use crate::config::de::Located;
 use crate::config::model::{
-    Authorities, Backend, BackendAddress, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls,
-    StartTls, TlsVersion, UnknownSni, Verify,
+    Authorities, BackendAddress, BackendConfig, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext,
+    PoolTls, StartTls, TlsVersion, UnknownSni, Verify,
 };
 use crate::config::raw;
 use crate::config::report::{Fault, shown};
@@ -75,7 +75,7 @@ impl Checker<'_> {
     }
 
     /// A pool's side.
-    pub(super) fn pool_tls(&mut self, pool: &raw::Pool, owner: NodeId, backends: &[Backend]) -> Option<PoolTls> {
+    pub(super) fn pool_tls(&mut self, pool: &raw::Pool, owner: NodeId, backends: &[BackendConfig]) -> Option<PoolTls> {
         if pool.tls.is_none() {
             self.hollow(
                 owner,

@@ -10,7 +10,7 @@ use crate::net::name::NamePattern;
 
 /// One entry of `listeners[].routes`. Everything that is given must match.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct RouteConfig {
     /// Server names of which one must fit; empty: any, and none.
     pub sni: Vec<NamePattern>,
     /// Application protocols of which one must be the connection's; empty: any, and none.
@@ -23,7 +23,7 @@ pub struct Route {
     pub pool: PoolIndex,
 }
 
-impl Route {
+impl RouteConfig {
     /// Whether it takes only connections whose ClientHello is known.
     pub fn needs_tls(&self) -> bool {
         !(self.sni.is_empty() && self.alpn.is_empty())

@@ -16,11 +16,11 @@ pools: [{{ name: p, backends: [{{ address: db.example:2 }}], {pool} }}]
     )
 }
 
-fn listener(keys: &str) -> Listener {
+fn listener(keys: &str) -> ListenerConfig {
     loaded(&with(keys, "")).config.listeners.remove(0)
 }
 
-fn pool(keys: &str) -> Pool {
+fn pool(keys: &str) -> PoolConfig {
     loaded(&with("", keys)).config.pools.remove(0)
 }
 
@@ -76,8 +76,8 @@ fn termination_arrives_as_written() {
 }
 
 /// A route without a condition.
-fn any(pool: PoolIndex) -> Route {
-    Route { sni: vec![], alpn: vec![], host: vec![], path_prefix: vec![], pool }
+fn any(pool: PoolIndex) -> RouteConfig {
+    RouteConfig { sni: vec![], alpn: vec![], host: vec![], path_prefix: vec![], pool }
 }
 
 #[test]
@@ -89,12 +89,12 @@ fn sniffing_and_routes_by_requests_arrive_as_written() {
     );
     assert_eq!(listener.sniff, Sniff::Http);
     let expected = [
-        Route {
+        RouteConfig {
             host: vec![exact("www.example.com"), NamePattern::Wildcard("example.com".into()), exact("10.0.0.1")],
             path_prefix: vec!["/api/".into(), "/".into()],
             ..any(PoolIndex(0))
         },
-        Route { path_prefix: vec!["/%20a".into()], ..any(PoolIndex(0)) },
+        RouteConfig { path_prefix: vec!["/%20a".into()], ..any(PoolIndex(0)) },
     ];
     assert_eq!(listener.routes, expected);
     for off in ["", "sniff: off", "sniff: null"] {
@@ -129,14 +129,14 @@ pools:
     );
     let exact = NamePattern::Exact("db.example.com".into());
     let expected = [
-        Route {
+        RouteConfig {
             sni: vec![exact, NamePattern::Wildcard("example.com".into())],
             alpn: vec!["h2".into(), "http/1.1".into()],
             host: vec![],
             path_prefix: vec![],
             pool: PoolIndex(1),
         },
-        Route { alpn: vec!["postgresql".into()], ..any(PoolIndex(0)) },
+        RouteConfig { alpn: vec!["postgresql".into()], ..any(PoolIndex(0)) },
     ];
     assert_eq!(loaded.config.listeners[0].routes, expected);
     assert_eq!(loaded.warnings, []);
@@ -153,7 +153,7 @@ fn proxy_headers_limits_and_timeouts_arrive_as_written() {
     assert_eq!(l.proxy_protocol, Some(ProxyProtocol { trusted, required: false }));
     let rate =
         |count, seconds| Some(Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) });
-    let limits = Limits {
+    let limits = LimitsConfig {
         connections_per_ip: NonZeroU32::new(7),
         connection_rate_per_ip: rate(20, 1),
         connection_rate: rate(600, 60),
@@ -169,7 +169,7 @@ fn proxy_headers_limits_and_timeouts_arrive_as_written() {
     );
     assert!(l.proxy_protocol.unwrap().required);
     assert_eq!((l.timeouts.handshake, l.timeouts.sniff), (None, Some(Duration::from_secs(5))));
-    assert_eq!(l.limits, Limits::default());
+    assert_eq!(l.limits, LimitsConfig::default());
 }
 
 #[test]

@@ -10,8 +10,8 @@ fn tcp(host: u8) -> Address {
 }
 
 /// A pool of one entry `db`, which DNS resolves.
-fn named(balance: Balance) -> model::Pool {
-    let mut config = model::Pool { balance, ..pool(backends(&[1])) };
+fn named(balance: Balance) -> model::PoolConfig {
+    let mut config = model::PoolConfig { balance, ..pool(backends(&[1])) };
     config.backends[0].name = "db".into();
     config.backends[0].address = BackendAddress::Name { host: "db.example".into(), port: 80 };
     config
@@ -40,7 +40,7 @@ fn client(number: u8) -> Option<IpAddr> {
 #[test]
 fn host_name_with_a_dead_address_gives_no_client_to_it() {
     for (balance, dead) in ALL.into_iter().flat_map(|balance| [(balance, 1), (balance, 3)]) {
-        let config = model::Pool { health: Some(health(Check::Tcp)), ..named(balance) };
+        let config = model::PoolConfig { health: Some(health(HealthCheck::Tcp)), ..named(balance) };
         let pool = build(&config);
         resolve(&pool, &[1, 2, 3, 4]);
         for host in 1..=4 {
@@ -82,7 +82,7 @@ fn max_connections_of_a_host_name_are_those_of_each_address() {
 
 #[test]
 fn address_that_stays_keeps_its_state_under_its_new_name() {
-    let config = model::Pool { health: Some(health(Check::Tcp)), ..named(Balance::RoundRobin) };
+    let config = model::PoolConfig { health: Some(health(HealthCheck::Tcp)), ..named(Balance::RoundRobin) };
     let pool = build(&config);
     assert_eq!(names(&pool), ["db"]);
     let unresolved = pool.backends()[0].id();
@@ -137,7 +137,7 @@ fn address_that_leaves_drains_and_may_come_back() {
 
 #[test]
 fn all_addresses_changed_at_once_leave_no_gap_while_the_new_ones_are_checked() {
-    let config = model::Pool { health: Some(health(Check::Tcp)), ..named(Balance::RoundRobin) };
+    let config = model::PoolConfig { health: Some(health(HealthCheck::Tcp)), ..named(Balance::RoundRobin) };
     let pool = build(&config);
     resolve(&pool, &[1, 2]);
     for host in [1, 2] {
@@ -176,11 +176,11 @@ fn empty_or_failed_answer_keeps_the_last_addresses() {
 #[test]
 fn another_configuration_changes_what_it_says_and_no_more() {
     let weights = |weights: &[u32]| pool(backends(weights));
-    let moved = |mut config: model::Pool, place: usize| {
+    let moved = |mut config: model::PoolConfig, place: usize| {
         config.backends[place].address = BackendAddress::Ip(([127, 0, 0, 9], 9).into());
         config
     };
-    let without = |mut config: model::Pool, place: usize| {
+    let without = |mut config: model::PoolConfig, place: usize| {
         config.backends.remove(place);
         config
     };
@@ -194,7 +194,7 @@ fn another_configuration_changes_what_it_says_and_no_more() {
         (weights(&[1, 1]), weights(&[0, 1, 3]), ["c", "", "a"]),
         (weights(&[1, 1]), moved(weights(&[1, 1]), 1), ["b", "b", ""]),
         (weights(&[1, 1]), limited(&[1, 1], 5), ["", "", "ab"]),
-        (weights(&[1, 1]), model::Pool { balance: Balance::Random, ..weights(&[1, 1]) }, ["", "", ""]),
+        (weights(&[1, 1]), model::PoolConfig { balance: Balance::Random, ..weights(&[1, 1]) }, ["", "", ""]),
     ];
     for (number, (before, after, expected)) in cases.into_iter().enumerate() {
         let pool = build(&before);
@@ -218,7 +218,7 @@ fn another_configuration_changes_what_it_says_and_no_more() {
 #[test]
 fn weight_of_another_configuration_counts_at_once_and_connections_stay() {
     let pool = build(&pool(backends(&[1, 1])));
-    let another = model::Pool { backends: backends(&[0, 3]), ..(*pool.settings()).clone() };
+    let another = model::PoolConfig { backends: backends(&[0, 3]), ..(*pool.settings()).clone() };
     let held: Vec<Lease> = (0..4).map(|_| lease(&pool).unwrap()).collect();
     pool.update(another);
     assert_eq!(order(&pool, 4), "bbbb");
@@ -236,7 +236,7 @@ proptest! {
     fn members_are_those_of_dns_and_those_with_connections(
         steps in prop::collection::vec((0..5_u8, 0..32_u8, 0..8_usize), 1..60),
     ) {
-        let pool = build(&model::Pool { health: Some(health(Check::Tcp)), ..named(Balance::LeastConnections) });
+        let pool = build(&model::PoolConfig { health: Some(health(HealthCheck::Tcp)), ..named(Balance::LeastConnections) });
         let mut leases: Vec<Lease> = Vec::new();
         let mut hosts: Vec<u8> = Vec::new();
         // By id: the address, which never changes but from none.

@@ -6,15 +6,18 @@ use std::process::ExitCode;
 use tidegate::config::Style;
 use tidegate::tls;
 
+use super::config_file::load;
+use super::output::{print, say};
+
 /// Shows everything that is wrong with a configuration; if nothing is, what it amounts to, and the names, the
 /// expiry and the key type of each certificate.
 pub(crate) fn check(given: Option<PathBuf>) -> ExitCode {
-    let (path, loaded) = match super::load(given) {
+    let (path, loaded) = match load(given) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     if !loaded.warnings.is_empty() {
-        super::say(loaded.render_warnings(Style::of_stderr()).trim_end());
+        say(loaded.render_warnings(Style::of_stderr()).trim_end());
     }
     let backends = loaded.config.pools.iter().map(|pool| pool.backends.len()).sum();
     let mut text = format!(
@@ -27,7 +30,7 @@ pub(crate) fn check(given: Option<PathBuf>) -> ExitCode {
     for report in tls::describe(&loaded.config) {
         text.push_str(&format!("  {report}\n"));
     }
-    super::print(text.as_bytes())
+    print(text.as_bytes())
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
+use super::output::print;
+
 /// Prints the completion script of a shell.
-pub(crate) fn completions(shell: Shell) -> ExitCode {
+pub(crate) fn completions(shell: Shell, command: &mut clap::Command) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut super::command(), "tidegate", &mut script);
-    super::print(&script)
+    clap_complete::generate(shell, command, "tidegate", &mut script);
+    print(&script)
 }

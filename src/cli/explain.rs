@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use tidegate::admin::explain::{AtBackend, AtListener, Explanation};
 
+use super::output::{print, say};
 use super::stats_port::{StatsPort, Which};
 
 /// What is asked.
@@ -51,10 +52,10 @@ pub(crate) fn explain(asked: Explain) -> ExitCode {
         .and_then(|runtime| runtime.block_on(ask(&port, &query)));
     match answer {
         Ok(explanation) if json => match serde_json::to_string_pretty(&explanation) {
-            Ok(text) => super::print(format!("{text}\n").as_bytes()),
+            Ok(text) => print(format!("{text}\n").as_bytes()),
             Err(error) => failed(&error.to_string()),
         },
-        Ok(explanation) => super::print(in_words(&explanation).as_bytes()),
+        Ok(explanation) => print(in_words(&explanation).as_bytes()),
         Err(error) => failed(&error),
     }
 }
@@ -64,7 +65,7 @@ async fn ask(port: &StatsPort, query: &str) -> Result<Explanation, String> {
 }
 
 fn failed(error: &str) -> ExitCode {
-    super::say(format_args!("error: {error}"));
+    say(format_args!("error: {error}"));
     ExitCode::FAILURE
 }
 

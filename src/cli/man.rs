@@ -6,22 +6,24 @@ use std::process::ExitCode;
 use clap_mangen::Man;
 use tidegate::config::DEFAULT_PATHS;
 
+use super::output::{print, say};
+
 /// What precedes each piece that clap_mangen renders by itself; once is enough.
 const PREAMBLE: &str = ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n";
 
 /// Prints the manual page: one for the program and all its subcommands.
-pub(crate) fn man() -> ExitCode {
-    match page() {
-        Ok(page) => super::print(page.as_bytes()),
+pub(crate) fn man(command: clap::Command) -> ExitCode {
+    match page(command) {
+        Ok(page) => print(page.as_bytes()),
         Err(error) => {
-            super::say(format_args!("error: cannot make the manual page: {error}"));
+            say(format_args!("error: cannot make the manual page: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn page() -> io::Result<String> {
-    let mut command = super::command().disable_help_subcommand(true);
+fn page(command: clap::Command) -> io::Result<String> {
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let name = format!("tidegate {}", env!("CARGO_PKG_VERSION"));
     let man = Man::new(command.clone()).source(name).manual("tidegate");

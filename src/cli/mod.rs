@@ -2,27 +2,23 @@
 
 mod check;
 mod completions;
+mod config_file;
 mod demo;
 mod exit;
 mod explain;
 mod man;
+mod output;
 mod run;
 mod schema;
 mod signals;
 mod stats_port;
 mod top;
 
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tidegate::config::{self, Loaded, Style};
-
-/// The exit code of wrong arguments and wrong configurations; clap has the same.
-const USAGE: u8 = 2;
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
@@ -120,56 +116,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Top(asked) => top::top(asked),
         Command::Explain(asked) => explain::explain(asked),
         Command::Schema => schema::schema(),
-        Command::Completions { shell } => completions::completions(shell),
-        Command::Man => man::man(),
+        Command::Completions { shell } => completions::completions(shell, &mut Arguments::command()),
+        Command::Man => man::man(Arguments::command()),
     }
-}
-
-fn command() -> clap::Command {
-    Arguments::command()
-}
-
-/// Reads the file that was named, or the one that is found. What is wrong with it is said on stderr, and the error
-/// is the exit code; warnings are left to the caller.
-pub(crate) fn load(given: Option<PathBuf>) -> Result<(PathBuf, Loaded), ExitCode> {
-    let path = config_path(given)?;
-    match config::load(&path, &tidegate::tls::OnDisk) {
-        Ok(loaded) => Ok((path, loaded)),
-        Err(failure) => {
-            say(failure.render(Style::of_stderr()).trim_end());
-            Err(ExitCode::from(USAGE))
-        }
-    }
-}
-
-fn config_path(given: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
-    if let Some(path) = given {
-        return Ok(path);
-    }
-    if let Some(path) = config::find() {
-        say(format_args!("tidegate: using {}", path.display()));
-        return Ok(path);
-    }
-    let [first, second] = config::DEFAULT_PATHS;
-    say(format_args!(
-        "error: no configuration: neither {first} nor {second} exists\n  = help: name a file: tidegate check FILE, tidegate run FILE"
-    ));
-    Err(ExitCode::from(USAGE))
-}
-
-/// Writes to stdout. That the reader is gone, as in `tidegate schema | head`, is no failure.
-pub(crate) fn print(text: &[u8]) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            say(format_args!("error: cannot write to stdout: {error}"));
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-/// Writes a line to stderr; where that fails there is nobody left to tell.
-pub(crate) fn say(line: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
 }

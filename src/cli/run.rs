@@ -9,7 +9,9 @@ use tidegate::app::{App, privileges};
 use tidegate::config::Loaded;
 use tidegate::log::{self, Logging, access::Access};
 
+use super::config_file::load;
 use super::exit::exit;
+use super::output::{USAGE, say};
 use super::signals::Requests;
 
 /// The exit code when nothing could be started.
@@ -17,7 +19,7 @@ const FAILED: u8 = 1;
 
 /// Balances until told to end.
 pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
-    let loaded = match super::load(given) {
+    let loaded = match load(given) {
         Ok((_, loaded)) => loaded,
         Err(code) => return code,
     };
@@ -26,9 +28,9 @@ pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
     let logging = match log::start(&loaded.config.log) {
         Ok(logging) => logging,
         Err(error) => {
-            super::say(format_args!("error: {error}"));
+            say(format_args!("error: {error}"));
             return ExitCode::from(match error {
-                log::StartError::Usage(_) => super::USAGE,
+                log::StartError::Usage(_) => USAGE,
                 log::StartError::Thread(_) => FAILED,
             });
         }

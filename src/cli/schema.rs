@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use tidegate::config;
 
+use super::output::print;
+
 /// Prints the JSON Schema of the configuration.
 pub(crate) fn schema() -> ExitCode {
-    super::print(format!("{:#}\n", config::schema()).as_bytes())
+    print(format!("{:#}\n", config::schema()).as_bytes())
 }

@@ -21,6 +21,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::output::{USAGE, say};
+
 /// Where it is when nothing says otherwise: what the examples have.
 const USUAL: &str = "127.0.0.1:9900";
 /// Time limit of a whole answer.
@@ -75,8 +77,8 @@ impl Which {
         match (place, token) {
             (Ok(place), Ok(token)) => Ok(StatsPort { place, token }),
             (Err(error), _) | (_, Err(error)) => {
-                super::say(format_args!("error: {error}"));
-                Err(ExitCode::from(super::USAGE))
+                say(format_args!("error: {error}"));
+                Err(ExitCode::from(USAGE))
             }
         }
     }
@@ -86,8 +88,8 @@ impl Which {
 /// not be allowed to read them.
 fn configured(path: &Path) -> Result<(Result<Place, String>, Option<PathBuf>), ExitCode> {
     let loaded = config::load(path, &Unread).map_err(|failure| {
-        super::say(failure.render(Style::of_stderr()).trim_end());
-        ExitCode::from(super::USAGE)
+        say(failure.render(Style::of_stderr()).trim_end());
+        ExitCode::from(USAGE)
     })?;
     let path = path.display();
     let Some(admin) = loaded.config.admin else {

@@ -3,8 +3,8 @@
 use std::io;
 use std::task::Poll;
 
-use super::Stream;
 use super::pipe::{PIPE_SIZE, Pipe, RelayResources};
+use super::stream::Stream;
 use super::tap::{Tap, Tapped};
 
 /// Bytes that one direction moves until the worker's other connections run.

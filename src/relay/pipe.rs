@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
-/// The largest [`Stream::chunk`](super::Stream::chunk).
+/// The largest [`Stream::chunk`](super::stream::Stream::chunk).
 const SCRATCH_SIZE: usize = 64 * 1024;
 /// Size requested for a pipe, and the limit of one splice(2). Four times the default halves the CPU of a bulk transfer.
 /// Where the kernel refuses it (pipe(7), pipe-user-pages-soft), a splice moves less at a time.

@@ -4,13 +4,13 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::worker_state::WorkerState;
 use crate::limits::{MemoryClaim, MemoryExhausted};
 use crate::relay::Stream;
 use crate::sniff::Recognition;
-use crate::worker::{Timer, poll_fn};
+use crate::worker::{self, Timer, poll_fn};
 
 /// Bytes read at a time.
 const PORTION: usize = 4096;
@@ -51,6 +51,11 @@ impl PeekedBytes {
         self.bytes.extend_from_slice(more);
         Ok(())
     }
+}
+
+/// The deadline of a timeout that begins now.
+pub(super) fn after(timeout: Option<Duration>) -> Option<Instant> {
+    timeout.and_then(|timeout| worker::now().checked_add(timeout))
 }
 
 /// A claim on the preamble memory of the process.

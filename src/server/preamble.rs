@@ -15,7 +15,7 @@ use self::postgres::Asked;
 use super::admission::{Admission, RejectSlot};
 use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
-use super::peek::{Peek, PeekError, PeekedBytes, memory_claim};
+use super::peek::{Peek, PeekError, PeekedBytes, after, memory_claim};
 use super::route::RouteKey;
 use super::screened::Screened;
 use super::transport::{Client, Conn};
@@ -167,10 +167,6 @@ impl From<PeekError> for Termination {
             PeekError::NoMemory => Termination::OutOfResources,
         }
     }
-}
-
-pub(super) fn after(timeout: Option<Duration>) -> Option<Instant> {
-    timeout.and_then(|timeout| worker::now().checked_add(timeout))
 }
 
 /// How a client begins on a listener with TLS.

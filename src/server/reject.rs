@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
-use super::peek::{Peek, PeekedBytes};
-use super::preamble::after;
+use super::peek::{Peek, PeekedBytes, after};
 use super::transport::Client;
 use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, Sniff, StartTls};

@@ -3,7 +3,7 @@
 //! Sockets and timers of the worker wake a [`Task`] without an atomic operation. A [`Waker`] is for all other sources,
 //! including other threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
 
-use super::if_local;
 use super::run_queue::{Priority, RunQueue};
-use super::waiter::{Waiter, WaiterId};
 
 /// The way to a worker from other threads: an inbox, and an eventfd that ends its wait.
 #[derive(Debug)]
@@ -90,6 +88,15 @@ impl Remote {
     }
 }
 
+thread_local! {
+    static CURRENT: OnceCell<Rc<Executor>> = const { OnceCell::new() };
+}
+
+/// Runs `f` with this thread's executor, if it has one.
+pub(super) fn if_current<T>(f: impl FnOnce(&Executor) -> T) -> Option<T> {
+    CURRENT.try_with(|current| current.get().map(|executor| f(executor))).ok().flatten()
+}
+
 /// The data of a task's waker.
 struct Handle {
     task: u32,
@@ -102,10 +109,10 @@ impl Wake for Handle {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let at_home = if_local(|worker| {
-            let at_home = Arc::ptr_eq(&worker.executor.remote, &self.remote);
+        let at_home = if_current(|executor| {
+            let at_home = Arc::ptr_eq(&executor.remote, &self.remote);
             if at_home {
-                worker.executor.wake(self.task);
+                executor.wake(self.task);
             }
             at_home
         });
@@ -162,6 +169,14 @@ impl Executor {
         }
     }
 
+    /// Makes it the executor of this thread, which has none yet.
+    pub(super) fn install(self: &Rc<Self>) {
+        CURRENT.with(|current| {
+            // Empty on a new worker's thread.
+            let _ = current.set(Rc::clone(self));
+        });
+    }
+
     /// When the loop last took events.
     pub(super) fn now(&self) -> Instant {
         self.now.get()
@@ -195,31 +210,9 @@ impl Executor {
         vacant.insert(task);
     }
 
-    /// The future that is polled now.
-    pub(super) fn waiter(&self) -> Option<Waiter> {
-        match &*self.sub_waker.borrow() {
-            Some(waker) => Some(Waiter::waker(waker)),
-            None => self.current.borrow().as_ref().map(Waiter::task),
-        }
-    }
-
-    /// The future that is polled now; `known` if it is that one, or none is.
-    pub(super) fn renewed(&self, known: Option<Waiter>) -> Option<Waiter> {
-        if let Some(waiter) = &known {
-            let is_it = match &*self.sub_waker.borrow() {
-                Some(waker) => waiter.is_waker(waker),
-                None => self.current.borrow().as_ref().is_none_or(|task| waiter.is_task(task)),
-            };
-            if is_it {
-                return known;
-            }
-        }
-        self.waiter()
-    }
-
-    /// Whether the future that is polled now is this one.
-    pub(super) fn is_polling(&self, id: WaiterId) -> bool {
-        self.sub_waker.borrow().is_none() && self.current.borrow().as_ref().map(WaiterId::of_task) == Some(id)
+    /// What is polled now: a waker that is not the running task's, and the running task.
+    pub(super) fn with_polled<T>(&self, f: impl FnOnce(Option<&Waker>, Option<&Rc<Task>>) -> T) -> T {
+        f(self.sub_waker.borrow().as_ref(), self.current.borrow().as_ref())
     }
 
     /// From now on, `waker` is that of the future that is polled. Returns what was set before, if that was another.

@@ -8,54 +8,32 @@
 //! and leaves by being closed: no further epoll_ctl for its whole life. Listening sockets are level-triggered.
 
 mod executor;
+mod local;
 mod reactor;
 mod run_queue;
 mod socket;
 mod timer;
 mod waiter;
 
-use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use executor::Executor;
 pub use executor::Remote;
+use local::{Local, if_local, local};
 use reactor::Reactor;
 pub use run_queue::Priority;
 pub use socket::{Listener, Socket, Transport};
-use timer::{Key, Wheel};
-pub use waiter::Waiter;
+use timer::Key;
 use waiter::WaiterId;
+pub use waiter::{Waiter, poll_fn, with_waker};
 
 use crate::threads;
-
-/// Timers are rounded up to this.
-const TICK: Duration = Duration::from_millis(1);
-
-/// Number of ready tasks from which on a worker is busy.
-const BACKLOG: usize = 32;
-
-thread_local! {
-    static CURRENT: OnceCell<Rc<Local>> = const { OnceCell::new() };
-}
-
-/// The worker of this thread.
-struct Local {
-    reactor: Reactor,
-    executor: Executor,
-    timers: RefCell<Wheel<Waiter>>,
-    started: Instant,
-    turn: Cell<u64>,
-    /// Whether this slice began with a backlog.
-    is_busy: Cell<bool>,
-    stopping: Cell<bool>,
-}
 
 /// The handle of a worker thread, for the thread that started it.
 #[derive(Debug)]
@@ -77,10 +55,7 @@ impl Worker {
         let of_thread = Arc::clone(&remote);
         let thread = threads::spawn(name, move || {
             let local = Rc::new(Local::new(Reactor::new(epoll), of_thread));
-            CURRENT.with(|current| {
-                // A new thread's cell is empty.
-                let _ = current.set(Rc::clone(&local));
-            });
+            local.install();
             local.run();
             // While the worker is still in its thread-local, which the Drop of tasks may use.
             local.executor.clear();
@@ -99,77 +74,6 @@ impl Worker {
         self.remote.run(|| local(|worker| worker.stopping.set(true)));
         self.thread
     }
-}
-
-impl Local {
-    fn new(reactor: Reactor, remote: Arc<Remote>) -> Local {
-        let started = Instant::now();
-        Local {
-            reactor,
-            executor: Executor::new(remote),
-            timers: RefCell::new(Wheel::new(0)),
-            started,
-            turn: Cell::new(0),
-            is_busy: Cell::new(false),
-            stopping: Cell::new(false),
-        }
-    }
-
-    fn run(&self) {
-        while !self.stopping.get() {
-            let timeout = if self.executor.has_ready() { Some(Duration::ZERO) } else { self.until_next_timer() };
-            self.reactor.wait(timeout);
-            self.executor.begin_slice(Instant::now());
-            self.turn.set(self.turn.get() + 1);
-            // First: a timer whose tick has passed is no longer in the wheel when its owner drops it.
-            self.expire_timers();
-            if self.reactor.dispatch() {
-                self.executor.take_remote();
-            }
-            self.is_busy.set(self.executor.ready() >= BACKLOG);
-            self.executor.run_slice();
-        }
-    }
-
-    fn until_next_timer(&self) -> Option<Duration> {
-        let next = self.timers.borrow().next()?;
-        let at = self.started + Duration::from_millis(next);
-        Some(at.saturating_duration_since(self.executor.now()))
-    }
-
-    fn expire_timers(&self) {
-        let now = self.ticks_passed(self.executor.now());
-        loop {
-            // Not borrowed any more when it is woken: a waker may run anything.
-            let expired = self.timers.borrow_mut().expire(now);
-            let Some(waiter) = expired else { break };
-            waiter.wake();
-        }
-    }
-
-    /// Whole ticks from the start to `instant`.
-    fn ticks_passed(&self, instant: Instant) -> u64 {
-        u64::try_from(instant.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// The first tick that does not lie before `instant`.
-    fn tick_of(&self, instant: Instant) -> u64 {
-        self.ticks_passed(instant + (TICK - Duration::from_nanos(1)))
-    }
-}
-
-/// Runs `f` with this thread's worker.
-///
-/// # Panics
-/// On a thread that is no worker.
-fn local<T>(f: impl FnOnce(&Local) -> T) -> T {
-    #[allow(clippy::expect_used, reason = "a worker's thread sets it before anything else runs")]
-    if_local(f).expect("called on a worker's thread")
-}
-
-/// Runs `f` with this thread's worker, if it has one.
-fn if_local<T>(f: impl FnOnce(&Local) -> T) -> Option<T> {
-    CURRENT.try_with(|current| current.get().map(|worker| f(worker))).ok().flatten()
 }
 
 /// Starts a task on this worker. A panic ends the task alone, and drops what it owns.
@@ -213,27 +117,6 @@ pub fn is_busy() -> bool {
 /// Has the future that is polled now polled once more, after new events were taken.
 pub fn reschedule() {
     Waiter::current().iter().for_each(Waiter::wake);
-}
-
-/// [`std::future::poll_fn`] for `f` that polls what belongs to this worker: sockets, timers, [`reschedule`]. What is
-/// pending in `f` wakes the waker that it was polled with, be it the task's or a combinator's.
-pub fn poll_fn<T>(mut f: impl FnMut(&mut Context<'_>) -> Poll<T>) -> impl Future<Output = T> {
-    std::future::poll_fn(move |cx| with_waker(cx, &mut f))
-}
-
-/// Runs `f`, in which what is pending wakes the waker of `cx`.
-pub fn with_waker<T>(cx: &mut Context<'_>, f: impl FnOnce(&mut Context<'_>) -> T) -> T {
-    /// Sets again what was set before, also after a panic.
-    struct Restore(Option<Waker>);
-
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            if_local(|worker| worker.executor.restore_waker(self.0.take()));
-        }
-    }
-
-    let _restore = if_local(|worker| worker.executor.replace_waker(cx.waker())).flatten().map(Restore);
-    f(cx)
 }
 
 /// The number of this turn of the loop. Consecutive turns have consecutive numbers.
@@ -288,13 +171,13 @@ impl Timer {
             let (tick, passed) = (worker.tick_of(deadline), worker.ticks_passed(now));
             // One that is armed for a tick that has passed has expired, and its key is gone with it.
             if let Some(armed) = self.armed.filter(|armed| armed.tick > passed) {
-                if armed.tick <= tick && worker.executor.is_polling(armed.waiter) {
+                if armed.tick <= tick && armed.waiter.is_polled(&worker.executor) {
                     return Poll::Pending;
                 }
                 let waiter = worker.timers.borrow_mut().cancel(armed.key);
                 drop(waiter);
             }
-            self.armed = worker.executor.waiter().map(|waiter| {
+            self.armed = Waiter::current().map(|waiter| {
                 let id = waiter.id();
                 Armed { key: worker.timers.borrow_mut().insert(tick, waiter), tick, waiter: id }
             });

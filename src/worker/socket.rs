@@ -11,8 +11,9 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
 
+use super::local::{if_local, local};
 use super::reactor::{Interest, Ready, Slot};
-use super::{if_local, local, poll_fn};
+use super::waiter::poll_fn;
 use crate::net::errno::{Call, Scope};
 use crate::net::sys;
 use crate::relay::Stream;

@@ -7,6 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 

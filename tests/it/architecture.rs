@@ -59,10 +59,6 @@ const MAY_USE: [(&str, &[&str]); 17] = [
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
 const PURE: [&str; 5] = ["balance", "health/rise_fall.rs", "limits", "pool/resolve/schedule.rs", "sniff"];
 
-/// Rooms in which no file depends on one that depends on it.
-const WITHOUT_CIRCLES: &[&str] =
-    &["app", "balance", "health", "limits", "log", "net", "pool", "sniff", "threads", "tls"];
-
 #[test]
 fn imports_run_downwards() {
     let mut seen = 0;
@@ -92,21 +88,15 @@ fn no_circle_of_files() {
     }
     let known: usize = imports.values().map(BTreeSet::len).sum();
     assert!(known > 300, "only {known} imports were found: does this test still read them?");
-    let is_covered = |file: &Path| WITHOUT_CIRCLES.iter().any(|room| is_in(file, room));
-    // Take away every file that imports none of the rest, or that none of the rest imports. What is left are circles, and
-    // what is between two of them.
-    let mut left: BTreeMap<&Path, BTreeSet<&Path>> = imports
-        .into_iter()
-        .filter(|(file, _)| is_covered(file))
-        .map(|(file, used)| (file, used.into_iter().filter(|used| is_covered(used)).collect()))
-        .collect();
-    let is_end = |left: &BTreeMap<&Path, BTreeSet<&Path>>, file: &Path| {
-        left[file].is_empty() || !left.values().any(|used| used.contains(file))
+    let reaches_itself = |file: &Path| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![file]);
+        while let Some(from) = next.pop() {
+            next.extend(imports[from].iter().copied().filter(|used| seen.insert(*used)));
+        }
+        seen.contains(file)
     };
-    while let Some(end) = left.keys().copied().find(|file| is_end(&left, file)) {
-        left.remove(end);
-        left.values_mut().for_each(|used| _ = used.remove(end));
-    }
+    let left: Vec<&Path> =
+        imports.keys().copied().filter(|file| !is_in(file, "config") && reaches_itself(file)).collect();
     assert!(left.is_empty(), "files that import each other: {left:#?}");
 }
 
@@ -148,7 +138,7 @@ fn code_on_workers_polls_by_the_workers_poll_fn() {
         let code = code_of(&file);
         read += usize::from(code.contains("poll_fn"));
         let others = code.lines().filter(|line| line.contains("std::future") && line.contains("poll_fn")).count();
-        let allowed = usize::from(file == Path::new("worker/mod.rs"));
+        let allowed = usize::from(file == Path::new("worker/waiter.rs"));
         assert_eq!(others, allowed, "{} uses std::future::poll_fn", file.display());
     }
     assert!(read >= 8, "{read} files");
@@ -158,7 +148,7 @@ fn code_on_workers_polls_by_the_workers_poll_fn() {
 fn a_room_is_no_hall() {
     for file in sources() {
         let lines = fs::read_to_string(root().join("src").join(&file)).unwrap().lines().count();
-        assert!(lines <= 600, "{} has {lines} lines: is it one room, or several?", file.display());
+        assert!(lines <= 500, "{} has {lines} lines: is it one room, or several?", file.display());
     }
 }
 

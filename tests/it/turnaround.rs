@@ -19,7 +19,7 @@ use crate::support::tls::{Authority, Tls, terminate};
 /// Requests on each connection, and connections.
 const REQUESTS: usize = 25;
 const CLIENTS: usize = 4;
-/// The most that may lie between what was measured here and there.
+/// The most that may lie between the medians of both, in microseconds.
 const TOLERANCE: u64 = 1_000;
 
 /// A request and its answer.
@@ -79,9 +79,8 @@ fn agrees(what: &str, exchange: Exchange, run: impl Fn(&Backend) -> Tidegate) {
         let (p50, p99) = (quantile(&mut took, 0.5), quantile(&mut took, 0.99));
         assert!(p50_us >= p50 - p50 / 100, "{what}: an answer cannot come before it is given: {p50_us} < {p50} us");
         assert!(p99_us >= p99 - p99 / 100, "{what}: an answer cannot come before it is given: {p99_us} < {p99} us");
-        // A backend that oversleeps waited for a CPU, as tidegate may have: then the slowest answers tell nothing.
-        let kept_time = p99 <= u64::try_from(exchange.delay.as_micros()).unwrap() + TOLERANCE;
-        let agrees = p50_us.abs_diff(p50) < TOLERANCE && (!kept_time || p99_us.abs_diff(p99) < TOLERANCE);
+        // The slowest answers also waited for a CPU in tidegate, which is not the backend's to say.
+        let agrees = p50_us.abs_diff(p50) < TOLERANCE;
         (agrees, format!("p50 {p50_us} us for {p50}, p99 {p99_us} us for {p99}"))
     });
 }

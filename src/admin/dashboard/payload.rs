@@ -230,7 +230,7 @@ impl<'a> NumbersPayload<'a> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use serde_json::{Value, json, to_value};
 
     use super::*;
@@ -238,7 +238,7 @@ pub(super) mod tests {
     use crate::stats::http::Method;
 
     /// Two pools with a backend each, the second one down.
-    pub(in super::super) fn snapshot() -> Snapshot {
+    pub(crate) fn snapshot() -> Snapshot {
         let summary = LatencySummary { count: 3, p50_us: 512, p99_us: 4711, ..LatencySummary::default() };
         let latency = |window| Latency::from_iter([((Stage::Turnaround, window), summary)]);
         let fast = BackendStats {

@@ -25,6 +25,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use self::backends::{Backends, HEALTH};
 use self::load::Load;
 use self::report::{Moment, Outcome, Row};
+use super::output::say;
 use super::signals::Signals;
 
 /// Where it listens if it can.
@@ -54,7 +55,7 @@ pub(crate) fn demo(seconds: Option<u64>) -> ExitCode {
 }
 
 fn failed(error: &io::Error) -> ExitCode {
-    super::say(format_args!("error: {error}"));
+    say(format_args!("error: {error}"));
     ExitCode::FAILURE
 }
 
@@ -131,7 +132,7 @@ impl Running {
                 let any = SocketAddr::new(PREFERRED.ip(), 0);
                 // What is wrong with more than the port is wrong here too.
                 let launched = launch(any, any).await?;
-                super::say(format_args!("note: {error}"));
+                say(format_args!("note: {error}"));
                 launched
             }
         };

@@ -25,6 +25,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::rows::{Choice, Sort};
 use self::screen::Seen;
 use self::state::{Flow, Interface};
+use super::output::{USAGE, print, say};
 use super::signals::Signals;
 use super::stats_port::{StatsPort, Which};
 
@@ -83,8 +84,8 @@ pub(crate) fn top(asked: Top) -> ExitCode {
     };
     let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     if !asked.once && !is_terminal {
-        super::say("error: this is no terminal\n  = help: --once prints one table");
-        return ExitCode::from(super::USAGE);
+        say("error: this is no terminal\n  = help: --once prints one table");
+        return ExitCode::from(USAGE);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -92,8 +93,8 @@ pub(crate) fn top(asked: Top) -> ExitCode {
     };
     if asked.once {
         return match runtime.block_on(port.ask::<Snapshot>("/stats")) {
-            Ok(snapshot) if asked.json => super::print(format!("{:#}\n", plain::json(&snapshot, &choice)).as_bytes()),
-            Ok(snapshot) => super::print(plain::text(&snapshot, &choice).as_bytes()),
+            Ok(snapshot) if asked.json => print(format!("{:#}\n", plain::json(&snapshot, &choice)).as_bytes()),
+            Ok(snapshot) => print(plain::text(&snapshot, &choice).as_bytes()),
             Err(error) => failed(&error),
         };
     }
@@ -107,7 +108,7 @@ pub(crate) fn top(asked: Top) -> ExitCode {
 }
 
 fn failed(error: &str) -> ExitCode {
-    super::say(format_args!("error: {error}"));
+    say(format_args!("error: {error}"));
     ExitCode::FAILURE
 }
 

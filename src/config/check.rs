@@ -5,6 +5,7 @@ mod binds;
 mod files;
 mod health;
 mod listener;
+mod lookup;
 mod loops;
 mod negotiation;
 mod pool;
@@ -20,17 +21,17 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use files::Lookup;
+use lookup::FileLookup;
 
-use super::de::Located;
 use super::files::Files;
+use super::located::Located;
 use super::model::{AccessLog, AdminConfig, Config, LogConfig, LogFormat, LogLevel, Shutdown};
-use super::raw;
-use super::report::{Fault, Problem, Severity, shown};
-use super::tree::{NodeId, Tree, Value};
-use super::units::{AccessTarget, BindAddress, FilePath, Period};
+use super::raw::{RawAdmin, RawConfig, RawLog, RawShutdown};
+use super::report::{Diagnostic, shown};
+use super::scalars::{AccessTarget, BindAddress, FilePath, Period};
+use super::scalars_serde::{Int, Workers};
+use super::tree::{NodeId, NodeValue, Tree};
 use super::unknown;
-use super::words::{Int, Workers};
 use crate::net::addr::Address;
 
 /// Longest name of a listener, pool or backend, in characters: names become labels of metrics.
@@ -39,22 +40,22 @@ const MAX_NAME: usize = 128;
 /// More threads than this is a typing error.
 const MAX_WORKERS: i64 = 1024;
 
-/// Checks a whole configuration. The model is there when none of the problems is an error.
-pub(crate) fn check(tree: &Tree, raw: &raw::Config, files: &dyn Files) -> (Option<Config>, Vec<Problem>) {
-    let mut checker = Checker { tree, problems: Vec::new(), files: Lookup::new(files) };
+/// Checks a whole configuration. The model is there when none of the diagnostics is an error.
+pub(crate) fn check(tree: &Tree, raw: &RawConfig, files: &dyn Files) -> (Option<Config>, Vec<Diagnostic>) {
+    let mut checker = Checker { tree, diagnostics: Vec::new(), files: FileLookup::new(files) };
     let config = checker.config(raw);
-    (config, checker.problems)
+    (config, checker.diagnostics)
 }
 
-/// A place for problems, and the questions that every section asks.
+/// A place for diagnostics, and the questions that every section asks.
 struct Checker<'t> {
     tree: &'t Tree,
-    problems: Vec<Problem>,
-    files: Lookup<'t>,
+    diagnostics: Vec<Diagnostic>,
+    files: FileLookup<'t>,
 }
 
 impl Checker<'_> {
-    fn config(&mut self, raw: &raw::Config) -> Option<Config> {
+    fn config(&mut self, raw: &RawConfig) -> Option<Config> {
         let workers = self.workers(raw.workers.as_ref());
         let admin = value(raw.admin.as_ref()).map(|(admin, at)| self.admin(admin, at));
         let log = self.log(raw.log.as_ref());
@@ -81,19 +82,21 @@ impl Checker<'_> {
         }
     }
 
-    fn admin(&mut self, raw: &raw::Admin, owner: NodeId) -> AdminConfig {
+    fn admin(&mut self, raw: &RawAdmin, owner: NodeId) -> AdminConfig {
         let bind = value(raw.bind.as_ref()).map_or_else(default_admin, |(BindAddress(address), _)| address.clone());
         let is_near = match &bind {
             Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Address::Unix(_) => true,
         };
         if let (false, None, Some(key)) = (is_near, &raw.token_file, &raw.bind)
-            && !self.misspelt(owner, "token_file")
+            && !self.is_typo_of(owner, "token_file")
         {
-            let fault = Fault::new(format!("`{bind}` can be reached from elsewhere, and there is no token_file"));
+            let diagnostic =
+                Diagnostic::error(format!("`{bind}` can be reached from elsewhere, and there is no token_file"));
             self.error(
                 key.at,
-                fault.hint("give token_file, a file with a secret that readers have to show, or bind to 127.0.0.1"),
+                diagnostic
+                    .hint("give token_file, a file with a secret that readers have to show, or bind to 127.0.0.1"),
             );
         }
         let token_file = value(raw.token_file.as_ref());
@@ -103,24 +106,15 @@ impl Checker<'_> {
         AdminConfig { bind, token_file: token_file.map(|(FilePath(path), _)| path.clone().into()) }
     }
 
-    fn log(&mut self, key: Option<&Located<raw::Log>>) -> LogConfig {
-        let absent = raw::Log::default();
+    fn log(&mut self, key: Option<&Located<RawLog>>) -> LogConfig {
+        let absent = RawLog::default();
         let raw = value(key).map_or(&absent, |(log, _)| log);
         if let Some((AccessTarget::File(path), at)) = value(raw.access.as_ref()) {
             self.log_file(path, at);
         }
         LogConfig {
-            level: match copied(raw.level.as_ref()).unwrap_or(raw::Level::Info) {
-                raw::Level::Error => LogLevel::Error,
-                raw::Level::Warn => LogLevel::Warn,
-                raw::Level::Info => LogLevel::Info,
-                raw::Level::Debug => LogLevel::Debug,
-                raw::Level::Trace => LogLevel::Trace,
-            },
-            format: match copied(raw.format.as_ref()).unwrap_or(raw::Format::Text) {
-                raw::Format::Text => LogFormat::Text,
-                raw::Format::Json => LogFormat::Json,
-            },
+            level: copied(raw.level.as_ref()).unwrap_or(LogLevel::Info),
+            format: copied(raw.format.as_ref()).unwrap_or(LogFormat::Text),
             access: match value(raw.access.as_ref()) {
                 None | Some((AccessTarget::Off, _)) => AccessLog::Off,
                 Some((AccessTarget::Stderr, _)) => AccessLog::Stderr,
@@ -129,28 +123,29 @@ impl Checker<'_> {
         }
     }
 
-    fn shutdown(&mut self, key: Option<&Located<raw::Shutdown>>) -> Shutdown {
+    fn shutdown(&mut self, key: Option<&Located<RawShutdown>>) -> Shutdown {
         let drain = value(key).and_then(|(shutdown, _)| shutdown.drain.as_ref());
         Shutdown { drain: period(drain, Duration::from_secs(30)) }
     }
 
     /// An error about a value; its path is put before the message.
-    fn error(&mut self, at: NodeId, fault: Fault) {
-        let problem = self.problem(at, fault);
-        self.problems.push(problem);
+    fn error(&mut self, at: NodeId, diagnostic: Diagnostic) {
+        let diagnostic = self.located(at, diagnostic);
+        self.diagnostics.push(diagnostic);
     }
 
-    fn problem(&self, at: NodeId, mut fault: Fault) -> Problem {
+    fn located(&self, at: NodeId, diagnostic: Diagnostic) -> Diagnostic {
+        let mut located = diagnostic.at(self.tree.span(at));
         let path = self.tree.path(at);
         if !path.is_empty() {
-            fault.message = format!("{path}: {}", fault.message);
+            located.message = format!("{path}: {}", located.message);
         }
-        Problem::error(Some(self.tree.span(at)), fault)
+        located
     }
 
-    fn warning(&mut self, at: NodeId, fault: Fault) {
-        let problem = self.problem(at, fault);
-        self.problems.push(Problem { severity: Severity::Warning, ..problem });
+    fn warning(&mut self, at: NodeId, diagnostic: Diagnostic) {
+        let diagnostic = self.located(at, diagnostic.warning());
+        self.diagnostics.push(diagnostic);
     }
 
     /// A key that must be there. Without it, the whole it belongs to is marked.
@@ -161,15 +156,15 @@ impl Checker<'_> {
         owner: NodeId,
         hint: &str,
     ) -> Option<(&'r T, NodeId)> {
-        if key.is_none() && !self.misspelt(owner, name) {
-            self.error(owner, Fault::new(format!("`{name}` is missing")).hint(hint));
+        if key.is_none() && !self.is_typo_of(owner, name) {
+            self.error(owner, Diagnostic::error(format!("`{name}` is missing")).hint(hint));
         }
         value(key)
     }
 
     /// The first child of a mapping that has one of these keys, whatever its value.
     fn child(&self, owner: NodeId, keys: &[&str]) -> Option<NodeId> {
-        let Value::Map(children) = self.tree.value(owner) else {
+        let NodeValue::Map(children) = self.tree.value(owner) else {
             return None;
         };
         let named = |child: &&NodeId| self.tree.key(**child).is_some_and(|key| keys.contains(&key));
@@ -178,19 +173,19 @@ impl Checker<'_> {
 
     /// A section of which only the key is written. Elsewhere that is as good as leaving it out; here it would
     /// mean less protection than the author believes in.
-    fn hollow(&mut self, owner: NodeId, key: &str, hint: &str) {
+    fn empty_section(&mut self, owner: NodeId, key: &str, hint: &str) {
         if let Some(at) = self.child(owner, &[key])
             && self.tree.text(at) == Some("")
             && self.tree.is_null(at)
         {
-            self.error(at, Fault::new("nothing is given").hint(hint));
+            self.error(at, Diagnostic::error("nothing is given").hint(hint));
         }
     }
 
     /// Whether a mapping has a key that was probably meant to be `name`. It was reported as unknown, with
     /// that guess; that `name` is missing would say the same once more.
-    fn misspelt(&self, owner: NodeId, name: &str) -> bool {
-        let Value::Map(children) = self.tree.value(owner) else {
+    fn is_typo_of(&self, owner: NodeId, name: &str) -> bool {
+        let NodeValue::Map(children) = self.tree.value(owner) else {
             return false;
         };
         let section = self.tree.section(owner);
@@ -209,13 +204,13 @@ impl Checker<'_> {
             (Some(Located { value: None, .. }), _) => &[],
             (Some(Located { value: Some(elements), at }), _) => {
                 if elements.is_empty() {
-                    self.error(*at, Fault::new(format!("no {what}")).hint(hint));
+                    self.error(*at, Diagnostic::error(format!("no {what}")).hint(hint));
                 }
                 elements
             }
             (None, Some(owner)) => {
-                if !self.misspelt(owner, what) {
-                    self.error(owner, Fault::new(format!("no {what}")).hint(hint));
+                if !self.is_typo_of(owner, what) {
+                    self.error(owner, Diagnostic::error(format!("no {what}")).hint(hint));
                 }
                 &[]
             }
@@ -255,12 +250,12 @@ impl Checker<'_> {
             return Some(number);
         }
         let written = self.tree.text(at).unwrap_or_default();
-        let fault = Fault::new(format!("{written} is out of range")).hint(format!(
+        let diagnostic = Diagnostic::error(format!("{written} is out of range")).hint(format!(
             "write {} to {}",
             range.start(),
             range.end()
         ));
-        self.error(at, fault);
+        self.error(at, diagnostic);
         None
     }
 
@@ -274,8 +269,9 @@ impl Checker<'_> {
     fn positive(&mut self, key: Option<&Located<Period>>, default: Duration) -> Duration {
         match value(key) {
             Some((Period(Duration::ZERO), at)) => {
-                let fault = Fault::new("must be longer than 0").hint(format!("the default is {}", Period(default)));
-                self.error(at, fault);
+                let diagnostic =
+                    Diagnostic::error("must be longer than 0").hint(format!("the default is {}", Period(default)));
+                self.error(at, diagnostic);
                 default
             }
             _ => period(key, default),
@@ -285,29 +281,29 @@ impl Checker<'_> {
     /// Whether a text can be a name: shown in logs, a label in metrics.
     fn name(&mut self, name: &str, at: NodeId) {
         let length = name.chars().count();
-        let fault = if length == 0 {
-            Fault::new("a name must not be empty")
+        let diagnostic = if length == 0 {
+            Diagnostic::error("a name must not be empty")
         } else if length > MAX_NAME {
-            Fault::new(format!("a name of {length} characters")).hint(format!("at most {MAX_NAME}"))
+            Diagnostic::error(format!("a name of {length} characters")).hint(format!("at most {MAX_NAME}"))
         } else if name.contains(char::is_control) {
-            Fault::new("a name with control characters")
+            Diagnostic::error("a name with control characters")
                 .hint("names appear in logs: use letters, digits and punctuation")
         } else {
             return;
         };
-        self.error(at, fault);
+        self.error(at, diagnostic);
     }
 
     /// An error about a name, or an address, that was used before.
     fn twice(&mut self, at: NodeId, first: NodeId, what: impl Into<String>, hint: &str) {
         let first: Range<usize> = self.tree.span(first);
-        let problem = self.problem(at, Fault::new(what).hint(hint));
+        let diagnostic = self.located(at, Diagnostic::error(what).hint(hint));
         // One value that an alias repeats has only one place.
-        let problem = match problem.span.as_ref() == Some(&first) {
-            true => problem,
-            false => problem.other(first, "first here"),
+        let diagnostic = match diagnostic.span.as_ref() == Some(&first) {
+            true => diagnostic,
+            false => diagnostic.related(first, "first here"),
         };
-        self.problems.push(problem);
+        self.diagnostics.push(diagnostic);
     }
 }
 

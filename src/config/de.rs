@@ -1,46 +1,28 @@
 //! A serde deserializer over a [`Tree`] that collects errors instead of stopping at the first.
 //!
 //! Two kinds of error end nothing: an unknown key is noted and skipped, and a value inside a
-//! [`Located`] that cannot be read is noted and becomes a hole. Since every key of the raw
+//! [`Located`](super::located::Located) that cannot be read is noted and becomes a hole. Since every key of the raw
 //! configuration is a `Located`, one pass finds everything.
 
 use std::cell::RefCell;
 use std::fmt;
-use std::marker::PhantomData;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::report::{Fault, Problem, shown, similar};
-use super::tree::{NodeId, Resolved, Tree, Value};
-use super::{foreign, later, unknown};
-
-/// Names by which the types below ask this deserializer for what serde has no word for. Another
-/// deserializer would take them for ordinary newtypes and fail.
-const LOCATED: &str = "$tidegate::Located";
-const LIST: &str = "$tidegate::OneOrMany";
-
-/// A value and its place in the tree.
-#[derive(Clone, Debug)]
-pub(crate) struct Located<T> {
-    /// `None` when it could not be read; that has been reported.
-    pub(crate) value: Option<T>,
-    /// Where it is.
-    pub(crate) at: NodeId,
-}
-
-/// A list, or a single value that stands for a list of one.
-#[derive(Clone, Debug)]
-pub(crate) struct OneOrMany<T>(pub(crate) Vec<Located<T>>);
+use super::located::{LIST, LOCATED};
+use super::report::{Diagnostic, shown, similar};
+use super::tree::{NodeId, NodeValue, Resolved, Tree};
+use super::{foreign, unknown, unsupported};
 
 /// Reads a tree. The result is `None` only when the document is not a mapping at all.
-pub(crate) fn read<T: for<'de> Deserialize<'de>>(tree: &Tree) -> (Option<T>, Vec<Problem>) {
-    let problems = RefCell::new(Vec::new());
+pub(crate) fn read<T: for<'de> Deserialize<'de>>(tree: &Tree) -> (Option<T>, Vec<Diagnostic>) {
+    let diagnostics = RefCell::new(Vec::new());
     let Some(root) = tree.root() else {
         return (None, Vec::new());
     };
-    let cursor = Cursor { tree, id: root, problems: &problems };
+    let cursor = Cursor { tree, id: root, diagnostics: &diagnostics };
     let value = match T::deserialize(cursor) {
         Ok(value) => Some(value),
         Err(error) => {
@@ -48,34 +30,35 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(tree: &Tree) -> (Option<T>, Vec
             None
         }
     };
-    (value, problems.into_inner())
+    (value, diagnostics.into_inner())
 }
 
-/// Why a value could not be read. The place is that of the innermost [`Located`] around it, if the
+/// Why a value could not be read. The place is that of the innermost `Located` around it, if the
 /// error does not know better.
 #[derive(Debug)]
-pub(crate) struct Error {
-    fault: Fault,
+pub(crate) struct DecodeError {
+    /// Boxed: a result stays small.
+    diagnostic: Box<Diagnostic>,
     at: Option<NodeId>,
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for DecodeError {}
 
-impl fmt::Display for Error {
+impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.fault.message)
+        f.write_str(&self.diagnostic.message)
     }
 }
 
-impl de::Error for Error {
+impl de::Error for DecodeError {
     /// The first line is what is wrong, the second one, if there is one, what to do.
     fn custom<T: fmt::Display>(message: T) -> Self {
         let text = message.to_string();
-        let fault = match text.split_once('\n') {
-            Some((message, hint)) => Fault::new(message).hint(hint),
-            None => Fault::new(text),
+        let diagnostic = match text.split_once('\n') {
+            Some((message, hint)) => Diagnostic::error(message).hint(hint),
+            None => Diagnostic::error(text),
         };
-        Error { fault, at: None }
+        DecodeError { diagnostic: Box::new(diagnostic), at: None }
     }
 
     fn invalid_type(found: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -99,7 +82,7 @@ impl de::Error for Error {
 struct Cursor<'t> {
     tree: &'t Tree,
     id: NodeId,
-    problems: &'t RefCell<Vec<Problem>>,
+    diagnostics: &'t RefCell<Vec<Diagnostic>>,
 }
 
 impl<'t> Cursor<'t> {
@@ -107,25 +90,25 @@ impl<'t> Cursor<'t> {
         Cursor { id, ..self }
     }
 
-    fn error(self, fault: Fault) -> Error {
-        Error { fault, at: Some(self.id) }
+    fn error(self, diagnostic: Diagnostic) -> DecodeError {
+        DecodeError { diagnostic: Box::new(diagnostic), at: Some(self.id) }
     }
 
-    fn note(self, error: Error) {
+    fn note(self, error: DecodeError) {
         let id = error.at.unwrap_or(self.id);
         let path = self.tree.path(id);
-        let mut fault = error.fault;
+        let mut diagnostic = error.diagnostic.at(self.tree.span(id));
         if !path.is_empty() {
-            fault.message = format!("{path}: {}", fault.message);
+            diagnostic.message = format!("{path}: {}", diagnostic.message);
         }
-        self.problems.borrow_mut().push(Problem::error(Some(self.tree.span(id)), fault));
+        self.diagnostics.borrow_mut().push(diagnostic);
     }
 
-    fn mismatch(self, expected: &str) -> Error {
+    fn mismatch(self, expected: &str) -> DecodeError {
         let found = match self.tree.value(self.id) {
-            Value::List(_) => "a list".to_owned(),
-            Value::Map(_) => "a mapping".to_owned(),
-            Value::Scalar { text, .. } => match self.tree.resolve(self.id) {
+            NodeValue::List(_) => "a list".to_owned(),
+            NodeValue::Map(_) => "a mapping".to_owned(),
+            NodeValue::Scalar { text, .. } => match self.tree.resolve(self.id) {
                 Some(Resolved::Null) => "nothing".to_owned(),
                 Some(Resolved::Int(_) | Resolved::Float(_)) => {
                     format!("the number {}", shown(text))
@@ -134,7 +117,7 @@ impl<'t> Cursor<'t> {
                 _ => format!("`{}`", shown(text)),
             },
         };
-        self.error(Fault::new(format!("expected {expected}, found {found}")))
+        self.error(Diagnostic::error(format!("expected {expected}, found {found}")))
     }
 
     /// The entries of a mapping whose keys are known; the unknown ones are noted.
@@ -147,26 +130,26 @@ impl<'t> Cursor<'t> {
                 continue;
             }
             let path = self.tree.path(*child);
-            let fault = if later::is_key(&self.tree.section(self.id), key) {
-                Fault::new(format!("`{path}` is not supported yet"))
+            let diagnostic = if unsupported::is_key(&self.tree.section(self.id), key) {
+                Diagnostic::error(format!("`{path}` is not supported yet"))
                     .hint("this version does not have the feature: take the key out")
             } else {
-                Fault::new(format!("unknown key `{path}`")).hint(unknown::hint(self.tree, *child, fields))
+                Diagnostic::error(format!("unknown key `{path}`")).hint(unknown::hint(self.tree, *child, fields))
             };
             let span = self.tree.key_span(*child);
-            self.problems.borrow_mut().push(Problem::error(Some(span), fault));
+            self.diagnostics.borrow_mut().push(diagnostic.at(span));
         }
         known
     }
 }
 
 impl<'de> Deserializer<'de> for Cursor<'_> {
-    type Error = Error;
+    type Error = DecodeError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match (self.tree.value(self.id), self.tree.resolve(self.id)) {
-            (Value::List(children), _) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
-            (Value::Map(children), _) => visitor.visit_map(Map { cursor: self, children, next: 0 }),
+            (NodeValue::List(children), _) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
+            (NodeValue::Map(children), _) => visitor.visit_map(Map { cursor: self, children, next: 0 }),
             (_, Some(Resolved::Bool(value))) => visitor.visit_bool(value),
             (_, Some(Resolved::Int(value))) => visitor.visit_i64(value),
             (_, Some(Resolved::Float(value))) => visitor.visit_f64(value),
@@ -175,65 +158,69 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         }
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.tree.resolve(self.id) {
             Some(Resolved::Bool(value)) => visitor.visit_bool(value),
             Some(Resolved::Text(text)) if matches!(text, "on" | "off" | "yes" | "no") => Err(self.error(
-                Fault::new(format!("expected true or false, found `{text}`"))
+                Diagnostic::error(format!("expected true or false, found `{text}`"))
                     .hint(format!("write {}", matches!(text, "on" | "yes"))),
             )),
             Some(Resolved::Text("true" | "false")) => {
-                Err(self.error(Fault::new("expected true or false, found text").hint("take the quotes away")))
+                Err(self.error(Diagnostic::error("expected true or false, found text").hint("take the quotes away")))
             }
             _ => Err(self.mismatch("true or false")),
         }
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.tree.resolve(self.id) {
             Some(Resolved::Text(text)) => visitor.visit_str(text),
             Some(Resolved::Int(_) | Resolved::Float(_) | Resolved::Bool(_)) => {
                 let mut error = self.mismatch("text");
                 let text = self.tree.text(self.id).unwrap_or_default();
-                error.fault.hint = Some(format!("put it in quotes: \"{text}\""));
+                error.diagnostic.hint = Some(format!("put it in quotes: \"{text}\""));
                 Err(error)
             }
             _ => Err(self.mismatch("text")),
         }
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         if self.tree.is_null(self.id) { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         match name {
-            LOCATED => visitor.visit_seq(Place { cursor: self, given: false }),
+            LOCATED => visitor.visit_seq(LocatedAccess { cursor: self, given: false }),
             LIST => match self.tree.value(self.id) {
-                Value::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
+                NodeValue::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
                 _ => visitor.visit_seq(List { cursor: self, children: &[self.id], next: 0 }),
             },
             _ => visitor.visit_newtype_struct(self),
         }
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.tree.value(self.id) {
-            Value::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
-            Value::Map(_) => {
+            NodeValue::List(children) => visitor.visit_seq(List { cursor: self, children, next: 0 }),
+            NodeValue::Map(_) => {
                 let mut error = self.mismatch("a list");
-                error.fault.hint = Some("begin each entry with `- `".to_owned());
+                error.diagnostic.hint = Some("begin each entry with `- `".to_owned());
                 Err(error)
             }
-            Value::Scalar { text, plain, .. } => {
+            NodeValue::Scalar { text, plain, .. } => {
                 let mut error = self.mismatch("a list");
                 if let Some(Resolved::Text(_)) = self.tree.resolve(self.id) {
                     let quote = if *plain { "" } else { "\"" };
-                    error.fault.hint =
+                    error.diagnostic.hint =
                         Some(format!("write a list of one in brackets: [{quote}{}{quote}]", shown(text)));
                 }
                 Err(error)
@@ -241,9 +228,9 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         }
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.tree.value(self.id) {
-            Value::Map(children) => visitor.visit_map(Map { cursor: self, children, next: 0 }),
+            NodeValue::Map(children) => visitor.visit_map(Map { cursor: self, children, next: 0 }),
             _ => Err(self.mismatch("a mapping")),
         }
     }
@@ -253,10 +240,10 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         _name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
-        let Value::Map(children) = self.tree.value(self.id) else {
+    ) -> Result<V::Value, DecodeError> {
+        let NodeValue::Map(children) = self.tree.value(self.id) else {
             let mut error = self.mismatch("a mapping");
-            error.fault.hint = foreign::short_form(self.tree, self.id)
+            error.diagnostic.hint = foreign::short_form(self.tree, self.id)
                 .or_else(|| (!fields.is_empty()).then(|| format!("keys here: {}", fields.join(", "))));
             return Err(error);
         };
@@ -269,7 +256,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         _name: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Error> {
+    ) -> Result<V::Value, DecodeError> {
         let expected = one_of(variants);
         let section = self.tree.section(self.id);
         let text = match self.tree.resolve(self.id) {
@@ -280,23 +267,23 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
             Some(Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_)) => {
                 let mut error = self.mismatch(&expected);
                 let written = self.tree.text(self.id).unwrap_or_default();
-                error.fault.hint = foreign::value(&section, written).map(|meant| format!("write `{meant}`"));
+                error.diagnostic.hint = foreign::value(&section, written).map(|meant| format!("write `{meant}`"));
                 return Err(error);
             }
             Some(Resolved::Null) | None => return Err(self.mismatch(&expected)),
         };
         if let Some(variant) = variants.iter().find(|variant| **variant == text) {
-            return visitor.visit_enum(IntoDeserializer::<Error>::into_deserializer(*variant));
+            return visitor.visit_enum(IntoDeserializer::<DecodeError>::into_deserializer(*variant));
         }
-        if later::is_value(&section, text) {
-            let fault = Fault::new(format!("`{text}` is not supported yet"));
-            return Err(self.error(fault.hint(format!("this version has {expected}"))));
+        if unsupported::is_value(&section, text) {
+            let diagnostic = Diagnostic::error(format!("`{text}` is not supported yet"));
+            return Err(self.error(diagnostic.hint(format!("this version has {expected}"))));
         }
-        let fault = Fault::new(format!("expected {expected}, found `{}`", shown(text)));
+        let diagnostic = Diagnostic::error(format!("expected {expected}, found `{}`", shown(text)));
         let meant = foreign::value(&section, text).or_else(|| similar(text, variants.iter().copied()));
         Err(self.error(match meant {
-            Some(meant) => fault.hint(format!("did you mean `{meant}`?")),
-            None => fault,
+            Some(meant) => diagnostic.hint(format!("did you mean `{meant}`?")),
+            None => diagnostic,
         }))
     }
 
@@ -323,9 +310,9 @@ struct List<'t, 'c> {
 }
 
 impl<'de> SeqAccess<'de> for List<'_, '_> {
-    type Error = Error;
+    type Error = DecodeError;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         let Some(child) = self.children.get(self.next) else {
             return Ok(None);
         };
@@ -342,9 +329,9 @@ struct Map<'t, 'c> {
 }
 
 impl<'de> de::MapAccess<'de> for Map<'_, '_> {
-    type Error = Error;
+    type Error = DecodeError;
 
-    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         let Some(child) = self.children.get(self.next) else {
             return Ok(None);
         };
@@ -352,23 +339,23 @@ impl<'de> de::MapAccess<'de> for Map<'_, '_> {
         seed.deserialize(StrDeserializer::new(key)).map(Some)
     }
 
-    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
+    fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, DecodeError> {
         let child = self.children.get(self.next).copied().unwrap_or(self.cursor.id);
         self.next += 1;
         seed.deserialize(self.cursor.at(child))
     }
 }
 
-/// Hands a [`Located`] first its place, then its value; here a failure becomes a note and a hole.
-struct Place<'t> {
+/// Hands a `Located` first its place, then its value; here a failure becomes a note and a hole.
+struct LocatedAccess<'t> {
     cursor: Cursor<'t>,
     given: bool,
 }
 
-impl<'de> SeqAccess<'de> for Place<'_> {
-    type Error = Error;
+impl<'de> SeqAccess<'de> for LocatedAccess<'_> {
+    type Error = DecodeError;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         if !self.given {
             self.given = true;
             return seed.deserialize(self.cursor.id.number().into_deserializer()).map(Some);
@@ -380,50 +367,5 @@ impl<'de> SeqAccess<'de> for Place<'_> {
                 Ok(None)
             }
         }
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Located<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InPlace<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for InPlace<T> {
-            type Value = Located<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value of a configuration file")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut place: A) -> Result<Located<T>, A::Error> {
-                let number = place.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
-                Ok(Located { value: place.next_element()?, at: NodeId::from_number(number) })
-            }
-        }
-
-        deserializer.deserialize_newtype_struct(LOCATED, InPlace(PhantomData))
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Elements<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
-            type Value = OneOrMany<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("one value or a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<OneOrMany<T>, A::Error> {
-                let mut elements = Vec::new();
-                while let Some(element) = list.next_element()? {
-                    elements.push(element);
-                }
-                Ok(OneOrMany(elements))
-            }
-        }
-
-        deserializer.deserialize_newtype_struct(LIST, Elements(PhantomData))
     }
 }

@@ -1,5 +1,6 @@
 //! What the configuration wants to know of the files that it names. Who can read them tells it by [`Files`].
 
+mod fault;
 mod token;
 
 use std::fs;
@@ -8,9 +9,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
+pub use self::fault::FileFault;
 pub use self::token::{MAX_TOKEN_FILE, TokenFile, parse_token};
-use super::Severity;
 use super::model::CertificateFiles;
+use super::report::Severity;
 use crate::net::interfaces;
 
 /// Looks into files that a configuration names. What it finds is shown at the line that names the file.
@@ -139,17 +141,6 @@ pub mod host {
 pub enum Part {
     Cert,
     Key,
-}
-
-/// What is wrong with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileFault {
-    /// Whether it can be used all the same.
-    pub severity: Severity,
-    /// One sentence that names the file.
-    pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
 }
 
 /// Takes every file as good, without a look.

@@ -1,8 +1,8 @@
 //! Words of HAProxy, nginx, Envoy and Traefik, and tidegate's for the same. They are suggested where they stand for a
 //! key or a value that tidegate does not know.
 
-use super::tree::{NodeId, Resolved, Tree, Value};
-use super::unknown::quoted;
+use super::report::quoted;
+use super::tree::{NodeId, NodeValue, Resolved, Tree};
 
 const TOP: &str = "";
 const LISTENER: &str = "listeners[]";
@@ -20,7 +20,7 @@ const HEALTH: &str = "pools[].health";
 const HEALTH_HTTP: &str = "pools[].health.http";
 
 /// What others call something.
-struct Word {
+struct Synonym {
     /// Where.
     section: &'static str,
     /// In lower case, with `_` for `-` and spaces.
@@ -32,24 +32,24 @@ struct Word {
 }
 
 /// The same section has a key for it.
-const fn same(section: &'static str, words: &'static [&'static str], key: &'static str) -> Word {
-    Word { section, words, key: Some(key), hint: "" }
+const fn same(section: &'static str, words: &'static [&'static str], key: &'static str) -> Synonym {
+    Synonym { section, words, key: Some(key), hint: "" }
 }
 
 /// A key of the same section has it, in a form of its own.
-const fn form(section: &'static str, words: &'static [&'static str], key: &'static str, hint: &'static str) -> Word {
-    Word { section, words, key: Some(key), hint }
+const fn form(section: &'static str, words: &'static [&'static str], key: &'static str, hint: &'static str) -> Synonym {
+    Synonym { section, words, key: Some(key), hint }
 }
 
 /// It belongs elsewhere, or needs no key.
-const fn other(section: &'static str, words: &'static [&'static str], hint: &'static str) -> Word {
-    Word { section, words, key: None, hint }
+const fn other(section: &'static str, words: &'static [&'static str], hint: &'static str) -> Synonym {
+    Synonym { section, words, key: None, hint }
 }
 
 const MODE: &str = "listeners take TCP without a word; `sniff: http` of a listener watches HTTP";
 
 #[rustfmt::skip]
-const WORDS: &[Word] = &[
+const WORDS: &[Synonym] = &[
     form(TOP, &["frontend", "frontends", "listen", "entrypoints", "entry_points", "virtual_servers", "server"],
         "listeners", "write `listeners`: a list, each with `name`, `bind` and `pool`"),
     form(TOP, &["backend", "backends", "upstream", "upstreams", "services", "service", "clusters", "servers"],
@@ -235,7 +235,7 @@ fn normal(word: &str) -> String {
     word.trim().to_lowercase().replace(['-', ' '], "_")
 }
 
-fn word(section: &str, key: &str) -> Option<&'static Word> {
+fn word(section: &str, key: &str) -> Option<&'static Synonym> {
     let key = normal(key);
     WORDS.iter().find(|word| word.section == section && word.words.contains(&key.as_str()))
 }
@@ -267,7 +267,7 @@ pub(crate) fn value(key: &str, written: &str) -> Option<&'static str> {
 
 /// An address whose two halves are keys of their own.
 fn host_and_port(tree: &Tree, owner: NodeId) -> Option<String> {
-    let Value::Map(children) = tree.value(owner) else { return None };
+    let NodeValue::Map(children) = tree.value(owner) else { return None };
     let of = |wanted: &dyn Fn(&str) -> bool| {
         let child = children.iter().find(|child| tree.key(**child).is_some_and(|key| wanted(&normal(key))))?;
         tree.text(*child).filter(|text| !text.is_empty())
@@ -324,7 +324,7 @@ mod tests {
 
     #[test]
     fn every_suggested_key_is_one_and_no_foreign_word_is() {
-        for Word { section, words, key, .. } in WORDS {
+        for Synonym { section, words, key, .. } in WORDS {
             if let Some(key) = key {
                 assert!(has(section, key), "{section} has no {key}");
             }
@@ -358,8 +358,8 @@ mod tests {
     #[test]
     fn no_hint_names_a_key_that_is_not_built() {
         let later: Vec<String> =
-            crate::config::later::keys().filter_map(|path| path.rsplit('.').next().map(str::to_owned)).collect();
-        for Word { hint, .. } in WORDS {
+            crate::config::unsupported::keys().filter_map(|path| path.rsplit('.').next().map(str::to_owned)).collect();
+        for Synonym { hint, .. } in WORDS {
             // Keys stand before a colon, or alone.
             let written = hint.split('`').skip(1).step_by(2);
             let words = written.flat_map(|text| {

@@ -2,21 +2,22 @@
 //!
 //! Text becomes a tree with places (`tree`), the tree is read into the keys as typed (`raw`, by way of
 //! `de`), and these are turned into what is meant (`check`). Each step adds to one list of
-//! problems, so that a file's errors are all reported at once, in the order of their places.
+//! diagnostics, so that a file's errors are all reported at once, in the order of their places.
 
 mod check;
 mod de;
 pub mod files;
 mod foreign;
-mod later;
+mod located;
 pub mod model;
 mod raw;
 mod report;
+mod scalars;
+mod scalars_serde;
 mod schema;
 mod tree;
-mod units;
 mod unknown;
-mod words;
+mod unsupported;
 
 #[cfg(test)]
 mod tests;
@@ -27,8 +28,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use files::Files;
-use report::{Fault, Source};
-pub use report::{Problem, Severity, Style};
+use report::Source;
+pub use report::{Diagnostic, Severity, Style};
 
 /// Where a configuration is looked for when none is named, in this order.
 pub const DEFAULT_PATHS: [&str; 2] = ["./tidegate.yaml", "/etc/tidegate/config.yaml"];
@@ -42,7 +43,7 @@ pub struct Loaded {
     /// What is meant.
     pub config: model::Config,
     /// What is probably not meant, in the order of the places.
-    pub warnings: Vec<Problem>,
+    pub warnings: Vec<Diagnostic>,
     source: Source,
 }
 
@@ -65,19 +66,19 @@ impl Loaded {
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// Errors, and what warnings there were, in the order of the places.
-    pub problems: Vec<Problem>,
+    pub diagnostics: Vec<Diagnostic>,
     source: Source,
 }
 
 impl Failure {
-    fn of_file(path: &Path, fault: Fault) -> Failure {
+    fn of_file(path: &Path, diagnostic: Diagnostic) -> Failure {
         let source = Source::new(&path.display().to_string(), "");
-        Failure { problems: vec![Problem::error(None, fault)], source }
+        Failure { diagnostics: vec![diagnostic], source }
     }
 
-    /// The problems with their places, lines and hints.
+    /// The diagnostics with their places, lines and hints.
     pub fn render(&self, style: Style) -> String {
-        self.source.render(&self.problems, style)
+        self.source.render(&self.diagnostics, style)
     }
 }
 
@@ -102,16 +103,16 @@ pub fn find() -> Option<PathBuf> {
 pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Failure> {
     let name = path.display();
     let unreadable = |error: std::io::Error| {
-        let fault = Fault::new(format!("cannot read {name}: {error}"));
+        let diagnostic = Diagnostic::error(format!("cannot read {name}: {error}"));
         Failure::of_file(
             path,
             match error.kind() {
-                std::io::ErrorKind::NotFound => fault.hint("check the path; `tidegate check FILE` tries it"),
+                std::io::ErrorKind::NotFound => diagnostic.hint("check the path; `tidegate check FILE` tries it"),
                 std::io::ErrorKind::PermissionDenied => {
-                    fault.hint("the user that tidegate runs as must be allowed to read it")
+                    diagnostic.hint("the user that tidegate runs as must be allowed to read it")
                 }
-                std::io::ErrorKind::IsADirectory => fault.hint("name the file in it"),
-                _ => fault,
+                std::io::ErrorKind::IsADirectory => diagnostic.hint("name the file in it"),
+                _ => diagnostic,
             },
         )
     };
@@ -120,17 +121,17 @@ pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Failure> {
     // Not by the size in the metadata: a pipe has none, and a file may grow.
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
-        let fault =
-            Fault::new(format!("{name} is larger than 16 MiB")).hint("this is probably not a configuration file");
-        return Err(Failure::of_file(path, fault));
+        let diagnostic = Diagnostic::error(format!("{name} is larger than 16 MiB"))
+            .hint("this is probably not a configuration file");
+        return Err(Failure::of_file(path, diagnostic));
     }
     match String::from_utf8(bytes) {
         Ok(text) => parse(&name.to_string(), &text, files),
         Err(error) => {
             let good = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
-            let fault = Fault::new(format!("{name}:{line}: not UTF-8 text")).hint("save the file as UTF-8");
-            Err(Failure::of_file(path, fault))
+            let diagnostic = Diagnostic::error(format!("{name}:{line}: not UTF-8 text")).hint("save the file as UTF-8");
+            Err(Failure::of_file(path, diagnostic))
         }
     }
 }
@@ -145,38 +146,38 @@ pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Loaded, Failur
     // A byte order mark is not part of the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source::new(name, text);
-    let (config, mut problems) = read(text, files);
+    let (config, mut diagnostics) = read(text, files);
     // Stable: at one place, what was found first is said first. Problems of the whole file lead.
-    problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
-    let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
+    let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     match config {
-        Some(config) if !failed => Ok(Loaded { config, warnings: problems, source }),
-        _ => Err(Failure { problems, source }),
+        Some(config) if !failed => Ok(Loaded { config, warnings: diagnostics, source }),
+        _ => Err(Failure { diagnostics, source }),
     }
 }
 
-fn read(text: &str, files: &dyn Files) -> (Option<model::Config>, Vec<Problem>) {
-    let (tree, mut problems, complete) = tree::parse(text);
+fn read(text: &str, files: &dyn Files) -> (Option<model::Config>, Vec<Diagnostic>) {
+    let (tree, mut diagnostics, complete) = tree::parse(text);
     if !complete {
         // What follows an error of syntax cannot be told, and guesses would bury the one that counts.
-        return (None, problems);
+        return (None, diagnostics);
     }
     match tree.root() {
         Some(root) if !tree.is_null(root) => {}
         _ => {
-            let fault = Fault::new("the file is empty: no listeners and no pools")
+            let diagnostic = Diagnostic::error("the file is empty: no listeners and no pools")
                 .hint("config/web.yaml is an example to begin with");
-            return (None, vec![Problem::error(Some(0..0), fault)]);
+            return (None, vec![diagnostic.at(0..0)]);
         }
     }
-    let (raw, unread) = de::read::<raw::Config>(&tree);
-    problems.extend(unread);
+    let (raw, unread) = de::read::<raw::RawConfig>(&tree);
+    diagnostics.extend(unread);
     let Some(raw) = raw else {
-        return (None, problems);
+        return (None, diagnostics);
     };
     let (config, wrong) = check::check(&tree, &raw, files);
-    problems.extend(wrong);
-    (config, problems)
+    diagnostics.extend(wrong);
+    (config, diagnostics)
 }
 
 /// The JSON Schema of the configuration language, for editors.

@@ -13,40 +13,36 @@ mod tls;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(crate) use health::{Exchange, Headers, Health, Http, Initial};
-pub(crate) use listener::{Listener, ListenerTimeouts, Match, Sniff, Socket};
-pub(crate) use pool::{Balance, Hash, OnDown, Pool, SendProxy};
-pub(crate) use tls::{
-    Certificate, ClientAuth, ClientAuthMode, ListenerTls, Plaintext, PoolTls, StartTls, UnknownSni, Verify,
-};
+pub(crate) use health::{RawExchange, RawHeaders, RawHealth, RawHttp};
+pub(crate) use listener::{RawListener, RawListenerTimeouts, RawMatch, RawSocket};
+pub(crate) use pool::{RawBalance, RawHash, RawPool, RawSendProxy};
+pub(crate) use tls::{RawCertificate, RawClientAuth, RawClientAuthMode, RawListenerTls, RawStartTls};
 
-use super::de::Located;
-use super::units::{AccessTarget, BindAddress, FilePath, Period};
-use super::words::Workers;
-
-/// A key that may be left out, and why it may be a hole is said at [`Located`].
-type Key<T> = Option<Located<T>>;
+use super::located::{Field, Located};
+use super::model::{LogFormat, LogLevel};
+use super::scalars::{AccessTarget, BindAddress, FilePath, Period};
+use super::scalars_serde::Workers;
 
 /// Configuration of tidegate, a Layer-4 load balancer.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "tidegate")]
-pub(crate) struct Config {
+pub(crate) struct RawConfig {
     /// Data-plane threads; auto is one per CPU that this process may use.
     #[schemars(extend("default" = "auto"))]
-    pub(crate) workers: Key<Workers>,
+    pub(crate) workers: Field<Workers>,
     /// The stats port. Left out, there is none.
-    pub(crate) admin: Key<Admin>,
+    pub(crate) admin: Field<RawAdmin>,
     /// What is logged, and how.
-    pub(crate) log: Key<Log>,
+    pub(crate) log: Field<RawLog>,
     /// How the process ends.
-    pub(crate) shutdown: Key<Shutdown>,
+    pub(crate) shutdown: Field<RawShutdown>,
     /// Where connections are accepted.
     #[schemars(required, length(min = 1))]
-    pub(crate) listeners: Key<Vec<Located<Listener>>>,
+    pub(crate) listeners: Field<Vec<Located<RawListener>>>,
     /// Where they go.
     #[schemars(required, length(min = 1))]
-    pub(crate) pools: Key<Vec<Located<Pool>>>,
+    pub(crate) pools: Field<Vec<Located<RawPool>>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -58,49 +54,32 @@ pub(crate) struct Config {
     },
     "then" = { "required": ["token_file"], "properties": { "token_file": { "type": "string" } } },
 ))]
-pub(crate) struct Admin {
+pub(crate) struct RawAdmin {
     /// Loopback or unix needs no token to read; anything else needs token_file.
     #[schemars(extend("default" = "127.0.0.1:9900"))]
-    pub(crate) bind: Key<BindAddress>,
+    pub(crate) bind: Field<BindAddress>,
     /// A file with the bearer token that has to be shown.
-    pub(crate) token_file: Key<FilePath>,
+    pub(crate) token_file: Field<FilePath>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Log {
+pub(crate) struct RawLog {
     /// The least severe level that is written; the environment's RUST_LOG wins over it.
     #[schemars(extend("default" = "info"))]
-    pub(crate) level: Key<Level>,
+    pub(crate) level: Field<LogLevel>,
     /// text for people, json for machines.
     #[schemars(extend("default" = "text"))]
-    pub(crate) format: Key<Format>,
+    pub(crate) format: Field<LogFormat>,
     /// off, stderr or a file's path: one line per finished connection.
     #[schemars(extend("default" = "off"))]
-    pub(crate) access: Key<AccessTarget>,
-}
-
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Level {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Format {
-    Text,
-    Json,
+    pub(crate) access: Field<AccessTarget>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Shutdown {
+pub(crate) struct RawShutdown {
     /// On SIGTERM: accept no more, wait this long for connections to end, then cut them.
     #[schemars(extend("default" = "30s"))]
-    pub(crate) drain: Key<Period>,
+    pub(crate) drain: Field<Period>,
 }

@@ -7,31 +7,11 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-/// How many problems are shown of one file. A file with more is not repaired by reading on.
+/// How many diagnostics are shown of one file. A file with more is not repaired by reading on.
 const SHOWN: usize = 100;
 
 /// Longest piece of one line that is shown, in bytes; a line can be as long as the file.
 const LINE_SHOWN: usize = 400;
-
-/// What is wrong, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// One sentence without the place.
-    pub(crate) message: String,
-    /// What to write instead, if that can be said.
-    pub(crate) hint: Option<String>,
-}
-
-impl Fault {
-    pub(crate) fn new(message: impl Into<String>) -> Fault {
-        Fault { message: message.into(), hint: None }
-    }
-
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Fault {
-        self.hint = Some(hint.into());
-        self
-    }
-}
 
 /// Longest piece of a user's text inside a sentence, in characters.
 const QUOTED: usize = 80;
@@ -53,7 +33,13 @@ pub(crate) fn shown(text: &str) -> impl fmt::Display {
     out
 }
 
-/// Whether a problem stops the configuration from being used.
+/// A user's text in a suggestion: in quotes where YAML needs them.
+pub(crate) fn quoted(text: &str) -> String {
+    let text = shown(text).to_string();
+    if text.starts_with(['[', '*', '&', '!', '{', '"', '\'', '%', '@', '`']) { format!("\"{text}\"") } else { text }
+}
+
+/// Whether a diagnostic stops the configuration from being used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The configuration is refused.
@@ -62,29 +48,40 @@ pub enum Severity {
     Warning,
 }
 
-/// One thing that is wrong with a configuration file.
+/// An error or a warning about a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct Diagnostic {
     /// Error or warning.
     pub severity: Severity,
-    /// One sentence that names the key by its path, such as `pools[1].backends[0].weight`.
+    /// One sentence. It begins with the key's path, such as `pools[1].backends[0].weight`, once that is known.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub hint: Option<String>,
-    /// The bytes of the file that are meant; `None` when it is about the file as a whole.
+    /// Bytes of the file that it is about; `None` for the file as a whole.
     pub span: Option<Range<usize>>,
-    /// Another place that belongs to it and what it is, such as the first use of a name.
-    pub other: Option<(Range<usize>, String)>,
+    /// A second place and its label, such as the first use of a name.
+    pub related: Option<(Range<usize>, String)>,
 }
 
-impl Problem {
-    pub(crate) fn error(span: Option<Range<usize>>, fault: Fault) -> Problem {
-        Problem { severity: Severity::Error, message: fault.message, hint: fault.hint, span, other: None }
+impl Diagnostic {
+    pub(crate) fn error(message: impl Into<String>) -> Diagnostic {
+        Diagnostic { severity: Severity::Error, message: message.into(), hint: None, span: None, related: None }
     }
 
-    pub(crate) fn other(mut self, span: Range<usize>, label: impl Into<String>) -> Problem {
-        self.other = Some((span, label.into()));
-        self
+    pub(crate) fn warning(self) -> Diagnostic {
+        Diagnostic { severity: Severity::Warning, ..self }
+    }
+
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Diagnostic {
+        Diagnostic { hint: Some(hint.into()), ..self }
+    }
+
+    pub(crate) fn at(self, span: Range<usize>) -> Diagnostic {
+        Diagnostic { span: Some(span), ..self }
+    }
+
+    pub(crate) fn related(self, span: Range<usize>, label: impl Into<String>) -> Diagnostic {
+        Diagnostic { related: Some((span, label.into())), ..self }
     }
 }
 
@@ -117,52 +114,52 @@ impl Source {
         Source { name: name.into(), text: text.into() }
     }
 
-    /// `file:line:column` of a problem, or only the file's name when it is about all of it.
-    pub(crate) fn place(&self, problem: &Problem) -> String {
-        let Some(span) = &problem.span else { return self.name.to_string() };
+    /// `file:line:column` of a diagnostic, or only the file's name when it is about all of it.
+    pub(crate) fn place(&self, diagnostic: &Diagnostic) -> String {
+        let Some(span) = &diagnostic.span else { return self.name.to_string() };
         let before = self.text.get(..span.start).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
         format!("{}:{line}:{column}", self.name)
     }
 
-    /// All problems, in the order given, one paragraph each.
-    pub(crate) fn render(&self, problems: &[Problem], style: Style) -> String {
+    /// All diagnostics, in the order given, one paragraph each.
+    pub(crate) fn render(&self, diagnostics: &[Diagnostic], style: Style) -> String {
         let renderer = match style {
             Style::Plain => Renderer::plain(),
             Style::Coloured => Renderer::styled(),
         };
         let mut out = String::new();
-        for problem in problems.iter().take(SHOWN) {
+        for diagnostic in diagnostics.iter().take(SHOWN) {
             if !out.is_empty() {
                 out.push('\n');
             }
-            out.push_str(&renderer.render(&[self.group(problem)]));
+            out.push_str(&renderer.render(&[self.group(diagnostic)]));
             out.push('\n');
         }
-        if let Some(more) = problems.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        if let Some(more) = diagnostics.len().checked_sub(SHOWN).filter(|more| *more > 0) {
             out.push_str(&format!("\n... and {more} more\n"));
         }
         out
     }
 
-    fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
-        let level = match problem.severity {
+    fn group<'a>(&'a self, diagnostic: &'a Diagnostic) -> Group<'a> {
+        let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let title = level.primary_title(problem.message.as_str());
+        let title = level.primary_title(diagnostic.message.as_str());
         let mut group = Group::with_title(title);
-        if let Some(span) = &problem.span {
+        if let Some(span) = &diagnostic.span {
             let mut snippet = self.snippet(AnnotationKind::Primary, span, None);
-            if let Some((other, label)) = &problem.other {
+            if let Some((other, label)) = &diagnostic.related {
                 // Each snippet is one line long, so that a far-off place costs nothing to show.
                 group = group.element(snippet);
                 snippet = self.snippet(AnnotationKind::Context, other, Some(label));
             }
             group = group.element(snippet);
         }
-        if let Some(hint) = &problem.hint {
+        if let Some(hint) = &diagnostic.hint {
             group = group.element(Level::HELP.message(hint.as_str()));
         }
         group
@@ -245,8 +242,8 @@ mod tests {
     fn the_caret_stands_under_the_character_also_after_wide_ones() {
         let source = Source::new("x.yaml", "a: 1\nnäme: wörd\r\nb: 2\n");
         let at = source.text.find("wörd").unwrap();
-        let problem = Problem::error(Some(at..at + "wörd".len()), Fault::new("bad").hint("good"));
-        let shown = source.render(&[problem], Style::Plain);
+        let diagnostic = Diagnostic::error("bad").hint("good").at(at..at + "wörd".len());
+        let shown = source.render(&[diagnostic], Style::Plain);
         assert_eq!(shown, "error: bad\n --> x.yaml:2:7\n  |\n2 | näme: wörd\n  |       ^^^^\n  |\n  = help: good\n");
     }
 
@@ -254,8 +251,8 @@ mod tests {
     fn a_line_of_a_mebibyte_and_a_thousand_problems_stay_readable() {
         let text = format!("a: {}", "x".repeat(1 << 20));
         let source = Source::new("x.yaml", &text);
-        let problem = Problem::error(Some(3..text.len()), Fault::new("too long"));
-        let shown = source.render(&vec![problem; 1000], Style::Plain);
+        let diagnostic = Diagnostic::error("too long").at(3..text.len());
+        let shown = source.render(&vec![diagnostic; 1000], Style::Plain);
         assert!(shown.len() < 200_000, "{}", shown.len());
         assert!(shown.ends_with("... and 900 more\n"));
     }
@@ -265,8 +262,8 @@ mod tests {
         for text in ["", "ä", "a\n", "a\r\n"] {
             let source = Source::new("x.yaml", text);
             for start in 0..6 {
-                let problem = Problem::error(Some(start..start + 1), Fault::new("bad"));
-                assert!(source.render(&[problem], Style::Plain).contains("x.yaml"));
+                let diagnostic = Diagnostic::error("bad").at(start..start + 1);
+                assert!(source.render(&[diagnostic], Style::Plain).contains("x.yaml"));
             }
         }
     }

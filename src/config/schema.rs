@@ -5,14 +5,14 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
-use super::raw;
+use super::raw::RawConfig;
 
 /// Marks a key that is refused without a value, until the schema is finished.
 const GIVEN: &str = "x-given";
 
 /// The schema, from the types that are read.
 pub(crate) fn schema() -> Value {
-    let mut schema = schemars::schema_for!(raw::Config).to_value();
+    let mut schema = schemars::schema_for!(RawConfig).to_value();
     let definitions = schema.as_object_mut().and_then(|schema| schema.remove("$defs"));
     let definitions = match definitions {
         Some(Value::Object(definitions)) => definitions,

@@ -1,10 +1,13 @@
 //! The language as a whole: what the schema says, what the examples have and what is in effect agree.
 
-mod first_bytes;
+mod files;
+mod routing;
 mod schema;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -28,10 +31,10 @@ fn loaded(text: &str) -> Loaded {
 
 /// A document as JSON, as an editor with the schema sees it.
 fn json(text: &str) -> Value {
-    let (tree, problems, complete) = tree::parse(text);
-    assert!(complete && problems.is_empty(), "{problems:?}");
-    let (value, problems) = de::read::<AnyValue>(&tree);
-    assert!(problems.is_empty(), "{problems:?}");
+    let (tree, diagnostics, complete) = tree::parse(text);
+    assert!(complete && diagnostics.is_empty(), "{diagnostics:?}");
+    let (value, diagnostics) = de::read::<AnyValue>(&tree);
+    assert!(diagnostics.is_empty(), "{diagnostics:?}");
     value.expect("a document").0
 }
 
@@ -74,6 +77,23 @@ fn values<'a>(document: &'a Value, path: &str) -> Vec<&'a Value> {
 const SMALLEST: &str = "listeners: [{ name: web, bind: 127.0.0.1:8080, pool: web }]
 pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]
 ";
+
+/// A listener and a pool with these keys more.
+fn with(listener: &str, pool: &str) -> String {
+    format!(
+        "listeners: [{{ name: l, bind: 127.0.0.1:1, pool: p, {listener} }}]
+pools: [{{ name: p, backends: [{{ address: db.example:2 }}], {pool} }}]
+"
+    )
+}
+
+fn listener(keys: &str) -> ListenerConfig {
+    loaded(&with(keys, "")).config.listeners.remove(0)
+}
+
+fn pool(keys: &str) -> PoolConfig {
+    loaded(&with("", keys)).config.pools.remove(0)
+}
 
 #[test]
 fn what_is_left_out_has_the_defaults_of_the_contract() {
@@ -259,6 +279,36 @@ fn checks_send_and_expect_bytes() {
 }
 
 #[test]
+fn proxy_headers_limits_and_timeouts_arrive_as_written() {
+    let l = listener(
+        "proxy_protocol: { trusted: [10.0.0.0/8, 192.0.2.7, '::1', '2001:db8::/32'], required: false }, \
+         tls: { certificates: [{ cert: a, key: b }] }, limits: { handshakes: 9, connections_per_ip: 7, connection_rate_per_ip: 20/s, connection_rate: 600/m }, \
+         timeouts: { sniff: 1s, handshake: 250ms }",
+    );
+    let trusted = ["10.0.0.0/8", "192.0.2.7/32", "::1/128", "2001:db8::/32"].map(|net| net.parse().unwrap()).to_vec();
+    assert_eq!(l.proxy_protocol, Some(ProxyProtocol { trusted, required: false }));
+    let rate =
+        |count, seconds| Some(Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) });
+    let limits = LimitsConfig {
+        connections_per_ip: NonZeroU32::new(7),
+        connection_rate_per_ip: rate(20, 1),
+        connection_rate: rate(600, 60),
+        handshakes: NonZeroU32::new(9),
+    };
+    assert_eq!(l.limits, limits);
+    assert_eq!(l.timeouts.sniff, Some(Duration::from_secs(1)));
+    assert_eq!(l.timeouts.handshake, Some(Duration::from_millis(250)));
+
+    let l = listener(
+        "proxy_protocol: { trusted: [10.0.0.1] }, timeouts: { handshake: 0s }, \
+         limits: { connections_per_ip: 0, connection_rate_per_ip: 0, connection_rate: 0/s }",
+    );
+    assert!(l.proxy_protocol.unwrap().required);
+    assert_eq!((l.timeouts.handshake, l.timeouts.sniff), (None, Some(Duration::from_secs(5))));
+    assert_eq!(l.limits, LimitsConfig::default());
+}
+
+#[test]
 fn full_yaml_has_every_key_that_is_built_and_no_other() {
     let full = json(&repository("config/full.yaml"));
     let all = all_keys();
@@ -321,7 +371,7 @@ fn every_key_that_is_not_built_is_refused_by_name_whatever_its_value() {
     let (mut base, mut refused) = (json(SMALLEST), BTreeSet::new());
     base["listeners"][0]["routes"] = json!([{ "match": { "sni": ["a.example"] }, "pool": "web" }]);
     base["pools"][0]["health"] = json!({ "http": { "path": "/" } });
-    for path in later::keys() {
+    for path in unsupported::keys() {
         let (parent, key) = path.rsplit_once('.').unwrap_or(("", &path));
         for value in [Value::Null, json!({}), json!([]), json!("off"), json!(0), json!(false)] {
             let mut document = base.clone();
@@ -349,10 +399,10 @@ fn every_key_that_is_not_built_is_refused_by_name_whatever_its_value() {
 fn the_reference_fails_only_for_what_is_not_built() {
     let failure = parse("reference.yaml", &repository("tests/it/reference.yaml"), &Unread).unwrap_err();
     let (errors, warnings): (Vec<_>, Vec<_>) =
-        failure.problems.iter().partition(|problem| problem.severity == Severity::Error);
+        failure.diagnostics.iter().partition(|diagnostic| diagnostic.severity == Severity::Error);
     // Its routes are examples, and its `sniff` and `alpn` are the defaults; together they mean nothing.
     let (unbuilt, others): (Vec<_>, Vec<_>) =
-        errors.into_iter().partition(|problem| problem.message.ends_with("is not supported yet"));
+        errors.into_iter().partition(|diagnostic| diagnostic.message.ends_with("is not supported yet"));
     assert_eq!(unbuilt.len(), 6, "{failure}");
     let [unread] = others.as_slice() else { panic!("{failure}") };
     assert_eq!(
@@ -402,7 +452,7 @@ proptest! {
         let end = (start + length).min(text.len());
         let damaged = format!("{}{with}{}", &text[..start], &text[end..]);
         if let Err(failure) = parse("x.yaml", &damaged, &Unread) {
-            prop_assert!(!failure.problems.is_empty());
+            prop_assert!(!failure.diagnostics.is_empty());
             prop_assert!(!failure.to_string().is_empty());
         }
     }

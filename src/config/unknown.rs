@@ -1,8 +1,8 @@
 //! What to say of a key that its section does not have.
 
-use super::report::{shown, similar};
+use super::report::similar;
 use super::tree::{NodeId, Tree};
-use super::{foreign, later, schema};
+use super::{foreign, schema, unsupported};
 
 /// Most sections that are named for one key. A key that many have says little about what was meant.
 const SECTIONS: usize = 2;
@@ -88,11 +88,5 @@ fn distance(from: &str, to: &str) -> usize {
 /// Whether a key that its section does not have was probably meant as `name`.
 pub(crate) fn means(section: &str, key: &str, name: &str) -> bool {
     let is_other = similar(key, [name]).is_some() || foreign::means(section, key, name);
-    key != name && (is_other || later::means(section, key, name))
-}
-
-/// A user's text in a suggestion: in quotes where YAML needs them.
-pub(crate) fn quoted(text: &str) -> String {
-    let text = shown(text).to_string();
-    if text.starts_with(['[', '*', '&', '!', '{', '"', '\'', '%', '@', '`']) { format!("\"{text}\"") } else { text }
+    key != name && (is_other || unsupported::means(section, key, name))
 }

@@ -5,11 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{Checker, copied, value};
-use crate::config::raw;
+use crate::config::raw::RawConfig;
 use crate::config::report::shown;
+use crate::config::scalars::BindAddress;
+use crate::config::scalars_serde::Switch;
 use crate::config::tree::NodeId;
-use crate::config::units::BindAddress;
-use crate::config::words::Switch;
 use crate::net::addr::Address;
 
 /// One bind of the file, in the order in which they are bound.
@@ -19,26 +19,26 @@ pub(super) struct Bind {
     pub(super) address: Address,
     pub(super) at: NodeId,
     /// What it is to the kernel.
-    pub(super) place: Place,
+    pub(super) place: CanonicalAddress,
     reuse: Switch,
     transparent: bool,
 }
 
 /// An address in one spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Place {
+pub(super) enum CanonicalAddress {
     /// IPv4 is not written as IPv6. The second is the interface of a link-local address.
     Tcp(IpAddr, u32, u16),
     Unix(PathBuf),
 }
 
-impl Place {
-    pub(super) fn of(address: &SocketAddr) -> Place {
+impl CanonicalAddress {
+    pub(super) fn of(address: &SocketAddr) -> CanonicalAddress {
         let scope = match address {
             SocketAddr::V6(v6) => v6.scope_id(),
             SocketAddr::V4(_) => 0,
         };
-        Place::Tcp(address.ip().to_canonical(), scope, address.port())
+        CanonicalAddress::Tcp(address.ip().to_canonical(), scope, address.port())
     }
 }
 
@@ -46,7 +46,7 @@ impl Bind {
     /// The port, if it stands for every address of a family.
     fn wildcard(&self) -> Option<u16> {
         match self.place {
-            Place::Tcp(ip, _, port) if ip.is_unspecified() => Some(port),
+            CanonicalAddress::Tcp(ip, _, port) if ip.is_unspecified() => Some(port),
             _ => None,
         }
     }
@@ -55,17 +55,17 @@ impl Bind {
 /// All binds, and which of them take more than one address.
 pub(super) struct Binds {
     pub(super) all: Vec<Bind>,
-    exact: HashMap<Place, usize>,
+    exact: HashMap<CanonicalAddress, usize>,
     wild: HashMap<u16, Vec<usize>>,
 }
 
 impl Binds {
     /// The bind that takes connections to an address.
-    pub(super) fn taking(&self, place: &Place) -> Option<&Bind> {
+    pub(super) fn taking(&self, place: &CanonicalAddress) -> Option<&Bind> {
         let exact = self.exact.get(place);
         let wild = || match place {
-            Place::Tcp(ip, _, port) => self.wild.get(port)?.iter().find(|wild| self.covers(**wild, *ip)),
-            Place::Unix(_) => None,
+            CanonicalAddress::Tcp(ip, _, port) => self.wild.get(port)?.iter().find(|wild| self.covers(**wild, *ip)),
+            CanonicalAddress::Unix(_) => None,
         };
         exact.or_else(wild).and_then(|index| self.all.get(*index))
     }
@@ -75,9 +75,11 @@ impl Binds {
     fn covers(&self, wild: usize, ip: IpAddr) -> bool {
         let Some(bind) = self.all.get(wild) else { return false };
         match bind.place {
-            Place::Tcp(IpAddr::V4(_), ..) => ip.is_ipv4(),
-            Place::Tcp(IpAddr::V6(_), _, port) => ip.is_ipv6() || !(bind.listener.is_some() && self.has_v4_any(port)),
-            Place::Unix(_) => false,
+            CanonicalAddress::Tcp(IpAddr::V4(_), ..) => ip.is_ipv4(),
+            CanonicalAddress::Tcp(IpAddr::V6(_), _, port) => {
+                ip.is_ipv6() || !(bind.listener.is_some() && self.has_v4_any(port))
+            }
+            CanonicalAddress::Unix(_) => false,
         }
     }
 
@@ -94,14 +96,15 @@ impl Binds {
         if let Some(first) = self.exact.get(&bind.place).filter(|first| **first < index) {
             return Some(*first);
         }
-        let Place::Tcp(ip, _, port) = bind.place else { return None };
+        let CanonicalAddress::Tcp(ip, _, port) = bind.place else { return None };
         let is_in_the_way = |first: usize| {
-            let Place::Tcp(of_first, ..) = self.all[first].place else { return false };
+            let CanonicalAddress::Tcp(of_first, ..) = self.all[first].place else { return false };
             let overlap = (bind.wildcard().is_some() && self.covers(index, of_first))
                 || (self.all[first].wildcard().is_some() && self.covers(first, ip));
             overlap && !shares(&self.all[first], bind)
         };
-        let same_port = |first: &usize| matches!(self.all[*first].place, Place::Tcp(_, _, other) if other == port);
+        let same_port =
+            |first: &usize| matches!(self.all[*first].place, CanonicalAddress::Tcp(_, _, other) if other == port);
         match bind.wildcard() {
             Some(_) => (0..index).filter(same_port).find(|first| is_in_the_way(*first)),
             None => {
@@ -119,7 +122,7 @@ fn shares(first: &Bind, second: &Bind) -> bool {
 
 impl Checker<'_> {
     /// Every bind that could be read.
-    pub(super) fn binds(&self, raw: &raw::Config) -> Binds {
+    pub(super) fn binds(&self, raw: &RawConfig) -> Binds {
         let mut all = Vec::new();
         for (index, listener) in value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list).iter().enumerate() {
             let Some((listener, _)) = value(Some(listener)) else { continue };
@@ -145,7 +148,7 @@ impl Checker<'_> {
             }
         }
         // With port 0 each gets a port of its own.
-        all.retain(|bind| !matches!(bind.place, Place::Tcp(_, _, 0)));
+        all.retain(|bind| !matches!(bind.place, CanonicalAddress::Tcp(_, _, 0)));
         let (mut exact, mut wild) = (HashMap::new(), HashMap::<u16, Vec<usize>>::new());
         for (index, bind) in all.iter().enumerate() {
             exact.entry(bind.place.clone()).or_insert(index);
@@ -156,10 +159,10 @@ impl Checker<'_> {
         Binds { all, exact, wild }
     }
 
-    fn place(&self, address: &Address) -> Place {
+    fn place(&self, address: &Address) -> CanonicalAddress {
         match address {
-            Address::Tcp(address) => Place::of(address),
-            Address::Unix(path) => Place::Unix(self.files.real(path)),
+            Address::Tcp(address) => CanonicalAddress::of(address),
+            Address::Unix(path) => CanonicalAddress::Unix(self.files.real(path)),
         }
     }
 

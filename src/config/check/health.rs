@@ -5,13 +5,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Checker, copied, value};
-use crate::config::de::Located;
+use crate::config::located::Located;
 use crate::config::model::{BackendAddress, BackendConfig, Header, Health, HealthCheck, HttpCheck, Initial};
-use crate::config::raw;
-use crate::config::report::{Fault, Problem, shown};
-use crate::config::tree::{NodeId, Value};
-use crate::config::units::{Period, StatusRange};
-use crate::config::words::Int;
+use crate::config::raw::{RawExchange, RawHeaders, RawHealth, RawHttp};
+use crate::config::report::{Diagnostic, shown};
+use crate::config::scalars::{Period, StatusRange};
+use crate::config::scalars_serde::Int;
+use crate::config::tree::{NodeId, NodeValue};
 
 /// The registered port of MySQL's protocol.
 const MYSQL_PORT: u16 = 3306;
@@ -21,7 +21,7 @@ const MAX_TEXT: usize = 16 * 1024;
 
 impl Checker<'_> {
     /// A pool's check; `None` when it has no kind, or an unreadable one, which is reported.
-    pub(super) fn health(&mut self, raw: &raw::Health, at: NodeId, backends: &[BackendConfig]) -> Option<Health> {
+    pub(super) fn health(&mut self, raw: &RawHealth, at: NodeId, backends: &[BackendConfig]) -> Option<Health> {
         let check = self.kind(raw, at);
         let interval = self.positive(raw.interval.as_ref(), Duration::from_secs(2));
         let timeout = self.positive(raw.timeout.as_ref(), Duration::from_secs(1));
@@ -29,12 +29,12 @@ impl Checker<'_> {
             // The default may be the shorter one: then the key that was written is marked.
             let place = raw.timeout.as_ref().map(|key| key.at);
             let place = place.or(raw.interval.as_ref().map(|key| key.at)).unwrap_or(at);
-            let fault = Fault::new(format!(
+            let diagnostic = Diagnostic::error(format!(
                 "a probe may take {}, longer than the interval of {}",
                 Period(timeout),
                 Period(interval)
             ));
-            self.warning(place, fault.hint("a slow backend is then probed less often than `interval` says"));
+            self.warning(place, diagnostic.hint("a slow backend is then probed less often than `interval` says"));
         }
         let port = self.number(raw.port.as_ref(), 0..=65_535, 0) as u16;
         self.mysql(raw, port, backends);
@@ -42,8 +42,9 @@ impl Checker<'_> {
         if let (Some(key), Some(unix)) = (&raw.port, unix)
             && port != 0
         {
-            let fault = Fault::new(format!("backend `{}` is a unix socket, which has no port", shown(&unix.name)));
-            self.warning(key.at, fault.hint("it is probed at its own path"));
+            let diagnostic =
+                Diagnostic::error(format!("backend `{}` is a unix socket, which has no port", shown(&unix.name)));
+            self.warning(key.at, diagnostic.hint("it is probed at its own path"));
         }
         Some(Health {
             interval,
@@ -51,16 +52,13 @@ impl Checker<'_> {
             rise: self.in_a_row(raw.rise.as_ref(), 2),
             fall: self.in_a_row(raw.fall.as_ref(), 3),
             port: Some(port).filter(|port| *port != 0),
-            initial: match copied(raw.initial.as_ref()).unwrap_or(raw::Initial::Probe) {
-                raw::Initial::Probe => Initial::Probe,
-                raw::Initial::Up => Initial::Up,
-            },
+            initial: copied(raw.initial.as_ref()).unwrap_or(Initial::Probe),
             check: check?,
         })
     }
 
     /// Says when a server of MySQL's protocol would come to refuse this host: it takes probes for failed logins.
-    fn mysql(&mut self, raw: &raw::Health, port: u16, backends: &[BackendConfig]) {
+    fn mysql(&mut self, raw: &RawHealth, port: u16, backends: &[BackendConfig]) {
         let probed = |backend: &BackendConfig| match backend.address {
             BackendAddress::Unix(_) => None,
             _ if port != 0 => Some(port),
@@ -71,12 +69,12 @@ impl Checker<'_> {
         if let Some(at) = without_login
             && backends.iter().any(|backend| probed(backend) == Some(MYSQL_PORT))
         {
-            let fault = Fault::new(
+            let diagnostic = Diagnostic::error(
                 "MariaDB and MySQL count a check without a login as a connection error: after 100 in a row they refuse this \
                  host (error 1129)",
             );
             let hint = "set `max_connect_errors = 4294967295` or `skip_name_resolve = ON` on the servers: see config/mysql.yaml";
-            self.warning(at, fault.hint(hint));
+            self.warning(at, diagnostic.hint(hint));
         }
     }
 
@@ -85,7 +83,7 @@ impl Checker<'_> {
         u32::try_from(number).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
     }
 
-    fn kind(&mut self, raw: &raw::Health, at: NodeId) -> Option<HealthCheck> {
+    fn kind(&mut self, raw: &RawHealth, at: NodeId) -> Option<HealthCheck> {
         let places = [
             raw.tcp.as_ref().map(|key| key.at),
             raw.http.as_ref().map(|key| key.at),
@@ -108,31 +106,33 @@ impl Checker<'_> {
     }
 
     fn no_kind(&mut self, at: NodeId) {
-        if !matches!(self.tree.value(at), Value::Map(_))
+        if !matches!(self.tree.value(at), NodeValue::Map(_))
             || self.child(at, &["tls", "postgres", "mysql", "redis"]).is_some()
         {
             // If a kind is there, it was refused as not supported yet.
             return;
         }
-        let fault = Fault::new("no kind of check");
+        let diagnostic = Diagnostic::error("no kind of check");
         match self.child(at, &["tcp", "http", "exchange"]) {
             Some(empty) => {
                 let key = self.tree.key(empty).unwrap_or_default();
-                let fault = fault.hint(format!("a key without a value is left out: write `{key}: {{}}`"));
-                self.error(empty, fault);
+                let diagnostic = diagnostic.hint(format!("a key without a value is left out: write `{key}: {{}}`"));
+                self.error(empty, diagnostic);
             }
-            None => self
-                .error(at, fault.hint("give one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`")),
+            None => self.error(
+                at,
+                diagnostic.hint("give one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`"),
+            ),
         }
     }
 
-    fn http(&mut self, raw: &raw::Http) -> HealthCheck {
+    fn http(&mut self, raw: &RawHttp) -> HealthCheck {
         let path = value(raw.path.as_ref());
         if let Some((path, at)) = path {
             let hint = "write a space as %20";
             if self.printable(path, at, hint) && !path.starts_with('/') {
-                let fault = Fault::new("must begin with `/`");
-                self.error(at, fault.hint(format!("write /{}", shown(path))));
+                let diagnostic = Diagnostic::error("must begin with `/`");
+                self.error(at, diagnostic.hint(format!("write /{}", shown(path))));
             }
         }
         let method = value(raw.method.as_ref());
@@ -150,8 +150,8 @@ impl Checker<'_> {
             self.length(body, at);
             self.escapes(at, "looked for");
             if method.is_some_and(|(method, _)| method == "HEAD") {
-                let fault = Fault::new("an answer to HEAD has no body").hint("use `method: GET`");
-                self.error(at, fault);
+                let diagnostic = Diagnostic::error("an answer to HEAD has no body").hint("use `method: GET`");
+                self.error(at, diagnostic);
             }
         }
         HealthCheck::Http(HttpCheck {
@@ -164,15 +164,15 @@ impl Checker<'_> {
         })
     }
 
-    fn headers(&mut self, raw::Headers(values): &raw::Headers) -> Vec<Header> {
+    fn headers(&mut self, RawHeaders(values): &RawHeaders) -> Vec<Header> {
         let mut first: HashMap<String, NodeId> = HashMap::new();
         let mut headers = Vec::with_capacity(values.len());
         for located in values {
             let at = located.at;
             let name = self.tree.key(at).unwrap_or_default();
-            if let Some(fault) = header_name(name) {
-                let problem = self.problem(at, fault);
-                self.problems.push(Problem { span: Some(self.tree.key_span(at)), ..problem });
+            if let Some(diagnostic) = header_name(name) {
+                let diagnostic = self.located(at, diagnostic);
+                self.diagnostics.push(Diagnostic { span: Some(self.tree.key_span(at)), ..diagnostic });
             }
             if let Some(first) = first.get(&name.to_ascii_lowercase()) {
                 let what = format!("a second header `{}`", shown(name));
@@ -190,11 +190,11 @@ impl Checker<'_> {
 
     fn header_value(&mut self, value: &[u8], at: NodeId) {
         if value.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
-            let fault = Fault::new("control characters would break the request");
-            self.error(at, fault.hint("a header is one line"));
+            let diagnostic = Diagnostic::error("control characters would break the request");
+            self.error(at, diagnostic.hint("a header is one line"));
         } else if value.trim_ascii().len() != value.len() {
-            let fault = Fault::new("white space at the beginning or the end, which HTTP drops");
-            self.error(at, fault.hint("take it out"));
+            let diagnostic = Diagnostic::error("white space at the beginning or the end, which HTTP drops");
+            self.error(at, diagnostic.hint("take it out"));
         } else if value.len() > MAX_TEXT {
             self.length(value, at);
         }
@@ -204,19 +204,19 @@ impl Checker<'_> {
     fn method(&mut self, method: &str, at: NodeId) {
         let upper = method.to_ascii_uppercase();
         if method.is_empty() || !upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
-            let fault = Fault::new(format!("`{}` is not an HTTP method", shown(method)));
-            self.error(at, fault.hint("for example GET, HEAD or OPTIONS"));
+            let diagnostic = Diagnostic::error(format!("`{}` is not an HTTP method", shown(method)));
+            self.error(at, diagnostic.hint("for example GET, HEAD or OPTIONS"));
         } else if upper != method {
-            let fault = Fault::new(format!("`{method}` is not upper case"));
-            self.error(at, fault.hint(format!("write {upper}")));
+            let diagnostic = Diagnostic::error(format!("`{method}` is not upper case"));
+            self.error(at, diagnostic.hint(format!("write {upper}")));
         }
     }
 
     /// What goes into a request's head as it is: white space or a line's end would make two of it.
     fn printable(&mut self, text: &str, at: NodeId, hint: &str) -> bool {
         if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            let fault = Fault::new("white space and control characters would break the request");
-            self.error(at, fault.hint(hint));
+            let diagnostic = Diagnostic::error("white space and control characters would break the request");
+            self.error(at, diagnostic.hint(hint));
             return false;
         }
         self.length(text.as_bytes(), at)
@@ -224,10 +224,10 @@ impl Checker<'_> {
 
     fn length(&mut self, bytes: &[u8], at: NodeId) -> bool {
         if bytes.is_empty() {
-            self.error(at, Fault::new("must not be empty").hint("leave the key out instead"));
+            self.error(at, Diagnostic::error("must not be empty").hint("leave the key out instead"));
         } else if bytes.len() > MAX_TEXT {
-            let fault = Fault::new(format!("{} bytes long", bytes.len()));
-            self.error(at, fault.hint(format!("at most {MAX_TEXT}")));
+            let diagnostic = Diagnostic::error(format!("{} bytes long", bytes.len()));
+            self.error(at, diagnostic.hint(format!("at most {MAX_TEXT}")));
         }
         (1..=MAX_TEXT).contains(&bytes.len())
     }
@@ -237,7 +237,7 @@ impl Checker<'_> {
         self.tree.bytes(at).unwrap_or_default().to_vec()
     }
 
-    fn exchange(&mut self, raw: &raw::Exchange, at: NodeId) -> Option<HealthCheck> {
+    fn exchange(&mut self, raw: &RawExchange, at: NodeId) -> Option<HealthCheck> {
         let send = value(raw.send.as_ref()).map(|(_, at)| (self.bytes(at), at));
         if let Some((send, at)) = &send {
             if !send.is_empty() {
@@ -249,8 +249,8 @@ impl Checker<'_> {
         let (_, at) = self.required(raw.expect.as_ref(), "expect", at, hint)?;
         let expect = self.bytes(at);
         if expect.is_empty() {
-            let fault = Fault::new("must not be empty").hint("`tcp: {}` checks that a connect succeeds");
-            self.error(at, fault);
+            let diagnostic = Diagnostic::error("must not be empty").hint("`tcp: {}` checks that a connect succeeds");
+            self.error(at, diagnostic);
         } else {
             self.length(&expect, at);
         }
@@ -261,22 +261,22 @@ impl Checker<'_> {
 
     /// `'PING\r\n'` is six letters and two backslashes more than its author thought.
     fn escapes(&mut self, at: NodeId, done: &str) {
-        let Value::Scalar { text, escapes: false, .. } = self.tree.value(at) else {
+        let NodeValue::Scalar { text, escapes: false, .. } = self.tree.value(at) else {
             return;
         };
         if ["\\r", "\\n", "\\t", "\\0", "\\x"].iter().any(|escape| text.contains(escape)) {
-            let fault = Fault::new(format!("a backslash here is {done} as it is"));
-            self.warning(at, fault.hint("escapes such as \\r\\n work in double quotes only"));
+            let diagnostic = Diagnostic::error(format!("a backslash here is {done} as it is"));
+            self.warning(at, diagnostic.hint("escapes such as \\r\\n work in double quotes only"));
         }
     }
 }
 
 /// What is wrong with the name of a header; `None` if a check may send it.
-fn header_name(name: &str) -> Option<Fault> {
+fn header_name(name: &str) -> Option<Diagnostic> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
-        let fault = Fault::new(format!("`{}` is not the name of a header", shown(name)));
-        return Some(fault.hint("letters, digits and -, without a colon"));
+        let diagnostic = Diagnostic::error(format!("`{}` is not the name of a header", shown(name)));
+        return Some(diagnostic.hint("letters, digits and -, without a colon"));
     }
     let hint = match name.to_ascii_lowercase().as_str() {
         "host" => "use `host` beside `headers`",
@@ -286,5 +286,5 @@ fn header_name(name: &str) -> Option<Fault> {
         }
         _ => return None,
     };
-    Some(Fault::new(format!("a check cannot send `{}`", shown(name))).hint(hint))
+    Some(Diagnostic::error(format!("a check cannot send `{}`", shown(name))).hint(hint))
 }

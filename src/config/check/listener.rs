@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use super::references::Pools;
 use super::{Checker, copied, optional_period, value};
-use crate::config::de::Located;
+use crate::config::located::Located;
 use crate::config::model::{
     LimitsConfig, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol, ReusePort, Sniff,
 };
-use crate::config::raw;
-use crate::config::report::{Fault, shown};
+use crate::config::raw::{RawListener, RawListenerTimeouts, RawPool, RawSocket};
+use crate::config::report::{Diagnostic, shown};
+use crate::config::scalars::{BindAddress, Frequency, Network, Period};
+use crate::config::scalars_serde::Switch;
 use crate::config::tree::NodeId;
-use crate::config::units::{BindAddress, Frequency, Network, Period};
-use crate::config::words::Switch;
 use crate::net::addr::Address;
 
 /// TCP_KEEPIDLE's largest value, in seconds (tcp(7)).
@@ -25,8 +25,8 @@ impl Checker<'_> {
     /// All listeners; their pools are places in the list of pools as typed.
     pub(super) fn listeners(
         &mut self,
-        key: Option<&Located<Vec<Located<raw::Listener>>>>,
-        pools: Option<&Located<Vec<Located<raw::Pool>>>>,
+        key: Option<&Located<Vec<Located<RawListener>>>>,
+        pools: Option<&Located<Vec<Located<RawPool>>>>,
     ) -> Option<Vec<ListenerConfig>> {
         let raw = self.elements(key, "listeners", self.tree.root(), EXAMPLE);
         let mut pools = Pools::new(pools);
@@ -87,43 +87,44 @@ impl Checker<'_> {
         (!listeners.is_empty()).then_some(listeners)
     }
 
-    fn bind(&mut self, raw: &raw::Listener, owner: NodeId) -> Vec<Address> {
+    fn bind(&mut self, raw: &RawListener, owner: NodeId) -> Vec<Address> {
         let hint = "bind: 127.0.0.1:8080 for this machine only, 0.0.0.0:8080 for every IPv4 address";
         let Some((list, at)) = self.required(raw.bind.as_ref(), "bind", owner, hint) else {
             return Vec::new();
         };
         if list.0.is_empty() {
-            self.error(at, Fault::new("no address").hint(hint));
+            self.error(at, Diagnostic::error("no address").hint(hint));
         }
         let addresses = list.0.iter().filter_map(|bind| value(Some(bind)));
         addresses.map(|(BindAddress(address), _)| address.clone()).collect()
     }
 
-    fn sniff(&mut self, listener: &raw::Listener, tls: Option<&ListenerTls>) -> Sniff {
-        let Some((raw::Sniff::Http, at)) = value(listener.sniff.as_ref()) else { return Sniff::Off };
+    fn sniff(&mut self, listener: &RawListener, tls: Option<&ListenerTls>) -> Sniff {
+        let Some((Sniff::Http, at)) = value(listener.sniff.as_ref()) else { return Sniff::Off };
         if tls.is_some_and(|tls| tls.starttls.is_some()) {
-            let fault = Fault::new("nothing to watch: clients that `tls.starttls` is for do not speak HTTP");
-            self.warning(at, fault.hint("leave one of the two out"));
+            let diagnostic =
+                Diagnostic::error("nothing to watch: clients that `tls.starttls` is for do not speak HTTP");
+            self.warning(at, diagnostic.hint("leave one of the two out"));
         }
         Sniff::Http
     }
 
     /// `None` when it is left out, or something in it is wrong, which is reported.
-    fn proxy_protocol(&mut self, listener: &raw::Listener, owner: NodeId) -> Option<ProxyProtocol> {
+    fn proxy_protocol(&mut self, listener: &RawListener, owner: NodeId) -> Option<ProxyProtocol> {
         let hint = "trusted: the networks of those that send headers, such as [10.0.0.0/8]";
         if listener.proxy_protocol.is_none() {
-            self.hollow(owner, "proxy_protocol", hint);
+            self.empty_section(owner, "proxy_protocol", hint);
         }
         let (raw, at) = value(listener.proxy_protocol.as_ref())?;
         let (networks, list) = self.required(raw.trusted.as_ref(), "trusted", at, hint)?;
         if networks.is_empty() {
-            self.error(list, Fault::new("no network: every header would be refused").hint(hint));
+            self.error(list, Diagnostic::error("no network: every header would be refused").hint(hint));
         }
         let trusted = self.distinct(networks)?;
         for (Network(network), at) in &trusted {
             if network.prefix_len() == 0 {
-                let fault = Fault::new("everybody is trusted: any client can claim any address");
-                self.warning(*at, fault.hint("name the networks of the balancers that send headers"));
+                let diagnostic = Diagnostic::error("everybody is trusted: any client can claim any address");
+                self.warning(*at, diagnostic.hint("name the networks of the balancers that send headers"));
             }
         }
         let trusted = trusted.into_iter().map(|(Network(network), _)| *network).collect();
@@ -131,7 +132,7 @@ impl Checker<'_> {
         Some(ProxyProtocol { trusted, required })
     }
 
-    fn limits(&mut self, listener: &raw::Listener) -> LimitsConfig {
+    fn limits(&mut self, listener: &RawListener) -> LimitsConfig {
         let Some((raw, _)) = value(listener.limits.as_ref()) else { return LimitsConfig::default() };
         let rate = |key: Option<&Located<Frequency>>| copied(key).and_then(|Frequency(rate)| rate);
         let limits = LimitsConfig {
@@ -141,8 +142,8 @@ impl Checker<'_> {
             handshakes: self.limit(raw.handshakes.as_ref()),
         };
         if let (Some(_), Some(key), None) = (limits.handshakes, &raw.handshakes, &listener.tls) {
-            let fault = Fault::new("has no effect").hint("only a listener with `tls` has TLS handshakes");
-            self.warning(key.at, fault);
+            let diagnostic = Diagnostic::error("has no effect").hint("only a listener with `tls` has TLS handshakes");
+            self.warning(key.at, diagnostic);
         }
         let is_unix =
             |bind: &Located<BindAddress>| matches!(value(Some(bind)), Some((BindAddress(Address::Unix(_)), _)));
@@ -153,21 +154,21 @@ impl Checker<'_> {
             limits.connection_rate_per_ip.and(raw.connection_rate_per_ip.as_ref()).map(|key| key.at),
         ];
         for at in by_address.into_iter().flatten().filter(|_| !has_addresses) {
-            let fault =
-                Fault::new("has no effect").hint("clients of a unix socket have no address: connection_rate has");
-            self.warning(at, fault);
+            let diagnostic = Diagnostic::error("has no effect")
+                .hint("clients of a unix socket have no address: connection_rate has");
+            self.warning(at, diagnostic);
         }
         limits
     }
 
-    fn timeouts(&mut self, listener: &raw::Listener) -> ListenerTimeouts {
-        let absent = raw::ListenerTimeouts::default();
+    fn timeouts(&mut self, listener: &RawListener) -> ListenerTimeouts {
+        let absent = RawListenerTimeouts::default();
         let raw = value(listener.timeouts.as_ref()).map_or(&absent, |(timeouts, _)| timeouts);
         let sniffs = listener.tls.is_some() || listener.routes.is_some() || listener.proxy_protocol.is_some();
         for (key, phase, default) in [(&raw.sniff, sniffs, "5s"), (&raw.handshake, listener.tls.is_some(), "10s")] {
             if let (Some((Period(Duration::ZERO), at)), true) = (value(key.as_ref()), phase) {
-                let fault = Fault::new("no limit: clients that connect and send nothing keep their places");
-                self.warning(at, fault.hint(format!("the default is {default}")));
+                let diagnostic = Diagnostic::error("no limit: clients that connect and send nothing keep their places");
+                self.warning(at, diagnostic.hint(format!("the default is {default}")));
             }
         }
         ListenerTimeouts {
@@ -179,15 +180,15 @@ impl Checker<'_> {
         }
     }
 
-    fn socket(&mut self, key: Option<&Located<raw::Socket>>) -> ListenerSocket {
-        let absent = raw::Socket::default();
+    fn socket(&mut self, key: Option<&Located<RawSocket>>) -> ListenerSocket {
+        let absent = RawSocket::default();
         let raw = value(key).map_or(&absent, |(socket, _)| socket);
         if let Some((Period(length), at)) = value(raw.keepalive.as_ref()) {
             self.whole_seconds(*length, at);
             if length.as_secs() > MAX_KEEPALIVE {
-                let fault = Fault::new("longer than the kernel can count")
+                let diagnostic = Diagnostic::error("longer than the kernel can count")
                     .hint(format!("at most {MAX_KEEPALIVE}s; 0s turns keepalive off"));
-                self.error(at, fault);
+                self.error(at, diagnostic);
             }
         }
         if let Some((Period(length), at)) = value(raw.defer_accept.as_ref()) {
@@ -211,9 +212,9 @@ impl Checker<'_> {
 
     fn whole_seconds(&mut self, length: Duration, at: NodeId) {
         if length.subsec_nanos() != 0 {
-            let fault = Fault::new(format!("{} is not a whole number of seconds", Period(length)))
+            let diagnostic = Diagnostic::error(format!("{} is not a whole number of seconds", Period(length)))
                 .hint(format!("the kernel counts seconds: {}s", length.as_secs() + 1));
-            self.error(at, fault);
+            self.error(at, diagnostic);
         }
     }
 }

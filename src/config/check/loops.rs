@@ -4,14 +4,14 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::binds::{Binds, Place};
+use super::binds::{Binds, CanonicalAddress};
 use super::{Checker, copied, value};
-use crate::config::de::Located;
+use crate::config::located::Located;
 use crate::config::model::BackendAddress;
-use crate::config::raw;
-use crate::config::report::{Fault, Problem, Severity, shown};
+use crate::config::raw::{RawConfig, RawPool};
+use crate::config::report::{Diagnostic, Severity, shown};
+use crate::config::scalars_serde::Int;
 use crate::config::tree::NodeId;
-use crate::config::words::Int;
 
 /// From a listener through a pool to the listener that one of its backends is.
 struct Hop<'r> {
@@ -31,7 +31,7 @@ struct Hop<'r> {
 
 impl Checker<'_> {
     /// Reports backends through which connections come back.
-    pub(super) fn loops(&mut self, raw: &raw::Config, binds: &Binds) {
+    pub(super) fn loops(&mut self, raw: &RawConfig, binds: &Binds) {
         let listeners = value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list);
         let hops = self.hops(raw, binds);
         let mut by_listener: HashMap<usize, Vec<&Hop<'_>>> = HashMap::new();
@@ -53,12 +53,12 @@ impl Checker<'_> {
                 let Some(way) = way_back(hop, &by_listener, certain) else { continue };
                 reported.insert(hop.at);
                 reported.extend(way.iter().map(|hop| hop.at));
-                let fault = match way.as_slice() {
-                    [] if certain => Fault::new(format!(
+                let diagnostic = match way.as_slice() {
+                    [] if certain => Diagnostic::error(format!(
                         "this is listener `{}` itself: each connection would open another one, without end",
                         name(hop.to)
                     )),
-                    [] => Fault::new(format!(
+                    [] => Diagnostic::error(format!(
                         "this may be listener `{}` itself: then each connection opens another one, without end",
                         name(hop.to)
                     )),
@@ -67,21 +67,21 @@ impl Checker<'_> {
                         let mut steps = format!("listener {}{}", name(hop.from), step(hop));
                         way.iter().for_each(|hop| steps.push_str(&step(hop)));
                         let verb = if certain { "would" } else { "may" };
-                        Fault::new(format!("connections {verb} go in a circle, without end: {steps}"))
+                        Diagnostic::error(format!("connections {verb} go in a circle, without end: {steps}"))
                     }
                 };
-                let fault =
-                    fault.hint("write the address of the server behind, not one that a listener of this file has");
-                let problem = self.problem(hop.at, fault);
-                let problem = problem.other(self.tree.span(hop.bind), "bound here");
+                let diagnostic =
+                    diagnostic.hint("write the address of the server behind, not one that a listener of this file has");
+                let diagnostic = self.located(hop.at, diagnostic);
+                let diagnostic = diagnostic.related(self.tree.span(hop.bind), "bound here");
                 let severity = if certain { Severity::Error } else { Severity::Warning };
-                self.problems.push(Problem { severity, ..problem });
+                self.diagnostics.push(Diagnostic { severity, ..diagnostic });
             }
         }
     }
 
-    fn hops<'r>(&self, raw: &'r raw::Config, binds: &Binds) -> Vec<Hop<'r>> {
-        let mut pools: HashMap<&str, &'r raw::Pool> = HashMap::new();
+    fn hops<'r>(&self, raw: &'r RawConfig, binds: &Binds) -> Vec<Hop<'r>> {
+        let mut pools: HashMap<&str, &'r RawPool> = HashMap::new();
         for pool in value(raw.pools.as_ref()).map_or(&[][..], |(list, _)| list) {
             let Some((pool, _)) = value(Some(pool)) else { continue };
             if let Some((name, _)) = value(pool.name.as_ref()) {
@@ -116,7 +116,7 @@ impl Checker<'_> {
     }
 
     /// The backends of a pool that are listeners.
-    fn doors(&self, pool: &raw::Pool, binds: &Binds) -> Vec<Door> {
+    fn doors(&self, pool: &RawPool, binds: &Binds) -> Vec<Door> {
         let mut doors = Vec::new();
         for backend in value(pool.backends.as_ref()).map_or(&[][..], |(list, _)| list) {
             let Some((backend, _)) = value(Some(backend)) else { continue };
@@ -127,11 +127,11 @@ impl Checker<'_> {
             let is_backup = is_true(backend.backup.as_ref());
             let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
             let (places, is_known) = match &target.address {
-                BackendAddress::Ip(address) => (vec![Place::of(address)], true),
-                BackendAddress::Unix(path) => (vec![Place::Unix(self.files.real(path))], true),
+                BackendAddress::Ip(address) => (vec![CanonicalAddress::of(address)], true),
+                BackendAddress::Unix(path) => (vec![CanonicalAddress::Unix(self.files.real(path))], true),
                 // RFC 6761, 6.3. Which of the two it is, the system says.
                 BackendAddress::Name { host, port } if is_localhost(host) => {
-                    (loopback.map(|ip| Place::Tcp(ip, 0, *port)).to_vec(), false)
+                    (loopback.map(|ip| CanonicalAddress::Tcp(ip, 0, *port)).to_vec(), false)
                 }
                 BackendAddress::Name { .. } => continue,
             };
@@ -139,8 +139,8 @@ impl Checker<'_> {
                 let bind = binds.taking(place)?;
                 let is_here = match place {
                     // To a wildcard come only connections to an address of this host.
-                    Place::Tcp(ip, ..) => bind.place == *place || self.files.is_own(*ip),
-                    Place::Unix(_) => true,
+                    CanonicalAddress::Tcp(ip, ..) => bind.place == *place || self.files.is_own(*ip),
+                    CanonicalAddress::Unix(_) => true,
                 };
                 is_here.then_some(bind)
             });

@@ -1,10 +1,10 @@
 //! TLS on both sides of a connection: what is negotiated with the client, and with the backend.
 
 use super::{Checker, value};
-use crate::config::de::Located;
+use crate::config::located::Located;
 use crate::config::model::{ListenerConfig, NameSource, PoolConfig, PoolIndex};
-use crate::config::raw;
-use crate::config::report::{Fault, shown};
+use crate::config::raw::RawPool;
+use crate::config::report::{Diagnostic, shown};
 
 impl Checker<'_> {
     /// Looks at each pool with TLS together with the listeners in front of it.
@@ -12,7 +12,7 @@ impl Checker<'_> {
         &mut self,
         listeners: &[ListenerConfig],
         pools: &[PoolConfig],
-        raw: Option<&Located<Vec<Located<raw::Pool>>>>,
+        raw: Option<&Located<Vec<Located<RawPool>>>>,
     ) {
         let raw = value(raw).map_or(&[][..], |(pools, _)| pools);
         for (place, (pool, raw)) in pools.iter().zip(raw).enumerate() {
@@ -27,15 +27,17 @@ impl Checker<'_> {
                 let without = fronts.iter().filter(|listener| listener.tls.is_none());
                 let names: Vec<String> = without.map(|listener| format!("`{}`", shown(&listener.name))).collect();
                 if !names.is_empty() && names.len() == fronts.len() {
-                    let fault = Fault::new("`sni` needs a listener with `tls`: no client's server name is known");
+                    let diagnostic =
+                        Diagnostic::error("`sni` needs a listener with `tls`: no client's server name is known");
                     self.error(
                         key.at,
-                        fault.hint("give the listener `tls`, or server_name the name of the backend's certificate"),
+                        diagnostic
+                            .hint("give the listener `tls`, or server_name the name of the backend's certificate"),
                     );
                 } else if !names.is_empty() {
-                    let fault =
-                        Fault::new(format!("listener {} has no `tls`, and so no server name", names.join(", ")));
-                    self.warning(key.at, fault.hint("its connections ask for the backend's host instead"));
+                    let diagnostic =
+                        Diagnostic::error(format!("listener {} has no `tls`, and so no server name", names.join(", ")));
+                    self.warning(key.at, diagnostic.hint("its connections ask for the backend's host instead"));
                 }
             }
             if let (Some(key), false) = (&keys.alpn, tls.alpn.is_empty()) {
@@ -43,17 +45,20 @@ impl Checker<'_> {
                     let agreed = listener.tls.as_ref().map_or(&[][..], |tls| &tls.alpn);
                     let name = shown(&listener.name);
                     if let Some(other) = agreed.iter().find(|protocol| !tls.alpn.contains(protocol)) {
-                        let fault =
-                            Fault::new(format!("`{}` is missing, which listener `{name}` agrees on", shown(other)));
+                        let diagnostic = Diagnostic::error(format!(
+                            "`{}` is missing, which listener `{name}` agrees on",
+                            shown(other)
+                        ));
                         self.warning(
                             key.at,
-                            fault.hint("what was agreed on with the client is offered to the backend"),
+                            diagnostic.hint("what was agreed on with the client is offered to the backend"),
                         );
                     } else if agreed.is_empty() && tls.alpn.len() > 1 {
-                        let fault = Fault::new(format!("listener `{name}` agrees on no protocol with its clients"));
+                        let diagnostic =
+                            Diagnostic::error(format!("listener `{name}` agrees on no protocol with its clients"));
                         self.warning(
                             key.at,
-                            fault.hint("the backend chooses one that the client does not know of: offer one only"),
+                            diagnostic.hint("the backend chooses one that the client does not know of: offer one only"),
                         );
                     }
                 }

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Checker, copied, period, value};
-use crate::config::de::Located;
+use crate::config::located::Located;
 use crate::config::model::{
     BackendAddress, BackendConfig, Balance, HashPrefix, Health, OnDown, PoolConfig, PoolTls, SendProxy,
 };
-use crate::config::raw;
-use crate::config::report::{Fault, shown};
+use crate::config::raw::{RawBalance, RawHash, RawPool, RawSendProxy};
+use crate::config::report::{Diagnostic, shown};
+use crate::config::scalars::SourceAddress;
 use crate::config::tree::NodeId;
-use crate::config::units::SourceAddress;
 
 const EXAMPLE: &str = "for example: pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]";
 
@@ -20,7 +20,7 @@ const UNIQUE: &str = "names of backends are unique in their pool; without a name
 
 impl Checker<'_> {
     /// All pools, in the order typed: a [`PoolIndex`](crate::config::model::PoolIndex) counts both.
-    pub(super) fn pools(&mut self, key: Option<&Located<Vec<Located<raw::Pool>>>>) -> Option<Vec<PoolConfig>> {
+    pub(super) fn pools(&mut self, key: Option<&Located<Vec<Located<RawPool>>>>) -> Option<Vec<PoolConfig>> {
         let raw = self.elements(key, "pools", self.tree.root(), EXAMPLE);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
         let mut pools = Vec::with_capacity(raw.len());
@@ -44,7 +44,7 @@ impl Checker<'_> {
         (!pools.is_empty()).then_some(pools)
     }
 
-    fn pool(&mut self, raw: &raw::Pool, at: NodeId, name: &str) -> PoolConfig {
+    fn pool(&mut self, raw: &RawPool, at: NodeId, name: &str) -> PoolConfig {
         let backends = self.backends(raw, at);
         let health = value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends));
         let tls = self.pool_tls(raw, at, &backends);
@@ -54,18 +54,15 @@ impl Checker<'_> {
             balance: balance(raw),
             hash: self.hash(raw),
             health,
-            send_proxy: match copied(raw.send_proxy.as_ref()).unwrap_or(raw::SendProxy::Off) {
-                raw::SendProxy::Off => None,
-                raw::SendProxy::V1 => Some(SendProxy::V1),
-                raw::SendProxy::V2 => Some(SendProxy::V2),
+            send_proxy: match copied(raw.send_proxy.as_ref()).unwrap_or(RawSendProxy::Off) {
+                RawSendProxy::Off => None,
+                RawSendProxy::V1 => Some(SendProxy::V1),
+                RawSendProxy::V2 => Some(SendProxy::V2),
             },
             tls,
             source: self.source(raw, &backends),
             backends,
-            on_down: match copied(raw.on_down.as_ref()).unwrap_or(raw::OnDown::Keep) {
-                raw::OnDown::Keep => OnDown::Keep,
-                raw::OnDown::Cut => OnDown::Cut,
-            },
+            on_down: copied(raw.on_down.as_ref()).unwrap_or(OnDown::Keep),
             slow_start: period(raw.slow_start.as_ref(), Duration::ZERO),
             retries: self.number(raw.retries.as_ref(), 0..=100, 2) as u32,
             connect_timeout: {
@@ -76,7 +73,7 @@ impl Checker<'_> {
     }
 
     /// Says when probes would talk in plain to a port that speaks TLS, and never pass.
-    fn plain_probes(&mut self, raw: &raw::Pool, health: Option<&Health>, tls: Option<&PoolTls>) {
+    fn plain_probes(&mut self, raw: &RawPool, health: Option<&Health>, tls: Option<&PoolTls>) {
         let (Some(health), Some(PoolTls { starttls: None, .. })) = (health, tls) else {
             return;
         };
@@ -85,13 +82,16 @@ impl Checker<'_> {
         };
         let talks = kinds.http.as_ref().map(|key| key.at).or(kinds.exchange.as_ref().map(|key| key.at));
         if let (Some(at), None) = (talks, health.port) {
-            let fault = Fault::new("the probe speaks without TLS to backends that are reached by TLS");
-            self.warning(at, fault.hint("give the `port` on which they answer without TLS, or check with `tcp: {}`"));
+            let diagnostic = Diagnostic::error("the probe speaks without TLS to backends that are reached by TLS");
+            self.warning(
+                at,
+                diagnostic.hint("give the `port` on which they answer without TLS, or check with `tcp: {}`"),
+            );
         }
     }
 
-    fn hash(&mut self, raw: &raw::Pool) -> HashPrefix {
-        let absent = raw::Hash::default();
+    fn hash(&mut self, raw: &RawPool) -> HashPrefix {
+        let absent = RawHash::default();
         let given = value(raw.hash.as_ref());
         let hash = given.map_or(&absent, |(hash, _)| hash);
         let default = HashPrefix { ipv4: 32, ipv6: 64 };
@@ -103,13 +103,13 @@ impl Checker<'_> {
             && prefix != default
             && balance(raw) != Balance::IpHash
         {
-            let fault = Fault::new("has no effect").hint("only `balance: ip_hash` looks at it");
-            self.warning(at, fault);
+            let diagnostic = Diagnostic::error("has no effect").hint("only `balance: ip_hash` looks at it");
+            self.warning(at, diagnostic);
         }
         prefix
     }
 
-    fn backends(&mut self, pool: &raw::Pool, owner: NodeId) -> Vec<BackendConfig> {
+    fn backends(&mut self, pool: &RawPool, owner: NodeId) -> Vec<BackendConfig> {
         let hint = "for example: backends: [{ address: 127.0.0.1:3001 }]";
         let raw = self.elements(pool.backends.as_ref(), "backends", Some(owner), hint);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
@@ -162,34 +162,35 @@ impl Checker<'_> {
             let host = name.match_indices('@').find_map(|(end, _)| hosts.get(&name[..end]));
             let Some((host, first)) = host.and_then(|host| names.get_key_value(host)) else { continue };
             let (name, host) = (shown(name), shown(host));
-            let fault = Fault::new(format!("`{name}` may collide with an address of backend `{host}`"));
+            let diagnostic = Diagnostic::error(format!("`{name}` may collide with an address of backend `{host}`"));
             let hint =
                 "a host name with several addresses is as many backends, named NAME@ADDRESS: rename one of the two";
-            let problem = self.problem(*at, fault.hint(hint));
-            self.problems.push(problem.other(self.tree.span(*first), format!("may resolve to `{host}@ADDRESS`")));
+            let diagnostic = self.located(*at, diagnostic.hint(hint));
+            self.diagnostics
+                .push(diagnostic.related(self.tree.span(*first), format!("may resolve to `{host}@ADDRESS`")));
         }
     }
 
     /// Says when the pool as a whole cannot be what was meant. Backends that could not be read
     /// would make this guesswork.
-    fn share(&mut self, pool: &raw::Pool, written: usize, backends: &[BackendConfig]) {
+    fn share(&mut self, pool: &RawPool, written: usize, backends: &[BackendConfig]) {
         let Some(list) = &pool.backends else { return };
         if backends.is_empty() || backends.len() != written {
             return;
         }
         if backends.iter().all(|backend| backend.weight == 0) {
-            let fault = Fault::new("every weight is 0: the pool takes no new connections")
+            let diagnostic = Diagnostic::error("every weight is 0: the pool takes no new connections")
                 .hint("give at least one backend a weight of 1 or more");
-            self.warning(list.at, fault);
+            self.warning(list.at, diagnostic);
         }
         if backends.iter().all(|backend| backend.backup) {
-            let fault = Fault::new("every backend is a backup, so they are used like any others")
+            let diagnostic = Diagnostic::error("every backend is a backup, so they are used like any others")
                 .hint("a backup is used only when no other backend can be");
-            self.warning(list.at, fault);
+            self.warning(list.at, diagnostic);
         }
     }
 
-    fn source(&mut self, raw: &raw::Pool, backends: &[BackendConfig]) -> Vec<IpAddr> {
+    fn source(&mut self, raw: &RawPool, backends: &[BackendConfig]) -> Vec<IpAddr> {
         let mut source: Vec<IpAddr> = Vec::new();
         let Some((list, _)) = value(raw.source.as_ref()) else {
             return source;
@@ -199,7 +200,7 @@ impl Checker<'_> {
                 continue;
             };
             if source.contains(ip) {
-                self.error(at, Fault::new(format!("`{ip}` is given twice")).hint("once is enough"));
+                self.error(at, Diagnostic::error(format!("`{ip}` is given twice")).hint("once is enough"));
             } else {
                 self.own_address(*ip, at, "connects from it would fail; `ip address` lists them");
             }
@@ -210,9 +211,9 @@ impl Checker<'_> {
             };
             if !backends.is_empty() && !backends.iter().any(reaches) {
                 let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-                let fault = Fault::new(format!("no backend of this pool has an {family} address"))
+                let diagnostic = Diagnostic::error(format!("no backend of this pool has an {family} address"))
                     .hint("this source address will not be used");
-                self.warning(at, fault);
+                self.warning(at, diagnostic);
             }
             source.push(*ip);
         }
@@ -220,13 +221,13 @@ impl Checker<'_> {
     }
 }
 
-fn balance(raw: &raw::Pool) -> Balance {
-    match copied(raw.balance.as_ref()).unwrap_or(raw::Balance::RoundRobin) {
-        raw::Balance::RoundRobin | raw::Balance::WeightedRoundRobin => Balance::RoundRobin,
-        raw::Balance::LeastConnections => Balance::LeastConnections,
-        raw::Balance::IpHash => Balance::IpHash,
-        raw::Balance::PowerOfTwo => Balance::PowerOfTwo,
-        raw::Balance::LeastLatency => Balance::LeastLatency,
-        raw::Balance::Random => Balance::Random,
+fn balance(raw: &RawPool) -> Balance {
+    match copied(raw.balance.as_ref()).unwrap_or(RawBalance::RoundRobin) {
+        RawBalance::RoundRobin | RawBalance::WeightedRoundRobin => Balance::RoundRobin,
+        RawBalance::LeastConnections => Balance::LeastConnections,
+        RawBalance::IpHash => Balance::IpHash,
+        RawBalance::PowerOfTwo => Balance::PowerOfTwo,
+        RawBalance::LeastLatency => Balance::LeastLatency,
+        RawBalance::Random => Balance::Random,
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::{Checker, value};
-use crate::config::de::Located;
+use crate::config::located::Located;
 use crate::config::model::PoolIndex;
-use crate::config::raw;
-use crate::config::report::{Fault, shown, similar};
+use crate::config::raw::RawPool;
+use crate::config::report::{Diagnostic, shown, similar};
 use crate::config::tree::NodeId;
 
 /// The pools' names, and which of them something refers to.
@@ -21,7 +21,7 @@ pub(super) struct Pools<'r> {
 }
 
 impl<'r> Pools<'r> {
-    pub(super) fn new(key: Option<&'r Located<Vec<Located<raw::Pool>>>>) -> Pools<'r> {
+    pub(super) fn new(key: Option<&'r Located<Vec<Located<RawPool>>>>) -> Pools<'r> {
         let raw = value(key).map_or(&[][..], |(pools, _)| pools);
         let tls = raw.iter().map(|pool| value(Some(pool)).is_some_and(|(pool, _)| pool.tls.is_some()));
         let mut pools = Pools {
@@ -77,16 +77,16 @@ impl Checker<'_> {
             // That there are none, or that they have no names, is an error of its own.
             return None;
         }
-        let fault = Fault::new(format!("there is no pool `{}`", shown(name)));
+        let diagnostic = Diagnostic::error(format!("there is no pool `{}`", shown(name)));
         let names = || pools.names.iter().map(|(name, _)| *name);
-        let fault = match similar(name, names()) {
-            Some(meant) => fault.hint(format!("did you mean `{}`?", shown(meant))),
+        let diagnostic = match similar(name, names()) {
+            Some(meant) => diagnostic.hint(format!("did you mean `{}`?", shown(meant))),
             None => {
                 let names: Vec<&str> = names().take(10).collect();
-                fault.hint(format!("the pools are: {}", names.join(", ")))
+                diagnostic.hint(format!("the pools are: {}", names.join(", ")))
             }
         };
-        self.error(at, fault);
+        self.error(at, diagnostic);
         None
     }
 
@@ -98,9 +98,9 @@ impl Checker<'_> {
         for (name, at) in &pools.names {
             let index = pools.index.get(name).copied().unwrap_or_default();
             if pools.used.get(index) == Some(&false) {
-                let fault = Fault::new(format!("no listener uses pool `{}`", shown(name)))
+                let diagnostic = Diagnostic::error(format!("no listener uses pool `{}`", shown(name)))
                     .hint("name it as the `pool` of a listener or of a route, or take it out");
-                self.warning(*at, fault);
+                self.warning(*at, diagnostic);
             }
         }
     }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::references::Pools;
 use super::{Checker, value};
-use crate::config::de::Located;
-use crate::config::model::{ListenerTls, RouteConfig};
-use crate::config::raw;
-use crate::config::report::{Fault, Problem, Severity};
+use crate::config::located::Located;
+use crate::config::model::{ListenerTls, RouteConfig, Sniff};
+use crate::config::raw::{RawListener, RawMatch};
+use crate::config::report::Diagnostic;
+use crate::config::scalars::{HostRule, NameRule, PathPrefix};
 use crate::config::tree::NodeId;
-use crate::config::units::{HostRule, NameRule, PathPrefix};
 use crate::net::name::NamePattern;
 
 /// What `match` says.
@@ -27,11 +27,11 @@ impl Checker<'_> {
     /// A listener's routes, in their order, and where they are; without those in which something is wrong.
     pub(super) fn routes(
         &mut self,
-        raw: &raw::Listener,
+        raw: &RawListener,
         owner: NodeId,
         pools: &mut Pools<'_>,
     ) -> Vec<(RouteConfig, NodeId)> {
-        if raw.routes.is_none() && self.misspelt(owner, "routes") {
+        if raw.routes.is_none() && self.is_typo_of(owner, "routes") {
             pools.unclear();
         }
         let Some(Located { value: Some(list), .. }) = &raw.routes else {
@@ -41,8 +41,8 @@ impl Checker<'_> {
             return Vec::new();
         };
         let reads_requests = match &raw.sniff {
-            Some(key) => !matches!(key.value, Some(raw::Sniff::Off)),
-            None => self.misspelt(owner, "sniff"),
+            Some(key) => !matches!(key.value, Some(Sniff::Off)),
+            None => self.is_typo_of(owner, "sniff"),
         };
         let mut routes = Vec::with_capacity(list.len());
         for element in list {
@@ -59,11 +59,12 @@ impl Checker<'_> {
                 if let (Some(key), None) = (&typed.pool, &raw.tls)
                     && pools.speaks_tls(pool)
                 {
-                    let fault =
-                        Fault::new("TLS inside TLS: what this route takes is TLS already, and the pool has `tls`");
+                    let diagnostic = Diagnostic::error(
+                        "TLS inside TLS: what this route takes is TLS already, and the pool has `tls`",
+                    );
                     self.warning(
                         key.at,
-                        fault.hint("end the client's TLS by `tls` of the listener, or use a pool without"),
+                        diagnostic.hint("end the client's TLS by `tls` of the listener, or use a pool without"),
                     );
                 }
                 routes.push((RouteConfig { sni, alpn, host, path_prefix, pool }, at));
@@ -73,19 +74,22 @@ impl Checker<'_> {
     }
 
     /// `None` when one could not be read, which is reported.
-    fn conditions(&mut self, raw: &raw::Match, at: NodeId, reads_requests: bool) -> Option<Conditions> {
-        let misspelt = ["sni", "alpn", "host", "path_prefix"].iter().any(|key| self.misspelt(at, key));
+    fn conditions(&mut self, raw: &RawMatch, at: NodeId, reads_requests: bool) -> Option<Conditions> {
+        let misspelt = ["sni", "alpn", "host", "path_prefix"].iter().any(|key| self.is_typo_of(at, key));
         if raw.sni.is_none() && raw.alpn.is_none() && raw.host.is_none() && raw.path_prefix.is_none() {
             if !misspelt {
-                let fault = Fault::new("no condition: the route would take every connection");
-                self.error(at, fault.hint("what no route matches goes to the listener's `pool`: name the pool there"));
+                let diagnostic = Diagnostic::error("no condition: the route would take every connection");
+                self.error(
+                    at,
+                    diagnostic.hint("what no route matches goes to the listener's `pool`: name the pool there"),
+                );
             }
             return None;
         }
         let needs_request = raw.host.as_ref().map(|key| key.at).or(raw.path_prefix.as_ref().map(|key| key.at));
         if let (Some(at), false) = (needs_request, reads_requests) {
-            let fault = Fault::new("needs `sniff: http`: without it, no request is read");
-            self.error(at, fault.hint("give it to the listener, beside `routes`"));
+            let diagnostic = Diagnostic::error("needs `sniff: http`: without it, no request is read");
+            self.error(at, diagnostic.hint("give it to the listener, beside `routes`"));
         }
         let sni = self.listed(raw.sni.as_ref(), "name", |NameRule(name)| name.clone());
         let host = self.listed(raw.host.as_ref(), "name", |HostRule(name)| name.clone());
@@ -117,8 +121,8 @@ impl Checker<'_> {
     /// Whether a list has no element, which is an error.
     fn is_empty<T>(&mut self, list: &Located<Vec<Located<T>>>, what: &str) -> bool {
         let Some(([], at)) = value(Some(list)).map(|(elements, at)| (elements.as_slice(), at)) else { return false };
-        let fault = Fault::new(format!("no {what}: the route would match nothing"));
-        self.error(at, fault.hint("leave the key out, and it does not count"));
+        let diagnostic = Diagnostic::error(format!("no {what}: the route would match nothing"));
+        self.error(at, diagnostic.hint("leave the key out, and it does not count"));
         true
     }
 
@@ -127,26 +131,27 @@ impl Checker<'_> {
         let mut earlier = Earlier::default();
         for (index, (route, at)) in routes.iter().enumerate() {
             if let Some((first, first_at)) = earlier.covers(route, routes).and_then(|index| routes.get(index)) {
-                let fault = if covers(route, first) {
-                    Fault::new("never matches: an earlier route is the same")
+                let diagnostic = if covers(route, first) {
+                    Diagnostic::error("never matches: an earlier route is the same")
                         .hint("the first route that matches wins: take one of the two out")
                 } else {
-                    Fault::new("never matches: an earlier route takes all that it would")
+                    Diagnostic::error("never matches: an earlier route takes all that it would")
                         .hint("the first route that matches wins: put the narrower one first")
                 };
-                let problem = self.problem(*at, fault).other(self.tree.span(*first_at), "this one");
-                self.problems.push(Problem { severity: Severity::Warning, ..problem });
+                let diagnostic = self.located(*at, diagnostic).related(self.tree.span(*first_at), "this one");
+                self.diagnostics.push(diagnostic.warning());
             } else if let Some(tls) = tls
                 && !route.alpn.is_empty()
                 && !route.alpn.iter().any(|protocol| tls.alpn.contains(protocol))
             {
-                let fault = Fault::new("never matches: the listener's `tls.alpn` has none of these protocols")
-                    .hint("TLS ends at this listener, and only what is in `tls.alpn` is agreed on with a client");
-                self.warning(*at, fault);
+                let diagnostic =
+                    Diagnostic::error("never matches: the listener's `tls.alpn` has none of these protocols")
+                        .hint("TLS ends at this listener, and only what is in `tls.alpn` is agreed on with a client");
+                self.warning(*at, diagnostic);
             } else if tls.is_none() && route.needs_request() && route.needs_tls() {
-                let fault = Fault::new("never matches: it asks for both TLS and a request in plain text")
+                let diagnostic = Diagnostic::error("never matches: it asks for both TLS and a request in plain text")
                     .hint("without `tls` in the listener, what begins with TLS stays closed, and shows no request");
-                self.warning(*at, fault);
+                self.warning(*at, diagnostic);
             }
             earlier.add(index, route);
         }

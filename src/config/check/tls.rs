@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Checker, copied, value};
-use crate::config::de::Located;
+use crate::config::located::Located;
 use crate::config::model::{
     Authorities, BackendAddress, BackendConfig, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext,
     PoolTls, StartTls, TlsVersion, UnknownSni, Verify,
 };
-use crate::config::raw;
-use crate::config::report::{Fault, shown};
+use crate::config::raw::{
+    RawCertificate, RawClientAuth, RawClientAuthMode, RawListener, RawListenerTls, RawPool, RawStartTls,
+};
+use crate::config::report::{Diagnostic, shown};
+use crate::config::scalars::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
 use crate::config::tree::NodeId;
-use crate::config::units::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
 
 const CERTIFICATE: &str = "for example: certificates: [{ cert: server.pem, key: server.key }]; one to try it with: \
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 30 -subj /CN=localhost \
@@ -26,26 +28,26 @@ const CLIENTS_NAME: &str = "sni";
 
 impl Checker<'_> {
     /// A listener's side; `None` when it is left out, or something in it is wrong, which is reported.
-    pub(super) fn listener_tls(&mut self, listener: &raw::Listener, owner: NodeId) -> Option<ListenerTls> {
+    pub(super) fn listener_tls(&mut self, listener: &RawListener, owner: NodeId) -> Option<ListenerTls> {
         if listener.tls.is_none() {
-            self.hollow(owner, "tls", "give `certificates`; without the key, connections are plain TCP");
+            self.empty_section(owner, "tls", "give `certificates`; without the key, connections are plain TCP");
         }
         let (raw, at) = value(listener.tls.as_ref())?;
         let certificates = self.certificates(raw, at);
         let alpn = self.protocols(raw.alpn.as_ref());
         let client_auth = value(raw.client_auth.as_ref()).and_then(|(auth, at)| self.client_auth(auth, at));
         let starttls = self.starttls(raw.starttls.as_ref());
-        let plaintext = copied(raw.plaintext.as_ref()).unwrap_or(raw::Plaintext::Refuse);
-        if let (raw::Plaintext::Allow, Some(key)) = (plaintext, &raw.plaintext) {
+        let plaintext = copied(raw.plaintext.as_ref()).unwrap_or(Plaintext::Refuse);
+        if let (Plaintext::Allow, Some(key)) = (plaintext, &raw.plaintext) {
             if client_auth.as_ref().is_some_and(|auth| auth.required) {
-                let fault = Fault::new("clients that do not ask for TLS are served without a certificate");
-                self.warning(key.at, fault.hint("`client_auth.mode: required` holds only for those that do"));
+                let diagnostic = Diagnostic::error("clients that do not ask for TLS are served without a certificate");
+                self.warning(key.at, diagnostic.hint("`client_auth.mode: required` holds only for those that do"));
             }
-            if raw.starttls.as_ref().is_none_or(|key| matches!(key.value, Some(raw::StartTls::Off))) {
-                let fault = Fault::new("without `starttls`, every connection begins with TLS");
+            if raw.starttls.as_ref().is_none_or(|key| matches!(key.value, Some(RawStartTls::Off))) {
+                let diagnostic = Diagnostic::error("without `starttls`, every connection begins with TLS");
                 self.error(
                     key.at,
-                    fault.hint("give `starttls`, or leave this out; a listener without `tls` takes plain TCP"),
+                    diagnostic.hint("give `starttls`, or leave this out; a listener without `tls` takes plain TCP"),
                 );
             }
         }
@@ -53,62 +55,60 @@ impl Checker<'_> {
             && !alpn.is_empty()
             && !alpn.iter().any(|protocol| **protocol == *POSTGRESQL)
         {
-            let fault = Fault::new(format!("`{POSTGRESQL}` is missing among the protocols"));
-            self.warning(key.at, fault.hint("clients with sslnegotiation=direct insist on it and cannot connect"));
+            let diagnostic = Diagnostic::error(format!("`{POSTGRESQL}` is missing among the protocols"));
+            self.warning(key.at, diagnostic.hint("clients with sslnegotiation=direct insist on it and cannot connect"));
         }
         Some(ListenerTls {
             certificates: certificates?,
-            unknown_sni: match copied(raw.unknown_sni.as_ref()).unwrap_or(raw::UnknownSni::Default) {
-                raw::UnknownSni::Default => UnknownSni::Default,
-                raw::UnknownSni::Refuse => UnknownSni::Refuse,
-            },
+            unknown_sni: copied(raw.unknown_sni.as_ref()).unwrap_or(UnknownSni::Default),
             min_version: copied(raw.min_version.as_ref()).map_or(TlsVersion::V1_2, |MinVersion(version)| version),
             alpn: alpn?,
             client_auth,
             starttls,
             plaintext: match plaintext {
-                raw::Plaintext::Refuse => Plaintext::Refuse,
-                raw::Plaintext::Allow => Plaintext::Allow,
+                Plaintext::Refuse => Plaintext::Refuse,
+                Plaintext::Allow => Plaintext::Allow,
             },
             session_tickets: copied(raw.session_tickets.as_ref()).unwrap_or(true),
         })
     }
 
     /// A pool's side.
-    pub(super) fn pool_tls(&mut self, pool: &raw::Pool, owner: NodeId, backends: &[BackendConfig]) -> Option<PoolTls> {
+    pub(super) fn pool_tls(&mut self, pool: &RawPool, owner: NodeId, backends: &[BackendConfig]) -> Option<PoolTls> {
         if pool.tls.is_none() {
-            self.hollow(
+            self.empty_section(
                 owner,
                 "tls",
                 "write `tls: {}` for TLS with the defaults; without the key, connections are plain TCP",
             );
         }
         let (raw, at) = value(pool.tls.as_ref())?;
-        let verify = match copied(raw.verify.as_ref()).unwrap_or(raw::Verify::Full) {
-            raw::Verify::Full => Verify::Full,
-            raw::Verify::Ca => Verify::Ca,
-            raw::Verify::Off => Verify::Off,
-        };
+        let verify = copied(raw.verify.as_ref()).unwrap_or(Verify::Full);
         let ca = value(raw.ca.as_ref());
         if let Some((TrustedBy(Authorities::File(path)), at)) = ca {
             match verify {
                 Verify::Full | Verify::Ca => self.authorities_file(path, at),
                 Verify::Off => {
-                    self.warning(at, Fault::new("has no effect").hint("with `verify: off` no certificate is checked"));
+                    self.warning(
+                        at,
+                        Diagnostic::error("has no effect").hint("with `verify: off` no certificate is checked"),
+                    );
                 }
             }
         }
         if let (Verify::Off, Some(key)) = (verify, &raw.verify) {
-            let fault = Fault::new("the backends' certificates are not checked: anybody on the way can pose as one");
+            let diagnostic =
+                Diagnostic::error("the backends' certificates are not checked: anybody on the way can pose as one");
             self.warning(
                 key.at,
-                fault.hint("name an authority of your own by `ca`; `verify: ca` leaves only the name unchecked"),
+                diagnostic.hint("name an authority of your own by `ca`; `verify: ca` leaves only the name unchecked"),
             );
         }
         let unix = backends.iter().find(|backend| matches!(backend.address, BackendAddress::Unix(_)));
         if let (Verify::Full, Some(unix), None) = (verify, unix, &raw.server_name) {
-            let fault = Fault::new(format!("backend `{}` is a unix socket: no name to verify", shown(&unix.name)));
-            self.error(at, fault.hint("server_name: the name that its certificate is for"));
+            let diagnostic =
+                Diagnostic::error(format!("backend `{}` is a unix socket: no name to verify", shown(&unix.name)));
+            self.error(at, diagnostic.hint("server_name: the name that its certificate is for"));
         }
         let client_certificate = value(raw.client_certificate.as_ref());
         let alpn = self.protocols(raw.alpn.as_ref());
@@ -127,7 +127,7 @@ impl Checker<'_> {
     }
 
     /// `None` when there is none, or one of them could not be read.
-    fn certificates(&mut self, raw: &raw::ListenerTls, owner: NodeId) -> Option<Vec<CertificateFiles>> {
+    fn certificates(&mut self, raw: &RawListenerTls, owner: NodeId) -> Option<Vec<CertificateFiles>> {
         let raw = self.elements(raw.certificates.as_ref(), "certificates", Some(owner), CERTIFICATE);
         let mut first: HashMap<CertificateFiles, NodeId> = HashMap::new();
         let mut certificates = Vec::with_capacity(raw.len());
@@ -143,7 +143,7 @@ impl Checker<'_> {
         (!raw.is_empty() && certificates.len() == raw.len()).then_some(certificates)
     }
 
-    fn certificate(&mut self, raw: &raw::Certificate, at: NodeId) -> Option<CertificateFiles> {
+    fn certificate(&mut self, raw: &RawCertificate, at: NodeId) -> Option<CertificateFiles> {
         let hint = "cert: the PEM file of the chain, the certificate itself first";
         let cert = self.required(raw.cert.as_ref(), "cert", at, hint);
         let hint = "key: the PEM file of the private key; the same file again if it is in there";
@@ -155,15 +155,15 @@ impl Checker<'_> {
     }
 
     /// `None` when it is off.
-    fn client_auth(&mut self, raw: &raw::ClientAuth, at: NodeId) -> Option<ClientAuth> {
+    fn client_auth(&mut self, raw: &RawClientAuth, at: NodeId) -> Option<ClientAuth> {
         let crl = value(raw.crl.as_ref());
-        let required = match copied(raw.mode.as_ref()).unwrap_or(raw::ClientAuthMode::Off) {
-            raw::ClientAuthMode::Off => {
+        let required = match copied(raw.mode.as_ref()).unwrap_or(RawClientAuthMode::Off) {
+            RawClientAuthMode::Off => {
                 self.no_client_auth(raw, at);
                 return None;
             }
-            raw::ClientAuthMode::Optional => false,
-            raw::ClientAuthMode::Required => true,
+            RawClientAuthMode::Optional => false,
+            RawClientAuthMode::Required => true,
         };
         let hint = "ca: the PEM file of the authorities that sign the clients' certificates";
         let ca = self.required(raw.ca.as_ref(), "ca", at, hint);
@@ -178,27 +178,27 @@ impl Checker<'_> {
     }
 
     /// Who names authorities without a mode believes that clients are checked; who writes `off` does not.
-    fn no_client_auth(&mut self, raw: &raw::ClientAuth, at: NodeId) {
+    fn no_client_auth(&mut self, raw: &RawClientAuth, at: NodeId) {
         let files = [raw.ca.as_ref(), raw.crl.as_ref()];
         match &raw.mode {
-            None if files.iter().any(Option::is_some) && !self.misspelt(at, "mode") => {
-                let fault = Fault::new("`mode` is missing: no client would be asked for a certificate");
-                self.error(at, fault.hint("write mode: required, or mode: optional"));
+            None if files.iter().any(Option::is_some) && !self.is_typo_of(at, "mode") => {
+                let diagnostic = Diagnostic::error("`mode` is missing: no client would be asked for a certificate");
+                self.error(at, diagnostic.hint("write mode: required, or mode: optional"));
             }
             Some(Located { value: Some(_), .. }) => {
                 for file in files.into_iter().flatten() {
-                    let fault = Fault::new("has no effect");
-                    self.warning(file.at, fault.hint("with `mode: off` no client is asked for a certificate"));
+                    let diagnostic = Diagnostic::error("has no effect");
+                    self.warning(file.at, diagnostic.hint("with `mode: off` no client is asked for a certificate"));
                 }
             }
             _ => {}
         }
     }
 
-    fn starttls(&mut self, key: Option<&Located<raw::StartTls>>) -> Option<StartTls> {
+    fn starttls(&mut self, key: Option<&Located<RawStartTls>>) -> Option<StartTls> {
         match copied(key)? {
-            raw::StartTls::Off => None,
-            raw::StartTls::Postgres => Some(StartTls::Postgres),
+            RawStartTls::Off => None,
+            RawStartTls::Postgres => Some(StartTls::Postgres),
         }
     }
 

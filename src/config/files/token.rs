@@ -7,9 +7,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::FileFault;
-use crate::config::Severity;
+use super::fault::FileFault;
 use crate::config::model::Redacted;
+use crate::config::report::Severity;
 
 /// Largest file, in bytes.
 pub const MAX_TOKEN_FILE: u64 = 64 * 1024;

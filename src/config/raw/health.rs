@@ -7,10 +7,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::Key;
-use crate::config::de::Located;
-use crate::config::units::{Period, StatusRange};
-use crate::config::words::Int;
+use crate::config::located::{Field, Located};
+use crate::config::model::Initial;
+use crate::config::scalars::{Period, StatusRange};
+use crate::config::scalars_serde::Int;
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -19,93 +19,86 @@ use crate::config::words::Int;
     { "required": ["http"], "properties": { "http": { "type": "object" } } },
     { "required": ["exchange"], "properties": { "exchange": { "type": "object" } } },
 ] }))]
-pub(crate) struct Health {
+pub(crate) struct RawHealth {
     /// A connect is enough.
-    pub(crate) tcp: Key<Tcp>,
+    pub(crate) tcp: Field<RawTcp>,
     /// A request, and the status and perhaps the body of its answer.
-    pub(crate) http: Key<Http>,
+    pub(crate) http: Field<RawHttp>,
     /// Bytes sent, bytes expected.
-    pub(crate) exchange: Key<Exchange>,
+    pub(crate) exchange: Field<RawExchange>,
     /// From the start of a probe to the start of the next, give or take 10 %.
     #[schemars(extend("default" = "2s"))]
-    pub(crate) interval: Key<Period>,
+    pub(crate) interval: Field<Period>,
     /// How long one probe may take.
     #[schemars(extend("default" = "1s"))]
-    pub(crate) timeout: Key<Period>,
+    pub(crate) timeout: Field<Period>,
     /// Passes in a row until up.
     #[schemars(extend("default" = 2), range(min = 1, max = 1000))]
-    pub(crate) rise: Key<Int>,
+    pub(crate) rise: Field<Int>,
     /// Failures in a row until down.
     #[schemars(extend("default" = 3), range(min = 1, max = 1000))]
-    pub(crate) fall: Key<Int>,
+    pub(crate) fall: Field<Int>,
     /// The port that is probed; 0 is the backend's own.
     #[schemars(extend("default" = 0), range(min = 0, max = 65535))]
-    pub(crate) port: Key<Int>,
+    pub(crate) port: Field<Int>,
     /// probe: down until the first pass, and one is enough; up: up until `fall` failures.
     #[schemars(extend("default" = "probe"))]
-    pub(crate) initial: Key<Initial>,
-}
-
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Initial {
-    Probe,
-    Up,
+    pub(crate) initial: Field<Initial>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Tcp {}
+pub(crate) struct RawTcp {}
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Http {
+pub(crate) struct RawHttp {
     /// What is asked for.
     #[schemars(extend("default" = "/health"), regex(pattern = "^/"))]
-    pub(crate) path: Key<String>,
+    pub(crate) path: Field<String>,
     /// How it is asked for.
     #[schemars(extend("default" = "GET"))]
-    pub(crate) method: Key<String>,
+    pub(crate) method: Field<String>,
     /// The Host header. Default: the host of the backend's address, and the port unless it is 80.
-    pub(crate) host: Key<String>,
+    pub(crate) host: Field<String>,
     /// Further headers of the request.
     #[schemars(extend("default" = {}))]
-    pub(crate) headers: Key<Headers>,
+    pub(crate) headers: Field<RawHeaders>,
     /// Statuses that pass.
     #[schemars(extend("default" = "200-399"))]
-    pub(crate) status: Key<StatusRange>,
+    pub(crate) status: Field<StatusRange>,
     /// A substring that the body must have. In double quotes `\xff` is one byte.
-    pub(crate) body: Key<String>,
+    pub(crate) body: Field<String>,
 }
 
 /// The values of a mapping whose keys are free; the tree knows the keys.
-pub(crate) struct Headers(pub(crate) Vec<Located<String>>);
+pub(crate) struct RawHeaders(pub(crate) Vec<Located<String>>);
 
-impl<'de> Deserialize<'de> for Headers {
+impl<'de> Deserialize<'de> for RawHeaders {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
+        struct HeadersVisitor;
 
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Headers;
+        impl<'de> Visitor<'de> for HeadersVisitor {
+            type Value = RawHeaders;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a mapping of names to values")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeaders, A::Error> {
                 let mut values = Vec::new();
                 while let Some((IgnoredAny, value)) = map.next_entry()? {
                     values.push(value);
                 }
-                Ok(Headers(values))
+                Ok(RawHeaders(values))
             }
         }
 
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(HeadersVisitor)
     }
 }
 
-impl JsonSchema for Headers {
+impl JsonSchema for RawHeaders {
     fn inline_schema() -> bool {
         true
     }
@@ -126,11 +119,11 @@ impl JsonSchema for Headers {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Exchange {
+pub(crate) struct RawExchange {
     /// Sent once connected; left out, the server speaks first. In double quotes `\r`, `\n` and `\xff` are one byte each.
     #[schemars(extend("default" = ""))]
-    pub(crate) send: Key<String>,
+    pub(crate) send: Field<String>,
     /// What the answer must begin with. In double quotes `\xff` is one byte.
     #[schemars(required, length(min = 1))]
-    pub(crate) expect: Key<String>,
+    pub(crate) expect: Field<String>,
 }

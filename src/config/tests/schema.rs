@@ -7,7 +7,7 @@ fn drop_later(document: &mut Value, section: &str) {
     match document {
         Value::Array(list) => list.iter_mut().for_each(|value| drop_later(value, &format!("{section}[]"))),
         Value::Object(map) => {
-            map.retain(|key, _| !later::is_key(section, key));
+            map.retain(|key, _| !unsupported::is_key(section, key));
             for (key, value) in map {
                 let dot = if section.is_empty() { "" } else { "." };
                 drop_later(value, &format!("{section}{dot}{key}"));
@@ -148,8 +148,8 @@ fn examples_mean_the_same_to_readers_of_yaml_1_1() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if name.ends_with(".yaml") {
             let text = repository(&format!("config/{name}"));
-            let (tree, problems, _) = tree::parse(&text);
-            assert!(problems.is_empty(), "{name}: {problems:?}");
+            let (tree, diagnostics, _) = tree::parse(&text);
+            assert!(diagnostics.is_empty(), "{name}: {diagnostics:?}");
             let wrong: Vec<&str> = tree.plain().filter(|plain| is_other_in_yaml_1_1(plain)).collect();
             assert!(wrong.is_empty(), "{name}: put {wrong:?} in quotes");
         }

@@ -6,8 +6,9 @@ use std::ops::Range;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
 
-use super::{Node, NodeId, Step, Tree, Value, bytes};
-use crate::config::report::{Fault, Problem, shown};
+use super::bytes;
+use super::node::{Node, NodeId, NodeValue, PathStep, Tree};
+use crate::config::report::{Diagnostic, shown};
 
 /// Deepest nesting of mappings and lists. The configuration language needs 6.
 const MAX_DEPTH: usize = 64;
@@ -20,25 +21,25 @@ pub(super) const MAX_NODES: usize = 1_000_000;
 const MAX_ALIASED: usize = 100_000;
 
 /// Reads one document. Duplicate keys do not end the reading. Errors of syntax do: they are the last
-/// of the problems then, and the third value, whether the tree is complete, is false.
-pub(crate) fn parse(text: &str) -> (Tree, Vec<Problem>, bool) {
+/// of the diagnostics then, and the third value, whether the tree is complete, is false.
+pub(crate) fn parse(text: &str) -> (Tree, Vec<Diagnostic>, bool) {
     let mut builder = Builder {
         tree: Tree::default(),
-        problems: Vec::new(),
+        diagnostics: Vec::new(),
         open: Vec::new(),
         anchors: HashMap::new(),
         aliased: 0,
         documents: 0,
-        places: Places { text, chars: 0, bytes: 0 },
+        places: ByteOffsets { text, chars: 0, bytes: 0 },
     };
     let result = builder.run(text);
     let complete = result.is_ok();
-    builder.problems.extend(result.err().map(|problem| *problem));
-    (builder.tree, builder.problems, complete)
+    builder.diagnostics.extend(result.err().map(|diagnostic| *diagnostic));
+    (builder.tree, builder.diagnostics, complete)
 }
 
 /// A list or mapping whose end has not been seen yet.
-struct Open {
+struct OpenNode {
     id: NodeId,
     anchor: usize,
     /// The key whose value comes next.
@@ -49,19 +50,19 @@ struct Open {
 
 struct Builder<'a> {
     tree: Tree,
-    problems: Vec<Problem>,
-    open: Vec<Open>,
+    diagnostics: Vec<Diagnostic>,
+    open: Vec<OpenNode>,
     anchors: HashMap<usize, NodeId>,
     aliased: usize,
     documents: usize,
-    places: Places<'a>,
+    places: ByteOffsets<'a>,
 }
 
 /// Boxed, as the error is far larger than the success.
-type Outcome = Result<(), Box<Problem>>;
+type ParseResult = Result<(), Box<Diagnostic>>;
 
 impl Builder<'_> {
-    fn run(&mut self, text: &str) -> Outcome {
+    fn run(&mut self, text: &str) -> ParseResult {
         let mut parser = Parser::new(StrInput::new(text));
         while let Some(next) = parser.next_event() {
             let (event, span) = next.map_err(|error| self.syntax(text, &error))?;
@@ -70,7 +71,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn event(&mut self, event: Event<'_>, span: Span) -> Outcome {
+    fn event(&mut self, event: Event<'_>, span: Span) -> ParseResult {
         let span = self.places.span(span);
         match event {
             Event::DocumentStart(_) => {
@@ -94,15 +95,15 @@ impl Builder<'_> {
                 let escapes = style == ScalarStyle::DoubleQuoted;
                 let source = self.places.text.get(span.clone()).filter(|_| escapes);
                 let bytes = source.and_then(|source| bytes::of(source, &text));
-                let value = Value::Scalar { text: text.into(), plain, escapes, bytes };
+                let value = NodeValue::Scalar { text: text.into(), plain, escapes, bytes };
                 let id = self.attach(value, span)?;
                 self.anchor(anchor, id);
             }
             Event::SequenceStart(anchor, tag) => {
-                return self.start(Value::List(Vec::new()), anchor, tag.is_some(), span);
+                return self.start(NodeValue::List(Vec::new()), anchor, tag.is_some(), span);
             }
             Event::MappingStart(anchor, tag) => {
-                return self.start(Value::Map(Vec::new()), anchor, tag.is_some(), span);
+                return self.start(NodeValue::Map(Vec::new()), anchor, tag.is_some(), span);
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.open.pop() {
@@ -115,10 +116,10 @@ impl Builder<'_> {
     }
 
     fn wants_key(&self) -> bool {
-        self.open.last().is_some_and(|open| open.key.is_none() && matches!(self.tree.value(open.id), Value::Map(_)))
+        self.open.last().is_some_and(|open| open.key.is_none() && matches!(self.tree.value(open.id), NodeValue::Map(_)))
     }
 
-    fn key(&mut self, name: &str, plain: bool, span: Range<usize>) -> Outcome {
+    fn key(&mut self, name: &str, plain: bool, span: Range<usize>) -> ParseResult {
         if plain && name == "<<" {
             return fail(
                 span,
@@ -133,8 +134,9 @@ impl Builder<'_> {
             let first = first.clone();
             let path = self.tree.path(open.id);
             let dot = if path.is_empty() { "" } else { "." };
-            let fault = Fault::new(format!("`{path}{dot}{}` is given twice", shown(name))).hint("keep one of the two");
-            self.problems.push(Problem::error(Some(span.clone()), fault).other(first, "first here"));
+            let diagnostic =
+                Diagnostic::error(format!("`{path}{dot}{}` is given twice", shown(name))).hint("keep one of the two");
+            self.diagnostics.push(diagnostic.at(span.clone()).related(first, "first here"));
         } else {
             open.seen.insert(name.into(), span.clone());
         }
@@ -142,7 +144,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn start(&mut self, value: Value, anchor: usize, tagged: bool, span: Range<usize>) -> Outcome {
+    fn start(&mut self, value: NodeValue, anchor: usize, tagged: bool, span: Range<usize>) -> ParseResult {
         if tagged {
             return fail(span, "tags (`!...`) have no meaning here", "take the tag out");
         }
@@ -157,16 +159,16 @@ impl Builder<'_> {
             );
         }
         let id = self.attach(value, span)?;
-        self.open.push(Open { id, anchor, key: None, seen: HashMap::new() });
+        self.open.push(OpenNode { id, anchor, key: None, seen: HashMap::new() });
         Ok(())
     }
 
     /// Adds a value to whatever is open.
-    fn attach(&mut self, value: Value, span: Range<usize>) -> Result<NodeId, Box<Problem>> {
+    fn attach(&mut self, value: NodeValue, span: Range<usize>) -> Result<NodeId, Box<Diagnostic>> {
         if self.tree.nodes.len() >= MAX_NODES {
             fail(span.clone(), format!("more than {MAX_NODES} values"), "split the file")?;
         }
-        let id = self.tree.add(Node { parent: None, step: Step::Root, span, value });
+        let id = self.tree.add(Node { parent: None, step: PathStep::Root, span, value });
         self.link(id);
         Ok(id)
     }
@@ -179,18 +181,18 @@ impl Builder<'_> {
         };
         let parent = open.id;
         let step = match (open.key.take(), &mut self.tree.nodes[parent.0 as usize].value) {
-            (Some((name, span)), Value::Map(children)) => {
+            (Some((name, span)), NodeValue::Map(children)) => {
                 // The value of a duplicate key is read for its errors of syntax, and left out.
                 if open.seen.get(&name).is_some_and(|first| *first == span) {
                     children.push(id);
                 }
-                Step::Key { name, span }
+                PathStep::Key { name, span }
             }
-            (_, Value::List(children)) => {
+            (_, NodeValue::List(children)) => {
                 children.push(id);
-                Step::Index(children.len() - 1)
+                PathStep::Index(children.len() - 1)
             }
-            _ => Step::Root,
+            _ => PathStep::Root,
         };
         let node = &mut self.tree.nodes[id.0 as usize];
         node.parent = Some(parent);
@@ -203,7 +205,7 @@ impl Builder<'_> {
         }
     }
 
-    fn alias(&mut self, anchor: usize, span: Range<usize>) -> Outcome {
+    fn alias(&mut self, anchor: usize, span: Range<usize>) -> ParseResult {
         // An anchor is known once its value has ended, so that no value can contain itself.
         let Some(original) = self.anchors.get(&anchor).copied() else {
             return fail(span, "an alias inside the value that it stands for", "a value cannot contain itself");
@@ -218,7 +220,7 @@ impl Builder<'_> {
 
     /// A copy of a value and all below it: each copy has a path of its own. The places stay those of
     /// the original, which is the text to correct. The depth bounds the recursion.
-    fn copy(&mut self, id: NodeId, depth: usize, alias: &Range<usize>) -> Result<NodeId, Box<Problem>> {
+    fn copy(&mut self, id: NodeId, depth: usize, alias: &Range<usize>) -> Result<NodeId, Box<Diagnostic>> {
         self.aliased += 1;
         if self.aliased > MAX_ALIASED || self.tree.nodes.len() >= MAX_NODES {
             fail(alias.clone(), format!("aliases stand for more than {MAX_ALIASED} values"), "write the values out")?;
@@ -233,19 +235,19 @@ impl Builder<'_> {
         let node = self.tree.node(id);
         let (span, step) = (node.span.clone(), node.step.clone());
         let (children, list) = match &node.value {
-            Value::Scalar { text, plain, escapes, bytes } => {
+            NodeValue::Scalar { text, plain, escapes, bytes } => {
                 let (text, bytes) = (text.clone(), bytes.clone());
-                let value = Value::Scalar { text, plain: *plain, escapes: *escapes, bytes };
+                let value = NodeValue::Scalar { text, plain: *plain, escapes: *escapes, bytes };
                 return Ok(self.tree.add(Node { parent: None, step, span, value }));
             }
-            Value::List(children) => (children.clone(), true),
-            Value::Map(children) => (children.clone(), false),
+            NodeValue::List(children) => (children.clone(), true),
+            NodeValue::Map(children) => (children.clone(), false),
         };
         let mut copies = Vec::with_capacity(children.len());
         for child in children {
             copies.push(self.copy(child, depth + 1, alias)?);
         }
-        let value = if list { Value::List(copies.clone()) } else { Value::Map(copies.clone()) };
+        let value = if list { NodeValue::List(copies.clone()) } else { NodeValue::Map(copies.clone()) };
         let copy = self.tree.add(Node { parent: None, step, span, value });
         for child in copies {
             self.tree.nodes[child.0 as usize].parent = Some(copy);
@@ -254,36 +256,36 @@ impl Builder<'_> {
     }
 
     /// An error of the YAML parser in our words where the cause is a common one.
-    fn syntax(&mut self, text: &str, error: &ScanError) -> Box<Problem> {
+    fn syntax(&mut self, text: &str, error: &ScanError) -> Box<Diagnostic> {
         let at = self.places.byte(error.marker());
         if let Some(at) = tab(text, at, error.info()) {
             let line = text[..at].rfind('\n').map_or(0, |at| at + 1);
-            let fault = if text[line..at].bytes().all(|byte| byte == b' ' || byte == b'\t') {
-                Fault::new("a tab indents this line").hint("YAML is indented with spaces: write spaces")
+            let diagnostic = if text[line..at].bytes().all(|byte| byte == b' ' || byte == b'\t') {
+                Diagnostic::error("a tab indents this line").hint("YAML is indented with spaces: write spaces")
             } else {
-                Fault::new("a tab where YAML wants a space").hint("write a space")
+                Diagnostic::error("a tab where YAML wants a space").hint("write a space")
             };
-            return Box::new(Problem::error(Some(at..at + 1), fault));
+            return Box::new(diagnostic.at(at..at + 1));
         }
-        let mut fault = Fault::new(format!("not valid YAML: {}", error.info()));
+        let mut diagnostic = Diagnostic::error(format!("not valid YAML: {}", error.info()));
         let before = &text[..at];
         let start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = text[start..].split('\n').next().unwrap_or_default();
         if line.contains("]:") {
-            fault = fault.hint("an IPv6 address needs quotes: \"[::1]:8080\"");
+            diagnostic = diagnostic.hint("an IPv6 address needs quotes: \"[::1]:8080\"");
         } else if error.info().contains("unprintable") {
-            fault = fault.hint("write control characters as escapes in double quotes: \"\\r\\n\"");
+            diagnostic = diagnostic.hint("write control characters as escapes in double quotes: \"\\r\\n\"");
         } else if line.contains(": *") || line.contains("[*") || line.contains("- *") {
-            fault = fault.hint("text that begins with `*` needs quotes");
+            diagnostic = diagnostic.hint("text that begins with `*` needs quotes");
         } else {
-            fault = fault.hint("look at the indentation, the quotes and the brackets here and just above");
+            diagnostic = diagnostic.hint("look at the indentation, the quotes and the brackets here and just above");
         }
-        Box::new(Problem::error(Some(at..at), fault))
+        Box::new(diagnostic.at(at..at))
     }
 }
 
-fn fail(span: Range<usize>, message: impl Into<String>, hint: &str) -> Outcome {
-    Err(Box::new(Problem::error(Some(span), Fault::new(message).hint(hint))))
+fn fail(span: Range<usize>, message: impl Into<String>, hint: &str) -> ParseResult {
+    Err(Box::new(Diagnostic::error(message).hint(hint).at(span)))
 }
 
 /// The tab that an error of syntax is about, if it is about one. The parser's mark may stand behind it, or at the value
@@ -298,15 +300,15 @@ fn tab(text: &str, mark: usize, info: &str) -> Option<usize> {
     tab(space, mark).or_else(|| tab(mark, text.len()))
 }
 
-/// Turns the parser's places, counted in characters, into bytes. Places come almost in order, so a
+/// Turns the parser's places, counted in characters, into bytes. ByteOffsets come almost in order, so a
 /// cursor walks along instead of a table of all characters.
-struct Places<'a> {
+struct ByteOffsets<'a> {
     text: &'a str,
     chars: usize,
     bytes: usize,
 }
 
-impl Places<'_> {
+impl ByteOffsets<'_> {
     fn span(&mut self, span: Span) -> Range<usize> {
         let start = self.byte(&span.start);
         start..self.byte(&span.end).max(start)

@@ -62,8 +62,8 @@ mod tests {
     use super::super::{Tree, parse};
 
     fn bytes(yaml: &str) -> Vec<u8> {
-        let (tree, problems, complete) = parse(yaml);
-        assert!(complete && problems.is_empty(), "{yaml}");
+        let (tree, diagnostics, complete) = parse(yaml);
+        assert!(complete && diagnostics.is_empty(), "{yaml}");
         scalar(&tree)
     }
 
@@ -95,7 +95,9 @@ mod tests {
     fn an_alias_stands_for_the_same_bytes() {
         let (tree, _, complete) = parse("a: &a \"\\xff\"\nb: *a\n");
         assert!(complete);
-        let crate::config::tree::Value::Map(children) = tree.value(tree.root().unwrap()) else { panic!("a mapping") };
+        let crate::config::tree::NodeValue::Map(children) = tree.value(tree.root().unwrap()) else {
+            panic!("a mapping")
+        };
         for child in children {
             assert_eq!(tree.bytes(*child), Some(&b"\xff"[..]));
         }

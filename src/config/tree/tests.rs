@@ -1,9 +1,10 @@
 use super::build::MAX_NODES;
+use super::node::resolve_plain;
 use super::*;
 
 fn tree(text: &str) -> Tree {
-    let (tree, problems, complete) = parse(text);
-    assert!(complete && problems.is_empty(), "{problems:?}");
+    let (tree, diagnostics, complete) = parse(text);
+    assert!(complete && diagnostics.is_empty(), "{diagnostics:?}");
     tree
 }
 
@@ -14,10 +15,10 @@ fn scalars(text: &str) -> Vec<(String, String)> {
     let mut open: Vec<NodeId> = tree.root().into_iter().collect();
     while let Some(id) = open.pop() {
         match tree.value(id) {
-            Value::Scalar { .. } => {
+            NodeValue::Scalar { .. } => {
                 found.push((tree.path(id), text[tree.span(id)].to_owned()));
             }
-            Value::List(children) | Value::Map(children) => open.extend(children.iter().rev()),
+            NodeValue::List(children) | NodeValue::Map(children) => open.extend(children.iter().rev()),
         }
     }
     found
@@ -80,7 +81,7 @@ fn plain_scalars_follow_the_core_schema() {
 #[test]
 fn quoted_scalars_are_text() {
     let tree = tree("a: '5'\nb: \"null\"\nc: \"x\\r\\n\"\n");
-    let Some(Value::Map(children)) = tree.root().map(|root| tree.value(root)) else { panic!("a mapping") };
+    let Some(NodeValue::Map(children)) = tree.root().map(|root| tree.value(root)) else { panic!("a mapping") };
     let resolved: Vec<_> = children.iter().filter_map(|child| tree.resolve(*child)).collect();
     assert_eq!(resolved, [Resolved::Text("5"), Resolved::Text("null"), Resolved::Text("x\r\n")]);
 }
@@ -88,7 +89,7 @@ fn quoted_scalars_are_text() {
 #[test]
 fn the_number_of_values_is_bounded() {
     let text = format!("[{}]", "1,".repeat(MAX_NODES));
-    let (_, problems, complete) = parse(&text);
+    let (_, diagnostics, complete) = parse(&text);
     assert!(!complete);
-    assert_eq!(problems.last().map(|problem| problem.message.as_str()), Some("more than 1000000 values"));
+    assert_eq!(diagnostics.last().map(|diagnostic| diagnostic.message.as_str()), Some("more than 1000000 values"));
 }

@@ -1,4 +1,4 @@
-//! How the words of [`units`](super::units) and a few special values are read from a file and
+//! How the words of [`units`](super::scalars) and a few special values are read from a file and
 //! described in the schema.
 
 use std::borrow::Cow;
@@ -9,11 +9,11 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 
-use super::de::{Located, OneOrMany};
-use super::report::Fault;
-use super::units::{
-    AccessTarget, BindAddress, FilePath, Frequency, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent,
-    Period, ProtocolName, ServerName, Size, SourceAddress, StatusRange, Target, TrustedBy,
+use super::located::{Located, OneOrMany};
+use super::report::Diagnostic;
+use super::scalars::{
+    AccessTarget, BackendEndpoint, BindAddress, FilePath, Frequency, HostRule, MinVersion, NameRule, Network,
+    PathPrefix, Percent, Period, ProtocolName, ServerName, Size, SourceAddress, StatusRange, TrustedBy,
 };
 
 /// A whole number; its range is checked where its meaning is known.
@@ -37,12 +37,12 @@ pub(crate) enum Switch {
 
 /// Reads a word through [`FromStr`]. A number is handed over as its digits: `5` is a duration
 /// without a unit, and `200` is a status.
-struct Word<T> {
+struct FromStrVisitor<T> {
     expected: &'static str,
     word: PhantomData<T>,
 }
 
-impl<T: FromStr<Err = Fault>> Visitor<'_> for Word<T> {
+impl<T: FromStr<Err = Diagnostic>> Visitor<'_> for FromStrVisitor<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,9 +50,9 @@ impl<T: FromStr<Err = Fault>> Visitor<'_> for Word<T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(|fault: Fault| match fault.hint {
-            Some(hint) => E::custom(format_args!("{}\n{hint}", fault.message)),
-            None => E::custom(fault.message),
+        text.parse().map_err(|diagnostic: Diagnostic| match diagnostic.hint {
+            Some(hint) => E::custom(format_args!("{}\n{hint}", diagnostic.message)),
+            None => E::custom(diagnostic.message),
         })
     }
 
@@ -69,12 +69,12 @@ impl<T: FromStr<Err = Fault>> Visitor<'_> for Word<T> {
     }
 }
 
-/// Gives a type its [`Deserialize`] through [`Word`] and its place in the schema.
+/// Gives a type its [`Deserialize`] through [`FromStrVisitor`] and its place in the schema.
 macro_rules! word {
     ($type:ty, $expected:literal, $schema:tt) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_any(Word { expected: $expected, word: PhantomData })
+                deserializer.deserialize_any(FromStrVisitor { expected: $expected, word: PhantomData })
             }
         }
 
@@ -87,7 +87,7 @@ macro_rules! text {
     ($type:ty, $schema:tt) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                deserializer.deserialize_str(Word { expected: "text", word: PhantomData })
+                deserializer.deserialize_str(FromStrVisitor { expected: "text", word: PhantomData })
             }
         }
 
@@ -131,7 +131,7 @@ word!(BindAddress, "an address such as 0.0.0.0:8080", {
     "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]:[0-9]+|[0-9.]+:[0-9]+)$",
     "examples": ["0.0.0.0:8080", "[::1]:8080", "[fe80::1%eth0]:8080", "unix:/run/app.sock"],
 });
-word!(Target, "an address such as 10.0.0.1:8080", {
+word!(BackendEndpoint, "an address such as 10.0.0.1:8080", {
     "type": "string",
     "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]:[0-9]+|[0-9A-Za-z._-]+:[0-9]+)$",
     "examples": ["10.0.0.1:5432", "[2001:db8::1]:5432", "db.example:5432", "unix:/run/app.sock"],
@@ -162,9 +162,9 @@ schema!(Switch, { "enum": ["auto", true, false, "on", "off"] });
 
 impl<'de> Deserialize<'de> for Int {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Number;
+        struct IntVisitor;
 
-        impl Visitor<'_> for Number {
+        impl Visitor<'_> for IntVisitor {
             type Value = Int;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,15 +183,15 @@ impl<'de> Deserialize<'de> for Int {
             }
         }
 
-        deserializer.deserialize_any(Number)
+        deserializer.deserialize_any(IntVisitor)
     }
 }
 
 impl<'de> Deserialize<'de> for Workers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Threads;
+        struct WorkersVisitor;
 
-        impl Visitor<'_> for Threads {
+        impl Visitor<'_> for WorkersVisitor {
             type Value = Workers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -210,15 +210,15 @@ impl<'de> Deserialize<'de> for Workers {
             }
         }
 
-        deserializer.deserialize_any(Threads)
+        deserializer.deserialize_any(WorkersVisitor)
     }
 }
 
 impl<'de> Deserialize<'de> for Switch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Position;
+        struct SwitchVisitor;
 
-        impl Visitor<'_> for Position {
+        impl Visitor<'_> for SwitchVisitor {
             type Value = Switch;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -239,7 +239,7 @@ impl<'de> Deserialize<'de> for Switch {
             }
         }
 
-        deserializer.deserialize_any(Position)
+        deserializer.deserialize_any(SwitchVisitor)
     }
 }
 

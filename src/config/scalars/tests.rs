@@ -1,17 +1,23 @@
 use std::fmt::Debug;
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use proptest::prelude::*;
 
+use super::address::SUN_PATH;
 use super::*;
+use crate::config::model::BackendAddress;
+use crate::net::addr::Address;
+use crate::net::interfaces;
 
-fn refused<T: FromStr<Err = Fault> + Debug>(texts: &[&str]) {
+fn refused<T: FromStr<Err = Diagnostic> + Debug>(texts: &[&str]) {
     for text in texts {
         let result = text.parse::<T>();
         assert!(result.is_err(), "{text:?} gave {result:?}");
     }
 }
 
-fn written<T: FromStr<Err = Fault> + Debug + fmt::Display>(pairs: &[(&str, &str)]) {
+fn written<T: FromStr<Err = Diagnostic> + Debug + fmt::Display>(pairs: &[(&str, &str)]) {
     for (text, expected) in pairs {
         assert_eq!(text.parse::<T>().unwrap().to_string(), *expected, "{text:?}");
     }
@@ -99,11 +105,11 @@ fn addresses() {
     refused::<BindAddress>(&[&format!("{path}x")]);
 
     let name = |host: &str, port| BackendAddress::Name { host: host.to_owned(), port };
-    assert_eq!("localhost:1".parse::<Target>().unwrap().address, name("localhost", 1));
-    assert_eq!("db.example.:65535".parse::<Target>().unwrap().address, name("db.example.", 65535));
+    assert_eq!("localhost:1".parse::<BackendEndpoint>().unwrap().address, name("localhost", 1));
+    assert_eq!("db.example.:65535".parse::<BackendEndpoint>().unwrap().address, name("db.example.", 65535));
     let label = "x".repeat(63);
-    assert!(format!("{label}.{label}.{label}.{}:1", "x".repeat(61)).parse::<Target>().is_ok());
-    refused::<Target>(&[
+    assert!(format!("{label}.{label}.{label}.{}:1", "x".repeat(61)).parse::<BackendEndpoint>().is_ok());
+    refused::<BackendEndpoint>(&[
         &format!("{label}.{label}.{label}.{}:1", "x".repeat(62)),
         &format!("{label}x:1"),
         ":1",
@@ -123,7 +129,7 @@ fn access_targets() {
     refused::<AccessTarget>(&["", "on", "stdout", "access.log", "/var/log/", "/a\nb"]);
 }
 
-fn survives<T: FromStr<Err = Fault> + PartialEq + Debug + fmt::Display>(text: &str) {
+fn survives<T: FromStr<Err = Diagnostic> + PartialEq + Debug + fmt::Display>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
         assert_eq!(value.to_string().parse::<T>().unwrap(), value);
     }
@@ -145,7 +151,7 @@ proptest! {
         survives::<Percent>(&text);
         survives::<StatusRange>(&text);
         survives::<BindAddress>(&text);
-        survives::<Target>(&text);
+        survives::<BackendEndpoint>(&text);
         survives::<SourceAddress>(&text);
         survives::<AccessTarget>(&text);
     }
@@ -250,13 +256,13 @@ fn link_local_addresses_have_their_interface() {
     for text in ["[fe80::1%lo]:80", &format!("[fe80::1%{lo}]:80")] {
         let BindAddress(Address::Tcp(SocketAddr::V6(bind))) = text.parse().unwrap() else { panic!("{text}") };
         assert_eq!((bind.scope_id(), bind.port()), (lo, 80), "{text}");
-        let target: Target = text.parse().unwrap();
+        let target: BackendEndpoint = text.parse().unwrap();
         assert_eq!((target.text.as_str(), target.address), (text, BackendAddress::Ip(SocketAddr::V6(bind))));
     }
     let said = |text: &str| {
-        let fault = text.parse::<Target>().unwrap_err();
-        assert_eq!(text.parse::<BindAddress>().unwrap_err(), fault);
-        format!("{} | {}", fault.message, fault.hint.unwrap_or_default())
+        let diagnostic = text.parse::<BackendEndpoint>().unwrap_err();
+        assert_eq!(text.parse::<BindAddress>().unwrap_err(), diagnostic);
+        format!("{} | {}", diagnostic.message, diagnostic.hint.unwrap_or_default())
     };
     for (text, expected) in [
         ("[fe80::1]:80", "`[fe80::1]:80` is a link-local address without its interface | write \"[fe80::1%"),

@@ -1,48 +1,12 @@
-//! What happens between accept and relay: TLS, routes, the PROXY protocol.
+//! `listeners[].tls` and `pools[].tls`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::{PoolIndex, Redacted};
-use crate::net::name::NamePattern;
-
-/// One entry of `listeners[].routes`. Everything that is given must match.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RouteConfig {
-    /// Server names of which one must fit; empty: any, and none.
-    pub sni: Vec<NamePattern>,
-    /// Application protocols of which one must be the connection's; empty: any, and none.
-    pub alpn: Vec<Arc<str>>,
-    /// Hosts of which one must fit that of the first request; empty: any, and none.
-    pub host: Vec<NamePattern>,
-    /// With one of these the path of the first request must begin; empty: any, and none.
-    pub path_prefix: Vec<Arc<str>>,
-    /// Where what matches goes.
-    pub pool: PoolIndex,
-}
-
-impl RouteConfig {
-    /// Whether it takes only connections whose ClientHello is known.
-    pub fn needs_tls(&self) -> bool {
-        !(self.sni.is_empty() && self.alpn.is_empty())
-    }
-
-    /// Whether it takes only connections whose first request is known.
-    pub fn needs_request(&self) -> bool {
-        !(self.host.is_empty() && self.path_prefix.is_empty())
-    }
-}
-
-/// `listeners[].sniff`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sniff {
-    /// Nothing is looked at.
-    Off,
-    /// HTTP/1.x is watched as it goes by.
-    Http,
-}
+use super::redacted::Redacted;
 
 /// `listeners[].tls`: TLS ends here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +39,8 @@ pub struct CertificateFiles {
 }
 
 /// `listeners[].tls.unknown_sni`. A client that names no server at all counts as unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum UnknownSni {
     /// The first certificate.
     Default,
@@ -110,28 +75,12 @@ pub enum StartTls {
 }
 
 /// `listeners[].tls.plaintext`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Plaintext {
     Refuse,
     Allow,
-}
-
-/// `listeners[].proxy_protocol`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProxyProtocol {
-    /// Peers whose headers are believed; a unix socket's always are. At least one.
-    pub trusted: Vec<IpNet>,
-    /// Whether these must send one.
-    pub required: bool,
-}
-
-/// `pools[].send_proxy`, when it is not off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum SendProxy {
-    V1,
-    V2,
 }
 
 /// `pools[].tls`: TLS to the backends.
@@ -163,7 +112,8 @@ pub enum NameSource {
 }
 
 /// `pools[].tls.verify`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Verify {
     /// Its signature and its name.
     Full,

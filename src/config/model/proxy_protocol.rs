@@ -1,0 +1,20 @@
+//! The PROXY protocol, accepted from clients and sent to backends.
+
+use ipnet::IpNet;
+
+/// `listeners[].proxy_protocol`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Peers whose headers are believed; a unix socket's always are. At least one.
+    pub trusted: Vec<IpNet>,
+    /// Whether these must send one.
+    pub required: bool,
+}
+
+/// `pools[].send_proxy`, when it is not off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum SendProxy {
+    V1,
+    V2,
+}

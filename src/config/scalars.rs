@@ -1,0 +1,268 @@
+//! The words of the configuration language: durations, sizes, percentages, addresses. Each is a type
+//! with one way to read it and one way to write it, and reading what was written gives it back.
+
+mod address;
+mod proxy_protocol;
+mod routing;
+mod tls;
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+pub(crate) use address::{BackendEndpoint, BindAddress, SourceAddress};
+pub(crate) use proxy_protocol::Network;
+pub(crate) use routing::{HostRule, NameRule, PathPrefix};
+pub(crate) use tls::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
+
+use super::model::Rate;
+use super::report::{Diagnostic, shown};
+
+/// The longest duration: a year. A longer one is a typing error, and a clock plus a much longer one
+/// would overflow.
+const LONGEST: Duration = Duration::from_secs(8760 * 3600);
+
+/// A length of time, in milliseconds, seconds, minutes or hours: `250ms`, `2s`, `5m`, `1h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Period(pub(crate) Duration);
+
+impl FromStr for Period {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<Period, Diagnostic> {
+        let wrong = || Diagnostic::error(format!("`{}` is not a duration", shown(text)));
+        let (digits, unit) = split_number(text);
+        if digits.is_empty() {
+            return Err(wrong().hint("write a number and ms, s, m or h, such as 5s"));
+        }
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "" => {
+                let diagnostic = Diagnostic::error(format!("`{digits}` has no unit"));
+                return Err(diagnostic.hint(format!("write {digits}s for seconds; units are ms, s, m and h")));
+            }
+            _ if unit.starts_with('.') => {
+                return Err(wrong().hint("write a whole number of a smaller unit: 1500ms, not 1.5s"));
+            }
+            _ => return Err(wrong().hint("units are ms, s, m and h, such as 5s")),
+        };
+        digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|count| count.checked_mul(millis))
+            .map(Duration::from_millis)
+            .filter(|length| *length <= LONGEST)
+            .map(Period)
+            .ok_or_else(|| Diagnostic::error(format!("`{text}` is too long")).hint("at most a year: 8760h"))
+    }
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        match millis {
+            0 => f.write_str("0s"),
+            _ if millis.is_multiple_of(3_600_000) => write!(f, "{}h", millis / 3_600_000),
+            _ if millis.is_multiple_of(60_000) => write!(f, "{}m", millis / 60_000),
+            _ if millis.is_multiple_of(1000) => write!(f, "{}s", millis / 1000),
+            _ => write!(f, "{millis}ms"),
+        }
+    }
+}
+
+/// How often something may happen: `20/s`, `600/m`, `1000/h`; `0` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frequency(pub(crate) Option<Rate>);
+
+impl FromStr for Frequency {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<Frequency, Diagnostic> {
+        const EXAMPLE: &str = "write a number and /s, /m or /h, such as 20/s; 0 is no limit";
+        let wrong = || Diagnostic::error(format!("`{}` is not a rate", shown(text))).hint(EXAMPLE);
+        let (digits, unit) = split_number(text);
+        if digits.is_empty() {
+            return Err(wrong());
+        }
+        let count = digits
+            .parse::<u32>()
+            .map_err(|_| Diagnostic::error(format!("`{text}` is too much")).hint(format!("at most {}/s", u32::MAX)))?;
+        let seconds = match unit {
+            "/s" => 1,
+            "/m" => 60,
+            "/h" => 3600,
+            "" if count == 0 => return Ok(Frequency(None)),
+            "" => {
+                let diagnostic = Diagnostic::error(format!("`{digits}` does not say in which time"));
+                return Err(diagnostic.hint(format!("write {digits}/s for so many a second, or /m or /h")));
+            }
+            _ => return Err(wrong()),
+        };
+        Ok(Frequency(NonZeroU32::new(count).map(|count| Rate { count, per: Duration::from_secs(seconds) })))
+    }
+}
+
+impl fmt::Display for Frequency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(rate) => rate.fmt(f),
+            None => f.write_str("0"),
+        }
+    }
+}
+
+/// A number of bytes: `512B`, `64KiB`, `1MiB`, `1GiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "only keys that are not supported yet are sizes")]
+pub(crate) struct Size(pub(crate) u64);
+
+impl FromStr for Size {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<Size, Diagnostic> {
+        let wrong = || {
+            Diagnostic::error(format!("`{}` is not a size", shown(text)))
+                .hint("write a number and B, KiB, MiB or GiB, such as 64KiB")
+        };
+        let (digits, unit) = split_number(text);
+        let shift = match unit {
+            "B" => 0,
+            "KiB" => 10,
+            "MiB" => 20,
+            "GiB" => 30,
+            _ => return Err(wrong()),
+        };
+        let count: u64 = digits.parse().map_err(|_| wrong())?;
+        count.checked_mul(1 << shift).map(Size).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let whole = |shift: &u32| self.0 != 0 && self.0.is_multiple_of(1 << shift);
+        let (shift, unit) = units.into_iter().find(|(shift, _)| whole(shift)).unwrap_or((0, "B"));
+        write!(f, "{}{unit}", self.0 >> shift)
+    }
+}
+
+/// Hundredths, 0 to 100: `50%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "only keys that are not supported yet are percentages")]
+pub(crate) struct Percent(pub(crate) u8);
+
+impl FromStr for Percent {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<Percent, Diagnostic> {
+        match split_number(text) {
+            (digits, "%") => digits.parse().ok(),
+            _ => None,
+        }
+        .filter(|percent| *percent <= 100)
+        .map(Percent)
+        .ok_or_else(|| {
+            Diagnostic::error(format!("`{}` is not a percentage", shown(text))).hint("write 0% to 100%, such as 50%")
+        })
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+/// HTTP statuses: `200-399`, or one alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StatusRange(pub(crate) RangeInclusive<u16>);
+
+impl FromStr for StatusRange {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<StatusRange, Diagnostic> {
+        let status = |text: &str| {
+            let three = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse().ok().filter(|status| three && (100..=599).contains(status))
+        };
+        let range = match text.split_once('-') {
+            Some((first, last)) => status(first).zip(status(last)),
+            None => status(text).map(|only| (only, only)),
+        };
+        let (first, last) = range.ok_or_else(|| {
+            Diagnostic::error(format!("`{}` is not a range of HTTP statuses", shown(text)))
+                .hint("write 200-399, or one status; they go from 100 to 599")
+        })?;
+        if first > last {
+            return Err(
+                Diagnostic::error(format!("`{text}` ends before it begins")).hint(format!("write {last}-{first}"))
+            );
+        }
+        Ok(StatusRange(first..=last))
+    }
+}
+
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.0.start(), self.0.end());
+        if first == last { write!(f, "{first}") } else { write!(f, "{first}-{last}") }
+    }
+}
+
+/// Where access lines go: `off`, `stderr` or a file's path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AccessTarget {
+    Off,
+    Stderr,
+    File(PathBuf),
+}
+
+impl FromStr for AccessTarget {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<AccessTarget, Diagnostic> {
+        match text {
+            // A reader of YAML 1.1 makes `false` of `off`.
+            "off" | "false" => Ok(AccessTarget::Off),
+            "stderr" => Ok(AccessTarget::Stderr),
+            _ if text.starts_with("syslog:") => Err(Diagnostic::error("`syslog:` is not supported yet")
+                .hint("this version writes to stderr or to a file: /var/log/tidegate/access.log")),
+            // A slash tells a path from a misspelt word, which would silently become a file.
+            _ if text.contains('/') && !text.ends_with('/') && !text.contains(char::is_control) => {
+                Ok(AccessTarget::File(PathBuf::from(text)))
+            }
+            _ => {
+                let diagnostic = Diagnostic::error(format!("`{}` is not off, stderr or a path", shown(text)));
+                Err(match text {
+                    "no" | "none" => diagnostic.hint("write off"),
+                    "stdout" | "-" | "true" | "on" | "yes" => diagnostic.hint("write stderr, or the path of a file"),
+                    _ => diagnostic.hint("a path has a slash: /var/log/tidegate.log, ./access.log"),
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Display for AccessTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AccessTarget::Off => f.write_str("off"),
+            AccessTarget::Stderr => f.write_str("stderr"),
+            AccessTarget::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The leading digits, and what follows them.
+fn split_number(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -60,7 +60,7 @@ impl AnswerThrottle {
         F: Future<Output = Response<ResponseBody>>,
     {
         let asked = Instant::now();
-        let _waiting = Waiting::new(self);
+        let _waiting = WaitingReader::new(self);
         let mut round = self.round.lock().await;
         if *round < asked {
             self.limit.acquire().await;
@@ -99,16 +99,16 @@ impl AnswerThrottle {
 }
 
 /// A question without an answer yet. The last one frees what was kept.
-struct Waiting<'t>(&'t AnswerThrottle);
+struct WaitingReader<'t>(&'t AnswerThrottle);
 
-impl<'t> Waiting<'t> {
-    fn new(throttle: &'t AnswerThrottle) -> Waiting<'t> {
+impl<'t> WaitingReader<'t> {
+    fn new(throttle: &'t AnswerThrottle) -> WaitingReader<'t> {
         throttle.waiting.update(|waiting| waiting + 1);
-        Waiting(throttle)
+        WaitingReader(throttle)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingReader<'_> {
     fn drop(&mut self) {
         self.0.waiting.update(|waiting| waiting - 1);
         if self.0.waiting.get() == 0 {

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::query::pairs;
-use super::snapshot_model::{Snapshot, Status};
+use super::snapshot_model::{BackendStatus, Snapshot};
 use super::unix_time::seconds;
 use crate::config::model::{Balance, Plaintext, RouteConfig, UnknownSni};
 use crate::net::addr::Address;
@@ -373,7 +373,7 @@ fn at_backend(pool: &Pool, shown: &BackendPreview, preview: &Preview) -> AtBacke
             "backup: used when no other takes connections".to_owned()
         }
         Availability::Available => {
-            let status = Status::of(true, pool.settings().health.is_some()).name();
+            let status = BackendStatus::of(true, pool.settings().health.is_some()).name();
             let mut words = match pool.settings().balance {
                 Balance::LeastLatency => {
                     format!("{status}, {} on average, {}", latency(shown.latency_us), connections(shown))

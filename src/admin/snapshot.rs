@@ -9,9 +9,9 @@ use super::process;
 use super::rates::Rates;
 use super::readiness::not_ready;
 use super::snapshot_model::{
-    BackendStats, CheckKind, CheckResult, CheckStats, HandshakeStats, HttpStats, Latency, LatencySummary,
-    ListenerStats, LogStats, PlaneStats, PoolStats, RejectedClient, ResponseCount, ServedCertificate, Snapshot, Status,
-    StatusChange, TerminationStats, TlsFiles, TlsOwner,
+    BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, HandshakeStats, HttpStats, Latency,
+    LatencySummary, ListenerStats, LogStats, PlaneStats, PoolStats, RejectedClient, ResponseCount, ServedCertificate,
+    Snapshot, StatusChange, TerminationStats, TlsFiles, TlsOwner,
 };
 use super::sources::Sources;
 use super::unix_time::seconds;
@@ -138,7 +138,7 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
         health: config.health.as_ref().map(|health| kind(&health.check)),
         rise: config.health.as_ref().map(|health| health.rise.get()),
         fall: config.health.as_ref().map(|health| health.fall.get()),
-        status: Status::of(status.up, config.health.is_some()),
+        status: BackendStatus::of(status.up, config.health.is_some()),
         up: backends.iter().filter(|backend| backend.up).count(),
         usable: status.up,
         since: seconds(status.since),
@@ -165,8 +165,8 @@ fn backend(backend: &pool::Backend, config: &model::PoolConfig, latencies: &Late
         max_connections: backend.max_connections(),
         up: status.up && !backend.is_leaving(),
         status: match backend.is_leaving() {
-            true => Status::Leaving,
-            false => Status::of(status.up, config.health.is_some()),
+            true => BackendStatus::Leaving,
+            false => BackendStatus::of(status.up, config.health.is_some()),
         },
         since: seconds(status.since),
         downs: u64::from(backend.downs()),
@@ -318,7 +318,7 @@ fn transitions(plane: &DataPlane) -> Vec<StatusChange> {
             pool: pool.name().to_string(),
             backend: transition.name.to_string(),
             up: transition.up,
-            status: Status::of(transition.up, pool.settings().health.is_some()),
+            status: BackendStatus::of(transition.up, pool.settings().health.is_some()),
             reason: transition.reason.map(|reason| reason.to_string()),
         })
     };

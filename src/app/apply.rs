@@ -10,7 +10,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::plan::{Plan, Step};
-use super::sockets::{BoundAddress, Key, ListenSockets};
+use super::sockets::{BindKey, BoundAddress, ListenSockets};
 use crate::config::model::{self, Config};
 use crate::health;
 use crate::net::addr::Address;
@@ -56,13 +56,13 @@ pub(super) struct Prepared {
     changed_pools: Vec<model::PoolConfig>,
     removed_pools: Vec<Arc<str>>,
     opened: Vec<Opened>,
-    closed: Vec<(ListenerId, Key)>,
+    closed: Vec<(ListenerId, BindKey)>,
     resolver: Option<Resolver>,
     tls_watch: TlsWatch,
 }
 
 /// An address, its sockets, and a duplicate of each for its worker.
-type Opened = (Key, BoundAddress, Vec<OwnedFd>);
+type Opened = (BindKey, BoundAddress, Vec<OwnedFd>);
 
 /// What watches the files of TLS after the switch.
 enum TlsWatch {

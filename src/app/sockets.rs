@@ -14,11 +14,11 @@ use crate::net::listen::{self, ListenOptions, Listening, Sharing};
 use crate::net::socket_file::SocketFile;
 
 /// A listener's name, and an address as configured.
-pub(super) type Key = (Arc<str>, Address);
+pub(super) type BindKey = (Arc<str>, Address);
 
 /// The sockets of all listeners. Workers accept from duplicates: a socket is closed when both are.
 #[derive(Default)]
-pub(super) struct ListenSockets(BTreeMap<Key, BoundAddress>);
+pub(super) struct ListenSockets(BTreeMap<BindKey, BoundAddress>);
 
 /// The sockets of one address.
 pub(super) struct BoundAddress {
@@ -43,14 +43,14 @@ impl ListenSockets {
         wanted: &[(&ListenerConfig, &Address)],
         config: &Config,
         workers: usize,
-    ) -> Result<Vec<(Key, BoundAddress)>, Vec<String>> {
+    ) -> Result<Vec<(BindKey, BoundAddress)>, Vec<String>> {
         let (mut bound, mut errors) = (Vec::new(), Vec::new());
         for (listener, address) in wanted {
             let options = options(&listener.socket, v6_only(address, config));
             match bind_one(address, &options, workers, listener.socket.reuse_port) {
                 Ok(sockets) => bound.push(((Arc::clone(&listener.name), Address::clone(address)), sockets)),
                 Err(error) => {
-                    let new = bound.iter().map(|(key, bound): &(Key, BoundAddress)| (&key.0, &bound.actual));
+                    let new = bound.iter().map(|(key, bound): &(BindKey, BoundAddress)| (&key.0, &bound.actual));
                     let owner = owner(address, self.0.iter().map(|(key, bound)| (&key.0, &bound.actual)).chain(new));
                     let why = listen::explain(address, &options, &error, owner.as_deref());
                     errors.push(format!("listener {}: cannot listen on {address}: {why}", listener.name));
@@ -60,16 +60,16 @@ impl ListenSockets {
         if errors.is_empty() { Ok(bound) } else { Err(errors) }
     }
 
-    pub(super) fn insert(&mut self, key: Key, bound: BoundAddress) {
+    pub(super) fn insert(&mut self, key: BindKey, bound: BoundAddress) {
         self.0.insert(key, bound);
     }
 
-    pub(super) fn remove(&mut self, key: &Key) {
+    pub(super) fn remove(&mut self, key: &BindKey) {
         self.0.remove(key);
     }
 
     /// Where an address of a listener listens.
-    pub(super) fn actual(&self, key: &Key) -> Option<&Address> {
+    pub(super) fn actual(&self, key: &BindKey) -> Option<&Address> {
         self.0.get(key).map(|bound| &bound.actual)
     }
 

@@ -30,8 +30,8 @@ pub(crate) fn run(given: Option<PathBuf>) -> ExitCode {
         Err(error) => {
             say(format_args!("error: {error}"));
             return ExitCode::from(match error {
-                log::StartError::Usage(_) => USAGE,
-                log::StartError::Thread(_) => FAILED,
+                log::LogStartError::Usage(_) => USAGE,
+                log::LogStartError::Thread(_) => FAILED,
             });
         }
     };

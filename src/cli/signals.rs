@@ -83,7 +83,7 @@ impl Requests {
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Request {
+enum SignalRequest {
     /// To drain and end; a second one, to end now.
     End,
     /// To end now.
@@ -98,26 +98,26 @@ enum Request {
 
 /// Signals of Linux whose default is to end the process, but for those of faults in the program and SIGKILL. SIGPIPE is
 /// ignored by Rust's runtime.
-const REQUESTS: [(&str, i32, Request); 14] = [
-    ("SIGTERM", libc::SIGTERM, Request::End),
-    ("SIGINT", libc::SIGINT, Request::End),
-    ("SIGQUIT", libc::SIGQUIT, Request::Quit),
-    ("SIGUSR1", libc::SIGUSR1, Request::Reopen),
-    ("SIGHUP", libc::SIGHUP, Request::Reload),
-    ("SIGUSR2", libc::SIGUSR2, Request::Reload),
-    ("SIGALRM", libc::SIGALRM, Request::Nothing),
-    ("SIGVTALRM", libc::SIGVTALRM, Request::Nothing),
-    ("SIGPROF", libc::SIGPROF, Request::Nothing),
-    ("SIGIO", libc::SIGIO, Request::Nothing),
-    ("SIGPWR", libc::SIGPWR, Request::Nothing),
-    ("SIGSTKFLT", libc::SIGSTKFLT, Request::Nothing),
-    ("SIGXCPU", libc::SIGXCPU, Request::Nothing),
+const REQUESTS: [(&str, i32, SignalRequest); 14] = [
+    ("SIGTERM", libc::SIGTERM, SignalRequest::End),
+    ("SIGINT", libc::SIGINT, SignalRequest::End),
+    ("SIGQUIT", libc::SIGQUIT, SignalRequest::Quit),
+    ("SIGUSR1", libc::SIGUSR1, SignalRequest::Reopen),
+    ("SIGHUP", libc::SIGHUP, SignalRequest::Reload),
+    ("SIGUSR2", libc::SIGUSR2, SignalRequest::Reload),
+    ("SIGALRM", libc::SIGALRM, SignalRequest::Nothing),
+    ("SIGVTALRM", libc::SIGVTALRM, SignalRequest::Nothing),
+    ("SIGPROF", libc::SIGPROF, SignalRequest::Nothing),
+    ("SIGIO", libc::SIGIO, SignalRequest::Nothing),
+    ("SIGPWR", libc::SIGPWR, SignalRequest::Nothing),
+    ("SIGSTKFLT", libc::SIGSTKFLT, SignalRequest::Nothing),
+    ("SIGXCPU", libc::SIGXCPU, SignalRequest::Nothing),
     // A write beyond the limit fails, which the log that it belongs to reports.
-    ("SIGXFSZ", libc::SIGXFSZ, Request::Nothing),
+    ("SIGXFSZ", libc::SIGXFSZ, SignalRequest::Nothing),
 ];
 
 /// Receives all of these.
-struct Received(Vec<(String, Request, Signal)>);
+struct Received(Vec<(String, SignalRequest, Signal)>);
 
 impl Received {
     fn new() -> io::Result<Received> {
@@ -127,12 +127,12 @@ impl Received {
         }
         for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
             let name = format!("SIGRTMIN+{}", number - libc::SIGRTMIN());
-            all.push((name, Request::Nothing, signal(SignalKind::from_raw(number))?));
+            all.push((name, SignalRequest::Nothing, signal(SignalKind::from_raw(number))?));
         }
         Ok(Received(all))
     }
 
-    async fn next(&mut self) -> (&str, Request) {
+    async fn next(&mut self) -> (&str, SignalRequest) {
         let place = poll_fn(|cx| {
             let ready = self.0.iter_mut().position(|(_, _, signal)| signal.poll_recv(cx).is_ready());
             ready.map_or(Poll::Pending, Poll::Ready)
@@ -164,7 +164,7 @@ impl Receiver {
                 }
             };
             match request {
-                Request::End => {
+                SignalRequest::End => {
                     requested += 1;
                     let limit = match requested {
                         1 if self.serving.load(Ordering::Acquire) => self.drain.saturating_add(DRAIN_END),
@@ -175,15 +175,15 @@ impl Receiver {
                     end = Instant::now().checked_add(limit);
                     self.endings.send_replace(requested);
                 }
-                Request::Quit => {
+                SignalRequest::Quit => {
                     tracing::warn!("{signal}: ends at once, without a drain");
                     exit(&self.logging, 0)
                 }
-                Request::Reopen => self.logging.reopen(),
-                Request::Reload => tracing::warn!(
+                SignalRequest::Reopen => self.logging.reopen(),
+                SignalRequest::Reload => tracing::warn!(
                     "{signal} ignored: this version cannot reload; restart it to apply a changed configuration"
                 ),
-                Request::Nothing => tracing::warn!("{signal} ignored: it has no meaning here"),
+                SignalRequest::Nothing => tracing::warn!("{signal} ignored: it has no meaning here"),
             }
         }
     }

@@ -48,12 +48,12 @@ pub(super) struct Which {
 /// A stats port.
 #[derive(Debug)]
 pub(super) struct StatsPort {
-    place: Place,
+    place: StatsAddress,
     token: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum StatsAddress {
     /// Address or name, and port.
     Tcp(String),
     Unix(PathBuf),
@@ -64,9 +64,9 @@ impl Which {
     pub(super) fn find(self) -> Result<StatsPort, ExitCode> {
         let mut token_file = self.token_file;
         let place = match &self.stats {
-            Some(address) => Place::parse(address),
+            Some(address) => StatsAddress::parse(address),
             None => match self.config.or_else(config::find) {
-                None => Place::parse(USUAL),
+                None => StatsAddress::parse(USUAL),
                 Some(path) => configured(&path).map(|(place, configured)| {
                     token_file = token_file.take().or(configured);
                     place
@@ -86,7 +86,7 @@ impl Which {
 
 /// The stats port of a configuration, and its token's file. Certificates and keys are not looked at: whoever asks need
 /// not be allowed to read them.
-fn configured(path: &Path) -> Result<(Result<Place, String>, Option<PathBuf>), ExitCode> {
+fn configured(path: &Path) -> Result<(Result<StatsAddress, String>, Option<PathBuf>), ExitCode> {
     let loaded = config::load(path, &Unread).map_err(|failure| {
         say(failure.render(Style::of_stderr()).trim_end());
         ExitCode::from(USAGE)
@@ -103,8 +103,8 @@ fn configured(path: &Path) -> Result<(Result<Place, String>, Option<PathBuf>), E
         Address::Tcp(address) if address.port() == 0 => {
             Err(format!("{path} has port 0 for its stats port: the log of tidegate says which it is: --stats ADDRESS"))
         }
-        Address::Tcp(address) => Ok(Place::Tcp(reachable(*address).to_string())),
-        Address::Unix(path) => Ok(Place::Unix(path.to_path_buf())),
+        Address::Tcp(address) => Ok(StatsAddress::Tcp(reachable(*address).to_string())),
+        Address::Unix(path) => Ok(StatsAddress::Unix(path.to_path_buf())),
     };
     Ok((place, admin.token_file.map(|path| path.reveal().clone())))
 }
@@ -131,17 +131,17 @@ fn read_token(path: &Path) -> Result<String, String> {
     parse_token(&text).map(str::to_owned).map_err(|reason| told(&format_args!("it {reason}")))
 }
 
-impl Place {
-    fn parse(text: &str) -> Result<Place, String> {
+impl StatsAddress {
+    fn parse(text: &str) -> Result<StatsAddress, String> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Place::Unix(PathBuf::from(path)));
+            return Ok(StatsAddress::Unix(PathBuf::from(path)));
         }
         let rest = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
         let wrong = || format!("`{text}` is no address: write IP:PORT, NAME:PORT or unix:PATH, such as {USUAL}");
         let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
         let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
         match port.parse::<u16>() {
-            Ok(1..) if !host.is_empty() && host.bytes().all(is_host) => Ok(Place::Tcp(rest.to_owned())),
+            Ok(1..) if !host.is_empty() && host.bytes().all(is_host) => Ok(StatsAddress::Tcp(rest.to_owned())),
             _ => Err(wrong()),
         }
     }
@@ -150,8 +150,8 @@ impl Place {
 impl Display for StatsPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Tcp(address) => f.write_str(address),
-            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            StatsAddress::Tcp(address) => f.write_str(address),
+            StatsAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -189,11 +189,11 @@ impl StatsPort {
             )
         };
         match &self.place {
-            Place::Tcp(address) => {
+            StatsAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address.as_str()).await.map_err(refused)?;
                 self.exchange(stream, address, path).await
             }
-            Place::Unix(file) => {
+            StatsAddress::Unix(file) => {
                 let stream = UnixStream::connect(file).await.map_err(refused)?;
                 self.exchange(stream, "localhost", path).await
             }
@@ -236,13 +236,13 @@ mod tests {
 
     #[test]
     fn addresses_are_read() {
-        let tcp = |text: &str| Ok(Place::Tcp(text.to_owned()));
-        assert_eq!(Place::parse("127.0.0.1:9900"), tcp("127.0.0.1:9900"));
-        assert_eq!(Place::parse("http://localhost:9900/"), tcp("localhost:9900"));
-        assert_eq!(Place::parse("[::1]:9900"), tcp("[::1]:9900"));
-        assert_eq!(Place::parse("unix:/run/t.sock"), Ok(Place::Unix("/run/t.sock".into())));
+        let tcp = |text: &str| Ok(StatsAddress::Tcp(text.to_owned()));
+        assert_eq!(StatsAddress::parse("127.0.0.1:9900"), tcp("127.0.0.1:9900"));
+        assert_eq!(StatsAddress::parse("http://localhost:9900/"), tcp("localhost:9900"));
+        assert_eq!(StatsAddress::parse("[::1]:9900"), tcp("[::1]:9900"));
+        assert_eq!(StatsAddress::parse("unix:/run/t.sock"), Ok(StatsAddress::Unix("/run/t.sock".into())));
         for wrong in ["", "9900", ":9900", "host", "host:", "host:0", "host:99999", "a b:1", "https://host:1/x"] {
-            assert!(Place::parse(wrong).is_err(), "{wrong}");
+            assert!(StatsAddress::parse(wrong).is_err(), "{wrong}");
         }
     }
 

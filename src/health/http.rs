@@ -255,7 +255,7 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
 /// How the body that follows a complete head ends (RFC 9112, section 6.3).
 fn framing(head: &[u8]) -> Result<Framing, ProbeFailure> {
     let (mut chunked, mut length) = (false, None);
-    for Field { name, value } in fields(head)? {
+    for HeaderField { name, value } in fields(head)? {
         let members = || value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             // Chunked is the last coding when it is one at all.
@@ -279,27 +279,27 @@ fn framing(head: &[u8]) -> Result<Framing, ProbeFailure> {
 }
 
 /// A header of the answer.
-struct Field<'a> {
+struct HeaderField<'a> {
     name: &'a [u8],
     value: Vec<u8>,
 }
 
 /// The headers after the first line, folded lines joined (RFC 9112, section 5.2).
-fn fields(head: &[u8]) -> Result<Vec<Field<'_>>, ProbeFailure> {
+fn fields(head: &[u8]) -> Result<Vec<HeaderField<'_>>, ProbeFailure> {
     let is_token = |&byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let mut fields: Vec<Field<'_>> = Vec::new();
+    let mut fields: Vec<HeaderField<'_>> = Vec::new();
     for line in head.trim_ascii().split(|&byte| byte == b'\n').skip(1) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let is_printable = line.iter().all(|byte| !byte.is_ascii_control() || *byte == b'\t');
         let colon = line.iter().position(|&byte| byte == b':').unwrap_or(0);
         let (name, value) = line.split_at(colon);
         match fields.last_mut() {
-            Some(Field { value: folded, .. }) if is_printable && matches!(line.first(), Some(b' ' | b'\t')) => {
+            Some(HeaderField { value: folded, .. }) if is_printable && matches!(line.first(), Some(b' ' | b'\t')) => {
                 folded.push(b' ');
                 folded.extend_from_slice(line.trim_ascii());
             }
             _ if is_printable && !name.is_empty() && name.iter().all(is_token) => {
-                fields.push(Field { name, value: value[1..].trim_ascii().to_vec() });
+                fields.push(HeaderField { name, value: value[1..].trim_ascii().to_vec() });
             }
             _ => {
                 let line = super::failure::quoted(line);

@@ -24,7 +24,7 @@ use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
 use self::failure::ProbeFailure;
-use self::rise_fall::{RiseFall, Transition};
+use self::rise_fall::{RiseFall, StateChange};
 use crate::config::model::{self, Health, SendProxy};
 use crate::log::throttle::Throttle;
 use crate::net::addr::Address;
@@ -54,7 +54,7 @@ pub struct HealthChecks {
 pub fn spawn(pool: Arc<Pool>) -> HealthChecks {
     let (waiting, first) = mpsc::channel(1);
     let generation = pool.generation();
-    let mut running = Running::default();
+    let mut running = CheckTasks::default();
     running.spawn_missing(&pool, Some(&waiting));
     let mut supervisor = JoinSet::new();
     supervisor.spawn(running.supervise(Arc::clone(&pool), generation));
@@ -72,12 +72,12 @@ pub async fn first_outcomes(checks: &mut [HealthChecks]) {
 
 /// A task for each backend of a pool.
 #[derive(Default)]
-struct Running {
+struct CheckTasks {
     tasks: JoinSet<()>,
     by_backend: HashMap<BackendId, AbortHandle>,
 }
 
-impl Running {
+impl CheckTasks {
     async fn supervise(mut self, pool: Arc<Pool>, mut generation: watch::Receiver<u64>) {
         loop {
             tokio::select! {
@@ -205,11 +205,11 @@ impl HealthChecker {
         let failure = reason.as_deref().map(Arc::from);
         checked.counters().checked(CheckRecord { at: SystemTime::now(), took, failure });
         match (self.rise_fall.observe(reason.is_none()), &reason) {
-            (Some(Transition::Up), _) => {
+            (Some(StateChange::Up), _) => {
                 self.pool.set_up(self.id);
                 info!(%pool, %backend, "backend up");
             }
-            (Some(Transition::Down), reason) => {
+            (Some(StateChange::Down), reason) => {
                 let reason = reason.as_deref().unwrap_or_default();
                 self.pool.set_down(self.id, reason);
                 warn!(%pool, %backend, reason, "backend down");

@@ -26,7 +26,7 @@ enum HealthState {
 
 /// What a probe has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transition {
+pub(super) enum StateChange {
     Up,
     Down,
 }
@@ -47,7 +47,7 @@ impl RiseFall {
 
     /// Takes the outcome of a probe into account. A first probe that fails is a change too, so that the log says once why
     /// a backend is not used from the start.
-    pub(super) fn observe(&mut self, passed: bool) -> Option<Transition> {
+    pub(super) fn observe(&mut self, passed: bool) -> Option<StateChange> {
         let (speaks_against, needed, next) = match self.state {
             HealthState::Unknown if passed => (true, 1, HealthState::Up),
             HealthState::Unknown => (true, 1, HealthState::NeverUp),
@@ -65,7 +65,7 @@ impl RiseFall {
         }
         self.against = 0;
         self.state = next;
-        Some(if next == HealthState::Up { Transition::Up } else { Transition::Down })
+        Some(if next == HealthState::Up { StateChange::Up } else { StateChange::Down })
     }
 
     /// Whether the backend is thought to be down.
@@ -85,8 +85,8 @@ mod tests {
     /// What each of a row of probes changes: `+` passes or goes up, `-` fails or goes down, `.` changes nothing.
     fn changes(tracked: &mut RiseFall, probes: &str) -> String {
         let change = |probe| match tracked.observe(probe == '+') {
-            Some(Transition::Up) => '+',
-            Some(Transition::Down) => '-',
+            Some(StateChange::Up) => '+',
+            Some(StateChange::Down) => '-',
             None => '.',
         };
         probes.chars().map(change).collect()
@@ -139,8 +139,8 @@ mod tests {
                 }
                 let expected = match (change || first_is_bad, passed) {
                     (false, _) => None,
-                    (true, true) => Some(Transition::Up),
-                    (true, false) => Some(Transition::Down),
+                    (true, true) => Some(StateChange::Up),
+                    (true, false) => Some(StateChange::Down),
                 };
                 prop_assert_eq!(tracked.observe(passed), expected, "probe {} of {:?}", n, probes);
                 prop_assert_eq!(tracked.is_down(), !is_up);

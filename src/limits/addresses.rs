@@ -27,26 +27,26 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// The connections of each address.
 #[derive(Debug)]
-pub(super) struct Addresses {
+pub(super) struct AddressTable {
     most: Option<NonZeroU32>,
     pace: Option<Gcra>,
     /// Keyed by this process, so that no client can choose addresses of one part.
     hasher: RandomState,
-    parts: Box<[CachePadded<Mutex<Part>>]>,
+    parts: Box<[CachePadded<Mutex<Shard>>]>,
 }
 
 #[derive(Debug, Default)]
-struct Part {
+struct Shard {
     /// Connections that are open; no address that has none.
     open: HashMap<IpAddr, u32>,
     paces: Generations,
 }
 
-impl Addresses {
+impl AddressTable {
     /// Connections of an address at once, and their rate.
-    pub(super) fn new(most: Option<NonZeroU32>, pace: Option<Gcra>) -> Addresses {
+    pub(super) fn new(most: Option<NonZeroU32>, pace: Option<Gcra>) -> AddressTable {
         let parts = (0..PARTS).map(|_| CachePadded::default()).collect();
-        Addresses { most, pace, hasher: RandomState::new(), parts }
+        AddressTable { most, pace, hasher: RandomState::new(), parts }
     }
 
     /// Counts one more connection of `client` unless it is over a limit; `last` is asked when it is not, and nothing is counted
@@ -77,7 +77,7 @@ impl Addresses {
     }
 
     /// When the address's bucket would be full again after one more connection, if there is a pace.
-    fn look(&self, part: &mut Part, address: IpAddr, now: Nanos) -> Result<Option<Nanos>, Exceeded> {
+    fn look(&self, part: &mut Shard, address: IpAddr, now: Nanos) -> Result<Option<Nanos>, Exceeded> {
         if let Some(most) = self.most
             && part.open.get(&address).is_some_and(|&open| open >= most.get())
         {
@@ -94,7 +94,7 @@ impl Addresses {
         self.part(address).open.get(&address).copied().unwrap_or_default()
     }
 
-    fn part(&self, address: IpAddr) -> MutexGuard<'_, Part> {
+    fn part(&self, address: IpAddr) -> MutexGuard<'_, Shard> {
         let place = self.hasher.hash_one(address) as usize % PARTS;
         // Nothing in there is left half done by a panic in between.
         self.parts[place].lock().unwrap_or_else(PoisonError::into_inner)
@@ -104,7 +104,7 @@ impl Addresses {
 /// One connection of an address; it is counted until this is dropped.
 #[derive(Debug)]
 pub struct AddressSlot {
-    addresses: Arc<Addresses>,
+    addresses: Arc<AddressTable>,
     address: IpAddr,
 }
 
@@ -176,15 +176,15 @@ mod tests {
         Some(Gcra::new(Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) }))
     }
 
-    fn table(most: u32, pace: Option<Gcra>) -> Arc<Addresses> {
-        Arc::new(Addresses::new(NonZeroU32::new(most), pace))
+    fn table(most: u32, pace: Option<Gcra>) -> Arc<AddressTable> {
+        Arc::new(AddressTable::new(NonZeroU32::new(most), pace))
     }
 
     fn ip(number: u32) -> IpAddr {
         Ipv4Addr::from_bits(number).into()
     }
 
-    fn held(table: &Addresses) -> (usize, usize) {
+    fn held(table: &AddressTable) -> (usize, usize) {
         let parts = table.parts.iter().map(|part| part.lock().unwrap());
         parts.fold((0, 0), |(open, paces), part| {
             (open + part.open.len(), paces + part.paces.young.len() + part.paces.old.len())

@@ -17,11 +17,11 @@ pub struct Capacity {
     used: AtomicUsize,
     /// The length of `queue`, to be read without its lock.
     waiting: AtomicUsize,
-    queue: Mutex<Queue>,
+    queue: Mutex<WaitQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct WaitQueue {
     next_ticket: u64,
     waiters: VecDeque<(u64, Waker)>,
     /// Permits that are handed to a waiter, which has not taken it yet.
@@ -106,7 +106,7 @@ impl Capacity {
         woken.into_iter().for_each(Waker::wake);
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, WaitQueue> {
         // Nothing in there is left half done by a panic in between.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,16 +194,16 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Woken(AtomicBool);
+    struct WokenFlag(AtomicBool);
 
-    impl Wake for Woken {
+    impl Wake for WokenFlag {
         fn wake(self: Arc<Self>) {
             self.0.store(true, SeqCst);
         }
     }
 
     /// Polls once; `None` while it waits.
-    fn poll(acquire: &mut Acquire, woken: &Arc<Woken>) -> Option<Permit> {
+    fn poll(acquire: &mut Acquire, woken: &Arc<WokenFlag>) -> Option<Permit> {
         let waker = Arc::clone(woken).into();
         match Pin::new(acquire).poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(permit) => Some(permit),
@@ -216,7 +216,7 @@ mod tests {
         let capacity = Capacity::new(1);
         let held = capacity.try_acquire().unwrap();
         let (mut one, mut two) = (capacity.acquire(), capacity.acquire());
-        let wakers: [Arc<Woken>; 2] = Default::default();
+        let wakers: [Arc<WokenFlag>; 2] = Default::default();
         assert!(poll(&mut one, &wakers[0]).is_none() && poll(&mut two, &wakers[1]).is_none());
         drop(held);
         assert!(wakers[0].0.load(SeqCst) && !wakers[1].0.load(SeqCst));
@@ -235,7 +235,7 @@ mod tests {
         let capacity = Capacity::new(1);
         let held = capacity.try_acquire().unwrap();
         let (mut one, mut two) = (capacity.acquire(), capacity.acquire());
-        let wakers: [Arc<Woken>; 2] = Default::default();
+        let wakers: [Arc<WokenFlag>; 2] = Default::default();
         assert!(poll(&mut one, &wakers[0]).is_none() && poll(&mut two, &wakers[1]).is_none());
         drop(held);
         drop(one); // woken, and never asked
@@ -247,7 +247,7 @@ mod tests {
     fn resize_serves_those_who_wait_and_takes_nothing_away() {
         let capacity = Capacity::new(1);
         let _held = capacity.try_acquire().unwrap();
-        let (mut waiting, woken) = (capacity.acquire(), Arc::<Woken>::default());
+        let (mut waiting, woken) = (capacity.acquire(), Arc::<WokenFlag>::default());
         assert!(poll(&mut waiting, &woken).is_none());
         capacity.resize(2);
         let second = poll(&mut waiting, &woken).unwrap();
@@ -291,7 +291,7 @@ mod tests {
         #[test]
         fn permits_go_to_the_queue_in_order(steps in prop::collection::vec((0..5_u8, 0..6_usize), 1..60)) {
             let capacity = Capacity::new(2);
-            let woken = Arc::<Woken>::default();
+            let woken = Arc::<WokenFlag>::default();
             let (mut max, mut held) = (2, Vec::new());
             // With the order in which each began to wait.
             let mut waiting: Vec<(u32, Acquire)> = Vec::new();

@@ -17,7 +17,7 @@ use std::time::Instant;
 use crossbeam_utils::CachePadded;
 
 pub use self::addresses::AddressSlot;
-use self::addresses::Addresses;
+use self::addresses::AddressTable;
 pub use self::capacity::{Acquire, Capacity, Permit};
 pub use self::exceeded::{Exceeded, Limit};
 use self::gcra::{Gcra, Nanos};
@@ -29,7 +29,7 @@ use crate::config::model::{self, Rate};
 pub struct Limits {
     config: model::LimitsConfig,
     start: Instant,
-    addresses: Option<Arc<Addresses>>,
+    addresses: Option<Arc<AddressTable>>,
     pace: Option<Gcra>,
     /// When as many as at the start may come at once.
     full_at: CachePadded<AtomicU64>,
@@ -39,7 +39,7 @@ impl Limits {
     /// With nothing counted yet; `now` is a moment before any that [`Limits::admit`] gets.
     pub fn new(config: model::LimitsConfig, now: Instant) -> Limits {
         let by_address = config.connections_per_ip.is_some() || config.connection_rate_per_ip.is_some();
-        let table = || Addresses::new(config.connections_per_ip, config.connection_rate_per_ip.map(Gcra::new));
+        let table = || AddressTable::new(config.connections_per_ip, config.connection_rate_per_ip.map(Gcra::new));
         Limits {
             addresses: by_address.then(|| Arc::new(table())),
             pace: config.connection_rate.map(Gcra::new),

@@ -36,7 +36,7 @@ struct Inner {
 
 /// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum LogStartError {
     /// RUST_LOG is wrong, or logging was started before.
     #[error("{0}")]
     Usage(String),
@@ -58,15 +58,15 @@ impl Sink for Stderr {
 ///
 /// # Errors
 /// A RUST_LOG that cannot be read, logging was started before in this process, or there is no thread.
-pub fn start(config: &LogConfig) -> Result<Logging, StartError> {
+pub fn start(config: &LogConfig) -> Result<Logging, LogStartError> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => {
-            let usage = |error| StartError::Usage(format!("RUST_LOG={text:?} cannot be read: {error}"));
+            let usage = |error| LogStartError::Usage(format!("RUST_LOG={text:?} cannot be read: {error}"));
             Targets::from_str(&text).map_err(usage)?
         }
         _ => Targets::new().with_default(level(config.level)),
     };
-    let stderr = LogThread::start(PROCESS, Stderr).map_err(StartError::Thread)?;
+    let stderr = LogThread::start(PROCESS, Stderr).map_err(LogStartError::Thread)?;
     let layer = fmt::layer().with_writer(stderr.writer()).with_ansi(false).with_target(false);
     let layer = match config.format {
         LogFormat::Text => layer.boxed(),
@@ -75,7 +75,7 @@ pub fn start(config: &LogConfig) -> Result<Logging, StartError> {
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
-        .map_err(|error| StartError::Usage(format!("logging cannot start: {error}")))?;
+        .map_err(|error| LogStartError::Usage(format!("logging cannot start: {error}")))?;
     let queues = Mutex::new(vec![Arc::downgrade(stderr.queue())]);
     Ok(Logging(Arc::new(Inner { stderr, queues })))
 }

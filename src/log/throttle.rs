@@ -15,18 +15,18 @@ const REASONS: usize = 8;
 /// Lets one event a second through.
 #[derive(Debug, Default)]
 pub struct Throttle {
-    state: Mutex<State>,
+    state: Mutex<ThrottleState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ThrottleState {
     last: Option<Instant>,
     held_back: u64,
 }
 
-impl State {
-    const fn new() -> State {
-        State { last: None, held_back: 0 }
+impl ThrottleState {
+    const fn new() -> ThrottleState {
+        ThrottleState { last: None, held_back: 0 }
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -46,7 +46,7 @@ impl State {
 impl Throttle {
     /// A throttle that has let nothing through yet.
     pub const fn new() -> Throttle {
-        Throttle { state: Mutex::new(State::new()) }
+        Throttle { state: Mutex::new(ThrottleState::new()) }
     }
 
     /// `Some` if the line may be written now, with the number of events suppressed since the last.
@@ -64,14 +64,14 @@ pub struct ReasonThrottle {
 #[derive(Debug, Default)]
 struct Reasons {
     /// By the hash of the reason; at most [`REASONS`]. Empty, and without an allocation, until something goes wrong.
-    known: Vec<(u64, State)>,
-    others: State,
+    known: Vec<(u64, ThrottleState)>,
+    others: ThrottleState,
 }
 
 impl ReasonThrottle {
     /// A throttle that has let nothing through yet.
     pub const fn new() -> ReasonThrottle {
-        ReasonThrottle { reasons: Mutex::new(Reasons { known: Vec::new(), others: State::new() }) }
+        ReasonThrottle { reasons: Mutex::new(Reasons { known: Vec::new(), others: ThrottleState::new() }) }
     }
 
     /// `Some` if the line may be written now, with the number of events for this reason suppressed since the last. Beyond
@@ -84,12 +84,12 @@ impl ReasonThrottle {
             return state.admit(now);
         }
         if known.len() < REASONS {
-            known.push((reason, State::default()));
+            known.push((reason, ThrottleState::default()));
         } else {
             let oldest = known.iter_mut().filter(|(_, state)| state.is_due(now)).min_by_key(|(_, state)| state.last);
             let Some(oldest) = oldest else { return others.admit(now) };
             others.held_back += oldest.1.held_back;
-            *oldest = (reason, State::default());
+            *oldest = (reason, ThrottleState::default());
         }
         // Present: it was found, pushed or put in the place of another.
         known.iter_mut().find(|(known, _)| *known == reason).and_then(|(_, state)| state.admit(now))

@@ -110,7 +110,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 
 #[derive(Debug)]
 pub(super) struct LogQueue {
-    state: Mutex<State>,
+    state: Mutex<WriterState>,
     /// Signals work for the thread.
     work: Condvar,
     /// Signals progress of the thread.
@@ -119,7 +119,7 @@ pub(super) struct LogQueue {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct WriterState {
     chunks: VecDeque<Vec<u8>>,
     /// In `chunks`.
     bytes: usize,
@@ -130,7 +130,7 @@ struct State {
 }
 
 impl LogQueue {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WriterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -250,7 +250,7 @@ fn write_chunk(queue: &LogQueue, sink: &mut impl Sink, chunk: &[u8], torn: &mut 
                     done = line_start(chunk, done);
                 }
                 let state = queue.state();
-                let is_idle = |state: &mut State| !state.stop && !state.reopen;
+                let is_idle = |state: &mut WriterState| !state.stop && !state.reopen;
                 let waited = queue.work.wait_timeout_while(state, RETRY, is_idle);
                 let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 if state.stop {

@@ -28,30 +28,30 @@ const REMOVAL_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Files that this process has bound and not removed yet.
-static BOUND: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
+static BOUND: Mutex<Vec<SocketFileId>> = Mutex::new(Vec::new());
 
 /// A socket file that this process has bound. Dropped, it is removed, unless the path names another file by now.
 ///
 /// Drop it before its socket: only the open socket reserves the inode.
 #[derive(Debug)]
-pub struct SocketFile(Identity);
+pub struct SocketFile(SocketFileId);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Identity {
+struct SocketFileId {
     path: PathBuf,
     device: u64,
     inode: u64,
 }
 
-impl Identity {
-    fn of(path: &Path) -> io::Result<Identity> {
+impl SocketFileId {
+    fn of(path: &Path) -> io::Result<SocketFileId> {
         let meta = fs::symlink_metadata(path)?;
-        Ok(Identity { path: path.to_owned(), device: meta.dev(), inode: meta.ino() })
+        Ok(SocketFileId { path: path.to_owned(), device: meta.dev(), inode: meta.ino() })
     }
 
     fn remove(&self) {
         let _lock = lock_folder(&self.path, REMOVAL_LOCK_TIMEOUT);
-        if Identity::of(&self.path).is_ok_and(|named| named == *self) {
+        if SocketFileId::of(&self.path).is_ok_and(|named| named == *self) {
             // Another process may have removed it in the meantime.
             let _ = fs::remove_file(&self.path);
         }
@@ -75,10 +75,10 @@ impl Drop for SocketFile {
 /// Removes every remaining socket file of this process, at its exit.
 pub fn remove_all() {
     let all = std::mem::take(&mut *bound());
-    all.iter().for_each(Identity::remove);
+    all.iter().for_each(SocketFileId::remove);
 }
 
-fn bound() -> MutexGuard<'static, Vec<Identity>> {
+fn bound() -> MutexGuard<'static, Vec<SocketFileId>> {
     BOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -94,7 +94,7 @@ pub(super) fn listen(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFi
         }
         bound => bound?,
     }
-    let identity = Identity::of(path)?;
+    let identity = SocketFileId::of(path)?;
     bound().push(identity.clone());
     let file = SocketFile(identity);
     socket.listen(backlog)?;

@@ -22,12 +22,12 @@ pub(super) struct Member {
 /// What a backend's state follows from; it is up when all of them are good.
 #[derive(Clone)]
 pub(super) struct Causes {
-    pub(super) health: Cause,
-    pub(super) resolution: Cause,
+    pub(super) health: CauseState,
+    pub(super) resolution: CauseState,
 }
 
 #[derive(Clone, PartialEq)]
-pub(super) enum Cause {
+pub(super) enum CauseState {
     /// Not known yet; counts as bad, but its end is not a recovery.
     Unknown,
     Good,
@@ -37,8 +37,8 @@ pub(super) enum Cause {
 impl Causes {
     pub(super) fn of(target: &Target, config: &model::PoolConfig, resolutions: &Resolutions) -> Causes {
         let health = match &config.health {
-            Some(health) if health.initial == model::Initial::Probe => Cause::Unknown,
-            _ => Cause::Good,
+            Some(health) if health.initial == model::Initial::Probe => CauseState::Unknown,
+            _ => CauseState::Good,
         };
         Causes { health, resolution: resolution(target, resolutions) }
     }
@@ -47,22 +47,22 @@ impl Causes {
         // Without an address there is nothing to check.
         let causes = [&self.resolution, &self.health];
         let reason = causes.into_iter().find_map(|cause| match cause {
-            Cause::Bad(reason) => Some(Arc::clone(reason)),
-            Cause::Unknown | Cause::Good => None,
+            CauseState::Bad(reason) => Some(Arc::clone(reason)),
+            CauseState::Unknown | CauseState::Good => None,
         });
-        Status::now(causes.into_iter().all(|cause| *cause == Cause::Good), reason)
+        Status::now(causes.into_iter().all(|cause| *cause == CauseState::Good), reason)
     }
 
     pub(super) fn is_bad(&self) -> bool {
-        matches!(self.health, Cause::Bad(_)) || matches!(self.resolution, Cause::Bad(_))
+        matches!(self.health, CauseState::Bad(_)) || matches!(self.resolution, CauseState::Bad(_))
     }
 }
 
-pub(super) fn resolution(target: &Target, resolutions: &Resolutions) -> Cause {
+pub(super) fn resolution(target: &Target, resolutions: &Resolutions) -> CauseState {
     match (&target.address, resolutions.failure(&target.entry)) {
-        (Some(_), _) => Cause::Good,
-        (None, Some(reason)) => Cause::Bad(Arc::clone(reason)),
-        (None, None) => Cause::Unknown,
+        (Some(_), _) => CauseState::Good,
+        (None, Some(reason)) => CauseState::Bad(Arc::clone(reason)),
+        (None, None) => CauseState::Unknown,
     }
 }
 
@@ -73,6 +73,6 @@ impl Member {
 
     /// Whether its first check has not ended yet.
     pub(super) fn is_pending(&self) -> bool {
-        self.causes.health == Cause::Unknown
+        self.causes.health == CauseState::Unknown
     }
 }

@@ -1,6 +1,6 @@
 //! Pools: backends, their live state, and the lease of one of them for a connection.
 //!
-//! Workers share a [`Pool`]. They read one immutable [`Snapshot`] of which backends can be chosen, and
+//! Workers share a [`Pool`]. They read one immutable [`PoolSnapshot`] of which backends can be chosen, and
 //! otherwise only touch atomics of the chosen [`Backend`]; they never wait for one another. Whatever
 //! changes which backends there are, or which can be chosen, goes through [`update`]: configuration, DNS, health, slow start.
 
@@ -36,7 +36,7 @@ pub use self::excluded::Excluded;
 pub use self::lease::{Lease, NoBackend};
 pub use self::preview::{Availability, BackendPreview, Choice, Preview};
 use self::runtime::Load;
-use self::snapshot::Snapshot;
+use self::snapshot::PoolSnapshot;
 pub use self::status::Status;
 use self::update::Writer;
 pub use self::update::{Changes, TICK};
@@ -50,7 +50,7 @@ use crate::stats::registry::{BackendId, PoolId, Registry};
 pub struct Pool {
     id: PoolId,
     name: Arc<str>,
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: ArcSwap<PoolSnapshot>,
     writer: Mutex<Writer>,
     turn: CachePadded<AtomicU64>,
     source_turn: AtomicU64,

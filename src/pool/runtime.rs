@@ -45,7 +45,7 @@ impl Load {
 /// A backend's connections, health and statistics.
 pub(super) struct Runtime {
     pub(super) id: BackendId,
-    live: CachePadded<Live>,
+    live: CachePadded<LiveCounts>,
     pub(super) counters: CachePadded<BackendCounters>,
     pub(super) traffic: Traffic,
     status: Mutex<Status>,
@@ -54,7 +54,7 @@ pub(super) struct Runtime {
 }
 
 /// What changes with each connection: together, as a pick reads all of it, and on cache lines of its own.
-struct Live {
+struct LiveCounts {
     connections: AtomicU32,
     /// In sixteenths of a microsecond, so that a small latency still has an average; 0 is unmeasured.
     latency: AtomicU32,
@@ -78,7 +78,7 @@ impl Runtime {
     pub(super) fn new(id: BackendId, status: Status, workers: usize, load: Arc<Load>) -> Arc<Runtime> {
         Arc::new(Runtime {
             id,
-            live: CachePadded::new(Live {
+            live: CachePadded::new(LiveCounts {
                 connections: AtomicU32::new(0),
                 latency: AtomicU32::new(0),
                 up: AtomicBool::new(status.up),

@@ -9,7 +9,7 @@ use crate::balance::{Balancer, Candidate};
 use crate::config::model;
 
 /// What a pick reads. It never changes: the pool's writer replaces it whole.
-pub(super) struct Snapshot {
+pub(super) struct PoolSnapshot {
     pub(super) settings: Arc<model::PoolConfig>,
     /// All members in the order of the configuration, then those that leave.
     pub(super) backends: Arc<[Arc<Backend>]>,
@@ -23,8 +23,8 @@ pub(super) struct Tier {
     pub(super) balancer: Balancer,
 }
 
-impl Snapshot {
-    pub(super) fn new(settings: &Arc<model::PoolConfig>, members: &[Member]) -> Snapshot {
+impl PoolSnapshot {
+    pub(super) fn new(settings: &Arc<model::PoolConfig>, members: &[Member]) -> PoolSnapshot {
         // Parts only while a backend is in slow start: small numbers make short schedules.
         let slow = members.iter().any(|member| member.parts != slow_start::PARTS);
         let tier = |backup: bool| {
@@ -38,7 +38,7 @@ impl Snapshot {
                 .unzip::<_, _, Vec<_>, Vec<_>>();
             Tier { members: members.into(), balancer: Balancer::new(settings.balance, &candidates) }
         };
-        Snapshot {
+        PoolSnapshot {
             settings: Arc::clone(settings),
             backends: members.iter().map(|member| Arc::clone(&member.backend)).collect(),
             primary: tier(false),

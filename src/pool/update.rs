@@ -2,7 +2,7 @@
 //!
 //! [`Pool::update`] and [`Pool::resolve`] change which backends there are; [`Pool::set_up`], [`Pool::set_down`] and
 //! [`Pool::tick`] which of them can be chosen. All of it happens under the writer's lock, which no pick takes, and ends in a
-//! new [`Snapshot`].
+//! new [`PoolSnapshot`].
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,10 +10,10 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::member::{Cause, Causes, Member, resolution};
+use super::member::{CauseState, Causes, Member, resolution};
 use super::members::{Identity, Resolutions, Target, targets};
 use super::runtime::Runtime;
-use super::snapshot::Snapshot;
+use super::snapshot::PoolSnapshot;
 use super::status::Status;
 use super::{Pool, Transition, slow_start};
 use crate::config::model::{self, OnDown};
@@ -73,8 +73,8 @@ impl Writer {
         }
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot::new(&self.config, &self.members)
+    pub(super) fn snapshot(&self) -> PoolSnapshot {
+        PoolSnapshot::new(&self.config, &self.members)
     }
 }
 
@@ -174,7 +174,7 @@ impl Pool {
         }
         member.wanted = true;
         if writer.config.health.is_none() {
-            member.causes.health = Cause::Good;
+            member.causes.health = CauseState::Good;
         }
         self.settle(&mut member, Instant::now(), |causes| causes.resolution = resolution);
         member
@@ -183,16 +183,16 @@ impl Pool {
     /// The backend is healthy. It takes connections as soon as it has an address; with a share of its weight that grows
     /// over `slow_start`, if it was down before. True if that changed its health.
     pub fn set_up(&self, backend: BackendId) -> bool {
-        self.set_health(backend, Cause::Good)
+        self.set_health(backend, CauseState::Good)
     }
 
     /// The backend is not healthy, and why. It takes no new connection from now on; those it has are cut if the pool's `on_down` says so.
     /// True if that changed its health; the first verdict is a change.
     pub fn set_down(&self, backend: BackendId, reason: &str) -> bool {
-        self.set_health(backend, Cause::Bad(reason.into()))
+        self.set_health(backend, CauseState::Bad(reason.into()))
     }
 
-    fn set_health(&self, backend: BackendId, to: Cause) -> bool {
+    fn set_health(&self, backend: BackendId, to: CauseState) -> bool {
         let mut writer = self.writer();
         let Some(place) = writer.members.iter().position(|member| member.backend.id() == backend) else {
             return false;

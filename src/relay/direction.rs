@@ -22,7 +22,7 @@ const MIN_SKIPPABLE: u64 = 64 * 1024;
 /// What one side sends, on its way to the other.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
-    state: State,
+    state: DirectionState,
     mode: Mode,
     /// Read, but not written yet. While there is any, nothing more is read. Boxed: most connections are idle.
     pending: Option<Box<Pending>>,
@@ -33,7 +33,7 @@ pub(super) struct Direction {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum DirectionState {
     #[default]
     Running,
     /// The sender has sent FIN, which is not passed on yet.
@@ -110,7 +110,7 @@ impl Direction {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.state == State::Done
+        self.state == DirectionState::Done
     }
 
     #[cfg(test)]
@@ -133,7 +133,7 @@ impl Direction {
 
     /// Drops what is pending: the receiver is gone.
     pub(super) fn abandon(&mut self) {
-        self.state = State::Done;
+        self.state = DirectionState::Done;
         self.pending = None;
     }
 
@@ -148,14 +148,14 @@ impl Direction {
     ) -> Progress {
         let mut left = TURN_BYTES;
         loop {
-            if self.state == State::Finishing {
+            if self.state == DirectionState::Finishing {
                 return self.finish(from, to, at_end);
             }
             let moved = match self.step(from, to, resources, &mut tap) {
                 Poll::Pending => return Progress::Waiting,
                 Poll::Ready(Ok(0)) => {
                     tap.on_fin();
-                    self.state = State::Finishing;
+                    self.state = DirectionState::Finishing;
                     continue;
                 }
                 Poll::Ready(Ok(moved)) => moved,
@@ -352,7 +352,7 @@ impl Direction {
             AtEnd::Silent => Poll::Ready(Ok(())),
         };
         let Poll::Ready(sent) = sent else { return Progress::Waiting };
-        self.state = State::Done;
+        self.state = DirectionState::Done;
         match sent {
             Ok(()) => Progress::Finished,
             Err(error) if error.kind() == io::ErrorKind::NotConnected => {

@@ -9,10 +9,10 @@ use proptest::prelude::*;
 
 use super::{End, Turn};
 use crate::stats::termination::Side;
-use model::{ALL, Event, Pair, Watching, event};
+use model::{ALL, ModelEvent, ScriptedPair, Watching, event};
 
 /// What must hold of what the tap has seen: all that was read, in order, in place.
-fn check_seen(pair: &Pair, ahead: usize) -> Result<(), TestCaseError> {
+fn check_seen(pair: &ScriptedPair, ahead: usize) -> Result<(), TestCaseError> {
     let Some(tap) = &pair.tap else { return Ok(()) };
     for side in [Side::Client, Side::Backend] {
         let read = pair.sent(side).len() - pair.socket(side).arrived.borrow().len();
@@ -26,7 +26,7 @@ fn check_seen(pair: &Pair, ahead: usize) -> Result<(), TestCaseError> {
 }
 
 /// What must hold of what `side` has received, `other` being its counterpart.
-fn check_received(pair: &Pair, side: Side) -> Result<(), TestCaseError> {
+fn check_received(pair: &ScriptedPair, side: Side) -> Result<(), TestCaseError> {
     let (socket, other) = (pair.socket(side), pair.socket(side.other()));
     let (received, sent) = (socket.written.borrow(), pair.sent(side.other()));
     prop_assert!(sent.starts_with(&received), "bytes to the {side} differ from those sent");
@@ -42,7 +42,7 @@ fn check_received(pair: &Pair, side: Side) -> Result<(), TestCaseError> {
 }
 
 /// The end of a socket is noticed in the turn in which it is reported, whatever state the relay is in.
-fn check_noticed(pair: &Pair) -> Result<(), TestCaseError> {
+fn check_noticed(pair: &ScriptedPair) -> Result<(), TestCaseError> {
     let resets = [pair.client.reset.get(), pair.backend.reset.get()];
     if pair.end.is_some() || resets == [false, false] {
         return Ok(());
@@ -64,7 +64,7 @@ proptest! {
         lets_pass in prop::option::of(prop::collection::vec(prop_oneof![Just(0), 1..200_000u64, Just(u64::MAX)], 1..5)),
         script in prop::collection::vec((any::<bool>(), event()), 0..60),
     ) {
-        let mut pair = Pair::of(splices, layered, ahead.clone());
+        let mut pair = ScriptedPair::of(splices, layered, ahead.clone());
         pair.tap = lets_pass.map(|lets_pass| Box::new(Watching { lets_pass, ..Watching::default() }));
         for (client, event) in &script {
             pair.happen(if *client { Side::Client } else { Side::Backend }, event);
@@ -80,8 +80,8 @@ proptest! {
                 prop_assert!(!pair.socket(side).reset.get(), "the {} has reset, and that was not passed on", side);
                 check_received(&pair, side)?;
             }
-            pair.happen(Side::Client, &Event::Fin);
-            pair.happen(Side::Backend, &Event::Fin);
+            pair.happen(Side::Client, &ModelEvent::Fin);
+            pair.happen(Side::Backend, &ModelEvent::Fin);
             pair.open_the_gates();
         }
         let resets = [pair.client.reset.get(), pair.backend.reset.get()];
@@ -107,10 +107,10 @@ proptest! {
 }
 
 /// A pair between which `count` bytes from the client have moved.
-fn after_sending(count: usize) -> Pair {
-    let mut pair = Pair::new([true, true]);
-    pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
-    pair.happen(Side::Client, &Event::Arrive(count));
+fn after_sending(count: usize) -> ScriptedPair {
+    let mut pair = ScriptedPair::new([true, true]);
+    pair.happen(Side::Backend, &ModelEvent::Room(usize::MAX / 2));
+    pair.happen(Side::Client, &ModelEvent::Arrive(count));
     pair.run();
     pair
 }
@@ -121,7 +121,7 @@ fn much_goes_by_splice_and_little_goes_back_to_copying() {
     assert_eq!(pair.backend.written.borrow().len(), 1 << 20);
     assert!(pair.relay.to_backend.splices(), "1 MiB at once is worth a pipe");
     for _ in 0..8 {
-        pair.happen(Side::Client, &Event::Arrive(100));
+        pair.happen(Side::Client, &ModelEvent::Arrive(100));
         pair.run();
     }
     assert!(!pair.relay.to_backend.splices(), "100 bytes at a time are not");
@@ -130,17 +130,17 @@ fn much_goes_by_splice_and_little_goes_back_to_copying() {
 
 #[test]
 fn what_a_tap_lets_pass_goes_by_splice_and_not_a_byte_more() {
-    let mut pair = Pair::new([true, true]);
+    let mut pair = ScriptedPair::new([true, true]);
     // One to see first; then much, then again one, then little.
     let lets_pass = vec![1000, 100_000 + (1 << 20), 1000];
     pair.tap = Some(Box::new(Watching { lets_pass, ..Watching::default() }));
-    pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
+    pair.happen(Side::Backend, &ModelEvent::Room(usize::MAX / 2));
     for _ in 0..4 {
-        pair.happen(Side::Client, &Event::Arrive(32 << 10));
+        pair.happen(Side::Client, &ModelEvent::Arrive(32 << 10));
         pair.run();
     }
     pair.tap.as_mut().unwrap().left[0] = 100_000 + (1 << 20);
-    pair.happen(Side::Client, &Event::Arrive(2 << 20));
+    pair.happen(Side::Client, &ModelEvent::Arrive(2 << 20));
     pair.run();
     assert_eq!(*pair.backend.written.borrow(), pair.sent(Side::Client));
     let came = &pair.tap.as_ref().unwrap().came[0];
@@ -154,9 +154,9 @@ fn what_a_tap_lets_pass_goes_by_splice_and_not_a_byte_more() {
 
 #[test]
 fn one_stream_does_not_keep_the_worker() {
-    let mut pair = Pair::new([true, true]);
-    pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
-    pair.happen(Side::Client, &Event::Arrive(8 << 20));
+    let mut pair = ScriptedPair::new([true, true]);
+    pair.happen(Side::Backend, &ModelEvent::Room(usize::MAX / 2));
+    pair.happen(Side::Client, &ModelEvent::Arrive(8 << 20));
     let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.resources, &mut pair.tap, pair.now, pair.now);
     assert_eq!(turn, Turn::Again, "it asks for the next turn");
     assert!(pair.backend.written.borrow().len() <= 512 << 10, "one turn is bounded");
@@ -164,8 +164,8 @@ fn one_stream_does_not_keep_the_worker() {
 
 #[test]
 fn a_receiver_that_stands_still_holds_back_its_sender() {
-    let mut pair = Pair::new([true, true]);
-    pair.happen(Side::Client, &Event::Arrive(8 << 20));
+    let mut pair = ScriptedPair::new([true, true]);
+    pair.happen(Side::Client, &ModelEvent::Arrive(8 << 20));
     pair.run();
     let kept = pair.sent(Side::Client).len() - pair.client.arrived.borrow().len();
     assert!(kept <= 64 << 10, "{kept} bytes were read that nobody takes");
@@ -174,14 +174,14 @@ fn a_receiver_that_stands_still_holds_back_its_sender() {
 #[test]
 fn reset_waits_for_the_bytes_before_it() {
     let mut pair = after_sending(1000);
-    pair.happen(Side::Client, &Event::Reset);
+    pair.happen(Side::Client, &ModelEvent::Reset);
     for _ in 0..5 {
         pair.run();
         assert_eq!(pair.end, None, "1,000 bytes are under way");
         assert!(pair.relay.wake_at().is_some());
         pair.now += Duration::from_secs(1);
     }
-    pair.happen(Side::Backend, &Event::Acknowledge(ALL));
+    pair.happen(Side::Backend, &ModelEvent::Acknowledge(ALL));
     pair.run();
     assert_eq!(pair.end, Some(End::Reset(Side::Client)));
     assert!(pair.backend.told_reset.get() && !pair.backend.told_fin.get());
@@ -189,13 +189,13 @@ fn reset_waits_for_the_bytes_before_it() {
 
 #[test]
 fn a_reset_met_in_writing_is_no_fin_for_the_other_side() {
-    let mut pair = Pair::new([false, false]);
+    let mut pair = ScriptedPair::new([false, false]);
     // The backend's room is used up, so that the client's bytes are not read when the RST arrives.
-    pair.happen(Side::Client, &Event::Arrive(40_000));
+    pair.happen(Side::Client, &ModelEvent::Arrive(40_000));
     pair.run();
-    pair.happen(Side::Client, &Event::Reset);
-    pair.happen(Side::Client, &Event::Room(usize::MAX / 2));
-    pair.happen(Side::Backend, &Event::Arrive(10));
+    pair.happen(Side::Client, &ModelEvent::Reset);
+    pair.happen(Side::Client, &ModelEvent::Room(usize::MAX / 2));
+    pair.happen(Side::Backend, &ModelEvent::Arrive(10));
     pair.run();
     assert_eq!(pair.end, None);
     pair.open_the_gates();
@@ -207,11 +207,11 @@ fn a_reset_met_in_writing_is_no_fin_for_the_other_side() {
 #[test]
 fn a_client_that_has_finished_and_then_resets_is_noticed() {
     let mut pair = after_sending(10);
-    pair.happen(Side::Client, &Event::Fin);
+    pair.happen(Side::Client, &ModelEvent::Fin);
     pair.run();
     assert!(pair.backend.told_fin.get());
-    pair.happen(Side::Backend, &Event::Acknowledge(ALL));
-    pair.happen(Side::Client, &Event::Reset);
+    pair.happen(Side::Backend, &ModelEvent::Acknowledge(ALL));
+    pair.happen(Side::Client, &ModelEvent::Reset);
     pair.run();
     assert_eq!(pair.end, Some(End::Reset(Side::Client)));
     assert!(pair.backend.told_reset.get());
@@ -220,11 +220,11 @@ fn a_client_that_has_finished_and_then_resets_is_noticed() {
 #[test]
 fn a_reset_of_a_sender_that_waits_for_its_receiver_is_noticed() {
     // The backend takes nothing: what the client sent is stuck in the relay, and behind it comes its reset.
-    let mut pair = Pair::new([true, true]);
-    pair.happen(Side::Client, &Event::Arrive(1 << 20));
+    let mut pair = ScriptedPair::new([true, true]);
+    pair.happen(Side::Client, &ModelEvent::Arrive(1 << 20));
     pair.run();
     assert!(!pair.relay.is_half_closed());
-    pair.happen(Side::Client, &Event::Reset);
+    pair.happen(Side::Client, &ModelEvent::Reset);
     pair.run();
     assert!(pair.relay.is_half_closed(), "half_close counts from here");
     // What was sent before the reset is delivered all the same, if the backend goes on.
@@ -239,12 +239,12 @@ fn both_sides_reset_ends_the_relay_at_once() {
         for first in [Side::Client, Side::Backend] {
             let mut pair = after_sending(60_000);
             if fin_before {
-                pair.happen(Side::Client, &Event::Fin);
+                pair.happen(Side::Client, &ModelEvent::Fin);
                 pair.run();
             }
-            pair.happen(first, &Event::Reset);
+            pair.happen(first, &ModelEvent::Reset);
             pair.run();
-            pair.happen(first.other(), &Event::Reset);
+            pair.happen(first.other(), &ModelEvent::Reset);
             pair.run();
             assert_eq!(pair.end, Some(End::Reset(first)), "{first} first, after a FIN: {fin_before}");
         }
@@ -255,7 +255,7 @@ fn both_sides_reset_ends_the_relay_at_once() {
 fn a_peer_that_closes_both_ways_at_once_has_finished() {
     for first in [Side::Client, Side::Backend] {
         let mut pair = after_sending(10);
-        pair.happen(first, &Event::Fin);
+        pair.happen(first, &ModelEvent::Fin);
         pair.run();
         // The other has closed without reading that, which its kernel answers with a reset.
         let other = pair.socket(first.other());
@@ -269,7 +269,7 @@ fn a_peer_that_closes_both_ways_at_once_has_finished() {
 #[test]
 fn waiting_for_acknowledgements_that_do_not_come_gets_cheap() {
     let mut pair = after_sending(1_000);
-    pair.happen(Side::Client, &Event::Reset);
+    pair.happen(Side::Client, &ModelEvent::Reset);
     let mut looks = 0;
     let end = pair.now + Duration::from_secs(60);
     while pair.now < end {
@@ -282,33 +282,33 @@ fn waiting_for_acknowledgements_that_do_not_come_gets_cheap() {
 
 #[test]
 fn first_byte_is_timed_from_the_clients_first_byte() {
-    let mut pair = Pair::new([true, true]);
+    let mut pair = ScriptedPair::new([true, true]);
     pair.run();
     pair.now += Duration::from_secs(5);
-    pair.happen(Side::Backend, &Event::Room(1000));
-    pair.happen(Side::Client, &Event::Room(1000));
-    pair.happen(Side::Client, &Event::Arrive(10));
+    pair.happen(Side::Backend, &ModelEvent::Room(1000));
+    pair.happen(Side::Client, &ModelEvent::Room(1000));
+    pair.happen(Side::Client, &ModelEvent::Arrive(10));
     pair.run();
     pair.now += Duration::from_millis(30);
-    pair.happen(Side::Client, &Event::Arrive(10));
+    pair.happen(Side::Client, &ModelEvent::Arrive(10));
     pair.run();
     assert_eq!(pair.relay.take_first_byte(), None);
     pair.now += Duration::from_millis(12);
-    pair.happen(Side::Backend, &Event::Arrive(10));
+    pair.happen(Side::Backend, &ModelEvent::Arrive(10));
     pair.run();
     assert_eq!(pair.relay.take_first_byte(), Some(Duration::from_millis(42)));
-    pair.happen(Side::Backend, &Event::Arrive(10));
+    pair.happen(Side::Backend, &ModelEvent::Arrive(10));
     pair.run();
     assert_eq!(pair.relay.take_first_byte(), None, "once");
 }
 
 #[test]
 fn without_pipes_it_copies() {
-    let mut pair = Pair::new([true, true]);
+    let mut pair = ScriptedPair::new([true, true]);
     let all: Vec<_> = std::iter::from_fn(|| pair.resources.acquire()).collect();
     assert_eq!(all.len(), super::MAX_PIPES);
-    pair.happen(Side::Backend, &Event::Room(usize::MAX / 2));
-    pair.happen(Side::Client, &Event::Arrive(1 << 20));
+    pair.happen(Side::Backend, &ModelEvent::Room(usize::MAX / 2));
+    pair.happen(Side::Client, &ModelEvent::Arrive(1 << 20));
     pair.run();
     assert_eq!(*pair.backend.written.borrow(), pair.sent(Side::Client));
 }

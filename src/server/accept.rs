@@ -50,7 +50,7 @@ pub(super) fn start(listener: Arc<Listener>, address: Address, socket: OwnedFd) 
 async fn run(accepting: &Accepting, socket: OwnedFd) -> io::Result<()> {
     let state = WorkerState::current();
     let plane = &state.plane;
-    let socket = worker::Listener::new(socket)?;
+    let socket = worker::AcceptSocket::new(socket)?;
     accepting.begin();
     let mut batch = AcceptBatch::default();
     while unless_stopped(accepting, socket.waiting()).await.is_some() {
@@ -124,7 +124,7 @@ const LOST_IN_A_ROW: usize = 64;
 ///
 /// # Errors
 /// Those that trying again at once would not help.
-fn accept(socket: &worker::Listener) -> Result<Option<(OwnedFd, ClientAddr)>, CallError> {
+fn accept(socket: &worker::AcceptSocket) -> Result<Option<(OwnedFd, ClientAddr)>, CallError> {
     let mut errno = Errno::INTR;
     for _ in 0..LOST_IN_A_ROW {
         errno = match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {

@@ -6,7 +6,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::peek::write_all;
-use super::transport::{Backend, Client};
+use super::transport::{BackendConn, ClientConn};
 use crate::relay::Stream;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, poll_fn};
@@ -19,7 +19,7 @@ const MAX_DISCARDED: usize = 64 * 1024;
 
 /// Forwards the request, and FIN behind it. Returns once the backend has closed, which tells a client that the request
 /// was carried out: its own connection is to be closed next.
-pub(super) async fn forward(request: &[u8], client: &Client, backend: &Backend) -> Termination {
+pub(super) async fn forward(request: &[u8], client: &ClientConn, backend: &BackendConn) -> Termination {
     let forwarding = async {
         write_all(backend, request).await?;
         poll_fn(|_| backend.poll_shutdown(false)).await?;
@@ -32,7 +32,7 @@ pub(super) async fn forward(request: &[u8], client: &Client, backend: &Backend) 
     }
 }
 
-fn poll_closed(client: &Client, backend: &Backend) -> Poll<io::Result<Termination>> {
+fn poll_closed(client: &ClientConn, backend: &BackendConn) -> Poll<io::Result<Termination>> {
     if client.poll_reset().is_ready() {
         return Poll::Ready(Ok(Termination::Reset(Side::Client)));
     }

@@ -11,10 +11,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 pub(super) use self::failure::Attempts;
-use self::failure::Failure;
+use self::failure::ConnectFailure;
 use self::retry_queue::Resource;
 use super::listener::Listener;
-use super::transport::Backend;
+use super::transport::BackendConn;
 use super::upstream::{self, Origin};
 use super::worker_state::SessionHandle;
 use crate::config::model::OnDown;
@@ -29,7 +29,7 @@ use crate::worker::{self, Socket, Transport, poll_fn};
 
 /// A backend, and the claim on it.
 pub(super) struct Dialled {
-    pub(super) backend: Backend,
+    pub(super) backend: BackendConn,
     pub(super) lease: Lease,
     /// The connect.
     pub(super) took: Duration,
@@ -99,7 +99,7 @@ async fn dial_in_turn(
         let started = Instant::now();
         match connect(handle, listener, pool, &lease, origin, attempts).await {
             Ok(_) if lease.went_down() && lease.backend().settings().on_down == OnDown::Cut => {
-                attempts.add(lease.backend(), Failure::WentDown.to_string());
+                attempts.add(lease.backend(), ConnectFailure::WentDown.to_string());
                 ending = Termination::ConnectFailed;
             }
             Ok((backend, took, handshake)) => {
@@ -144,11 +144,11 @@ async fn connect(
     lease: &Lease,
     origin: &Origin<'_>,
     attempts: &mut Attempts,
-) -> Result<(Backend, Duration, Option<Duration>), Scope> {
+) -> Result<(BackendConn, Duration, Option<Duration>), Scope> {
     let backend = lease.backend();
     let connected = match backend.address() {
         Some(address) => connect_to(address, handle, listener, pool, backend, origin).await,
-        None => Err(Failure::NoAddress),
+        None => Err(ConnectFailure::NoAddress),
     };
     connected.map_err(|failure| {
         tell_failed(listener, pool, backend, &failure, attempts);
@@ -163,7 +163,7 @@ async fn connect_to(
     pool: &Pool,
     chosen: &pool::Backend,
     origin: &Origin<'_>,
-) -> Result<(Backend, Duration, Option<Duration>), Failure> {
+) -> Result<(BackendConn, Duration, Option<Duration>), ConnectFailure> {
     let connector = handle.state().plane.connector(pool.id());
     let (started, timeout) = (Instant::now(), chosen.settings().connect_timeout);
     let deadline = worker::now() + timeout;
@@ -174,21 +174,21 @@ async fn connect_to(
     let start = || start(address, pool, chosen, listener.options());
     let fd =
         handle.state().retry_queues.start(&resource, deadline, start).await.map_err(|error| match error.scope() {
-            Scope::Retry => Failure::QueueFull(timeout),
-            _ => Failure::Call(error),
+            Scope::Retry => ConnectFailure::QueueFull(timeout),
+            _ => ConnectFailure::Call(error),
         })?;
-    let socket = Socket::new(fd, transport).map_err(|error| Failure::of(Call::Event, error))?;
+    let socket = Socket::new(fd, transport).map_err(|error| ConnectFailure::of(Call::Event, error))?;
     worker::until(Some(deadline), socket.connected())
         .await
-        .ok_or(Failure::TimedOut(timeout))?
-        .map_err(|error| Failure::of(Call::Connect, error))?;
+        .ok_or(ConnectFailure::TimedOut(timeout))?
+        .map_err(|error| ConnectFailure::of(Call::Connect, error))?;
     if transport == Transport::Tcp {
-        dial::refuse_self_connect(&socket).map_err(|error| Failure::of(Call::Connect, error))?;
+        dial::refuse_self_connect(&socket).map_err(|error| ConnectFailure::of(Call::Connect, error))?;
     }
     let took = started.elapsed();
     let backend = upstream::handshake(socket, chosen, connector.as_deref(), origin, deadline)
         .await
-        .map_err(Failure::UpstreamError)?;
+        .map_err(ConnectFailure::UpstreamError)?;
     Ok((backend, took, connector.map(|_| started.elapsed() - took)))
 }
 
@@ -211,7 +211,13 @@ fn start(
 }
 
 /// Logs a connect that failed, and keeps it for the connection's own line.
-fn tell_failed(listener: &Listener, pool: &Pool, backend: &pool::Backend, failure: &Failure, attempts: &mut Attempts) {
+fn tell_failed(
+    listener: &Listener,
+    pool: &Pool,
+    backend: &pool::Backend,
+    failure: &ConnectFailure,
+    attempts: &mut Attempts,
+) {
     let reason = failure.told(backend.address());
     let more = match failure.scope().is_ours() {
         // The same for all backends.

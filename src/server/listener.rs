@@ -42,7 +42,7 @@ struct ListenerRuntime {
     id: ListenerId,
     counters: ListenerCounters,
     traffic: Traffic,
-    refused: RecentEvents<Refusal>,
+    refused: RecentEvents<RejectionEvent>,
     connections: Arc<Capacity>,
     handshakes: Arc<Capacity>,
     refused_clients: Throttle,
@@ -51,7 +51,7 @@ struct ListenerRuntime {
 
 /// A client that was refused.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct RejectionEvent {
     /// Its address.
     pub client: ClientAddr,
     /// Why.
@@ -172,7 +172,7 @@ impl Listener {
     }
 
     /// The last clients that were refused, the oldest first: of many in the same second, one.
-    pub fn refused_clients(&self) -> Vec<(SystemTime, Refusal)> {
+    pub fn refused_clients(&self) -> Vec<(SystemTime, RejectionEvent)> {
         self.runtime.refused.entries()
     }
 
@@ -230,6 +230,6 @@ impl Listener {
 
     /// Keeps a refusal for the stats port.
     pub(super) fn remember(&self, client: ClientAddr, reason: String, more: u64) {
-        self.runtime.refused.add(Refusal { client, reason, more });
+        self.runtime.refused.add(RejectionEvent { client, reason, more });
     }
 }

@@ -27,7 +27,7 @@ mod upstream;
 mod worker_state;
 
 pub use data_plane::{DataPlane, Threads};
-pub use listener::{Listener, ListenerParts, Refusal};
+pub use listener::{Listener, ListenerParts, RejectionEvent};
 pub use plane_state::{Members, PlaneState};
 pub use route::RouteKey;
 pub use samples::{Measurements, Samples, samples};

@@ -18,7 +18,7 @@ use super::listener::Listener;
 use super::peek::{Peek, PeekError, PeekedBytes, after, memory_claim};
 use super::route::RouteKey;
 use super::screened::Screened;
-use super::transport::{Client, Conn};
+use super::transport::{ClientConn, Conn};
 use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, RouteConfig, StartTls, TlsVersion, UnknownSni};
 use crate::limits::{AddressSlot, MemoryExhausted};
@@ -67,7 +67,7 @@ pub(super) async fn read(
     listener: &Listener,
     client: &mut ClientAddr,
     socket: Socket,
-) -> Result<(Client, Preamble), Termination> {
+) -> Result<(ClientConn, Preamble), Termination> {
     let preamble = open_within_memory(listener, client, socket).await;
     if matches!(preamble, Err(Termination::OutOfResources)) {
         listener.refuse(*client, &MemoryExhausted);
@@ -79,7 +79,7 @@ async fn open_within_memory(
     listener: &Listener,
     client: &mut ClientAddr,
     socket: Socket,
-) -> Result<(Client, Preamble), Termination> {
+) -> Result<(ClientConn, Preamble), Termination> {
     let mut preamble = Preamble::default();
     let deadline = after(listener.config().timeouts.sniff);
     let mut peek = Peek::new(&socket, deadline);
@@ -243,7 +243,7 @@ async fn terminate(
     hello: ClientHello,
     hello_bytes: Vec<u8>,
     mut preamble: Preamble,
-) -> Result<(Client, Preamble), Termination> {
+) -> Result<(ClientConn, Preamble), Termination> {
     let Some(_permit) = listener.handshakes().try_acquire() else {
         listener.refuse(client, &"comes while limits.handshakes others are under way");
         return Err(Termination::HandshakeLimit);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
 use super::peek::{Peek, PeekedBytes, after};
-use super::transport::Client;
+use super::transport::ClientConn;
 use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, Sniff, StartTls};
 use crate::relay::Stream;
@@ -19,7 +19,7 @@ use crate::stats::termination::Termination;
 /// read of it.
 pub(super) async fn reject(
     listener: &Listener,
-    client: &Client,
+    client: &ClientConn,
     peeked: PeekedBytes,
     ending: Termination,
     retry_after: Duration,

@@ -22,10 +22,10 @@ pub(super) const UNTRUSTED_HEADER: &str = "sends a PROXY header, and is not in p
 pub(super) struct Screened {
     socket: Socket,
     may_send_header: bool,
-    state: RefCell<State>,
+    state: RefCell<ScreenState>,
 }
 
-enum State {
+enum ScreenState {
     /// As many bytes as a header could begin with.
     Undecided(Vec<u8>),
     /// Bytes that begin no header, from the second field on still to be read.
@@ -38,30 +38,30 @@ enum State {
 impl Screened {
     /// `may_send_header`: the peer is trusted, and its header merely comes too late.
     pub(super) fn new(socket: Socket, may_send_header: bool) -> Screened {
-        Screened { socket, may_send_header, state: RefCell::new(State::Undecided(Vec::new())) }
+        Screened { socket, may_send_header, state: RefCell::new(ScreenState::Undecided(Vec::new())) }
     }
 
     /// How the connection ends by a header, and what the client did, once one has come.
     pub(super) fn late_header(&self) -> Option<(Termination, &'static dyn fmt::Display)> {
         match &*self.state.borrow() {
-            State::Header if self.may_send_header => {
+            ScreenState::Header if self.may_send_header => {
                 Some((Termination::BadProxyHeader, &"sends its PROXY header after timeouts.sniff"))
             }
-            State::Header => Some((Termination::UntrustedProxyHeader, &UNTRUSTED_HEADER)),
+            ScreenState::Header => Some((Termination::UntrustedProxyHeader, &UNTRUSTED_HEADER)),
             _ => None,
         }
     }
 
     /// Reads until it is known whether there is a header.
-    fn poll_decided(&self, state: &mut State) -> Poll<io::Result<()>> {
-        while let State::Undecided(bytes) = state {
+    fn poll_decided(&self, state: &mut ScreenState) -> Poll<io::Result<()>> {
+        while let ScreenState::Undecided(bytes) = state {
             let mut portion = [0; SIGNATURE_LIMIT];
             let count = ready!(self.socket.poll_read(&mut portion[bytes.len()..]))?;
             bytes.extend_from_slice(&portion[bytes.len()..bytes.len() + count]);
             match recognise_signature(bytes) {
                 Recognition::More(_) if count > 0 => {}
-                Recognition::Yes(_) => *state = State::Header,
-                Recognition::No(_) | Recognition::More(_) => *state = State::Decided(std::mem::take(bytes), 0),
+                Recognition::Yes(_) => *state = ScreenState::Header,
+                Recognition::No(_) | Recognition::More(_) => *state = ScreenState::Decided(std::mem::take(bytes), 0),
             }
         }
         Poll::Ready(Ok(()))
@@ -82,8 +82,8 @@ impl Stream for Screened {
         let state = &mut *self.state.borrow_mut();
         ready!(self.poll_decided(state))?;
         match state {
-            State::Header => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
-            State::Decided(bytes, read) if *read < bytes.len() => {
+            ScreenState::Header => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+            ScreenState::Decided(bytes, read) if *read < bytes.len() => {
                 let left = &bytes[*read..];
                 let count = left.len().min(buffer.len());
                 buffer[..count].copy_from_slice(&left[..count]);
@@ -91,7 +91,7 @@ impl Stream for Screened {
                 Poll::Ready(Ok(count))
             }
             _ => {
-                *state = State::Clear;
+                *state = ScreenState::Clear;
                 self.socket.poll_read(buffer)
             }
         }
@@ -107,7 +107,7 @@ impl Stream for Screened {
 
     fn poll_splice_from(&self, pipe: BorrowedFd<'_>, limit: usize) -> Poll<io::Result<usize>> {
         match &*self.state.borrow() {
-            State::Clear => self.socket.poll_splice_from(pipe, limit),
+            ScreenState::Clear => self.socket.poll_splice_from(pipe, limit),
             // They have to be looked at.
             _ => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
         }

@@ -16,7 +16,7 @@ use super::plane_state::WorkerSlot;
 use super::preamble;
 use super::record::Record;
 use super::reject::reject;
-use super::transport::{Backend, Client, Conn};
+use super::transport::{BackendConn, ClientConn, Conn};
 use super::upstream::Origin;
 use super::worker_state::{SessionHandle, WorkerState};
 use crate::limits::Permit;
@@ -89,8 +89,8 @@ pub(super) fn start(accepted: Accepted) {
 /// its room is given away last.
 struct Session {
     /// Gone only while it is being opened.
-    client: Option<Client>,
-    backend: Option<Backend>,
+    client: Option<ClientConn>,
+    backend: Option<BackendConn>,
     record: Record,
     handle: SessionHandle,
     _permits: Permits,

@@ -12,9 +12,9 @@ use crate::tls::{ClientEngine, Engine, ServerEngine, TlsStream};
 use crate::worker::Socket;
 
 /// The client's side.
-pub(super) type Client = Conn<ServerEngine>;
+pub(super) type ClientConn = Conn<ServerEngine>;
 /// The backend's side.
-pub(super) type Backend = Conn<ClientEngine>;
+pub(super) type BackendConn = Conn<ClientEngine>;
 
 /// A side of a connection.
 pub(super) enum Conn<E> {

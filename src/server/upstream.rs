@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::peek::write_all;
 use super::preamble::Preamble;
-use super::transport::{Backend, Client, Conn};
+use super::transport::{BackendConn, ClientConn, Conn};
 use crate::config::model::{SendProxy, StartTls};
 use crate::net::addr::ClientAddr;
 use crate::pool;
@@ -49,7 +49,7 @@ impl Origin<'_> {
 
 /// Where a connection comes from, as its PROXY header and TLS say to the backend.
 pub(super) struct Origin<'c> {
-    pub(super) client: &'c Client,
+    pub(super) client: &'c ClientConn,
     /// Its address, which a PROXY header may have named.
     pub(super) address: ClientAddr,
     pub(super) preamble: Option<&'c Preamble>,
@@ -64,7 +64,7 @@ pub(super) async fn handshake(
     connector: Option<&Connector>,
     origin: &Origin<'_>,
     deadline: Instant,
-) -> Result<Backend, UpstreamError> {
+) -> Result<BackendConn, UpstreamError> {
     if let Some(version) = backend.settings().send_proxy {
         let header = origin.header(version);
         // A fresh socket has room for it.

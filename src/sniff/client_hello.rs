@@ -126,7 +126,7 @@ impl NotTls {
 /// records of one byte each, is looked at fewer than a hundred times.
 pub fn recognise(bytes: &[u8]) -> Recognition<ClientHello, NotTls> {
     let bytes = bytes.get(..MAX_CLIENT_HELLO).unwrap_or(bytes);
-    let stream = Stream::walk(bytes);
+    let stream = HandshakeBytes::walk(bytes);
     // A fault of the hello itself came before one of the records: these end where a fault is found.
     match hello(&stream.message) {
         Ok(hello) => Recognition::Yes(hello),
@@ -140,7 +140,7 @@ pub fn recognise(bytes: &[u8]) -> Recognition<ClientHello, NotTls> {
 }
 
 /// The first handshake message, taken out of its records, as far as it is there.
-struct Stream<'a> {
+struct HandshakeBytes<'a> {
     message: Cow<'a, [u8]>,
     /// What ended the walk before the bytes did.
     fault: Option<NotTls>,
@@ -150,9 +150,9 @@ struct Stream<'a> {
     next_header: usize,
 }
 
-impl<'a> Stream<'a> {
-    fn walk(bytes: &'a [u8]) -> Stream<'a> {
-        let mut stream = Stream { message: Cow::Borrowed(&[]), fault: None, outstanding: 0, next_header: 0 };
+impl<'a> HandshakeBytes<'a> {
+    fn walk(bytes: &'a [u8]) -> HandshakeBytes<'a> {
+        let mut stream = HandshakeBytes { message: Cow::Borrowed(&[]), fault: None, outstanding: 0, next_header: 0 };
         let mut rest = bytes;
         while !rest.is_empty() && stream.missing().is_none_or(|missing| missing > 0) {
             let length = match record_length(rest, stream.message.is_empty()) {

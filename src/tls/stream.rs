@@ -53,10 +53,10 @@ pub enum HandshakeError {
 /// A TLS connection.
 pub struct TlsStream<E> {
     socket: Socket,
-    state: RefCell<State<E>>,
+    state: RefCell<StreamState<E>>,
 }
 
-struct State<E> {
+struct StreamState<E> {
     records: RecordLayer<E>,
     /// The beginning of a record of which the rest has not come.
     received: Box<[u8]>,
@@ -73,7 +73,7 @@ struct State<E> {
 impl<E: Engine> TlsStream<E> {
     /// Begins a handshake on a socket from which `ahead` was read already.
     pub(super) fn new(socket: Socket, engine: E, ahead: Vec<u8>) -> TlsStream<E> {
-        let state = State {
+        let state = StreamState {
             records: RecordLayer::new(engine),
             received: ahead.into(),
             plain: Backlog::default(),
@@ -154,7 +154,7 @@ impl<E: Engine> TlsStream<E> {
     }
 }
 
-impl<E: Engine> State<E> {
+impl<E: Engine> StreamState<E> {
     /// Processes records, then seals `seal`. Opened bytes that `buffer` has no room for wait in `plain`.
     fn drive(
         &mut self,

@@ -28,7 +28,7 @@ pub use executor::Remote;
 use local::{Local, if_local, local};
 use reactor::Reactor;
 pub use run_queue::Priority;
-pub use socket::{Listener, Socket, Transport};
+pub use socket::{AcceptSocket, Socket, Transport};
 use timer::Key;
 use waiter::WaiterId;
 pub use waiter::{Waiter, poll_fn, with_waker};

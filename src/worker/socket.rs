@@ -218,19 +218,19 @@ impl AsFd for Socket {
 /// A listening socket of this worker.
 ///
 /// Level-triggered: an acceptor takes one connection at a time, and saves the accept that returns EAGAIN.
-pub struct Listener {
+pub struct AcceptSocket {
     fd: OwnedFd,
     slot: Rc<Slot>,
 }
 
-impl Listener {
+impl AcceptSocket {
     /// Takes over a non-blocking listening socket.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn new(fd: OwnedFd) -> io::Result<Listener> {
+    pub fn new(fd: OwnedFd) -> io::Result<AcceptSocket> {
         let slot = local(|worker| worker.reactor.register(fd.as_fd(), Interest::Queue))?;
-        Ok(Listener { fd, slot })
+        Ok(AcceptSocket { fd, slot })
     }
 
     /// Waits until a connection can be accepted. It may be gone by then.
@@ -259,13 +259,13 @@ impl Listener {
     }
 }
 
-impl AsFd for Listener {
+impl AsFd for AcceptSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-impl Drop for Listener {
+impl Drop for AcceptSocket {
     fn drop(&mut self) {
         // A close does not deregister where another worker has a duplicate, and events would go on for ever.
         if_local(|worker| worker.reactor.deregister(self.fd.as_fd(), &self.slot));

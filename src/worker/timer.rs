@@ -177,18 +177,18 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum WheelStep {
         Insert(u64),
         Cancel(usize),
         Advance(u64),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
+    fn steps() -> impl Strategy<Value = Vec<WheelStep>> {
         let distance = prop_oneof![0..70u64, 0..5_000u64, 0..400_000u64, 0..1u64 << 40];
         let step = prop_oneof![
-            4 => distance.clone().prop_map(Step::Insert),
-            1 => any::<prop::sample::Index>().prop_map(|index| Step::Cancel(index.index(1 << 16))),
-            3 => distance.prop_map(Step::Advance),
+            4 => distance.clone().prop_map(WheelStep::Insert),
+            1 => any::<prop::sample::Index>().prop_map(|index| WheelStep::Cancel(index.index(1 << 16))),
+            3 => distance.prop_map(WheelStep::Advance),
         ];
         prop::collection::vec(step, 1..200)
     }
@@ -203,17 +203,17 @@ mod tests {
             for (id, step) in steps.into_iter().enumerate() {
                 let id = id as u64;
                 match step {
-                    Step::Insert(distance) => {
+                    WheelStep::Insert(distance) => {
                         let key = wheel.insert(now + distance, id);
                         model.insert(id, ((now + distance).max(now + 1), key));
                     }
-                    Step::Cancel(index) if !model.is_empty() => {
+                    WheelStep::Cancel(index) if !model.is_empty() => {
                         let id = *model.keys().nth(index % model.len()).unwrap();
                         let (_, key) = model.remove(&id).unwrap();
                         prop_assert_eq!(wheel.cancel(key), id);
                     }
-                    Step::Cancel(_) => {}
-                    Step::Advance(distance) => {
+                    WheelStep::Cancel(_) => {}
+                    WheelStep::Advance(distance) => {
                         now += distance;
                         let mut last = 0;
                         while let Some(id) = wheel.expire(now) {

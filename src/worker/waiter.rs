@@ -14,10 +14,10 @@ use super::executor::{Executor, Task, if_current};
 
 /// Whom an event wakes.
 #[derive(Clone)]
-pub struct Waiter(Kind);
+pub struct Waiter(WaiterKind);
 
 #[derive(Clone)]
-enum Kind {
+enum WaiterKind {
     /// A task of this worker, which is woken without an atomic operation.
     Task(Rc<Task>),
     /// Boxed: it is rare, and each socket would pay for its size.
@@ -26,11 +26,11 @@ enum Kind {
 
 impl Waiter {
     fn task(task: &Rc<Task>) -> Waiter {
-        Waiter(Kind::Task(Rc::clone(task)))
+        Waiter(WaiterKind::Task(Rc::clone(task)))
     }
 
     fn waker(waker: &Waker) -> Waiter {
-        Waiter(Kind::Waker(Box::new(waker.clone())))
+        Waiter(WaiterKind::Waker(Box::new(waker.clone())))
     }
 
     fn polled(executor: &Executor) -> Option<Waiter> {
@@ -63,24 +63,24 @@ impl Waiter {
     pub fn wake(&self) {
         match &self.0 {
             // A task's waiter does not leave its worker's thread.
-            Kind::Task(task) => drop(if_current(|executor| executor.schedule(task))),
-            Kind::Waker(waker) => waker.wake_by_ref(),
+            WaiterKind::Task(task) => drop(if_current(|executor| executor.schedule(task))),
+            WaiterKind::Waker(waker) => waker.wake_by_ref(),
         }
     }
 
     fn is_task(&self, other: &Rc<Task>) -> bool {
-        matches!(&self.0, Kind::Task(task) if Rc::ptr_eq(task, other))
+        matches!(&self.0, WaiterKind::Task(task) if Rc::ptr_eq(task, other))
     }
 
     fn is_waker(&self, other: &Waker) -> bool {
-        matches!(&self.0, Kind::Waker(waker) if waker.will_wake(other))
+        matches!(&self.0, WaiterKind::Waker(waker) if waker.will_wake(other))
     }
 
     /// Tells it from others, as long as it lives.
     pub(super) fn id(&self) -> WaiterId {
         let address = match &self.0 {
-            Kind::Task(task) => from_ref::<Task>(task).addr(),
-            Kind::Waker(waker) => from_ref::<Waker>(waker).addr(),
+            WaiterKind::Task(task) => from_ref::<Task>(task).addr(),
+            WaiterKind::Waker(waker) => from_ref::<Waker>(waker).addr(),
         };
         WaiterId(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MAX))
     }

@@ -144,6 +144,35 @@ fn code_on_workers_polls_by_the_workers_poll_fn() {
 }
 
 #[test]
+fn type_names_are_unique() {
+    let mut homes: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for file in sources() {
+        let text = fs::read_to_string(root().join("src").join(&file)).unwrap();
+        for line in text.lines() {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            let is_alias = !line.starts_with(' ') && words.contains(&"type");
+            let keyword =
+                words.iter().position(|word| ["struct", "enum", "trait"].contains(word) || is_alias && *word == "type");
+            let is_code = line.trim_start().starts_with(|c: char| c.is_alphabetic());
+            // What comes before the keyword says who sees it, and nothing else.
+            let Some(keyword) = keyword.filter(|at| is_code && words[..*at].iter().all(|word| SEEN_BY.contains(word)))
+            else {
+                continue;
+            };
+            if let Some(name) = words.get(keyword + 1).filter(|name| name.starts_with(char::is_uppercase)) {
+                homes.entry((*name).to_owned()).or_default().push(file.clone());
+            }
+        }
+    }
+    assert!(homes.len() > 300, "only {} types were found", homes.len());
+    let twice: Vec<_> = homes.into_iter().filter(|(_, homes)| homes.len() > 1).collect();
+    assert!(twice.is_empty(), "names of more than one type: {twice:#?}");
+}
+
+/// Words of a visibility.
+const SEEN_BY: [&str; 6] = ["", "pub", "super", "crate", "in", "admin"];
+
+#[test]
 fn a_room_is_no_hall() {
     for file in sources() {
         let lines = fs::read_to_string(root().join("src").join(&file)).unwrap().lines().count();

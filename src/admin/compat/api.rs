@@ -10,7 +10,9 @@ use super::health::{health, last_checked};
 use super::requests::{RequestTotals, http_pools};
 use crate::admin::configuration::configuration;
 use crate::admin::query::decode;
-use crate::admin::snapshot_model::{BackendStats, HttpStats, Latency, ListenerStats, PoolStats, Snapshot, Status};
+use crate::admin::snapshot_model::{
+    BackendStats, BackendStatus, HttpStats, Latency, ListenerStats, PoolStats, Snapshot,
+};
 use crate::admin::unix_time::rfc3339;
 use crate::config::model::{Balance, Config};
 use crate::stats::latency::{Stage, Window};
@@ -42,47 +44,47 @@ pub(in crate::admin) fn answer(path: &str, snapshot: &Snapshot, config: &Config)
 
 /// A backend, and what it is part of.
 #[derive(Clone, Copy)]
-struct Server<'a> {
+struct ApiServer<'a> {
     pool: &'a PoolStats,
     backend: &'a BackendStats,
     /// HTTP is watched on the way to it.
     http: bool,
 }
 
-fn servers(snapshot: &Snapshot) -> impl Iterator<Item = Server<'_>> {
+fn servers(snapshot: &Snapshot) -> impl Iterator<Item = ApiServer<'_>> {
     let http = http_pools(snapshot);
     snapshot.pools.iter().flat_map(move |pool| {
         let http = http.contains(pool.name.as_str());
-        pool.backends.iter().map(move |backend| Server { pool, backend, http })
+        pool.backends.iter().map(move |backend| ApiServer { pool, backend, http })
     })
 }
 
 /// By `pool/name`, or by the name alone where no other pool has one of that name.
-fn find<'a>(snapshot: &'a Snapshot, id: &str) -> Result<Server<'a>, String> {
+fn find<'a>(snapshot: &'a Snapshot, id: &str) -> Result<ApiServer<'a>, String> {
     let Some(id) = decode(id) else {
         return Err(format!("`{id}` is not percent-encoded UTF-8"));
     };
     if let Some(server) = servers(snapshot).find(|server| server.id() == id) {
         return Ok(server);
     }
-    let named: Vec<Server<'a>> = servers(snapshot).filter(|server| server.backend.name == id).collect();
+    let named: Vec<ApiServer<'a>> = servers(snapshot).filter(|server| server.backend.name == id).collect();
     match named.as_slice() {
         [server] => Ok(*server),
         [] => Err(format!("there is no server `{id}`: /api/servers lists them, by pool/name")),
         several => {
-            let ids: Vec<String> = several.iter().map(Server::id).collect();
+            let ids: Vec<String> = several.iter().map(ApiServer::id).collect();
             Err(format!("several servers are called `{id}`: {}", ids.join(", ")))
         }
     }
 }
 
-impl Server<'_> {
+impl ApiServer<'_> {
     fn id(&self) -> String {
         format!("{}/{}", self.pool.name, self.backend.name)
     }
 
     fn describe(&self) -> Value {
-        let Server { pool, backend, .. } = self;
+        let ApiServer { pool, backend, .. } = self;
         let (host, port) = match backend.address.rsplit_once(':') {
             Some((host, port)) if !backend.address.starts_with("unix:") => (host, port.parse::<u16>().ok()),
             // A unix socket has no port.
@@ -147,7 +149,7 @@ impl Server<'_> {
 /// How many there are, how many take connections, and how many of these have no health checks.
 fn counted(snapshot: &Snapshot) -> (usize, usize, usize) {
     let count = |is: fn(&BackendStats) -> bool| servers(snapshot).filter(|server| is(server.backend)).count();
-    (count(|_| true), count(|it| it.up), count(|it| it.status() == Status::Unchecked))
+    (count(|_| true), count(|it| it.up), count(|it| it.status() == BackendStatus::Unchecked))
 }
 
 fn health_of_all(snapshot: &Snapshot) -> Value {

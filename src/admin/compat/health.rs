@@ -1,15 +1,15 @@
 //! A backend's health in the words of plain balancers.
 
-use crate::admin::snapshot_model::{BackendStats, Status};
+use crate::admin::snapshot_model::{BackendStats, BackendStatus};
 use crate::admin::unix_time::rfc3339;
 
 /// `healthy`, `unhealthy`, or `unchecked` without health checks.
 pub(super) fn health(backend: &BackendStats) -> &'static str {
     match backend.status() {
-        Status::Up => "healthy",
-        Status::Down => "unhealthy",
-        Status::Unchecked => "unchecked",
-        Status::Leaving => "draining",
+        BackendStatus::Up => "healthy",
+        BackendStatus::Down => "unhealthy",
+        BackendStatus::Unchecked => "unchecked",
+        BackendStatus::Leaving => "draining",
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::health::{health, last_checked};
 use super::requests::{RequestTotals, http_pools};
-use crate::admin::snapshot_model::{BackendStats, Snapshot, Status};
+use crate::admin::snapshot_model::{BackendStats, BackendStatus, Snapshot};
 
 /// `/lb/status`.
 #[derive(Debug, Serialize)]
@@ -89,7 +89,9 @@ pub(in crate::admin) fn metrics(snapshot: &Snapshot) -> LbMetrics {
         retry_attempts: all.retries,
         avg_latency_ms: all.average_ms(),
         healthy_backends: backends(snapshot).filter(|(backend, _)| backend.up).count(),
-        unchecked_backends: backends(snapshot).filter(|(backend, _)| backend.status() == Status::Unchecked).count(),
+        unchecked_backends: backends(snapshot)
+            .filter(|(backend, _)| backend.status() == BackendStatus::Unchecked)
+            .count(),
         total_backends: backends(snapshot).count(),
         backends: backends(snapshot).map(backend).collect(),
     }

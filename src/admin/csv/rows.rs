@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use crate::admin::snapshot_model::{
-    BackendStats, CheckKind, CheckResult, HttpStats, LatencySummary, ListenerStats, PoolStats, Snapshot, Status,
+    BackendStats, BackendStatus, CheckKind, CheckResult, HttpStats, LatencySummary, ListenerStats, PoolStats, Snapshot,
 };
 use crate::config::model::Balance;
 use crate::stats::http::StatusClass;
@@ -142,7 +142,7 @@ impl Group<'_> {
 impl Server<'_> {
     pub(super) fn status(&self) -> &'static str {
         match self.backend {
-            BackendStats { status: Status::Leaving, .. } => "DRAIN",
+            BackendStats { status: BackendStatus::Leaving, .. } => "DRAIN",
             BackendStats { up: false, .. } => "DOWN",
             BackendStats { weight: 0, .. } => "DRAIN",
             BackendStats { checks: None, .. } => "no check",

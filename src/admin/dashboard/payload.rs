@@ -16,9 +16,9 @@ use crate::stats::latency::{Stage, Window};
 use crate::stats::registry::{BackendId, ListenerId, PoolId};
 
 /// A column: its name, and its value of one row. Whole numbers; times are seconds since 1970, latencies microseconds.
-type Column<T> = (&'static str, fn(&T) -> Option<u64>);
+type PayloadColumn<T> = (&'static str, fn(&T) -> Option<u64>);
 
-const LISTENER: [Column<ListenerStats>; 14] = [
+const LISTENER: [PayloadColumn<ListenerStats>; 14] = [
     ("open", |listener| Some(listener.open)),
     ("accepted", |listener| Some(listener.accepted)),
     ("rejected", |listener| Some(listener.rejected)),
@@ -35,7 +35,7 @@ const LISTENER: [Column<ListenerStats>; 14] = [
     ("server_errors", |listener| server_errors(listener.http.as_ref())),
 ];
 
-const POOL: [Column<PoolStats>; 10] = [
+const POOL: [PayloadColumn<PoolStats>; 10] = [
     ("up", |pool| Some(pool.up as u64)),
     ("usable", |pool| Some(pool.usable.into())),
     ("rejected", |pool| Some(pool.rejected)),
@@ -48,7 +48,7 @@ const POOL: [Column<PoolStats>; 10] = [
     ("first_byte_p99", |pool| percentile(&pool.latency, Stage::FirstByte, |summary| summary.p99_us)),
 ];
 
-const BACKEND: [Column<BackendStats>; 17] = [
+const BACKEND: [PayloadColumn<BackendStats>; 17] = [
     ("up", |backend| Some(backend.up.into())),
     ("since", |backend| Some(backend.since as u64)),
     ("open", |backend| Some(backend.open)),
@@ -84,11 +84,11 @@ fn server_errors(http: Option<&HttpStats>) -> Option<u64> {
     Some(of_class.map(|responses| responses.count).sum())
 }
 
-fn rows<T, const N: usize>(columns: &[Column<T>; N], rows: &[T]) -> Vec<[Option<u64>; N]> {
+fn rows<T, const N: usize>(columns: &[PayloadColumn<T>; N], rows: &[T]) -> Vec<[Option<u64>; N]> {
     rows.iter().map(|row| columns.each_ref().map(|(_, value)| value(row))).collect()
 }
 
-fn heads<T, const N: usize>(columns: &[Column<T>; N]) -> [&'static str; N] {
+fn heads<T, const N: usize>(columns: &[PayloadColumn<T>; N]) -> [&'static str; N] {
     columns.each_ref().map(|(name, _)| *name)
 }
 

@@ -5,7 +5,7 @@ use prometheus_client::registry::Unit;
 use super::buckets::Distribution;
 use super::family::{Labels, MetricFamily, SampleValue, Values, counter, gauge};
 use crate::admin::snapshot_model::{
-    BackendStats, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, Status, TerminationStats,
+    BackendStats, BackendStatus, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, TerminationStats,
 };
 use crate::stats::latency::{Latencies, Measured, Stage};
 
@@ -166,7 +166,7 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
             "tidegate_backend_up",
             "1 if the backend is up and takes new connections",
             None,
-            each(|b| (b.status() != Status::Leaving).then(|| b.up.into())),
+            each(|b| (b.status() != BackendStatus::Leaving).then(|| b.up.into())),
         ),
         gauge(
             "tidegate_backend_checked",

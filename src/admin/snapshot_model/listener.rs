@@ -120,11 +120,12 @@ impl From<TerminationStats> for TerminationRow {
 /// Skips terminations that only another version of tidegate knows.
 fn known_terminations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TerminationStats>, D::Error> {
     #[derive(Deserialize)]
-    struct Row {
+    struct RowOnWire {
         reason: String,
         count: u64,
     }
-    let known =
-        |Row { reason, count }: Row| Some(TerminationStats { termination: Termination::named(&reason)?, count });
-    Ok(Vec::<Row>::deserialize(deserializer)?.into_iter().filter_map(known).collect())
+    let known = |RowOnWire { reason, count }: RowOnWire| {
+        Some(TerminationStats { termination: Termination::named(&reason)?, count })
+    };
+    Ok(Vec::<RowOnWire>::deserialize(deserializer)?.into_iter().filter_map(known).collect())
 }

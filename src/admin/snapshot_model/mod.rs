@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::listener::{HandshakeStats, ListenerStats, RateStats, TerminationStats};
 pub use self::measured::{HttpStats, Latency, LatencySummary, ResponseCount};
-pub use self::pool::{BackendStats, CheckKind, CheckResult, CheckStats, PoolStats, Status, StatusChange};
+pub use self::pool::{BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, PoolStats, StatusChange};
 pub use self::tls::{ServedCertificate, TlsFiles, TlsOwner};
 
 /// Everything, at one moment.

@@ -10,7 +10,7 @@ use crate::stats::registry::{BackendId, PoolId};
 /// Whether a backend or a pool takes connections, and whether a health check says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum BackendStatus {
     /// It passes its health checks.
     Up,
     /// It takes no connections.
@@ -22,23 +22,23 @@ pub enum Status {
     Leaving,
 }
 
-impl Status {
+impl BackendStatus {
     /// That of what is `up`, as far as is known.
-    pub fn of(up: bool, is_checked: bool) -> Status {
+    pub fn of(up: bool, is_checked: bool) -> BackendStatus {
         match (up, is_checked) {
-            (false, _) => Status::Down,
-            (true, false) => Status::Unchecked,
-            (true, true) => Status::Up,
+            (false, _) => BackendStatus::Down,
+            (true, false) => BackendStatus::Unchecked,
+            (true, true) => BackendStatus::Up,
         }
     }
 
     /// As it is written in every format.
     pub fn name(self) -> &'static str {
         match self {
-            Status::Up => "up",
-            Status::Down => "down",
-            Status::Unchecked => "unchecked",
-            Status::Leaving => "leaving",
+            BackendStatus::Up => "up",
+            BackendStatus::Down => "down",
+            BackendStatus::Unchecked => "unchecked",
+            BackendStatus::Leaving => "leaving",
         }
     }
 }
@@ -63,7 +63,7 @@ pub struct PoolStats {
     pub fall: Option<u32>,
     /// `down` when no backend takes connections; `unchecked` without health checks.
     #[serde(default)]
-    pub status: Status,
+    pub status: BackendStatus,
     /// Backends that take connections now.
     pub up: usize,
     /// Whether a connection would get a backend now.
@@ -117,7 +117,7 @@ pub struct BackendStats {
     pub up: bool,
     /// The same, and whether a health check says so.
     #[serde(default)]
-    pub status: Status,
+    pub status: BackendStatus,
     /// Why not, for people.
     pub reason: Option<String>,
     /// Since when.
@@ -222,24 +222,24 @@ pub struct StatusChange {
     pub up: bool,
     /// The same, and whether a health check says so.
     #[serde(default)]
-    pub status: Status,
+    pub status: BackendStatus,
     /// Why it is down, for people.
     pub reason: Option<String>,
 }
 
 impl PoolStats {
     /// [`PoolStats::status`], also of a view that an older tidegate made.
-    pub fn status(&self) -> Status {
-        Status::of(self.usable, self.health.is_some())
+    pub fn status(&self) -> BackendStatus {
+        BackendStatus::of(self.usable, self.health.is_some())
     }
 }
 
 impl BackendStats {
     /// [`BackendStats::status`], also of a view that an older tidegate made.
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> BackendStatus {
         match self.status {
-            Status::Leaving => Status::Leaving,
-            _ => Status::of(self.up, self.checks.is_some()),
+            BackendStatus::Leaving => BackendStatus::Leaving,
+            _ => BackendStatus::of(self.up, self.checks.is_some()),
         }
     }
 }

@@ -31,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What sets a backend apart.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kind {
+pub(super) struct BackendKind {
     pub(super) name: &'static str,
     pub(super) weight: u32,
     /// Between a request and its answer.
@@ -39,13 +39,13 @@ pub(super) struct Kind {
 }
 
 /// The demo's backends. `heavy` has as much weight as the others together.
-pub(super) const KINDS: [Kind; 3] = [
-    Kind { name: "quick", weight: 1, delay: Duration::ZERO },
-    Kind { name: "slow", weight: 1, delay: Duration::from_millis(20) },
-    Kind { name: "heavy", weight: 2, delay: Duration::ZERO },
+pub(super) const KINDS: [BackendKind; 3] = [
+    BackendKind { name: "quick", weight: 1, delay: Duration::ZERO },
+    BackendKind { name: "slow", weight: 1, delay: Duration::from_millis(20) },
+    BackendKind { name: "heavy", weight: 2, delay: Duration::ZERO },
 ];
 
-impl Kind {
+impl BackendKind {
     /// The body of its answers.
     pub(super) fn greeting(&self) -> String {
         format!("hello from {}\n", self.name)
@@ -54,7 +54,7 @@ impl Kind {
 
 /// The running backends; they end when this is dropped.
 pub(super) struct Backends {
-    addresses: Vec<(Kind, SocketAddr)>,
+    addresses: Vec<(BackendKind, SocketAddr)>,
     closing: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
@@ -72,7 +72,7 @@ impl Backends {
         Ok(Backends { addresses, closing, _tasks: tasks })
     }
 
-    pub(super) fn addresses(&self) -> &[(Kind, SocketAddr)] {
+    pub(super) fn addresses(&self) -> &[(BackendKind, SocketAddr)] {
         &self.addresses
     }
 
@@ -82,7 +82,7 @@ impl Backends {
     }
 }
 
-async fn accept(listener: TcpListener, kind: Kind, closing: watch::Receiver<bool>) {
+async fn accept(listener: TcpListener, kind: BackendKind, closing: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     // The semaphore is never closed.
@@ -102,7 +102,7 @@ async fn accept(listener: TcpListener, kind: Kind, closing: watch::Receiver<bool
     }
 }
 
-async fn serve(mut socket: TcpStream, kind: Kind, mut closing: watch::Receiver<bool>) -> io::Result<()> {
+async fn serve(mut socket: TcpStream, kind: BackendKind, mut closing: watch::Receiver<bool>) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let mut received = Vec::new();
     for served in 0..REQUESTS {
@@ -119,7 +119,7 @@ async fn serve(mut socket: TcpStream, kind: Kind, mut closing: watch::Receiver<b
         let Ok(request) = timeout(PATIENCE, read_request(&mut socket, &mut received)).await else { break };
         let Some(request) = request? else { break };
         // Not for no time: the timer knows nothing shorter than a millisecond.
-        if matches!(request.target, Ok(Target::Greeting)) && !kind.delay.is_zero() {
+        if matches!(request.target, Ok(RequestTarget::Greeting)) && !kind.delay.is_zero() {
             sleep(kind.delay).await;
         }
         let last = served + 1 == REQUESTS || *closing.borrow();
@@ -137,8 +137,8 @@ async fn serve(mut socket: TcpStream, kind: Kind, mut closing: watch::Receiver<b
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
-struct Request {
-    target: Result<Target, Refusal>,
+struct DemoRequest {
+    target: Result<RequestTarget, DemoRefusal>,
     /// The answer has no body.
     head_only: bool,
     /// The client may send another request.
@@ -146,20 +146,20 @@ struct Request {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Target {
+enum RequestTarget {
     Greeting,
     Health,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+enum DemoRefusal {
     BadRequest,
     MethodNotAllowed,
     HeadTooLarge,
 }
 
 /// The next request, or `None` when the client has finished. What follows the request stays in `received`.
-async fn read_request(socket: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<Request>> {
+async fn read_request(socket: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<DemoRequest>> {
     loop {
         if let Some((request, length)) = parse(received) {
             received.drain(..length);
@@ -175,22 +175,22 @@ async fn read_request(socket: &mut TcpStream, received: &mut Vec<u8>) -> io::Res
 }
 
 /// The request that the bytes begin with, and the length of its head; `None` while that has not ended.
-fn parse(received: &[u8]) -> Option<(Request, usize)> {
+fn parse(received: &[u8]) -> Option<(DemoRequest, usize)> {
     let refused =
-        |refusal| Some((Request { target: Err(refusal), head_only: false, keep_alive: false }, received.len()));
+        |refusal| Some((DemoRequest { target: Err(refusal), head_only: false, keep_alive: false }, received.len()));
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(received) {
         Ok(httparse::Status::Complete(length)) if length <= HEAD => length,
         Ok(httparse::Status::Partial) if received.len() <= HEAD => return None,
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => return refused(Refusal::HeadTooLarge),
-        Err(_) => return refused(Refusal::BadRequest),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return refused(DemoRefusal::HeadTooLarge),
+        Err(_) => return refused(DemoRefusal::BadRequest),
     };
     let head_only = head.method == Some("HEAD");
     let target = match (head.method, head.path) {
-        (Some("GET" | "HEAD"), Some(HEALTH)) => Ok(Target::Health),
-        (Some("GET" | "HEAD"), _) => Ok(Target::Greeting),
-        _ => Err(Refusal::MethodNotAllowed),
+        (Some("GET" | "HEAD"), Some(HEALTH)) => Ok(RequestTarget::Health),
+        (Some("GET" | "HEAD"), _) => Ok(RequestTarget::Greeting),
+        _ => Err(DemoRefusal::MethodNotAllowed),
     };
     // A body is not read, so that nobody knows where a request after it would begin.
     let has_body = head.headers.iter().any(|header| {
@@ -202,16 +202,16 @@ fn parse(received: &[u8]) -> Option<(Request, usize)> {
             && header.value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
     });
     let keep_alive = head.version == Some(1) && !asks_to_close && !has_body && target.is_ok();
-    Some((Request { target, head_only, keep_alive }, length))
+    Some((DemoRequest { target, head_only, keep_alive }, length))
 }
 
-fn answer(kind: &Kind, request: &Request, keep_alive: bool) -> Vec<u8> {
+fn answer(kind: &BackendKind, request: &DemoRequest, keep_alive: bool) -> Vec<u8> {
     let (status, body) = match &request.target {
-        Ok(Target::Greeting) => ("200 OK", kind.greeting()),
-        Ok(Target::Health) => ("200 OK", "ok\n".to_owned()),
-        Err(Refusal::BadRequest) => ("400 Bad Request", "not understood\n".to_owned()),
-        Err(Refusal::MethodNotAllowed) => ("405 Method Not Allowed\r\nAllow: GET, HEAD", "only GET\n".to_owned()),
-        Err(Refusal::HeadTooLarge) => ("431 Request Header Fields Too Large", "too large\n".to_owned()),
+        Ok(RequestTarget::Greeting) => ("200 OK", kind.greeting()),
+        Ok(RequestTarget::Health) => ("200 OK", "ok\n".to_owned()),
+        Err(DemoRefusal::BadRequest) => ("400 Bad Request", "not understood\n".to_owned()),
+        Err(DemoRefusal::MethodNotAllowed) => ("405 Method Not Allowed\r\nAllow: GET, HEAD", "only GET\n".to_owned()),
+        Err(DemoRefusal::HeadTooLarge) => ("431 Request Header Fields Too Large", "too large\n".to_owned()),
     };
     let connection = if keep_alive { "keep-alive" } else { "close" };
     let length = body.len();
@@ -226,34 +226,34 @@ fn answer(kind: &Kind, request: &Request, keep_alive: bool) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn request(text: &str) -> Option<Request> {
+    fn request(text: &str) -> Option<DemoRequest> {
         parse(text.as_bytes()).map(|(request, _)| request)
     }
 
     #[test]
     fn requests_are_told_apart() {
-        let get = |target, keep_alive| Some(Request { target: Ok(target), head_only: false, keep_alive });
-        let refused = |refusal, head_only| Some(Request { target: Err(refusal), head_only, keep_alive: false });
+        let get = |target, keep_alive| Some(DemoRequest { target: Ok(target), head_only: false, keep_alive });
+        let refused = |refusal, head_only| Some(DemoRequest { target: Err(refusal), head_only, keep_alive: false });
         let long = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(HEAD));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(HEADERS + 1));
         for (text, expected) in [
             ("", None),
             ("GET / HT", None),
             ("GET / HTTP/1.1\r\nHost: a\r\n", None),
-            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", get(Target::Greeting, true)),
-            ("GET /a?b HTTP/1.1\r\n\r\n", get(Target::Greeting, true)),
-            ("GET /health HTTP/1.1\r\n\r\n", get(Target::Health, true)),
-            ("GET / HTTP/1.0\r\n\r\n", get(Target::Greeting, false)),
-            ("GET / HTTP/1.1\r\nconnection: Close\r\n\r\n", get(Target::Greeting, false)),
-            ("GET / HTTP/1.1\r\nConnection: te, close\r\n\r\n", get(Target::Greeting, false)),
-            ("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", get(Target::Greeting, true)),
-            ("GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", get(Target::Greeting, false)),
-            ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", get(Target::Greeting, false)),
-            ("POST / HTTP/1.1\r\n\r\n", refused(Refusal::MethodNotAllowed, false)),
-            ("\x16\x03\x01\x02", refused(Refusal::BadRequest, false)),
-            (&long, refused(Refusal::HeadTooLarge, false)),
-            (&long[..HEAD + 1], refused(Refusal::HeadTooLarge, false)),
-            (&many, refused(Refusal::HeadTooLarge, false)),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", get(RequestTarget::Greeting, true)),
+            ("GET /a?b HTTP/1.1\r\n\r\n", get(RequestTarget::Greeting, true)),
+            ("GET /health HTTP/1.1\r\n\r\n", get(RequestTarget::Health, true)),
+            ("GET / HTTP/1.0\r\n\r\n", get(RequestTarget::Greeting, false)),
+            ("GET / HTTP/1.1\r\nconnection: Close\r\n\r\n", get(RequestTarget::Greeting, false)),
+            ("GET / HTTP/1.1\r\nConnection: te, close\r\n\r\n", get(RequestTarget::Greeting, false)),
+            ("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", get(RequestTarget::Greeting, true)),
+            ("GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", get(RequestTarget::Greeting, false)),
+            ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", get(RequestTarget::Greeting, false)),
+            ("POST / HTTP/1.1\r\n\r\n", refused(DemoRefusal::MethodNotAllowed, false)),
+            ("\x16\x03\x01\x02", refused(DemoRefusal::BadRequest, false)),
+            (&long, refused(DemoRefusal::HeadTooLarge, false)),
+            (&long[..HEAD + 1], refused(DemoRefusal::HeadTooLarge, false)),
+            (&many, refused(DemoRefusal::HeadTooLarge, false)),
         ] {
             assert_eq!(request(text), expected, "{text:?}");
         }

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ANSWER: u64 = 16 * 1024;
 
 /// The running clients; they end when this is dropped.
-pub(super) struct Load {
+pub(super) struct LoadGenerator {
     clients: JoinSet<()>,
     stop: watch::Sender<bool>,
     tally: Arc<Tally>,
@@ -57,9 +57,9 @@ impl Tally {
     }
 }
 
-impl Load {
+impl LoadGenerator {
     /// Starts the clients against `address`.
-    pub(super) fn start(address: SocketAddr) -> Load {
+    pub(super) fn start(address: SocketAddr) -> LoadGenerator {
         let (stop, stopped) = watch::channel(false);
         let tally = Arc::new(Tally::default());
         let mut clients = JoinSet::new();
@@ -69,7 +69,7 @@ impl Load {
             let first = now + PERIOD * number / CLIENTS;
             clients.spawn(client(address, first, Arc::clone(&tally), stopped.clone()));
         }
-        Load { clients, stop, tally }
+        LoadGenerator { clients, stop, tally }
     }
 
     /// What came of the requests so far; it can be read on after the load has ended.

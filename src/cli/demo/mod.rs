@@ -23,8 +23,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use self::backends::{Backends, HEALTH};
-use self::load::Load;
-use self::report::{Moment, Outcome, Row};
+use self::load::LoadGenerator;
+use self::report::{DemoOutcome, Moment, ReportRow};
 use super::output::say;
 use super::signals::Signals;
 
@@ -66,12 +66,12 @@ async fn run(seconds: Option<u64>) -> io::Result<()> {
     let logging = log::start(&configuration(PREFERRED, STATS, &backends)?.config.log).map_err(io::Error::other)?;
     log::log_panics();
     let running = tokio::select! {
-        running = Running::start(&backends, &logging) => running?,
+        running = RunningDemo::start(&backends, &logging) => running?,
         () = signals.next() => return Ok(()),
     };
 
-    let screen = Screen::default();
-    let load = Load::start(running.address);
+    let screen = DemoScreen::default();
+    let load = LoadGenerator::start(running.address);
     let shown = tokio::select! {
         shown = running.show(&screen, &load, &backends, seconds) => shown,
         () = signals.next() => Ok(()),
@@ -108,17 +108,17 @@ fn configuration(listen: SocketAddr, stats: SocketAddr, backends: &Backends) -> 
 }
 
 /// The balancer and where it is.
-struct Running {
+struct RunningDemo {
     app: App,
     address: SocketAddr,
     started: Instant,
     drain: Duration,
 }
 
-impl Running {
+impl RunningDemo {
     /// On [`PREFERRED`], or on a port that the kernel chooses. It is tried and not asked whether the port is free: it might
     /// be taken in between.
-    async fn start(backends: &Backends, logging: &Logging) -> io::Result<Running> {
+    async fn start(backends: &Backends, logging: &Logging) -> io::Result<RunningDemo> {
         let launch = async |listen, stats| {
             let loaded = configuration(listen, stats, backends)?;
             let access = Access::open(&loaded.config.log, logging)?;
@@ -141,11 +141,17 @@ impl Running {
             Address::Unix(_) => None,
         });
         let address = address.ok_or_else(|| io::Error::other("the demo listens nowhere"))?;
-        Ok(Running { app, address, started: Instant::now(), drain })
+        Ok(RunningDemo { app, address, started: Instant::now(), drain })
     }
 
     /// Says what is going on until the time is over, or nobody reads it any more.
-    async fn show(&self, screen: &Screen, load: &Load, backends: &Backends, seconds: Option<u64>) -> io::Result<()> {
+    async fn show(
+        &self,
+        screen: &DemoScreen,
+        load: &LoadGenerator,
+        backends: &Backends,
+        seconds: Option<u64>,
+    ) -> io::Result<()> {
         let moved = (self.address != PREFERRED).then_some(PREFERRED);
         let stats = match self.app.stats_port() {
             Some(Address::Tcp(address)) => *address,
@@ -183,8 +189,8 @@ impl Running {
     /// Ends the load, drains, and sums up. `shown` is an error when there is nobody to sum up for.
     async fn finish(
         self,
-        screen: &Screen,
-        load: Load,
+        screen: &DemoScreen,
+        load: LoadGenerator,
         backends: &Backends,
         signals: &mut Signals,
         shown: io::Result<()>,
@@ -222,9 +228,10 @@ impl Running {
 
         let Snapshot { listeners, pools, .. } = &snapshot;
         let measured = pools.iter().flat_map(|pool| &pool.backends);
-        let rows: Vec<Row> = counted.iter().zip(measured).map(|(backend, seen)| row(backend, &seen.latency)).collect();
+        let rows: Vec<ReportRow> =
+            counted.iter().zip(measured).map(|(backend, seen)| row(backend, &seen.latency)).collect();
         let all = listeners.first().and_then(|listener| first_byte(&listener.latency));
-        let outcome = Outcome {
+        let outcome = DemoOutcome {
             elapsed,
             cut: match drained {
                 Drained::Clean => 0,
@@ -250,8 +257,8 @@ impl Running {
     }
 }
 
-fn row(backend: &Backend, latency: &Latency) -> Row {
-    Row {
+fn row(backend: &Backend, latency: &Latency) -> ReportRow {
+    ReportRow {
         name: backend.name().to_string(),
         connections: backend.counters().connections(),
         bytes_in: backend.traffic().bytes_in(),
@@ -269,12 +276,12 @@ fn first_byte(latency: &Latency) -> Option<LatencySummary> {
 /// stdout. Whoever reads it may stop reading (a pager does), and then a write does not return: it gets a thread of its own,
 /// so that signals are still heeded.
 #[derive(Default)]
-struct Screen {
+struct DemoScreen {
     /// A print that was given up comes to its end nevertheless, and before the next one.
     turn: Arc<Mutex<()>>,
 }
 
-impl Screen {
+impl DemoScreen {
     async fn print(&self, text: String) -> io::Result<()> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let write = move || {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate::admin::snapshot_model::LatencySummary;
 use tidegate::net::addr::Address;
 
-use super::backends::Kind;
+use super::backends::BackendKind;
 use super::load;
 
 /// Live lines between two headers: they stay on one screen.
@@ -19,7 +19,7 @@ pub(super) fn welcome(
     address: SocketAddr,
     moved: Option<SocketAddr>,
     dashboard: Option<&Address>,
-    backends: &[(Kind, SocketAddr)],
+    backends: &[(BackendKind, SocketAddr)],
     config: &str,
 ) -> String {
     let mut text = format!("tidegate demo: {} HTTP backends behind http://{address}/\n", backends.len());
@@ -99,7 +99,7 @@ pub(super) fn draining(open: usize, limit: Duration) -> String {
 
 /// A line of the summary.
 #[derive(Default)]
-pub(super) struct Row {
+pub(super) struct ReportRow {
     pub(super) name: String,
     pub(super) connections: u64,
     pub(super) bytes_in: u64,
@@ -110,8 +110,8 @@ pub(super) struct Row {
     pub(super) first_byte: Option<LatencySummary>,
 }
 
-impl Row {
-    fn add(&mut self, other: &Row) {
+impl ReportRow {
+    fn add(&mut self, other: &ReportRow) {
         self.connections += other.connections;
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
@@ -120,7 +120,7 @@ impl Row {
 }
 
 /// How it went as a whole.
-pub(super) struct Outcome<'a> {
+pub(super) struct DemoOutcome<'a> {
     pub(super) elapsed: Duration,
     /// Connections that did not end by themselves.
     pub(super) cut: usize,
@@ -130,7 +130,7 @@ pub(super) struct Outcome<'a> {
 }
 
 /// The table of all backends with its total, and how the load fared. `first_byte` is that of all backends together.
-pub(super) fn summary(backends: &[Row], first_byte: Option<LatencySummary>, outcome: &Outcome<'_>) -> String {
+pub(super) fn summary(backends: &[ReportRow], first_byte: Option<LatencySummary>, outcome: &DemoOutcome<'_>) -> String {
     let mut text = format!(
         "\nAfter {:.1} s:\n\n  {:<9}{:>12}{:>12}{:>12}{:>8}{:>12}{:>12}\n",
         outcome.elapsed.as_secs_f64(),
@@ -142,7 +142,7 @@ pub(super) fn summary(backends: &[Row], first_byte: Option<LatencySummary>, outc
         "p50",
         "p99"
     );
-    let mut total = Row { name: "total".to_owned(), first_byte, ..Row::default() };
+    let mut total = ReportRow { name: "total".to_owned(), first_byte, ..ReportRow::default() };
     for row in backends {
         total.add(row);
         push_row(&mut text, row);
@@ -166,7 +166,7 @@ pub(super) fn summary(backends: &[Row], first_byte: Option<LatencySummary>, outc
     text
 }
 
-fn push_row(text: &mut String, row: &Row) {
+fn push_row(text: &mut String, row: &ReportRow) {
     let shown =
         |pick: fn(LatencySummary) -> u64| row.first_byte.map_or("-".to_owned(), |summary| millis(pick(summary)));
     let _ = writeln!(
@@ -230,9 +230,9 @@ mod tests {
         let row = |name: &str, connections, micros| {
             let first_byte =
                 Some(LatencySummary { count: 1, p50_us: micros, p99_us: micros, ..LatencySummary::default() });
-            Row { name: name.into(), connections, bytes_in: 1024, bytes_out: 0, errors: 1, first_byte }
+            ReportRow { name: name.into(), connections, bytes_in: 1024, bytes_out: 0, errors: 1, first_byte }
         };
-        let outcome = Outcome {
+        let outcome = DemoOutcome {
             elapsed: Duration::from_secs(1),
             cut: 0,
             answered: 1,
@@ -240,7 +240,7 @@ mod tests {
             first_failure: Some("connect: refused"),
         };
         let all = Some(LatencySummary { count: 2, p50_us: 1000, p99_us: 5000, ..LatencySummary::default() });
-        let text = summary(&[row("a", 3, 1000), row("b", 4, 5000), Row::default()], all, &outcome);
+        let text = summary(&[row("a", 3, 1000), row("b", 4, 5000), ReportRow::default()], all, &outcome);
         let total: Vec<&str> = text.lines().find(|line| line.contains("total")).unwrap().split_whitespace().collect();
         assert_eq!(total[..7], ["total", "7", "2.0", "KiB", "0", "B", "2"]);
         assert!(total[7].starts_with("1.0") && total[9].starts_with("5.0"), "{total:?}");
@@ -258,7 +258,8 @@ mod tests {
             backends: vec![("quick".into(), 9_999_999); 3],
             errors: 1_000,
         };
-        let outcome = Outcome { elapsed: Duration::ZERO, cut: 1, answered: 99_999_999, failed: 0, first_failure: None };
+        let outcome =
+            DemoOutcome { elapsed: Duration::ZERO, cut: 1, answered: 99_999_999, failed: 0, first_failure: None };
         let text = live(0, &moment) + &summary(&[], None, &outcome);
         for line in text.lines() {
             assert!(line.chars().count() <= 100, "{line}");

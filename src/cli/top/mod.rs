@@ -22,7 +22,7 @@ use tidegate::stats::latency::{Stage, Window};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::rows::{Choice, Sort};
+use self::rows::{Selection, Sort};
 use self::screen::Seen;
 use self::state::{Flow, Interface};
 use super::output::{USAGE, print, say};
@@ -70,7 +70,7 @@ fn windows() -> clap::builder::PossibleValuesParser {
 
 /// Shows a running tidegate until told to end, or once.
 pub(crate) fn top(asked: Top) -> ExitCode {
-    let choice = Choice {
+    let choice = Selection {
         sort: asked.sort,
         reversed: asked.reverse,
         // They were parsed by the same names.

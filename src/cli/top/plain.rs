@@ -6,14 +6,14 @@ use serde_json::json;
 use tidegate::admin::snapshot_model::Snapshot;
 use tidegate::stats::latency::Window;
 
-use super::rows::{Choice, Row, rows};
+use super::rows::{Row, Selection, rows};
 use super::units::{count, latency, span};
 
 /// Names over the columns. Rates are of the last 10 s, bytes of all time.
 const HEADINGS: [&str; 10] = ["BACKEND", "STATE", "OPEN", "CONN/S", "IN", "OUT", "FAIL", "P50", "P99", "MAX"];
 
 /// For people, and for scripts that cut columns.
-pub(super) fn text(snapshot: &Snapshot, choice: &Choice) -> String {
+pub(super) fn text(snapshot: &Snapshot, choice: &Selection) -> String {
     let mut lines = vec![HEADINGS.map(str::to_owned)];
     lines.extend(rows(snapshot, None, choice).iter().map(cells));
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
@@ -43,7 +43,7 @@ pub(super) fn text(snapshot: &Snapshot, choice: &Choice) -> String {
 }
 
 /// For programs.
-pub(super) fn json(snapshot: &Snapshot, choice: &Choice) -> serde_json::Value {
+pub(super) fn json(snapshot: &Snapshot, choice: &Selection) -> serde_json::Value {
     json!({
         "time": snapshot.time,
         "version": snapshot.version,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use tidegate::admin::snapshot_model::{BackendStats, ListenerStats, PoolStats, Snapshot, Status};
+use tidegate::admin::snapshot_model::{BackendStats, BackendStatus, ListenerStats, PoolStats, Snapshot};
 use tidegate::stats::latency::{Stage, Window};
 
 /// Seconds of the window that rates are of before there are two looks.
@@ -40,7 +40,7 @@ pub(super) enum Sort {
 
 /// What is shown.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Choice {
+pub(super) struct Selection {
     pub(super) sort: Sort,
     pub(super) reversed: bool,
     pub(super) stage: Stage,
@@ -52,7 +52,7 @@ pub(super) struct Choice {
 /// How a line stands; what is worst comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub(super) enum RowState {
     /// It takes no connections.
     Down,
     /// Of a pool: some of its backends are down.
@@ -66,16 +66,16 @@ pub(super) enum State {
     Up,
 }
 
-impl State {
+impl RowState {
     /// In a word, as colours don't tell everybody everything.
     pub(super) fn word(self) -> &'static str {
         match self {
-            State::Down => "DOWN",
-            State::Part => "part",
-            State::Full => "full",
-            State::Off => "off",
-            State::Unchecked => "unchecked",
-            State::Up => "up",
+            RowState::Down => "DOWN",
+            RowState::Part => "part",
+            RowState::Full => "full",
+            RowState::Off => "off",
+            RowState::Unchecked => "unchecked",
+            RowState::Up => "up",
         }
     }
 }
@@ -86,7 +86,7 @@ pub(super) struct Row {
     pub(super) pool: String,
     /// `None` in a pool's own line.
     pub(super) backend: Option<String>,
-    pub(super) state: State,
+    pub(super) state: RowState,
     /// Backends that are up, and all; of a pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backends: Option<(usize, usize)>,
@@ -114,7 +114,7 @@ pub(super) struct Row {
 
 /// All lines that are to be shown. `previous` is the look before. A filter hides backends, and pools without any that is
 /// shown; a pool's line is always that of the whole pool.
-pub(super) fn rows(snapshot: &Snapshot, previous: Option<&Snapshot>, choice: &Choice) -> Vec<Row> {
+pub(super) fn rows(snapshot: &Snapshot, previous: Option<&Snapshot>, choice: &Selection) -> Vec<Row> {
     let before = Before::new(snapshot, previous);
     let filter = choice.filter.to_lowercase();
     let mut pools: Vec<(Row, Vec<Row>)> = snapshot
@@ -162,7 +162,7 @@ fn of_backend(
     backend: &BackendStats,
     place: (usize, Option<usize>),
     before: &Option<Before<'_>>,
-    choice: &Choice,
+    choice: &Selection,
 ) -> Row {
     let then = before.as_ref().and_then(|it| Some((it.seconds, *it.backends.get(&(&*pool.name, &*backend.name))?)));
     let rate = |number: fn(&BackendStats) -> u64| {
@@ -177,11 +177,11 @@ fn of_backend(
         pool: pool.name.clone(),
         backend: Some(backend.name.clone()),
         state: match () {
-            () if !backend.up => State::Down,
-            () if backend.weight == 0 => State::Off,
-            () if backend.max_connections.is_some_and(|most| backend.open >= u64::from(most)) => State::Full,
-            () if backend.status() == Status::Unchecked => State::Unchecked,
-            () => State::Up,
+            () if !backend.up => RowState::Down,
+            () if backend.weight == 0 => RowState::Off,
+            () if backend.max_connections.is_some_and(|most| backend.open >= u64::from(most)) => RowState::Full,
+            () if backend.status() == BackendStatus::Unchecked => RowState::Unchecked,
+            () => RowState::Up,
         },
         backends: None,
         open: backend.open,
@@ -199,7 +199,7 @@ fn of_backend(
 }
 
 /// `rows` are those of all its backends.
-fn of_pool(pool: &PoolStats, place: usize, rows: &[Row], choice: &Choice) -> Row {
+fn of_pool(pool: &PoolStats, place: usize, rows: &[Row], choice: &Selection) -> Row {
     let measured = pool.latency.get(choice.stage, choice.window);
     let sum = |number: fn(&Row) -> u64| rows.iter().map(number).sum();
     let rate = |number: fn(&Row) -> Option<f64>| {
@@ -209,10 +209,10 @@ fn of_pool(pool: &PoolStats, place: usize, rows: &[Row], choice: &Choice) -> Row
         pool: pool.name.clone(),
         backend: None,
         state: match () {
-            () if !pool.usable => State::Down,
-            () if pool.up < pool.backends.len() => State::Part,
-            () if pool.status() == Status::Unchecked => State::Unchecked,
-            () => State::Up,
+            () if !pool.usable => RowState::Down,
+            () if pool.up < pool.backends.len() => RowState::Part,
+            () if pool.status() == BackendStatus::Unchecked => RowState::Unchecked,
+            () => RowState::Up,
         },
         backends: Some((pool.up, pool.backends.len())),
         open: sum(|row| row.open),
@@ -230,7 +230,7 @@ fn of_pool(pool: &PoolStats, place: usize, rows: &[Row], choice: &Choice) -> Row
 }
 
 /// Names from a to z, numbers from the largest on; equals as configured.
-fn order(choice: &Choice, one: &Row, two: &Row) -> Ordering {
+fn order(choice: &Selection, one: &Row, two: &Row) -> Ordering {
     // Before there are rates, what came since the start.
     let bytes = |rate: Option<f64>, total: u64| rate.unwrap_or(total as f64);
     let order = match choice.sort {
@@ -251,7 +251,7 @@ fn order(choice: &Choice, one: &Row, two: &Row) -> Ordering {
 
 /// What all listeners do in a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Traffic {
+pub(super) struct Throughput {
     /// Connections accepted.
     pub(super) accepted: f64,
     /// Bytes to backends and from them; `None` before there were two looks.
@@ -259,10 +259,10 @@ pub(super) struct Traffic {
 }
 
 /// Of every listener, whatever is filtered. Before there were two looks, the connections of the last second.
-pub(super) fn traffic(snapshot: &Snapshot, previous: Option<&Snapshot>) -> Traffic {
+pub(super) fn traffic(snapshot: &Snapshot, previous: Option<&Snapshot>) -> Throughput {
     let Some(previous) = previous.filter(|it| it.started == snapshot.started && it.time < snapshot.time) else {
         let accepted = snapshot.listeners.iter().map(|listener| listener.rate.now).sum::<u64>();
-        return Traffic { accepted: accepted as f64, bytes: None };
+        return Throughput { accepted: accepted as f64, bytes: None };
     };
     let then: HashMap<&str, &ListenerStats> = previous.listeners.iter().map(|it| (it.name.as_str(), it)).collect();
     let rate = |number: fn(&ListenerStats) -> u64| {
@@ -271,5 +271,5 @@ pub(super) fn traffic(snapshot: &Snapshot, previous: Option<&Snapshot>) -> Traff
         });
         more.sum::<u64>() as f64 / (snapshot.time - previous.time)
     };
-    Traffic { accepted: rate(|it| it.accepted), bytes: Some((rate(|it| it.bytes_in), rate(|it| it.bytes_out))) }
+    Throughput { accepted: rate(|it| it.accepted), bytes: Some((rate(|it| it.bytes_in), rate(|it| it.bytes_out))) }
 }

@@ -7,10 +7,10 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
-use tidegate::admin::snapshot_model::{BackendStats, PoolStats, Snapshot, Status};
+use tidegate::admin::snapshot_model::{BackendStats, BackendStatus, PoolStats, Snapshot};
 
 use super::plain::{clean, during, lost_log_lines, name, readiness};
-use super::rows::{Row, Sort, State, rows, traffic};
+use super::rows::{Row, RowState, Sort, rows, traffic};
 use super::state::Interface;
 use super::units::{count, latency, span};
 
@@ -201,9 +201,9 @@ fn table(frame: &mut Frame<'_>, area: Rect, rows: &[Row], interface: &Interface)
 
 fn cells(row: &Row) -> Vec<Cell<'static>> {
     let state = match row.state {
-        State::Down => alarm(row.state.word()),
-        State::Part | State::Full => strong(row.state.word()),
-        State::Off | State::Unchecked | State::Up => Span::raw(row.state.word()),
+        RowState::Down => alarm(row.state.word()),
+        RowState::Part | RowState::Full => strong(row.state.word()),
+        RowState::Off | RowState::Unchecked | RowState::Up => Span::raw(row.state.word()),
     };
     let number = |text: String| Cell::from(Text::from(text).right_aligned());
     let rate = |rate: Option<f64>| number(rate.map_or_else(|| "-".to_owned(), count));
@@ -234,14 +234,14 @@ fn describe(row: &Row, snapshot: &Snapshot) -> String {
 fn describe_backend(backend: &BackendStats, snapshot: &Snapshot) -> String {
     let since = span(snapshot.time - backend.since);
     let mut text = match (backend.status(), &backend.reason) {
-        (Status::Up, _) => format!("{}: up for {since}", backend.name),
-        (Status::Leaving, _) => format!("{}: removed, gone when its last connection has ended", backend.name),
-        (Status::Unchecked, _) => format!("{}: unchecked, no health check", backend.name),
-        (Status::Down, Some(reason)) => format!("{}: DOWN for {since}: {reason}", backend.name),
-        (Status::Down, None) if backend.checks.is_none() => {
+        (BackendStatus::Up, _) => format!("{}: up for {since}", backend.name),
+        (BackendStatus::Leaving, _) => format!("{}: removed, gone when its last connection has ended", backend.name),
+        (BackendStatus::Unchecked, _) => format!("{}: unchecked, no health check", backend.name),
+        (BackendStatus::Down, Some(reason)) => format!("{}: DOWN for {since}: {reason}", backend.name),
+        (BackendStatus::Down, None) if backend.checks.is_none() => {
             format!("{}: DOWN for {since}: not yet resolved", backend.name)
         }
-        (Status::Down, None) => format!("{}: DOWN for {since}: not yet checked", backend.name),
+        (BackendStatus::Down, None) => format!("{}: DOWN for {since}: not yet checked", backend.name),
     };
     if backend.address != backend.name {
         text.push_str(&format!(", {}", backend.address));

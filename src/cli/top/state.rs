@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use tidegate::stats::latency::{Stage, Window};
 
-use super::rows::{Choice, Sort};
+use super::rows::{Selection, Sort};
 
 /// Letters that a filter may have.
 const LONGEST_FILTER: usize = 64;
@@ -12,7 +12,7 @@ const LONGEST_FILTER: usize = 64;
 /// The state of the user interface.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Interface {
-    pub(super) choice: Choice,
+    pub(super) choice: Selection,
     /// The line that details are shown of.
     pub(super) selected: usize,
     /// Keys go into the filter.
@@ -29,7 +29,7 @@ pub(super) enum Flow {
 }
 
 impl Interface {
-    pub(super) fn new(choice: Choice) -> Interface {
+    pub(super) fn new(choice: Selection) -> Interface {
         Interface { choice, selected: 0, typing: false, helping: false }
     }
 
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn interface() -> Interface {
-        Interface::new(Choice {
+        Interface::new(Selection {
             sort: Sort::Config,
             reversed: false,
             stage: Stage::Turnaround,

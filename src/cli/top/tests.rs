@@ -10,12 +10,12 @@ use tidegate::config::model::Balance;
 use tidegate::stats::latency::{Stage, Window};
 
 use super::plain;
-use super::rows::{Choice, Sort, State, rows, traffic};
+use super::rows::{RowState, Selection, Sort, rows, traffic};
 use super::screen::{Seen, draw};
 use super::state::Interface;
 
-fn choice(sort: Sort) -> Choice {
-    Choice { sort, reversed: false, stage: Stage::Turnaround, window: Window::TenSeconds, filter: String::new() }
+fn choice(sort: Sort) -> Selection {
+    Selection { sort, reversed: false, stage: Stage::Turnaround, window: Window::TenSeconds, filter: String::new() }
 }
 
 fn backend(name: &str, p50_us: u64) -> BackendStats {
@@ -203,7 +203,7 @@ fn sorted_by_each_key() {
     let backends = &mut snapshot.pools[0].backends;
     (backends[0].bytes_out, backends[2].bytes_out) = (5, 9);
     let order = |sort, reversed| -> String {
-        let rows = rows(&snapshot, None, &Choice { reversed, ..choice(sort) });
+        let rows = rows(&snapshot, None, &Selection { reversed, ..choice(sort) });
         rows.iter().filter_map(|row| row.backend.as_ref()?.chars().last()).collect()
     };
     let cases = [
@@ -223,8 +223,9 @@ fn sorted_by_each_key() {
         assert_eq!(order(sort, false), wanted, "{sort:?}");
     }
     assert_eq!(order(Sort::State, true), "132");
-    let pools: Vec<State> = rows(&self::snapshot(), None, &choice(Sort::State)).iter().map(|row| row.state).collect();
-    assert_eq!(pools[0], State::Down, "the pool that is down comes first, with its backends");
+    let pools: Vec<RowState> =
+        rows(&self::snapshot(), None, &choice(Sort::State)).iter().map(|row| row.state).collect();
+    assert_eq!(pools[0], RowState::Down, "the pool that is down comes first, with its backends");
 }
 
 #[test]
@@ -264,12 +265,12 @@ gone 0/1  DOWN      0       5      0    0     0   80µs  3.00ms  70.0ms
 #[test]
 fn a_filter_hides_backends_and_leaves_their_pool_whole() {
     let filtered =
-        |filter: &str| rows(&snapshot(), None, &Choice { filter: filter.to_owned(), ..choice(Sort::Config) });
+        |filter: &str| rows(&snapshot(), None, &Selection { filter: filter.to_owned(), ..choice(Sort::Config) });
     let (all, one) = (filtered(""), filtered("db-3"));
     assert_eq!(one.len(), 2);
     assert_eq!(one[0], all[0], "open, bytes, failures and percentiles are those of all three backends");
     assert_eq!(one[1], all[3]);
-    let json = plain::json(&snapshot(), &Choice { filter: "db-3".to_owned(), ..choice(Sort::Config) });
+    let json = plain::json(&snapshot(), &Selection { filter: "db-3".to_owned(), ..choice(Sort::Config) });
     assert_eq!((&json["rows"][0]["p99_us"], &json["rows"][0]["failures"]), (&3_000.into(), &4.into()));
 }
 
@@ -281,7 +282,7 @@ fn without_health_checks_nothing_is_up() {
     let states = |snapshot: &Snapshot| {
         rows(snapshot, None, &choice(Sort::Config)).iter().map(|row| row.state).collect::<Vec<_>>()
     };
-    assert_eq!(states(&snapshot), [State::Unchecked, State::Unchecked, State::Off, State::Full]);
+    assert_eq!(states(&snapshot), [RowState::Unchecked, RowState::Unchecked, RowState::Off, RowState::Full]);
     assert_eq!(plain::json(&snapshot, &choice(Sort::Config))["rows"][1]["state"], "unchecked");
     let mut interface = Interface::new(choice(Sort::Config));
     let lines = screen(&seen(snapshot.clone()), &interface, 80, 24);
@@ -291,7 +292,7 @@ fn without_health_checks_nothing_is_up() {
     assert_eq!(lines[22], "a: unchecked, no health check, 10.0.0.1:1, weight 1");
     // A name that does not resolve takes no connections, checked or not.
     (snapshot.pools[0].backends[0].up, snapshot.pools[0].up) = (false, 2);
-    assert_eq!(states(&snapshot)[..2], [State::Part, State::Down]);
+    assert_eq!(states(&snapshot)[..2], [RowState::Part, RowState::Down]);
     let lines = screen(&seen(snapshot), &interface, 80, 24);
     assert!(lines[22].starts_with("a: DOWN for") && lines[22].contains("not yet resolved"), "{}", lines[22]);
 }

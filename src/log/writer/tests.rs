@@ -15,12 +15,12 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// A sink with scripted answers, which keeps what was written.
-struct Scripted {
+struct ScriptedSink {
     answers: mpsc::Receiver<io::Result<Written>>,
     got: mpsc::Sender<Vec<u8>>,
 }
 
-impl Sink for Scripted {
+impl Sink for ScriptedSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<Written> {
         // After the test's end there is no more to answer.
         let answer = self.answers.recv().unwrap_or(Ok(Written::Bytes(bytes.len())))?;
@@ -35,7 +35,7 @@ impl Sink for Scripted {
 
 fn scripted() -> (LogThread, mpsc::Sender<io::Result<Written>>, mpsc::Receiver<Vec<u8>>) {
     let ((answer, answers), (got, gets)) = (mpsc::channel(), mpsc::channel());
-    (LogThread::start("access", Scripted { answers, got }).unwrap(), answer, gets)
+    (LogThread::start("access", ScriptedSink { answers, got }).unwrap(), answer, gets)
 }
 
 fn text(gets: &mpsc::Receiver<Vec<u8>>) -> String {

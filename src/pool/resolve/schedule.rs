@@ -33,20 +33,20 @@ const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// The clocks of all names.
 pub(super) struct Schedule {
-    names: Vec<Name>,
+    names: Vec<ScheduledName>,
     zones: Vec<Zone>,
 }
 
-struct Name {
+struct ScheduledName {
     zone: usize,
-    state: State,
+    state: LookupState,
     /// Failures in a row.
     failures: u32,
     /// Whether its last lookup was slow; `None` before the first has ended.
     was_slow: Option<bool>,
 }
 
-enum State {
+enum LookupState {
     Waiting { due: Instant },
     Running { since: Instant, is_slow: bool, is_late: bool },
 }
@@ -69,7 +69,12 @@ impl Schedule {
             if zone == schedule.zones.len() {
                 schedule.zones.push(Zone::default());
             }
-            schedule.names.push(Name { zone, state: State::Waiting { due: now }, failures: 0, was_slow: None });
+            schedule.names.push(ScheduledName {
+                zone,
+                state: LookupState::Waiting { due: now },
+                failures: 0,
+                was_slow: None,
+            });
         }
         schedule
     }
@@ -78,7 +83,7 @@ impl Schedule {
     pub(super) fn start(&mut self, now: Instant) -> Vec<usize> {
         let (mut running, mut slow) = (0, 0);
         for name in &mut self.names {
-            if let State::Running { since, is_slow, .. } = &mut name.state {
+            if let LookupState::Running { since, is_slow, .. } = &mut name.state {
                 if !*is_slow && now.saturating_duration_since(*since) >= SLOW {
                     *is_slow = true;
                     self.zones[name.zone].was_slow = true;
@@ -92,7 +97,7 @@ impl Schedule {
             && let Some((number, is_slow)) = self.next(now, slow < MAX_SLOW)
         {
             let name = &mut self.names[number];
-            name.state = State::Running { since: now, is_slow, is_late: false };
+            name.state = LookupState::Running { since: now, is_slow, is_late: false };
             self.zones[name.zone].running += 1;
             running += 1;
             slow += usize::from(is_slow);
@@ -104,7 +109,7 @@ impl Schedule {
     /// Of the names that are due, the one whose zone has the fewest lookups under way; and whether it is a slow one.
     fn next(&self, now: Instant, with_slow: bool) -> Option<(usize, bool)> {
         let candidates = self.names.iter().enumerate().filter_map(|(number, name)| {
-            let State::Waiting { due } = name.state else { return None };
+            let LookupState::Waiting { due } = name.state else { return None };
             let zone = &self.zones[name.zone];
             let is_slow = name.was_slow.unwrap_or(zone.was_slow);
             let may_start = due <= now && zone.running < MAX_OF_A_ZONE && (with_slow || !is_slow);
@@ -116,7 +121,7 @@ impl Schedule {
     /// Takes the end of a lookup into account.
     pub(super) fn finish(&mut self, number: usize, has_addresses: bool, now: Instant) {
         let name = &mut self.names[number];
-        let State::Running { since, .. } = name.state else { return };
+        let LookupState::Running { since, .. } = name.state else { return };
         let was_slow = now.saturating_duration_since(since) >= SLOW;
         let zone = &mut self.zones[name.zone];
         zone.running -= 1;
@@ -127,14 +132,14 @@ impl Schedule {
             0 => REFRESH,
             failures => FIRST_RETRY.saturating_mul(1 << (failures - 1).min(16)).min(MAX_RETRY),
         };
-        name.state = State::Waiting { due: now + pause };
+        name.state = LookupState::Waiting { due: now + pause };
     }
 
     /// The names whose lookups have just become late, each once for a lookup.
     pub(super) fn late(&mut self, now: Instant) -> Vec<usize> {
         let mut late = Vec::new();
         for (number, name) in self.names.iter_mut().enumerate() {
-            if let State::Running { since, is_late, .. } = &mut name.state
+            if let LookupState::Running { since, is_late, .. } = &mut name.state
                 && !*is_late
                 && now.saturating_duration_since(*since) >= LATE
             {
@@ -149,8 +154,8 @@ impl Schedule {
     pub(super) fn next_event(&self, now: Instant) -> Option<Instant> {
         let events = self.names.iter().filter_map(|name| match name.state {
             // One that is overdue waits for a place, which the end of a lookup makes.
-            State::Waiting { due } => Some(due).filter(|due| *due > now),
-            State::Running { since, is_late, .. } => Some(since + LATE).filter(|_| !is_late),
+            LookupState::Waiting { due } => Some(due).filter(|due| *due > now),
+            LookupState::Running { since, is_late, .. } => Some(since + LATE).filter(|_| !is_late),
         });
         events.min()
     }

@@ -197,7 +197,7 @@ impl Stream for Scripted {
 
 /// What happens at one of the sockets.
 #[derive(Clone, Debug)]
-pub(super) enum Event {
+pub(super) enum ModelEvent {
     Arrive(usize),
     Fin,
     Reset,
@@ -209,16 +209,16 @@ pub(super) enum Event {
 
 pub(super) const ALL: usize = usize::MAX;
 
-pub(super) fn event() -> impl Strategy<Value = Event> {
+pub(super) fn event() -> impl Strategy<Value = ModelEvent> {
     let size = prop_oneof![1..64usize, 1..5_000usize, 30_000..200_000usize];
     prop_oneof![
-        6 => size.clone().prop_map(Event::Arrive),
-        6 => size.clone().prop_map(Event::Room),
-        2 => prop_oneof![1..8usize, 1..70_000usize].prop_map(Event::AtMost),
-        4 => size.prop_map(Event::Acknowledge),
-        1 => Just(Event::Acknowledge(ALL)),
-        1 => Just(Event::Fin),
-        1 => Just(Event::Reset),
+        6 => size.clone().prop_map(ModelEvent::Arrive),
+        6 => size.clone().prop_map(ModelEvent::Room),
+        2 => prop_oneof![1..8usize, 1..70_000usize].prop_map(ModelEvent::AtMost),
+        4 => size.prop_map(ModelEvent::Acknowledge),
+        1 => Just(ModelEvent::Acknowledge(ALL)),
+        1 => Just(ModelEvent::Fin),
+        1 => Just(ModelEvent::Reset),
     ]
 }
 
@@ -261,7 +261,7 @@ impl Tap for Watching {
     }
 }
 
-pub(super) struct Pair {
+pub(super) struct ScriptedPair {
     pub(super) client: Scripted,
     pub(super) backend: Scripted,
     pub(super) sent: [Vec<u8>; 2],
@@ -275,12 +275,12 @@ pub(super) struct Pair {
     pub(super) generator: u32,
 }
 
-impl Pair {
-    pub(super) fn new(splices: [bool; 2]) -> Pair {
-        Pair::of(splices, [false; 2], Vec::new())
+impl ScriptedPair {
+    pub(super) fn new(splices: [bool; 2]) -> ScriptedPair {
+        ScriptedPair::of(splices, [false; 2], Vec::new())
     }
 
-    pub(super) fn of(splices: [bool; 2], layered: [bool; 2], ahead: Vec<u8>) -> Pair {
+    pub(super) fn of(splices: [bool; 2], layered: [bool; 2], ahead: Vec<u8>) -> ScriptedPair {
         let now = Instant::now();
         let socket = |side: Side| Scripted {
             splices: Cell::new(splices[side as usize]),
@@ -288,7 +288,7 @@ impl Pair {
             at_most: Cell::new(usize::MAX),
             ..Scripted::default()
         };
-        Pair {
+        ScriptedPair {
             client: socket(Side::Client),
             backend: socket(Side::Backend),
             sent: [ahead.clone(), Vec::new()],
@@ -313,10 +313,10 @@ impl Pair {
         &self.sent[side as usize]
     }
 
-    pub(super) fn happen(&mut self, side: Side, event: &Event) {
+    pub(super) fn happen(&mut self, side: Side, event: &ModelEvent) {
         let over = self.socket(side).fin.get() || self.socket(side).reset.get();
         match *event {
-            Event::Arrive(count) if !over => {
+            ModelEvent::Arrive(count) if !over => {
                 let mut bytes = Vec::with_capacity(count);
                 for _ in 0..count {
                     self.generator = self.generator.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -325,17 +325,17 @@ impl Pair {
                 self.sent[side as usize].extend_from_slice(&bytes);
                 self.socket(side).happen(|socket| socket.arrived.borrow_mut().extend(bytes));
             }
-            Event::Fin if !over => self.socket(side).happen(|socket| socket.fin.set(true)),
-            Event::Reset if !self.socket(side).reset.get() => self.socket(side).happen(|socket| {
+            ModelEvent::Fin if !over => self.socket(side).happen(|socket| socket.fin.set(true)),
+            ModelEvent::Reset if !self.socket(side).reset.get() => self.socket(side).happen(|socket| {
                 socket.reset.set(true);
                 // What it has not acknowledged stays unacknowledged for good.
                 socket.error.set(true);
             }),
-            Event::Room(count) => {
+            ModelEvent::Room(count) => {
                 self.socket(side)
                     .happen(|socket| socket.send_buffer.set(socket.send_buffer.get().saturating_add(count)));
             }
-            Event::Acknowledge(count) if !self.socket(side).reset.get() => {
+            ModelEvent::Acknowledge(count) if !self.socket(side).reset.get() => {
                 let (socket, full) = (self.socket(side), self.socket(side).is_full());
                 socket.unacknowledged.set(socket.unacknowledged.get().saturating_sub(count));
                 // epoll tells of room where there was none, never of the last acknowledgement.
@@ -344,8 +344,8 @@ impl Pair {
                 }
             }
             // A change of sizes alone is no event of epoll.
-            Event::AtMost(count) => self.socket(side).at_most.set(count),
-            Event::Arrive(_) | Event::Fin | Event::Reset | Event::Acknowledge(_) => {}
+            ModelEvent::AtMost(count) => self.socket(side).at_most.set(count),
+            ModelEvent::Arrive(_) | ModelEvent::Fin | ModelEvent::Reset | ModelEvent::Acknowledge(_) => {}
         }
     }
 
@@ -375,13 +375,13 @@ impl Pair {
     pub(super) fn open_the_gates(&mut self) {
         for side in [Side::Client, Side::Backend] {
             self.socket(side).at_most.set(usize::MAX);
-            self.happen(side, &Event::Room(usize::MAX / 2));
+            self.happen(side, &ModelEvent::Room(usize::MAX / 2));
         }
         // The wait for acknowledgements has grown meanwhile.
         for _ in 0..3 {
             self.run();
-            self.happen(Side::Client, &Event::Acknowledge(ALL));
-            self.happen(Side::Backend, &Event::Acknowledge(ALL));
+            self.happen(Side::Client, &ModelEvent::Acknowledge(ALL));
+            self.happen(Side::Backend, &ModelEvent::Acknowledge(ALL));
             self.now += Duration::from_secs(2);
         }
     }

@@ -16,10 +16,10 @@ const KEPT: usize = 16;
 
 /// What the dial of one connection leaves behind for the log. Boxed: most connections have nothing to say.
 #[derive(Debug, Default)]
-pub(in crate::server) struct Attempts(Option<Box<Log>>);
+pub(in crate::server) struct Attempts(Option<Box<FailureLog>>);
 
 #[derive(Debug, Default)]
-struct Log {
+struct FailureLog {
     retries: u32,
     failed: Vec<FailedConnect>,
 }
@@ -58,7 +58,7 @@ impl fmt::Display for Attempts {
 }
 
 /// Why one connect failed.
-pub(super) enum Failure {
+pub(super) enum ConnectFailure {
     /// The backend's name has no address.
     NoAddress,
     /// A system call failed.
@@ -75,16 +75,16 @@ pub(super) enum Failure {
     WentDown,
 }
 
-impl Failure {
+impl ConnectFailure {
     /// Of a call on the socket, whose error came by way of the standard library.
-    pub(super) fn of(call: Call, error: io::Error) -> Failure {
-        CallError::from_io(call, &error).map_or(Failure::Io(error), Failure::Call)
+    pub(super) fn of(call: Call, error: io::Error) -> ConnectFailure {
+        CallError::from_io(call, &error).map_or(ConnectFailure::Io(error), ConnectFailure::Call)
     }
 
     pub(super) fn scope(&self) -> Scope {
         match self {
-            Failure::Call(error) => error.scope(),
-            Failure::UpstreamError(UpstreamError::Io(error)) => {
+            ConnectFailure::Call(error) => error.scope(),
+            ConnectFailure::UpstreamError(UpstreamError::Io(error)) => {
                 CallError::from_io(Call::Transfer, error).map_or(Scope::Destination, CallError::scope)
             }
             _ => Scope::Destination,
@@ -100,16 +100,16 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::NoAddress => f.write_str("it has no address"),
-            Failure::Call(error) => error.fmt(f),
-            Failure::TimedOut(after) => write!(f, "timed out after {after:?}"),
-            Failure::QueueFull(after) => write!(f, "its listen queue was full for {after:?}"),
-            Failure::Io(error) => error.fmt(f),
-            Failure::UpstreamError(trouble) => trouble.fmt(f),
-            Failure::WentDown => f.write_str("it went down while it was being connected"),
+            ConnectFailure::NoAddress => f.write_str("it has no address"),
+            ConnectFailure::Call(error) => error.fmt(f),
+            ConnectFailure::TimedOut(after) => write!(f, "timed out after {after:?}"),
+            ConnectFailure::QueueFull(after) => write!(f, "its listen queue was full for {after:?}"),
+            ConnectFailure::Io(error) => error.fmt(f),
+            ConnectFailure::UpstreamError(trouble) => trouble.fmt(f),
+            ConnectFailure::WentDown => f.write_str("it went down while it was being connected"),
         }
     }
 }

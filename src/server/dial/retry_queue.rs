@@ -61,12 +61,12 @@ impl Drop for ShortOfDescriptor<'_> {
 #[derive(Default)]
 pub(in crate::server) struct RetryQueues {
     /// Those with a connect that waits.
-    by_resource: RefCell<HashMap<Resource, Rc<Queue>>>,
+    by_resource: RefCell<HashMap<Resource, Rc<ResourceQueue>>>,
     shortage: Arc<DescriptorShortage>,
 }
 
 /// Those that wait for one resource.
-struct Queue {
+struct ResourceQueue {
     /// By their ticket: the first is the one that tries.
     waiting: RefCell<BTreeMap<u64, Option<Waiter>>>,
     tickets: Cell<u64>,
@@ -77,10 +77,10 @@ struct Queue {
 }
 
 /// A place in the queue, until it is dropped.
-struct Place<'q> {
+struct QueuePlace<'q> {
     queues: &'q RetryQueues,
     resource: &'q Resource,
-    queue: Rc<Queue>,
+    queue: Rc<ResourceQueue>,
     ticket: u64,
 }
 
@@ -136,9 +136,9 @@ impl RetryQueues {
         !by_resource.is_empty() && by_resource.contains_key(resource)
     }
 
-    fn join<'q>(&'q self, resource: &'q Resource) -> Place<'q> {
+    fn join<'q>(&'q self, resource: &'q Resource) -> QueuePlace<'q> {
         let queue = Rc::clone(self.by_resource.borrow_mut().entry(resource.clone()).or_insert_with(|| {
-            Rc::new(Queue {
+            Rc::new(ResourceQueue {
                 waiting: RefCell::default(),
                 tickets: Cell::new(0),
                 missing: Cell::new(CallError { call: Call::Connect, errno: Errno::AGAIN }),
@@ -147,11 +147,11 @@ impl RetryQueues {
         }));
         let ticket = queue.tickets.replace(queue.tickets.get() + 1);
         queue.waiting.borrow_mut().insert(ticket, None);
-        Place { queues: self, resource, queue, ticket }
+        QueuePlace { queues: self, resource, queue, ticket }
     }
 }
 
-impl Place<'_> {
+impl QueuePlace<'_> {
     async fn becomes_first(&self) {
         poll_fn(|_| {
             if self.is_first() {
@@ -168,7 +168,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     /// However a connection stops waiting (it has its room, its time is over, its client has left), the next one tries.
     fn drop(&mut self) {
         let was_first = self.is_first();

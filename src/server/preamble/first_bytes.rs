@@ -17,7 +17,7 @@ use crate::tls::Alert;
 
 /// What was recognised, if anything.
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome<T, E> {
+enum Recognized<T, E> {
     Found(T),
     /// Another protocol, or nothing at all.
     Other,
@@ -26,16 +26,16 @@ enum Outcome<T, E> {
     Ended(Termination),
 }
 
-impl<T, E: Copy> Outcome<T, E> {
+impl<T, E: Copy> Recognized<T, E> {
     /// The one place where it is decided.
-    fn of(read: Result<Result<T, E>, PeekError>, begins_as_it: impl Fn(E) -> bool) -> Outcome<T, E> {
+    fn of(read: Result<Result<T, E>, PeekError>, begins_as_it: impl Fn(E) -> bool) -> Recognized<T, E> {
         match read {
-            Ok(Ok(found)) => Outcome::Found(found),
-            Ok(Err(fault)) if begins_as_it(fault) => Outcome::Refused(fault),
-            Ok(Err(_)) => Outcome::Other,
+            Ok(Ok(found)) => Recognized::Found(found),
+            Ok(Err(fault)) if begins_as_it(fault) => Recognized::Refused(fault),
+            Ok(Err(_)) => Recognized::Other,
             // Nothing more comes of it: no session, and no request that a server would carry out.
-            Err(PeekError::Finished) => Outcome::Other,
-            Err(cut @ (PeekError::TooSlow | PeekError::Gone | PeekError::NoMemory)) => Outcome::Ended(cut.into()),
+            Err(PeekError::Finished) => Recognized::Other,
+            Err(cut @ (PeekError::TooSlow | PeekError::Gone | PeekError::NoMemory)) => Recognized::Ended(cut.into()),
         }
     }
 }
@@ -49,14 +49,14 @@ pub(super) async fn client_hello(
     client: ClientAddr,
     peek: &mut Peek<'_, impl Stream>,
 ) -> Result<Option<ClientHello>, Termination> {
-    match Outcome::of(
+    match Recognized::of(
         peek.until(client_hello::MAX_CLIENT_HELLO, client_hello::recognise).await,
         NotTls::begins_as_hello,
     ) {
-        Outcome::Found(hello) => Ok(Some(hello)),
-        Outcome::Other => Ok(None),
-        Outcome::Ended(ending) => Err(ending),
-        Outcome::Refused(fault) => Err(refuse_hello(listener, client, peek, fault).await),
+        Recognized::Found(hello) => Ok(Some(hello)),
+        Recognized::Other => Ok(None),
+        Recognized::Ended(ending) => Err(ending),
+        Recognized::Refused(fault) => Err(refuse_hello(listener, client, peek, fault).await),
     }
 }
 
@@ -81,11 +81,11 @@ pub(in crate::server) async fn request(
     client: ClientAddr,
     peek: &mut Peek<'_, impl Stream>,
 ) -> Result<Option<RequestHead>, Termination> {
-    match Outcome::of(peek.until(http::MAX_HEAD, http::recognise).await, NotHttp::begins_as_http) {
-        Outcome::Found(request) => Ok(Some(request)),
-        Outcome::Other => Ok(None),
-        Outcome::Ended(ending) => Err(ending),
-        Outcome::Refused(fault) => {
+    match Recognized::of(peek.until(http::MAX_HEAD, http::recognise).await, NotHttp::begins_as_http) {
+        Recognized::Found(request) => Ok(Some(request)),
+        Recognized::Other => Ok(None),
+        Recognized::Ended(ending) => Err(ending),
+        Recognized::Refused(fault) => {
             listener.refuse(client, &fault);
             reject::refuse_request(listener, peek.stream(), peek.bytes(), fault).await;
             Err(Termination::BadRequest)
@@ -146,9 +146,9 @@ mod tests {
             (&long_session_id, Some(DecodeError)),
         ];
         for (bytes, wanted) in cases {
-            match Outcome::of(read(client_hello::recognise(bytes)), NotTls::begins_as_hello) {
-                Outcome::Other => assert_eq!(wanted, None, "{bytes:02x?}"),
-                Outcome::Refused(fault) => assert_eq!(Some(alert_for(fault)), wanted, "{bytes:02x?}: {fault:?}"),
+            match Recognized::of(read(client_hello::recognise(bytes)), NotTls::begins_as_hello) {
+                Recognized::Other => assert_eq!(wanted, None, "{bytes:02x?}"),
+                Recognized::Refused(fault) => assert_eq!(Some(alert_for(fault)), wanted, "{bytes:02x?}: {fault:?}"),
                 outcome => panic!("{bytes:02x?}: {outcome:?}"),
             }
         }
@@ -177,9 +177,9 @@ mod tests {
         ];
         for (bytes, wanted) in cases {
             let text = String::from_utf8_lossy(bytes);
-            match Outcome::of(read(http::recognise(bytes)), NotHttp::begins_as_http) {
-                Outcome::Other => assert_eq!(wanted, None, "{text}"),
-                Outcome::Refused(fault) => assert_eq!(Some(reject::status_of(fault)), wanted, "{text}: {fault:?}"),
+            match Recognized::of(read(http::recognise(bytes)), NotHttp::begins_as_http) {
+                Recognized::Other => assert_eq!(wanted, None, "{text}"),
+                Recognized::Refused(fault) => assert_eq!(Some(reject::status_of(fault)), wanted, "{text}: {fault:?}"),
                 outcome => panic!("{text}: {outcome:?}"),
             }
         }
@@ -187,10 +187,10 @@ mod tests {
 
     #[test]
     fn ends_before_the_first_bytes_are_known() {
-        let of = |cut| Outcome::<(), NotTls>::of(Err(cut), NotTls::begins_as_hello);
-        assert_eq!(of(PeekError::Finished), Outcome::Other);
-        assert_eq!(of(PeekError::TooSlow), Outcome::Ended(Termination::PreambleTimeout));
-        assert_eq!(of(PeekError::Gone), Outcome::Ended(Termination::ClientLeft));
-        assert_eq!(of(PeekError::NoMemory), Outcome::Ended(Termination::OutOfResources));
+        let of = |cut| Recognized::<(), NotTls>::of(Err(cut), NotTls::begins_as_hello);
+        assert_eq!(of(PeekError::Finished), Recognized::Other);
+        assert_eq!(of(PeekError::TooSlow), Recognized::Ended(Termination::PreambleTimeout));
+        assert_eq!(of(PeekError::Gone), Recognized::Ended(Termination::ClientLeft));
+        assert_eq!(of(PeekError::NoMemory), Recognized::Ended(Termination::OutOfResources));
     }
 }

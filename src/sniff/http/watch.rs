@@ -53,7 +53,7 @@ pub struct Watcher {
     client: FromClient,
     backend: FromBackend,
     /// Those to which no final response has begun, oldest first.
-    outstanding: VecDeque<Request>,
+    outstanding: VecDeque<WatchedRequest>,
 }
 
 /// What the client sends next.
@@ -82,7 +82,7 @@ enum FromBackend {
 
 /// A request whose head was complete then.
 #[derive(Clone, Copy, Debug)]
-struct Request {
+struct WatchedRequest {
     method: Method,
     since: Instant,
 }
@@ -92,20 +92,20 @@ struct Request {
 struct Began {
     at: Instant,
     /// What it answers.
-    to: Option<Request>,
+    to: Option<WatchedRequest>,
 }
 
 /// A response whose head is known.
 #[derive(Clone, Copy, Debug)]
 struct Response {
-    to: Request,
+    to: WatchedRequest,
     class: StatusClass,
     first_byte: Duration,
 }
 
 impl Response {
     fn ended(self, now: Instant) -> Event {
-        let Response { to: Request { method, since }, class, first_byte } = self;
+        let Response { to: WatchedRequest { method, since }, class, first_byte } = self;
         Event::Responded { method, class, first_byte, took: now.saturating_duration_since(since) }
     }
 }
@@ -211,7 +211,7 @@ impl Watcher {
                     if self.outstanding.len() >= MAX_OUTSTANDING {
                         return Err(OpaqueReason::Pipelined);
                     }
-                    self.outstanding.push_back(Request { method, since: now });
+                    self.outstanding.push_back(WatchedRequest { method, since: now });
                     self.client = match body {
                         _ if method == Method::Connect => FromClient::Tunnel,
                         Some(body) => FromClient::Body(body),
@@ -258,7 +258,7 @@ impl Watcher {
                     if to.is_some() {
                         self.outstanding.pop_front();
                     }
-                    let first_byte = |request: Request| at.saturating_duration_since(request.since);
+                    let first_byte = |request: WatchedRequest| at.saturating_duration_since(request.since);
                     // What is in no class is to be taken for 5xx (RFC 9110, 15).
                     let class = StatusClass::of(status).unwrap_or(StatusClass::ServerError);
                     let response = to.map(|to| Response { to, class, first_byte: first_byte(to) });

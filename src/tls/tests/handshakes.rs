@@ -21,14 +21,14 @@ use crate::tls::testing::{Authority, Established, Folder, HandshakeFailure, Pair
 use crate::tls::{Acceptor, Connector};
 
 /// A listener for `localhost`, and a pool that knows who issued its certificate.
-struct Stage {
+struct HandshakeStage {
     folder: Folder,
     authority: Authority,
 }
 
-impl Stage {
-    fn new() -> Stage {
-        Stage { folder: Folder::new(), authority: Authority::new("authority") }
+impl HandshakeStage {
+    fn new() -> HandshakeStage {
+        HandshakeStage { folder: Folder::new(), authority: Authority::new("authority") }
     }
 
     fn listener(&self) -> ListenerTls {
@@ -76,7 +76,7 @@ fn kind(client: &Arc<ClientConfig>, server: &Acceptor) -> HandshakeKind {
 
 #[test]
 fn the_newest_version_and_the_hybrid_group_are_agreed_on() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let ends = meet(&stage.pool(), &stage.listener()).unwrap();
     assert_eq!(ends.server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
     assert_eq!(ends.server.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519MLKEM768);
@@ -85,7 +85,7 @@ fn the_newest_version_and_the_hybrid_group_are_agreed_on() {
 
 #[test]
 fn min_version_refuses_older_clients() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let old = stage.client(&[&TLS12], |_| {});
     let mut listener = stage.listener();
     let ends = handshake(&old, &server(&listener).current(), "localhost").unwrap();
@@ -101,7 +101,7 @@ fn min_version_refuses_older_clients() {
 
 #[test]
 fn application_protocols_are_chosen_in_the_listeners_order() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let with = |alpn: &[&str], starttls| ListenerTls {
         alpn: alpn.iter().map(|protocol| (*protocol).into()).collect(),
         starttls,
@@ -163,7 +163,7 @@ fn the_certificate_is_the_one_for_the_name() {
 
 #[test]
 fn of_two_kinds_of_key_the_client_gets_the_one_it_can_verify() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048).unwrap();
     let ecdsa = stage.folder.pair("ecdsa", &stage.authority.issue(&["localhost"]));
     let rsa = stage.folder.pair("rsa", &stage.authority.issue_with(&["localhost"], &rsa, |_| {}));
@@ -203,7 +203,7 @@ fn ten_thousand_names_are_looked_up_like_one() {
 
 #[test]
 fn clients_show_certificates_when_they_must_or_may() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let clients = Authority::new("clients");
     let with = |pair: Option<&Pair>| PoolTls {
         client_certificate: pair.map(|pair| stage.folder.pair("client", pair)),
@@ -232,7 +232,7 @@ fn clients_show_certificates_when_they_must_or_may() {
 
 #[test]
 fn revoked_clients_are_refused_and_so_are_those_of_whom_no_list_speaks() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let clients = Authority::new("clients");
     let with = |serial| PoolTls {
         client_certificate: Some(stage.folder.pair("client", &clients.issue_client(serial))),
@@ -257,7 +257,7 @@ fn revoked_clients_are_refused_and_so_are_those_of_whom_no_list_speaks() {
 
 #[test]
 fn sessions_are_resumed_by_tickets_of_the_same_listener_and_by_nothing_else() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     for version in [&TLS12, &TLS13] {
         let (one, other) = (server(&stage.listener()), server(&stage.listener()));
         let client = stage.client(&[version], |_| {});
@@ -276,7 +276,7 @@ fn sessions_are_resumed_by_tickets_of_the_same_listener_and_by_nothing_else() {
 /// `full`, `ca` and `off` against one flaw at a time.
 #[test]
 fn each_kind_of_verification_finds_what_it_should() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let key = || KeyPair::generate().unwrap();
     let stranger = Authority::new("stranger");
     let (mine, theirs) = (&stage.authority, &stranger);
@@ -324,7 +324,7 @@ pub(super) fn bare_server(pair: &Pair, versions: &[&'static SupportedProtocolVer
 #[test]
 fn a_certificate_without_its_key_is_never_enough() {
     use rustls::pki_types::pem::PemObject;
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let (shown, owned) = (stage.authority.issue(&["localhost"]), stage.authority.issue(&["localhost"]));
     let chain = vec![rustls::pki_types::CertificateDer::from_pem_slice(shown.cert.as_bytes()).unwrap()];
     let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(owned.key.as_bytes()).unwrap();
@@ -344,7 +344,7 @@ fn a_certificate_without_its_key_is_never_enough() {
 
 #[test]
 fn a_backend_is_known_by_its_host_or_by_what_is_configured() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let name = |pool: &PoolTls, address: &BackendAddress| {
         Connector::new("db", pool).unwrap().backend_name(address).map(|name| match name.0 {
             ServerName::IpAddress(ip) => std::net::IpAddr::from(ip).to_string(),
@@ -371,7 +371,7 @@ fn a_backend_is_known_by_its_host_or_by_what_is_configured() {
 
 #[test]
 fn an_address_is_verified_like_a_name() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let key = KeyPair::generate().unwrap();
     let pair = stage.authority.issue_with(&[], &key, |params| {
         params.subject_alt_names = vec![SanType::IpAddress("127.0.0.1".parse().unwrap())];
@@ -390,7 +390,7 @@ fn what_the_peer_refuses_is_told_in_words() {
         explain(&Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon)),
         "no cipher suite in common"
     );
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let mut server = rustls::ServerConnection::new(server(&stage.listener()).current()).unwrap();
     server.read_tls(&mut &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..]).unwrap();
     assert_eq!(explain(&server.process_new_packets().unwrap_err()), "the peer does not speak TLS");
@@ -398,7 +398,7 @@ fn what_the_peer_refuses_is_told_in_words() {
 
 #[test]
 fn the_authorities_of_the_system_are_found_or_their_absence_is_explained() {
-    let stage = Stage::new();
+    let stage = HandshakeStage::new();
     let pool = PoolTls { ca: Authorities::System, ..stage.pool() };
     match Connector::new("web", &pool) {
         Ok(found) => {

@@ -35,16 +35,21 @@ fn until(authority: &Authority, names: &[&str], end: u64, uses: ExtendedKeyUsage
 }
 
 /// A listener that wants certificates, and a client with one of TLS.
-struct Stage {
+struct ResumptionStage {
     folder: Folder,
     servers: Authority,
     clients: Authority,
     clock: Arc<SetClock>,
 }
 
-impl Stage {
-    fn new(clients: Authority) -> Stage {
-        Stage { folder: Folder::new(), servers: Authority::new("servers"), clients, clock: SetClock::at(present()) }
+impl ResumptionStage {
+    fn new(clients: Authority) -> ResumptionStage {
+        ResumptionStage {
+            folder: Folder::new(),
+            servers: Authority::new("servers"),
+            clients,
+            clock: SetClock::at(present()),
+        }
     }
 
     fn listener(&self, required: bool, crl: Option<String>) -> Acceptor {
@@ -92,7 +97,7 @@ fn assert_expired(result: &Result<HandshakeKind, HandshakeFailure>) {
 #[test]
 fn a_clients_session_ends_with_its_certificate() {
     for version in VERSIONS {
-        let stage = Stage::new(Authority::new("clients"));
+        let stage = ResumptionStage::new(Authority::new("clients"));
         let (start, end) = (present(), present() + 1000);
         let own = until(&stage.clients, &[], end, ExtendedKeyUsagePurpose::ClientAuth);
         let server = stage.listener(true, None);
@@ -116,7 +121,7 @@ fn a_clients_session_ends_with_the_authority_and_with_the_revocation_list() {
     for version in VERSIONS {
         let ends_2040 = || Authority::with("clients", |params| params.not_after = date_time_ymd(2040, 1, 1));
         for (clients, has_list) in [(ends_2040(), false), (Authority::new("clients"), true)] {
-            let stage = Stage::new(clients);
+            let stage = ResumptionStage::new(clients);
             let list = has_list.then(|| stage.clients.revoke(&[], 2040));
             let server = stage.listener(true, list);
             let client = stage.client(version, Some(&stage.clients.issue_client(1)));
@@ -135,7 +140,7 @@ fn a_clients_session_ends_with_the_authority_and_with_the_revocation_list() {
 #[test]
 fn a_client_without_a_certificate_resumes_without_one() {
     for version in VERSIONS {
-        let stage = Stage::new(Authority::new("clients"));
+        let stage = ResumptionStage::new(Authority::new("clients"));
         let server = stage.listener(false, Some(stage.clients.revoke(&[], 2040)));
         let client = stage.client(version, None);
         assert_eq!(kind(&client, &server), Ok(HandshakeKind::Full), "{version:?}");
@@ -147,7 +152,7 @@ fn a_client_without_a_certificate_resumes_without_one() {
 /// One ticket in the hands of another connection: each has a bound of its own.
 #[test]
 fn one_clients_end_is_not_anothers() {
-    let stage = Stage::new(Authority::new("clients"));
+    let stage = ResumptionStage::new(Authority::new("clients"));
     let (soon, later) = (present() + 100, present() + 10_000);
     let server = stage.listener(true, None);
     let of = |end| stage.client(&TLS13, Some(&until(&stage.clients, &[], end, ExtendedKeyUsagePurpose::ClientAuth)));

@@ -6,9 +6,9 @@ use std::task::Wake;
 use super::*;
 
 /// A combinator as FuturesUnordered is one: each part has a waker of its own, and is polled only once that was woken.
-struct Parts<'p>(Vec<(Part<'p>, Arc<Woken>)>);
+struct Parts<'p>(Vec<(SubFuture<'p>, Arc<Woken>)>);
 
-type Part<'p> = Pin<Box<dyn Future<Output = ()> + 'p>>;
+type SubFuture<'p> = Pin<Box<dyn Future<Output = ()> + 'p>>;
 
 struct Woken {
     woken: AtomicBool,

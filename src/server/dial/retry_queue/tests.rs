@@ -15,13 +15,13 @@ const LONG: Duration = Duration::from_secs(60);
 
 /// A unix socket, as connect(2) sees it.
 #[derive(Default)]
-struct Backlog {
+struct FullBacklog {
     room: AtomicUsize,
     tries: AtomicUsize,
     is_dead: AtomicBool,
 }
 
-impl Backlog {
+impl FullBacklog {
     fn connect(&self) -> Result<OwnedFd, CallError> {
         self.tries.fetch_add(1, SeqCst);
         let failed = |errno| Err(CallError { call: Call::Connect, errno });
@@ -36,7 +36,7 @@ impl Backlog {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum ConnectOutcome {
     Connected,
     TimedOut,
     Refused,
@@ -44,7 +44,7 @@ enum Outcome {
 }
 
 /// Which client's connect ended, and how.
-type End = (usize, Outcome);
+type ConnectionEnd = (usize, ConnectOutcome);
 
 thread_local! {
     static QUEUES: Rc<RetryQueues> = Rc::default();
@@ -52,9 +52,9 @@ thread_local! {
 
 struct Rig {
     worker: Worker,
-    backlog: Arc<Backlog>,
+    backlog: Arc<FullBacklog>,
     begun: (Sender<()>, Receiver<()>),
-    ends: (Sender<End>, Receiver<End>),
+    ends: (Sender<ConnectionEnd>, Receiver<ConnectionEnd>),
 }
 
 impl Rig {
@@ -78,12 +78,12 @@ impl Rig {
                     let mut connecting = pin!(queues.start(&resource, deadline, || backlog.connect()));
                     poll_fn(|cx| {
                         if left.as_mut().poll(cx).is_ready() {
-                            return Poll::Ready(Outcome::Left);
+                            return Poll::Ready(ConnectOutcome::Left);
                         }
                         let polled = connecting.as_mut().poll(cx).map(|outcome| match outcome {
-                            Ok(_) => Outcome::Connected,
-                            Err(error) if error.errno == Errno::AGAIN => Outcome::TimedOut,
-                            Err(_) => Outcome::Refused,
+                            Ok(_) => ConnectOutcome::Connected,
+                            Err(error) if error.errno == Errno::AGAIN => ConnectOutcome::TimedOut,
+                            Err(_) => ConnectOutcome::Refused,
                         });
                         let _ = begun.send(());
                         polled
@@ -98,7 +98,7 @@ impl Rig {
         leave
     }
 
-    fn next_end(&self) -> End {
+    fn next_end(&self) -> ConnectionEnd {
         self.ends.1.recv_timeout(LIMIT).expect("somebody tries, and the connection that waits gets its end")
     }
 
@@ -124,7 +124,7 @@ fn places_go_by_order_of_arrival() {
     rig.client(50, LONG);
     rig.backlog.room.store(31, SeqCst);
     order.extend((0..31).map(|_| rig.next_end()));
-    assert_eq!(order, (0..51).map(|number| (number, Outcome::Connected)).collect::<Vec<_>>());
+    assert_eq!(order, (0..51).map(|number| (number, ConnectOutcome::Connected)).collect::<Vec<_>>());
     assert_eq!(rig.queues(), 0);
     rig.worker.stop();
 }
@@ -139,7 +139,7 @@ fn tries_do_not_grow_with_the_number_of_those_who_wait() {
     let before = rig.backlog.tries.load(SeqCst);
     // The last one's timeout measures the worker's time.
     rig.client(500, Duration::from_millis(500));
-    assert_eq!(rig.next_end(), (500, Outcome::TimedOut));
+    assert_eq!(rig.next_end(), (500, ConnectOutcome::TimedOut));
     let tries = rig.backlog.tries.load(SeqCst);
     let most = 10 + began.elapsed().as_millis() / PAUSE_MAX.as_millis();
     assert!((tries as u128) < most, "{tries} tries, {before} of them at first, in {:?}", began.elapsed());
@@ -153,10 +153,10 @@ fn next_one_tries_when_the_first_leaves() {
     // One of the middle, then the one that tries, then the one that tries after it.
     for number in [2, 0, 1] {
         clients[number].notify_one();
-        assert_eq!(rig.next_end(), (number, Outcome::Left));
+        assert_eq!(rig.next_end(), (number, ConnectOutcome::Left));
     }
     rig.backlog.room.store(2, SeqCst);
-    assert_eq!([rig.next_end(), rig.next_end()], [(3, Outcome::Connected), (4, Outcome::Connected)]);
+    assert_eq!([rig.next_end(), rig.next_end()], [(3, ConnectOutcome::Connected), (4, ConnectOutcome::Connected)]);
     assert_eq!(rig.queues(), 0);
     rig.worker.stop();
 }
@@ -167,10 +167,10 @@ fn each_has_its_own_timeout() {
     rig.client(0, Duration::from_millis(200));
     rig.client(1, Duration::from_millis(30));
     rig.client(2, LONG);
-    assert_eq!(rig.next_end(), (1, Outcome::TimedOut));
-    assert_eq!(rig.next_end(), (0, Outcome::TimedOut));
+    assert_eq!(rig.next_end(), (1, ConnectOutcome::TimedOut));
+    assert_eq!(rig.next_end(), (0, ConnectOutcome::TimedOut));
     rig.backlog.room.store(1, SeqCst);
-    assert_eq!(rig.next_end(), (2, Outcome::Connected));
+    assert_eq!(rig.next_end(), (2, ConnectOutcome::Connected));
     rig.worker.stop();
 }
 
@@ -182,6 +182,6 @@ fn all_are_refused_when_the_server_dies() {
     }
     rig.backlog.is_dead.store(true, SeqCst);
     let ends: Vec<_> = (0..20).map(|_| rig.next_end()).collect();
-    assert_eq!(ends, (0..20).map(|number| (number, Outcome::Refused)).collect::<Vec<_>>());
+    assert_eq!(ends, (0..20).map(|number| (number, ConnectOutcome::Refused)).collect::<Vec<_>>());
     rig.worker.stop();
 }

@@ -168,12 +168,12 @@ enum Framed {
 
 /// A message, and which of its bytes are data of a body: for each, how many follow with it.
 #[derive(Clone, Debug, Default)]
-struct Written {
+struct WrittenEvents {
     bytes: Vec<u8>,
     data: Vec<u64>,
 }
 
-impl Written {
+impl WrittenEvents {
     fn line(&mut self, text: &str) {
         self.bytes.extend_from_slice(text.as_bytes());
         self.bytes.extend_from_slice(b"\r\n");
@@ -187,8 +187,8 @@ impl Written {
         self.data.extend((1..=length as u64).rev());
     }
 
-    fn message(start: &str, framed: &Framed, has_body: bool) -> Written {
-        let mut written = Written::default();
+    fn message(start: &str, framed: &Framed, has_body: bool) -> WrittenEvents {
+        let mut written = WrittenEvents::default();
         written.line(start);
         match framed {
             Framed::Nothing => written.line("Content-Length: 0"),
@@ -225,17 +225,17 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn request(&self) -> Written {
-        Written::message(&format!("{} /x HTTP/1.1", self.method), &self.asked, true)
+    fn request(&self) -> WrittenEvents {
+        WrittenEvents::message(&format!("{} /x HTTP/1.1", self.method), &self.asked, true)
     }
 
-    fn response(&self) -> Written {
-        let mut all = Written::default();
+    fn response(&self) -> WrittenEvents {
+        let mut all = WrittenEvents::default();
         for _ in 0..self.interim {
             all.line("HTTP/1.1 103 Early Hints\r\nContent-Length: 7\r\n");
         }
         let has_body = self.method != "HEAD" && !matches!(self.status, 204 | 304);
-        let last = Written::message(&format!("HTTP/1.1 {}", self.status), &self.answered, has_body);
+        let last = WrittenEvents::message(&format!("HTTP/1.1 {}", self.status), &self.answered, has_body);
         all.bytes.extend(last.bytes);
         all.data.extend(last.data);
         all
@@ -268,7 +268,7 @@ prop_compose! {
 }
 
 /// What both sides say, in turns: `true` with the client's.
-fn dialogue(exchanges: &[Exchange]) -> Vec<(bool, Written)> {
+fn dialogue(exchanges: &[Exchange]) -> Vec<(bool, WrittenEvents)> {
     let mut said = Vec::new();
     let mut waiting = Vec::new();
     for exchange in exchanges {

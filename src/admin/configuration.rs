@@ -20,7 +20,7 @@ use crate::config::model::{
 pub(super) fn configuration(config: &Config) -> Value {
     let Config { workers, admin, log, shutdown, listeners, pools } = config;
     let (LogConfig { level, format, access }, Shutdown { drain }) = (log, shutdown);
-    let listener = |it: &ListenerConfig| listener(it, pools);
+    let listener = |it: &ListenerConfig| listener(it, config);
     some([
         ("workers", Some(json!(workers.get()))),
         ("admin", admin.as_ref().map(self::admin)),
@@ -38,7 +38,7 @@ fn admin(AdminConfig { bind, token_file }: &AdminConfig) -> Value {
     some([("bind", Some(text(bind))), ("token_file", token_file.as_ref().map(|path| json!(path)))])
 }
 
-fn listener(listener: &ListenerConfig, pools: &[PoolConfig]) -> Value {
+fn listener(listener: &ListenerConfig, config: &Config) -> Value {
     let ListenerConfig {
         name,
         bind,
@@ -56,7 +56,6 @@ fn listener(listener: &ListenerConfig, pools: &[PoolConfig]) -> Value {
     let ListenerSocket { backlog, nodelay, keepalive, fast_open, defer_accept, mptcp, reuse_port, transparent } =
         socket;
     let LimitsConfig { connections_per_ip, connection_rate_per_ip, connection_rate, handshakes } = limits;
-    let called = |index: crate::config::model::PoolIndex| pools.get(index.0).map(|pool| text(&pool.name));
     let route = |RouteConfig { sni, alpn, host, path_prefix, pool }: &RouteConfig| {
         let matched = some([
             ("sni", (!sni.is_empty()).then(|| sni.iter().map(text).collect())),
@@ -64,12 +63,12 @@ fn listener(listener: &ListenerConfig, pools: &[PoolConfig]) -> Value {
             ("host", (!host.is_empty()).then(|| host.iter().map(text).collect())),
             ("path_prefix", (!path_prefix.is_empty()).then(|| path_prefix.iter().map(text).collect())),
         ]);
-        json!({ "match": matched, "pool": called(*pool) })
+        json!({ "match": matched, "pool": config.pool(*pool).map(|pool| text(&pool.name)) })
     };
     some([
         ("name", Some(text(name))),
         ("bind", Some(bind.iter().map(text).collect())),
-        ("pool", called(*pool)),
+        ("pool", config.pool(*pool).map(|pool| text(&pool.name))),
         ("sniff", Some(self::sniff(*sniff).into())),
         ("routes", (!routes.is_empty()).then(|| routes.iter().map(route).collect())),
         ("tls", tls.as_ref().map(listener_tls)),

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::model::{BackendConfig, Config, ListenerConfig, PoolConfig, PoolIndex};
+use crate::config::model::{BackendConfig, Config, ListenerConfig, PoolConfig};
 use crate::net::addr::Address;
 
 /// The way from one configuration to another.
@@ -118,7 +118,7 @@ fn listener_step(
     let step = match (old, new) {
         (None, _) => Step::Add,
         (_, None) => Step::Remove,
-        (Some(old), Some(new)) if by_name(old) == by_name(new) => Step::Keep,
+        (Some((old, before)), Some((new, after))) if old.by_names(before) == new.by_names(after) => Step::Keep,
         _ => Step::Change,
     };
     let tls = |listener: Option<&ListenerConfig>| listener.and_then(|listener| listener.tls.clone());
@@ -129,18 +129,6 @@ fn listener_step(
         close: without(binds(before), binds(after)),
         loads_tls: tls(after).is_some() && tls(after) != tls(before),
     })
-}
-
-/// A listener with the names of its pools instead of their places.
-fn by_name((config, listener): (&Config, &ListenerConfig)) -> (ListenerConfig, Vec<Option<Arc<str>>>) {
-    let mut listener = listener.clone();
-    let mut names = Vec::new();
-    let routes = listener.routes.iter_mut().map(|route| &mut route.pool);
-    for pool in std::iter::once(&mut listener.pool).chain(routes) {
-        names.push(config.pool(*pool).map(|pool| Arc::clone(&pool.name)));
-        *pool = PoolIndex(0);
-    }
-    (listener, names)
 }
 
 fn pool_step(old: Option<&PoolConfig>, new: Option<&PoolConfig>) -> Option<PoolStep> {

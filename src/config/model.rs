@@ -11,6 +11,7 @@ mod tls;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -62,6 +63,17 @@ impl Config {
     /// The pool that a listener or route refers to.
     pub fn pool(&self, index: PoolIndex) -> Option<&PoolConfig> {
         self.pools.get(index.0)
+    }
+
+    /// A listener with the names of its pools, its own first and then those of its routes, instead of their places.
+    pub fn by_names(&self, listener: &ListenerConfig) -> (ListenerConfig, Vec<Arc<str>>) {
+        let (mut listener, mut names) = (listener.clone(), Vec::new());
+        let routes = listener.routes.iter_mut().map(|route| &mut route.pool);
+        for pool in std::iter::once(&mut listener.pool).chain(routes) {
+            names.extend(self.pool(*pool).map(|pool| Arc::clone(&pool.name)));
+            *pool = PoolIndex(0);
+        }
+        (listener, names)
     }
 }
 

@@ -1,5 +1,5 @@
-//! From what was typed to what is meant: defaults, references, ranges. Everything wrong is collected,
-//! each with its place; a model comes out only when nothing is.
+//! From the keys as typed to the model: defaults, references, ranges. Collects all errors with their places; the model
+//! exists only without errors.
 
 mod binds;
 mod files;
@@ -34,20 +34,20 @@ use super::tree::{NodeId, NodeValue, Tree};
 use super::unknown;
 use crate::net::addr::Address;
 
-/// Longest name of a listener, pool or backend, in characters: names become labels of metrics.
+/// Longest name of a listener, pool or backend, in characters. Names are labels of metrics.
 const MAX_NAME: usize = 128;
 
-/// More threads than this is a typing error.
+/// More threads are a typo.
 const MAX_WORKERS: i64 = 1024;
 
-/// Checks a whole configuration. The model is there when none of the diagnostics is an error.
+/// Checks a whole configuration. The model is complete if no diagnostic is an error.
 pub(crate) fn check(tree: &Tree, raw: &RawConfig, files: &dyn Files) -> (Option<Config>, Vec<Diagnostic>) {
     let mut checker = Checker { tree, diagnostics: Vec::new(), files: FileLookup::new(files) };
     let config = checker.config(raw);
     (config, checker.diagnostics)
 }
 
-/// A place for diagnostics, and the questions that every section asks.
+/// The diagnostics, and checks that all sections share.
 struct Checker<'t> {
     tree: &'t Tree,
     diagnostics: Vec<Diagnostic>,
@@ -77,7 +77,7 @@ impl Checker<'_> {
                 let count = self.in_range(*count, at, 1..=MAX_WORKERS)?;
                 NonZeroUsize::new(usize::try_from(count).ok()?)
             }
-            // Only a system that cannot count its CPUs fails here.
+            // Fails only if the system cannot count its CPUs.
             _ => Some(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
         }
     }
@@ -91,13 +91,8 @@ impl Checker<'_> {
         if let (false, None, Some(key)) = (is_near, &raw.token_file, &raw.bind)
             && !self.is_typo_of(owner, "token_file")
         {
-            let diagnostic =
-                Diagnostic::error(format!("`{bind}` can be reached from elsewhere, and there is no token_file"));
-            self.error(
-                key.at,
-                diagnostic
-                    .hint("give token_file, a file with a secret that readers have to show, or bind to 127.0.0.1"),
-            );
+            let diagnostic = Diagnostic::new(format!("`{bind}` is not loopback and requires token_file"));
+            self.error(key.at, diagnostic.hint("set token_file to a file with the bearer token, or bind to 127.0.0.1"));
         }
         let token_file = value(raw.token_file.as_ref());
         if let Some((FilePath(path), at)) = token_file {
@@ -128,7 +123,7 @@ impl Checker<'_> {
         Shutdown { drain: period(drain, Duration::from_secs(30)) }
     }
 
-    /// An error about a value; its path is put before the message.
+    /// Reports an error about a value, with its path before the message.
     fn error(&mut self, at: NodeId, diagnostic: Diagnostic) {
         let diagnostic = self.located(at, diagnostic);
         self.diagnostics.push(diagnostic);
@@ -148,7 +143,7 @@ impl Checker<'_> {
         self.diagnostics.push(diagnostic);
     }
 
-    /// A key that must be there. Without it, the whole it belongs to is marked.
+    /// A required key. Without it, the error is at its section.
     fn required<'r, T>(
         &mut self,
         key: Option<&'r Located<T>>,
@@ -157,12 +152,12 @@ impl Checker<'_> {
         hint: &str,
     ) -> Option<(&'r T, NodeId)> {
         if key.is_none() && !self.is_typo_of(owner, name) {
-            self.error(owner, Diagnostic::error(format!("`{name}` is missing")).hint(hint));
+            self.error(owner, Diagnostic::new(format!("`{name}` is missing")).hint(hint));
         }
         value(key)
     }
 
-    /// The first child of a mapping that has one of these keys, whatever its value.
+    /// The first child of a mapping that has one of these keys.
     fn child(&self, owner: NodeId, keys: &[&str]) -> Option<NodeId> {
         let NodeValue::Map(children) = self.tree.value(owner) else {
             return None;
@@ -171,19 +166,19 @@ impl Checker<'_> {
         children.iter().find(named).copied()
     }
 
-    /// A section of which only the key is written. Elsewhere that is as good as leaving it out; here it would
-    /// mean less protection than the author believes in.
+    /// Rejects a section without content. Elsewhere that counts as absent; here it would protect less than its author
+    /// expects.
     fn empty_section(&mut self, owner: NodeId, key: &str, hint: &str) {
         if let Some(at) = self.child(owner, &[key])
             && self.tree.text(at) == Some("")
             && self.tree.is_null(at)
         {
-            self.error(at, Diagnostic::error("nothing is given").hint(hint));
+            self.error(at, Diagnostic::new("the section is empty").hint(hint));
         }
     }
 
-    /// Whether a mapping has a key that was probably meant to be `name`. It was reported as unknown, with
-    /// that guess; that `name` is missing would say the same once more.
+    /// Whether a mapping has an unknown key that was probably meant as `name`. That is reported with a suggestion: a
+    /// second error about the missing `name` would repeat it.
     fn is_typo_of(&self, owner: NodeId, name: &str) -> bool {
         let NodeValue::Map(children) = self.tree.value(owner) else {
             return false;
@@ -192,7 +187,7 @@ impl Checker<'_> {
         children.iter().any(|child| self.tree.key(*child).is_some_and(|key| unknown::means(&section, key, name)))
     }
 
-    /// The elements of a list that must be there and must not be empty.
+    /// The elements of a required list that must not be empty.
     fn elements<'r, T>(
         &mut self,
         key: Option<&'r Located<Vec<Located<T>>>>,
@@ -204,13 +199,13 @@ impl Checker<'_> {
             (Some(Located { value: None, .. }), _) => &[],
             (Some(Located { value: Some(elements), at }), _) => {
                 if elements.is_empty() {
-                    self.error(*at, Diagnostic::error(format!("no {what}")).hint(hint));
+                    self.error(*at, Diagnostic::new(format!("no {what}")).hint(hint));
                 }
                 elements
             }
             (None, Some(owner)) => {
                 if !self.is_typo_of(owner, what) {
-                    self.error(owner, Diagnostic::error(format!("no {what}")).hint(hint));
+                    self.error(owner, Diagnostic::new(format!("no {what}")).hint(hint));
                 }
                 &[]
             }
@@ -218,7 +213,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The elements of a list in which none should be twice; `None` when one could not be read, which is reported.
+    /// The elements of a list without duplicates; `None` if one could not be read, which is reported.
     fn distinct<'r, T: Eq + Hash + Display>(&mut self, list: &'r [Located<T>]) -> Option<Vec<(&'r T, NodeId)>> {
         let mut first: HashMap<&T, NodeId> = HashMap::new();
         let mut elements = Vec::with_capacity(list.len());
@@ -229,7 +224,7 @@ impl Checker<'_> {
             match first.get(element) {
                 Some(first) => {
                     let what = format!("`{}` is given twice", shown(&element.to_string()));
-                    self.twice(at, *first, what, "once is enough");
+                    self.duplicate(at, *first, what, "remove one of them");
                 }
                 None => drop(first.insert(element, at)),
             }
@@ -250,8 +245,8 @@ impl Checker<'_> {
             return Some(number);
         }
         let written = self.tree.text(at).unwrap_or_default();
-        let diagnostic = Diagnostic::error(format!("{written} is out of range")).hint(format!(
-            "write {} to {}",
+        let diagnostic = Diagnostic::new(format!("{written} is out of range")).hint(format!(
+            "valid range: {} to {}",
             range.start(),
             range.end()
         ));
@@ -259,7 +254,7 @@ impl Checker<'_> {
         None
     }
 
-    /// A number of which 0 means no limit.
+    /// A number; 0 is no limit.
     fn limit(&mut self, key: Option<&Located<Int>>) -> Option<NonZeroU32> {
         let number = self.number(key, 0..=i64::from(u32::MAX), 0);
         u32::try_from(number).ok().and_then(NonZeroU32::new)
@@ -270,7 +265,7 @@ impl Checker<'_> {
         match value(key) {
             Some((Period(Duration::ZERO), at)) => {
                 let diagnostic =
-                    Diagnostic::error("must be longer than 0").hint(format!("the default is {}", Period(default)));
+                    Diagnostic::new("must be longer than 0").hint(format!("the default is {}", Period(default)));
                 self.error(at, diagnostic);
                 default
             }
@@ -278,15 +273,15 @@ impl Checker<'_> {
         }
     }
 
-    /// Whether a text can be a name: shown in logs, a label in metrics.
+    /// Checks a name: it appears in logs, and as a label of metrics.
     fn name(&mut self, name: &str, at: NodeId) {
         let length = name.chars().count();
         let diagnostic = if length == 0 {
-            Diagnostic::error("a name must not be empty")
+            Diagnostic::new("the name must not be empty")
         } else if length > MAX_NAME {
-            Diagnostic::error(format!("a name of {length} characters")).hint(format!("at most {MAX_NAME}"))
+            Diagnostic::new(format!("the name is {length} characters long")).hint(format!("at most {MAX_NAME}"))
         } else if name.contains(char::is_control) {
-            Diagnostic::error("a name with control characters")
+            Diagnostic::new("the name contains control characters")
                 .hint("names appear in logs: use letters, digits and punctuation")
         } else {
             return;
@@ -294,11 +289,11 @@ impl Checker<'_> {
         self.error(at, diagnostic);
     }
 
-    /// An error about a name, or an address, that was used before.
-    fn twice(&mut self, at: NodeId, first: NodeId, what: impl Into<String>, hint: &str) {
+    /// An error about a duplicate, with the place of the first.
+    fn duplicate(&mut self, at: NodeId, first: NodeId, what: impl Into<String>, hint: &str) {
         let first: Range<usize> = self.tree.span(first);
-        let diagnostic = self.located(at, Diagnostic::error(what).hint(hint));
-        // One value that an alias repeats has only one place.
+        let diagnostic = self.located(at, Diagnostic::new(what).hint(hint));
+        // A value and its alias have the same place.
         let diagnostic = match diagnostic.span.as_ref() == Some(&first) {
             true => diagnostic,
             false => diagnostic.related(first, "first here"),
@@ -307,12 +302,12 @@ impl Checker<'_> {
     }
 }
 
-/// Where the stats port is when its section does not say.
+/// Default address of the stats port.
 fn default_admin() -> Address {
     Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))
 }
 
-/// What a key holds and where; `None` when it is left out, or could not be read, which is reported.
+/// A key's value and node; `None` if it is absent, or could not be read, which is reported.
 fn value<T>(key: Option<&Located<T>>) -> Option<(&T, NodeId)> {
     key.and_then(|located| located.value.as_ref().map(|value| (value, located.at)))
 }
@@ -325,7 +320,7 @@ fn period(key: Option<&Located<Period>>, default: Duration) -> Duration {
     copied(key).map_or(default, |Period(length)| length)
 }
 
-/// A duration of which 0s means none.
+/// A duration; 0s is none.
 fn optional_period(key: Option<&Located<Period>>, default: Duration) -> Option<Duration> {
     Some(period(key, default)).filter(|length| !length.is_zero())
 }

@@ -1,8 +1,7 @@
 //! A serde deserializer over a [`Tree`] that collects errors instead of stopping at the first.
 //!
-//! Two kinds of error end nothing: an unknown key is noted and skipped, and a value inside a
-//! [`Located`](super::located::Located) that cannot be read is noted and becomes a hole. Since every key of the raw
-//! configuration is a `Located`, one pass finds everything.
+//! Unknown keys are reported and skipped. An unreadable value inside a [`Located`](super::located::Located) is reported
+//! and becomes `None`. Every key of the raw configuration is a `Located`: one pass finds all errors.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -33,8 +32,7 @@ pub(crate) fn read<T: for<'de> Deserialize<'de>>(tree: &Tree) -> (Option<T>, Vec
     (value, diagnostics.into_inner())
 }
 
-/// Why a value could not be read. The place is that of the innermost `Located` around it, if the
-/// error does not know better.
+/// A value that could not be read. Without a place of its own, that of the innermost enclosing `Located` counts.
 #[derive(Debug)]
 pub(crate) struct DecodeError {
     /// Boxed: a result stays small.
@@ -51,12 +49,12 @@ impl fmt::Display for DecodeError {
 }
 
 impl de::Error for DecodeError {
-    /// The first line is what is wrong, the second one, if there is one, what to do.
+    /// The first line is the message, the second one the hint.
     fn custom<T: fmt::Display>(message: T) -> Self {
         let text = message.to_string();
         let diagnostic = match text.split_once('\n') {
-            Some((message, hint)) => Diagnostic::error(message).hint(hint),
-            None => Diagnostic::error(text),
+            Some((message, hint)) => Diagnostic::new(message).hint(hint),
+            None => Diagnostic::new(text),
         };
         DecodeError { diagnostic: Box::new(diagnostic), at: None }
     }
@@ -117,10 +115,10 @@ impl<'t> Cursor<'t> {
                 _ => format!("`{}`", shown(text)),
             },
         };
-        self.error(Diagnostic::error(format!("expected {expected}, found {found}")))
+        self.error(Diagnostic::new(format!("expected {expected}, found {found}")))
     }
 
-    /// The entries of a mapping whose keys are known; the unknown ones are noted.
+    /// The entries with known keys; reports the others.
     fn known(self, children: &[NodeId], fields: &'static [&'static str]) -> Vec<NodeId> {
         let mut known = Vec::with_capacity(children.len());
         for child in children {
@@ -131,10 +129,10 @@ impl<'t> Cursor<'t> {
             }
             let path = self.tree.path(*child);
             let diagnostic = if unsupported::is_key(&self.tree.section(self.id), key) {
-                Diagnostic::error(format!("`{path}` is not supported yet"))
-                    .hint("this version does not have the feature: take the key out")
+                Diagnostic::new(format!("`{path}` is not supported yet"))
+                    .hint("not implemented in this version: remove the key")
             } else {
-                Diagnostic::error(format!("unknown key `{path}`")).hint(unknown::hint(self.tree, *child, fields))
+                Diagnostic::new(format!("unknown key `{path}`")).hint(unknown::hint(self.tree, *child, fields))
             };
             let span = self.tree.key_span(*child);
             self.diagnostics.borrow_mut().push(diagnostic.at(span));
@@ -162,11 +160,11 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         match self.tree.resolve(self.id) {
             Some(Resolved::Bool(value)) => visitor.visit_bool(value),
             Some(Resolved::Text(text)) if matches!(text, "on" | "off" | "yes" | "no") => Err(self.error(
-                Diagnostic::error(format!("expected true or false, found `{text}`"))
+                Diagnostic::new(format!("expected true or false, found `{text}`"))
                     .hint(format!("write {}", matches!(text, "on" | "yes"))),
             )),
             Some(Resolved::Text("true" | "false")) => {
-                Err(self.error(Diagnostic::error("expected true or false, found text").hint("take the quotes away")))
+                Err(self.error(Diagnostic::new("expected true or false, found text").hint("remove the quotes")))
             }
             _ => Err(self.mismatch("true or false")),
         }
@@ -178,7 +176,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
             Some(Resolved::Int(_) | Resolved::Float(_) | Resolved::Bool(_)) => {
                 let mut error = self.mismatch("text");
                 let text = self.tree.text(self.id).unwrap_or_default();
-                error.diagnostic.hint = Some(format!("put it in quotes: \"{text}\""));
+                error.diagnostic.hint = Some(format!("quote it: \"{text}\""));
                 Err(error)
             }
             _ => Err(self.mismatch("text")),
@@ -220,8 +218,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
                 let mut error = self.mismatch("a list");
                 if let Some(Resolved::Text(_)) = self.tree.resolve(self.id) {
                     let quote = if *plain { "" } else { "\"" };
-                    error.diagnostic.hint =
-                        Some(format!("write a list of one in brackets: [{quote}{}{quote}]", shown(text)));
+                    error.diagnostic.hint = Some(format!("write a list: [{quote}{}{quote}]", shown(text)));
                 }
                 Err(error)
             }
@@ -244,7 +241,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         let NodeValue::Map(children) = self.tree.value(self.id) else {
             let mut error = self.mismatch("a mapping");
             error.diagnostic.hint = foreign::short_form(self.tree, self.id)
-                .or_else(|| (!fields.is_empty()).then(|| format!("keys here: {}", fields.join(", "))));
+                .or_else(|| (!fields.is_empty()).then(|| format!("valid keys: {}", fields.join(", "))));
             return Err(error);
         };
         let known = self.known(children, fields);
@@ -261,7 +258,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         let section = self.tree.section(self.id);
         let text = match self.tree.resolve(self.id) {
             Some(Resolved::Text(text)) => text,
-            // A reader of YAML 1.1 makes these of `off` and `on`.
+            // YAML 1.1 parsers read `off` and `on` so.
             Some(Resolved::Bool(false)) if variants.contains(&"off") => "off",
             Some(Resolved::Bool(true)) if variants.contains(&"on") => "on",
             Some(Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_)) => {
@@ -276,10 +273,10 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
             return visitor.visit_enum(IntoDeserializer::<DecodeError>::into_deserializer(*variant));
         }
         if unsupported::is_value(&section, text) {
-            let diagnostic = Diagnostic::error(format!("`{text}` is not supported yet"));
-            return Err(self.error(diagnostic.hint(format!("this version has {expected}"))));
+            let diagnostic = Diagnostic::new(format!("`{text}` is not supported yet"));
+            return Err(self.error(diagnostic.hint(format!("supported values: {expected}"))));
         }
-        let diagnostic = Diagnostic::error(format!("expected {expected}, found `{}`", shown(text)));
+        let diagnostic = Diagnostic::new(format!("expected {expected}, found `{}`", shown(text)));
         let meant = foreign::value(&section, text).or_else(|| similar(text, variants.iter().copied()));
         Err(self.error(match meant {
             Some(meant) => diagnostic.hint(format!("did you mean `{meant}`?")),
@@ -302,7 +299,7 @@ pub(crate) fn one_of(words: &[&str]) -> String {
     }
 }
 
-/// Children in turn.
+/// Elements of a list.
 struct List<'t, 'c> {
     cursor: Cursor<'t>,
     children: &'c [NodeId],
@@ -321,7 +318,7 @@ impl<'de> SeqAccess<'de> for List<'_, '_> {
     }
 }
 
-/// Keys and children in turn.
+/// Entries of a mapping.
 struct Map<'t, 'c> {
     cursor: Cursor<'t>,
     children: &'c [NodeId],
@@ -346,7 +343,7 @@ impl<'de> de::MapAccess<'de> for Map<'_, '_> {
     }
 }
 
-/// Hands a `Located` first its place, then its value; here a failure becomes a note and a hole.
+/// Yields the place of a `Located`, then its value. A failure is reported, and yields no value.
 struct LocatedAccess<'t> {
     cursor: Cursor<'t>,
     given: bool,

@@ -1,4 +1,4 @@
-//! What the configuration wants to know of the files that it names. Who can read them tells it by [`Files`].
+//! Checks of the files that a configuration names, behind the trait [`Files`].
 
 mod fault;
 mod token;
@@ -15,47 +15,47 @@ use super::model::CertificateFiles;
 use super::report::Severity;
 use crate::net::interfaces;
 
-/// Looks into files that a configuration names. What it finds is shown at the line that names the file.
+/// Checks the files that a configuration names. Findings are reported at the line that names the file.
 pub trait Files {
-    /// A chain and its key, whether they can be used, and with each other.
+    /// A certificate chain and its key: usable, and a pair.
     fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)>;
-    /// Certificates of authorities.
+    /// A file of CA certificates.
     fn authorities(&self, path: &Path) -> Vec<FileFault>;
-    /// Revocation lists.
+    /// A file of certificate revocation lists.
     fn revocations(&self, path: &Path) -> Vec<FileFault>;
 
-    /// Where a log is to be written.
+    /// The path of a log file.
     fn log(&self, _path: &Path) -> Vec<FileFault> {
         Vec::new()
     }
 
-    /// The file of a token.
+    /// The file of the stats port's token.
     fn token(&self, _path: &Path) -> Vec<FileFault> {
         Vec::new()
     }
 
-    /// Where a unix socket is to be.
+    /// The path of a unix socket.
     fn socket(&self, _path: &Path) -> Vec<FileFault> {
         Vec::new()
     }
 
-    /// A path in one spelling, so that two of one file can be told to be the same.
+    /// The canonical form of a path, by which two paths of one file compare equal.
     fn real(&self, path: &Path) -> PathBuf {
         plain(path)
     }
 
-    /// Whether an address is this host's.
+    /// Whether an address is local.
     fn is_own(&self, ip: IpAddr) -> bool {
         ip.to_canonical().is_loopback()
     }
 
-    /// Whether a socket can be bound to an address: it is this host's, or the kernel allows those of others.
+    /// Whether a socket can be bound to an address: it is local, or the kernel permits non-local ones.
     fn can_bind(&self, _ip: IpAddr) -> bool {
         true
     }
 }
 
-/// Without `.`, `..` and doubled slashes.
+/// Removes `.`, `..` and doubled slashes.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for component in path.components() {
@@ -68,7 +68,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// The host itself, for all that is no matter of TLS.
+/// Checks on this host, except those of TLS files.
 pub mod host {
     use super::*;
 
@@ -81,8 +81,7 @@ pub mod host {
     pub fn socket(path: &Path) -> Vec<FileFault> {
         let taken = || {
             let kind = fs::symlink_metadata(path).ok()?.file_type();
-            let hint =
-                "a socket that was left behind is replaced, other files are not: remove it, or take another path";
+            let hint = "a stale socket is replaced, other files are not: remove it, or choose another path";
             (!kind.is_socket()).then(|| fault(format!("{} exists and is not a socket", path.display()), hint))
         };
         folder(path).or_else(taken).into_iter().collect()
@@ -109,25 +108,25 @@ pub mod host {
         interfaces::can_bind(ip)
     }
 
-    /// What is wrong with the folder in which a file is to be made.
+    /// What is wrong with the parent directory of a file that is to be created.
     fn folder(path: &Path) -> Option<FileFault> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
         let name = folder.display();
         match fs::metadata(folder) {
             Ok(metadata) if metadata.is_dir() => None,
-            Ok(_) => Some(fault(format!("{name} is a file, not a folder"), "take another path")),
-            // Who checks may not be allowed to look where who runs may write.
+            Ok(_) => Some(fault(format!("{name} is a file, not a directory"), "choose another path")),
+            // The user who checks may lack permissions that the user who runs has.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Some(fault(format!("there is no folder {name}"), format!("make it: mkdir -p {name}")))
+                Some(fault(format!("there is no directory {name}"), format!("create it: mkdir -p {name}")))
             }
-            Err(error) => Some(fault(format!("{name} cannot be used: {error}"), "take another path")),
+            Err(error) => Some(fault(format!("{name} cannot be used: {error}"), "choose another path")),
         }
     }
 
     fn is_folder(path: &Path) -> Option<FileFault> {
         let is_folder = fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
-        is_folder.then(|| fault(format!("{} is a folder", path.display()), "name a file in it"))
+        is_folder.then(|| fault(format!("{} is a directory", path.display()), "write the path of a file in it"))
     }
 
     fn fault(message: String, hint: impl Into<String>) -> FileFault {
@@ -143,7 +142,7 @@ pub enum Part {
     Key,
 }
 
-/// Takes every file as good, without a look.
+/// Accepts every file unread.
 #[derive(Clone, Copy, Debug)]
 pub struct Unread;
 

@@ -1,5 +1,4 @@
-//! Words of HAProxy, nginx, Envoy and Traefik, and tidegate's for the same. They are suggested where they stand for a
-//! key or a value that tidegate does not know.
+//! Keys and values of HAProxy, nginx, Envoy and Traefik, and tidegate's equivalents, which are suggested for them.
 
 use super::report::quoted;
 use super::tree::{NodeId, NodeValue, Resolved, Tree};
@@ -19,34 +18,34 @@ const POOL_TLS: &str = "pools[].tls";
 const HEALTH: &str = "pools[].health";
 const HEALTH_HTTP: &str = "pools[].health.http";
 
-/// What others call something.
+/// Keys of other load balancers for one thing.
 struct Synonym {
-    /// Where.
+    /// Section in which they are recognised.
     section: &'static str,
     /// In lower case, with `_` for `-` and spaces.
     words: &'static [&'static str],
-    /// tidegate's key of the same section, if there is one.
+    /// The equivalent key of the same section.
     key: Option<&'static str>,
-    /// What to write, where that is more than the key.
+    /// Suggestion, where the key alone is not enough.
     hint: &'static str,
 }
 
-/// The same section has a key for it.
+/// A key of the same section, by another name.
 const fn same(section: &'static str, words: &'static [&'static str], key: &'static str) -> Synonym {
     Synonym { section, words, key: Some(key), hint: "" }
 }
 
-/// A key of the same section has it, in a form of its own.
+/// A key of the same section, with a different form of value.
 const fn form(section: &'static str, words: &'static [&'static str], key: &'static str, hint: &'static str) -> Synonym {
     Synonym { section, words, key: Some(key), hint }
 }
 
-/// It belongs elsewhere, or needs no key.
+/// A key that belongs elsewhere, or is not needed.
 const fn other(section: &'static str, words: &'static [&'static str], hint: &'static str) -> Synonym {
     Synonym { section, words, key: None, hint }
 }
 
-const MODE: &str = "listeners take TCP without a word; `sniff: http` of a listener watches HTTP";
+const MODE: &str = "TCP needs no key; for statistics and routing of HTTP, set `sniff: http` of a listener";
 
 #[rustfmt::skip]
 const WORDS: &[Synonym] = &[
@@ -65,14 +64,14 @@ const WORDS: &[Synonym] = &[
     form(TOP, &["error_log", "log_level", "loglevel"], "log", "write `log: { level: info }`"),
     other(TOP, &["timeout", "timeouts", "timeout_client", "timeout_server", "timeout_connect"],
         "write `listeners[].timeouts` for clients, `pools[].timeouts` for connects"),
-    other(TOP, &["resolvers", "resolver", "nameserver"], "names are resolved as the system does it: no key is needed"),
+    other(TOP, &["resolvers", "resolver", "nameserver"], "the system's resolver is used: no key is needed"),
     other(TOP, &["include"], "one file is the whole configuration"),
 
     same(LISTENER, &["maxconn", "max_conn", "max_conns", "connection_limit"], "max_connections"),
     same(LISTENER, &["default_backend", "use_backend", "backend", "proxy_pass", "upstream", "service", "cluster", "default_pool"],
         "pool"),
     other(LISTENER, &["server", "servers", "backends", "endpoints"],
-        "servers are the `backends` of a pool, which the listener names by `pool`"),
+        "define servers as `backends` of a pool, which the listener references by `pool`"),
     same(LISTENER, &["address", "listen", "port", "host", "entrypoints", "entry_points", "addresses", "ip"], "bind"),
     other(LISTENER, &["mode"], MODE),
     same(LISTENER, &["accept_proxy", "proxyprotocol"], "proxy_protocol"),
@@ -108,7 +107,7 @@ const WORDS: &[Synonym] = &[
     form(LISTENER_TLS, &["crl_file", "ssl_crl"], "client_auth", "write `client_auth: { mode: required, ca: ca.pem, crl: crl.pem }`"),
     form(LISTENER_TLS, &["strict_sni", "snistrict"], "unknown_sni", "write `unknown_sni: refuse`"),
     form(LISTENER_TLS, &["no_tls_tickets", "ssl_session_tickets"], "session_tickets", "write `session_tickets: false`, or leave it out"),
-    other(LISTENER_TLS, &["passthrough"], "without `tls`, what is TLS goes through unopened"),
+    other(LISTENER_TLS, &["passthrough"], "omit `tls` for TLS passthrough"),
 
     same(LISTENER_TIMEOUTS, &["client", "tunnel", "server", "timeout", "proxy_timeout"], "idle"),
     same(LISTENER_TIMEOUTS, &["client_fin", "server_fin", "fin"], "half_close"),
@@ -129,7 +128,7 @@ const WORDS: &[Synonym] = &[
     form(POOL, &["least_conn", "leastconn"], "balance", "write `balance: least_connections`"),
     form(POOL, &["roundrobin", "round_robin"], "balance", "write `balance: round_robin`"),
     form(POOL, &["ip_hash", "sticky", "stick_table", "stick", "cookie", "session_affinity", "hash_type"],
-        "balance", "write `balance: ip_hash`: a client comes back to the same server"),
+        "balance", "write `balance: ip_hash`: sticky sessions by consistent hashing"),
     form(POOL, &["check", "checks", "health_check", "health_checks", "healthcheck", "healthchecks", "option_httpchk", "option_tcp_check", "tcp_check", "httpchk"],
         "health", "write `health: { tcp: {} }`, or `health: { http: { path: /health } }`"),
     form(POOL, &["inter"], "health", "write `health: { interval: 2s }` with a kind of check"),
@@ -180,7 +179,7 @@ const WORDS: &[Synonym] = &[
     same("shutdown", &["hard_stop_after", "grace", "timeout", "grace_period", "graceful_timeout"], "drain"),
 ];
 
-/// Keys, values that others give them, and tidegate's.
+/// Keys, their values elsewhere, and the equivalent.
 #[rustfmt::skip]
 const VALUES: &[(&str, &[&str], &str)] = &[
     ("pools[].balance", &["roundrobin", "rr", "wrr", "static-rr", "smooth"], "round_robin"),
@@ -212,7 +211,7 @@ const VALUES: &[(&str, &[&str], &str)] = &[
     ("pools[].health.initial", &["down"], "probe"),
 ];
 
-/// The keys that a section's short form has: a scalar where the section belongs most likely means this one.
+/// The key that a scalar most likely stands for where a section is expected.
 const SHORT: &[(&str, &str)] = &[
     ("pools[].backends[]", "address"),
     ("listeners[]", "bind"),
@@ -225,10 +224,10 @@ const SHORT: &[(&str, &str)] = &[
     ("listeners[].timeouts", "idle"),
 ];
 
-/// Sections that are complete without a key.
+/// Sections that are valid without any key.
 const EMPTY: [&str; 3] = ["pools[].health.tcp", "pools[].health.http", "pools[].tls"];
 
-/// Keys in which others write an address without its port.
+/// Keys that elsewhere hold an address without its port.
 const HOSTS: [&str; 10] = ["host", "address", "ip", "addr", "hostname", "server", "bind", "listen", "target", "url"];
 
 fn normal(word: &str) -> String {
@@ -240,13 +239,13 @@ fn word(section: &str, key: &str) -> Option<&'static Synonym> {
     WORDS.iter().find(|word| word.section == section && word.words.contains(&key.as_str()))
 }
 
-/// What to write instead of a key; `None` for a key that no other balancer has.
+/// The suggestion for a key; `None` if no other load balancer has it.
 pub(crate) fn key(tree: &Tree, at: NodeId, section: &str) -> Option<String> {
     let found = word(section, tree.key(at)?)?;
     if let Some(key @ ("address" | "bind")) = found.key
         && let Some(address) = tree.parent(at).and_then(|owner| host_and_port(tree, owner))
     {
-        return Some(format!("the port stands behind the address: write `{key}: {address}`"));
+        return Some(format!("append the port to the address: write `{key}: {address}`"));
     }
     Some(match (found.hint, found.key) {
         ("", Some(key)) => format!("write `{key}` instead"),
@@ -254,18 +253,18 @@ pub(crate) fn key(tree: &Tree, at: NodeId, section: &str) -> Option<String> {
     })
 }
 
-/// Whether a key stands for tidegate's `name` of the same section.
+/// Whether a key is a synonym of `name` in the same section.
 pub(crate) fn means(section: &str, key: &str, name: &str) -> bool {
     word(section, key).is_some_and(|word| word.key == Some(name))
 }
 
-/// tidegate's word for a value of a key.
+/// The equivalent of a value.
 pub(crate) fn value(key: &str, written: &str) -> Option<&'static str> {
     let written = written.to_lowercase();
     VALUES.iter().find(|(of, words, _)| *of == key && words.contains(&written.as_str())).map(|(.., meant)| *meant)
 }
 
-/// An address whose two halves are keys of their own.
+/// An address whose host and port are separate keys.
 fn host_and_port(tree: &Tree, owner: NodeId) -> Option<String> {
     let NodeValue::Map(children) = tree.value(owner) else { return None };
     let of = |wanted: &dyn Fn(&str) -> bool| {
@@ -281,7 +280,7 @@ fn host_and_port(tree: &Tree, owner: NodeId) -> Option<String> {
     (is_port && is_host).then(|| quoted(&address))
 }
 
-/// How to write a section of which only a word is given.
+/// The long form of a section that is written as a scalar.
 pub(crate) fn short_form(tree: &Tree, at: NodeId) -> Option<String> {
     let section = tree.section(at);
     let text = tree.text(at)?;
@@ -291,7 +290,7 @@ pub(crate) fn short_form(tree: &Tree, at: NodeId) -> Option<String> {
             "stream" | "http" | "events" | "upstream" | "user" | "worker_processes" => "nginx's",
             _ => return None,
         };
-        return Some(format!("this is {language} language; tidegate's is YAML: config/web.yaml is an example"));
+        return Some(format!("this is {language} configuration language; tidegate's is YAML: see config/web.yaml"));
     }
     match tree.resolve(at)? {
         Resolved::Null => None,

@@ -7,17 +7,16 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 use super::tree::NodeId;
 
-/// Names by which the types below ask this deserializer for what serde has no word for. Another
-/// deserializer would take them for ordinary newtypes and fail.
+/// Newtype names by which the types below request special treatment of `de`. Another deserializer would fail.
 pub(super) const LOCATED: &str = "$tidegate::Located";
 pub(super) const LIST: &str = "$tidegate::OneOrMany";
 
 /// A value and its place in the tree.
 #[derive(Clone, Debug)]
 pub(crate) struct Located<T> {
-    /// `None` when it could not be read; that has been reported.
+    /// `None` if it could not be read, which is reported.
     pub(crate) value: Option<T>,
-    /// Where it is.
+    /// Its node.
     pub(crate) at: NodeId,
 }
 

@@ -1,8 +1,7 @@
 //! Configuration: from a YAML file to a [`model::Config`].
 //!
-//! Text becomes a tree with places (`tree`), the tree is read into the keys as typed (`raw`, by way of
-//! `de`), and these are turned into what is meant (`check`). Each step adds to one list of
-//! diagnostics, so that a file's errors are all reported at once, in the order of their places.
+//! `tree` parses the text into nodes with places, `de` reads the nodes into the keys as typed (`raw`), and `check` turns
+//! these into the model. Each step adds to one list of diagnostics: all errors of a file are reported at once, in order.
 
 mod check;
 mod de;
@@ -31,24 +30,24 @@ use files::Files;
 use report::Source;
 pub use report::{Diagnostic, Severity, Style};
 
-/// Where a configuration is looked for when none is named, in this order.
+/// Default paths, in the order in which they are tried.
 pub const DEFAULT_PATHS: [&str; 2] = ["./tidegate.yaml", "/etc/tidegate/config.yaml"];
 
-/// The largest file that is read, in bytes. A thousand pools of a hundred backends fit.
+/// Maximum size of a configuration file, in bytes. A thousand pools of a hundred backends fit.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// A configuration that can be used.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What is meant.
+    /// The configuration as meant.
     pub config: model::Config,
-    /// What is probably not meant, in the order of the places.
+    /// Warnings in the order of their places.
     pub warnings: Vec<Diagnostic>,
     source: Source,
 }
 
 impl Loaded {
-    /// Puts each warning into the log, with its place and hint.
+    /// Logs each warning with its place and hint.
     pub fn log_warnings(&self) {
         for warning in &self.warnings {
             let (place, hint) = (self.source.place(warning), warning.hint.as_deref());
@@ -62,10 +61,10 @@ impl Loaded {
     }
 }
 
-/// Why a configuration cannot be used. Its `Display` is the whole report without colours.
+/// A rejected configuration. `Display` is the whole report without colours.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Errors, and what warnings there were, in the order of the places.
+    /// Errors and warnings in the order of their places.
     pub diagnostics: Vec<Diagnostic>,
     source: Source,
 }
@@ -90,39 +89,37 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The first of [`DEFAULT_PATHS`] at which something is.
+/// The first of [`DEFAULT_PATHS`] that exists.
 pub fn find() -> Option<PathBuf> {
     DEFAULT_PATHS.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
-/// Reads and checks a file, and those that it names.
+/// Reads and checks a file and the files that it names.
 ///
 /// # Errors
 ///
-/// The file cannot be read, is larger than 16 MiB or not UTF-8, or its content is refused as by [`parse`].
+/// The file cannot be read, is larger than 16 MiB, is not UTF-8, or [`parse`] rejects it.
 pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Failure> {
     let name = path.display();
     let unreadable = |error: std::io::Error| {
-        let diagnostic = Diagnostic::error(format!("cannot read {name}: {error}"));
+        let diagnostic = Diagnostic::new(format!("cannot read {name}: {error}"));
         Failure::of_file(
             path,
             match error.kind() {
                 std::io::ErrorKind::NotFound => diagnostic.hint("check the path; `tidegate check FILE` tries it"),
-                std::io::ErrorKind::PermissionDenied => {
-                    diagnostic.hint("the user that tidegate runs as must be allowed to read it")
-                }
-                std::io::ErrorKind::IsADirectory => diagnostic.hint("name the file in it"),
+                std::io::ErrorKind::PermissionDenied => diagnostic.hint("grant tidegate's user read permission"),
+                std::io::ErrorKind::IsADirectory => diagnostic.hint("write the path of a file in it"),
                 _ => diagnostic,
             },
         )
     };
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    // Not by the size in the metadata: a pipe has none, and a file may grow.
+    // The size in the metadata is no bound: a pipe has none, and a file may grow.
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE {
-        let diagnostic = Diagnostic::error(format!("{name} is larger than 16 MiB"))
-            .hint("this is probably not a configuration file");
+        let diagnostic =
+            Diagnostic::new(format!("{name} is larger than 16 MiB")).hint("this is probably not a configuration file");
         return Err(Failure::of_file(path, diagnostic));
     }
     match String::from_utf8(bytes) {
@@ -130,24 +127,23 @@ pub fn load(path: &Path, files: &dyn Files) -> Result<Loaded, Failure> {
         Err(error) => {
             let good = error.utf8_error().valid_up_to();
             let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
-            let diagnostic = Diagnostic::error(format!("{name}:{line}: not UTF-8 text")).hint("save the file as UTF-8");
+            let diagnostic = Diagnostic::new(format!("{name}:{line}: not UTF-8 text")).hint("save the file as UTF-8");
             Err(Failure::of_file(path, diagnostic))
         }
     }
 }
 
-/// Checks the text of a configuration; `name` is what the reports call it, and `files` looks into the files that it
-/// names.
+/// Checks the text of a configuration. `name` stands for it in reports; `files` checks the files that it names.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it, with places.
+/// All errors, with their places.
 pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Loaded, Failure> {
     // A byte order mark is not part of the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source::new(name, text);
     let (config, mut diagnostics) = read(text, files);
-    // Stable: at one place, what was found first is said first. Problems of the whole file lead.
+    // A stable sort: diagnostics of one place keep their order. Those of the whole file come first.
     diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
     let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     match config {
@@ -159,14 +155,14 @@ pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Loaded, Failur
 fn read(text: &str, files: &dyn Files) -> (Option<model::Config>, Vec<Diagnostic>) {
     let (tree, mut diagnostics, complete) = tree::parse(text);
     if !complete {
-        // What follows an error of syntax cannot be told, and guesses would bury the one that counts.
+        // After a syntax error, further diagnostics would be guesses.
         return (None, diagnostics);
     }
     match tree.root() {
         Some(root) if !tree.is_null(root) => {}
         _ => {
-            let diagnostic = Diagnostic::error("the file is empty: no listeners and no pools")
-                .hint("config/web.yaml is an example to begin with");
+            let diagnostic = Diagnostic::new("the file is empty: no listeners and no pools")
+                .hint("start from the example config/web.yaml");
             return (None, vec![diagnostic.at(0..0)]);
         }
     }

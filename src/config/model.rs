@@ -1,5 +1,5 @@
-//! The configuration as meant: defaults and references are resolved, wrong values cannot be expressed.
-//! Nothing downstream validates again. Keys, meanings and defaults are those of `config/full.yaml`.
+//! The configuration as meant: defaults and references resolved, invalid values unrepresentable. Nothing downstream
+//! validates again. `config/full.yaml` documents keys and defaults.
 
 mod health;
 mod listener;
@@ -33,22 +33,22 @@ use crate::net::addr::Address;
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Data-plane threads; `auto` is already resolved to the CPUs this process may use.
+    /// Data-plane threads; `auto` is resolved.
     pub workers: NonZeroUsize,
-    /// The stats port; `None` is none.
+    /// The stats port.
     pub admin: Option<AdminConfig>,
-    /// What is logged, and how.
+    /// Log and access log.
     pub log: LogConfig,
-    /// How the process ends.
+    /// Graceful shutdown.
     pub shutdown: Shutdown,
     /// At least one.
     pub listeners: Vec<ListenerConfig>,
-    /// Every pool, also those that no listener uses.
+    /// Every pool, unused ones included.
     pub pools: Vec<PoolConfig>,
 }
 
 impl Config {
-    /// Of a process that does nothing: what a start begins with.
+    /// A process that does nothing. A start applies the difference from this.
     pub fn empty() -> Config {
         Config {
             workers: NonZeroUsize::MIN,
@@ -80,20 +80,20 @@ impl Config {
 /// `admin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Where it listens; port 0 lets the kernel choose.
+    /// Port 0 lets the kernel choose.
     pub bind: Address,
-    /// Who reads has to show what is in there. Always given unless `bind` is loopback or a unix socket.
+    /// File of the bearer token. Always set unless `bind` is loopback or a unix socket.
     pub token_file: Option<Redacted<PathBuf>>,
 }
 
 /// `log`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
-    /// The least severe level that is written. `RUST_LOG` wins over it.
+    /// Minimum level. `RUST_LOG` overrides it.
     pub level: LogLevel,
-    /// Text for people or JSON for machines.
+    /// Text or JSON.
     pub format: LogFormat,
-    /// Where the line of each finished connection goes.
+    /// Destination of the access log.
     pub access: AccessLog,
 }
 
@@ -121,9 +121,9 @@ pub enum LogFormat {
 /// `log.access`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccessLog {
-    /// No access lines.
+    /// No access log.
     Off,
-    /// Among the other log lines.
+    /// Interleaved with the log.
     Stderr,
     /// Appended to a file.
     File(PathBuf),
@@ -132,6 +132,6 @@ pub enum AccessLog {
 /// `shutdown`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shutdown {
-    /// How long connections may go on after SIGTERM before they are cut.
+    /// Time for connections to end after SIGTERM before they are aborted.
     pub drain: Duration,
 }

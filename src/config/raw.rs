@@ -1,9 +1,8 @@
-//! The configuration as typed: one field a key, nothing resolved, nothing checked but the form of each
-//! value. The descriptions, defaults and ranges here are what `tidegate schema` prints; a test holds
-//! the defaults to those in effect.
+//! The configuration as typed: one field per key, references unresolved, only the form of each value checked.
 //!
-//! Every key is an `Option`, also a required one, so that its absence is reported with everything
-//! else by [`check`](super::check) and does not end the reading.
+//! Descriptions, defaults and ranges are the source of `tidegate schema`. A test compares the defaults with those in
+//! effect. Every key is an `Option`, required ones too: [`check`](super::check) reports a missing key with all other
+//! errors.
 
 mod health;
 mod listener;
@@ -28,19 +27,19 @@ use super::scalars_serde::Workers;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "tidegate")]
 pub(crate) struct RawConfig {
-    /// Data-plane threads; auto is one per CPU that this process may use.
+    /// Data-plane threads; auto is one per CPU available to the process.
     #[schemars(extend("default" = "auto"))]
     pub(crate) workers: Field<Workers>,
-    /// The stats port. Left out, there is none.
+    /// Stats port: metrics, dashboard, API. Omit to disable it.
     pub(crate) admin: Field<RawAdmin>,
-    /// What is logged, and how.
+    /// Log and access log.
     pub(crate) log: Field<RawLog>,
-    /// How the process ends.
+    /// Graceful shutdown on SIGTERM and SIGINT.
     pub(crate) shutdown: Field<RawShutdown>,
-    /// Where connections are accepted.
+    /// Addresses that accept connections.
     #[schemars(required, length(min = 1))]
     pub(crate) listeners: Field<Vec<Located<RawListener>>>,
-    /// Where they go.
+    /// Groups of backends that listeners forward to.
     #[schemars(required, length(min = 1))]
     pub(crate) pools: Field<Vec<Located<RawPool>>>,
 }
@@ -55,23 +54,23 @@ pub(crate) struct RawConfig {
     "then" = { "required": ["token_file"], "properties": { "token_file": { "type": "string" } } },
 ))]
 pub(crate) struct RawAdmin {
-    /// Loopback or unix needs no token to read; anything else needs token_file.
+    /// Addresses other than loopback and unix require token_file.
     #[schemars(extend("default" = "127.0.0.1:9900"))]
     pub(crate) bind: Field<BindAddress>,
-    /// A file with the bearer token that has to be shown.
+    /// File with the bearer token; reloaded when it changes.
     pub(crate) token_file: Field<FilePath>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawLog {
-    /// The least severe level that is written; the environment's RUST_LOG wins over it.
+    /// Minimum level; the environment variable RUST_LOG overrides it.
     #[schemars(extend("default" = "info"))]
     pub(crate) level: Field<LogLevel>,
-    /// text for people, json for machines.
+    /// text or json.
     #[schemars(extend("default" = "text"))]
     pub(crate) format: Field<LogFormat>,
-    /// off, stderr or a file's path: one line per finished connection.
+    /// Access log, one line per closed connection: off, stderr or a file's path.
     #[schemars(extend("default" = "off"))]
     pub(crate) access: Field<AccessTarget>,
 }
@@ -79,7 +78,7 @@ pub(crate) struct RawLog {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawShutdown {
-    /// On SIGTERM: accept no more, wait this long for connections to end, then cut them.
+    /// Connection draining: stop accepting, wait this long for connections to end, then abort the rest.
     #[schemars(extend("default" = "30s"))]
     pub(crate) drain: Field<Period>,
 }

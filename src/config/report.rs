@@ -1,4 +1,4 @@
-//! Problems of a configuration and how they are shown: the place, the line, a caret, what to do.
+//! Diagnostics of a configuration, and their rendering: place, line, caret, remedy.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-/// How many diagnostics are shown of one file. A file with more is not repaired by reading on.
+/// Most diagnostics shown of one file: more would not help to repair it.
 const SHOWN: usize = 100;
 
-/// Longest piece of one line that is shown, in bytes; a line can be as long as the file.
+/// Longest part of one line that is shown, in bytes: a line can be as long as the file.
 const LINE_SHOWN: usize = 400;
 
-/// Longest piece of a user's text inside a sentence, in characters.
+/// Longest quotation of user input, in characters.
 const QUOTED: usize = 80;
 
-/// A user's text as part of a sentence: on one line, and not longer than a line.
+/// User input inside a sentence: on one line, truncated, control characters escaped.
 pub(crate) fn shown(text: &str) -> impl fmt::Display {
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {
@@ -33,18 +33,18 @@ pub(crate) fn shown(text: &str) -> impl fmt::Display {
     out
 }
 
-/// A user's text in a suggestion: in quotes where YAML needs them.
+/// User input inside a suggestion, quoted where YAML requires it.
 pub(crate) fn quoted(text: &str) -> String {
     let text = shown(text).to_string();
     if text.starts_with(['[', '*', '&', '!', '{', '"', '\'', '%', '@', '`']) { format!("\"{text}\"") } else { text }
 }
 
-/// Whether a diagnostic stops the configuration from being used.
+/// Whether a diagnostic rejects the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The configuration is refused.
+    /// The configuration is rejected.
     Error,
-    /// It is used; something in it is probably not what was meant.
+    /// The configuration is accepted, and probably not what was meant.
     Warning,
 }
 
@@ -64,7 +64,7 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    pub(crate) fn error(message: impl Into<String>) -> Diagnostic {
+    pub(crate) fn new(message: impl Into<String>) -> Diagnostic {
         Diagnostic { severity: Severity::Error, message: message.into(), hint: None, span: None, related: None }
     }
 
@@ -102,7 +102,7 @@ impl Style {
     }
 }
 
-/// A configuration's text and the name it is known by.
+/// Text of a configuration, and its name in reports.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) name: Arc<str>,
@@ -114,7 +114,7 @@ impl Source {
         Source { name: name.into(), text: text.into() }
     }
 
-    /// `file:line:column` of a diagnostic, or only the file's name when it is about all of it.
+    /// `file:line:column` of a diagnostic, or the file's name when it is about the whole file.
     pub(crate) fn place(&self, diagnostic: &Diagnostic) -> String {
         let Some(span) = &diagnostic.span else { return self.name.to_string() };
         let before = self.text.get(..span.start).unwrap_or_default();
@@ -153,7 +153,7 @@ impl Source {
         if let Some(span) = &diagnostic.span {
             let mut snippet = self.snippet(AnnotationKind::Primary, span, None);
             if let Some((other, label)) = &diagnostic.related {
-                // Each snippet is one line long, so that a far-off place costs nothing to show.
+                // Snippets are one line each: a distant place costs nothing to show.
                 group = group.element(snippet);
                 snippet = self.snippet(AnnotationKind::Context, other, Some(label));
             }
@@ -165,7 +165,7 @@ impl Source {
         group
     }
 
-    /// The line in which `span` begins, with what of the span is on it marked.
+    /// The line in which `span` begins, with its part of the span marked.
     fn snippet<'a>(
         &'a self,
         kind: AnnotationKind,
@@ -177,7 +177,7 @@ impl Source {
         let rest = &self.text[line_start..];
         let line = rest.split('\n').next().unwrap_or(rest);
         let line = line.strip_suffix('\r').unwrap_or(line);
-        // A cut line keeps its beginning, or the column shown would be wrong.
+        // Truncates the end only: the column must stay right.
         let keep = (start - line_start + LINE_SHOWN).min(line.len());
         let line = &line[..floor_boundary(line, keep)];
         let from = (start - line_start).min(line.len());
@@ -195,14 +195,14 @@ fn floor_boundary(text: &str, at: usize) -> usize {
 
 /// The candidate that `word` was most likely meant to be.
 pub(crate) fn similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A longer one is no word, and comparing it takes long.
+    // A longer one is no key, and slow to compare.
     if word.len() > QUOTED {
         return None;
     }
     let word = word.to_lowercase();
     let limit = 1 + word.chars().count() / 4;
     let mut candidates = candidates.into_iter().collect::<Vec<_>>();
-    // An abbreviation, or a longer form: `least_conn`, `warning`.
+    // Abbreviations and longer forms: `least_conn`, `warning`.
     let extends = |a: &str, b: &str| b.chars().count() >= 3 && a.starts_with(b);
     let related = |c: &&str| extends(c, &word) || extends(&word, c);
     if candidates.iter().any(related) {
@@ -213,7 +213,7 @@ pub(crate) fn similar<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| {
-            // Of two letters one may differ, but not all of a word's.
+            // A distance of the whole length has nothing in common.
             *distance <= limit && *distance < candidate.chars().count()
         })
         .min_by_key(|(distance, _)| *distance)
@@ -242,7 +242,7 @@ mod tests {
     fn the_caret_stands_under_the_character_also_after_wide_ones() {
         let source = Source::new("x.yaml", "a: 1\nnäme: wörd\r\nb: 2\n");
         let at = source.text.find("wörd").unwrap();
-        let diagnostic = Diagnostic::error("bad").hint("good").at(at..at + "wörd".len());
+        let diagnostic = Diagnostic::new("bad").hint("good").at(at..at + "wörd".len());
         let shown = source.render(&[diagnostic], Style::Plain);
         assert_eq!(shown, "error: bad\n --> x.yaml:2:7\n  |\n2 | näme: wörd\n  |       ^^^^\n  |\n  = help: good\n");
     }
@@ -251,7 +251,7 @@ mod tests {
     fn a_line_of_a_mebibyte_and_a_thousand_problems_stay_readable() {
         let text = format!("a: {}", "x".repeat(1 << 20));
         let source = Source::new("x.yaml", &text);
-        let diagnostic = Diagnostic::error("too long").at(3..text.len());
+        let diagnostic = Diagnostic::new("too long").at(3..text.len());
         let shown = source.render(&vec![diagnostic; 1000], Style::Plain);
         assert!(shown.len() < 200_000, "{}", shown.len());
         assert!(shown.ends_with("... and 900 more\n"));
@@ -262,7 +262,7 @@ mod tests {
         for text in ["", "ä", "a\n", "a\r\n"] {
             let source = Source::new("x.yaml", text);
             for start in 0..6 {
-                let diagnostic = Diagnostic::error("bad").at(start..start + 1);
+                let diagnostic = Diagnostic::new("bad").at(start..start + 1);
                 assert!(source.render(&[diagnostic], Style::Plain).contains("x.yaml"));
             }
         }

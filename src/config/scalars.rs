@@ -1,5 +1,5 @@
-//! The words of the configuration language: durations, sizes, percentages, addresses. Each is a type
-//! with one way to read it and one way to write it, and reading what was written gives it back.
+//! Scalar values of the configuration: durations, rates, sizes, addresses. Each type has one parser and one writer, and
+//! parses what it writes.
 
 mod address;
 mod proxy_protocol;
@@ -21,11 +21,10 @@ pub(crate) use tls::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
 use super::model::Rate;
 use super::report::{Diagnostic, shown};
 
-/// The longest duration: a year. A longer one is a typing error, and a clock plus a much longer one
-/// would overflow.
+/// Maximum duration: a year. A longer one is a typo, and adding a much longer one to a clock would overflow.
 const LONGEST: Duration = Duration::from_secs(8760 * 3600);
 
-/// A length of time, in milliseconds, seconds, minutes or hours: `250ms`, `2s`, `5m`, `1h`.
+/// A duration: `250ms`, `2s`, `5m`, `1h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Period(pub(crate) Duration);
 
@@ -33,7 +32,7 @@ impl FromStr for Period {
     type Err = Diagnostic;
 
     fn from_str(text: &str) -> Result<Period, Diagnostic> {
-        let wrong = || Diagnostic::error(format!("`{}` is not a duration", shown(text)));
+        let wrong = || Diagnostic::new(format!("`{}` is not a duration", shown(text)));
         let (digits, unit) = split_number(text);
         if digits.is_empty() {
             return Err(wrong().hint("write a number and ms, s, m or h, such as 5s"));
@@ -44,7 +43,7 @@ impl FromStr for Period {
             "m" => 60_000,
             "h" => 3_600_000,
             "" => {
-                let diagnostic = Diagnostic::error(format!("`{digits}` has no unit"));
+                let diagnostic = Diagnostic::new(format!("`{digits}` has no unit"));
                 return Err(diagnostic.hint(format!("write {digits}s for seconds; units are ms, s, m and h")));
             }
             _ if unit.starts_with('.') => {
@@ -59,7 +58,7 @@ impl FromStr for Period {
             .map(Duration::from_millis)
             .filter(|length| *length <= LONGEST)
             .map(Period)
-            .ok_or_else(|| Diagnostic::error(format!("`{text}` is too long")).hint("at most a year: 8760h"))
+            .ok_or_else(|| Diagnostic::new(format!("`{text}` is too long")).hint("the maximum is one year: 8760h"))
     }
 }
 
@@ -76,7 +75,7 @@ impl fmt::Display for Period {
     }
 }
 
-/// How often something may happen: `20/s`, `600/m`, `1000/h`; `0` is no limit.
+/// A rate: `20/s`, `600/m`, `1000/h`; `0` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frequency(pub(crate) Option<Rate>);
 
@@ -85,22 +84,22 @@ impl FromStr for Frequency {
 
     fn from_str(text: &str) -> Result<Frequency, Diagnostic> {
         const EXAMPLE: &str = "write a number and /s, /m or /h, such as 20/s; 0 is no limit";
-        let wrong = || Diagnostic::error(format!("`{}` is not a rate", shown(text))).hint(EXAMPLE);
+        let wrong = || Diagnostic::new(format!("`{}` is not a rate", shown(text))).hint(EXAMPLE);
         let (digits, unit) = split_number(text);
         if digits.is_empty() {
             return Err(wrong());
         }
         let count = digits
             .parse::<u32>()
-            .map_err(|_| Diagnostic::error(format!("`{text}` is too much")).hint(format!("at most {}/s", u32::MAX)))?;
+            .map_err(|_| Diagnostic::new(format!("`{text}` is too large")).hint(format!("at most {}/s", u32::MAX)))?;
         let seconds = match unit {
             "/s" => 1,
             "/m" => 60,
             "/h" => 3600,
             "" if count == 0 => return Ok(Frequency(None)),
             "" => {
-                let diagnostic = Diagnostic::error(format!("`{digits}` does not say in which time"));
-                return Err(diagnostic.hint(format!("write {digits}/s for so many a second, or /m or /h")));
+                let diagnostic = Diagnostic::new(format!("`{digits}` has no period"));
+                return Err(diagnostic.hint(format!("write {digits}/s, {digits}/m or {digits}/h")));
             }
             _ => return Err(wrong()),
         };
@@ -127,7 +126,7 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Size, Diagnostic> {
         let wrong = || {
-            Diagnostic::error(format!("`{}` is not a size", shown(text)))
+            Diagnostic::new(format!("`{}` is not a size", shown(text)))
                 .hint("write a number and B, KiB, MiB or GiB, such as 64KiB")
         };
         let (digits, unit) = split_number(text);
@@ -168,7 +167,7 @@ impl FromStr for Percent {
         .filter(|percent| *percent <= 100)
         .map(Percent)
         .ok_or_else(|| {
-            Diagnostic::error(format!("`{}` is not a percentage", shown(text))).hint("write 0% to 100%, such as 50%")
+            Diagnostic::new(format!("`{}` is not a percentage", shown(text))).hint("write 0% to 100%, such as 50%")
         })
     }
 }
@@ -196,13 +195,11 @@ impl FromStr for StatusRange {
             None => status(text).map(|only| (only, only)),
         };
         let (first, last) = range.ok_or_else(|| {
-            Diagnostic::error(format!("`{}` is not a range of HTTP statuses", shown(text)))
-                .hint("write 200-399, or one status; they go from 100 to 599")
+            Diagnostic::new(format!("`{}` is not a range of HTTP statuses", shown(text)))
+                .hint("write a range such as 200-399, or one status, within 100 to 599")
         })?;
         if first > last {
-            return Err(
-                Diagnostic::error(format!("`{text}` ends before it begins")).hint(format!("write {last}-{first}"))
-            );
+            return Err(Diagnostic::new(format!("`{text}` is reversed")).hint(format!("write {last}-{first}")));
         }
         Ok(StatusRange(first..=last))
     }
@@ -215,7 +212,7 @@ impl fmt::Display for StatusRange {
     }
 }
 
-/// Where access lines go: `off`, `stderr` or a file's path.
+/// Destination of the access log: `off`, `stderr` or a file's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AccessTarget {
     Off,
@@ -228,21 +225,21 @@ impl FromStr for AccessTarget {
 
     fn from_str(text: &str) -> Result<AccessTarget, Diagnostic> {
         match text {
-            // A reader of YAML 1.1 makes `false` of `off`.
+            // YAML 1.1 parsers read `off` as `false`.
             "off" | "false" => Ok(AccessTarget::Off),
             "stderr" => Ok(AccessTarget::Stderr),
-            _ if text.starts_with("syslog:") => Err(Diagnostic::error("`syslog:` is not supported yet")
-                .hint("this version writes to stderr or to a file: /var/log/tidegate/access.log")),
-            // A slash tells a path from a misspelt word, which would silently become a file.
+            _ if text.starts_with("syslog:") => Err(Diagnostic::new("`syslog:` is not supported yet")
+                .hint("write stderr, or the path of a file such as /var/log/tidegate/access.log")),
+            // Requires a slash: a typo would silently become a file.
             _ if text.contains('/') && !text.ends_with('/') && !text.contains(char::is_control) => {
                 Ok(AccessTarget::File(PathBuf::from(text)))
             }
             _ => {
-                let diagnostic = Diagnostic::error(format!("`{}` is not off, stderr or a path", shown(text)));
+                let diagnostic = Diagnostic::new(format!("`{}` is not off, stderr or a path", shown(text)));
                 Err(match text {
                     "no" | "none" => diagnostic.hint("write off"),
                     "stdout" | "-" | "true" | "on" | "yes" => diagnostic.hint("write stderr, or the path of a file"),
-                    _ => diagnostic.hint("a path has a slash: /var/log/tidegate.log, ./access.log"),
+                    _ => diagnostic.hint("a path contains a slash: /var/log/tidegate.log, ./access.log"),
                 })
             }
         }

@@ -1,5 +1,4 @@
-//! How the words of [`units`](super::scalars) and a few special values are read from a file and
-//! described in the schema.
+//! Deserialization and schema of the [scalars](super::scalars) and a few special values.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +15,7 @@ use super::scalars::{
     PathPrefix, Percent, Period, ProtocolName, ServerName, Size, SourceAddress, StatusRange, TrustedBy,
 };
 
-/// A whole number; its range is checked where its meaning is known.
+/// A whole number; [`check`](super::check) knows its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Int(pub(crate) i64);
 
@@ -27,7 +26,7 @@ pub(crate) enum Workers {
     Count(i64),
 }
 
-/// `auto`, or yes or no, for which YAML 1.2 has `true` and `false` and people write `on` and `off`.
+/// `auto` or a boolean, also written `on` and `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Switch {
     Auto,
@@ -35,8 +34,7 @@ pub(crate) enum Switch {
     Off,
 }
 
-/// Reads a word through [`FromStr`]. A number is handed over as its digits: `5` is a duration
-/// without a unit, and `200` is a status.
+/// Parses a scalar by [`FromStr`]. A number is passed as its digits: `5` is a duration without a unit, `200` a status.
 struct FromStrVisitor<T> {
     expected: &'static str,
     word: PhantomData<T>,
@@ -69,7 +67,7 @@ impl<T: FromStr<Err = Diagnostic>> Visitor<'_> for FromStrVisitor<T> {
     }
 }
 
-/// Gives a type its [`Deserialize`] through [`FromStrVisitor`] and its place in the schema.
+/// Implements [`Deserialize`] by [`FromStrVisitor`], and the schema.
 macro_rules! word {
     ($type:ty, $expected:literal, $schema:tt) => {
         impl<'de> Deserialize<'de> for $type {
@@ -82,7 +80,7 @@ macro_rules! word {
     };
 }
 
-/// As `word!`, of what a number never is.
+/// As `word!`, for types that are never a number.
 macro_rules! text {
     ($type:ty, $schema:tt) => {
         impl<'de> Deserialize<'de> for $type {
@@ -177,7 +175,7 @@ impl<'de> Deserialize<'de> for Int {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Int, E> {
                 match text.parse::<i64>() {
-                    Ok(_) => Err(E::custom("expected a whole number, found text\ntake the quotes away")),
+                    Ok(_) => Err(E::custom("expected a whole number, found text\nremove the quotes")),
                     Err(_) => Err(E::invalid_type(Unexpected::Str(text), &self)),
                 }
             }
@@ -243,7 +241,7 @@ impl<'de> Deserialize<'de> for Switch {
     }
 }
 
-/// The schema of the value itself: the place is not part of the language.
+/// The schema of the value itself.
 impl<T: JsonSchema> JsonSchema for Located<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
@@ -272,8 +270,8 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        // Not `anyOf`, whose errors say only that none of the forms fits: `items` and `minItems` are about a list
-        // alone, and what is said of a text about a text alone.
+        // Not `anyOf`, whose errors say only that no alternative matches. `items` and `minItems` apply to lists only,
+        // the keywords of `one` to strings only.
         let one = generator.subschema_for::<T>();
         let mut either = one.clone();
         either.insert("type".to_owned(), serde_json::json!(["string", "array"]));

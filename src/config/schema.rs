@@ -1,5 +1,5 @@
-//! The JSON Schema of the configuration language, as editors want it: whole, without references, and so that an error
-//! names the key. `anyOf` says only that no alternative fits; `type`, `enum` and `pattern` say what is wrong where.
+//! The JSON Schema of the configuration, for editors: without references, and with errors that name the key. Errors of
+//! `anyOf` say only that no alternative matches; those of `type`, `enum` and `pattern` say what is wrong.
 
 use std::sync::OnceLock;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::raw::RawConfig;
 
-/// Marks a key that is refused without a value, until the schema is finished.
+/// Marks a key that requires a value; removed from the finished schema.
 const GIVEN: &str = "x-given";
 
-/// The schema, from the types that are read.
+/// The schema of the raw types.
 pub(crate) fn schema() -> Value {
     let mut schema = schemars::schema_for!(RawConfig).to_value();
     let definitions = schema.as_object_mut().and_then(|schema| schema.remove("$defs"));
@@ -22,7 +22,7 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
-/// Each key of the language: the section that it belongs to, and its name.
+/// Every key: its section and its name.
 pub(crate) fn keys() -> &'static [(String, String)] {
     static KEYS: OnceLock<Vec<(String, String)>> = OnceLock::new();
     KEYS.get_or_init(|| {
@@ -43,7 +43,7 @@ fn collect(schema: &Value, section: &str, keys: &mut Vec<(String, String)>) {
     }
 }
 
-/// Puts definitions in their places. No type of the configuration contains itself.
+/// Inlines definitions. No type of the configuration is recursive.
 fn simplify(schema: &mut Value, definitions: &Map<String, Value>) {
     match schema {
         Value::Array(list) => list.iter_mut().for_each(|value| simplify(value, definitions)),
@@ -61,7 +61,7 @@ fn simplify(schema: &mut Value, definitions: &Map<String, Value>) {
     }
 }
 
-/// Adds what is not there yet: what is said at a key wins over what is said of its type.
+/// Adds absent entries: those of a key override those of its type.
 fn merge(object: &mut Map<String, Value>, more: Value) {
     if let Value::Object(more) = more {
         for (key, value) in more {
@@ -80,7 +80,7 @@ fn without_null(object: &mut Map<String, Value>) {
     let meant = meant.clone();
     object.remove("anyOf");
     merge(object, meant);
-    // A key of which nothing is written would mean less protection than its author believes in.
+    // An empty section would protect less than its author expects.
     if object.remove(GIVEN) == Some(true.into()) {
         return;
     }
@@ -109,7 +109,7 @@ fn as_enum(object: &mut Map<String, Value>) {
     object.insert("enumDescriptions".to_owned(), words.into());
 }
 
-/// A reader of YAML 1.1 makes `false` of `off`.
+/// Allows `false` for `off`, as YAML 1.1 parsers read it.
 fn with_false(object: &mut Map<String, Value>) {
     let Some(Value::Array(values)) = object.get_mut("enum") else { return };
     if !values.contains(&"off".into()) || values.contains(&false.into()) {

@@ -405,10 +405,7 @@ fn the_reference_fails_only_for_what_is_not_built() {
         errors.into_iter().partition(|diagnostic| diagnostic.message.ends_with("is not supported yet"));
     assert_eq!(unbuilt.len(), 6, "{failure}");
     let [unread] = others.as_slice() else { panic!("{failure}") };
-    assert_eq!(
-        unread.message,
-        "listeners[0].routes[1].match.host: needs `sniff: http`: without it, no request is read"
-    );
+    assert_eq!(unread.message, "listeners[0].routes[1].match.host: requires `sniff: http`");
     let [dead] = warnings.as_slice() else { panic!("{failure}") };
     assert_eq!(
         dead.message,

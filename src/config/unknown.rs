@@ -1,13 +1,13 @@
-//! What to say of a key that its section does not have.
+//! Suggestions for unknown keys.
 
 use super::report::similar;
 use super::tree::{NodeId, Tree};
 use super::{foreign, schema, unsupported};
 
-/// Most sections that are named for one key. A key that many have says little about what was meant.
+/// Most sections to suggest for one key. A key of many sections says little about what was meant.
 const SECTIONS: usize = 2;
 
-/// What to write instead of a key. `fields` are the keys that belong where it stands.
+/// The suggestion for an unknown key. `fields` are the valid keys of its section.
 pub(crate) fn hint(tree: &Tree, at: NodeId, fields: &'static [&'static str]) -> String {
     let key = tree.key(at).unwrap_or_default();
     let owner = tree.parent(at);
@@ -21,23 +21,23 @@ pub(crate) fn hint(tree: &Tree, at: NodeId, fields: &'static [&'static str]) -> 
     match (typo, elsewhere) {
         (Some(meant), None) => typo_hint(meant),
         (None, Some(place)) => place,
-        // One letter is a slip; a word that another section has was rather meant.
+        // One letter is a typo; otherwise the key of another section is more likely meant.
         (Some(meant), Some(place)) if strsim::damerau_levenshtein(key, meant) <= 1 => {
             format!("{} Or: {place}", typo_hint(meant))
         }
         (Some(_), Some(place)) => place,
-        (None, None) if fields.is_empty() => "no keys belong here".to_owned(),
-        (None, None) => format!("keys here: {}", fields.join(", ")),
+        (None, None) if fields.is_empty() => "this section has no keys".to_owned(),
+        (None, None) => format!("valid keys: {}", fields.join(", ")),
     }
 }
 
-/// Where a key belongs that another section has, the nearest one first.
+/// The nearest section that has the key.
 fn elsewhere(tree: &Tree, owner: NodeId, section: &str, key: &str) -> Option<String> {
     let has_it = schema::keys().iter().filter(|(_, name)| name == key).map(|(section, _)| section.as_str());
     let sections: Vec<(usize, &str)> = has_it.map(|of| (distance(section, of), of)).collect();
     let nearest = sections.iter().map(|(distance, _)| *distance).min()?;
     let mut nearest: Vec<&str> = sections.into_iter().filter(|(far, _)| *far == nearest).map(|(_, of)| of).collect();
-    // What is nested in this section is nearer than what surrounds it.
+    // A nested section is nearer than an enclosing one.
     if let Some(inside) = nearest.iter().find(|of| is_inside(of, section)) {
         nearest = vec![inside];
     }
@@ -66,7 +66,7 @@ fn head(steps: &str) -> &str {
     steps.split('.').next().unwrap_or(steps).trim_end_matches("[]")
 }
 
-/// As much of a path as a section has steps, so with the places in lists.
+/// The part of a path that leads to a section, with list indices.
 fn prefix(path: &str, section: &str) -> String {
     let steps = section.split('.').filter(|step| !step.is_empty()).count();
     path.split('.').take(steps).collect::<Vec<_>>().join(".")
@@ -76,7 +76,7 @@ fn is_inside(inner: &str, outer: &str) -> bool {
     inner != outer && (outer.is_empty() || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with(['.', '['])))
 }
 
-/// Steps from one section out to what both are in, and into the other.
+/// Steps from one section to another by way of their common parent.
 fn distance(from: &str, to: &str) -> usize {
     fn steps(section: &str) -> impl Iterator<Item = &str> {
         section.split('.').filter(|step| !step.is_empty())
@@ -85,7 +85,7 @@ fn distance(from: &str, to: &str) -> usize {
     steps(from).count() + steps(to).count() - 2 * common
 }
 
-/// Whether a key that its section does not have was probably meant as `name`.
+/// Whether an unknown key was probably meant as `name`.
 pub(crate) fn means(section: &str, key: &str, name: &str) -> bool {
     let is_other = similar(key, [name]).is_some() || foreign::means(section, key, name);
     key != name && (is_other || unsupported::means(section, key, name))

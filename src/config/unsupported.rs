@@ -1,5 +1,4 @@
-//! Keys and values of the configuration language whose features are not built yet: they are refused by name. The
-//! schema, suggestions and lists of keys do not have them.
+//! Keys and values of features that are not built yet. They are rejected by name; the schema and suggestions omit them.
 
 /// Sections, and the keys of each.
 const KEYS: [(&str, &[&str]); 12] = [
@@ -30,7 +29,7 @@ pub(crate) fn is_value(key: &str, value: &str) -> bool {
     has(&VALUES, key, value)
 }
 
-/// Whether a refused key stands in for `name`, of which nothing needs to be said then.
+/// Whether an unsupported key replaces `name`, whose absence is then no error.
 pub(crate) fn means(section: &str, key: &str, name: &str) -> bool {
     match section {
         "listeners[].routes[]" => key == "split" && name == "pool",
@@ -43,7 +42,7 @@ fn has(table: &[(&str, &[&str])], place: &str, word: &str) -> bool {
     table.iter().any(|(of, words)| *of == place && words.contains(&word))
 }
 
-/// Every key that is refused, by its path.
+/// The path of every unsupported key.
 #[cfg(test)]
 pub(crate) fn keys() -> impl Iterator<Item = String> {
     let path = |section: &str, key: &str| if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };

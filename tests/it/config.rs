@@ -199,7 +199,7 @@ fn what_check_refuses_run_refuses() {
     fs::write(directory.path().join("file"), "").unwrap();
     let at = directory.path().display();
     for (bind, expected) in [
-        (format!("unix:{at}/none/a.sock"), "there is no folder "),
+        (format!("unix:{at}/none/a.sock"), "there is no directory "),
         (format!("unix:{at}/file"), "exists and is not a socket"),
         ("[0.0.0.0:1, 127.0.0.1:1]".to_owned(), "overlaps `0.0.0.0:1`"),
     ] {

@@ -1,4 +1,4 @@
-//! Addresses that the listeners and the stats port of one file bind: no two may overlap, or the second could not listen.
+//! Overlapping addresses of listeners and the stats port, of which the second bind would fail.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,20 +14,20 @@ use crate::net::addr::Address;
 
 /// One bind of the file, in the order in which they are bound.
 pub(super) struct Bind {
-    /// The place of the listener in the file; `None` is the stats port.
+    /// Index of the listener; `None` is the stats port.
     pub(super) listener: Option<usize>,
     pub(super) address: Address,
     pub(super) at: NodeId,
-    /// What it is to the kernel.
+    /// As the kernel compares it.
     pub(super) place: CanonicalAddress,
     reuse: Switch,
     transparent: bool,
 }
 
-/// An address in one spelling.
+/// An address in canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum CanonicalAddress {
-    /// IPv4 is not written as IPv6. The second is the interface of a link-local address.
+    /// Address, scope id and port. Never an IPv4-mapped IPv6 address.
     Tcp(IpAddr, u32, u16),
     Unix(PathBuf),
 }
@@ -43,7 +43,7 @@ impl CanonicalAddress {
 }
 
 impl Bind {
-    /// The port, if it stands for every address of a family.
+    /// The port of a wildcard address.
     fn wildcard(&self) -> Option<u16> {
         match self.place {
             CanonicalAddress::Tcp(ip, _, port) if ip.is_unspecified() => Some(port),
@@ -52,7 +52,7 @@ impl Bind {
     }
 }
 
-/// All binds, and which of them take more than one address.
+/// All binds, by address and by wildcard port.
 pub(super) struct Binds {
     pub(super) all: Vec<Bind>,
     exact: HashMap<CanonicalAddress, usize>,
@@ -60,7 +60,7 @@ pub(super) struct Binds {
 }
 
 impl Binds {
-    /// The bind that takes connections to an address.
+    /// The bind that accepts connections to an address.
     pub(super) fn taking(&self, place: &CanonicalAddress) -> Option<&Bind> {
         let exact = self.exact.get(place);
         let wild = || match place {
@@ -70,8 +70,8 @@ impl Binds {
         exact.or_else(wild).and_then(|index| self.all.get(*index))
     }
 
-    /// Whether a wildcard takes an address of its port. `[::]` takes IPv4 too, unless a listener has `0.0.0.0`: so
-    /// does `app::sockets` bind it. The stats port's always does.
+    /// Whether a wildcard covers an address on its port. `[::]` covers IPv4 unless a listener binds `0.0.0.0`, as in
+    /// `app::sockets`. The stats port's always does.
     fn covers(&self, wild: usize, ip: IpAddr) -> bool {
         let Some(bind) = self.all.get(wild) else { return false };
         match bind.place {
@@ -90,7 +90,7 @@ impl Binds {
         })
     }
 
-    /// An earlier bind that is in the way of this one.
+    /// An earlier bind that makes this one fail.
     fn before(&self, index: usize) -> Option<usize> {
         let bind = self.all.get(index)?;
         if let Some(first) = self.exact.get(&bind.place).filter(|first| **first < index) {
@@ -114,8 +114,8 @@ impl Binds {
     }
 }
 
-/// Whether the kernel lets both listen (SO_REUSEPORT): then the narrower address wins. The second must ask for it before
-/// it is bound; the first has it unless it is alone on purpose.
+/// Whether both can listen by SO_REUSEPORT, where the more specific address wins. The second must set it; the first has
+/// it unless `reuse_port` is false.
 fn shares(first: &Bind, second: &Bind) -> bool {
     first.listener.is_some() && second.listener.is_some() && first.reuse != Switch::Off && second.reuse == Switch::On
 }
@@ -140,14 +140,14 @@ impl Checker<'_> {
         if let Some((admin, at)) = value(raw.admin.as_ref()) {
             let default = || (super::default_admin(), at);
             let bind = value(admin.bind.as_ref()).map(|(BindAddress(address), at)| (address.clone(), at));
-            // One that could not be read is reported.
+            // An unreadable one is reported elsewhere.
             if admin.bind.is_none() || bind.is_some() {
                 let (address, at) = bind.unwrap_or_else(default);
                 let place = self.place(&address);
                 all.push(Bind { listener: None, address, at, place, reuse: Switch::Off, transparent: false });
             }
         }
-        // With port 0 each gets a port of its own.
+        // Each bind of port 0 gets a different port.
         all.retain(|bind| !matches!(bind.place, CanonicalAddress::Tcp(_, _, 0)));
         let (mut exact, mut wild) = (HashMap::new(), HashMap::<u16, Vec<usize>>::new());
         for (index, bind) in all.iter().enumerate() {
@@ -166,14 +166,14 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports binds that cannot be beside an earlier one.
+    /// Reports binds that overlap an earlier one.
     pub(super) fn overlaps(&mut self, binds: &Binds) {
         for (index, bind) in binds.all.iter().enumerate() {
             let Some(first) = binds.before(index).and_then(|first| binds.all.get(first)) else { continue };
             let (address, other) =
                 (shown(&bind.address.to_string()).to_string(), shown(&first.address.to_string()).to_string());
             let hint = match bind.listener {
-                Some(_) => "one address belongs to one listener",
+                Some(_) => "an address can be bound by one listener only",
                 None => "the stats port needs an address of its own",
             };
             let (what, hint) = if bind.address == first.address {
@@ -182,25 +182,25 @@ impl Checker<'_> {
                 (format!("`{address}` is bound twice: it is the same as `{other}`"), hint.to_owned())
             } else {
                 let (all, one) = if first.wildcard().is_some() { (&other, &address) } else { (&address, &other) };
-                let what = format!("`{address}` overlaps `{other}`: the second of the two cannot listen");
-                (what, format!("`{all}` takes connections to `{one}` too: keep one of the two, or use another port"))
+                let what = format!("`{address}` overlaps `{other}`: the second bind would fail");
+                (what, format!("`{all}` also accepts connections to `{one}`: keep one of the two, or use another port"))
             };
-            self.twice(bind.at, first.at, what, &hint);
+            self.duplicate(bind.at, first.at, what, &hint);
         }
     }
 
-    /// Looks at what the host must have for the binds: the folders of unix sockets, the addresses.
+    /// Checks that the host has the directories of unix sockets, and the addresses.
     pub(super) fn bindable(&mut self, binds: &Binds) {
         for bind in &binds.all {
             match &bind.address {
                 Address::Unix(path) => self.socket_file(path, bind.at),
-                // One with an interface needs it to be bound.
+                // The interface is checked when the address is parsed.
                 Address::Tcp(SocketAddr::V6(v6)) if v6.scope_id() != 0 => {}
                 Address::Tcp(_) if bind.transparent => {}
                 Address::Tcp(address) => {
                     let hint = match bind.listener {
-                        Some(_) => "`ip address` lists them; `socket: { transparent: true }` allows those of others",
-                        None => "`ip address` lists them",
+                        Some(_) => "see `ip address`; `socket: { transparent: true }` permits non-local addresses",
+                        None => "see `ip address`",
                     };
                     self.own_address(address.ip(), bind.at, hint);
                 }

@@ -20,21 +20,18 @@ const MYSQL_PORT: u16 = 3306;
 const MAX_TEXT: usize = 16 * 1024;
 
 impl Checker<'_> {
-    /// A pool's check; `None` when it has no kind, or an unreadable one, which is reported.
+    /// A pool's health check; `None` if its kind is missing or invalid, which is reported.
     pub(super) fn health(&mut self, raw: &RawHealth, at: NodeId, backends: &[BackendConfig]) -> Option<Health> {
         let check = self.kind(raw, at);
         let interval = self.positive(raw.interval.as_ref(), Duration::from_secs(2));
         let timeout = self.positive(raw.timeout.as_ref(), Duration::from_secs(1));
         if timeout > interval {
-            // The default may be the shorter one: then the key that was written is marked.
+            // One of the two may be the default: marks the one that is written.
             let place = raw.timeout.as_ref().map(|key| key.at);
             let place = place.or(raw.interval.as_ref().map(|key| key.at)).unwrap_or(at);
-            let diagnostic = Diagnostic::error(format!(
-                "a probe may take {}, longer than the interval of {}",
-                Period(timeout),
-                Period(interval)
-            ));
-            self.warning(place, diagnostic.hint("a slow backend is then probed less often than `interval` says"));
+            let diagnostic =
+                Diagnostic::new(format!("timeout {} is longer than interval {}", Period(timeout), Period(interval)));
+            self.warning(place, diagnostic.hint("slow backends are then checked less often than every `interval`"));
         }
         let port = self.number(raw.port.as_ref(), 0..=65_535, 0) as u16;
         self.mysql(raw, port, backends);
@@ -43,8 +40,8 @@ impl Checker<'_> {
             && port != 0
         {
             let diagnostic =
-                Diagnostic::error(format!("backend `{}` is a unix socket, which has no port", shown(&unix.name)));
-            self.warning(key.at, diagnostic.hint("it is probed at its own path"));
+                Diagnostic::new(format!("backend `{}` is a unix socket, which has no port", shown(&unix.name)));
+            self.warning(key.at, diagnostic.hint("it is checked at its own path"));
         }
         Some(Health {
             interval,
@@ -57,7 +54,7 @@ impl Checker<'_> {
         })
     }
 
-    /// Says when a server of MySQL's protocol would come to refuse this host: it takes probes for failed logins.
+    /// Warns of checks that make a MySQL server block this host: it counts them as failed logins.
     fn mysql(&mut self, raw: &RawHealth, port: u16, backends: &[BackendConfig]) {
         let probed = |backend: &BackendConfig| match backend.address {
             BackendAddress::Unix(_) => None,
@@ -69,9 +66,9 @@ impl Checker<'_> {
         if let Some(at) = without_login
             && backends.iter().any(|backend| probed(backend) == Some(MYSQL_PORT))
         {
-            let diagnostic = Diagnostic::error(
-                "MariaDB and MySQL count a check without a login as a connection error: after 100 in a row they refuse this \
-                 host (error 1129)",
+            let diagnostic = Diagnostic::new(
+                "MariaDB and MySQL count each check without a login as a connection error, and block this host after 100 in a \
+                 row (error 1129)",
             );
             let hint = "set `max_connect_errors = 4294967295` or `skip_name_resolve = ON` on the servers: see config/mysql.yaml";
             self.warning(at, diagnostic.hint(hint));
@@ -92,8 +89,8 @@ impl Checker<'_> {
         let given: Vec<NodeId> = places.into_iter().flatten().collect();
         if let [first, others @ ..] = given.as_slice() {
             for other in others {
-                let hint = "keep one; two pools with the same backends can be checked in two ways";
-                self.twice(*other, *first, "a second kind of check", hint);
+                let hint = "keep one; to check the same servers in two ways, use two pools";
+                self.duplicate(*other, *first, "more than one kind of health check", hint);
             }
         }
         if given.is_empty() {
@@ -109,19 +106,20 @@ impl Checker<'_> {
         if !matches!(self.tree.value(at), NodeValue::Map(_))
             || self.child(at, &["tls", "postgres", "mysql", "redis"]).is_some()
         {
-            // If a kind is there, it was refused as not supported yet.
+            // An unsupported kind is reported already.
             return;
         }
-        let diagnostic = Diagnostic::error("no kind of check");
+        let diagnostic = Diagnostic::new("no kind of health check");
         match self.child(at, &["tcp", "http", "exchange"]) {
             Some(empty) => {
                 let key = self.tree.key(empty).unwrap_or_default();
-                let diagnostic = diagnostic.hint(format!("a key without a value is left out: write `{key}: {{}}`"));
+                let diagnostic =
+                    diagnostic.hint(format!("a key without a value counts as absent: write `{key}: {{}}`"));
                 self.error(empty, diagnostic);
             }
             None => self.error(
                 at,
-                diagnostic.hint("give one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`"),
+                diagnostic.hint("add one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`"),
             ),
         }
     }
@@ -131,7 +129,7 @@ impl Checker<'_> {
         if let Some((path, at)) = path {
             let hint = "write a space as %20";
             if self.printable(path, at, hint) && !path.starts_with('/') {
-                let diagnostic = Diagnostic::error("must begin with `/`");
+                let diagnostic = Diagnostic::new("must begin with `/`");
                 self.error(at, diagnostic.hint(format!("write /{}", shown(path))));
             }
         }
@@ -150,7 +148,7 @@ impl Checker<'_> {
             self.length(body, at);
             self.escapes(at, "looked for");
             if method.is_some_and(|(method, _)| method == "HEAD") {
-                let diagnostic = Diagnostic::error("an answer to HEAD has no body").hint("use `method: GET`");
+                let diagnostic = Diagnostic::new("responses to HEAD have no body").hint("use `method: GET`");
                 self.error(at, diagnostic);
             }
         }
@@ -175,8 +173,8 @@ impl Checker<'_> {
                 self.diagnostics.push(Diagnostic { span: Some(self.tree.key_span(at)), ..diagnostic });
             }
             if let Some(first) = first.get(&name.to_ascii_lowercase()) {
-                let what = format!("a second header `{}`", shown(name));
-                self.twice(at, *first, what, "upper and lower case make no difference");
+                let what = format!("duplicate header `{}`", shown(name));
+                self.duplicate(at, *first, what, "header names are case-insensitive");
             }
             first.entry(name.to_ascii_lowercase()).or_insert(at);
             if located.value.is_some() {
@@ -190,32 +188,32 @@ impl Checker<'_> {
 
     fn header_value(&mut self, value: &[u8], at: NodeId) {
         if value.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
-            let diagnostic = Diagnostic::error("control characters would break the request");
+            let diagnostic = Diagnostic::new("control characters are not allowed");
             self.error(at, diagnostic.hint("a header is one line"));
         } else if value.trim_ascii().len() != value.len() {
-            let diagnostic = Diagnostic::error("white space at the beginning or the end, which HTTP drops");
-            self.error(at, diagnostic.hint("take it out"));
+            let diagnostic = Diagnostic::new("leading or trailing white space, which HTTP strips");
+            self.error(at, diagnostic.hint("remove it"));
         } else if value.len() > MAX_TEXT {
             self.length(value, at);
         }
     }
 
-    /// Upper case, although RFC 9110 allows any token: a method is case-sensitive, and `get` is a mistake.
+    /// Requires upper case, although RFC 9110 allows any token: methods are case-sensitive, and `get` is a typo.
     fn method(&mut self, method: &str, at: NodeId) {
         let upper = method.to_ascii_uppercase();
         if method.is_empty() || !upper.bytes().all(|b| b.is_ascii_uppercase() || b == b'-' || b == b'_') {
-            let diagnostic = Diagnostic::error(format!("`{}` is not an HTTP method", shown(method)));
+            let diagnostic = Diagnostic::new(format!("`{}` is not an HTTP method", shown(method)));
             self.error(at, diagnostic.hint("for example GET, HEAD or OPTIONS"));
         } else if upper != method {
-            let diagnostic = Diagnostic::error(format!("`{method}` is not upper case"));
+            let diagnostic = Diagnostic::new(format!("`{method}` is not upper case"));
             self.error(at, diagnostic.hint(format!("write {upper}")));
         }
     }
 
-    /// What goes into a request's head as it is: white space or a line's end would make two of it.
+    /// Checks text that is copied into a request head, which white space and line ends would split.
     fn printable(&mut self, text: &str, at: NodeId, hint: &str) -> bool {
         if text.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            let diagnostic = Diagnostic::error("white space and control characters would break the request");
+            let diagnostic = Diagnostic::new("white space and control characters are not allowed");
             self.error(at, diagnostic.hint(hint));
             return false;
         }
@@ -224,15 +222,15 @@ impl Checker<'_> {
 
     fn length(&mut self, bytes: &[u8], at: NodeId) -> bool {
         if bytes.is_empty() {
-            self.error(at, Diagnostic::error("must not be empty").hint("leave the key out instead"));
+            self.error(at, Diagnostic::new("must not be empty").hint("remove the key instead"));
         } else if bytes.len() > MAX_TEXT {
-            let diagnostic = Diagnostic::error(format!("{} bytes long", bytes.len()));
+            let diagnostic = Diagnostic::new(format!("{} bytes long", bytes.len()));
             self.error(at, diagnostic.hint(format!("at most {MAX_TEXT}")));
         }
         (1..=MAX_TEXT).contains(&bytes.len())
     }
 
-    /// A scalar where bytes are meant.
+    /// A scalar as bytes.
     fn bytes(&self, at: NodeId) -> Vec<u8> {
         self.tree.bytes(at).unwrap_or_default().to_vec()
     }
@@ -245,11 +243,11 @@ impl Checker<'_> {
             }
             self.escapes(*at, "sent");
         }
-        let hint = "expect: what the answer begins with, such as \"+PONG\"";
+        let hint = "expect: the prefix of the response, such as \"+PONG\"";
         let (_, at) = self.required(raw.expect.as_ref(), "expect", at, hint)?;
         let expect = self.bytes(at);
         if expect.is_empty() {
-            let diagnostic = Diagnostic::error("must not be empty").hint("`tcp: {}` checks that a connect succeeds");
+            let diagnostic = Diagnostic::new("must not be empty").hint("`tcp: {}` checks that a connect succeeds");
             self.error(at, diagnostic);
         } else {
             self.length(&expect, at);
@@ -259,14 +257,14 @@ impl Checker<'_> {
         Some(HealthCheck::Exchange { send: send.into(), expect: expect.into() })
     }
 
-    /// `'PING\r\n'` is six letters and two backslashes more than its author thought.
+    /// Warns of escapes outside double quotes: `'PING\r\n'` has two backslashes.
     fn escapes(&mut self, at: NodeId, done: &str) {
         let NodeValue::Scalar { text, escapes: false, .. } = self.tree.value(at) else {
             return;
         };
         if ["\\r", "\\n", "\\t", "\\0", "\\x"].iter().any(|escape| text.contains(escape)) {
-            let diagnostic = Diagnostic::error(format!("a backslash here is {done} as it is"));
-            self.warning(at, diagnostic.hint("escapes such as \\r\\n work in double quotes only"));
+            let diagnostic = Diagnostic::new(format!("a backslash is {done} literally"));
+            self.warning(at, diagnostic.hint("escapes such as \\r\\n require double quotes"));
         }
     }
 }
@@ -275,16 +273,16 @@ impl Checker<'_> {
 fn header_name(name: &str) -> Option<Diagnostic> {
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(is_token) {
-        let diagnostic = Diagnostic::error(format!("`{}` is not the name of a header", shown(name)));
-        return Some(diagnostic.hint("letters, digits and -, without a colon"));
+        let diagnostic = Diagnostic::new(format!("`{}` is not the name of a header", shown(name)));
+        return Some(diagnostic.hint("allowed are letters, digits and `-`, without the colon"));
     }
     let hint = match name.to_ascii_lowercase().as_str() {
         "host" => "use `host` beside `headers`",
-        "content-length" | "transfer-encoding" | "trailer" | "expect" => "a check sends no body",
+        "content-length" | "transfer-encoding" | "trailer" | "expect" => "health checks send no body",
         "connection" | "keep-alive" | "proxy-connection" | "te" | "upgrade" => {
-            "a check closes its connection after one answer"
+            "health checks close the connection after one response"
         }
         _ => return None,
     };
-    Some(Diagnostic::error(format!("a check cannot send `{}`", shown(name))).hint(hint))
+    Some(Diagnostic::new(format!("health checks cannot send `{}`", shown(name))).hint(hint))
 }

@@ -22,7 +22,7 @@ const MAX_KEEPALIVE: u64 = 32_767;
 const EXAMPLE: &str = "for example: listeners: [{ name: web, bind: 0.0.0.0:8080, pool: web }]";
 
 impl Checker<'_> {
-    /// All listeners; their pools are places in the list of pools as typed.
+    /// All listeners; their pools are indices of the list as typed.
     pub(super) fn listeners(
         &mut self,
         key: Option<&Located<Vec<Located<RawListener>>>>,
@@ -42,11 +42,11 @@ impl Checker<'_> {
                 self.name(name, at);
                 match names.get(name.as_str()) {
                     Some(first) => {
-                        self.twice(
+                        self.duplicate(
                             at,
                             *first,
-                            format!("a second listener `{}`", shown(name)),
-                            "names of listeners are unique",
+                            format!("duplicate listener name `{}`", shown(name)),
+                            "listener names are unique",
                         );
                     }
                     None => drop(names.insert(name, at)),
@@ -88,12 +88,12 @@ impl Checker<'_> {
     }
 
     fn bind(&mut self, raw: &RawListener, owner: NodeId) -> Vec<Address> {
-        let hint = "bind: 127.0.0.1:8080 for this machine only, 0.0.0.0:8080 for every IPv4 address";
+        let hint = "bind: 127.0.0.1:8080 for this host only, 0.0.0.0:8080 for every IPv4 address";
         let Some((list, at)) = self.required(raw.bind.as_ref(), "bind", owner, hint) else {
             return Vec::new();
         };
         if list.0.is_empty() {
-            self.error(at, Diagnostic::error("no address").hint(hint));
+            self.error(at, Diagnostic::new("no address").hint(hint));
         }
         let addresses = list.0.iter().filter_map(|bind| value(Some(bind)));
         addresses.map(|(BindAddress(address), _)| address.clone()).collect()
@@ -102,29 +102,28 @@ impl Checker<'_> {
     fn sniff(&mut self, listener: &RawListener, tls: Option<&ListenerTls>) -> Sniff {
         let Some((Sniff::Http, at)) = value(listener.sniff.as_ref()) else { return Sniff::Off };
         if tls.is_some_and(|tls| tls.starttls.is_some()) {
-            let diagnostic =
-                Diagnostic::error("nothing to watch: clients that `tls.starttls` is for do not speak HTTP");
-            self.warning(at, diagnostic.hint("leave one of the two out"));
+            let diagnostic = Diagnostic::new("has no effect: clients of `tls.starttls` do not speak HTTP");
+            self.warning(at, diagnostic.hint("remove one of the two"));
         }
         Sniff::Http
     }
 
-    /// `None` when it is left out, or something in it is wrong, which is reported.
+    /// `None` if it is absent, or invalid, which is reported.
     fn proxy_protocol(&mut self, listener: &RawListener, owner: NodeId) -> Option<ProxyProtocol> {
-        let hint = "trusted: the networks of those that send headers, such as [10.0.0.0/8]";
+        let hint = "trusted: the networks of the proxies that send PROXY headers, such as [10.0.0.0/8]";
         if listener.proxy_protocol.is_none() {
             self.empty_section(owner, "proxy_protocol", hint);
         }
         let (raw, at) = value(listener.proxy_protocol.as_ref())?;
         let (networks, list) = self.required(raw.trusted.as_ref(), "trusted", at, hint)?;
         if networks.is_empty() {
-            self.error(list, Diagnostic::error("no network: every header would be refused").hint(hint));
+            self.error(list, Diagnostic::new("the list is empty: every PROXY header would be rejected").hint(hint));
         }
         let trusted = self.distinct(networks)?;
         for (Network(network), at) in &trusted {
             if network.prefix_len() == 0 {
-                let diagnostic = Diagnostic::error("everybody is trusted: any client can claim any address");
-                self.warning(*at, diagnostic.hint("name the networks of the balancers that send headers"));
+                let diagnostic = Diagnostic::new("every address is trusted: any client can forge its source address");
+                self.warning(*at, diagnostic.hint("list only the networks of the proxies that send PROXY headers"));
             }
         }
         let trusted = trusted.into_iter().map(|(Network(network), _)| *network).collect();
@@ -142,7 +141,7 @@ impl Checker<'_> {
             handshakes: self.limit(raw.handshakes.as_ref()),
         };
         if let (Some(_), Some(key), None) = (limits.handshakes, &raw.handshakes, &listener.tls) {
-            let diagnostic = Diagnostic::error("has no effect").hint("only a listener with `tls` has TLS handshakes");
+            let diagnostic = Diagnostic::new("has no effect").hint("it applies to listeners with `tls` only");
             self.warning(key.at, diagnostic);
         }
         let is_unix =
@@ -154,8 +153,8 @@ impl Checker<'_> {
             limits.connection_rate_per_ip.and(raw.connection_rate_per_ip.as_ref()).map(|key| key.at),
         ];
         for at in by_address.into_iter().flatten().filter(|_| !has_addresses) {
-            let diagnostic = Diagnostic::error("has no effect")
-                .hint("clients of a unix socket have no address: connection_rate has");
+            let diagnostic =
+                Diagnostic::new("has no effect").hint("clients of a unix socket have no address: use connection_rate");
             self.warning(at, diagnostic);
         }
         limits
@@ -167,7 +166,7 @@ impl Checker<'_> {
         let sniffs = listener.tls.is_some() || listener.routes.is_some() || listener.proxy_protocol.is_some();
         for (key, phase, default) in [(&raw.sniff, sniffs, "5s"), (&raw.handshake, listener.tls.is_some(), "10s")] {
             if let (Some((Period(Duration::ZERO), at)), true) = (value(key.as_ref()), phase) {
-                let diagnostic = Diagnostic::error("no limit: clients that connect and send nothing keep their places");
+                let diagnostic = Diagnostic::new("no limit: clients that send nothing keep their connections open");
                 self.warning(at, diagnostic.hint(format!("the default is {default}")));
             }
         }
@@ -186,7 +185,7 @@ impl Checker<'_> {
         if let Some((Period(length), at)) = value(raw.keepalive.as_ref()) {
             self.whole_seconds(*length, at);
             if length.as_secs() > MAX_KEEPALIVE {
-                let diagnostic = Diagnostic::error("longer than the kernel can count")
+                let diagnostic = Diagnostic::new("longer than the kernel supports")
                     .hint(format!("at most {MAX_KEEPALIVE}s; 0s turns keepalive off"));
                 self.error(at, diagnostic);
             }
@@ -212,8 +211,8 @@ impl Checker<'_> {
 
     fn whole_seconds(&mut self, length: Duration, at: NodeId) {
         if length.subsec_nanos() != 0 {
-            let diagnostic = Diagnostic::error(format!("{} is not a whole number of seconds", Period(length)))
-                .hint(format!("the kernel counts seconds: {}s", length.as_secs() + 1));
+            let diagnostic = Diagnostic::new(format!("{} is not a whole number of seconds", Period(length)))
+                .hint(format!("write whole seconds: {}s", length.as_secs() + 1));
             self.error(at, diagnostic);
         }
     }

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::files::{FileFault, Files, Part};
 use crate::config::model::CertificateFiles;
 
-/// Asks each question once. What is wrong with a file is wrong with it wherever it is named, and is shown where it is
-/// named first.
+/// Checks each file once: a fault is reported where the file is named first.
 pub(super) struct FileLookup<'f> {
     pub(super) files: &'f dyn Files,
     asked: HashSet<FileQuery>,
@@ -47,12 +46,12 @@ impl<'f> FileLookup<'f> {
         if new { self.files.socket(path) } else { Vec::new() }
     }
 
-    /// A path in one spelling.
+    /// As [`Files::real`].
     pub(super) fn real(&self, path: &Path) -> PathBuf {
         self.files.real(path)
     }
 
-    /// Whether an address is this host's.
+    /// As [`Files::is_own`].
     pub(super) fn is_own(&self, ip: IpAddr) -> bool {
         self.files.is_own(ip)
     }

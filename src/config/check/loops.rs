@@ -1,5 +1,5 @@
-//! Backends that are listeners of the same file: a connection that comes back to where it was accepted opens
-//! connections until no descriptor is left.
+//! Forwarding loops: backends that are listeners of the same file. A looping connection opens connections until no
+//! descriptor is left.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,17 +20,16 @@ struct Hop<'r> {
     pool: &'r str,
     /// The backend's address.
     at: NodeId,
-    /// The bind that takes its connections.
+    /// The bind that accepts its connections.
     bind: NodeId,
-    /// Whether every connection of the listener may come to the backend: no route, no doubt about the address, no other
-    /// state of the pool decides.
+    /// Whether any connection of the listener may reach the backend: no route, host name or backup decides.
     certain: bool,
-    /// Whether the next listener gets the same bytes, so that it decides the same.
+    /// Whether the next listener gets the same bytes, and so routes the same.
     same_bytes: bool,
 }
 
 impl Checker<'_> {
-    /// Reports backends through which connections come back.
+    /// Reports forwarding loops.
     pub(super) fn loops(&mut self, raw: &RawConfig, binds: &Binds) {
         let listeners = value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list);
         let hops = self.hops(raw, binds);
@@ -44,7 +43,7 @@ impl Checker<'_> {
             shown(name.map_or("?", |(name, _)| name)).to_string()
         };
         let mut reported: HashSet<NodeId> = HashSet::new();
-        // What is certain first: a way that is not may be a part of it.
+        // Certain loops first: an uncertain one may be a part of one.
         for certain in [true, false] {
             for hop in &hops {
                 if reported.contains(&hop.at) {
@@ -54,24 +53,23 @@ impl Checker<'_> {
                 reported.insert(hop.at);
                 reported.extend(way.iter().map(|hop| hop.at));
                 let diagnostic = match way.as_slice() {
-                    [] if certain => Diagnostic::error(format!(
-                        "this is listener `{}` itself: each connection would open another one, without end",
-                        name(hop.to)
-                    )),
-                    [] => Diagnostic::error(format!(
-                        "this may be listener `{}` itself: then each connection opens another one, without end",
+                    [] if certain => {
+                        Diagnostic::new(format!("forwarding loop: this is the address of listener `{}`", name(hop.to)))
+                    }
+                    [] => Diagnostic::new(format!(
+                        "possible forwarding loop: this may be the address of listener `{}`",
                         name(hop.to)
                     )),
                     way => {
                         let step = |hop: &Hop<'_>| format!(" -> pool {} -> listener {}", shown(hop.pool), name(hop.to));
                         let mut steps = format!("listener {}{}", name(hop.from), step(hop));
                         way.iter().for_each(|hop| steps.push_str(&step(hop)));
-                        let verb = if certain { "would" } else { "may" };
-                        Diagnostic::error(format!("connections {verb} go in a circle, without end: {steps}"))
+                        let what = if certain { "forwarding loop" } else { "possible forwarding loop" };
+                        Diagnostic::new(format!("{what}: {steps}"))
                     }
                 };
                 let diagnostic =
-                    diagnostic.hint("write the address of the server behind, not one that a listener of this file has");
+                    diagnostic.hint("use the address of the server, not one that a listener of this file binds");
                 let diagnostic = self.located(hop.at, diagnostic);
                 let diagnostic = diagnostic.related(self.tree.span(hop.bind), "bound here");
                 let severity = if certain { Severity::Error } else { Severity::Warning };
@@ -88,7 +86,7 @@ impl Checker<'_> {
                 pools.entry(name).or_insert(pool);
             }
         }
-        // Of each pool once, however many listeners use it.
+        // Computed once per pool.
         let mut doors: HashMap<&str, Vec<Door>> = HashMap::new();
         let mut hops = Vec::new();
         for (from, listener) in value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list).iter().enumerate() {
@@ -129,7 +127,7 @@ impl Checker<'_> {
             let (places, is_known) = match &target.address {
                 BackendAddress::Ip(address) => (vec![CanonicalAddress::of(address)], true),
                 BackendAddress::Unix(path) => (vec![CanonicalAddress::Unix(self.files.real(path))], true),
-                // RFC 6761, 6.3. Which of the two it is, the system says.
+                // RFC 6761, 6.3. The system's resolver chooses one of the two.
                 BackendAddress::Name { host, port } if is_localhost(host) => {
                     (loopback.map(|ip| CanonicalAddress::Tcp(ip, 0, *port)).to_vec(), false)
                 }
@@ -138,7 +136,7 @@ impl Checker<'_> {
             let bind = places.iter().find_map(|place| {
                 let bind = binds.taking(place)?;
                 let is_here = match place {
-                    // To a wildcard come only connections to an address of this host.
+                    // A wildcard accepts connections to local addresses only.
                     CanonicalAddress::Tcp(ip, ..) => bind.place == *place || self.files.is_own(*ip),
                     CanonicalAddress::Unix(_) => true,
                 };
@@ -171,7 +169,7 @@ fn is_localhost(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost")
 }
 
-/// The shortest way from the end of a hop to its beginning; nothing if it ends where it begins.
+/// The shortest path from the end of a hop to its beginning; empty if it ends where it begins.
 fn way_back<'h, 'r>(
     hop: &Hop<'r>,
     by_listener: &HashMap<usize, Vec<&'h Hop<'r>>>,

@@ -7,7 +7,7 @@ use crate::config::raw::RawPool;
 use crate::config::report::{Diagnostic, shown};
 
 impl Checker<'_> {
-    /// Looks at each pool with TLS together with the listeners in front of it.
+    /// Checks each pool with TLS against the listeners in front of it.
     pub(super) fn both_sides(
         &mut self,
         listeners: &[ListenerConfig],
@@ -28,16 +28,19 @@ impl Checker<'_> {
                 let names: Vec<String> = without.map(|listener| format!("`{}`", shown(&listener.name))).collect();
                 if !names.is_empty() && names.len() == fronts.len() {
                     let diagnostic =
-                        Diagnostic::error("`sni` needs a listener with `tls`: no client's server name is known");
+                        Diagnostic::new("`sni` requires a listener with `tls`, which learns the client's SNI");
                     self.error(
                         key.at,
-                        diagnostic
-                            .hint("give the listener `tls`, or server_name the name of the backend's certificate"),
+                        diagnostic.hint(
+                            "add `tls` to the listener, or set server_name to the name in the backend's certificate",
+                        ),
                     );
                 } else if !names.is_empty() {
-                    let diagnostic =
-                        Diagnostic::error(format!("listener {} has no `tls`, and so no server name", names.join(", ")));
-                    self.warning(key.at, diagnostic.hint("its connections ask for the backend's host instead"));
+                    let diagnostic = Diagnostic::new(format!(
+                        "listener {} has no `tls`: the client's SNI is not known",
+                        names.join(", ")
+                    ));
+                    self.warning(key.at, diagnostic.hint("its connections send the backend's host name as SNI"));
                 }
             }
             if let (Some(key), false) = (&keys.alpn, tls.alpn.is_empty()) {
@@ -45,20 +48,22 @@ impl Checker<'_> {
                     let agreed = listener.tls.as_ref().map_or(&[][..], |tls| &tls.alpn);
                     let name = shown(&listener.name);
                     if let Some(other) = agreed.iter().find(|protocol| !tls.alpn.contains(protocol)) {
-                        let diagnostic = Diagnostic::error(format!(
-                            "`{}` is missing, which listener `{name}` agrees on",
+                        let diagnostic = Diagnostic::new(format!(
+                            "`{}` is missing, which listener `{name}` negotiates",
                             shown(other)
                         ));
                         self.warning(
                             key.at,
-                            diagnostic.hint("what was agreed on with the client is offered to the backend"),
+                            diagnostic.hint("the protocol negotiated with the client is offered to the backend"),
                         );
                     } else if agreed.is_empty() && tls.alpn.len() > 1 {
                         let diagnostic =
-                            Diagnostic::error(format!("listener `{name}` agrees on no protocol with its clients"));
+                            Diagnostic::new(format!("listener `{name}` negotiates no protocol with its clients"));
                         self.warning(
                             key.at,
-                            diagnostic.hint("the backend chooses one that the client does not know of: offer one only"),
+                            diagnostic.hint(
+                                "the backend may select one that the client does not speak: offer one protocol only",
+                            ),
                         );
                     }
                 }

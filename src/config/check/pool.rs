@@ -16,10 +16,10 @@ use crate::config::tree::NodeId;
 
 const EXAMPLE: &str = "for example: pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]";
 
-const UNIQUE: &str = "names of backends are unique in their pool; without a name it is the address";
+const UNIQUE: &str = "backend names are unique within a pool; the default name is the address";
 
 impl Checker<'_> {
-    /// All pools, in the order typed: a [`PoolIndex`](crate::config::model::PoolIndex) counts both.
+    /// All pools, in the order typed, which a [`PoolIndex`](crate::config::model::PoolIndex) relies on.
     pub(super) fn pools(&mut self, key: Option<&Located<Vec<Located<RawPool>>>>) -> Option<Vec<PoolConfig>> {
         let raw = self.elements(key, "pools", self.tree.root(), EXAMPLE);
         let mut names: HashMap<&str, NodeId> = HashMap::new();
@@ -33,7 +33,12 @@ impl Checker<'_> {
                 self.name(name, at);
                 match names.get(name.as_str()) {
                     Some(first) => {
-                        self.twice(at, *first, format!("a second pool `{}`", shown(name)), "names of pools are unique");
+                        self.duplicate(
+                            at,
+                            *first,
+                            format!("duplicate pool name `{}`", shown(name)),
+                            "pool names are unique",
+                        );
                     }
                     None => drop(names.insert(name, at)),
                 }
@@ -72,7 +77,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Says when probes would talk in plain to a port that speaks TLS, and never pass.
+    /// Warns of health checks in plain text to a port that speaks TLS: they always fail.
     fn plain_probes(&mut self, raw: &RawPool, health: Option<&Health>, tls: Option<&PoolTls>) {
         let (Some(health), Some(PoolTls { starttls: None, .. })) = (health, tls) else {
             return;
@@ -82,11 +87,8 @@ impl Checker<'_> {
         };
         let talks = kinds.http.as_ref().map(|key| key.at).or(kinds.exchange.as_ref().map(|key| key.at));
         if let (Some(at), None) = (talks, health.port) {
-            let diagnostic = Diagnostic::error("the probe speaks without TLS to backends that are reached by TLS");
-            self.warning(
-                at,
-                diagnostic.hint("give the `port` on which they answer without TLS, or check with `tcp: {}`"),
-            );
+            let diagnostic = Diagnostic::new("the health check sends plain text to backends that use TLS");
+            self.warning(at, diagnostic.hint("set `port` to one that answers without TLS, or use `tcp: {}`"));
         }
     }
 
@@ -103,7 +105,7 @@ impl Checker<'_> {
             && prefix != default
             && balance(raw) != Balance::IpHash
         {
-            let diagnostic = Diagnostic::error("has no effect").hint("only `balance: ip_hash` looks at it");
+            let diagnostic = Diagnostic::new("has no effect").hint("it applies to `balance: ip_hash` only");
             self.warning(at, diagnostic);
         }
         prefix
@@ -130,8 +132,8 @@ impl Checker<'_> {
             if let Some((name, at)) = name {
                 match names.get(name) {
                     Some(first) => {
-                        let what = format!("a second backend `{}`", shown(name));
-                        self.twice(at, *first, what, UNIQUE);
+                        let what = format!("duplicate backend name `{}`", shown(name));
+                        self.duplicate(at, *first, what, UNIQUE);
                     }
                     None => drop(names.insert(name, at)),
                 }
@@ -162,30 +164,28 @@ impl Checker<'_> {
             let host = name.match_indices('@').find_map(|(end, _)| hosts.get(&name[..end]));
             let Some((host, first)) = host.and_then(|host| names.get_key_value(host)) else { continue };
             let (name, host) = (shown(name), shown(host));
-            let diagnostic = Diagnostic::error(format!("`{name}` may collide with an address of backend `{host}`"));
-            let hint =
-                "a host name with several addresses is as many backends, named NAME@ADDRESS: rename one of the two";
+            let diagnostic = Diagnostic::new(format!("`{name}` may collide with an address of backend `{host}`"));
+            let hint = "a host name with several addresses becomes as many backends, named NAME@ADDRESS: rename one of the two";
             let diagnostic = self.located(*at, diagnostic.hint(hint));
             self.diagnostics
                 .push(diagnostic.related(self.tree.span(*first), format!("may resolve to `{host}@ADDRESS`")));
         }
     }
 
-    /// Says when the pool as a whole cannot be what was meant. Backends that could not be read
-    /// would make this guesswork.
+    /// Warns of pools that as a whole are probably not what was meant. Needs every backend to be valid.
     fn share(&mut self, pool: &RawPool, written: usize, backends: &[BackendConfig]) {
         let Some(list) = &pool.backends else { return };
         if backends.is_empty() || backends.len() != written {
             return;
         }
         if backends.iter().all(|backend| backend.weight == 0) {
-            let diagnostic = Diagnostic::error("every weight is 0: the pool takes no new connections")
-                .hint("give at least one backend a weight of 1 or more");
+            let diagnostic = Diagnostic::new("every weight is 0: the pool takes no new connections")
+                .hint("set the weight of at least one backend to 1 or more");
             self.warning(list.at, diagnostic);
         }
         if backends.iter().all(|backend| backend.backup) {
-            let diagnostic = Diagnostic::error("every backend is a backup, so they are used like any others")
-                .hint("a backup is used only when no other backend can be");
+            let diagnostic = Diagnostic::new("every backend is a backup: they are used like primary backends")
+                .hint("backups are for failover: they are used while no other backend is available");
             self.warning(list.at, diagnostic);
         }
     }
@@ -200,9 +200,9 @@ impl Checker<'_> {
                 continue;
             };
             if source.contains(ip) {
-                self.error(at, Diagnostic::error(format!("`{ip}` is given twice")).hint("once is enough"));
+                self.error(at, Diagnostic::new(format!("`{ip}` is given twice")).hint("remove one of them"));
             } else {
-                self.own_address(*ip, at, "connects from it would fail; `ip address` lists them");
+                self.own_address(*ip, at, "connects from it would fail: see `ip address`");
             }
             let reaches = |backend: &BackendConfig| match &backend.address {
                 BackendAddress::Ip(address) => address.is_ipv4() == ip.is_ipv4(),
@@ -211,7 +211,7 @@ impl Checker<'_> {
             };
             if !backends.is_empty() && !backends.iter().any(reaches) {
                 let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-                let diagnostic = Diagnostic::error(format!("no backend of this pool has an {family} address"))
+                let diagnostic = Diagnostic::new(format!("no backend of this pool has an {family} address"))
                     .hint("this source address will not be used");
                 self.warning(at, diagnostic);
             }

@@ -9,14 +9,14 @@ use crate::config::raw::RawPool;
 use crate::config::report::{Diagnostic, shown, similar};
 use crate::config::tree::NodeId;
 
-/// The pools' names, and which of them something refers to.
+/// Names of the pools, and which of them are referenced.
 pub(super) struct Pools<'r> {
     names: Vec<(&'r str, NodeId)>,
     index: HashMap<&'r str, usize>,
     used: Vec<bool>,
     /// Which of them speak TLS to their backends.
     tls: Vec<bool>,
-    /// Whether a reference could not be read or resolved: then every pool may be the one that was meant.
+    /// Whether a reference could not be resolved: it may mean any pool.
     unclear: bool,
 }
 
@@ -33,7 +33,7 @@ impl<'r> Pools<'r> {
         };
         for (index, pool) in raw.iter().enumerate() {
             let name = value(Some(pool)).and_then(|(pool, _)| value(pool.name.as_ref()));
-            // A second pool of the same name is an error of its own.
+            // A duplicate name is reported elsewhere.
             if let Some((name, at)) = name
                 && !pools.index.contains_key(name.as_str())
             {
@@ -49,7 +49,7 @@ impl<'r> Pools<'r> {
         self.tls.get(index) == Some(&true)
     }
 
-    /// Notes that something which refers to a pool could not be read.
+    /// Notes that a reference could not be read.
     pub(super) fn unclear(&mut self) {
         self.unclear = true;
     }
@@ -63,7 +63,7 @@ impl Checker<'_> {
         owner: NodeId,
         pools: &mut Pools<'_>,
     ) -> Option<PoolIndex> {
-        let named = self.required(key, "pool", owner, "pool: the name of one of `pools`");
+        let named = self.required(key, "pool", owner, "pool: the name of a pool");
         let index = named.and_then(|(name, _)| pools.index.get(name.as_str()).copied());
         if let Some(index) = index {
             if let Some(used) = pools.used.get_mut(index) {
@@ -74,10 +74,10 @@ impl Checker<'_> {
         pools.unclear();
         let (name, at) = named?;
         if pools.names.is_empty() {
-            // That there are none, or that they have no names, is an error of its own.
+            // Missing pools and names are reported elsewhere.
             return None;
         }
-        let diagnostic = Diagnostic::error(format!("there is no pool `{}`", shown(name)));
+        let diagnostic = Diagnostic::new(format!("there is no pool `{}`", shown(name)));
         let names = || pools.names.iter().map(|(name, _)| *name);
         let diagnostic = match similar(name, names()) {
             Some(meant) => diagnostic.hint(format!("did you mean `{}`?", shown(meant))),
@@ -90,7 +90,7 @@ impl Checker<'_> {
         None
     }
 
-    /// Warns of pools that nothing refers to, once every reference is known.
+    /// Warns of unreferenced pools, if every reference is resolved.
     pub(super) fn unused(&mut self, pools: &Pools<'_>) {
         if pools.unclear {
             return;
@@ -98,8 +98,8 @@ impl Checker<'_> {
         for (name, at) in &pools.names {
             let index = pools.index.get(name).copied().unwrap_or_default();
             if pools.used.get(index) == Some(&false) {
-                let diagnostic = Diagnostic::error(format!("no listener uses pool `{}`", shown(name)))
-                    .hint("name it as the `pool` of a listener or of a route, or take it out");
+                let diagnostic = Diagnostic::new(format!("pool `{}` is not used", shown(name)))
+                    .hint("reference it by `pool` of a listener or a route, or remove it");
                 self.warning(*at, diagnostic);
             }
         }

@@ -24,7 +24,7 @@ struct Conditions {
 }
 
 impl Checker<'_> {
-    /// A listener's routes, in their order, and where they are; without those in which something is wrong.
+    /// A listener's valid routes in their order, with their nodes.
     pub(super) fn routes(
         &mut self,
         raw: &RawListener,
@@ -51,7 +51,7 @@ impl Checker<'_> {
                 continue;
             };
             let pool = self.pool_of(typed.pool.as_ref(), at, pools);
-            let hint = "match: what a connection must be like, such as { sni: [\"www.example.com\"] }";
+            let hint = "match: the conditions, such as { sni: [\"www.example.com\"] }";
             let given = self.required(typed.r#match.as_ref(), "match", at, hint);
             let conditions = given.and_then(|(given, at)| self.conditions(given, at, reads_requests));
             if let (Some(conditions), Some(pool)) = (conditions, pool) {
@@ -59,12 +59,11 @@ impl Checker<'_> {
                 if let (Some(key), None) = (&typed.pool, &raw.tls)
                     && pools.speaks_tls(pool)
                 {
-                    let diagnostic = Diagnostic::error(
-                        "TLS inside TLS: what this route takes is TLS already, and the pool has `tls`",
-                    );
+                    let diagnostic =
+                        Diagnostic::new("TLS inside TLS: this route passes TLS through, and the pool has `tls`");
                     self.warning(
                         key.at,
-                        diagnostic.hint("end the client's TLS by `tls` of the listener, or use a pool without"),
+                        diagnostic.hint("terminate TLS by `tls` of the listener, or use a pool without `tls`"),
                     );
                 }
                 routes.push((RouteConfig { sni, alpn, host, path_prefix, pool }, at));
@@ -73,44 +72,43 @@ impl Checker<'_> {
         routes
     }
 
-    /// `None` when one could not be read, which is reported.
+    /// `None` if one is invalid, which is reported.
     fn conditions(&mut self, raw: &RawMatch, at: NodeId, reads_requests: bool) -> Option<Conditions> {
         let misspelt = ["sni", "alpn", "host", "path_prefix"].iter().any(|key| self.is_typo_of(at, key));
         if raw.sni.is_none() && raw.alpn.is_none() && raw.host.is_none() && raw.path_prefix.is_none() {
             if !misspelt {
-                let diagnostic = Diagnostic::error("no condition: the route would take every connection");
+                let diagnostic = Diagnostic::new("no condition: the route would take every connection");
                 self.error(
                     at,
-                    diagnostic.hint("what no route matches goes to the listener's `pool`: name the pool there"),
+                    diagnostic.hint("connections that match no route go to the listener's `pool`: name the pool there"),
                 );
             }
             return None;
         }
         let needs_request = raw.host.as_ref().map(|key| key.at).or(raw.path_prefix.as_ref().map(|key| key.at));
         if let (Some(at), false) = (needs_request, reads_requests) {
-            let diagnostic = Diagnostic::error("needs `sniff: http`: without it, no request is read");
-            self.error(at, diagnostic.hint("give it to the listener, beside `routes`"));
+            let diagnostic = Diagnostic::new("requires `sniff: http`");
+            self.error(at, diagnostic.hint("add it to the listener, beside `routes`"));
         }
-        let sni = self.listed(raw.sni.as_ref(), "name", |NameRule(name)| name.clone());
-        let host = self.listed(raw.host.as_ref(), "name", |HostRule(name)| name.clone());
-        let path_prefix = self.listed(raw.path_prefix.as_ref(), "path", |PathPrefix(path)| path.clone());
+        let sni = self.listed(raw.sni.as_ref(), |NameRule(name)| name.clone());
+        let host = self.listed(raw.host.as_ref(), |HostRule(name)| name.clone());
+        let path_prefix = self.listed(raw.path_prefix.as_ref(), |PathPrefix(path)| path.clone());
         let alpn = match &raw.alpn {
-            Some(alpn) if self.is_empty(alpn, "protocol") => None,
+            Some(alpn) if self.is_empty(alpn) => None,
             alpn => self.protocols(alpn.as_ref()),
         };
         let conditions = Conditions { sni: sni?, alpn: alpn?, host: host?, path_prefix: path_prefix? };
         (!misspelt).then_some(conditions)
     }
 
-    /// The elements of a list that is not empty; none if it is left out.
+    /// The elements of a list that must not be empty; none if it is absent.
     fn listed<T: Eq + Hash + Display, U>(
         &mut self,
         key: Option<&Located<Vec<Located<T>>>>,
-        what: &str,
         meant: impl Fn(&T) -> U,
     ) -> Option<Vec<U>> {
         let Some(list) = key else { return Some(Vec::new()) };
-        if self.is_empty(list, what) {
+        if self.is_empty(list) {
             return None;
         }
         let (elements, _) = value(Some(list))?;
@@ -118,25 +116,25 @@ impl Checker<'_> {
         Some(elements.into_iter().map(|(element, _)| meant(element)).collect())
     }
 
-    /// Whether a list has no element, which is an error.
-    fn is_empty<T>(&mut self, list: &Located<Vec<Located<T>>>, what: &str) -> bool {
+    /// Reports an empty list.
+    fn is_empty<T>(&mut self, list: &Located<Vec<Located<T>>>) -> bool {
         let Some(([], at)) = value(Some(list)).map(|(elements, at)| (elements.as_slice(), at)) else { return false };
-        let diagnostic = Diagnostic::error(format!("no {what}: the route would match nothing"));
-        self.error(at, diagnostic.hint("leave the key out, and it does not count"));
+        let diagnostic = Diagnostic::new("the list is empty: the route would match nothing");
+        self.error(at, diagnostic.hint("remove the key to match any"));
         true
     }
 
-    /// Warns of routes that no connection can ever take. With `tls`, a connection's protocol is one of its `alpn`.
+    /// Warns of routes that never match. With `tls`, the protocol of a connection is one of its `alpn`.
     pub(super) fn dead_routes(&mut self, routes: &[(RouteConfig, NodeId)], tls: Option<&ListenerTls>) {
         let mut earlier = Earlier::default();
         for (index, (route, at)) in routes.iter().enumerate() {
             if let Some((first, first_at)) = earlier.covers(route, routes).and_then(|index| routes.get(index)) {
                 let diagnostic = if covers(route, first) {
-                    Diagnostic::error("never matches: an earlier route is the same")
-                        .hint("the first route that matches wins: take one of the two out")
+                    Diagnostic::new("never matches: an earlier route is identical")
+                        .hint("first match wins: remove one of the two")
                 } else {
-                    Diagnostic::error("never matches: an earlier route takes all that it would")
-                        .hint("the first route that matches wins: put the narrower one first")
+                    Diagnostic::new("never matches: an earlier route takes all of its connections")
+                        .hint("first match wins: put the more specific route first")
                 };
                 let diagnostic = self.located(*at, diagnostic).related(self.tree.span(*first_at), "this one");
                 self.diagnostics.push(diagnostic.warning());
@@ -145,12 +143,13 @@ impl Checker<'_> {
                 && !route.alpn.iter().any(|protocol| tls.alpn.contains(protocol))
             {
                 let diagnostic =
-                    Diagnostic::error("never matches: the listener's `tls.alpn` has none of these protocols")
-                        .hint("TLS ends at this listener, and only what is in `tls.alpn` is agreed on with a client");
+                    Diagnostic::new("never matches: the listener's `tls.alpn` has none of these protocols")
+                        .hint("with TLS termination, only protocols in `tls.alpn` are negotiated");
                 self.warning(*at, diagnostic);
             } else if tls.is_none() && route.needs_request() && route.needs_tls() {
-                let diagnostic = Diagnostic::error("never matches: it asks for both TLS and a request in plain text")
-                    .hint("without `tls` in the listener, what begins with TLS stays closed, and shows no request");
+                let diagnostic =
+                    Diagnostic::new("never matches: it requires both TLS passthrough and a request in plain text")
+                        .hint("add `tls` to the listener: requests inside TLS passthrough are encrypted");
                 self.warning(*at, diagnostic);
             }
             earlier.add(index, route);
@@ -158,15 +157,15 @@ impl Checker<'_> {
     }
 }
 
-/// The routes so far, by what they ask for.
+/// The routes so far, by server name and host.
 #[derive(Default)]
 struct Earlier<'r> {
     by_server_name: ByName<'r>,
-    /// Those of any server name.
+    /// Routes without a server name.
     by_host: ByName<'r>,
 }
 
-/// Routes by one of their lists of names.
+/// Routes by the names of one condition.
 #[derive(Default)]
 struct ByName<'r> {
     by_name: HashMap<&'r NamePattern, Vec<usize>>,
@@ -183,7 +182,7 @@ impl<'r> ByName<'r> {
         }
     }
 
-    /// Those that may take all of these names: they take any, or have the first.
+    /// Routes that may cover all of these names: they match any, or the first.
     fn candidates(&self, names: &[NamePattern]) -> impl Iterator<Item = usize> {
         let named = names.first().into_iter().flat_map(|name| [Some(name.clone()), wildcard_over(name)]).flatten();
         let named = named.filter_map(|name| self.by_name.get(&name)).flatten();
@@ -199,7 +198,7 @@ impl<'r> Earlier<'r> {
         }
     }
 
-    /// The first one that alone takes everything that `route` would.
+    /// The first route that alone matches all connections of `route`.
     fn covers(&self, route: &RouteConfig, routes: &[(RouteConfig, NodeId)]) -> Option<usize> {
         let candidates = self.by_server_name.candidates(&route.sni).chain(self.by_host.candidates(&route.host));
         candidates.filter(|index| routes.get(*index).is_some_and(|(first, _)| covers(first, route))).min()
@@ -218,12 +217,12 @@ fn covers(first: &RouteConfig, second: &RouteConfig) -> bool {
         })
 }
 
-/// Whether a condition takes all that another one does. An empty one takes everything.
+/// Whether a condition covers another. An empty one covers everything.
 fn covers_all<T>(first: &[T], second: &[T], takes: impl Fn(&[T], &T) -> bool) -> bool {
     first.is_empty() || !second.is_empty() && second.iter().all(|wanted| takes(first, wanted))
 }
 
-/// The wildcard that fits a name.
+/// The wildcard that matches a name.
 fn wildcard_over(name: &NamePattern) -> Option<NamePattern> {
     match name {
         NamePattern::Exact(name) => name.split_once('.').map(|(_, parent)| NamePattern::Wildcard(parent.into())),

@@ -16,18 +16,18 @@ use crate::config::report::{Diagnostic, shown};
 use crate::config::scalars::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
 use crate::config::tree::NodeId;
 
-const CERTIFICATE: &str = "for example: certificates: [{ cert: server.pem, key: server.key }]; one to try it with: \
+const CERTIFICATE: &str = "for example: certificates: [{ cert: server.pem, key: server.key }]; a self-signed one for tests: \
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 30 -subj /CN=localhost \
 -addext subjectAltName=DNS:localhost -keyout server.key -out server.pem";
 
-/// What PostgreSQL's clients offer when they begin with TLS at once (`sslnegotiation=direct`), and insist on.
+/// ALPN protocol that PostgreSQL's clients require with `sslnegotiation=direct`.
 const POSTGRESQL: &str = "postgresql";
 
-/// In place of a name of a server: the one that the client has asked for.
+/// Value of `server_name` for the client's SNI.
 const CLIENTS_NAME: &str = "sni";
 
 impl Checker<'_> {
-    /// A listener's side; `None` when it is left out, or something in it is wrong, which is reported.
+    /// TLS of a listener; `None` if it is absent, or invalid, which is reported.
     pub(super) fn listener_tls(&mut self, listener: &RawListener, owner: NodeId) -> Option<ListenerTls> {
         if listener.tls.is_none() {
             self.empty_section(owner, "tls", "give `certificates`; without the key, connections are plain TCP");
@@ -40,14 +40,14 @@ impl Checker<'_> {
         let plaintext = copied(raw.plaintext.as_ref()).unwrap_or(Plaintext::Refuse);
         if let (Plaintext::Allow, Some(key)) = (plaintext, &raw.plaintext) {
             if client_auth.as_ref().is_some_and(|auth| auth.required) {
-                let diagnostic = Diagnostic::error("clients that do not ask for TLS are served without a certificate");
-                self.warning(key.at, diagnostic.hint("`client_auth.mode: required` holds only for those that do"));
+                let diagnostic = Diagnostic::new("clients that do not request TLS bypass client authentication");
+                self.warning(key.at, diagnostic.hint("`client_auth.mode: required` applies to TLS connections only"));
             }
             if raw.starttls.as_ref().is_none_or(|key| matches!(key.value, Some(RawStartTls::Off))) {
-                let diagnostic = Diagnostic::error("without `starttls`, every connection begins with TLS");
+                let diagnostic = Diagnostic::new("`plaintext: allow` requires `starttls`");
                 self.error(
                     key.at,
-                    diagnostic.hint("give `starttls`, or leave this out; a listener without `tls` takes plain TCP"),
+                    diagnostic.hint("add `starttls`, or remove this key; for plain TCP, use a listener without `tls`"),
                 );
             }
         }
@@ -55,8 +55,8 @@ impl Checker<'_> {
             && !alpn.is_empty()
             && !alpn.iter().any(|protocol| **protocol == *POSTGRESQL)
         {
-            let diagnostic = Diagnostic::error(format!("`{POSTGRESQL}` is missing among the protocols"));
-            self.warning(key.at, diagnostic.hint("clients with sslnegotiation=direct insist on it and cannot connect"));
+            let diagnostic = Diagnostic::new(format!("`{POSTGRESQL}` is not in the list"));
+            self.warning(key.at, diagnostic.hint("clients with sslnegotiation=direct require it and cannot connect"));
         }
         Some(ListenerTls {
             certificates: certificates?,
@@ -73,7 +73,7 @@ impl Checker<'_> {
         })
     }
 
-    /// A pool's side.
+    /// TLS of a pool; `None` if it is absent, or invalid, which is reported.
     pub(super) fn pool_tls(&mut self, pool: &RawPool, owner: NodeId, backends: &[BackendConfig]) -> Option<PoolTls> {
         if pool.tls.is_none() {
             self.empty_section(
@@ -89,26 +89,23 @@ impl Checker<'_> {
             match verify {
                 Verify::Full | Verify::Ca => self.authorities_file(path, at),
                 Verify::Off => {
-                    self.warning(
-                        at,
-                        Diagnostic::error("has no effect").hint("with `verify: off` no certificate is checked"),
-                    );
+                    self.warning(at, Diagnostic::new("has no effect").hint("`verify: off` verifies no certificate"));
                 }
             }
         }
         if let (Verify::Off, Some(key)) = (verify, &raw.verify) {
             let diagnostic =
-                Diagnostic::error("the backends' certificates are not checked: anybody on the way can pose as one");
+                Diagnostic::new("backend certificates are not verified, which permits man-in-the-middle attacks");
             self.warning(
                 key.at,
-                diagnostic.hint("name an authority of your own by `ca`; `verify: ca` leaves only the name unchecked"),
+                diagnostic.hint("set `ca` to the CA that signed them; `verify: ca` skips only the name"),
             );
         }
         let unix = backends.iter().find(|backend| matches!(backend.address, BackendAddress::Unix(_)));
         if let (Verify::Full, Some(unix), None) = (verify, unix, &raw.server_name) {
             let diagnostic =
-                Diagnostic::error(format!("backend `{}` is a unix socket: no name to verify", shown(&unix.name)));
-            self.error(at, diagnostic.hint("server_name: the name that its certificate is for"));
+                Diagnostic::new(format!("backend `{}` is a unix socket: no name to verify", shown(&unix.name)));
+            self.error(at, diagnostic.hint("set server_name to the name in its certificate"));
         }
         let client_certificate = value(raw.client_certificate.as_ref());
         let alpn = self.protocols(raw.alpn.as_ref());
@@ -126,7 +123,7 @@ impl Checker<'_> {
         })
     }
 
-    /// `None` when there is none, or one of them could not be read.
+    /// `None` if there is none, or one is invalid, which is reported.
     fn certificates(&mut self, raw: &RawListenerTls, owner: NodeId) -> Option<Vec<CertificateFiles>> {
         let raw = self.elements(raw.certificates.as_ref(), "certificates", Some(owner), CERTIFICATE);
         let mut first: HashMap<CertificateFiles, NodeId> = HashMap::new();
@@ -135,7 +132,7 @@ impl Checker<'_> {
             let Some((raw, at)) = value(Some(certificate)) else { continue };
             let Some(files) = self.certificate(raw, at) else { continue };
             match first.get(&files) {
-                Some(first) => self.twice(at, *first, "the same certificate once more", "once is enough"),
+                Some(first) => self.duplicate(at, *first, "duplicate certificate", "remove one of them"),
                 None => drop(first.insert(files.clone(), at)),
             }
             certificates.push(files);
@@ -144,9 +141,9 @@ impl Checker<'_> {
     }
 
     fn certificate(&mut self, raw: &RawCertificate, at: NodeId) -> Option<CertificateFiles> {
-        let hint = "cert: the PEM file of the chain, the certificate itself first";
+        let hint = "cert: PEM file of the certificate chain, leaf certificate first";
         let cert = self.required(raw.cert.as_ref(), "cert", at, hint);
-        let hint = "key: the PEM file of the private key; the same file again if it is in there";
+        let hint = "key: PEM file of the private key; may be the same file as cert";
         let key = self.required(raw.key.as_ref(), "key", at, hint);
         let ((FilePath(cert), cert_at), (FilePath(key), key_at)) = cert.zip(key)?;
         let files = CertificateFiles { cert: cert.clone(), key: key.clone().into() };
@@ -154,7 +151,7 @@ impl Checker<'_> {
         Some(files)
     }
 
-    /// `None` when it is off.
+    /// `None` if it is off.
     fn client_auth(&mut self, raw: &RawClientAuth, at: NodeId) -> Option<ClientAuth> {
         let crl = value(raw.crl.as_ref());
         let required = match copied(raw.mode.as_ref()).unwrap_or(RawClientAuthMode::Off) {
@@ -165,7 +162,7 @@ impl Checker<'_> {
             RawClientAuthMode::Optional => false,
             RawClientAuthMode::Required => true,
         };
-        let hint = "ca: the PEM file of the authorities that sign the clients' certificates";
+        let hint = "ca: PEM file of the CAs that sign client certificates";
         let ca = self.required(raw.ca.as_ref(), "ca", at, hint);
         if let Some((FilePath(ca), at)) = ca {
             self.authorities_file(ca, at);
@@ -177,18 +174,18 @@ impl Checker<'_> {
         Some(ClientAuth { required, ca: ca.clone(), crl: crl.map(|(FilePath(crl), _)| crl.clone()) })
     }
 
-    /// Who names authorities without a mode believes that clients are checked; who writes `off` does not.
+    /// Requires `mode` beside CAs: without it, the author expects clients to be checked. An explicit `off` is a warning.
     fn no_client_auth(&mut self, raw: &RawClientAuth, at: NodeId) {
         let files = [raw.ca.as_ref(), raw.crl.as_ref()];
         match &raw.mode {
             None if files.iter().any(Option::is_some) && !self.is_typo_of(at, "mode") => {
-                let diagnostic = Diagnostic::error("`mode` is missing: no client would be asked for a certificate");
+                let diagnostic = Diagnostic::new("`mode` is missing: client certificates would not be requested");
                 self.error(at, diagnostic.hint("write mode: required, or mode: optional"));
             }
             Some(Located { value: Some(_), .. }) => {
                 for file in files.into_iter().flatten() {
-                    let diagnostic = Diagnostic::error("has no effect");
-                    self.warning(file.at, diagnostic.hint("with `mode: off` no client is asked for a certificate"));
+                    let diagnostic = Diagnostic::new("has no effect");
+                    self.warning(file.at, diagnostic.hint("`mode: off` requests no client certificates"));
                 }
             }
             _ => {}
@@ -202,7 +199,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Names for ALPN; `None` when one could not be read, which is reported.
+    /// ALPN protocol names; `None` if one is invalid, which is reported.
     pub(super) fn protocols(&mut self, key: Option<&Located<Vec<Located<ProtocolName>>>>) -> Option<Vec<Arc<str>>> {
         let Some(list) = key else {
             return Some(Vec::new());

@@ -5,10 +5,10 @@ use crate::config::report::Severity;
 /// What is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFault {
-    /// Whether it can be used all the same.
+    /// A warning leaves the file usable.
     pub severity: Severity,
     /// One sentence that names the file.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub hint: Option<String>,
 }

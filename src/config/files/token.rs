@@ -33,7 +33,7 @@ impl TokenFile {
         let fault = |message: String| FileFault {
             severity: Severity::Error,
             message,
-            hint: Some("write a secret into a file that only the user of tidegate may read".to_owned()),
+            hint: Some("store the token in a file that only tidegate's user can read".to_owned()),
         };
         let unreadable = |error: io::Error| fault(format!("cannot read {name}: {error}"));
         // Opening a pipe would otherwise wait for its writer.

@@ -12,34 +12,34 @@ use super::redacted::Redacted;
 /// `pools[].health`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// The kind of check.
+    /// Kind and its settings.
     pub check: HealthCheck,
-    /// From the start of one probe to the start of the next, ± 10 %.
+    /// Start to start, ± 10 % of jitter.
     pub interval: Duration,
-    /// How long one probe may take.
+    /// Time limit of one check, connect included.
     pub timeout: Duration,
-    /// Passes in a row until up.
+    /// Consecutive successes until up.
     pub rise: NonZeroU32,
-    /// Failures in a row until down.
+    /// Consecutive failures until down.
     pub fall: NonZeroU32,
-    /// The port that is probed, if not the backend's own.
+    /// Port to check; `None` is the backend's own.
     pub port: Option<u16>,
-    /// What a backend is before its first probe.
+    /// State before the first check.
     pub initial: Initial,
 }
 
 /// The kind of a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HealthCheck {
-    /// A connect is enough.
+    /// The connect succeeds.
     Tcp,
-    /// A request and the status, and perhaps the body, of its answer.
+    /// One HTTP request and its response.
     Http(HttpCheck),
-    /// Bytes sent, bytes expected.
+    /// Send bytes, expect bytes.
     Exchange {
-        /// Sent once connected; may be empty.
+        /// May be empty: the server speaks first.
         send: Redacted<Vec<u8>>,
-        /// What the answer must begin with; never empty.
+        /// Prefix of the response; never empty.
         expect: Redacted<Vec<u8>>,
     },
 }
@@ -53,11 +53,11 @@ pub struct HttpCheck {
     pub method: String,
     /// The Host header; by default the host of the backend's address.
     pub host: Option<Redacted<String>>,
-    /// Further headers, each name once. None of them frames the message or concerns the connection.
+    /// Additional headers, each name once. None frames the message or is hop-by-hop.
     pub headers: Redacted<Vec<Header>>,
-    /// Statuses that pass.
+    /// Statuses that count as success.
     pub status: RangeInclusive<u16>,
-    /// Bytes that the body must contain.
+    /// Substring of the body.
     pub body: Option<Redacted<Vec<u8>>>,
 }
 
@@ -74,7 +74,7 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Initial {
-    /// Down until the first pass; one is enough.
+    /// Down until the first success; one is enough.
     Probe,
     /// Up until `fall` failures.
     Up,

@@ -16,45 +16,45 @@ use crate::net::addr::Address;
 pub struct ListenerConfig {
     /// Unique among the listeners.
     pub name: Arc<str>,
-    /// At least one; no address twice in the whole configuration. Port 0 lets the kernel choose.
+    /// At least one; unique over all listeners. Port 0 lets the kernel choose.
     pub bind: Vec<Address>,
-    /// Where its connections go when no route matches.
+    /// Pool of the connections that match no route.
     pub pool: PoolIndex,
-    /// What is watched of its connections as they go by.
+    /// Protocol that is parsed in passing.
     pub sniff: Sniff,
-    /// The first that matches wins.
+    /// First match wins.
     pub routes: Vec<RouteConfig>,
-    /// TLS ends here.
+    /// TLS termination.
     pub tls: Option<ListenerTls>,
-    /// PROXY headers are taken.
+    /// PROXY protocol from clients.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Over one of these, a connection gets no backend.
+    /// Connections above one are rejected.
     pub limits: LimitsConfig,
-    /// Connections open at once; further ones wait in the kernel's queue.
+    /// Concurrent connections; further ones wait in the kernel's accept queue.
     pub max_connections: Option<NonZeroU32>,
-    /// Bounds on a connection's phases.
+    /// Limits of the phases of a connection.
     pub timeouts: ListenerTimeouts,
-    /// Options of its sockets.
+    /// Socket options.
     pub socket: ListenerSocket,
 }
 
 /// `listeners[].limits`; `None` (0 in the file) is no limit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsConfig {
-    /// Connections that one address has open at once.
+    /// Concurrent connections per IPv4 address or IPv6 /64.
     pub connections_per_ip: Option<NonZeroU32>,
-    /// Connections that one address makes.
+    /// New connections per IPv4 address or IPv6 /64.
     pub connection_rate_per_ip: Option<Rate>,
-    /// Connections that all make.
+    /// New connections of the whole listener.
     pub connection_rate: Option<Rate>,
-    /// TLS handshakes under way at once.
+    /// Concurrent TLS handshakes.
     pub handshakes: Option<NonZeroU32>,
 }
 
-/// So many in a period. [`Display`](fmt::Display) writes it as in the file: `20/s`.
+/// Events per period. [`Display`](fmt::Display) writes it as in the file: `20/s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many.
+    /// Events.
     pub count: NonZeroU32,
     /// A second, a minute or an hour.
     pub per: Duration,
@@ -74,13 +74,13 @@ impl fmt::Display for Rate {
 /// `listeners[].timeouts`; `None` (0s in the file) is no limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTimeouts {
-    /// Until the first bytes are complete: PROXY header, STARTTLS, ClientHello; after TLS anew, the HTTP head.
+    /// PROXY header, STARTTLS request and ClientHello; starts over after the TLS handshake for the HTTP head.
     pub sniff: Option<Duration>,
     /// From the ClientHello to the end of the TLS handshake.
     pub handshake: Option<Duration>,
-    /// No byte in either direction for this long.
+    /// No data in either direction for this long.
     pub idle: Option<Duration>,
-    /// One side has finished, the other has been silent for this long.
+    /// One side has sent its FIN, and the other sends no data for this long.
     pub half_close: Option<Duration>,
     /// Age at which a connection is closed, ± 10 %.
     pub lifetime: Option<Duration>,
@@ -89,31 +89,31 @@ pub struct ListenerTimeouts {
 /// `listeners[].socket`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerSocket {
-    /// Connections that wait to be accepted (listen(2)); the kernel caps it at net.core.somaxconn.
+    /// Accept queue, listen(2); the kernel caps it at net.core.somaxconn.
     pub backlog: i32,
-    /// TCP_NODELAY on both sides.
+    /// TCP_NODELAY, to clients and to backends.
     pub nodelay: bool,
     /// Idle time before the first keepalive probe, on both sides; `None` (0s) turns keepalive off.
     pub keepalive: Option<Duration>,
-    /// TCP_FASTOPEN: pending requests with data in the SYN; 0 is off.
+    /// TCP_FASTOPEN: queue length of pending requests with data in the SYN; 0 is off.
     pub fast_open: u32,
-    /// TCP_DEFER_ACCEPT: a connection is accepted once it has sent a byte, or after this long. `None` (0s) is off.
+    /// TCP_DEFER_ACCEPT: accept on the first data, or after this time. `None` (0s) is off.
     pub defer_accept: Option<Duration>,
     /// IPPROTO_MPTCP.
     pub mptcp: bool,
     /// Whether each worker has a listening socket of its own.
     pub reuse_port: ReusePort,
-    /// IP_TRANSPARENT: bind to an address that is not this host's, and take what is routed here for it.
+    /// IP_TRANSPARENT: bind to a non-local address, and accept connections that are routed here for it.
     pub transparent: bool,
 }
 
 /// `listeners[].socket.reuse_port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReusePort {
-    /// A socket for each worker, and no other process may bind the port.
+    /// One socket per worker; exclusive to this process.
     Auto,
-    /// A socket for each worker, and other processes of the same user may bind the port too.
+    /// One socket per worker; processes of the same user may bind the port too.
     On,
-    /// One socket that all workers accept from.
+    /// One socket for all workers.
     Off,
 }

@@ -14,7 +14,7 @@ use super::health::Health;
 use super::proxy_protocol::SendProxy;
 use super::tls::PoolTls;
 
-/// The place of a pool in [`Config::pools`](super::Config::pools).
+/// Index of a pool in [`Config::pools`](super::Config::pools).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolIndex(pub usize);
 
@@ -23,23 +23,23 @@ pub struct PoolIndex(pub usize);
 pub struct PoolConfig {
     /// Unique among the pools.
     pub name: Arc<str>,
-    /// How a backend is chosen.
+    /// Load balancing algorithm.
     pub balance: Balance,
-    /// Which bits of a client's address `ip_hash` uses.
+    /// Prefix lengths for `ip_hash`.
     pub hash: HashPrefix,
     /// At least one; names unique within the pool.
     pub backends: Vec<BackendConfig>,
-    /// How backends are checked; `None`: they are always up.
+    /// Health check; `None` is always up.
     pub health: Option<Health>,
-    /// What becomes of a backend's connections when it goes down.
+    /// Connections of a backend that goes down.
     pub on_down: OnDown,
-    /// A backend's weight grows to full over this time once it is up again; zero is off.
+    /// Ramp of the weight after a backend comes up; zero is off.
     pub slow_start: Duration,
-    /// Further backends tried when a connect fails.
+    /// Other backends to try when a connect fails.
     pub retries: u32,
-    /// How long one connect may take.
+    /// Time limit of one connect.
     pub connect_timeout: Duration,
-    /// The PROXY header that backends get.
+    /// PROXY protocol to the backends.
     pub send_proxy: Option<SendProxy>,
     /// TLS to the backends.
     pub tls: Option<PoolTls>,
@@ -56,13 +56,13 @@ pub enum Balance {
     RoundRobin,
     /// Fewest connections per weight.
     LeastConnections,
-    /// Consistent placement by the client's address.
+    /// Sticky sessions: weighted consistent hashing of the client address.
     IpHash,
     /// The less loaded of two random backends.
     PowerOfTwo,
-    /// The least moving average of connect and first-byte time.
+    /// Lowest moving average (EWMA) of connect and first-byte time.
     LeastLatency,
-    /// By weight, at random.
+    /// Weighted random.
     Random,
 }
 
@@ -93,24 +93,24 @@ impl Balance {
 /// `pools[].hash`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HashPrefix {
-    /// Leading bits of an IPv4 address that count, 0..=32.
+    /// 0..=32.
     pub ipv4: u8,
-    /// Leading bits of an IPv6 address that count, 0..=128.
+    /// 0..=128.
     pub ipv6: u8,
 }
 
 /// One entry of `pools[].backends`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendConfig {
-    /// The identity that hashing and statistics keep; by default its address as written.
+    /// Identity for hashing and statistics; by default the address as written.
     pub name: Arc<str>,
-    /// Where it listens.
+    /// A host name with several addresses is as many backends.
     pub address: BackendAddress,
-    /// Its share, 0..=1000; with 0 it gets no new connections.
+    /// Share of the connections, 0..=1000; 0 is no new connections.
     pub weight: u32,
-    /// Connections open at once to it, over all workers.
+    /// Concurrent connections over all workers.
     pub max_connections: Option<NonZeroU32>,
-    /// Used only when no other backend can be.
+    /// Failover: used only while no other backend is available.
     pub backup: bool,
 }
 
@@ -119,7 +119,7 @@ pub struct BackendConfig {
 pub enum BackendAddress {
     /// An IP address and port.
     Ip(SocketAddr),
-    /// A name that DNS resolves, again and again, and a port.
+    /// A host name, resolved repeatedly, and a port.
     Name {
         /// As written, without the port.
         host: String,
@@ -145,8 +145,8 @@ impl fmt::Display for BackendAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnDown {
-    /// Its connections go on.
+    /// They continue.
     Keep,
-    /// Its connections are closed.
+    /// They are aborted.
     Cut,
 }

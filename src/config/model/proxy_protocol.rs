@@ -5,9 +5,9 @@ use ipnet::IpNet;
 /// `listeners[].proxy_protocol`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyProtocol {
-    /// Peers whose headers are believed; a unix socket's always are. At least one.
+    /// Peers whose headers are accepted, besides those of a unix socket. At least one.
     pub trusted: Vec<IpNet>,
-    /// Whether these must send one.
+    /// Whether trusted peers must send a header.
     pub required: bool,
 }
 

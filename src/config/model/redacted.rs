@@ -1,14 +1,14 @@
-//! Values that no output shows.
+//! Secrets, and what may contain one.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Stands in for a redacted value.
+/// Placeholder of a redacted value.
 pub const HIDDEN: &str = "(not shown)";
 
-/// A value that is used but never shown: its `Debug` and its serialized form are [`HIDDEN`]. It has no `Display`, so that
-/// each use in a text has to call [`reveal`](Redacted::reveal).
+/// A value whose `Debug` and serialized form are [`HIDDEN`]. Without `Display`, each use in a text has to call
+/// [`reveal`](Redacted::reveal).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Redacted<T>(T);
 

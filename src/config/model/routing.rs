@@ -8,28 +8,28 @@ use serde::Deserialize;
 use super::pool::PoolIndex;
 use crate::net::name::NamePattern;
 
-/// One entry of `listeners[].routes`. Everything that is given must match.
+/// One entry of `listeners[].routes`. All conditions must match; an empty one matches anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
-    /// Server names of which one must fit; empty: any, and none.
+    /// Server names (SNI), any of them.
     pub sni: Vec<NamePattern>,
-    /// Application protocols of which one must be the connection's; empty: any, and none.
+    /// Application protocols, any of them.
     pub alpn: Vec<Arc<str>>,
-    /// Hosts of which one must fit that of the first request; empty: any, and none.
+    /// Hosts of the first request, any of them.
     pub host: Vec<NamePattern>,
-    /// With one of these the path of the first request must begin; empty: any, and none.
+    /// Prefixes of the first request's path, any of them.
     pub path_prefix: Vec<Arc<str>>,
-    /// Where what matches goes.
+    /// Pool of the connections that match.
     pub pool: PoolIndex,
 }
 
 impl RouteConfig {
-    /// Whether it takes only connections whose ClientHello is known.
+    /// Whether it needs the ClientHello.
     pub fn needs_tls(&self) -> bool {
         !(self.sni.is_empty() && self.alpn.is_empty())
     }
 
-    /// Whether it takes only connections whose first request is known.
+    /// Whether it needs the first HTTP request.
     pub fn needs_request(&self) -> bool {
         !(self.host.is_empty() && self.path_prefix.is_empty())
     }
@@ -39,8 +39,8 @@ impl RouteConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sniff {
-    /// Nothing is looked at.
+    /// Plain TCP.
     Off,
-    /// HTTP/1.x is watched as it goes by.
+    /// HTTP/1.x is parsed in passing: statistics, and routes by host and path_prefix.
     Http,
 }

@@ -8,43 +8,43 @@ use serde::Deserialize;
 
 use super::redacted::Redacted;
 
-/// `listeners[].tls`: TLS ends here.
+/// `listeners[].tls`: TLS termination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
     /// At least one; the first is the default.
     pub certificates: Vec<CertificateFiles>,
-    /// What a client gets that names a server none of the certificates fits.
+    /// Clients whose SNI matches no certificate.
     pub unknown_sni: UnknownSni,
-    /// The oldest version that is spoken.
+    /// Minimum version.
     pub min_version: TlsVersion,
-    /// Application protocols, the preferred one first; each of 1 to 255 bytes. Empty: none is negotiated.
+    /// Application protocols in order of preference, 1 to 255 bytes each. Empty for no ALPN.
     pub alpn: Vec<Arc<str>>,
-    /// Whether clients show a certificate; `None` is off.
+    /// Mutual TLS; `None` is off.
     pub client_auth: Option<ClientAuth>,
-    /// The protocol's own TLS request, answered first.
+    /// The protocol's own TLS request, accepted first.
     pub starttls: Option<StartTls>,
-    /// With `starttls`: what becomes of clients that do not ask for TLS.
+    /// With `starttls`: clients that do not request TLS.
     pub plaintext: Plaintext,
-    /// Whether clients get tickets by which they resume.
+    /// Session resumption by tickets.
     pub session_tickets: bool,
 }
 
-/// A certificate chain and its private key, PEM files both.
+/// PEM files of a certificate chain and its private key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CertificateFiles {
-    /// The chain, the server's own certificate first.
+    /// The chain, leaf certificate first.
     pub cert: PathBuf,
-    /// The key, not encrypted.
+    /// The key, unencrypted.
     pub key: Redacted<PathBuf>,
 }
 
-/// `listeners[].tls.unknown_sni`. A client that names no server at all counts as unknown.
+/// `listeners[].tls.unknown_sni`. A client without SNI counts as unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownSni {
-    /// The first certificate.
+    /// Serve the first certificate.
     Default,
-    /// The alert unrecognized_name.
+    /// Abort with the alert unrecognized_name.
     Refuse,
 }
 
@@ -59,11 +59,11 @@ pub enum TlsVersion {
 /// `listeners[].tls.client_auth`, when it is not off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuth {
-    /// Whether a client without a certificate is refused.
+    /// Whether a client without a certificate is rejected.
     pub required: bool,
-    /// PEM file of the authorities that may have signed it.
+    /// PEM file of the CAs that sign client certificates.
     pub ca: PathBuf,
-    /// PEM file of revocation lists.
+    /// PEM file of certificate revocation lists.
     pub crl: Option<PathBuf>,
 }
 
@@ -77,24 +77,25 @@ pub enum StartTls {
 /// `listeners[].tls.plaintext`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Plaintext {
+    /// Reject with an error that asks for TLS.
     Refuse,
+    /// Serve without TLS.
     Allow,
 }
 
 /// `pools[].tls`: TLS to the backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolTls {
-    /// What is verified of a backend's certificate.
+    /// Verification of the backends' certificates.
     pub verify: Verify,
-    /// Who may have signed it.
+    /// Trusted CAs.
     pub ca: Authorities,
-    /// The name it must be for, which is also asked for (SNI).
+    /// Name to verify and to send as SNI.
     pub server_name: NameSource,
-    /// Application protocols that are offered.
+    /// Application protocols to offer, in order of preference.
     pub alpn: Vec<Arc<str>>,
-    /// What backends that ask for one get.
+    /// For backends that require mTLS.
     pub client_certificate: Option<CertificateFiles>,
     /// The protocol's own TLS request, sent first.
     pub starttls: Option<StartTls>,
@@ -105,9 +106,9 @@ pub struct PoolTls {
 pub enum NameSource {
     /// The backend's host.
     Backend,
-    /// This one.
+    /// A configured name.
     Fixed(Arc<str>),
-    /// What the client has asked for; the backend's host, if it asked for none.
+    /// The client's SNI; the backend's host if the client sent none.
     Client,
 }
 
@@ -115,19 +116,19 @@ pub enum NameSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verify {
-    /// Its signature and its name.
+    /// Certificate chain and name.
     Full,
-    /// Its signature.
+    /// Certificate chain, any name.
     Ca,
-    /// Nothing.
+    /// None; logged as a warning at every start.
     Off,
 }
 
 /// `pools[].tls.ca`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorities {
-    /// Those that this host trusts.
+    /// The CAs that this host trusts.
     System,
-    /// Those of a PEM file.
+    /// The CAs in a PEM file.
     File(PathBuf),
 }

@@ -1,4 +1,4 @@
-//! `pools[].health` as typed.
+//! `pools[].health`, as typed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -20,28 +20,28 @@ use crate::config::scalars_serde::Int;
     { "required": ["exchange"], "properties": { "exchange": { "type": "object" } } },
 ] }))]
 pub(crate) struct RawHealth {
-    /// A connect is enough.
+    /// The connect succeeds.
     pub(crate) tcp: Field<RawTcp>,
-    /// A request, and the status and perhaps the body of its answer.
+    /// One request; the response's status must match, and its body if given.
     pub(crate) http: Field<RawHttp>,
-    /// Bytes sent, bytes expected.
+    /// Send bytes, expect bytes.
     pub(crate) exchange: Field<RawExchange>,
-    /// From the start of a probe to the start of the next, give or take 10 %.
+    /// Start to start, ± 10 % of jitter.
     #[schemars(extend("default" = "2s"))]
     pub(crate) interval: Field<Period>,
-    /// How long one probe may take.
+    /// Time limit of one check, connect included.
     #[schemars(extend("default" = "1s"))]
     pub(crate) timeout: Field<Period>,
-    /// Passes in a row until up.
+    /// Consecutive successes until up.
     #[schemars(extend("default" = 2), range(min = 1, max = 1000))]
     pub(crate) rise: Field<Int>,
-    /// Failures in a row until down.
+    /// Consecutive failures until down.
     #[schemars(extend("default" = 3), range(min = 1, max = 1000))]
     pub(crate) fall: Field<Int>,
-    /// The port that is probed; 0 is the backend's own.
+    /// Port to check; 0 is the backend's own.
     #[schemars(extend("default" = 0), range(min = 0, max = 65535))]
     pub(crate) port: Field<Int>,
-    /// probe: down until the first pass, and one is enough; up: up until `fall` failures.
+    /// State before the first check.
     #[schemars(extend("default" = "probe"))]
     pub(crate) initial: Field<Initial>,
 }
@@ -53,25 +53,25 @@ pub(crate) struct RawTcp {}
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawHttp {
-    /// What is asked for.
+    /// Path of the request.
     #[schemars(extend("default" = "/health"), regex(pattern = "^/"))]
     pub(crate) path: Field<String>,
-    /// How it is asked for.
+    /// Method of the request.
     #[schemars(extend("default" = "GET"))]
     pub(crate) method: Field<String>,
-    /// The Host header. Default: the host of the backend's address, and the port unless it is 80.
+    /// Host header. Default: host of the backend's address, with the port unless it is 80.
     pub(crate) host: Field<String>,
-    /// Further headers of the request.
+    /// Additional request headers.
     #[schemars(extend("default" = {}))]
     pub(crate) headers: Field<RawHeaders>,
-    /// Statuses that pass.
+    /// Statuses that count as success.
     #[schemars(extend("default" = "200-399"))]
     pub(crate) status: Field<StatusRange>,
-    /// A substring that the body must have. In double quotes `\xff` is one byte.
+    /// Substring of the response body, as bytes. In double quotes `\xff` is one byte.
     pub(crate) body: Field<String>,
 }
 
-/// The values of a mapping whose keys are free; the tree knows the keys.
+/// Values of a mapping with arbitrary keys; the keys are in the tree.
 pub(crate) struct RawHeaders(pub(crate) Vec<Located<String>>);
 
 impl<'de> Deserialize<'de> for RawHeaders {
@@ -120,10 +120,10 @@ impl JsonSchema for RawHeaders {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawExchange {
-    /// Sent once connected; left out, the server speaks first. In double quotes `\r`, `\n` and `\xff` are one byte each.
+    /// Bytes to send; empty if the server speaks first. In double quotes `\r`, `\n` and `\xff` are one byte each.
     #[schemars(extend("default" = ""))]
     pub(crate) send: Field<String>,
-    /// What the answer must begin with. In double quotes `\xff` is one byte.
+    /// Prefix of the response. In double quotes `\xff` is one byte.
     #[schemars(required, length(min = 1))]
     pub(crate) expect: Field<String>,
 }

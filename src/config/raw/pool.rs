@@ -1,4 +1,4 @@
-//! `pools` as typed.
+//! `pools`, as typed.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,37 +13,37 @@ use crate::config::scalars_serde::Int;
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawPool {
-    /// Unique; what `pool` of a listener and of a route refers to.
+    /// Unique; referenced by `pool` of listeners and routes.
     #[schemars(required, length(min = 1, max = 128))]
     pub(crate) name: Field<String>,
-    /// How a backend is chosen.
+    /// Load balancing algorithm.
     #[schemars(extend("default" = "round_robin"))]
     pub(crate) balance: Field<RawBalance>,
-    /// Which leading bits of the client's address ip_hash looks at.
+    /// With ip_hash: prefix length of the client address that is hashed.
     pub(crate) hash: Field<RawHash>,
     /// The servers.
     #[schemars(required, length(min = 1))]
     pub(crate) backends: Field<Vec<Located<RawBackend>>>,
-    /// How they are checked; exactly one of tcp, http, exchange. Left out, they are always up.
+    /// Health check: exactly one of tcp, http, exchange. Omit for none: backends are always up.
     pub(crate) health: Field<RawHealth>,
-    /// What becomes of a backend's connections when it goes down.
+    /// Connections of a backend that goes down.
     #[schemars(extend("default" = "keep"))]
     pub(crate) on_down: Field<OnDown>,
-    /// A backend's weight grows to full over this time once it is up again; 0s is off.
+    /// Ramp the weight up over this time after a backend comes up; 0s is off.
     #[schemars(extend("default" = "0s"))]
     pub(crate) slow_start: Field<Period>,
-    /// Further backends tried when a connect fails; nothing was sent yet.
+    /// Other backends to try when a connect fails; no client data has been sent by then.
     #[schemars(extend("default" = 2), range(min = 0, max = 100))]
     pub(crate) retries: Field<Int>,
-    /// Bounds on the way to a backend.
+    /// Limits of the way to a backend.
     pub(crate) timeouts: Field<RawPoolTimeouts>,
-    /// A PROXY protocol header is sent to the backends.
+    /// Send the client address by the PROXY protocol.
     #[schemars(extend("default" = "off"))]
     pub(crate) send_proxy: Field<RawSendProxy>,
     /// Local addresses to connect from, in turn.
     #[schemars(extend("default" = []))]
     pub(crate) source: Field<Vec<Located<SourceAddress>>>,
-    /// TLS towards the backends. Left out: plain TCP.
+    /// TLS to the backends (re-encryption). Omit for plain TCP.
     #[schemars(extend("x-given" = true))]
     pub(crate) tls: Field<RawPoolTls>,
 }
@@ -51,29 +51,29 @@ pub(crate) struct RawPool {
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RawBalance {
-    /// Smooth and weighted.
+    /// Smooth weighted round robin.
     RoundRobin,
-    /// The same as round_robin.
+    /// Alias of round_robin.
     WeightedRoundRobin,
     /// Fewest connections per weight.
     LeastConnections,
-    /// Consistent placement by the client's address, weighted.
+    /// Sticky sessions: weighted consistent hashing of the client address.
     IpHash,
     /// The less loaded of two random backends.
     PowerOfTwo,
-    /// The least moving average of connect and first-byte time.
+    /// Lowest moving average (EWMA) of connect and first-byte time.
     LeastLatency,
-    /// By weight, at random.
+    /// Weighted random.
     Random,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawHash {
-    /// Bits of an IPv4 address.
+    /// Prefix length of IPv4 addresses.
     #[schemars(extend("default" = 32), range(min = 0, max = 32))]
     pub(crate) ipv4_prefix: Field<Int>,
-    /// Bits of an IPv6 address.
+    /// Prefix length of IPv6 addresses.
     #[schemars(extend("default" = 64), range(min = 0, max = 128))]
     pub(crate) ipv6_prefix: Field<Int>,
 }
@@ -81,19 +81,19 @@ pub(crate) struct RawHash {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawBackend {
-    /// The identity that hashing and statistics keep; by default the address as written.
+    /// Default: the address as written. Unique in the pool; identity for hashing, label in statistics.
     #[schemars(length(min = 1, max = 128))]
     pub(crate) name: Field<String>,
-    /// Where it listens.
+    /// Address and port, or unix:/path. A host name with several addresses is as many backends, NAME@ADDRESS.
     #[schemars(required)]
     pub(crate) address: Field<BackendEndpoint>,
-    /// Its share; with 0 it gets no new connections.
+    /// Share of the connections; 0 is no new connections.
     #[schemars(extend("default" = 1), range(min = 0, max = 1000))]
     pub(crate) weight: Field<Int>,
-    /// Connections open at once to it; 0 is no limit.
+    /// Concurrent connections; 0 is no limit.
     #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
     pub(crate) max_connections: Field<Int>,
-    /// Used only when no other backend can be.
+    /// Failover: used only while no other backend is available.
     #[schemars(extend("default" = false))]
     pub(crate) backup: Field<bool>,
 }
@@ -101,7 +101,7 @@ pub(crate) struct RawBackend {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawPoolTimeouts {
-    /// One connect.
+    /// Time limit of one connect.
     #[schemars(extend("default" = "5s"))]
     pub(crate) connect: Field<Period>,
 }
@@ -109,9 +109,9 @@ pub(crate) struct RawPoolTimeouts {
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RawSendProxy {
-    /// None is sent.
+    /// No header.
     Off,
-    /// One line of text.
+    /// Text.
     V1,
     /// Binary.
     V2,

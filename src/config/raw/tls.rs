@@ -1,4 +1,4 @@
-//! `tls` of listeners and of pools as typed.
+//! `tls` of listeners and pools, as typed.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -14,27 +14,27 @@ use crate::config::scalars::{FilePath, MinVersion, ProtocolName, ServerName, Tru
     "then" = { "required": ["starttls"], "properties": { "starttls": { "const": "postgres" } } },
 ))]
 pub(crate) struct RawListenerTls {
-    /// The one whose names fit the SNI is used, the first one otherwise.
+    /// Selected by SNI; the first one is the default.
     #[schemars(required, length(min = 1))]
     pub(crate) certificates: Field<Vec<Located<RawCertificate>>>,
-    /// What a client gets that names a server which no certificate fits, or names none.
+    /// Clients whose SNI matches no certificate, or that send none.
     #[schemars(extend("default" = "default"))]
     pub(crate) unknown_sni: Field<UnknownSni>,
-    /// The oldest version of TLS that is spoken.
+    /// Minimum TLS version.
     #[schemars(extend("default" = "1.2"))]
     pub(crate) min_version: Field<MinVersion>,
-    /// Application protocols, the preferred one first; empty: none is negotiated.
+    /// Application protocols in order of preference; empty for no ALPN.
     #[schemars(extend("default" = []))]
     pub(crate) alpn: Field<Vec<Located<ProtocolName>>>,
-    /// Certificates of clients.
+    /// Mutual TLS (mTLS): client certificates.
     pub(crate) client_auth: Field<RawClientAuth>,
-    /// The protocol's own TLS request is answered first.
+    /// Accept the protocol's own TLS request, then TLS.
     #[schemars(extend("default" = "off"))]
     pub(crate) starttls: Field<RawStartTls>,
-    /// With starttls: clients that do not ask for TLS.
+    /// With starttls: clients that do not request TLS.
     #[schemars(extend("default" = "refuse"))]
     pub(crate) plaintext: Field<Plaintext>,
-    /// Clients get tickets by which they resume.
+    /// TLS session resumption by tickets.
     #[schemars(extend("default" = true))]
     pub(crate) session_tickets: Field<bool>,
 }
@@ -42,10 +42,10 @@ pub(crate) struct RawListenerTls {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawCertificate {
-    /// PEM file of the chain, the own certificate first.
+    /// PEM file of the certificate chain, leaf certificate first.
     #[schemars(required)]
     pub(crate) cert: Field<FilePath>,
-    /// PEM file of the private key, not encrypted.
+    /// PEM file of the private key, unencrypted.
     #[schemars(required)]
     pub(crate) key: Field<FilePath>,
 }
@@ -65,23 +65,23 @@ pub(crate) struct RawCertificate {
     },
 ))]
 pub(crate) struct RawClientAuth {
-    /// Whether clients are asked for a certificate.
+    /// Whether clients must present a certificate.
     #[schemars(extend("default" = "off"))]
     pub(crate) mode: Field<RawClientAuthMode>,
-    /// PEM file of the authorities that may have signed it; needed unless mode is off.
+    /// PEM file of the CAs that sign client certificates; required unless mode is off.
     pub(crate) ca: Field<FilePath>,
-    /// PEM file of revocation lists.
+    /// PEM file of certificate revocation lists.
     pub(crate) crl: Field<FilePath>,
 }
 
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum RawClientAuthMode {
-    /// They are not asked.
+    /// Not requested.
     Off,
-    /// They may show none; one that is shown must be good.
+    /// Requested; clients without one are accepted, an invalid one is rejected.
     Optional,
-    /// They must show one.
+    /// A valid certificate is required.
     Required,
 }
 
@@ -97,20 +97,20 @@ pub(crate) enum RawStartTls {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawPoolTls {
-    /// What is verified of a backend's certificate.
+    /// Verification of the backends' certificates.
     #[schemars(extend("default" = "full"))]
     pub(crate) verify: Field<Verify>,
-    /// Who may have signed it: system, or a PEM file.
+    /// Trusted CAs: system, or a PEM file.
     #[schemars(extend("default" = "system"))]
     pub(crate) ca: Field<TrustedBy>,
-    /// The name it must be for, and is asked for; sni: what the client has asked for. By default the backend's host.
+    /// Name to verify and to send as SNI; default: the backend's host. sni: the client's SNI.
     pub(crate) server_name: Field<ServerName>,
-    /// Application protocols that are offered.
+    /// Application protocols to offer, in order of preference.
     #[schemars(extend("default" = []))]
     pub(crate) alpn: Field<Vec<Located<ProtocolName>>>,
-    /// What backends that ask for a certificate get.
+    /// For backends that require mTLS.
     pub(crate) client_certificate: Field<RawCertificate>,
-    /// The protocol's own TLS request is sent first.
+    /// Send the protocol's own TLS request first.
     #[schemars(extend("default" = "off"))]
     pub(crate) starttls: Field<RawStartTls>,
 }

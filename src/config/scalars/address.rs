@@ -12,12 +12,12 @@ use crate::config::report::{Diagnostic, shown};
 use crate::net::addr::Address;
 use crate::net::interfaces;
 
-/// The longest path of a unix socket, without the NUL that ends it (unix(7)).
+/// Maximum length of a unix socket's path, in bytes, without the final NUL (unix(7)).
 pub(super) const SUN_PATH: usize = 107;
 
-const IPV6: &str = "an IPv6 address stands in brackets, its port after them: \"[::1]:8080\"";
+const IPV6: &str = "enclose an IPv6 address in brackets: \"[::1]:8080\"";
 
-/// Where a listener binds: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/app.sock`.
+/// A listener's address: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/app.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BindAddress(pub(crate) Address);
 
@@ -37,8 +37,8 @@ impl FromStr for BindAddress {
                 .hint(format!("write 0.0.0.0:{port} for every IPv4 address, \"[::]:{port}\" for IPv6 too")));
         }
         host_name(host)?;
-        Err(Diagnostic::error(format!("`{host}` is a name; a listener binds to an IP address"))
-            .hint(format!("write 127.0.0.1:{port} for this machine only, 0.0.0.0:{port} for every IPv4 address")))
+        Err(Diagnostic::new(format!("`{host}` is a host name: listeners bind to IP addresses"))
+            .hint(format!("write 127.0.0.1:{port} for this host only, 0.0.0.0:{port} for every IPv4 address")))
     }
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for BindAddress {
     }
 }
 
-/// Where a backend listens: as [`BindAddress`], or a name that DNS resolves.
+/// A backend's address: as [`BindAddress`], or a host name and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackendEndpoint {
     /// As written; the default of the backend's name.
@@ -61,7 +61,7 @@ impl FromStr for BackendEndpoint {
 
     fn from_str(text: &str) -> Result<BackendEndpoint, Diagnostic> {
         let target = |address| BackendEndpoint { text: text.to_owned(), address };
-        let no_port = || Diagnostic::error(format!("`{text}` has port 0")).hint("a backend's port is 1 to 65535");
+        let no_port = || Diagnostic::new(format!("`{text}` has port 0")).hint("a backend's port is 1 to 65535");
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(target(BackendAddress::Unix(unix_path(path)?)));
         }
@@ -70,8 +70,8 @@ impl FromStr for BackendEndpoint {
                 return Err(no_port());
             }
             if address.ip().is_unspecified() {
-                return Err(Diagnostic::error(format!("`{text}` is every address, not one"))
-                    .hint("write the backend's own address, such as 127.0.0.1"));
+                return Err(Diagnostic::new(format!("`{text}` is the wildcard address"))
+                    .hint("use the backend's own address, such as 127.0.0.1"));
             }
             return Ok(target(BackendAddress::Ip(address)));
         }
@@ -90,7 +90,7 @@ impl fmt::Display for BackendEndpoint {
     }
 }
 
-/// A local address to connect from, without a port.
+/// A local address to connect from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SourceAddress(pub(crate) IpAddr);
 
@@ -98,17 +98,15 @@ impl FromStr for SourceAddress {
     type Err = Diagnostic;
 
     fn from_str(text: &str) -> Result<SourceAddress, Diagnostic> {
-        let wrong = Diagnostic::error(format!("`{}` is not an IP address", shown(text)));
+        let wrong = Diagnostic::new(format!("`{}` is not an IP address", shown(text)));
         match text.parse::<IpAddr>() {
             Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
-                Err(Diagnostic::error(format!("`{text}` is no address to connect from"))
-                    .hint("write an address of this machine, or leave `source` out"))
+                Err(Diagnostic::new(format!("`{text}` cannot be a source address"))
+                    .hint("use an address of this host, or remove `source`"))
             }
             Ok(ip) => Ok(SourceAddress(ip)),
-            Err(_) if text.parse::<SocketAddr>().is_ok() => {
-                Err(wrong.hint("leave the port out: the kernel chooses it"))
-            }
-            Err(_) => Err(wrong.hint("write an address of this machine, such as 10.0.0.7")),
+            Err(_) if text.parse::<SocketAddr>().is_ok() => Err(wrong.hint("remove the port: the kernel chooses it")),
+            Err(_) => Err(wrong.hint("use an address of this host, such as 10.0.0.7")),
         }
     }
 }
@@ -130,34 +128,35 @@ fn socket_address(text: &str) -> Result<Option<SocketAddr>, Diagnostic> {
     };
     let Ok(mut address) = address.parse::<SocketAddr>() else { return Ok(None) };
     if address.ip().is_multicast() || address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Err(Diagnostic::error(format!("`{text}` is the address of a group: TCP is between two"))
-            .hint("write the address of one host"));
+        return Err(
+            Diagnostic::new(format!("`{text}` is a multicast or broadcast address")).hint("use a unicast address")
+        );
     }
     let SocketAddr::V6(v6) = &mut address else { return Ok(Some(address)) };
     match (v6.ip().is_unicast_link_local(), zone) {
         (true, Some(zone)) => v6.set_scope_id(interface(zone)?),
         (true, None) => {
             let (ip, port) = (v6.ip(), v6.port());
-            return Err(Diagnostic::error(format!("`{text}` is a link-local address without its interface"))
+            return Err(Diagnostic::new(format!("`{text}` is a link-local address without its interface"))
                 .hint(format!("write \"[{ip}%{}]:{port}\"; {}", interfaces::example(), interfaces_here())));
         }
         (false, Some(zone)) => {
-            return Err(Diagnostic::error(format!("`{text}` is not a link-local address, so it has no interface"))
-                .hint(format!("leave %{} out", shown(zone))));
+            return Err(Diagnostic::new(format!("`{text}` is not a link-local address and takes no interface"))
+                .hint(format!("remove %{}", shown(zone))));
         }
         (false, None) => {}
     }
     Ok(Some(address))
 }
 
-/// The index of a network interface, named or counted.
+/// The index of a network interface, by name or number.
 fn interface(zone: &str) -> Result<u32, Diagnostic> {
     let index = match zone.parse::<u32>() {
         Ok(index) if zone.bytes().all(|byte| byte.is_ascii_digit()) => interfaces::exists(index).then_some(index),
         _ => interfaces::index(zone),
     };
     index.ok_or_else(|| {
-        Diagnostic::error(format!("this host has no network interface `{}`", shown(zone))).hint(interfaces_here())
+        Diagnostic::new(format!("this host has no network interface `{}`", shown(zone))).hint(interfaces_here())
     })
 }
 
@@ -169,13 +168,13 @@ fn interfaces_here() -> String {
 }
 
 fn not_address(text: &str) -> Diagnostic {
-    Diagnostic::error(format!("`{}` is not an address", shown(text)))
+    Diagnostic::new(format!("`{}` is not an address", shown(text)))
 }
 
-/// Takes `name:port` apart; what looks like a mistake of another kind is told as such.
+/// Splits `host:port`; recognises common mistakes.
 fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Diagnostic> {
     if text.contains("://") {
-        return Err(not_address(text).hint(format!("leave the scheme out and write host:port: {example}")));
+        return Err(not_address(text).hint(format!("remove the scheme and write host:port: {example}")));
     }
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(not_address(text).hint(IPV6));
@@ -184,7 +183,7 @@ fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Dia
         let diagnostic = if text.bytes().all(|byte| byte.is_ascii_digit()) || text.starts_with('/') {
             not_address(text)
         } else {
-            Diagnostic::error(format!("`{}` has no port", shown(text)))
+            Diagnostic::new(format!("`{}` has no port", shown(text)))
         };
         return Err(diagnostic.hint(format!("write an address and a port, such as {example}, or unix:/path")));
     };
@@ -194,18 +193,18 @@ fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Dia
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if port == "*" || port.split_once('-').is_some_and(|(first, last)| is_number(first) && is_number(last)) {
         let what = if port == "*" { "the port of the client's choice" } else { "a range of ports" };
-        return Err(Diagnostic::error(format!("{what} (`:{port}`) is not supported yet")).hint("write one port"));
+        return Err(Diagnostic::new(format!("{what} (`:{port}`) is not supported yet")).hint("write one port"));
     }
     let digits = is_number(port);
     match port.parse() {
         Ok(port) if digits => Ok((host, port)),
-        _ => Err(not_address(text).hint(format!("`{}` is not a port: they go from 1 to 65535", shown(port)))),
+        _ => Err(not_address(text).hint(format!("`{}` is not a port: valid are 1 to 65535", shown(port)))),
     }
 }
 
-/// RFC 1123's rules for a host name, and underscores, which internal names often have.
+/// Checks a host name by RFC 1123. Allows underscores, which are common in internal names.
 pub(super) fn host_name(host: &str) -> Result<(), Diagnostic> {
-    let wrong = || Diagnostic::error(format!("`{}` is not a host name", shown(host)));
+    let wrong = || Diagnostic::new(format!("`{}` is not a host name", shown(host)));
     let name = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -214,12 +213,14 @@ pub(super) fn host_name(host: &str) -> Result<(), Diagnostic> {
             && !label.ends_with('-')
     };
     if name.len() > 253 || !name.split('.').all(label) {
-        return Err(wrong().hint("letters, digits, `-` and `.`; at most 63 between two dots, 253 in all"));
+        return Err(
+            wrong().hint("allowed are letters, digits, `-` and `.`, at most 63 characters per label and 253 in total")
+        );
     }
-    // A top-level domain is never a number, so this is an IPv4 address with an error in it.
+    // No top-level domain is a number: this is an invalid IPv4 address.
     let last = name.rsplit('.').next().unwrap_or(name);
     if last.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Diagnostic::error(format!("`{host}` is not an IPv4 address"))
+        return Err(Diagnostic::new(format!("`{host}` is not an IPv4 address"))
             .hint("four numbers from 0 to 255, without leading zeros"));
     }
     Ok(())
@@ -227,12 +228,12 @@ pub(super) fn host_name(host: &str) -> Result<(), Diagnostic> {
 
 fn unix_path(path: &str) -> Result<PathBuf, Diagnostic> {
     if !path.starts_with('/') || path.ends_with('/') || path.contains(char::is_control) {
-        return Err(Diagnostic::error(format!("`unix:{}` is not the path of a socket", shown(path)))
-            .hint("write the whole path, from the root: unix:/run/app.sock"));
+        return Err(Diagnostic::new(format!("`unix:{}` is not a socket path", shown(path)))
+            .hint("write an absolute path: unix:/run/app.sock"));
     }
     if path.len() > SUN_PATH {
-        return Err(Diagnostic::error(format!("the path is {} bytes long; the kernel takes {SUN_PATH}", path.len()))
-            .hint("choose a shorter one"));
+        return Err(Diagnostic::new(format!("the path is {} bytes long; the limit is {SUN_PATH}", path.len()))
+            .hint("choose a shorter path"));
     }
     Ok(PathBuf::from(path))
 }

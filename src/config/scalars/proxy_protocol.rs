@@ -1,4 +1,4 @@
-//! Peers that are trusted with a PROXY header.
+//! Trusted peers of the PROXY protocol.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,7 +8,7 @@ use ipnet::{IpNet, ip_mask_to_prefix};
 
 use crate::config::report::{Diagnostic, shown};
 
-/// Addresses: a network such as `10.0.0.0/8`, or one address.
+/// A network such as `10.0.0.0/8`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Network(pub(crate) IpNet);
 
@@ -16,7 +16,7 @@ impl FromStr for Network {
     type Err = Diagnostic;
 
     fn from_str(text: &str) -> Result<Network, Diagnostic> {
-        let wrong = || Diagnostic::error(format!("`{}` is not a network", shown(text)));
+        let wrong = || Diagnostic::new(format!("`{}` is not a network", shown(text)));
         let example = "write a network such as 10.0.0.0/8 or 2001:db8::/32, or one address";
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length)),
@@ -24,7 +24,7 @@ impl FromStr for Network {
         };
         let Ok(address) = address.parse::<IpAddr>() else {
             return Err(wrong().hint(match text.parse::<SocketAddr>() {
-                Ok(with_port) => format!("leave the port out: {}", with_port.ip()),
+                Ok(with_port) => format!("remove the port: {}", with_port.ip()),
                 Err(_) => example.to_owned(),
             }));
         };
@@ -40,23 +40,22 @@ impl FromStr for Network {
                     None => {
                         return Err(wrong().hint(match length.parse().ok().map(ip_mask_to_prefix) {
                             Some(Ok(prefix)) if prefix <= most => format!("write {address}/{prefix}"),
-                            _ => format!("the number after the slash counts leading bits: 0 to {most}"),
+                            _ => format!("the prefix length is 0 to {most}"),
                         }));
                     }
                 }
             }
         };
         if net != net.trunc() {
-            return Err(Diagnostic::error(format!("`{text}` has bits set that the prefix leaves out"))
+            return Err(Diagnostic::new(format!("`{text}` has host bits set"))
                 .hint(format!("write {} for the network, {address} for this address alone", net.trunc())));
         }
         if let IpAddr::V6(v6) = address
             && let (Some(v4), Some(prefix)) = (v6.to_ipv4_mapped(), net.prefix_len().checked_sub(96))
         {
             let net = IpNet::new(v4.into(), prefix).unwrap_or(IpNet::from(IpAddr::V4(v4)));
-            return Err(
-                Diagnostic::error(format!("`{text}` is IPv4 written as IPv6")).hint(format!("write {}", Network(net)))
-            );
+            return Err(Diagnostic::new(format!("`{text}` is an IPv4-mapped IPv6 address"))
+                .hint(format!("write {}", Network(net))));
         }
         Ok(Network(net))
     }

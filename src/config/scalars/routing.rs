@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::config::report::{Diagnostic, shown};
 use crate::net::name::NamePattern;
 
-/// Names of servers that a route takes: `db.example.com`, `*.example.com`.
+/// A pattern of server names: `db.example.com`, `*.example.com`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct NameRule(pub(crate) NamePattern);
 
@@ -17,8 +17,10 @@ impl FromStr for NameRule {
 
     fn from_str(text: &str) -> Result<NameRule, Diagnostic> {
         if text.parse::<IpAddr>().is_ok() {
-            return Err(Diagnostic::error(format!("`{text}` is an address, which no client sends as a server's name"))
-                .hint("for connections to this address, bind a listener to it (RFC 6066, 3)"));
+            return Err(Diagnostic::new(format!(
+                "`{text}` is an IP address: clients never send one as SNI (RFC 6066, 3)"
+            ))
+            .hint("to select by destination address, bind a listener to it"));
         }
         pattern(text).map(NameRule)
     }
@@ -28,17 +30,18 @@ fn pattern(text: &str) -> Result<NamePattern, Diagnostic> {
     if let Some(pattern) = NamePattern::parse(text) {
         return Ok(pattern);
     }
-    let diagnostic = Diagnostic::error(format!("`{}` is not the name of a server", shown(text)));
+    let diagnostic = Diagnostic::new(format!("`{}` is not a server name", shown(text)));
     Err(if text == "*" {
-        diagnostic.hint("what no route matches goes to the listener's `pool`")
+        diagnostic.hint("connections that match no route go to the listener's `pool`")
     } else if text.contains(['/', ':']) {
-        diagnostic.hint("write the name alone, without scheme, port and path: www.example.com")
+        diagnostic.hint("write the host name only, without scheme, port and path: www.example.com")
     } else if text.contains('*') {
-        diagnostic.hint("a star stands for the whole first part of a name: *.example.com")
+        diagnostic.hint("a wildcard replaces the whole first label: *.example.com")
     } else if !text.is_ascii() {
         diagnostic.hint("write it as DNS has it: xn--...")
     } else {
-        diagnostic.hint("letters, digits, `-`, `_` and `.`; at most 63 between two dots, 253 in all")
+        diagnostic
+            .hint("allowed are letters, digits, `-`, `_` and `.`, at most 63 characters per label and 253 in total")
     })
 }
 
@@ -48,7 +51,7 @@ impl fmt::Display for NameRule {
     }
 }
 
-/// Hosts that a route takes, as requests name them: a server's name, or an IPv4 address.
+/// A pattern of a request's host: a server name, or an IPv4 address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct HostRule(pub(crate) NamePattern);
 
@@ -66,7 +69,7 @@ impl fmt::Display for HostRule {
     }
 }
 
-/// What the paths of requests begin with that a route takes: `/api/`.
+/// A prefix of a request's path: `/api/`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PathPrefix(pub(crate) Arc<str>);
 
@@ -74,17 +77,15 @@ impl FromStr for PathPrefix {
     type Err = Diagnostic;
 
     fn from_str(text: &str) -> Result<PathPrefix, Diagnostic> {
-        let diagnostic = Diagnostic::error(format!("`{}` is not the beginning of a path", shown(text)));
+        let diagnostic = Diagnostic::new(format!("`{}` is not a path prefix", shown(text)));
         if !text.starts_with('/') {
             return Err(diagnostic.hint(format!("paths begin with a slash: write /{}", shown(text))));
         }
         if text.contains(['?', '#']) {
-            return Err(diagnostic.hint("the query is not looked at: write what comes before it"));
+            return Err(diagnostic.hint("the query is not matched: write the path only"));
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(
-                diagnostic.hint("write it as it is sent: other characters are percent-encoded, as %20 is a space")
-            );
+            return Err(diagnostic.hint("percent-encode other characters, as requests do: %20 for a space"));
         }
         Ok(PathPrefix(text.into()))
     }

@@ -9,7 +9,7 @@ use super::address::host_name;
 use crate::config::model::{Authorities, TlsVersion};
 use crate::config::report::{Diagnostic, shown, similar};
 
-/// The oldest version of TLS that is spoken: `1.2` or `1.3`.
+/// The minimum version of TLS: `1.2` or `1.3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MinVersion(pub(crate) TlsVersion);
 
@@ -21,9 +21,8 @@ impl FromStr for MinVersion {
             "1.2" => Ok(MinVersion(TlsVersion::V1_2)),
             "1.3" => Ok(MinVersion(TlsVersion::V1_3)),
             _ => {
-                let diagnostic =
-                    Diagnostic::error(format!("`{}` is not a version of TLS that is spoken here", shown(text)));
-                Err(diagnostic.hint("write \"1.2\" or \"1.3\"; older ones are not safe any more (RFC 8996)"))
+                let diagnostic = Diagnostic::new(format!("`{}` is not a supported TLS version", shown(text)));
+                Err(diagnostic.hint("write \"1.2\" or \"1.3\"; TLS 1.0 and 1.1 are deprecated (RFC 8996)"))
             }
         }
     }
@@ -38,7 +37,7 @@ impl fmt::Display for MinVersion {
     }
 }
 
-/// The name of an application protocol, as ALPN has it: 1 to 255 bytes (RFC 7301, 3.1).
+/// An ALPN protocol name: 1 to 255 bytes (RFC 7301, 3.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ProtocolName(pub(crate) String);
 
@@ -47,11 +46,9 @@ impl FromStr for ProtocolName {
 
     fn from_str(text: &str) -> Result<ProtocolName, Diagnostic> {
         match text.len() {
-            0 => {
-                Err(Diagnostic::error("the name of a protocol must not be empty").hint("for example h2 or postgresql"))
-            }
+            0 => Err(Diagnostic::new("the protocol name must not be empty").hint("for example h2 or postgresql")),
             1..=255 => Ok(ProtocolName(text.to_owned())),
-            length => Err(Diagnostic::error(format!("the name of a protocol of {length} bytes")).hint("at most 255")),
+            length => Err(Diagnostic::new(format!("the protocol name is {length} bytes long")).hint("at most 255")),
         }
     }
 }
@@ -62,7 +59,7 @@ impl fmt::Display for ProtocolName {
     }
 }
 
-/// The name that a backend's certificate must be for: a host name or an IP address.
+/// The name to verify in a backend's certificate: a host name or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerName(pub(crate) String);
 
@@ -70,7 +67,7 @@ impl FromStr for ServerName {
     type Err = Diagnostic;
 
     fn from_str(text: &str) -> Result<ServerName, Diagnostic> {
-        let wrong = || Diagnostic::error(format!("`{}` is not a host name", shown(text)));
+        let wrong = || Diagnostic::new(format!("`{}` is not a host name", shown(text)));
         if text.parse::<IpAddr>().is_ok() {
             return Ok(ServerName(text.to_owned()));
         }
@@ -91,7 +88,7 @@ impl fmt::Display for ServerName {
     }
 }
 
-/// A PEM file, by its path from the directory that tidegate is started in.
+/// The path of a file, relative to the working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FilePath(pub(crate) PathBuf);
 
@@ -100,12 +97,12 @@ impl FromStr for FilePath {
 
     fn from_str(text: &str) -> Result<FilePath, Diagnostic> {
         let diagnostic = if text.contains("-----BEGIN") {
-            Diagnostic::error("this is the content of a PEM file, not its path")
-                .hint("save it as a file, and name the file")
+            Diagnostic::new("this is the content of a PEM file, not its path")
+                .hint("save it to a file, and write the path of the file")
         } else if text.is_empty() {
-            Diagnostic::error("the path of a file must not be empty").hint("for example /etc/tidegate/server.pem")
+            Diagnostic::new("the path of a file must not be empty").hint("for example /etc/tidegate/server.pem")
         } else if text.ends_with('/') || text.contains(char::is_control) {
-            Diagnostic::error(format!("`{}` is not the path of a file", shown(text)))
+            Diagnostic::new(format!("`{}` is not the path of a file", shown(text)))
                 .hint("for example /etc/tidegate/server.pem")
         } else {
             return Ok(FilePath(PathBuf::from(text)));
@@ -120,7 +117,7 @@ impl fmt::Display for FilePath {
     }
 }
 
-/// Who may have signed a backend's certificate: `system`, or a PEM file.
+/// Trusted CAs: `system`, or a PEM file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TrustedBy(pub(crate) Authorities);
 
@@ -132,7 +129,7 @@ impl FromStr for TrustedBy {
             return Ok(TrustedBy(Authorities::System));
         }
         if !text.contains(['/', '.']) && similar(text, ["system"]).is_some() {
-            let diagnostic = Diagnostic::error(format!("`{text}` is neither system nor a path"));
+            let diagnostic = Diagnostic::new(format!("`{text}` is neither system nor a path"));
             return Err(diagnostic.hint("did you mean `system`? A path has a slash: ./ca.pem"));
         }
         text.parse().map(|FilePath(path)| TrustedBy(Authorities::File(path)))

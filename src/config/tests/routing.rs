@@ -35,7 +35,7 @@ fn sniffing_where_nothing_is_http_is_warned_of() {
     let tls = |starttls: &str| format!("tls: {{ certificates: [{{ cert: a, key: b }}], starttls: {starttls} }}");
     let warnings = |keys: String| loaded(&with(&keys, "")).warnings;
     let [warning] = &warnings(format!("sniff: http, {}", tls("postgres")))[..] else { panic!() };
-    assert!(warning.message.starts_with("listeners[0].sniff: nothing to watch"), "{}", warning.message);
+    assert!(warning.message.starts_with("listeners[0].sniff: has no effect"), "{}", warning.message);
     assert_eq!(warnings(format!("sniff: off, {}", tls("postgres"))), []);
     assert_eq!(warnings(format!("sniff: http, {}", tls("off"))), []);
 }

@@ -1,5 +1,4 @@
-//! Text to tree, from the parser's events. Anchors and aliases are expanded here, so nothing downstream
-//! knows of them; duplicate keys are found here; and what a file may cost is bounded here.
+//! Builds the tree from the parser's events. Expands aliases, finds duplicate keys, and bounds the cost of a file.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,15 +12,14 @@ use crate::config::report::{Diagnostic, shown};
 /// Deepest nesting of mappings and lists. The configuration language needs 6.
 const MAX_DEPTH: usize = 64;
 
-/// Values in one file, those from aliases included.
+/// Most values of one file, expanded aliases included.
 pub(super) const MAX_NODES: usize = 1_000_000;
 
-/// Values that all aliases of a file may expand to: a few lines of aliases of aliases could
-/// otherwise stand for more values than fit in memory.
+/// Most values that the aliases of a file expand to. A few lines of nested aliases could otherwise exhaust memory.
 const MAX_ALIASED: usize = 100_000;
 
-/// Reads one document. Duplicate keys do not end the reading. Errors of syntax do: they are the last
-/// of the diagnostics then, and the third value, whether the tree is complete, is false.
+/// Reads one document; the third value is whether the tree is complete. A duplicate key does not stop it. A syntax error
+/// does, and is the last of the diagnostics.
 pub(crate) fn parse(text: &str) -> (Tree, Vec<Diagnostic>, bool) {
     let mut builder = Builder {
         tree: Tree::default(),
@@ -38,7 +36,7 @@ pub(crate) fn parse(text: &str) -> (Tree, Vec<Diagnostic>, bool) {
     (builder.tree, builder.diagnostics, complete)
 }
 
-/// A list or mapping whose end has not been seen yet.
+/// A list or mapping that has not ended yet.
 struct OpenNode {
     id: NodeId,
     anchor: usize,
@@ -58,7 +56,7 @@ struct Builder<'a> {
     places: ByteOffsets<'a>,
 }
 
-/// Boxed, as the error is far larger than the success.
+/// Boxed: the error is far larger than the success.
 type ParseResult = Result<(), Box<Diagnostic>>;
 
 impl Builder<'_> {
@@ -77,18 +75,22 @@ impl Builder<'_> {
             Event::DocumentStart(_) => {
                 self.documents += 1;
                 if self.documents > 1 {
-                    return fail(span, "a second document begins here", "one file is one document: take the `---` out");
+                    return fail(
+                        span,
+                        "a second YAML document begins here",
+                        "a file is one document: remove the `---`",
+                    );
                 }
             }
             Event::Alias(anchor) => return self.alias(anchor, span),
             Event::Scalar(text, style, anchor, tag) => {
                 if tag.is_some() {
-                    return fail(span, "tags (`!...`) have no meaning here", "take the tag out");
+                    return fail(span, "YAML tags (`!...`) are not supported", "remove the tag");
                 }
                 let plain = style == ScalarStyle::Plain;
                 if self.wants_key() {
                     if anchor != 0 {
-                        return fail(span, "an anchor on a key has no use", "put the `&` before the value");
+                        return fail(span, "anchors on keys are not supported", "put the `&` before the value");
                     }
                     return self.key(&text, plain, span);
                 }
@@ -135,7 +137,7 @@ impl Builder<'_> {
             let path = self.tree.path(open.id);
             let dot = if path.is_empty() { "" } else { "." };
             let diagnostic =
-                Diagnostic::error(format!("`{path}{dot}{}` is given twice", shown(name))).hint("keep one of the two");
+                Diagnostic::new(format!("`{path}{dot}{}` is given twice", shown(name))).hint("keep one of the two");
             self.diagnostics.push(diagnostic.at(span.clone()).related(first, "first here"));
         } else {
             open.seen.insert(name.into(), span.clone());
@@ -146,10 +148,10 @@ impl Builder<'_> {
 
     fn start(&mut self, value: NodeValue, anchor: usize, tagged: bool, span: Range<usize>) -> ParseResult {
         if tagged {
-            return fail(span, "tags (`!...`) have no meaning here", "take the tag out");
+            return fail(span, "YAML tags (`!...`) are not supported", "remove the tag");
         }
         if self.wants_key() {
-            return fail(span, "a key must be a single word", "a value in braces or brackets needs a key before it");
+            return fail(span, "a key must be a scalar", "a value in braces or brackets needs a key before it");
         }
         if self.open.len() >= MAX_DEPTH {
             return fail(
@@ -163,7 +165,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Adds a value to whatever is open.
+    /// Adds a value to the innermost open node.
     fn attach(&mut self, value: NodeValue, span: Range<usize>) -> Result<NodeId, Box<Diagnostic>> {
         if self.tree.nodes.len() >= MAX_NODES {
             fail(span.clone(), format!("more than {MAX_NODES} values"), "split the file")?;
@@ -173,7 +175,7 @@ impl Builder<'_> {
         Ok(id)
     }
 
-    /// Makes a value the next child of whatever is open.
+    /// Makes a node the next child of the innermost open node.
     fn link(&mut self, id: NodeId) {
         let Some(open) = self.open.last_mut() else {
             self.tree.root.get_or_insert(id);
@@ -182,7 +184,7 @@ impl Builder<'_> {
         let parent = open.id;
         let step = match (open.key.take(), &mut self.tree.nodes[parent.0 as usize].value) {
             (Some((name, span)), NodeValue::Map(children)) => {
-                // The value of a duplicate key is read for its errors of syntax, and left out.
+                // The value of a duplicate key is parsed for syntax errors, then dropped.
                 if open.seen.get(&name).is_some_and(|first| *first == span) {
                     children.push(id);
                 }
@@ -206,9 +208,9 @@ impl Builder<'_> {
     }
 
     fn alias(&mut self, anchor: usize, span: Range<usize>) -> ParseResult {
-        // An anchor is known once its value has ended, so that no value can contain itself.
+        // Anchors are registered at the end of their value: no value can contain itself.
         let Some(original) = self.anchors.get(&anchor).copied() else {
-            return fail(span, "an alias inside the value that it stands for", "a value cannot contain itself");
+            return fail(span, "the alias is inside the value that it refers to", "a value cannot contain itself");
         };
         if self.wants_key() {
             return fail(span, "an alias cannot be a key", "write the key out");
@@ -218,8 +220,8 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// A copy of a value and all below it: each copy has a path of its own. The places stay those of
-    /// the original, which is the text to correct. The depth bounds the recursion.
+    /// Copies a subtree. Each copy has its own path; places stay those of the original, which is the text to correct. The
+    /// depth bounds the recursion.
     fn copy(&mut self, id: NodeId, depth: usize, alias: &Range<usize>) -> Result<NodeId, Box<Diagnostic>> {
         self.aliased += 1;
         if self.aliased > MAX_ALIASED || self.tree.nodes.len() >= MAX_NODES {
@@ -255,19 +257,19 @@ impl Builder<'_> {
         Ok(copy)
     }
 
-    /// An error of the YAML parser in our words where the cause is a common one.
+    /// Rewords the YAML parser's error where the cause is a common one.
     fn syntax(&mut self, text: &str, error: &ScanError) -> Box<Diagnostic> {
         let at = self.places.byte(error.marker());
         if let Some(at) = tab(text, at, error.info()) {
             let line = text[..at].rfind('\n').map_or(0, |at| at + 1);
             let diagnostic = if text[line..at].bytes().all(|byte| byte == b' ' || byte == b'\t') {
-                Diagnostic::error("a tab indents this line").hint("YAML is indented with spaces: write spaces")
+                Diagnostic::new("tab in the indentation").hint("indent YAML with spaces")
             } else {
-                Diagnostic::error("a tab where YAML wants a space").hint("write a space")
+                Diagnostic::new("tab where YAML requires a space").hint("replace it by a space")
             };
             return Box::new(diagnostic.at(at..at + 1));
         }
-        let mut diagnostic = Diagnostic::error(format!("not valid YAML: {}", error.info()));
+        let mut diagnostic = Diagnostic::new(format!("not valid YAML: {}", error.info()));
         let before = &text[..at];
         let start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = text[start..].split('\n').next().unwrap_or_default();
@@ -278,18 +280,17 @@ impl Builder<'_> {
         } else if line.contains(": *") || line.contains("[*") || line.contains("- *") {
             diagnostic = diagnostic.hint("text that begins with `*` needs quotes");
         } else {
-            diagnostic = diagnostic.hint("look at the indentation, the quotes and the brackets here and just above");
+            diagnostic = diagnostic.hint("check the indentation, quotes and brackets on this line and above");
         }
         Box::new(diagnostic.at(at..at))
     }
 }
 
 fn fail(span: Range<usize>, message: impl Into<String>, hint: &str) -> ParseResult {
-    Err(Box::new(Diagnostic::error(message).hint(hint).at(span)))
+    Err(Box::new(Diagnostic::new(message).hint(hint).at(span)))
 }
 
-/// The tab that an error of syntax is about, if it is about one. The parser's mark may stand behind it, or at the value
-/// before it.
+/// The tab that caused a syntax error. The parser's mark may be behind it, or at the value before it.
 fn tab(text: &str, mark: usize, info: &str) -> Option<usize> {
     if !info.split(' ').any(|word| word.starts_with("tab") || word == "whitespace") {
         return None;
@@ -300,8 +301,7 @@ fn tab(text: &str, mark: usize, info: &str) -> Option<usize> {
     tab(space, mark).or_else(|| tab(mark, text.len()))
 }
 
-/// Turns the parser's places, counted in characters, into bytes. ByteOffsets come almost in order, so a
-/// cursor walks along instead of a table of all characters.
+/// Converts the parser's character offsets to byte offsets. They come almost in order: a cursor instead of a table.
 struct ByteOffsets<'a> {
     text: &'a str,
     chars: usize,

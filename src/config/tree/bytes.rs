@@ -1,17 +1,16 @@
-//! The bytes that a double-quoted scalar stands for where bytes are meant.
+//! Byte strings in double-quoted scalars.
 //!
 //! YAML's `"\xff"` is the code point U+00FF, which is two bytes in UTF-8. Where bytes are meant, `\xNN` is the byte NN, and
 //! every other character, `\u00ff` included, is its UTF-8.
 
-/// The bytes of a double-quoted scalar if they differ from `text`, its UTF-8. `source` is the scalar as it stands in the
-/// file: the parser's `text` does not tell how a character was written.
+/// The bytes of a double-quoted scalar if they differ from the UTF-8 of `text`. `source` is the scalar as written, since
+/// `text` no longer has the escapes.
 pub(super) fn of(source: &str, text: &str) -> Option<Box<[u8]>> {
     let written = || source_characters(source).filter(|(character, _)| !character.is_ascii());
     if !written().any(|(_, is_byte)| is_byte) {
         return None;
     }
-    // Folding and the indentation of further lines consist of ASCII only. The characters beyond it are the same on both
-    // sides, in the same order.
+    // Line folding adds and drops ASCII only: non-ASCII characters are the same on both sides, in the same order.
     let mut written = written();
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
@@ -28,8 +27,7 @@ pub(super) fn of(source: &str, text: &str) -> Option<Box<[u8]>> {
     Some(bytes.into())
 }
 
-/// The characters as they are written, escapes resolved, and whether each was written as `\xNN`. Of the escapes that mean an
-/// ASCII character, any one will do.
+/// Characters with escapes resolved, and whether each was written as `\xNN`. All escapes of ASCII characters yield a space.
 fn source_characters(source: &str) -> impl Iterator<Item = (char, bool)> {
     let mut rest = source.chars();
     std::iter::from_fn(move || {

@@ -9,7 +9,7 @@ use crate::config::report::shown;
 pub(crate) struct NodeId(pub(super) u32);
 
 impl NodeId {
-    /// As a number, for the way through serde.
+    /// A number, to pass through serde.
     pub(crate) fn number(self) -> u32 {
         self.0
     }
@@ -27,7 +27,7 @@ pub(crate) struct Tree {
     pub(super) root: Option<NodeId>,
 }
 
-/// One value, how it is reached and where it stands.
+/// One value, its path and its place.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) parent: Option<NodeId>,
@@ -47,12 +47,12 @@ pub(super) enum PathStep {
 /// What a node is.
 #[derive(Debug)]
 pub(crate) enum NodeValue {
-    /// Text as it is after YAML's escapes. Only a plain one can be a number, a truth value or null.
+    /// Text after YAML's escapes. Only a plain scalar can be a number, a boolean or null.
     Scalar {
         text: Box<str>,
         plain: bool,
         escapes: bool,
-        /// The text where bytes are meant; `None` when that is its UTF-8.
+        /// The scalar as bytes; `None` if these are the UTF-8 of `text`.
         bytes: Option<Box<[u8]>>,
     },
     List(Vec<NodeId>),
@@ -80,13 +80,12 @@ impl Tree {
         &self.node(id).value
     }
 
-    /// The place of a scalar; of a list or a mapping, the place of its key, which is what a reader
-    /// looks for, or its beginning.
+    /// The place of a scalar. Of a list or mapping: its key, which is what the reader looks for, or its beginning.
     pub(crate) fn span(&self, id: NodeId) -> Range<usize> {
         let node = self.node(id);
         match (&node.value, &node.step) {
             (NodeValue::List(_) | NodeValue::Map(_), PathStep::Key { span, .. }) => span.clone(),
-            // Nothing has no place of its own.
+            // An empty value has no place of its own.
             (NodeValue::Scalar { .. }, PathStep::Key { span, .. }) if node.span.is_empty() => span.clone(),
             // A block mapping begins at its first key.
             (NodeValue::Map(children), _) => children
@@ -98,7 +97,7 @@ impl Tree {
         }
     }
 
-    /// The place of the key of a value, or of the value if it has no key.
+    /// The place of a value's key, or of the value without one.
     pub(crate) fn key_span(&self, id: NodeId) -> Range<usize> {
         match &self.node(id).step {
             PathStep::Key { span, .. } => span.clone(),
@@ -114,7 +113,7 @@ impl Tree {
         }
     }
 
-    /// How a value is reached: `pools[1].backends[0].weight`; empty for the document.
+    /// The path of a value: `pools[1].backends[0].weight`; empty for the document.
     pub(crate) fn path(&self, id: NodeId) -> String {
         let mut steps = Vec::new();
         let mut at = Some(id);
@@ -139,7 +138,7 @@ impl Tree {
         path
     }
 
-    /// As [`Tree::path`], without the places in lists: `pools[].backends[].weight`.
+    /// The path without list indices: `pools[].backends[].weight`.
     pub(crate) fn section(&self, id: NodeId) -> String {
         let mut section = String::new();
         let mut inside = false;
@@ -189,7 +188,7 @@ impl Tree {
         })
     }
 
-    /// A scalar where bytes are meant: `\xNN` in double quotes is one byte, all else is UTF-8.
+    /// A scalar as bytes: `\xNN` in double quotes is one byte, all else is UTF-8.
     pub(crate) fn bytes(&self, id: NodeId) -> Option<&[u8]> {
         match self.value(id) {
             NodeValue::Scalar { bytes: Some(bytes), .. } => Some(bytes),
@@ -229,8 +228,7 @@ pub(super) fn resolve_plain(text: &str) -> Resolved<'_> {
     Resolved::Text(text)
 }
 
-/// A number too large for an i64 becomes the nearest one: it is out of every range either way, and
-/// messages show it as written.
+/// Saturates at an i64, which is out of every range; messages show the number as written.
 fn integer(text: &str) -> Option<i64> {
     let (digits, radix) = if let Some(hex) = text.strip_prefix("0x") {
         (hex, 16)

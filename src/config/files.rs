@@ -1,6 +1,5 @@
 //! Checks of the files that a configuration names, behind the trait [`Files`].
 
-mod fault;
 mod token;
 
 use std::fs;
@@ -9,33 +8,32 @@ use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
-pub use self::fault::FileFault;
 pub use self::token::{MAX_TOKEN_FILE, TokenFile, parse_token};
 use super::model::CertificateFiles;
-use super::report::Severity;
+pub use super::report::Diagnostic;
 use crate::net::interfaces;
 
 /// Checks the files that a configuration names. Findings are reported at the line that names the file.
 pub trait Files {
     /// A certificate chain and its key: usable, and a pair.
-    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)>;
+    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, Diagnostic)>;
     /// A file of CA certificates.
-    fn authorities(&self, path: &Path) -> Vec<FileFault>;
+    fn authorities(&self, path: &Path) -> Vec<Diagnostic>;
     /// A file of certificate revocation lists.
-    fn revocations(&self, path: &Path) -> Vec<FileFault>;
+    fn revocations(&self, path: &Path) -> Vec<Diagnostic>;
 
     /// The path of a log file.
-    fn log(&self, _path: &Path) -> Vec<FileFault> {
+    fn log(&self, _path: &Path) -> Vec<Diagnostic> {
         Vec::new()
     }
 
     /// The file of the stats port's token.
-    fn token(&self, _path: &Path) -> Vec<FileFault> {
+    fn token(&self, _path: &Path) -> Vec<Diagnostic> {
         Vec::new()
     }
 
     /// The path of a unix socket.
-    fn socket(&self, _path: &Path) -> Vec<FileFault> {
+    fn socket(&self, _path: &Path) -> Vec<Diagnostic> {
         Vec::new()
     }
 
@@ -73,23 +71,23 @@ pub mod host {
     use super::*;
 
     /// As [`Files::log`].
-    pub fn log(path: &Path) -> Vec<FileFault> {
+    pub fn log(path: &Path) -> Vec<Diagnostic> {
         folder(path).or_else(|| is_folder(path)).into_iter().collect()
     }
 
     /// As [`Files::socket`].
-    pub fn socket(path: &Path) -> Vec<FileFault> {
+    pub fn socket(path: &Path) -> Vec<Diagnostic> {
         let taken = || {
             let kind = fs::symlink_metadata(path).ok()?.file_type();
             let hint = "a stale socket is replaced, other files are not: remove it, or choose another path";
-            (!kind.is_socket()).then(|| fault(format!("{} exists and is not a socket", path.display()), hint))
+            (!kind.is_socket()).then(|| error(format!("{} exists and is not a socket", path.display()), hint))
         };
         folder(path).or_else(taken).into_iter().collect()
     }
 
     /// As [`Files::token`].
-    pub fn token(path: &Path) -> Vec<FileFault> {
-        TokenFile::read(path).map_or_else(|fault| vec![fault], |file| file.exposure(path).into_iter().collect())
+    pub fn token(path: &Path) -> Vec<Diagnostic> {
+        TokenFile::read(path).map_or_else(|error| vec![error], |file| file.exposure(path).into_iter().collect())
     }
 
     /// As [`Files::real`].
@@ -109,28 +107,28 @@ pub mod host {
     }
 
     /// What is wrong with the parent directory of a file that is to be created.
-    fn folder(path: &Path) -> Option<FileFault> {
+    fn folder(path: &Path) -> Option<Diagnostic> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty())?;
         let name = folder.display();
         match fs::metadata(folder) {
             Ok(metadata) if metadata.is_dir() => None,
-            Ok(_) => Some(fault(format!("{name} is a file, not a directory"), "choose another path")),
+            Ok(_) => Some(error(format!("{name} is a file, not a directory"), "choose another path")),
             // The user who checks may lack permissions that the user who runs has.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Some(fault(format!("there is no directory {name}"), format!("create it: mkdir -p {name}")))
+            Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                Some(error(format!("there is no directory {name}"), format!("create it: mkdir -p {name}")))
             }
-            Err(error) => Some(fault(format!("{name} cannot be used: {error}"), "choose another path")),
+            Err(cause) => Some(error(format!("{name} cannot be used: {cause}"), "choose another path")),
         }
     }
 
-    fn is_folder(path: &Path) -> Option<FileFault> {
+    fn is_folder(path: &Path) -> Option<Diagnostic> {
         let is_folder = fs::metadata(path).is_ok_and(|metadata| metadata.is_dir());
-        is_folder.then(|| fault(format!("{} is a directory", path.display()), "write the path of a file in it"))
+        is_folder.then(|| error(format!("{} is a directory", path.display()), "write the path of a file in it"))
     }
 
-    fn fault(message: String, hint: impl Into<String>) -> FileFault {
-        FileFault { severity: Severity::Error, message, hint: Some(hint.into()) }
+    fn error(message: String, hint: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(message).hint(hint)
     }
 }
 
@@ -147,15 +145,15 @@ pub enum Part {
 pub struct Unread;
 
 impl Files for Unread {
-    fn certificate(&self, _: &CertificateFiles) -> Vec<(Part, FileFault)> {
+    fn certificate(&self, _: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
         Vec::new()
     }
 
-    fn authorities(&self, _: &Path) -> Vec<FileFault> {
+    fn authorities(&self, _: &Path) -> Vec<Diagnostic> {
         Vec::new()
     }
 
-    fn revocations(&self, _: &Path) -> Vec<FileFault> {
+    fn revocations(&self, _: &Path) -> Vec<Diagnostic> {
         Vec::new()
     }
 }

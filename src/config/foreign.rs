@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn every_suggested_key_is_one_and_no_foreign_word_is() {
+    fn suggested_keys_exist_and_synonyms_do_not() {
         for Synonym { section, words, key, .. } in WORDS {
             if let Some(key) = key {
                 assert!(has(section, key), "{section} has no {key}");
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn every_suggested_value_is_accepted() {
+    fn suggested_values_are_accepted() {
         let schema = schema::schema();
         let property = |key: &str| {
             let pointer = key.replace("[]", "/items").replace('.', "/properties/");
@@ -355,7 +355,7 @@ mod tests {
 
     /// Suggestions name only what is built: every word in backquotes that is a key is one of the schema.
     #[test]
-    fn no_hint_names_a_key_that_is_not_built() {
+    fn hints_name_supported_keys_only() {
         let later: Vec<String> =
             crate::config::unsupported::keys().filter_map(|path| path.rsplit('.').next().map(str::to_owned)).collect();
         for Synonym { hint, .. } in WORDS {

@@ -64,10 +64,12 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
+    /// An error.
     pub(crate) fn new(message: impl Into<String>) -> Diagnostic {
         Diagnostic { severity: Severity::Error, message: message.into(), hint: None, span: None, related: None }
     }
 
+    /// As a warning.
     pub(crate) fn warning(self) -> Diagnostic {
         Diagnostic { severity: Severity::Warning, ..self }
     }
@@ -225,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_typing_error_is_recognised_and_another_word_is_not() {
+    fn typo_is_recognised_and_another_word_is_not() {
         let keys = ["balance", "backends", "health", "on_down", "name"];
         assert_eq!(similar("balanse", keys), Some("balance"));
         assert_eq!(similar("backend", keys), Some("backends"));
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn the_caret_stands_under_the_character_also_after_wide_ones() {
+    fn caret_is_under_the_character_after_wide_ones() {
         let source = Source::new("x.yaml", "a: 1\nnäme: wörd\r\nb: 2\n");
         let at = source.text.find("wörd").unwrap();
         let diagnostic = Diagnostic::new("bad").hint("good").at(at..at + "wörd".len());
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_mebibyte_and_a_thousand_problems_stay_readable() {
+    fn long_line_and_many_diagnostics_are_truncated() {
         let text = format!("a: {}", "x".repeat(1 << 20));
         let source = Source::new("x.yaml", &text);
         let diagnostic = Diagnostic::new("too long").at(3..text.len());

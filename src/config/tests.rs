@@ -96,7 +96,7 @@ fn pool(keys: &str) -> PoolConfig {
 }
 
 #[test]
-fn what_is_left_out_has_the_defaults_of_the_contract() {
+fn absent_keys_have_their_defaults() {
     let loaded = loaded(SMALLEST);
     assert!(loaded.warnings.is_empty());
     assert_eq!(loaded.render_warnings(Style::Plain), "");
@@ -158,7 +158,7 @@ fn what_is_left_out_has_the_defaults_of_the_contract() {
 }
 
 #[test]
-fn what_is_written_arrives() {
+fn values_arrive_as_written() {
     let text = r#"
 workers: 3
 log: { level: trace, format: json, access: /var/log/access.log }
@@ -251,7 +251,7 @@ pools:
 }
 
 #[test]
-fn checks_send_and_expect_bytes() {
+fn health_checks_send_and_expect_bytes() {
     let pool = |health: &str| {
         let text = format!(
             "listeners: [{{ name: a, bind: 127.0.0.1:1, pool: p }}]\n\
@@ -309,7 +309,7 @@ fn proxy_headers_limits_and_timeouts_arrive_as_written() {
 }
 
 #[test]
-fn full_yaml_has_every_key_that_is_built_and_no_other() {
+fn full_yaml_has_exactly_the_supported_keys() {
     let full = json(&repository("config/full.yaml"));
     let all = all_keys();
     for (path, _) in &all {
@@ -357,7 +357,7 @@ fn without_defaults(document: &Value, path: &str, defaults: &[(String, Option<Va
 }
 
 #[test]
-fn the_defaults_of_the_schema_are_those_in_effect() {
+fn schema_defaults_are_those_in_effect() {
     let text = repository("config/full.yaml");
     let full = json(&text);
     let short = without_defaults(&full, "", &all_keys());
@@ -367,7 +367,7 @@ fn the_defaults_of_the_schema_are_those_in_effect() {
 }
 
 #[test]
-fn every_key_that_is_not_built_is_refused_by_name_whatever_its_value() {
+fn unsupported_key_with_any_value_is_rejected_by_name() {
     let (mut base, mut refused) = (json(SMALLEST), BTreeSet::new());
     base["listeners"][0]["routes"] = json!([{ "match": { "sni": ["a.example"] }, "pool": "web" }]);
     base["pools"][0]["health"] = json!({ "http": { "path": "/" } });
@@ -396,7 +396,7 @@ fn every_key_that_is_not_built_is_refused_by_name_whatever_its_value() {
 }
 
 #[test]
-fn the_reference_fails_only_for_what_is_not_built() {
+fn reference_fails_only_for_unsupported_keys() {
     let failure = parse("reference.yaml", &repository("tests/it/reference.yaml"), &Unread).unwrap_err();
     let (errors, warnings): (Vec<_>, Vec<_>) =
         failure.diagnostics.iter().partition(|diagnostic| diagnostic.severity == Severity::Error);
@@ -414,13 +414,13 @@ fn the_reference_fails_only_for_what_is_not_built() {
 }
 
 #[test]
-fn a_byte_order_mark_and_windows_line_ends_are_taken() {
+fn byte_order_mark_and_windows_line_ends_are_accepted() {
     let text = format!("\u{feff}{}", SMALLEST.replace('\n', "\r\n"));
     assert_eq!(loaded(&text).config, loaded(SMALLEST).config);
 }
 
 #[test]
-fn an_anchor_saves_repeating_a_value() {
+fn alias_repeats_the_value_of_its_anchor() {
     let text = "listeners:
   - { name: a, bind: 127.0.0.1:1, pool: p, timeouts: &t { idle: 7s } }
   - { name: b, bind: 127.0.0.1:2, pool: p, timeouts: *t }
@@ -434,7 +434,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_read_or_refused(text in prop_oneof![
+    fn any_text_is_parsed_or_rejected(text in prop_oneof![
         ".*",
         "([ \\n]|[-?:,\\[\\]{}&*!|>'\"%@`#]|[a-c]|🦀|\\r|\\t){0,60}",
     ]) {
@@ -443,7 +443,7 @@ proptest! {
 
     /// Damages a good file at one place.
     #[test]
-    fn a_damaged_file_is_read_or_refused(at: prop::sample::Index, length in 0..40_usize, with in "([a-z]|[-:,\\[\\]{}&*!|>'\"\\n\\t ]){0,6}") {
+    fn damaged_file_is_parsed_or_rejected(at: prop::sample::Index, length in 0..40_usize, with in "([a-z]|[-:,\\[\\]{}&*!|>'\"\\n\\t ]){0,6}") {
         let text = repository("config/full.yaml").replace('±', "+");
         let start = at.index(text.len());
         let end = (start + length).min(text.len());

@@ -17,7 +17,7 @@ use super::provider::provider;
 use super::trust::Trust;
 use super::verify::ClientVerifier;
 use super::x509::{RevocationList, is_authority};
-use crate::config::files::FileFault;
+use crate::config::files::Diagnostic;
 
 /// Those that this host trusts, read once in the life of the process.
 pub(super) fn of_system() -> Result<Arc<Trust>, LoadError> {
@@ -41,7 +41,7 @@ pub(super) fn of_system() -> Result<Arc<Trust>, LoadError> {
 }
 
 /// What a file vouches for, all of it; there when no fault is an error.
-pub(super) fn of_file(file: &Content, now: SystemTime) -> (Option<Trust>, Vec<FileFault>) {
+pub(super) fn of_file(file: &Content, now: SystemTime) -> (Option<Trust>, Vec<Diagnostic>) {
     let certificates = match pem::certificates(file) {
         Ok(certificates) => certificates,
         Err(fault) => return (None, vec![fault]),
@@ -61,7 +61,7 @@ pub(super) fn of_file(file: &Content, now: SystemTime) -> (Option<Trust>, Vec<Fi
 }
 
 /// Authorities outlive their use in bundles, and rustls does not look at their dates; a person should.
-fn outlived(name: &str, certificate: &x509_cert::Certificate, now: SystemTime) -> Option<FileFault> {
+fn outlived(name: &str, certificate: &x509_cert::Certificate, now: SystemTime) -> Option<Diagnostic> {
     let end = SystemTime::UNIX_EPOCH + certificate.tbs_certificate.validity.not_after.to_unix_duration();
     let hint = match is_authority(certificate) {
         true => "replace it by the authority's present one; what it signed is still accepted, and not resumed",
@@ -77,12 +77,12 @@ pub(super) struct Lists {
 }
 
 /// The revocation lists of a file; there when no fault is an error.
-pub(super) fn revocations(file: &Content, now: SystemTime) -> (Option<Lists>, Vec<FileFault>) {
+pub(super) fn revocations(file: &Content, now: SystemTime) -> (Option<Lists>, Vec<Diagnostic>) {
     let ders = match pem::revocations(file) {
         Ok(ders) => ders,
         Err(fault) => return (None, vec![fault]),
     };
-    let (mut faults, mut read): (Vec<FileFault>, Vec<RevocationList>) = (Vec::new(), Vec::new());
+    let (mut faults, mut read): (Vec<Diagnostic>, Vec<RevocationList>) = (Vec::new(), Vec::new());
     for (place, der) in ders.iter().enumerate() {
         let name = format!("{}, list {}", file.path.display(), place + 1);
         let list = match (can_be_used(der), RevocationList::read(der)) {
@@ -125,7 +125,7 @@ pub(super) fn client_verifier(
     mut trust: Trust,
     lists: Option<Lists>,
     required: bool,
-) -> Result<ClientVerifier, FileFault> {
+) -> Result<ClientVerifier, Diagnostic> {
     let Lists { ders, read } = lists.unwrap_or(Lists { ders: Vec::new(), read: Vec::new() });
     trust.set_lists(read);
     let by_rustls: Option<Arc<dyn ClientCertVerifier>> = match trust.roots.is_empty() {

@@ -18,7 +18,7 @@ use super::dates::{date, distance};
 use super::files::{Content, LoadReason, error, has_error, warning};
 use super::pem;
 use super::provider::provider;
-use crate::config::files::{FileFault, Part};
+use crate::config::files::{Diagnostic, Part};
 use crate::net::name::NamePattern;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -88,7 +88,7 @@ impl fmt::Display for KeyKind {
 pub(super) struct Reading {
     /// There when no fault is an error.
     pub(super) certificate: Option<Certificate>,
-    pub(super) faults: Vec<(Part, FileFault)>,
+    pub(super) faults: Vec<(Part, Diagnostic)>,
 }
 
 /// Reads a chain and its key. Reports all faults at once.
@@ -110,7 +110,7 @@ pub(super) fn read(cert: &Content, key: &Content, occasion: LoadReason, now: Sys
     Reading { certificate, faults }
 }
 
-fn take<T>(part: Part, result: Result<T, FileFault>, faults: &mut Vec<(Part, FileFault)>) -> Option<T> {
+fn take<T>(part: Part, result: Result<T, Diagnostic>, faults: &mut Vec<(Part, Diagnostic)>) -> Option<T> {
     result.map_err(|fault| faults.push((part, fault))).ok()
 }
 
@@ -122,7 +122,7 @@ struct Chain {
 }
 
 impl Chain {
-    fn read(file: &Content) -> Result<Chain, FileFault> {
+    fn read(file: &Content) -> Result<Chain, Diagnostic> {
         let name = file.path.display();
         let ders = pem::certificates(file)?;
         let mut parsed = Vec::new();
@@ -143,7 +143,7 @@ impl Chain {
 
     /// A fault if it is not valid now: a warning at the start, since a balancer that does not start serves no client;
     /// an error for a replacement.
-    fn validity(&self, occasion: LoadReason, now: SystemTime) -> Option<FileFault> {
+    fn validity(&self, occasion: LoadReason, now: SystemTime) -> Option<Diagnostic> {
         let CertificateInfo { path, not_before, not_after, .. } = &self.facts;
         let name = path.display();
         let (message, hint) = if now > *not_after {
@@ -162,7 +162,7 @@ impl Chain {
     }
 
     /// A warning when few clients that verify names can accept it. One that is only for clients needs no names.
-    fn without_names(&self) -> Option<FileFault> {
+    fn without_names(&self) -> Option<Diagnostic> {
         let tbs = &self.parsed.first()?.tbs_certificate;
         let has_names = tbs.filter::<SubjectAltName>().next().is_some();
         let purposes = tbs.filter::<ExtendedKeyUsage>().next().and_then(Result::ok);
@@ -180,7 +180,7 @@ impl Chain {
     }
 
     /// A warning when a certificate is not followed by its issuer's (RFC 5246, 7.4.2).
-    fn out_of_order(&self) -> Option<FileFault> {
+    fn out_of_order(&self) -> Option<Diagnostic> {
         let mut links = self.parsed.iter().zip(self.parsed.iter().skip(1)).enumerate();
         let (place, _) = links.find(|(_, (one, next))| one.tbs_certificate.issuer != next.tbs_certificate.subject)?;
         let name = self.facts.path.display();
@@ -191,7 +191,7 @@ impl Chain {
     }
 
     /// Whether the key is the first certificate's.
-    fn belongs_to(&self, key: &Path, whole: &CertifiedKey) -> Result<(), FileFault> {
+    fn belongs_to(&self, key: &Path, whole: &CertifiedKey) -> Result<(), Diagnostic> {
         let (name, key) = (self.facts.path.display(), key.display());
         // A key that cannot tell its public half is taken on trust; none of aws-lc-rs is like that.
         let Some(public) = whole.key.public_key() else { return Ok(()) };
@@ -213,7 +213,7 @@ impl Chain {
     }
 }
 
-fn signing_key(file: &Content) -> Result<Arc<dyn rustls::sign::SigningKey>, FileFault> {
+fn signing_key(file: &Content) -> Result<Arc<dyn rustls::sign::SigningKey>, Diagnostic> {
     let der: PrivateKeyDer<'static> = pem::private_key(file)?;
     provider().key_provider.load_private_key(der).map_err(|_| {
         error(
@@ -224,7 +224,7 @@ fn signing_key(file: &Content) -> Result<Arc<dyn rustls::sign::SigningKey>, File
 }
 
 /// A warning when every user of the host may read the key. A group may: it is how keys are shared with services.
-fn open_to_others(key: &Content) -> Option<FileFault> {
+fn open_to_others(key: &Content) -> Option<Diagnostic> {
     let name = key.path.display();
     (key.mode & 0o004 != 0).then(|| {
         warning(

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::config::Severity;
-use crate::config::files::FileFault;
+use crate::config::files::Diagnostic;
 
 /// Largest file of certificates or keys, in bytes. All authorities of a system are a quarter of it.
 pub(super) const MAX_PEM: u64 = 1024 * 1024;
@@ -37,7 +37,7 @@ pub(super) enum LoadReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadError {
     /// At least one; errors, and what warnings there were.
-    pub faults: Vec<FileFault>,
+    pub faults: Vec<Diagnostic>,
 }
 
 impl LoadError {
@@ -62,15 +62,15 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-pub(super) fn error(message: impl Into<String>, hint: impl Into<String>) -> FileFault {
-    FileFault { severity: Severity::Error, message: message.into(), hint: Some(hint.into()) }
+pub(super) fn error(message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
+    Diagnostic::new(message).hint(hint)
 }
 
-pub(super) fn warning(message: impl Into<String>, hint: impl Into<String>) -> FileFault {
-    FileFault { severity: Severity::Warning, message: message.into(), hint: Some(hint.into()) }
+pub(super) fn warning(message: impl Into<String>, hint: impl Into<String>) -> Diagnostic {
+    Diagnostic::new(message).hint(hint).warning()
 }
 
-pub(super) fn has_error<'a>(faults: impl IntoIterator<Item = &'a FileFault>) -> bool {
+pub(super) fn has_error<'a>(faults: impl IntoIterator<Item = &'a Diagnostic>) -> bool {
     faults.into_iter().any(|fault| fault.severity == Severity::Error)
 }
 
@@ -78,7 +78,7 @@ pub(super) fn has_error<'a>(faults: impl IntoIterator<Item = &'a FileFault>) -> 
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) path: PathBuf,
-    pub(super) bytes: Result<Vec<u8>, FileFault>,
+    pub(super) bytes: Result<Vec<u8>, Diagnostic>,
     /// Permission bits; 0 when it could not be read.
     pub(super) mode: u32,
 }
@@ -109,7 +109,7 @@ impl Content {
     }
 }
 
-fn read(path: &Path, max: u64) -> Result<(Vec<u8>, u32), FileFault> {
+fn read(path: &Path, max: u64) -> Result<(Vec<u8>, u32), Diagnostic> {
     let name = path.display();
     let unreadable = |failure: io::Error| match failure.kind() {
         io::ErrorKind::NotFound => error(

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::files::{Content, LoadReason, MAX_CRL, MAX_PEM};
 use super::{authorities, certificate};
-use crate::config::files::{FileFault, Files, Part, host};
+use crate::config::files::{Diagnostic, Files, Part, host};
 use crate::config::model::CertificateFiles;
 
 /// Looks into the files themselves.
@@ -14,31 +14,31 @@ use crate::config::model::CertificateFiles;
 pub struct OnDisk;
 
 impl Files for OnDisk {
-    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
+    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
         let cert = Content::read(&files.cert, MAX_PEM);
         let key = Content::read(files.key.reveal(), MAX_PEM);
         certificate::read(&cert, &key, LoadReason::Start, SystemTime::now()).faults
     }
 
-    fn authorities(&self, path: &Path) -> Vec<FileFault> {
+    fn authorities(&self, path: &Path) -> Vec<Diagnostic> {
         let (_, faults) = authorities::of_file(&Content::read(path, MAX_PEM), SystemTime::now());
         faults
     }
 
-    fn revocations(&self, path: &Path) -> Vec<FileFault> {
+    fn revocations(&self, path: &Path) -> Vec<Diagnostic> {
         let (_, faults) = authorities::revocations(&Content::read(path, MAX_CRL), SystemTime::now());
         faults
     }
 
-    fn log(&self, path: &Path) -> Vec<FileFault> {
+    fn log(&self, path: &Path) -> Vec<Diagnostic> {
         host::log(path)
     }
 
-    fn token(&self, path: &Path) -> Vec<FileFault> {
+    fn token(&self, path: &Path) -> Vec<Diagnostic> {
         host::token(path)
     }
 
-    fn socket(&self, path: &Path) -> Vec<FileFault> {
+    fn socket(&self, path: &Path) -> Vec<Diagnostic> {
         host::socket(path)
     }
 

@@ -4,7 +4,7 @@ use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use super::files::{Content, error};
-use crate::config::files::FileFault;
+use crate::config::files::Diagnostic;
 
 /// What a file holds.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ struct Sections {
 }
 
 /// The certificates of a file, at least one.
-pub(super) fn certificates(file: &Content) -> Result<Vec<CertificateDer<'static>>, FileFault> {
+pub(super) fn certificates(file: &Content) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
     let name = file.path.display();
     let sections = sections(file, "x509")?;
     if !sections.certificates.is_empty() {
@@ -41,7 +41,7 @@ pub(super) fn certificates(file: &Content) -> Result<Vec<CertificateDer<'static>
 }
 
 /// The one private key of a file.
-pub(super) fn private_key(file: &Content) -> Result<PrivateKeyDer<'static>, FileFault> {
+pub(super) fn private_key(file: &Content) -> Result<PrivateKeyDer<'static>, Diagnostic> {
     let name = file.path.display();
     if is_encrypted(file) {
         let hint =
@@ -67,7 +67,7 @@ pub(super) fn private_key(file: &Content) -> Result<PrivateKeyDer<'static>, File
 }
 
 /// The revocation lists of a file, at least one.
-pub(super) fn revocations(file: &Content) -> Result<Vec<CertificateRevocationListDer<'static>>, FileFault> {
+pub(super) fn revocations(file: &Content) -> Result<Vec<CertificateRevocationListDer<'static>>, Diagnostic> {
     let sections = sections(file, "crl")?;
     if !sections.revocations.is_empty() {
         return Ok(sections.revocations);
@@ -83,7 +83,7 @@ pub(super) fn revocations(file: &Content) -> Result<Vec<CertificateRevocationLis
 }
 
 /// Reads all sections; `command` is the part of openssl that converts what the file should hold.
-fn sections(file: &Content, command: &str) -> Result<Sections, FileFault> {
+fn sections(file: &Content, command: &str) -> Result<Sections, Diagnostic> {
     let bytes = file.bytes.as_ref().map_err(Clone::clone)?;
     let name = file.path.display();
     if let Some(fault) = is_binary(file, bytes, command) {
@@ -118,7 +118,7 @@ fn sections(file: &Content, command: &str) -> Result<Sections, FileFault> {
 }
 
 /// The fault of a file in a binary form: DER, or PKCS #12, both a SEQUENCE with a long length.
-fn is_binary(file: &Content, bytes: &[u8], command: &str) -> Option<FileFault> {
+fn is_binary(file: &Content, bytes: &[u8], command: &str) -> Option<Diagnostic> {
     let name = file.path.display();
     let content = match bytes {
         [0x30, 0x80 | 0x81, _, content @ ..] | [0x30, 0x82, _, _, content @ ..] => content,
@@ -151,7 +151,7 @@ fn is_encrypted(file: &Content) -> bool {
     file.bytes.as_ref().is_ok_and(|bytes| bytes.split(|byte| matches!(byte, b'\n' | b'\r')).any(is_mark))
 }
 
-fn none(file: &Content, what: &str, mark: &str) -> FileFault {
+fn none(file: &Content, what: &str, mark: &str) -> Diagnostic {
     let name = file.path.display();
     if file.bytes.as_ref().is_ok_and(Vec::is_empty) {
         return error(format!("{name} is empty"), format!("it should hold a {what}: {mark}"));

@@ -8,7 +8,7 @@ use super::certificate::CertificateInfo;
 use super::files::{Content, LoadError, LoadReason, Stamp};
 use super::report::CertificateSummary;
 use crate::config::Severity;
-use crate::config::files::FileFault;
+use crate::config::files::Diagnostic;
 
 /// Time before a faulty change is reported: a certificate and its key are replaced one after the other, and a file is
 /// written in parts.
@@ -84,7 +84,7 @@ impl PollTime {
 }
 
 /// What was made of files, and their faults; `None` if a fault is an error.
-pub(super) type Made<T> = (Option<T>, Vec<FileFault>);
+pub(super) type Made<T> = (Option<T>, Vec<Diagnostic>);
 
 /// Makes a `T` of the contents of files, in the order of their paths.
 type Make<T> = dyn Fn(&[Content], LoadReason, SystemTime) -> Made<T> + Send + Sync;
@@ -116,9 +116,9 @@ struct RejectedContent {
 pub(super) enum PollOutcome {
     Unchanged,
     Settling,
-    Refused(Vec<FileFault>),
+    Refused(Vec<Diagnostic>),
     /// With warnings.
-    Replaced(Vec<FileFault>),
+    Replaced(Vec<Diagnostic>),
 }
 
 impl PollOutcome {
@@ -128,13 +128,14 @@ impl PollOutcome {
             PollOutcome::Unchanged => ReloadOutcome::Unchanged,
             PollOutcome::Settling => ReloadOutcome::Settling,
             PollOutcome::Refused(faults) => {
-                for FileFault { message, hint, .. } in faults.iter().filter(|fault| fault.severity == Severity::Error) {
+                for Diagnostic { message, hint, .. } in faults.iter().filter(|fault| fault.severity == Severity::Error)
+                {
                     tracing::warn!(owner, hint, "TLS: a change is refused, what was in service stays: {message}");
                 }
                 ReloadOutcome::Refused
             }
             PollOutcome::Replaced(warnings) => {
-                for FileFault { message, hint, .. } in warnings {
+                for Diagnostic { message, hint, .. } in warnings {
                     tracing::warn!(owner, hint, "TLS: {message}");
                 }
                 match facts {
@@ -210,7 +211,7 @@ impl<T> ReloadableFiles<T> {
     }
 
     /// Reports each rejected content once, and only after it has settled.
-    fn refuse(&mut self, digest: u64, faults: Vec<FileFault>, now: Instant) -> PollOutcome {
+    fn refuse(&mut self, digest: u64, faults: Vec<Diagnostic>, now: Instant) -> PollOutcome {
         match &mut self.rejected {
             Some(rejected) if rejected.digest == digest => {
                 if rejected.is_reported {

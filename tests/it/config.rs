@@ -62,7 +62,7 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 /// Each `tests/broken/*.yaml` is refused with exactly the text beside it. With `TIDEGATE_BLESS=1` the
 /// texts are written instead; read what changed before you commit it.
 #[test]
-fn every_broken_file_is_refused_with_its_message() {
+fn every_broken_file_is_rejected_with_its_message() {
     close_the_key();
     let broken = files("tests/broken", "yaml");
     assert!(broken.len() >= 70, "only {} files", broken.len());
@@ -94,7 +94,7 @@ fn every_broken_file_is_refused_with_its_message() {
 }
 
 #[test]
-fn every_example_is_ok() {
+fn every_example_is_valid() {
     close_the_key();
     let mut examples = files("config", "yaml");
     // Of Prometheus: see monitoring.rs.
@@ -137,7 +137,7 @@ fn every_example_is_ok() {
 }
 
 #[test]
-fn what_is_ok_is_counted_and_warnings_do_not_fail() {
+fn valid_file_with_warnings_is_counted_and_passes() {
     let output = check(WARNS);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(stdout(&output), "x.yaml: ok (1 listener, 2 pools, 3 backends)\n");
@@ -147,7 +147,7 @@ fn what_is_ok_is_counted_and_warnings_do_not_fail() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+fn unreadable_file_is_named_with_the_reason() {
     let directory = TempDir::new().unwrap();
     let at = |arguments: &[&str]| tidegate(directory.path(), arguments);
     let missing = at(&["check", "--config", "none.yaml"]);
@@ -160,7 +160,7 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
 }
 
 #[test]
-fn a_file_is_named_with_or_without_its_option() {
+fn file_argument_with_or_without_the_option_is_accepted() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("x.yaml"), WARNS).unwrap();
     let at = |arguments: &[&str]| tidegate(directory.path(), arguments);
@@ -175,7 +175,7 @@ fn a_file_is_named_with_or_without_its_option() {
 
 /// What `check` lets overlap, the kernel lets listen.
 #[test]
-fn binds_that_may_overlap_can_listen() {
+fn permitted_overlapping_binds_can_listen() {
     let port = || TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
     for (first, second, reuse_port) in [("0.0.0.0", "[::]", "auto"), ("127.0.0.1", "0.0.0.0", "true")] {
         let port = port();
@@ -194,7 +194,7 @@ pools: [{{ name: p, backends: [{{ address: 127.0.0.1:1 }}] }}]
 
 /// A socket in a folder that is not there, or under the name of another file, is refused by `run` as by `check`.
 #[test]
-fn what_check_refuses_run_refuses() {
+fn run_rejects_what_check_rejects() {
     let directory = TempDir::new().unwrap();
     fs::write(directory.path().join("file"), "").unwrap();
     let at = directory.path().display();
@@ -216,7 +216,7 @@ pools: [{{ name: p, backends: [{{ address: 127.0.0.1:2 }}] }}]
 }
 
 #[test]
-fn without_a_name_the_usual_places_are_searched() {
+fn without_a_file_argument_the_default_paths_are_tried() {
     let directory = TempDir::new().unwrap();
     for command in ["check", "run"] {
         let output = tidegate(directory.path(), &[command]);
@@ -230,20 +230,20 @@ fn without_a_name_the_usual_places_are_searched() {
 }
 
 #[test]
-fn a_report_that_is_not_for_a_terminal_has_no_colours() {
+fn report_outside_a_terminal_has_no_colours() {
     let output = check("worker: 1\n");
     assert!(!output.stderr.contains(&0x1b), "{}", stderr(&output));
 }
 
 #[test]
-fn the_file_cannot_send_escape_sequences_to_the_terminal() {
+fn escape_sequences_in_the_file_do_not_reach_the_terminal() {
     let output = check("\"\\e[31mred\": 1\nlog: { level: \"\\e]0;title\\a\" }\nx: \x1b[32m\n");
     refused(&output, "unknown key");
     assert!(!output.stderr.contains(&0x1b), "{}", stderr(&output));
 }
 
 #[test]
-fn the_schema_is_json_and_describes_the_keys() {
+fn schema_is_json_and_describes_the_keys() {
     let output = tidegate(&repository("."), &["schema"]);
     assert_eq!(output.status.code(), Some(0));
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -255,7 +255,7 @@ fn the_schema_is_json_and_describes_the_keys() {
 }
 
 #[test]
-fn completions_and_the_manual_page_know_the_subcommands() {
+fn completions_and_the_manual_page_name_the_subcommands() {
     for shell in ["bash", "zsh", "fish"] {
         let output = tidegate(&repository("."), &["completions", shell]);
         assert_eq!(output.status.code(), Some(0));
@@ -278,7 +278,7 @@ fn completions_and_the_manual_page_know_the_subcommands() {
 }
 
 #[test]
-fn the_version_names_the_commit_and_the_tls_provider() {
+fn version_names_the_commit_and_the_tls_provider() {
     let output = tidegate(&repository("."), &["--version"]);
     assert_eq!(output.status.code(), Some(0));
     let expected = format!(
@@ -291,7 +291,7 @@ fn the_version_names_the_commit_and_the_tls_provider() {
 }
 
 #[test]
-fn a_reader_that_left_is_no_failure() {
+fn closed_stdout_is_no_failure() {
     for arguments in [&["schema"][..], &["man"], &["completions", "bash"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use tokio::time::sleep;
 
-use crate::config::files::{FileFault, TokenFile};
+use crate::config::files::{Diagnostic, TokenFile};
 use crate::threads::BlockingThread;
 
 /// Between two looks at the file.
@@ -81,7 +81,7 @@ impl Token {
     }
 }
 
-fn describe(FileFault { message, hint, .. }: FileFault) -> String {
+fn describe(Diagnostic { message, hint, .. }: Diagnostic) -> String {
     match hint {
         Some(hint) => format!("admin.token_file: {message}: {hint}"),
         None => format!("admin.token_file: {message}"),

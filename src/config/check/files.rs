@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::Checker;
-use crate::config::files::{FileFault, Part};
+use crate::config::files::Part;
 use crate::config::model::CertificateFiles;
 use crate::config::report::Diagnostic;
 use crate::config::tree::NodeId;
@@ -66,8 +66,8 @@ impl Checker<'_> {
         }
     }
 
-    fn found(&mut self, at: NodeId, FileFault { severity, message, hint }: FileFault) {
-        let diagnostic = self.located(at, Diagnostic { severity, hint, ..Diagnostic::new(message) });
+    fn found(&mut self, at: NodeId, fault: Diagnostic) {
+        let diagnostic = self.located(at, fault);
         self.diagnostics.push(diagnostic);
     }
 }

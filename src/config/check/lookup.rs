@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::config::files::{FileFault, Files, Part};
+use crate::config::files::{Diagnostic, Files, Part};
 use crate::config::model::CertificateFiles;
 
 /// Checks each file once: a fault is reported where the file is named first.
@@ -26,22 +26,22 @@ impl<'f> FileLookup<'f> {
         FileLookup { files, asked: HashSet::new() }
     }
 
-    pub(super) fn certificate(&mut self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
+    pub(super) fn certificate(&mut self, files: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
         let new = self.asked.insert(FileQuery::Certificate(files.clone()));
         if new { self.files.certificate(files) } else { Vec::new() }
     }
 
-    pub(super) fn authorities(&mut self, path: &Path) -> Vec<FileFault> {
+    pub(super) fn authorities(&mut self, path: &Path) -> Vec<Diagnostic> {
         let new = self.asked.insert(FileQuery::Authorities(path.to_owned()));
         if new { self.files.authorities(path) } else { Vec::new() }
     }
 
-    pub(super) fn revocations(&mut self, path: &Path) -> Vec<FileFault> {
+    pub(super) fn revocations(&mut self, path: &Path) -> Vec<Diagnostic> {
         let new = self.asked.insert(FileQuery::Revocations(path.to_owned()));
         if new { self.files.revocations(path) } else { Vec::new() }
     }
 
-    pub(super) fn socket(&mut self, path: &Path) -> Vec<FileFault> {
+    pub(super) fn socket(&mut self, path: &Path) -> Vec<Diagnostic> {
         let new = self.asked.insert(FileQuery::Socket(path.to_owned()));
         if new { self.files.socket(path) } else { Vec::new() }
     }

@@ -7,9 +7,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::fault::FileFault;
 use crate::config::model::Redacted;
-use crate::config::report::Severity;
+use crate::config::report::Diagnostic;
 
 /// Largest file, in bytes.
 pub const MAX_TOKEN_FILE: u64 = 64 * 1024;
@@ -28,14 +27,12 @@ impl TokenFile {
     ///
     /// # Errors
     /// It cannot be read, or holds no token.
-    pub fn read(path: &Path) -> Result<TokenFile, FileFault> {
+    pub fn read(path: &Path) -> Result<TokenFile, Diagnostic> {
         let name = path.display();
-        let fault = |message: String| FileFault {
-            severity: Severity::Error,
-            message,
-            hint: Some("store the token in a file that only tidegate's user can read".to_owned()),
+        let error = |message: String| {
+            Diagnostic::new(message).hint("store the token in a file that only tidegate's user can read")
         };
-        let unreadable = |error: io::Error| fault(format!("cannot read {name}: {error}"));
+        let unreadable = |cause: io::Error| error(format!("cannot read {name}: {cause}"));
         // Opening a pipe would otherwise wait for its writer.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
@@ -44,24 +41,24 @@ impl TokenFile {
             return Err(unreadable(io::ErrorKind::IsADirectory.into()));
         }
         if !metadata.is_file() {
-            return Err(fault(format!("cannot read {name}: it is not a regular file")));
+            return Err(error(format!("cannot read {name}: it is not a regular file")));
         }
         let mut text = String::new();
         file.take(MAX_TOKEN_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
         if text.len() as u64 > MAX_TOKEN_FILE {
-            return Err(fault(format!("cannot read {name}: it is larger than 64 KiB")));
+            return Err(error(format!("cannot read {name}: it is larger than 64 KiB")));
         }
-        let token = parse_token(&text).map_err(|reason| fault(format!("{name} {reason}")))?;
+        let token = parse_token(&text).map_err(|reason| error(format!("{name} {reason}")))?;
         Ok(TokenFile { token: token.to_owned().into(), mode: metadata.mode() & 0o7777 })
     }
 
     /// A warning when every user of the host may read it. A group may: files are shared with a service that way.
-    pub fn exposure(&self, path: &Path) -> Option<FileFault> {
+    pub fn exposure(&self, path: &Path) -> Option<Diagnostic> {
         let (name, mode) = (path.display(), self.mode);
-        (mode & 0o004 != 0).then(|| FileFault {
-            severity: Severity::Warning,
-            message: format!("{name} can be read by every user of this host (mode {mode:03o})"),
-            hint: Some(format!("chmod 600 {name}")),
+        (mode & 0o004 != 0).then(|| {
+            Diagnostic::new(format!("{name} can be read by every user of this host (mode {mode:03o})"))
+                .hint(format!("chmod 600 {name}"))
+                .warning()
         })
     }
 }

@@ -24,7 +24,7 @@ fn written<T: FromStr<Err = Diagnostic> + Debug + fmt::Display>(pairs: &[(&str, 
 }
 
 #[test]
-fn durations() {
+fn durations_and_rates_are_parsed_or_rejected() {
     written::<Period>(&[
         ("0s", "0s"),
         ("250ms", "250ms"),
@@ -65,7 +65,7 @@ fn durations() {
 }
 
 #[test]
-fn sizes_and_percentages() {
+fn sizes_and_percentages_are_parsed_or_rejected() {
     written::<Size>(&[("0B", "0B"), ("1024B", "1KiB"), ("64KiB", "64KiB"), ("1536KiB", "1536KiB")]);
     refused::<Size>(&["", "64", "64kb", "64KB", "-1B", "1.5MiB", "18446744073709551615GiB"]);
     written::<Percent>(&[("0%", "0%"), ("50%", "50%"), ("100%", "100%")]);
@@ -73,13 +73,13 @@ fn sizes_and_percentages() {
 }
 
 #[test]
-fn statuses() {
+fn statuses_are_parsed_or_rejected() {
     written::<StatusRange>(&[("200-399", "200-399"), ("204", "204"), ("200-200", "200")]);
     refused::<StatusRange>(&["", "-", "200-", "-200", "2xx", "99", "600", "399-200", "+200", "0200", "200-300-400"]);
 }
 
 #[test]
-fn addresses() {
+fn addresses_are_parsed_or_rejected() {
     written::<BindAddress>(&[
         ("127.0.0.1:8080", "127.0.0.1:8080"),
         ("0.0.0.0:0", "0.0.0.0:0"),
@@ -124,7 +124,7 @@ fn addresses() {
 }
 
 #[test]
-fn access_targets() {
+fn access_targets_are_parsed_or_rejected() {
     written::<AccessTarget>(&[("off", "off"), ("stderr", "stderr"), ("./a.log", "./a.log")]);
     refused::<AccessTarget>(&["", "on", "stdout", "access.log", "/var/log/", "/a\nb"]);
 }
@@ -139,7 +139,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_text_is_read_or_refused_and_what_is_written_is_read_back(text in prop_oneof![
+    fn any_text_is_rejected_or_survives_a_round_trip(text in prop_oneof![
         ".*",
         "[0-9]{1,20}(ms|s|m|h|B|KiB|MiB|GiB|%|/s|/m|/h)?",
         "(unix:)?/?[a-z0-9:.%\\[\\]-]{0,40}",
@@ -157,18 +157,18 @@ proptest! {
     }
 
     #[test]
-    fn every_duration_is_read_back(millis in 0..=LONGEST.as_millis() as u64) {
+    fn duration_survives_a_round_trip(millis in 0..=LONGEST.as_millis() as u64) {
         let period = Period(Duration::from_millis(millis));
         prop_assert_eq!(period.to_string().parse::<Period>(), Ok(period));
     }
 
     #[test]
-    fn every_size_is_read_back(bytes: u64) {
+    fn size_survives_a_round_trip(bytes: u64) {
         prop_assert_eq!(Size(bytes).to_string().parse::<Size>(), Ok(Size(bytes)));
     }
 
     #[test]
-    fn every_socket_address_is_read_back(ip: IpAddr, port: u16) {
+    fn socket_address_survives_a_round_trip(ip: IpAddr, port: u16) {
         let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         prop_assume!(!ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST) && !is_link_local);
         let bind = BindAddress(Address::Tcp(SocketAddr::new(ip, port)));
@@ -177,19 +177,19 @@ proptest! {
 }
 
 #[test]
-fn versions_of_tls() {
+fn tls_versions_are_parsed_or_rejected() {
     written::<MinVersion>(&[("1.2", "1.2"), ("1.3", "1.3")]);
     refused::<MinVersion>(&["", "1", "1.0", "1.1", "1.4", "2", "TLSv1.2", "tls1.3", " 1.2"]);
 }
 
 #[test]
-fn names_of_protocols() {
+fn protocol_names_are_parsed_or_rejected() {
     written::<ProtocolName>(&[("h2", "h2"), ("http/1.1", "http/1.1"), (&"x".repeat(255), &"x".repeat(255))]);
     refused::<ProtocolName>(&["", &"x".repeat(256), &"ä".repeat(128)]);
 }
 
 #[test]
-fn names_of_servers() {
+fn server_names_are_parsed_or_rejected() {
     written::<NameRule>(&[("a.example.com", "a.example.com"), ("*.Example.COM.", "*.example.com"), ("x_1", "x_1")]);
     refused::<NameRule>(&[
         "",
@@ -208,7 +208,7 @@ fn names_of_servers() {
 }
 
 #[test]
-fn paths_of_files() {
+fn file_paths_are_parsed_or_rejected() {
     written::<FilePath>(&[("a.pem", "a.pem"), ("/etc/a b.pem", "/etc/a b.pem")]);
     refused::<FilePath>(&["", "/", "certs/", "a\nb", "-----BEGIN CERTIFICATE-----\nMII"]);
     written::<TrustedBy>(&[("system", "system"), ("./system", "./system"), ("ca", "ca"), ("sys.pem", "sys.pem")]);
@@ -216,7 +216,7 @@ fn paths_of_files() {
 }
 
 #[test]
-fn networks() {
+fn networks_are_parsed_or_rejected() {
     written::<Network>(&[
         ("10.0.0.0/8", "10.0.0.0/8"),
         ("10.0.0.1", "10.0.0.1"),
@@ -251,7 +251,7 @@ fn networks() {
 }
 
 #[test]
-fn link_local_addresses_have_their_interface() {
+fn link_local_address_requires_its_interface() {
     let lo = interfaces::index("lo").unwrap();
     for text in ["[fe80::1%lo]:80", &format!("[fe80::1%{lo}]:80")] {
         let BindAddress(Address::Tcp(SocketAddr::V6(bind))) = text.parse().unwrap() else { panic!("{text}") };

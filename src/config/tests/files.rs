@@ -3,31 +3,31 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::config::files::{FileFault, Files, Part};
+use crate::config::files::{Diagnostic, Files, Part};
 
 /// Finds something in every file, and remembers what it was asked.
 #[derive(Default)]
 struct Suspicious(RefCell<Vec<String>>);
 
 impl Suspicious {
-    fn diagnostic(&self, question: &str, severity: Severity) -> FileFault {
+    fn diagnostic(&self, question: &str, severity: Severity) -> Diagnostic {
         self.0.borrow_mut().push(question.to_owned());
-        FileFault { severity, message: format!("{question} is odd"), hint: Some("look".to_owned()) }
+        Diagnostic { severity, ..Diagnostic::new(format!("{question} is odd")).hint("look") }
     }
 }
 
 impl Files for Suspicious {
-    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, FileFault)> {
+    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
         let diagnostic =
             self.diagnostic(&format!("{}+{}", files.cert.display(), files.key.reveal().display()), Severity::Warning);
         vec![(Part::Key, diagnostic.clone()), (Part::Cert, diagnostic)]
     }
 
-    fn authorities(&self, path: &Path) -> Vec<FileFault> {
+    fn authorities(&self, path: &Path) -> Vec<Diagnostic> {
         vec![self.diagnostic(&format!("ca {}", path.display()), Severity::Error)]
     }
 
-    fn revocations(&self, path: &Path) -> Vec<FileFault> {
+    fn revocations(&self, path: &Path) -> Vec<Diagnostic> {
         vec![self.diagnostic(&format!("crl {}", path.display()), Severity::Warning)]
     }
 }
@@ -53,7 +53,7 @@ pools:
 ";
 
 #[test]
-fn each_file_is_looked_into_once_and_shown_where_it_is_named_first() {
+fn file_named_twice_is_checked_once_and_reported_where_named_first() {
     let files = Suspicious::default();
     let failure = parse("test.yaml", NAMES_FILES, &files).unwrap_err();
     let mut asked = files.0.take();
@@ -81,14 +81,14 @@ fn each_file_is_looked_into_once_and_shown_where_it_is_named_first() {
 }
 
 #[test]
-fn what_is_only_odd_about_a_file_is_a_warning_of_a_configuration_that_loads() {
+fn warning_about_a_file_leaves_the_configuration_valid() {
     let yaml = with("tls: { certificates: [{ cert: a, key: b }] }", "");
     let loaded = parse("test.yaml", &yaml, &Suspicious::default()).unwrap();
     assert_eq!(loaded.warnings.len(), 2);
 }
 
 #[test]
-fn files_of_what_is_off_are_not_looked_into() {
+fn files_of_disabled_features_are_not_checked() {
     let files = Suspicious::default();
     let yaml = with(
         "tls: { certificates: [{ cert: a, key: b }], client_auth: { mode: off, ca: c, crl: d } }",

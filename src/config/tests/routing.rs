@@ -31,7 +31,7 @@ fn sniffing_and_routes_by_requests_arrive_as_written() {
 }
 
 #[test]
-fn sniffing_where_nothing_is_http_is_warned_of() {
+fn sniffing_with_starttls_is_a_warning() {
     let tls = |starttls: &str| format!("tls: {{ certificates: [{{ cert: a, key: b }}], starttls: {starttls} }}");
     let warnings = |keys: String| loaded(&with(&keys, "")).warnings;
     let [warning] = &warnings(format!("sniff: http, {}", tls("postgres")))[..] else { panic!() };
@@ -71,7 +71,7 @@ pools:
 }
 
 #[test]
-fn only_a_route_that_is_covered_by_one_before_it_is_called_dead() {
+fn route_covered_by_an_earlier_one_is_a_warning() {
     let dead = |tls: &str, routes: &[&str]| -> Vec<usize> {
         let routes: String = routes.iter().map(|route| format!("{{ match: {route}, pool: p }}, ")).collect();
         let loaded = loaded(&with(&format!("routes: [{routes}], {tls}"), ""));

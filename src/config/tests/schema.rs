@@ -18,7 +18,7 @@ fn drop_later(document: &mut Value, section: &str) {
 }
 
 #[test]
-fn the_schema_takes_the_reference_and_every_example() {
+fn schema_accepts_the_reference_and_the_examples() {
     let schema = schema();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let mut files = vec!["tests/it/reference.yaml".to_owned()];
@@ -39,7 +39,7 @@ fn the_schema_takes_the_reference_and_every_example() {
 
 /// A schema in which something else stands for `anyOf` and references says which key is wrong, and why.
 #[test]
-fn errors_of_the_schema_name_the_key() {
+fn schema_errors_name_the_key() {
     let schema = schema();
     let text = schema.to_string();
     assert!(!text.contains("$ref") && !text.contains("x-"), "{text}");
@@ -75,7 +75,7 @@ fn errors_of_the_schema_name_the_key() {
 }
 
 #[test]
-fn the_schema_takes_what_the_program_takes() {
+fn schema_accepts_what_the_program_accepts() {
     let validator = jsonschema::validator_for(&schema()).unwrap();
     for (pointer, key, value) in [
         ("/listeners/0", "bind", json!("[fe80::1%lo]:80")),
@@ -106,7 +106,7 @@ fn the_schema_takes_what_the_program_takes() {
 }
 
 #[test]
-fn what_may_be_off_may_be_false() {
+fn false_is_accepted_where_off_is() {
     let off = loaded(
         "log: { access: off }
 listeners: [{ name: l, bind: 127.0.0.1:1, pool: p, sniff: off, socket: { reuse_port: off },
@@ -137,7 +137,7 @@ fn is_other_in_yaml_1_1(plain: &str) -> bool {
 }
 
 #[test]
-fn examples_mean_the_same_to_readers_of_yaml_1_1() {
+fn examples_mean_the_same_in_yaml_1_1() {
     for word in ["off", "On", "y", "1:30", "0755", "1_000", "2026-01-02"] {
         assert!(is_other_in_yaml_1_1(word), "{word}");
     }
@@ -157,7 +157,7 @@ fn examples_mean_the_same_to_readers_of_yaml_1_1() {
 }
 
 #[test]
-fn the_schema_refuses_what_the_program_refuses() {
+fn schema_rejects_what_the_program_rejects() {
     let schema = schema();
     let validator = jsonschema::validator_for(&schema).unwrap();
     let smallest = json(SMALLEST);
@@ -233,12 +233,12 @@ fn the_schema_refuses_what_the_program_refuses() {
 
 /// Examples name it in their first line, relative to themselves, so that editors need no network.
 #[test]
-fn the_schema_beside_the_examples_is_the_one_that_is_printed() {
+fn schema_beside_the_examples_is_current() {
     let expected = format!("{:#}\n", schema());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tidegate.schema.json");
     if std::env::var_os("TIDEGATE_BLESS").is_some() {
         fs::write(&path, &expected).unwrap();
     }
-    let how = "write it again: TIDEGATE_BLESS=1 cargo test --lib the_schema_beside";
+    let how = "write it again: TIDEGATE_BLESS=1 cargo test --lib schema_beside";
     assert!(fs::read_to_string(&path).unwrap_or_default() == expected, "config/tidegate.schema.json is old; {how}");
 }

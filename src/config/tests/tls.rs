@@ -7,7 +7,7 @@ fn files(cert: &str, key: &str) -> CertificateFiles {
 }
 
 #[test]
-fn termination_has_the_defaults_of_the_contract() {
+fn termination_without_optional_keys_has_their_defaults() {
     let expected = ListenerTls {
         certificates: vec![files("a.pem", "a.key")],
         unknown_sni: UnknownSni::Default,
@@ -85,7 +85,7 @@ fn tls_to_the_backends_arrives_as_written() {
 }
 
 #[test]
-fn an_address_without_a_name_is_verified_as_it_is_and_a_unix_socket_needs_one() {
+fn server_name_defaults_to_the_address_and_is_required_of_unix_sockets() {
     let yaml = |address: &str, tls: &str| {
         with("", &format!("tls: {tls}")).replace("address: db.example:2", &format!("address: {address}"))
     };
@@ -97,7 +97,7 @@ fn an_address_without_a_name_is_verified_as_it_is_and_a_unix_socket_needs_one() 
 }
 
 #[test]
-fn a_value_that_is_not_built_is_refused_by_name_and_not_in_the_schema() {
+fn unsupported_value_is_rejected_by_name_and_not_in_the_schema() {
     assert!(!schema().to_string().contains("mysql"));
     for yaml in [
         with("tls: { certificates: [{ cert: a, key: b }], starttls: mysql }", ""),

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escape_of_two_digits_is_a_byte_and_all_else_is_utf_8() {
+    fn escape_of_two_digits_is_a_byte_and_all_else_is_utf_8() {
         for (yaml, expected) in [
             (r#""\x00\x00\x00\x08\x04\xd2\x16\x2f""#, &b"\x00\x00\x00\x08\x04\xd2\x16\x2f"[..]),
             (r#""\xff""#, b"\xff"),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_stands_for_the_same_bytes() {
+    fn alias_has_the_same_bytes() {
         let (tree, _, complete) = parse("a: &a \"\\xff\"\nb: *a\n");
         assert!(complete);
         let crate::config::tree::NodeValue::Map(children) = tree.value(tree.root().unwrap()) else {

@@ -31,7 +31,7 @@ fn check(text: &str, expected: &[(&str, &str)]) {
 }
 
 #[test]
-fn every_value_has_its_path_and_its_place() {
+fn value_has_its_path_and_place() {
     check(
         "a: 1\nb:\n  - x\n  - { c: 'y', d: [z, \"w\"] }\n",
         &[("a", "1"), ("b[0]", "x"), ("b[1].c", "'y'"), ("b[1].d[0]", "z"), ("b[1].d[1]", "\"w\"")],
@@ -39,17 +39,17 @@ fn every_value_has_its_path_and_its_place() {
 }
 
 #[test]
-fn places_are_right_after_wide_characters_and_carriage_returns() {
+fn places_after_wide_characters_and_carriage_returns_are_right() {
     check("# 🦀 größer\r\nä: wörd\r\nb: [🦀, x]\r\n", &[("ä", "wörd"), ("b[0]", "🦀"), ("b[1]", "x")]);
 }
 
 #[test]
-fn an_alias_has_paths_of_its_own_and_the_place_of_its_anchor() {
+fn alias_has_its_own_paths_and_the_place_of_its_anchor() {
     check("a: &x { b: 1 }\nc: *x\nd: [*x]\n", &[("a.b", "1"), ("c.b", "1"), ("d[0].b", "1")]);
 }
 
 #[test]
-fn plain_scalars_follow_the_core_schema() {
+fn plain_scalars_resolve_by_the_core_schema() {
     for (text, expected) in [
         ("", Resolved::Null),
         ("~", Resolved::Null),
@@ -87,7 +87,7 @@ fn quoted_scalars_are_text() {
 }
 
 #[test]
-fn the_number_of_values_is_bounded() {
+fn number_of_values_is_bounded() {
     let text = format!("[{}]", "1,".repeat(MAX_NODES));
     let (_, diagnostics, complete) = parse(&text);
     assert!(!complete);

@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::config::Severity;
-use crate::config::files::{FileFault, Files, Part};
+use crate::config::files::{Diagnostic, Files, Part};
 use crate::config::model::CertificateFiles;
 use crate::tls::testing::{Authority, Folder, Pair};
 use crate::tls::{OnDisk, describe};
@@ -20,11 +20,11 @@ fn said(folder: &Folder, cert: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Vec<S
 }
 
 fn said_of(folder: &Folder, files: &CertificateFiles) -> Vec<String> {
-    let line = |(part, fault): &(Part, FileFault)| format!("{part:?}: {}", written(folder, fault)).to_lowercase();
+    let line = |(part, fault): &(Part, Diagnostic)| format!("{part:?}: {}", written(folder, fault)).to_lowercase();
     OnDisk.certificate(files).iter().map(line).collect()
 }
 
-fn written(folder: &Folder, fault: &FileFault) -> String {
+fn written(folder: &Folder, fault: &Diagnostic) -> String {
     let severity = if fault.severity == Severity::Error { "error" } else { "warning" };
     let text = format!("{severity}: {} ({})", fault.message, fault.hint.as_deref().unwrap_or("no hint"));
     text.replace(&folder.path("").display().to_string(), "")
@@ -207,7 +207,7 @@ fn what_can_be_used_and_is_hardly_meant_is_a_warning() {
 #[test]
 fn authorities_and_lists_are_judged_too() {
     let (folder, authority) = (Folder::new(), Authority::new("authority"));
-    let of = |faults: Vec<FileFault>| faults.iter().map(|fault| written(&folder, fault)).collect::<Vec<_>>();
+    let of = |faults: Vec<Diagnostic>| faults.iter().map(|fault| written(&folder, fault)).collect::<Vec<_>>();
     let ca = |content: &str| of(OnDisk.authorities(&folder.write("ca.pem", content)));
     let crl = |content: &str| of(OnDisk.revocations(&folder.write("ca.crl", content)));
 

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -10,17 +9,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, sockopt};
-
 use super::accepting::Accepting;
 use super::listener::Listener;
 use super::plane_state::PlaneState;
 use super::session::{self, Accepted, Permits};
 use super::worker_state::WorkerState;
 use crate::net::addr::{Address, ClientAddr};
-use crate::net::errno::{Call, CallError, Scope};
-use crate::worker::{self, Transport, poll_fn};
+use crate::worker::{self, AcceptSocket, Transport, poll_fn};
 
 /// How long to wait before another try when the process or the host has run out of something.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +45,7 @@ pub(super) fn start(listener: Arc<Listener>, address: Address, socket: OwnedFd) 
 async fn run(accepting: &Accepting, socket: OwnedFd) -> io::Result<()> {
     let state = WorkerState::current();
     let plane = &state.plane;
-    let socket = worker::AcceptSocket::new(socket)?;
+    let socket = AcceptSocket::new(socket)?;
     accepting.begin();
     let mut batch = AcceptBatch::default();
     while unless_stopped(accepting, socket.waiting()).await.is_some() {
@@ -65,7 +60,7 @@ async fn run(accepting: &Accepting, socket: OwnedFd) -> io::Result<()> {
                 None => socket.paused(unless_stopped(accepting, room(plane, &listener))).await?,
             };
             let Some(permits) = permits else { break };
-            match accept(&socket) {
+            match socket.accept() {
                 Ok(Some((fd, client))) => arrive(&state, listener, fd, client, permits),
                 Ok(None) => {
                     batch = AcceptBatch::default();
@@ -85,7 +80,7 @@ async fn run(accepting: &Accepting, socket: OwnedFd) -> io::Result<()> {
     // What waits in the queue is still taken, as far as there is room for it: closing would reset it.
     let listener = accepting.listener();
     while let Some(permits) = try_room(plane, &listener)
-        && let Ok(Some((fd, client))) = accept(&socket)
+        && let Ok(Some((fd, client))) = socket.accept()
     {
         arrive(&state, Arc::clone(&listener), fd, client, permits);
     }
@@ -114,32 +109,6 @@ impl AcceptBatch {
         let beyond = self.in_a_row.saturating_sub(AcceptBatch::GROWS_AFTER);
         1u32.checked_shl(beyond).map_or(AcceptBatch::MAX, |count| count.min(AcceptBatch::MAX))
     }
-}
-
-/// Connections in a row that may be lost between their arrival and accept(2) before that is taken for trouble of this host:
-/// where a security policy refuses every call, there is no end to them.
-const LOST_IN_A_ROW: usize = 64;
-
-/// The next connection; `None` when none waits.
-///
-/// # Errors
-/// Those that trying again at once would not help.
-fn accept(socket: &worker::AcceptSocket) -> Result<Option<(OwnedFd, ClientAddr)>, CallError> {
-    let mut errno = Errno::INTR;
-    for _ in 0..LOST_IN_A_ROW {
-        errno = match acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok((fd, peer)) => match client_address(&fd, peer) {
-                Some(client) => return Ok(Some((fd, client))),
-                None => Errno::CONNABORTED,
-            },
-            Err(Errno::AGAIN) => return Ok(None),
-            Err(errno) => errno,
-        };
-        if !matches!(Scope::of(Call::Accept, errno), Scope::Retry | Scope::Connection) {
-            break;
-        }
-    }
-    Err(CallError { call: Call::Accept, errno })
 }
 
 /// Counts the connection, finds it a worker, and starts its session there.
@@ -204,33 +173,9 @@ fn try_room(plane: &PlaneState, listener: &Listener) -> Option<Permits> {
     Some(Permits::new(plane.capacity().try_acquire()?, in_listener))
 }
 
-/// The peer's IP address, or that it came by a unix socket. `None` where the kernel names no address of a TCP connection:
-/// without one, the client would be trusted with PROXY headers and have no limits.
-fn client_address(socket: &OwnedFd, peer: Option<SocketAddrAny>) -> Option<ClientAddr> {
-    match peer.and_then(|peer| SocketAddr::try_from(peer).ok()) {
-        Some(address) => Some(ClientAddr::Tcp(address)),
-        None => (sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)).then_some(ClientAddr::Unix),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
-    use std::os::unix::net::UnixStream;
-
     use super::*;
-
-    #[test]
-    fn a_client_without_an_address_is_one_of_a_unix_socket() {
-        let unix = OwnedFd::from(UnixStream::pair().unwrap().0);
-        assert_eq!(client_address(&unix, None), Some(ClientAddr::Unix));
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let address = client.local_addr().unwrap();
-        let accepted = OwnedFd::from(listener.accept().unwrap().0);
-        assert_eq!(client_address(&accepted, Some(address.into())), Some(ClientAddr::Tcp(address)));
-        assert_eq!(client_address(&accepted, None), None);
-    }
 
     #[test]
     fn accept_batch_grows_with_turns_in_a_row_and_is_largest_on_a_busy_worker() {

@@ -20,12 +20,12 @@ use super::worker_state::SessionHandle;
 use crate::config::model::OnDown;
 use crate::net::addr::Address;
 use crate::net::dial;
-use crate::net::errno::{Call, CallError, Scope};
+use crate::net::errno::{CallError, Scope};
 use crate::pool::{self, Excluded, Lease, Pool};
 use crate::relay::Stream;
 use crate::stats::latency::Stage;
 use crate::stats::termination::Termination;
-use crate::worker::{self, Socket, Transport, poll_fn};
+use crate::worker::{self, ConnectError, Transport, poll_fn};
 
 /// A backend, and the claim on it.
 pub(super) struct Dialled {
@@ -177,14 +177,10 @@ async fn connect_to(
             Scope::Retry => ConnectFailure::QueueFull(timeout),
             _ => ConnectFailure::Call(error),
         })?;
-    let socket = Socket::new(fd, transport).map_err(|error| ConnectFailure::of(Call::Event, error))?;
-    worker::until(Some(deadline), socket.connected())
-        .await
-        .ok_or(ConnectFailure::TimedOut(timeout))?
-        .map_err(|error| ConnectFailure::of(Call::Connect, error))?;
-    if transport == Transport::Tcp {
-        dial::refuse_self_connect(&socket).map_err(|error| ConnectFailure::of(Call::Connect, error))?;
-    }
+    let socket = worker::connect(fd, transport, deadline).await.map_err(|error| match error {
+        ConnectError::TimedOut => ConnectFailure::TimedOut(timeout),
+        ConnectError::Failed(call, error) => ConnectFailure::of(call, error),
+    })?;
     let took = started.elapsed();
     let backend = upstream::handshake(socket, chosen, connector.as_deref(), origin, deadline)
         .await

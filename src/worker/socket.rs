@@ -1,6 +1,5 @@
 //! A non-blocking socket of this worker.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -212,63 +211,6 @@ impl Stream for Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
-    }
-}
-
-/// A listening socket of this worker.
-///
-/// Level-triggered: an acceptor takes one connection at a time, and saves the accept that returns EAGAIN.
-pub struct AcceptSocket {
-    fd: OwnedFd,
-    slot: Rc<Slot>,
-}
-
-impl AcceptSocket {
-    /// Takes over a non-blocking listening socket.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
-    pub fn new(fd: OwnedFd) -> io::Result<AcceptSocket> {
-        let slot = local(|worker| worker.reactor.register(fd.as_fd(), Interest::Queue))?;
-        Ok(AcceptSocket { fd, slot })
-    }
-
-    /// Waits until a connection can be accepted. It may be gone by then.
-    pub async fn waiting(&self) {
-        poll_fn(|_| {
-            if self.slot.ready().intersects(Ready::READABLE) {
-                self.slot.clear(Ready::READABLE);
-                return Poll::Ready(());
-            }
-            self.slot.set_waiter();
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// Takes no events of waiting connections while `until` runs, which would make the loop spin.
-    ///
-    /// # Errors
-    /// Those of epoll_ctl(2).
-    pub async fn paused<T>(&self, until: impl Future<Output = T>) -> io::Result<T> {
-        let register = |interest| local(|worker| worker.reactor.reregister(self.fd.as_fd(), &self.slot, interest));
-        register(Interest::None)?;
-        let result = until.await;
-        register(Interest::Queue)?;
-        Ok(result)
-    }
-}
-
-impl AsFd for AcceptSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl Drop for AcceptSocket {
-    fn drop(&mut self) {
-        // A close does not deregister where another worker has a duplicate, and events would go on for ever.
-        if_local(|worker| worker.reactor.deregister(self.fd.as_fd(), &self.slot));
     }
 }
 

@@ -39,7 +39,7 @@ impl RouteConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sniff {
-    /// Plain TCP.
+    /// Bytes are not parsed.
     Off,
     /// HTTP/1.x is parsed in passing: statistics, and routes by host and path_prefix.
     Http,

@@ -7,10 +7,11 @@
 //! 1. accept, room in the listener and the process, a worker (`accept.rs`);
 //! 2. where the listener says so (`preamble.rs`): PROXY header -> limits (`admission.rs`) -> STARTTLS -> TLS termination, or
 //!    a look at the ClientHello -> route (`route.rs`); a client over a limit is answered in its own protocol (`reject.rs`);
-//! 3. lease a backend ([`pool`]) by the pool's algorithm ([`balance`]), and connect to it, or to another one on failure
+//! 3. lease a backend ([`pool`]) by the pool's algorithm ([`balance`]; weights are read in `pool/snapshot.rs`), and connect to
+//!    it, or to another one on failure
 //!    (`dial.rs`); the PROXY header, STARTTLS and TLS to the backend (`upstream.rs`);
 //! 4. peeked bytes first, then all else: [`relay`] copies or splices;
-//! 5. termination -> counters, histograms, access line (`session.rs`, `Record`).
+//! 5. termination -> counters, histograms, access line (`record.rs`).
 //!
 //! A connection that has no limits and whose first bytes need no look goes from 1 to 3. One task, no hops between threads
 //! once it has its worker. The lease, the permits and the worker slot are values whose `Drop` gives back, so that every way
@@ -46,7 +47,7 @@
 //! | [`sniff`] | what a connection's first bytes are: yes, no, or more; HTTP as it goes by; pure | net, stats |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
 //! | [`balance`] | one algorithm a file; pure | config::model |
-//! | [`limits`] | how many connections, and how fast, of an address and of all; pure | config::model |
+//! | [`limits`] | connection and rate limits, per address and per listener (token bucket: `gcra.rs`), permits; pure | config::model |
 //! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |
 //! | [`log`] | log and access lines that never block | config::model, net, stats |
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay, threads |

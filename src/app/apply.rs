@@ -127,7 +127,8 @@ impl Running {
                 new.or(self.sockets.actual(&key)).cloned()
             });
             let parts = parts(&config, listener, &pools, &acceptors, addresses.collect());
-            let Some(parts) = parts else { continue };
+            let parts =
+                parts.ok_or_else(|| vec![format!("listener {}: one of its pools is missing", listener.name)])?;
             listeners.push(match before.listeners.iter().find(|before| before.config().name == listener.name) {
                 Some(before) => before.again(listener.clone(), parts),
                 None => Listener::new(listener.clone(), parts, self.registry.listener(), self.plane.workers()),

@@ -80,6 +80,7 @@ impl Plan {
                 ("workers", old.workers != new.workers),
                 ("admin", old.admin != new.admin),
                 ("log", old.log != new.log),
+                ("shutdown", old.shutdown != new.shutdown),
             ];
             plan.needs_restart
                 .extend(others.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned()));

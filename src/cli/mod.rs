@@ -84,7 +84,7 @@ enum Command {
     Schema,
     /// Print a completion script for a shell
     Completions {
-        /// The shell
+        /// Shell to generate the script for
         shell: Shell,
     },
     /// Print the manual page
@@ -96,7 +96,7 @@ struct ConfigFile {
     /// Configuration file [default: ./tidegate.yaml, then /etc/tidegate/config.yaml]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The same as FILE
+    /// Same as FILE
     #[arg(long, short, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
 }

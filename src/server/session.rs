@@ -257,7 +257,7 @@ impl Session {
                     Due::Relay => {}
                     Due::Keepalive => {
                         has_keepalive = true;
-                        // Exceeded a unix socket there is no such thing, and no need of it.
+                        // A unix socket has no keepalive, and needs none.
                         let _ = options.apply_lasting(&*backend);
                     }
                 }

@@ -63,7 +63,7 @@ pools:
             "+ listener a: + 127.0.0.1:1\n+ listener b: + 127.0.0.1:2, + 127.0.0.1:3\n+ pool p: + b1\n+ pool q: + b1, + b2".into(),
         ),
         ("the same", two(&[]), two(&[]), String::new()),
-        ("end", one(&[]), Config { workers: one(&[]).workers, log: one(&[]).log, ..Config::empty() }, "- listener a: - 127.0.0.1:1\n- pool p: - b1".into()),
+        ("end", one(&[]), Config { listeners: Vec::new(), pools: Vec::new(), ..one(&[]) }, "- listener a: - 127.0.0.1:1\n- pool p: - b1".into()),
         ("listener and pool come", one(&[]), two(&[]), "+ listener b: + 127.0.0.1:2, + 127.0.0.1:3\n+ pool q: + b1, + b2".into()),
         ("listener and pool go", two(&[]), one(&[]), "- listener b: - 127.0.0.1:2, - 127.0.0.1:3\n- pool q: - b1, - b2".into()),
         ("listener goes, its pool stays", two(&[]), two(&without_b), "- listener b: - 127.0.0.1:2, - 127.0.0.1:3".into()),
@@ -97,6 +97,7 @@ pools:
         ("TLS of a pool", one(&[]), one(&[(of_p, &format!(", tls: {{ verify: off }}{of_p}"))]), "~ pool p".into()),
         ("workers", one(&[]), edited(&format!("workers: 7\n{ONE}"), &[]), restarts(&["workers"])),
         ("admin", one(&[]), edited(&format!("admin: {{ bind: 127.0.0.1:9 }}\n{ONE}"), &[]), restarts(&["admin"])),
+        ("shutdown", one(&[]), edited(&format!("shutdown: {{ drain: 7s }}\n{ONE}"), &[]), restarts(&["shutdown"])),
         ("log", one(&[]), edited(&format!("log: {{ level: debug }}\n{ONE}"), &[]), restarts(&["log"])),
     ];
     assert!(cases.len() >= 30);

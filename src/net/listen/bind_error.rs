@@ -27,7 +27,7 @@ fn of_tcp(address: SocketAddr, options: &ListenOptions, errno: Option<Errno>, ow
     let (ip, port) = (address.ip(), address.port());
     Some(match errno? {
         Errno::ADDRINUSE => match owner {
-            Some(owner) => format!("{owner} has it already: one address belongs to one listener"),
+            Some(owner) => format!("{owner} has it already: an address can be bound by one listener only"),
             None if is_listened_on(port) == Some(false) => format!(
                 "port {port} is in use by a connection or a socket that does not listen (`ss -tanp` shows it): \
                  choose a port outside of net.ipv4.ip_local_port_range"
@@ -64,13 +64,13 @@ fn of_unix(path: &Path, errno: Option<Errno>, owner: Option<&str>) -> Option<Str
     let folder = path.parent().unwrap_or(Path::new("/")).display();
     Some(match errno? {
         Errno::ADDRINUSE => match (owner, fs::symlink_metadata(path)) {
-            (Some(owner), _) => format!("{owner} has it already: one address belongs to one listener"),
+            (Some(owner), _) => format!("{owner} has it already: an address can be bound by one listener only"),
             (None, Ok(metadata)) if !metadata.file_type().is_socket() => {
-                "a file of this name exists and is not a socket: remove it, or take another path".to_owned()
+                "a file of this name exists and is not a socket: remove it, or choose another path".to_owned()
             }
             (None, _) => "it is in use: another process listens there (`ss -lxp` shows which)".to_owned(),
         },
-        Errno::NOENT => format!("there is no folder {folder}"),
+        Errno::NOENT => format!("there is no directory {folder}"),
         Errno::NOTDIR => format!("{folder} is not a folder"),
         Errno::ACCESS | Errno::PERM => {
             format!("not permitted: the user that tidegate runs as must be allowed to write to the folder {folder}")
@@ -183,7 +183,7 @@ mod tests {
         for (path, expected) in [
             (socket, "another process listens there (`ss -lxp`"),
             (file.clone(), "exists and is not a socket"),
-            (folder.path().join("none/socket"), "there is no folder "),
+            (folder.path().join("none/socket"), "there is no directory "),
             (file.join("socket"), "is not a folder"),
         ] {
             let text = bind_error(&unix(&path), None);

@@ -87,8 +87,6 @@
 //!   of open files allows (`app/capacity.rs`), a connection's bytes by back-pressure ([`relay`]) and the bounds of
 //!   its first ones, answers to health checks by their size and time ([`health`]), log lines by their queue ([`log`]).
 
-#![warn(missing_docs)]
-
 pub mod admin;
 pub mod app;
 pub mod balance;

@@ -1,5 +1,5 @@
 //! `/explain`: which listener, route, pool and backend a client would get now, and why. It is asked of the same routes
-//! and the same pools that a connection would be; nothing is taken, and nobody's turn passes.
+//! and the same pools that a connection would be; nothing is taken, and round robin does not advance.
 //!
 //! The query: `client` (an IP address), and perhaps `sni`, `alpn` (one or several, the preferred one first), `host` and
 //! `path` of its first request, `listener`.
@@ -19,7 +19,7 @@ use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool
 use crate::server::{DataPlane, Listener, RouteKey};
 use crate::sniff::http::RequestHead;
 
-/// What somebody wants to know.
+/// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ExplainQuery {
     client: IpAddr,
@@ -48,11 +48,11 @@ pub struct AtListener {
     pub listener: String,
     /// Where it listens.
     pub addresses: Vec<String>,
-    /// What to know besides, for people.
+    /// Further notes.
     pub notes: Vec<String>,
-    /// Why the client is rejected before it gets as far as a pool, for people.
+    /// Why the client is rejected before it reaches a pool.
     pub rejected: Option<String>,
-    /// Which route it matches, and why, for people.
+    /// Which route it matches, and why.
     pub route: String,
     /// The pool.
     pub pool: String,
@@ -60,7 +60,7 @@ pub struct AtListener {
     pub balance: Balance,
     /// The backend that it gets; `None` when there is none, or when chance decides.
     pub backend: Option<String>,
-    /// Why that one, or why none, for people.
+    /// Why that one, or why none.
     pub why: String,
     /// All backends of the pool, in the order of the configuration.
     pub backends: Vec<AtBackend>,
@@ -77,7 +77,7 @@ pub struct AtBackend {
     pub chosen: bool,
     /// How likely it is to be chosen, where chance decides.
     pub chance: Option<f64>,
-    /// Why, or why not, for people.
+    /// Why, or why not.
     pub why: String,
 }
 
@@ -254,7 +254,7 @@ fn route_in_words(listener: &Listener, route: Option<usize>) -> String {
     }
 }
 
-/// Why the chosen one, or why nobody.
+/// Why the chosen backend, or why none.
 fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
     let algorithm = pool.settings().balance;
     let able = |backup: bool| {
@@ -319,7 +319,7 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
     format!("{}: {words}", algorithm.name())
 }
 
-/// So many are named that chance may choose.
+/// Backends that are named of a random choice.
 const LIKELY: usize = 4;
 
 /// With more than one that is as good, their turn decides.

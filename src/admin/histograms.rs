@@ -21,7 +21,7 @@ use crate::stats::histogram::Histogram;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
 
 const JSON: &str = "application/json";
-/// Values are microseconds; the log's column for the largest of each line is for people.
+/// Values are microseconds; the log has a readable column for the largest of each line.
 const COMMENT: &str = "tidegate: values are microseconds";
 
 /// Answers a question with this query.

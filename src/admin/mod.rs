@@ -78,7 +78,7 @@ pub struct AdminServer {
 /// Binds the stats port and reads its token.
 ///
 /// # Errors
-/// The text for people why not.
+/// The reason.
 pub fn bind(config: &model::AdminConfig) -> Result<BoundAdmin, String> {
     let token = config.token_file.as_ref().map(|path| Token::load(path.reveal())).transpose()?;
     let options = ListenOptions {

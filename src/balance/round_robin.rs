@@ -114,7 +114,7 @@ mod tests {
         (0..picks).map(|turn| balancer.pick(turn, &live).unwrap()).collect()
     }
 
-    /// The algorithm as everybody writes it.
+    /// The textbook form of the algorithm.
     fn classical(weights: &[u32]) -> Vec<usize> {
         let sum: i64 = weights.iter().map(|&w| i64::from(w)).sum();
         let mut credit = vec![0; weights.len()];

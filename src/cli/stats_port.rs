@@ -94,7 +94,7 @@ fn configured(path: &Path) -> Result<(Result<StatsAddress, String>, Option<PathB
     let path = path.display();
     let Some(admin) = loaded.config.admin else {
         let error = format!(
-            "{path} has no stats port\n  = help: add `admin: {{ bind: {USUAL} }}` to it and start tidegate anew, or name \
+            "{path} has no stats port\n  = help: add `admin: {{ bind: {USUAL} }}` to it and restart tidegate, or name \
              another tidegate's stats port: --stats ADDRESS"
         );
         return Ok((Err(error), None));
@@ -160,7 +160,7 @@ impl StatsPort {
     /// Asks for a path, and reads the JSON that comes.
     ///
     /// # Errors
-    /// The text for people: what went wrong, and what to do.
+    /// What went wrong, and what to do.
     pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
         let (status, body) = match timeout(ANSWER_TIMEOUT, self.get(path)).await {
             Ok(answer) => answer?,

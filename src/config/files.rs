@@ -134,7 +134,6 @@ pub mod host {
 
 /// Which file of a [`CertificateFiles`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Part {
     Cert,
     Key,

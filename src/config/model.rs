@@ -100,7 +100,7 @@ pub struct LogConfig {
 /// `log.level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names say it")]
+
 pub enum LogLevel {
     Error,
     Warn,
@@ -112,7 +112,7 @@ pub enum LogLevel {
 /// `log.format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the names say it")]
+
 pub enum LogFormat {
     Text,
     Json,

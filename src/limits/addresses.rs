@@ -131,7 +131,7 @@ fn counted_as(client: IpAddr) -> IpAddr {
 
 /// When each address's bucket is full again. What the old generation has is forgotten with it: after a bucket's
 /// span that is nothing, as all of them are full; and when there are more addresses than have room, those that came first
-/// begin anew.
+/// start with a full bucket.
 #[derive(Debug, Default)]
 struct Generations {
     young: HashMap<IpAddr, Nanos>,

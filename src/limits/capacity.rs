@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 /// A resizable number of permits, first come, first served.
 ///
-/// Taking a permit that is free, and giving one back that nobody waits for, are one atomic each.
+/// Taking a permit that is free, and giving one back without a waiter, are one atomic each.
 #[derive(Debug)]
 pub struct Capacity {
     max: AtomicUsize,
@@ -64,7 +64,7 @@ impl Capacity {
         self.grant();
     }
 
-    /// A permit, if one is free that nobody waits for.
+    /// A permit, if one is free and nothing waits for it.
     pub fn try_acquire(self: &Arc<Self>) -> Option<Permit> {
         if self.waiting.load(SeqCst) > 0 {
             return None;
@@ -72,7 +72,7 @@ impl Capacity {
         self.take().then(|| Permit(Arc::clone(self)))
     }
 
-    /// A permit, as soon as one is free and nobody waits for longer.
+    /// A permit, once one is free and all earlier waiters have theirs.
     pub fn acquire(self: &Arc<Self>) -> Acquire {
         Acquire { capacity: Arc::clone(self), ticket: None }
     }

@@ -86,7 +86,7 @@ mod tests {
     }
 
     proptest! {
-        /// In no stretch of time more than were there at its begin and came back within it, and nobody waits longer than said.
+        /// No interval admits more than its burst and its refill, and the announced wait is never exceeded.
         #[test]
         fn never_more_than_the_rate(count in 1..50_u32, gaps in prop::collection::vec(0..SECOND / 10, 1..200)) {
             let pace = pace(count, Duration::from_secs(1));

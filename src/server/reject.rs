@@ -42,7 +42,7 @@ pub(super) async fn reject(
 #[derive(Clone, Copy)]
 struct Why {
     words: &'static str,
-    /// It is for the client to come less often, and not for somebody to mend a backend.
+    /// The client exceeds a limit; otherwise no backend is available.
     is_over_limit: bool,
 }
 

@@ -152,7 +152,7 @@ impl BackendCounters {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many connections are open now.
+    /// The number of connections open now.
     pub fn are_open(&self, open: u32) {
         if open > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(open, Ordering::Relaxed);

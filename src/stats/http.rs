@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 /// A request's method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-#[allow(missing_docs, reason = "the names say it")]
 #[repr(u8)]
 pub enum Method {
     Get,
@@ -52,7 +51,7 @@ impl Method {
         }
     }
 
-    /// The one that is written so; methods are told by case (RFC 9110, 9.1).
+    /// The one that is written so; methods are case-sensitive (RFC 9110, 9.1).
     pub fn named(name: &str) -> Method {
         Method::ALL.into_iter().find(|method| method.name() == name).unwrap_or(Method::Other)
     }
@@ -60,7 +59,6 @@ impl Method {
 
 /// The first digit of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the names say it")]
 #[repr(u8)]
 pub enum StatusClass {
     #[serde(rename = "1xx")]

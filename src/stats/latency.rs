@@ -195,7 +195,7 @@ impl Latencies {
         }
     }
 
-    /// So many seconds have passed since the start. What was absorbed before belongs to the time before.
+    /// Advances to a second since the start. What was absorbed before belongs to the seconds before.
     pub fn advance(&mut self, second: u64) {
         // After a long pause (the process was stopped) there is nothing left of the windows that each second would change.
         self.second = self.second.max(second.saturating_sub(2 * LONG.1));

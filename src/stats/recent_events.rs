@@ -12,7 +12,7 @@ pub struct RecentEvents<T> {
 }
 
 impl<T: Clone> RecentEvents<T> {
-    /// One that keeps so many entries.
+    /// Keeps `most` entries.
     pub fn new(most: usize) -> RecentEvents<T> {
         RecentEvents { most, entries: Mutex::default() }
     }

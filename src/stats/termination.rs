@@ -4,7 +4,6 @@ use std::fmt;
 
 /// One of the two sides of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Side {
     Client,
     Backend,

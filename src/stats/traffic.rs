@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 /// Bytes of a listener or a backend. Each worker adds to a place of its own, so that no two write to the same line
-/// of cache and no addition has to be atomic; whoever reads adds the places up.
+/// of cache and no addition has to be atomic; a reader adds them up.
 #[derive(Debug)]
 pub struct Traffic {
     workers: Box<[CachePadded<Bytes>]>,
@@ -18,7 +18,7 @@ struct Bytes {
 }
 
 impl Traffic {
-    /// For so many workers.
+    /// For this number of workers.
     pub fn new(workers: usize) -> Traffic {
         Traffic { workers: (0..workers).map(|_| CachePadded::default()).collect() }
     }

@@ -144,7 +144,7 @@ pub(super) fn is_constrained(certificate: &Certificate) -> bool {
     has_extension(certificate, NAME_CONSTRAINTS)
 }
 
-/// Whether it says in an extension whom it is for.
+/// Whether it has subject alternative names.
 pub(super) fn has_alternative_names(certificate: &Certificate) -> bool {
     has_extension(certificate, SUBJECT_ALT_NAME)
 }
@@ -176,7 +176,7 @@ fn may(certificate: &Certificate, wanted: KeyUsages, unsaid: bool) -> bool {
     }
 }
 
-/// Whether a certificate that a peer has sent may be the authority for another, with so many others between it and the
+/// Whether a certificate that a peer has sent may be the authority for another, with `below` others between it and the
 /// end's own (RFC 5280, 6.1.4).
 pub(super) fn check_intermediate(
     certificate: &Certificate,

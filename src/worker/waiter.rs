@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::executor::{Executor, Task, if_current};
 
-/// Whom an event wakes.
+/// What an event wakes.
 #[derive(Clone)]
 pub struct Waiter(WaiterKind);
 

@@ -1,6 +1,6 @@
-//! Server-sent events (WHATWG HTML, 9.2): what changed, once a second, for everybody who watches.
+//! Server-sent events (WHATWG HTML, 9.2): what changed, once a second, for every open dashboard.
 //!
-//! An event is made once, however many watch, and not at all while nobody does. Who watches gets what is newest when
+//! An event is made once, however many dashboards are open, and not at all while none is. A dashboard gets what is newest when
 //! there is room: a slow reader misses events, and holds up neither the others nor memory. One that reads nothing at
 //! all is dropped by its connection ([`super::super::write_timeout`]).
 
@@ -65,7 +65,7 @@ async fn send(mut latest: watch::Receiver<Latest>, mut viewer: Sender<Bytes>) {
     let mut sent = Latest::default();
     // What there is now is news to it.
     latest.mark_changed();
-    // The feed outlives everybody who watches.
+    // The feed outlives its readers.
     while latest.changed().await.is_ok() {
         let newest = latest.borrow_and_update().clone();
         let kinds =
@@ -83,7 +83,7 @@ async fn send(mut latest: watch::Receiver<Latest>, mut viewer: Sender<Bytes>) {
 }
 
 impl Feed {
-    /// Makes events for as long as somebody watches; then nothing is left of them.
+    /// Makes events while there are readers; then frees them.
     async fn run(&self, snapshot: impl AsyncFn() -> Rc<Snapshot>) {
         let mut seconds = interval(PERIOD);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -107,7 +107,7 @@ impl Latest {
         self.numbers.update("view", &NumbersPayload::of(snapshot));
     }
 
-    /// Frees the texts. The versions go on, so that what comes next is new to everybody.
+    /// Frees the texts. The versions go on, so that what comes next is new to every reader.
     fn forget(&mut self) {
         for event in [&mut self.names, &mut self.journal, &mut self.numbers] {
             event.text = Bytes::new();

@@ -1,8 +1,8 @@
 //! The dashboard: one page that shows what is true now and since it was opened, without a reload.
 //!
 //! The page is files that are part of the binary ([`asset`]). What it shows comes by server-sent events ([`feed`]), whose
-//! text is made in [`payload`]; histograms of the one listener or backend that somebody looks at are asked for
-//! ([`series`]). It keeps its own history, so that a page that nobody watches costs nothing here.
+//! text is made in [`payload`]; histograms of the one listener or backend that is shown are requested
+//! ([`series`]). It keeps its own history, so that a page in the background costs nothing here.
 
 pub(super) mod feed;
 mod payload;

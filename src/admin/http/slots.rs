@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 /// What a connection is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionKind {
-    /// Its request is not there yet, or it gets what everybody may have: a probe's answer, a file of the page, a refusal.
+    /// Its request is not there yet, or it gets what needs no token: a probe's answer, a file of the page, a refusal.
     Stranger,
     /// It gets an answer that has to be made.
     Answer,

@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub draining: bool,
     /// Whether every pool that a listener sends connections to has a backend that takes them, and nothing drains.
     pub ready: bool,
-    /// Why it is not ready, for people; empty when it is.
+    /// Why it is not ready; empty when it is.
     pub not_ready: Vec<String>,
     /// The data plane as a whole.
     pub plane: PlaneStats,
@@ -113,7 +113,7 @@ pub struct RejectedClient {
     pub listener: String,
     /// Its address.
     pub client: String,
-    /// Why, for people.
+    /// Why.
     pub reason: String,
     /// How many more there were since the one before.
     pub more: u64,

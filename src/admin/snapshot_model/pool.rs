@@ -118,7 +118,7 @@ pub struct BackendStats {
     /// The same, and whether a health check says so.
     #[serde(default)]
     pub status: BackendStatus,
-    /// Why not, for people.
+    /// Why not.
     pub reason: Option<String>,
     /// Since when.
     pub since: f64,
@@ -178,7 +178,6 @@ pub struct CheckStats {
 /// The kind of a health check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum CheckKind {
     Tcp,
     Http,
@@ -205,7 +204,7 @@ pub struct CheckResult {
     pub took_us: u64,
     /// Whether the backend passed.
     pub passed: bool,
-    /// Why not, for people.
+    /// Why not.
     pub reason: Option<String>,
 }
 
@@ -223,7 +222,7 @@ pub struct StatusChange {
     /// The same, and whether a health check says so.
     #[serde(default)]
     pub status: BackendStatus,
-    /// Why it is down, for people.
+    /// Why it is down.
     pub reason: Option<String>,
 }
 

@@ -58,7 +58,7 @@ pub struct ServedCertificate {
     pub not_after: f64,
 }
 
-/// Certificates, keys, authorities and revocation lists of a listener or a pool, which are read anew when they change.
+/// Certificates, keys, authorities and revocation lists of a listener or a pool, which are reloaded when they change.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TlsFiles {
     /// Whose they are.
@@ -67,6 +67,6 @@ pub struct TlsFiles {
     pub replaced: u64,
     /// Changes that were rejected.
     pub rejected: u64,
-    /// Why what they hold now is not in service, for people; empty when it is.
+    /// Why what they hold now is not in service; empty when it is.
     pub faults: Vec<String>,
 }

@@ -24,7 +24,7 @@ const HEAD: usize = 8 * 1024;
 const HEADERS: usize = 64;
 /// How long a connection may be idle, and how long a head may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What is still read, and for how long, so that bytes nobody wanted do not turn the end of an answer into a reset.
+/// What is still read, and for how long, so that unread bytes do not turn the end of an answer into a reset.
 const LINGER: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
 /// How long to wait with the next accept after one has failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -108,7 +108,7 @@ async fn serve(mut socket: TcpStream, kind: BackendKind, mut closing: watch::Rec
     for served in 0..REQUESTS {
         if served > 0 && received.is_empty() {
             tokio::select! {
-                // Not before the first request: whoever connected was promised an answer.
+                // Not before the first request, which gets an answer.
                 _ = closing.wait_for(|closing| *closing) => break,
                 readable = timeout(PATIENCE, socket.readable()) => match readable {
                     Ok(readable) => readable?,
@@ -192,7 +192,7 @@ fn parse(received: &[u8]) -> Option<(DemoRequest, usize)> {
         (Some("GET" | "HEAD"), _) => Ok(RequestTarget::Greeting),
         _ => Err(DemoRefusal::MethodNotAllowed),
     };
-    // A body is not read, so that nobody knows where a request after it would begin.
+    // A body is not read, so where a request after it would begin is unknown.
     let has_body = head.headers.iter().any(|header| {
         let name = |name| header.name.eq_ignore_ascii_case(name);
         name("transfer-encoding") || (name("content-length") && header.value != b"0")

@@ -37,14 +37,14 @@ const LINE: Duration = Duration::from_secs(1);
 /// A drain that takes longer than this is explained.
 const NOTICE: Duration = Duration::from_millis(200);
 
-/// Shows what tidegate does, for so many seconds or until told to end.
+/// Shows what tidegate does, for a number of seconds or until a signal.
 pub(crate) fn demo(seconds: Option<u64>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
     let result = runtime.block_on(run(seconds));
-    // Not dropped: that would wait for a write to a stdout that nobody reads.
+    // Not dropped: that would wait for a write to a stdout without a reader.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -144,7 +144,7 @@ impl RunningDemo {
         Ok(RunningDemo { app, address, started: Instant::now(), drain })
     }
 
-    /// Says what is going on until the time is over, or nobody reads it any more.
+    /// Reports until the time is over, or stdout has no reader.
     async fn show(
         &self,
         screen: &DemoScreen,
@@ -162,7 +162,7 @@ impl RunningDemo {
         screen.print(report::welcome(self.address, moved, dashboard, backends.addresses(), &text)).await?;
 
         let mut ticks = interval_at(self.started + LINE, LINE);
-        // After a pause (the process was stopped, nobody read on) lines come once a second again, not all at once.
+        // After a pause (the process was stopped, or stdout was not read) lines come once a second again, not all at once.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut last = (self.started, 0);
         for number in 0.. {
@@ -186,7 +186,7 @@ impl RunningDemo {
         Ok(())
     }
 
-    /// Ends the load, drains, and sums up. `shown` is an error when there is nobody to sum up for.
+    /// Ends the load, drains, and sums up. `shown` is an error when stdout has no reader.
     async fn finish(
         self,
         screen: &DemoScreen,
@@ -273,7 +273,7 @@ fn first_byte(latency: &Latency) -> Option<LatencySummary> {
     latency.get(Stage::FirstByte, Window::All).copied()
 }
 
-/// stdout. Whoever reads it may stop reading (a pager does), and then a write does not return: it gets a thread of its own,
+/// stdout. Its reader may stop reading (a pager does), and then a write does not return: it gets a thread of its own,
 /// so that signals are still heeded.
 #[derive(Default)]
 struct DemoScreen {

@@ -148,7 +148,7 @@ async fn watch(port: StatsPort, mut interface: Interface) -> io::Result<()> {
                         return Ok(());
                     }
                 }
-                // Another size: it is drawn anew.
+                // Another size: redraw.
                 Some(_) => {}
                 // The terminal has gone.
                 None => return Ok(()),
@@ -171,7 +171,7 @@ impl Seen {
     }
 }
 
-/// Looks once a second, until nobody wants to know.
+/// Polls once a second, until the receiver is gone.
 async fn look(port: StatsPort, looks: UnboundedSender<Result<Snapshot, String>>) {
     let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -67,7 +67,7 @@ pub(super) enum RowState {
 }
 
 impl RowState {
-    /// In a word, as colours don't tell everybody everything.
+    /// In a word, as colours alone are not accessible.
     pub(super) fn word(self) -> &'static str {
         match self {
             RowState::Down => "DOWN",

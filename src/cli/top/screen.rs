@@ -1,6 +1,6 @@
 //! The screen, of what was seen and what the user has chosen. Pure: it draws into a buffer.
 //!
-//! Nothing is told by colour alone: states are words, and what is wrong is bold and reversed.
+//! Colour is never the only sign: states are words, and what is wrong is bold and reversed.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};

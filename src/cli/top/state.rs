@@ -33,7 +33,7 @@ impl Interface {
         Interface { choice, selected: 0, typing: false, helping: false }
     }
 
-    /// A key was pressed; there are so many `lines`, of which so many fit on a `page`.
+    /// A key was pressed; `lines` is their number, `page` the number that fits on the screen.
     pub(super) fn press(&mut self, key: KeyEvent, lines: usize, page: usize) -> Flow {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         if control && key.code == KeyCode::Char('c') {

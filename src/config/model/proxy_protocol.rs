@@ -13,7 +13,7 @@ pub struct ProxyProtocol {
 
 /// `pools[].send_proxy`, when it is not off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
+
 pub enum SendProxy {
     V1,
     V2,

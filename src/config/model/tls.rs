@@ -50,7 +50,7 @@ pub enum UnknownSni {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
+
 pub enum TlsVersion {
     V1_2,
     V1_3,

@@ -65,7 +65,7 @@ pub(super) fn request(bytes: &[u8]) -> Found<RequestFraming> {
     let Status::Complete(length) = request.parse_with_uninit_headers(bytes, &mut fields)? else { return Ok(None) };
     let body = match lengths(request.headers, request.version)? {
         Lengths { coding: Some(Coding::Chunked), .. } => Some(Body::CHUNKED),
-        // A request cannot last until the close: nobody could answer it.
+        // A request cannot last until the close: it could not be answered.
         Lengths { coding: Some(Coding::Other), .. } => return Err(OpaqueReason::Length),
         Lengths { length, .. } => length.and_then(sized),
     };

@@ -18,7 +18,6 @@ pub const MAX_HEADER: usize = v2::FIXED + u16::MAX as usize;
 
 /// The version of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum HeaderVersion {
     V1,
     V2,

@@ -116,7 +116,9 @@ impl Rates {
 }
 
 fn sessions(pool: &Pool) -> u64 {
-    pool.refused() + pool.backends().iter().map(|backend| backend.counters().connections()).sum::<u64>()
+    pool.refused()
+        + pool.departed().connections
+        + pool.backends().iter().map(|backend| backend.counters().connections()).sum::<u64>()
 }
 
 #[cfg(test)]

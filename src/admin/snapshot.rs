@@ -17,7 +17,7 @@ use super::sources::Sources;
 use super::unix_time::seconds;
 use crate::config::model;
 use crate::log::counters::LogCounters;
-use crate::pool;
+use crate::pool::{self, Departed};
 use crate::server::{self, DataPlane};
 use crate::stats::counters;
 use crate::stats::histogram::Histogram;
@@ -130,7 +130,7 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
     let config = pool.settings();
     let backends: Vec<BackendStats> =
         pool.backends().iter().map(|backend| self::backend(backend, &config, latencies, rates)).collect();
-    let status = pool.status();
+    let (status, departed) = (pool.status(), *pool.departed());
     PoolStats {
         id: pool.id(),
         name: pool.name().to_string(),
@@ -147,10 +147,25 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
         open: u64::from(pool.connections()),
         open_max: u64::from(pool.peak()),
         rejected: pool.refused(),
-        retries: backends.iter().map(|backend| backend.retries).sum(),
+        retries: departed.retries + backends.iter().map(|backend| backend.retries).sum::<u64>(),
+        departed: self::departed(departed),
         rate: rates.pool(pool.id()),
         latency: Latency::default(),
         backends,
+    }
+}
+
+fn departed(of: Departed) -> BackendStats {
+    BackendStats {
+        connections: of.connections,
+        connect_failures: of.connect_failures,
+        retries: of.retries,
+        failures: of.failures,
+        client_aborts: of.client_aborts,
+        bytes_in: of.bytes_in,
+        bytes_out: of.bytes_out,
+        handshakes: Some(HandshakeStats { full: of.handshakes_full, resumed: of.handshakes_resumed }),
+        ..BackendStats::default()
     }
 }
 

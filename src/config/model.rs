@@ -100,7 +100,6 @@ pub struct LogConfig {
 /// `log.level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-
 pub enum LogLevel {
     Error,
     Warn,
@@ -112,7 +111,6 @@ pub enum LogLevel {
 /// `log.format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-
 pub enum LogFormat {
     Text,
     Json,

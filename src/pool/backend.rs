@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::members::Target;
+use super::members::{Target, full_name};
 use super::runtime::Runtime;
 use super::status::Status;
 use crate::balance;
@@ -42,6 +42,18 @@ impl Backend {
     /// The same one as it leaves its pool.
     pub(super) fn leave(&self) -> Backend {
         Backend { leaving: true, ..self.clone() }
+    }
+
+    /// Whether its name is `NAME@ADDRESS`, which no other has.
+    pub(super) fn has_full_name(&self) -> bool {
+        self.target.name != self.target.entry
+    }
+
+    /// The same one as `NAME@ADDRESS`.
+    pub(super) fn with_full_name(&self) -> Backend {
+        let name = self.target.address.as_ref().map(|address| full_name(&self.target.entry, address));
+        let name = name.unwrap_or_else(|| Arc::clone(&self.target.name));
+        Backend { target: Target { name, ..self.target.clone() }, ..self.clone() }
     }
 
     pub(super) fn target(&self) -> &Target {

@@ -70,9 +70,4 @@ impl Member {
     pub(super) fn identity(&self) -> Identity {
         self.backend.target().identity()
     }
-
-    /// Whether its first check has not ended yet.
-    pub(super) fn is_pending(&self) -> bool {
-        self.causes.health == CauseState::Unknown
-    }
 }

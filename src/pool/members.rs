@@ -101,6 +101,11 @@ pub(super) fn targets(config: &model::PoolConfig, resolutions: &Resolutions) -> 
     config.backends.iter().flat_map(|entry| of_entry(entry, resolutions)).collect()
 }
 
+/// The name of a backend among several of its entry.
+pub(super) fn full_name(entry: &str, address: &Address) -> Arc<str> {
+    format!("{entry}@{address}").into()
+}
+
 fn of_entry(entry: &model::BackendConfig, resolutions: &Resolutions) -> Vec<Target> {
     let target = |name: Arc<str>, address: Option<Address>| Target {
         entry: Arc::clone(&entry.name),
@@ -119,8 +124,8 @@ fn of_entry(entry: &model::BackendConfig, resolutions: &Resolutions) -> Vec<Targ
             [] => plain(None),
             [one] => plain(Some(one.clone())),
             several => {
-                let named = |address: &Address| format!("{}@{address}", entry.name).into();
-                several.iter().map(|address| target(named(address), Some(address.clone()))).collect()
+                let named = |address: &Address| target(full_name(&entry.name, address), Some(address.clone()));
+                several.iter().map(named).collect()
             }
         },
     }

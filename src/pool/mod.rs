@@ -5,6 +5,7 @@
 //! changes which backends there are, or which can be chosen, goes through [`update`]: configuration, DNS, health, slow start.
 
 mod backend;
+mod departed;
 mod excluded;
 mod lease;
 mod member;
@@ -24,7 +25,7 @@ mod update;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -32,6 +33,7 @@ use crossbeam_utils::CachePadded;
 use tokio::sync::watch;
 
 pub use self::backend::Backend;
+pub use self::departed::Departed;
 pub use self::excluded::Excluded;
 pub use self::lease::{Lease, NoBackend};
 pub use self::preview::{Availability, BackendPreview, Choice, Preview};
@@ -63,6 +65,7 @@ pub struct Pool {
     status: Mutex<Status>,
     transitions: RecentEvents<Transition>,
     refused: AtomicU64,
+    departed: Mutex<Departed>,
     /// How often it became unusable.
     downs: AtomicU64,
 }
@@ -104,6 +107,7 @@ impl Pool {
             status: Mutex::new(Status::now(false, None)),
             transitions: RecentEvents::new(TRANSITIONS),
             refused: AtomicU64::new(0),
+            departed: Mutex::default(),
             downs: AtomicU64::new(0),
         };
         pool.populate();
@@ -208,6 +212,11 @@ impl Pool {
     /// Connections that got no backend.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// What backends that have left have counted.
+    pub fn departed(&self) -> MutexGuard<'_, Departed> {
+        self.departed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Chooses a backend for a new connection and counts the connection against it until the lease is dropped.

@@ -145,8 +145,14 @@ impl Pool {
                 changes.removed.push(Arc::clone(member.backend.name()));
                 member.backend = Arc::new(member.backend.leave());
             }
+            if !member.backend.has_full_name() {
+                // Its plain name may be its successor's.
+                member.backend = Arc::new(member.backend.with_full_name());
+            }
             if !member.backend.is_leaving() || member.backend.connections() > 0 {
                 writer.members.push(member);
+            } else {
+                self.departed().add(&member.backend);
             }
         }
         self.record_status(writer);
@@ -325,12 +331,12 @@ impl Pool {
 }
 
 /// Whether a member that the configuration no longer has goes on until one of its successors is up: a change of all addresses at
-/// once must not leave the pool without a backend while the new ones are checked.
+/// once must not leave the pool without a backend while the new ones are checked, or start.
 fn stands_in(member: &Member, members: &[Member]) -> bool {
     let entry = &member.backend.target().entry;
     let successors = || members.iter().filter(|other| other.wanted && other.backend.target().entry == *entry);
     !member.backend.is_leaving()
         && member.backend.is_up()
-        && successors().any(Member::is_pending)
+        && successors().next().is_some()
         && !successors().any(|other| other.backend.is_up())
 }

@@ -25,12 +25,12 @@ pub(super) fn encode(snapshot: &Snapshot) -> String {
         line(&mut text, |column| column.of_frontend(&frontend));
     }
     for (number, pool) in (snapshot.listeners.len() + 1..).zip(&snapshot.pools) {
-        let group = |backends| Group { snapshot, pool, backends, number };
+        let group = |backends, departed| Group { snapshot, pool, backends, number, departed };
         for (place, backend) in (1..).zip(&pool.backends) {
-            let server = Server { group: group(std::slice::from_ref(backend)), backend, place };
+            let server = Server { group: group(std::slice::from_ref(backend), None), backend, place };
             line(&mut text, |column| column.of_server(&server));
         }
-        line(&mut text, |column| column.of_backend(&group(&pool.backends)));
+        line(&mut text, |column| column.of_backend(&group(&pool.backends, Some(&pool.departed))));
     }
     text
 }
@@ -72,7 +72,7 @@ mod tests {
 
     fn group(snapshot: &Snapshot) -> Group<'_> {
         let pool = &snapshot.pools[0];
-        Group { snapshot, pool, backends: &pool.backends, number: 2 }
+        Group { snapshot, pool, backends: &pool.backends, number: 2, departed: Some(&pool.departed) }
     }
 
     fn of_backend(snapshot: &Snapshot, name: &str) -> Option<String> {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn of_server(snapshot: &Snapshot, backend: &BackendStats, place: usize, name: &str) -> Option<String> {
-        let group = Group { backends: std::slice::from_ref(backend), ..group(snapshot) };
+        let group = Group { backends: std::slice::from_ref(backend), departed: None, ..group(snapshot) };
         column(name).of_server(&Server { group, backend, place })
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Group<'a> {
     pub(super) backends: &'a [BackendStats],
     /// The pool's number among the proxies.
     pub(super) number: usize,
+    /// Counts of backends that have left: of a pool's own row.
+    pub(super) departed: Option<&'a BackendStats>,
 }
 
 /// The row of a backend, a server of HAProxy's.
@@ -64,7 +66,7 @@ impl Frontend<'_> {
 
 impl Group<'_> {
     pub(super) fn sum(&self, value: fn(&BackendStats) -> u64) -> u64 {
-        self.backends.iter().map(value).sum()
+        self.departed.into_iter().chain(self.backends).map(value).sum()
     }
 
     /// Whether HTTP is watched on its way to this pool.

@@ -108,7 +108,7 @@ pub(super) fn pools(snapshot: &Snapshot) -> Vec<MetricFamily> {
     let seconds = Some(Unit::Seconds);
     vec![
         gauge("tidegate_pool_usable", "1 if a new connection would get a backend", None, each(|p| p.usable.into())),
-        gauge("tidegate_pool_backends", "Backends", None, each(|p| p.backends.len().into())),
+        gauge("tidegate_pool_backends", "Backends", None, each(|p| p.present().into())),
         gauge("tidegate_pool_backends_up", "Backends that are up", None, each(|p| p.up.into())),
         counter(
             "tidegate_pool_rejections",

@@ -46,6 +46,9 @@ impl BackendStatus {
 /// One pool.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PoolStats {
+    /// Counts of the backends that have left.
+    #[serde(skip)]
+    pub departed: BackendStats,
     /// Its id.
     #[serde(skip)]
     pub id: PoolId,
@@ -227,6 +230,11 @@ pub struct StatusChange {
 }
 
 impl PoolStats {
+    /// The number of backends but for those that leave.
+    pub fn present(&self) -> usize {
+        self.backends.iter().filter(|backend| backend.status() != BackendStatus::Leaving).count()
+    }
+
     /// [`PoolStats::status`], also of a view that an older tidegate made.
     pub fn status(&self) -> BackendStatus {
         BackendStatus::of(self.usable, self.health.is_some())

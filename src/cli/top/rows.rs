@@ -59,6 +59,8 @@ pub(super) enum RowState {
     Part,
     /// It has as many connections as it may.
     Full,
+    /// It was removed, and still has connections.
+    Leaving,
     /// Its weight is 0: it gets no new connections.
     Off,
     /// It takes connections, and no health check says whether it can serve them.
@@ -73,6 +75,7 @@ impl RowState {
             RowState::Down => "DOWN",
             RowState::Part => "part",
             RowState::Full => "full",
+            RowState::Leaving => "leaving",
             RowState::Off => "off",
             RowState::Unchecked => "unchecked",
             RowState::Up => "up",
@@ -177,6 +180,7 @@ fn of_backend(
         pool: pool.name.clone(),
         backend: Some(backend.name.clone()),
         state: match () {
+            () if backend.status() == BackendStatus::Leaving => RowState::Leaving,
             () if !backend.up => RowState::Down,
             () if backend.weight == 0 => RowState::Off,
             () if backend.max_connections.is_some_and(|most| backend.open >= u64::from(most)) => RowState::Full,
@@ -210,11 +214,11 @@ fn of_pool(pool: &PoolStats, place: usize, rows: &[Row], choice: &Selection) -> 
         backend: None,
         state: match () {
             () if !pool.usable => RowState::Down,
-            () if pool.up < pool.backends.len() => RowState::Part,
+            () if pool.up < pool.present() => RowState::Part,
             () if pool.status() == BackendStatus::Unchecked => RowState::Unchecked,
             () => RowState::Up,
         },
-        backends: Some((pool.up, pool.backends.len())),
+        backends: Some((pool.up, pool.present())),
         open: sum(|row| row.open),
         per_second: rows.iter().map(|row| row.per_second).sum(),
         bytes_in: sum(|row| row.bytes_in),

@@ -203,7 +203,7 @@ fn cells(row: &Row) -> Vec<Cell<'static>> {
     let state = match row.state {
         RowState::Down => alarm(row.state.word()),
         RowState::Part | RowState::Full => strong(row.state.word()),
-        RowState::Off | RowState::Unchecked | RowState::Up => Span::raw(row.state.word()),
+        RowState::Leaving | RowState::Off | RowState::Unchecked | RowState::Up => Span::raw(row.state.word()),
     };
     let number = |text: String| Cell::from(Text::from(text).right_aligned());
     let rate = |rate: Option<f64>| number(rate.map_or_else(|| "-".to_owned(), count));

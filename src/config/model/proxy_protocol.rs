@@ -13,7 +13,6 @@ pub struct ProxyProtocol {
 
 /// `pools[].send_proxy`, when it is not off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-
 pub enum SendProxy {
     V1,
     V2,

@@ -50,7 +50,6 @@ pub enum UnknownSni {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-
 pub enum TlsVersion {
     V1_2,
     V1_3,

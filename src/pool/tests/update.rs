@@ -154,11 +154,32 @@ fn all_addresses_changed_at_once_leave_no_gap_while_the_new_ones_are_checked() {
     assert_eq!(lease(&pool).unwrap().backend().address(), Some(&tcp(4)));
     assert!(pool.status().up && pool.downs() == 0);
 
-    // All of the new ones are down: so is the pool, as DNS says that the old ones are none any more.
+    // The only new one is down: the old ones still stand in, as they are well.
     resolve(&pool, &[5]);
-    pool.set_down(by_address(&pool, 5).id(), "refused");
+    pool.set_down(by_address(&pool, 5).id(), "connection refused");
+    assert_eq!(lease(&pool).unwrap().backend().address(), Some(&tcp(4)));
+    assert_eq!(names(&pool), ["db", "db@10.0.0.4:80"], "no name twice; the old one that was down is gone");
+    // One that stands in and goes down leaves.
+    pool.set_down(by_address(&pool, 4).id(), "connection refused");
     assert_eq!(names(&pool), ["db"]);
     assert!(lease(&pool).is_err());
+}
+
+#[test]
+fn leaving_backend_has_a_name_of_its_own_and_sums_never_go_back() {
+    let pool = build(&named(Balance::RoundRobin));
+    resolve(&pool, &[1]);
+    let held = lease(&pool).unwrap();
+    held.backend().record_connect(Duration::from_micros(700));
+    held.backend().counters().retried();
+    resolve(&pool, &[2]);
+    assert_eq!(names(&pool), ["db", "db@10.0.0.1:80 leaves"]);
+    assert_eq!(by_address(&pool, 1).counters().connections(), 1);
+    assert_eq!(*pool.departed(), Departed::default());
+    drop(held);
+    pool.tick(Instant::now());
+    assert_eq!(names(&pool), ["db"]);
+    assert_eq!(*pool.departed(), Departed { connections: 1, retries: 1, ..Departed::default() });
 }
 
 #[test]
@@ -260,6 +281,8 @@ proptest! {
             }
             pool.tick(Instant::now());
             let all = pool.backends();
+            let unique: HashSet<_> = all.iter().map(|backend| backend.name()).collect();
+            prop_assert_eq!(unique.len(), all.len(), "a name twice");
             for &host in &hosts {
                 prop_assert_eq!(all.iter().filter(|it| it.address() == Some(&tcp(host)) && !it.is_leaving()).count(), 1);
             }

@@ -7,7 +7,7 @@ NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-be
          mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client \
          curl:curl wrk:wrk h2load:nghttp2-client openssl:openssl sslscan:sslscan testssl:testssl.sh \
          setpriv:util-linux setsid:util-linux prlimit:util-linux unshare:util-linux ip:iproute2 prometheus:prometheus promtool:prometheus \
-         python3:python3-venv chromium:chromium chromedriver:chromium-driver $(PEERS)
+         groff:groff-base python3:python3-venv debootstrap:debootstrap nsenter:util-linux chromium:chromium chromedriver:chromium-driver $(PEERS)
 
 VENV := target/compare/venv
 
@@ -21,7 +21,13 @@ export PATH := $(PATH):/usr/sbin
 # cargo-nextest, where it is installed.
 RUN := $(shell cargo nextest --version >/dev/null 2>&1 && echo cargo nextest run || echo cargo test)
 
-.PHONY: test quick peers lint bench compare faults packages python
+.PHONY: test quick peers lint bench compare faults packages python dist install deb
+
+# A Debian root file system with systemd: what the package is installed in.
+ROOT := target/debian-root
+INSIDE := systemd,systemd-sysv,dbus,adduser,logrotate
+
+CARGO_DEB := $(shell command -v cargo-deb || echo target/tools/bin/cargo-deb)
 
 # In this order, one after the other: they measure time.
 .NOTPARALLEL:
@@ -32,8 +38,8 @@ quick:
 	$(RUN) --workspace --lib --bins --test it
 	cargo test --workspace --doc
 
-# The integration tests with programs of others, seeded faults, and a start of each micro-benchmark.
-peers: packages python
+# The integration tests with programs of others and those that take long, seeded faults, and a start of each micro-benchmark.
+peers: packages python $(ROOT) $(CARGO_DEB)
 	$(RUN) --workspace --test peers
 	cargo test --workspace --bench '*'
 
@@ -52,11 +58,71 @@ compare: packages
 	cargo build --release --locked
 	cargo run --release --locked -p compare -- run $(ARGS)
 
+# What is installed: the program without debug information and the file that has it, manual pages, completions, schema.
+# PROFILE=dev builds in a third of the time.
+PROFILE := release
+BUILT := target/$(PROFILE:dev=debug)
+DIST := target/dist
+BUILD := cargo build --locked --profile $(PROFILE) --bin tidegate
+
+dist:
+	$(BUILD)
+	@rm -rf $(DIST) && mkdir -p $(DIST)
+	objcopy --only-keep-debug $(BUILT)/tidegate $(DIST)/tidegate.debug
+	objcopy --strip-debug $(BUILT)/tidegate $(DIST)/tidegate
+	cd $(DIST) && objcopy --add-gnu-debuglink=tidegate.debug tidegate
+	$(BUILT)/tidegate man >$(DIST)/tidegate.1
+	$(BUILT)/tidegate man tidegate.yaml >$(DIST)/tidegate.yaml.5
+	$(BUILT)/tidegate completions bash >$(DIST)/tidegate.bash
+	$(BUILT)/tidegate completions zsh >$(DIST)/_tidegate
+	$(BUILT)/tidegate completions fish >$(DIST)/tidegate.fish
+	$(BUILT)/tidegate schema >$(DIST)/tidegate.schema.json
+
+# As GNU's conventions have it. A configuration that is there is left alone.
+DESTDIR :=
+PREFIX := /usr/local
+SYSCONFDIR := /etc
+UNITDIR := $(PREFIX)/lib/systemd/system
+
+install: dist
+	install -D -m 755 $(DIST)/tidegate $(DESTDIR)$(PREFIX)/bin/tidegate
+	install -D -m 644 $(DIST)/tidegate.debug $(DESTDIR)$(PREFIX)/lib/debug$(PREFIX)/bin/tidegate.debug
+	install -D -m 644 $(DIST)/tidegate.1 $(DESTDIR)$(PREFIX)/share/man/man1/tidegate.1
+	install -D -m 644 $(DIST)/tidegate.yaml.5 $(DESTDIR)$(PREFIX)/share/man/man5/tidegate.yaml.5
+	install -D -m 644 $(DIST)/tidegate.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/tidegate
+	install -D -m 644 $(DIST)/_tidegate $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_tidegate
+	install -D -m 644 $(DIST)/tidegate.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/tidegate.fish
+	install -D -m 644 $(DIST)/tidegate.schema.json $(DESTDIR)$(PREFIX)/share/tidegate/tidegate.schema.json
+	install -d $(DESTDIR)$(PREFIX)/share/doc/tidegate/examples $(DESTDIR)$(UNITDIR)
+	install -m 644 config/*.yaml $(DESTDIR)$(PREFIX)/share/doc/tidegate/examples
+	sed 's|/usr/bin/tidegate|$(PREFIX)/bin/tidegate|; s|/etc/tidegate|$(SYSCONFDIR)/tidegate|' packaging/tidegate.service \
+	    >$(DESTDIR)$(UNITDIR)/tidegate.service
+	install -d $(DESTDIR)$(SYSCONFDIR)/tidegate
+	test -e $(DESTDIR)$(SYSCONFDIR)/tidegate/config.yaml || \
+	    sed 's|/usr/share|$(PREFIX)/share|' packaging/config.yaml >$(DESTDIR)$(SYSCONFDIR)/tidegate/config.yaml
+
+# A Debian package, and one with the debug information. DEB takes options of cargo-deb.
+DEB := --dbgsym
+PACKAGES := target/debian
+
+deb: dist $(CARGO_DEB)
+	$(CARGO_DEB) --no-build --profile $(PROFILE) --output $(PACKAGES)/ $(DEB)
+
+target/tools/bin/cargo-deb:
+	cargo install --quiet --locked --version 3.8.0 --root target/tools cargo-deb
+
 # Seeded faults for ten minutes: benches/README.md. For example: make faults ARGS="--seconds 60 --seed 1"
 faults: NEEDS := setpriv:util-linux
 faults: packages
 	cargo build --release --locked
 	cargo bench --locked --bench faults -- run $(ARGS)
+
+$(ROOT): | packages
+	@if [ "$$(id -u)" != 0 ]; then echo "Not made, as that takes root: $(ROOT)" >&2; exit 1; fi
+	@rm -rf $(ROOT).new
+	@. /etc/os-release && debootstrap --variant=minbase --include=$(INSIDE) "$$VERSION_CODENAME" $(ROOT).new >$(ROOT).log || \
+	    { tail -n 20 $(ROOT).log >&2; exit 1; }
+	@mv $(ROOT).new $(ROOT)
 
 # Made again when the versions change.
 python:

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::balance::{Balancer, Candidate, Draw, Live, identity};
-use tidegate::config::model::{BackendAddress, BackendConfig, Balance, HashPrefix, OnDown, PoolConfig as Config};
+use tidegate::config::model::{
+    AdminState, BackendAddress, BackendConfig, Balance, HashPrefix, OnDown, PoolConfig as Config, QueueConfig,
+};
 use tidegate::pool::{Excluded, Pool};
 use tidegate::stats::registry::Registry;
 
@@ -77,6 +79,8 @@ fn prepare(c: &mut Criterion) {
 
 fn config(balance: Balance) -> Config {
     let backend = |i: usize| BackendConfig {
+        state: AdminState::Ready,
+        forced: None,
         name: format!("backend-{i}").into(),
         address: BackendAddress::Ip(([127, 0, 0, 1], 1_000 + i as u16).into()),
         weight: weight(i),
@@ -89,6 +93,10 @@ fn config(balance: Balance) -> Config {
         hash: HashPrefix { ipv4: 32, ipv6: 64 },
         backends: (0..BACKENDS).map(backend).collect(),
         health: None,
+        outlier: None,
+        fail_open: 0,
+        persist: None,
+        queue: QueueConfig { size: 0, timeout: Duration::from_secs(5) },
         on_down: OnDown::Keep,
         slow_start: Duration::ZERO,
         retries: 2,

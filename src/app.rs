@@ -2,15 +2,21 @@
 
 mod apply;
 mod capacity;
+mod config_watch;
+pub mod control;
+mod geoip;
 mod plan;
 pub mod privileges;
 mod readiness;
 mod sockets;
+mod stats_port;
+pub mod upgrade;
 
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,15 +25,21 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use self::apply::Running;
+use self::capacity::InUse;
 pub use self::plan::{ListenerStep, Plan, PoolStep, Step};
+use self::stats_port::AdminPort;
+use self::upgrade::inheritance::{Inheritance, SocketInfo};
 use crate::admin::snapshot_model::Snapshot;
-use crate::admin::{self, AdminServer, Sources};
-use crate::config::model::Config;
-use crate::log::DroppedLines;
-use crate::log::access::Access;
+use crate::admin::{self, Sources};
+use crate::config::model::{Config, ListenAddress};
+use crate::control::request::ChangeSender;
+use crate::control::status::SharedStatus;
+use crate::geoip::GeoIp;
+use crate::log::{DroppedLines, Logging};
 use crate::net::addr::Address;
+use crate::net::inherited::InheritedSockets;
 use crate::pool::{self, Pool};
-use crate::server::{self, DataPlane, Listener, Threads};
+use crate::server::{DataPlane, Listener};
 
 /// How often dropped log lines are reported.
 const REPORT_DROPPED: Duration = Duration::from_secs(5);
@@ -44,14 +56,13 @@ const CUT_LIMIT: Duration = Duration::from_secs(1);
 pub struct App {
     running: Running,
     plane: Arc<DataPlane>,
-    threads: Threads,
     /// What the stats port shows.
     config: Arc<ArcSwap<Config>>,
-    admin: Option<AdminServer>,
+    admin: AdminPort,
+    inherited: Arc<InheritedSockets>,
     draining: Arc<AtomicBool>,
     /// Timers and reports; they end with the app.
     control: JoinSet<()>,
-    _access: Access,
 }
 
 /// Why a start or a change failed: a line for each error.
@@ -72,12 +83,21 @@ impl From<io::Error> for StartError {
     }
 }
 
+/// How a balancer is asked for changes while it runs.
+#[derive(Clone, Default)]
+pub struct ControlLink {
+    /// Where the admin interface sends changes; without it, there are none.
+    pub changes: Option<ChangeSender>,
+    /// Which configuration is in effect.
+    pub status: Arc<SharedStatus>,
+}
+
 /// How a drain went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
     /// Every connection ended by itself.
     Clean,
-    /// Connections that were closed at the deadline.
+    /// Connections that were closed, at the deadline or before.
     Cut(usize),
 }
 
@@ -87,55 +107,59 @@ impl App {
     /// # Errors
     /// A listener cannot be bound, the access log cannot be opened, or the system has no threads or
     /// descriptors left.
-    pub async fn start(config: Config, dropped_lines: Vec<DroppedLines>, access: Access) -> Result<App, StartError> {
-        let started = (SystemTime::now(), Instant::now());
-        let workers = config.workers.get();
-        let capacity = capacity::establish(&config);
-        let (samples, measurements) = server::samples();
-        let samples = config.admin.is_some().then_some(samples);
-        let (plane, threads) = DataPlane::start(workers, capacity, access.writer().as_ref(), samples.as_ref())?;
-        drop(samples);
+    pub async fn start(config: Config, logging: &Logging, link: ControlLink) -> Result<App, StartError> {
+        App::start_with(config, logging, link, Inheritance::default()).await
+    }
 
-        let mut running = Running::new(Arc::clone(&plane));
+    /// As [`App::start`], with what the process has from others: addresses that have sockets are not bound.
+    ///
+    /// # Errors
+    /// Those of [`App::start`].
+    pub async fn start_with(
+        config: Config,
+        logging: &Logging,
+        link: ControlLink,
+        inheritance: Inheritance,
+    ) -> Result<App, StartError> {
+        let started = (SystemTime::now(), Instant::now());
+        let Inheritance { sockets: inherited, verdicts, answers_later, .. } = inheritance;
+        let plane = DataPlane::new();
+        let inherited = Arc::new(inherited);
+        let geoip: Arc<GeoIp> = Arc::default();
+        let mut running =
+            Running::new(Arc::clone(&plane), Arc::clone(&geoip), logging, Arc::clone(&inherited), verdicts);
         let plan = Plan::between(running.config(), &config);
-        let stats_port = config.admin.as_ref().map(admin::bind).transpose().map_err(|error| vec![error]);
-        let prepared = running.prepare(&plan, config).await;
-        let (prepared, stats_port) = match (prepared, stats_port) {
-            (Ok(prepared), Ok(stats_port)) => (prepared, stats_port),
-            (prepared, stats_port) => {
-                threads.stop();
-                let errors = prepared.err().into_iter().chain(stats_port.err()).flatten();
-                return Err(StartError(errors.collect()));
-            }
+        let (shown, draining) = (Arc::new(ArcSwap::from(Arc::clone(running.config()))), Arc::default());
+        let sources = Sources {
+            plane: Arc::clone(&plane),
+            version: version(),
+            started,
+            config: Arc::clone(&shown),
+            draining: Arc::clone(&draining),
+            interface: Arc::default(),
+            geoip,
+            changes: link.changes,
+            status: link.status,
+            logging: logging.clone(),
         };
+        let mut admin = AdminPort::new(sources, !answers_later);
+        let port = admin.prepare(None, config.admin.as_ref(), &inherited).map_err(|error| vec![error]);
+        let (prepared, port) = both(running.prepare(&plan, config).await, port)?;
         running.commit(prepared);
+        shown.store(Arc::clone(running.config()));
+        for socket in inherited.close_rest() {
+            tracing::warn!(%socket, "closed an inherited socket: no listener has its address");
+        }
 
         let mut control = JoinSet::new();
-        control.spawn(keep_time(Arc::clone(&plane)));
-        let mut logs = dropped_lines;
-        logs.extend(access.dropped_lines());
-        let log_counters = logs.iter().map(|log| log.counters().clone()).collect();
-        control.spawn(report_dropped_lines(logs));
-        let (config, draining) =
-            (Arc::new(ArcSwap::from(Arc::clone(running.config()))), Arc::new(AtomicBool::new(false)));
-        let mut admin = None;
-        if let Some(stats_port) = stats_port {
-            let sources = Sources {
-                plane: Arc::clone(&plane),
-                version: version(),
-                started,
-                config: Arc::clone(&config),
-                draining: Arc::clone(&draining),
-                logs: log_counters,
-            };
-            let stats_port = stats_port.start(sources, measurements)?;
-            tracing::info!(address = %stats_port.address(), "stats port");
-            admin = Some(stats_port);
-        }
-        tracing::info!(workers, connection_capacity = capacity, "started");
+        control.spawn(report_dropped_lines(logging.dropped_lines()));
+        control.spawn(keep_time(Arc::clone(&plane), Arc::clone(&shown), Arc::clone(&running.listening)));
+        admin.commit(port).await;
+        plane.set_samples(admin.samples());
+        tracing::info!(workers = plane.workers(), connection_capacity = plane.size(), "started");
         let is_ready = readiness::log(&plane);
         control.spawn(readiness::report(Arc::clone(&plane), is_ready, Arc::clone(&draining)));
-        Ok(App { running, plane, threads, config, admin, draining, control, _access: access })
+        Ok(App { running, plane, config: shown, admin, inherited, draining, control })
     }
 
     /// Takes another configuration over: connections, counters and listening sockets of what stays are kept. Returns what
@@ -145,17 +169,29 @@ impl App {
     /// Everything that is wrong, and then nothing has changed.
     pub async fn apply(&mut self, config: Config) -> Result<Plan, StartError> {
         let plan = Plan::between(self.running.config(), &config);
-        let prepared = self.running.prepare(&plan, config).await.map_err(StartError)?;
+        let before = self.running.config().admin.as_ref();
+        let port = self.admin.prepare(before, config.admin.as_ref(), &self.inherited).map_err(|error| vec![error]);
+        let (prepared, port) = both(self.running.prepare(&plan, config).await, port)?;
         self.running.commit(prepared);
         self.config.store(Arc::clone(self.running.config()));
+        self.admin.commit(port).await;
+        // Of new workers too.
+        self.plane.set_samples(self.admin.samples());
+        self.plane.wait_until_in_effect().await;
         Ok(plan)
+    }
+
+    /// The configuration in effect.
+    pub fn config(&self) -> &Arc<Config> {
+        self.running.config()
     }
 
     /// Where each listener listens; port 0 is replaced by the port that the kernel chose.
     pub fn addresses(&self) -> Vec<(Arc<str>, Address)> {
         let of = |listener: &Arc<Listener>| {
             let name = Arc::clone(&listener.config().name);
-            listener.addresses().iter().map(|address| (Arc::clone(&name), address.clone())).collect::<Vec<_>>()
+            let addresses = listener.addresses().iter().flat_map(ListenAddress::addresses);
+            addresses.map(|address| (Arc::clone(&name), address)).collect::<Vec<_>>()
         };
         self.plane.listeners().iter().flat_map(of).collect()
     }
@@ -175,56 +211,101 @@ impl App {
         self.plane.open()
     }
 
-    /// Where the stats port is; `None` if there is none.
+    /// The first address of the admin interface; `None` if there is none.
     pub fn stats_port(&self) -> Option<&Address> {
-        self.admin.as_ref().map(AdminServer::address)
+        self.admin.address()
     }
 
     /// Everything that the stats port shows; `None` without one.
     pub async fn snapshot(&self) -> Option<Snapshot> {
-        self.admin.as_ref()?.snapshot().await
+        self.admin.snapshot().await
+    }
+
+    /// The data plane: listeners, pools, connections.
+    pub fn plane(&self) -> &Arc<DataPlane> {
+        &self.plane
+    }
+
+    /// The listening sockets, the admin interface's included, to be handed over to another process.
+    pub fn listening_sockets(&self) -> Vec<(SocketInfo, BorrowedFd<'_>)> {
+        let admin = self
+            .admin
+            .sockets()
+            .map(|(configured, actual, socket)| (SocketInfo::new(None, configured, actual, socket, 0), socket));
+        self.running.listening_sockets().chain(admin).collect()
+    }
+
+    /// Whether the admin interface accepts connections. Those that it does not accept wait, or are another process's.
+    pub fn answer(&self, answers: bool) {
+        self.admin.answer(answers);
+    }
+
+    /// Says that the process is not ready any more, and goes on accepting for `delay` or until `hurry` is ready: a load balancer in front
+    /// has time to notice. [`App::drain`] comes next.
+    pub async fn announce_drain(&self, delay: Duration, hurry: impl Future<Output = ()>) {
+        if delay.is_zero() {
+            return;
+        }
+        self.draining.store(true, Ordering::Relaxed);
+        tracing::info!(?delay, "shutting down: not ready any more, still accepting");
+        tokio::select! {
+            () = sleep(delay) => {}
+            () = hurry => {}
+        }
     }
 
     /// Stops accepting, waits until every connection has ended, at most for `limit` or until `hurry` is ready,
     /// then cuts those that are left.
     pub async fn drain(mut self, limit: Duration, hurry: impl Future<Output = ()>) -> Drained {
-        tracing::info!(connections = self.open(), deadline = ?limit, "draining");
         self.draining.store(true, Ordering::Relaxed);
+        tracing::info!(connections = self.open(), deadline = ?limit, "draining");
         // First, so that no client finds a file behind which the socket is closed.
         self.running.close_sockets();
         self.plane.stop_accepting();
+        // `None` once it is aborted.
         let in_time = tokio::select! {
-            drained = timeout(limit, self.plane.drained()) => drained.is_ok(),
-            () = hurry => false,
+            drained = timeout(limit, self.plane.drained()) => Some(drained.is_ok()),
+            () = hurry => None,
         };
-        let outcome = if in_time {
+        let outcome = if in_time == Some(true) {
             tracing::info!("drain complete");
             Drained::Clean
         } else {
             let connections = self.open();
-            tracing::warn!(connections, "drain deadline exceeded: closed {connections} connections");
-            self.plane.abort_all();
+            match in_time {
+                Some(_) => tracing::warn!(connections, "drain deadline exceeded: closed {connections} connections"),
+                None => tracing::warn!(connections, "drain aborted: closed {connections} connections"),
+            }
+            self.plane.abort_all(in_time.is_none());
             // Each is cut in one turn of its worker's loop; who is stuck ends with its worker.
             let _ = timeout(CUT_LIMIT, self.plane.drained()).await;
             Drained::Cut(connections)
         };
         self.control.abort_all();
-        let mut threads = self.threads.stop();
-        threads.extend(self.admin.take().map(AdminServer::stop));
-        end_of(&threads).await;
+        end_of(&self.plane.stop(), THREADS_LIMIT).await;
+        let admin: Vec<_> = self.admin.stop().into_iter().collect();
+        end_of(&admin, THREADS_LIMIT + admin::LAST_ANSWERS).await;
         outcome
     }
 }
 
-/// Waits for the threads to end, at most for [`THREADS_LIMIT`].
-async fn end_of(threads: &[JoinHandle<()>]) {
+/// Both, or the errors of both.
+fn both<A, B>(one: Result<A, Vec<String>>, other: Result<B, Vec<String>>) -> Result<(A, B), StartError> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (one, other) => Err(StartError(one.err().into_iter().chain(other.err()).flatten().collect())),
+    }
+}
+
+/// Waits for the threads to end, at most for `limit`.
+async fn end_of(threads: &[JoinHandle<()>], limit: Duration) {
     let all_ended = async {
         while !threads.iter().all(JoinHandle::is_finished) {
             sleep(THREADS_POLL).await;
         }
     };
     // A thread that is stuck does not hold up the exit.
-    let _ = timeout(THREADS_LIMIT, all_ended).await;
+    let _ = timeout(limit, all_ended).await;
 }
 
 /// The version, and the commit that it was built from.
@@ -232,22 +313,26 @@ fn version() -> (&'static str, &'static str) {
     (env!("CARGO_PKG_VERSION"), env!("TIDEGATE_GIT_HASH"))
 }
 
-/// Pools' slow starts and aging latencies.
-async fn keep_time(plane: Arc<DataPlane>) {
+/// Pools' slow starts and aging latencies, and the ends of workers.
+async fn keep_time(plane: Arc<DataPlane>, config: Arc<ArcSwap<Config>>, listening: Arc<AtomicUsize>) {
     let mut ticks = interval(pool::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let now = Instant::now();
         plane.members().pools.iter().for_each(|pool| pool.tick(now));
+        if plane.end_retired() {
+            let used = InUse { workers: plane.threads(), listening: listening.load(Ordering::Relaxed) };
+            capacity::establish(&config.load(), used, &plane);
+        }
     }
 }
 
-async fn report_dropped_lines(mut logs: Vec<DroppedLines>) {
+async fn report_dropped_lines(mut lines: DroppedLines) {
     let mut ticks = interval(REPORT_DROPPED);
     loop {
         ticks.tick().await;
-        logs.iter_mut().for_each(DroppedLines::report);
+        lines.report();
     }
 }
 

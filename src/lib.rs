@@ -4,12 +4,13 @@
 //!
 //! [`server`] reads like this, top-down, in `server/session.rs`:
 //!
-//! 1. accept, room in the listener and the process, a worker (`accept.rs`);
-//! 2. where the listener says so (`preamble.rs`): PROXY header -> limits (`admission.rs`) -> STARTTLS -> TLS termination, or
-//!    a look at the ClientHello -> route (`route.rs`); a client over a limit is answered in its own protocol (`reject.rs`);
-//! 3. lease a backend ([`pool`]) by the pool's algorithm ([`balance`]; weights are read in `pool/snapshot.rs`), and connect to
-//!    it, or to another one on failure
-//!    (`dial.rs`); the PROXY header, STARTTLS and TLS to the backend (`upstream.rs`);
+//! 1. room in the listener and the process, accept, a worker (`accept.rs`);
+//! 2. where the listener says so (`preamble.rs`): PROXY header -> access lists and limits (`admission.rs`) -> STARTTLS -> TLS termination, or
+//!    a look at the ClientHello -> the first HTTP request -> route (`route.rs`); a client over a limit is closed, or answered
+//!    where its protocol is known (`reject.rs`);
+//! 3. lease a backend ([`pool`]) by the pool's algorithm ([`balance`]; weights are fixed when `pool/snapshot.rs` builds a
+//!    snapshot), and connect to it, or to another one on failure (`dial.rs`); the PROXY header, STARTTLS and TLS to the backend
+//!    (`upstream.rs`);
 //! 4. peeked bytes first, then all else: [`relay`] copies or splices;
 //! 5. termination -> counters, histograms, access line (`record.rs`).
 //!
@@ -26,40 +27,55 @@
 //! the [`app::Plan`] from nothing to the configuration: prepare, which may fail, and commit, which cannot. What lives is addressed by its
 //! name or by an id ([`stats::registry`]), never by its place in the configuration.
 //!
+//! # Changes while it runs
+//!
+//! A reload, a call of the API and an upgrade are requests ([`control`]) that the loop in `app/control.rs` carries out, one after the
+//! other. `app/plan.rs` decides what changes, `app/apply.rs` applies it, and [`pool::Pool::update`] takes it into a pool.
+//!
+//! - A backend's drain or weight: `cli/change.rs` -> `admin/changes/` -> `control/edit.rs`, then the same way; `pool/snapshot.rs` leaves
+//!   drained backends out.
+//! - A verdict of health checks: `health/mod.rs` -> `pool/update.rs`.
+//! - An upgrade of the program: `app/upgrade.rs`; the old process runs `upgrade/successor.rs`, the new one `upgrade/predecessor.rs`.
+//!
 //! # Threads
 //!
 //! *Workers* are the data plane: each is one thread with one event loop ([`worker`]) and its own
 //! connections. A connection lives its whole life on one worker: moving its bytes takes no lock and wakes no
 //! other thread. What is counted over all workers is taken at its beginning and given back at its end: room
 //! within the process's capacity and the listener's limit ([`limits::Capacity`]), and the lease (an atomic). The *control
-//! thread* is a tokio runtime: health checks, DNS, signals, timers of the pools, changes. It changes what workers
+//! thread* is a tokio runtime: health checks, DNS, timers of the pools, changes. It changes what workers
 //! read by replacing a snapshot and by atomics; it asks a worker for something by
-//! [`worker::Remote::run`]. The *stats thread*, if there is a stats port, takes what workers have measured and answers
-//! requests ([`admin`]), at a lower priority than theirs.
+//! [`worker::Remote::run`]. The *stats thread*, if there is an admin interface (the stats port), takes what workers have
+//! measured and answers requests ([`admin`]), at a lower priority than theirs. Signals, logs and calls that may hang have threads of their own.
 //!
-//! # Rooms, from the bottom up
+//! # Modules, from the bottom up
 //!
-//! | room | purpose | may use |
+//! *Pure* is without a clock and without I/O.
+//!
+//! | module | purpose | may use |
 //! |---|---|---|
-//! | [`net`] | addresses, listening and connecting sockets, the one home of `unsafe` | nothing |
+//! | [`net`] | addresses, sets of networks, listening, inherited and connecting sockets, the one home of `unsafe` | nothing |
 //! | [`threads`] | threads whose absence is an error, and those for calls that may hang | nothing |
+//! | [`notices`] | file-change notifications (inotify) | threads |
 //! | [`stats`] | how connections end, counters, histograms | nothing |
 //! | [`sniff`] | what a connection's first bytes are: yes, no, or more; HTTP as it goes by; pure | net, stats |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
+//! | [`geoip`] | the countries of clients: the database in service, and its replacement when its file changes | config, net, notices, threads |
+//! | [`control`] | changes of the running configuration: requests, what was changed at run time, differences | config, net |
 //! | [`balance`] | one algorithm a file; pure | config::model |
-//! | [`limits`] | connection and rate limits, per address and per listener (token bucket: `gcra.rs`), permits; pure | config::model |
+//! | [`limits`] | access lists (`access.rs`), connection and rate limits per listener, and per address (`addresses.rs`); token bucket (`gcra.rs`), permits; pure | config::model, net |
 //! | [`relay`] | moving bytes both ways, a state machine over sockets known by trait | stats |
 //! | [`log`] | log and access lines that never block | config::model, net, stats |
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay, threads |
-//! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, relay, worker, threads |
+//! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, notices, relay, worker, threads |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net, stats |
 //! | [`health`] | health checks: one kind of probe a file, rise and fall | config::model, log, net, pool, sniff, stats |
-//! | [`server`] | accept, first bytes, session, dial | all of the above but health |
-//! | [`admin`] | the stats port: what is measured, and every way to show it | config::model, log, net, pool, server, sniff, stats, tls, threads |
+//! | [`server`] | accept, first bytes, route, session, dial | all of the above but health |
+//! | [`admin`] | the admin interface: what is measured, every way to show it (`csv/columns.rs`: HAProxy's columns), calls that change something (`changes/`) | config, control, geoip, limits, log, net, pool, server, sniff, stats, tls, threads |
 //! | [`app`] | wires everything, runs, drains | all |
 //!
-//! The program itself (`main.rs`, `cli/`) uses the library from outside. A test reads the `use crate::` lines
-//! and holds this table.
+//! The program itself (`main.rs`, `cli/`) uses the library from outside. `tests/it/architecture.rs` reads the `use crate::` lines
+//! and holds them against its copy of this table (`MAY_USE`).
 //!
 //! # Invariants
 //!
@@ -68,7 +84,8 @@
 //! - An idle connection holds no buffer and no pipe ([`relay`]).
 //! - `max_connections` of a backend is never exceeded, also by workers that pick at the same moment
 //!   ([`pool::Lease`]).
-//! - Limits of clients are never exceeded either, and who is refused takes nothing from the others ([`limits`]).
+//! - Limits of clients are never exceeded within a process, and a refused client takes nothing from the others. Rates of at most
+//!   229,376 addresses are kept for each listener ([`limits`]).
 //! - A backend that is down gets no new connection from that instant ([`pool`]).
 //! - Until a connection is relayed, a client has a deadline for what it must send, and a limit to it: `timeouts.sniff`
 //!   and each recogniser's limit ([`sniff`]), then `timeouts.handshake` and the size of TLS's messages
@@ -80,7 +97,7 @@
 //! - No byte that was read ahead is lost. What is not tidegate's own (a PROXY header, the request for TLS, the
 //!   handshake) goes to the backend as it came, before all else (`server/peek.rs`).
 //! - No byte that came in plain text is taken for one that came by TLS: what follows a request for TLS before the
-//!   answer ends the connection, and of a backend's answer one byte is read (`server/preamble.rs`, `upstream.rs`).
+//!   answer ends the connection, and of a backend's answer one byte is read (`server/preamble/postgres.rs`, `server/upstream.rs`).
 //! - A certificate that cannot be used is never in service, and what replaces one in service must be valid ([`tls`]).
 //!   What cannot be verified, client or backend, gets no byte of the other side's.
 //! - Nothing from the network grows the process without a bound: connections by the capacity that the limit
@@ -91,10 +108,13 @@ pub mod admin;
 pub mod app;
 pub mod balance;
 pub mod config;
+pub mod control;
+pub mod geoip;
 pub mod health;
 pub mod limits;
 pub mod log;
 pub mod net;
+pub mod notices;
 pub mod pool;
 pub mod relay;
 pub mod server;

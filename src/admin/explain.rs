@@ -4,16 +4,18 @@
 //! The query: `client` (an IP address), and perhaps `sni`, `alpn` (one or several, the preferred one first), `host` and
 //! `path` of its first request, `listener`.
 
+mod route;
+
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use self::route::route_in_words;
 use super::query::pairs;
 use super::snapshot_model::{BackendStatus, Snapshot};
 use super::unix_time::seconds;
-use crate::config::model::{Balance, Plaintext, RouteConfig, UnknownSni};
-use crate::net::addr::Address;
+use crate::config::model::{Balance, ListenerState, Plaintext, RouteConfig, UnknownSni};
 use crate::net::name::normal;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
 use crate::server::{DataPlane, Listener, RouteKey};
@@ -48,6 +50,9 @@ pub struct AtListener {
     pub listener: String,
     /// Where it listens.
     pub addresses: Vec<String>,
+    /// Its administrative state.
+    #[serde(default)]
+    pub state: ListenerState,
     /// Further notes.
     pub notes: Vec<String>,
     /// Why the client is rejected before it reaches a pool.
@@ -135,14 +140,22 @@ fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, 
     let config = listener.config();
     let (rejected, protocols) = first_bytes(question, listener);
     // Without a PROXY header, a client that comes by a unix socket has no address.
-    let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| matches!(bind, Address::Tcp(_)));
+    let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| bind.ports().is_some());
     let client = has_address.then_some(question.client);
     let rejected = listener.would_refuse(client).or(rejected);
-    let rejected =
-        if snapshot.draining { Some("it drains: no new connection is accepted".to_owned()) } else { rejected };
+    let rejected = match (snapshot.draining, config.state) {
+        (true, _) => Some("it drains: no new connection is accepted".to_owned()),
+        (false, ListenerState::Drain) => Some("the listener is drained: its sockets are closed".to_owned()),
+        (false, _) => rejected,
+    };
     let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
     let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
-    let route = listener.route(&RouteKey { server_name, protocols: &protocols, request });
+    // The share of a client without an address is drawn for each connection.
+    let key = listener.route_client(client, fastrand::u64(..));
+    let route = listener.route(&RouteKey { client: key, server_name, protocols: &protocols, request });
+    let refused =
+        route.filter(|route| listener.refuses(*route)).map(|route| format!("routes[{}] refuses it", route.route));
+    let rejected = rejected.or(refused);
     let pool = listener.pool(route);
     let preview = pool.preview(client);
     AtListener {
@@ -153,9 +166,10 @@ fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, 
             .find(|shown| *shown.name == *config.name)
             .map(|shown| shown.addresses.clone())
             .unwrap_or_default(),
+        state: config.state,
         notes: notes(question, listener, plane, has_address),
         rejected,
-        route: route_in_words(listener, route),
+        route: route_in_words(listener, route, client.is_some()),
         pool: pool.name().to_string(),
         balance: pool.settings().balance,
         backend: match &preview.choice {
@@ -193,6 +207,9 @@ fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_ad
     let config = listener.config();
     let mut notes = Vec::new();
     let open = listener.counters().open();
+    if config.state == ListenerState::Paused {
+        notes.push(format!("it is paused: a new connection waits until `tidegate resume {}`", config.name));
+    }
     if let Some(most) = config.max_connections
         && open >= most.get() as usize
     {
@@ -200,6 +217,12 @@ fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_ad
     }
     if plane.open() >= plane.size() {
         notes.push(format!("all {} connections that the limit of open files allows are in use", plane.size()));
+    }
+    if has_address && listener.needs_country() {
+        notes.push(match listener.country(Some(question.client)) {
+            Some(country) => format!("{} is in {country} (geoip.database)", question.client),
+            None => format!("the country of {} is not in geoip.database", question.client),
+        });
     }
     if !has_address {
         notes.push("it listens on a unix socket: its clients have no address".to_owned());
@@ -228,32 +251,6 @@ fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_ad
     notes
 }
 
-fn route_in_words(listener: &Listener, route: Option<usize>) -> String {
-    let config = listener.config();
-    let found = route.and_then(|number| Some((number, config.routes.get(number)?)));
-    match found {
-        None if config.routes.is_empty() => "none: the listener has no routes".to_owned(),
-        None => "none matches: the listener's own pool".to_owned(),
-        Some((number, route)) => {
-            let sni: Vec<String> = route.sni.iter().map(ToString::to_string).collect();
-            let alpn: Vec<&str> = route.alpn.iter().map(|protocol| &**protocol).collect();
-            let host: Vec<String> = route.host.iter().map(ToString::to_string).collect();
-            let rules = [
-                ("sni", sni.join(", ")),
-                ("alpn", alpn.join(", ")),
-                ("host", host.join(", ")),
-                ("path_prefix", route.path_prefix.join(", ")),
-            ];
-            let rules: Vec<String> = rules
-                .iter()
-                .filter(|(_, names)| !names.is_empty())
-                .map(|(key, names)| format!("{key}: [{names}]"))
-                .collect();
-            format!("routes[{number}] matches: {}", rules.join(", "))
-        }
-    }
-}
-
 /// Why the chosen backend, or why none.
 fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
     let algorithm = pool.settings().balance;
@@ -261,7 +258,14 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
         let available = |it: &&BackendPreview| it.availability == Availability::Available;
         preview.backends.iter().filter(available).filter(|it| it.backend.is_backup() == backup).count()
     };
+    let queue = pool.settings().queue;
     let words = match &preview.choice {
+        _ if preview.waiting > 0 && queue.size > 0 => match preview.waiting {
+            1 => format!("waits in the queue for at most {:?}, behind 1 other", queue.timeout),
+            more => format!("waits in the queue for at most {:?}, behind {more} others", queue.timeout),
+        },
+        Err(why) if queue.size > 0 => format!("waits in the queue for at most {:?}: {why}", queue.timeout),
+        Ok(Choice::One { .. }) if preview.persistent => "the client's last backend (persist)".to_owned(),
         Err(NoBackend::AllFull { .. }) => "nobody: all that are up are full".to_owned(),
         Err(why) => return format!("rejected: {why}"),
         Ok(Choice::One { backend, instead_of }) => {
@@ -316,7 +320,11 @@ fn why(pool: &Pool, preview: &Preview, client: Option<IpAddr>) -> String {
             }
         }
     };
-    format!("{}: {words}", algorithm.name())
+    let fails_open = match preview.fails_open {
+        true => format!(" (fewer than {}% of the backends are up: all are used, fail_open)", pool.settings().fail_open),
+        false => String::new(),
+    };
+    format!("{}: {words}{fails_open}", algorithm.name())
 }
 
 /// Backends that are named of a random choice.
@@ -365,6 +373,9 @@ fn at_backend(pool: &Pool, shown: &BackendPreview, preview: &Preview) -> AtBacke
     let state = match shown.availability {
         Availability::Leaving => format!("leaving: {}, and no new ones", connections(shown)),
         Availability::Down => down(backend, pool.settings().health.is_some()),
+        Availability::Ejected => down(backend, true),
+        Availability::Drained => "drained: gets no new connections".to_owned(),
+        Availability::Maintenance => "in maintenance: gets no new connections".to_owned(),
         Availability::Weightless => "weight 0: gets no new connections".to_owned(),
         Availability::Full => {
             format!("full: {} of {} connections", shown.connections, backend.max_connections().unwrap_or_default())
@@ -373,7 +384,7 @@ fn at_backend(pool: &Pool, shown: &BackendPreview, preview: &Preview) -> AtBacke
             "backup: used when no other takes connections".to_owned()
         }
         Availability::Available => {
-            let status = BackendStatus::of(true, pool.settings().health.is_some()).name();
+            let status = BackendStatus::of(backend.is_up(), pool.settings().health.is_some()).name();
             let mut words = match pool.settings().balance {
                 Balance::LeastLatency => {
                     format!("{status}, {} on average, {}", latency(shown.latency_us), connections(shown))

@@ -4,12 +4,15 @@ use std::time::Instant;
 
 use hyper::{Request, Response, StatusCode, header};
 
+use super::changes::{self, problem, tagged};
 use super::collector::Collector;
 use super::compat::{api, lb};
 use super::readiness::{is_ready, not_ready};
 use super::response::{ResponseBody, plain, whole};
 use super::snapshot_model::Snapshot;
-use super::{csv, dashboard, explain, histograms, metrics};
+
+use super::{csv, dashboard, explain, histograms, metrics, predecessors, resources};
+use crate::config::effective;
 
 const JSON: &str = "application/json";
 /// As HAProxy names it, so that browsers show it.
@@ -26,6 +29,8 @@ pub(super) enum Endpoint {
     Asset(Response<ResponseBody>),
     /// The page's event stream.
     Events,
+    /// `/api/events`.
+    ApiEvents,
     /// An answer that is made for the asking.
     Answer,
     /// No page.
@@ -38,6 +43,7 @@ impl Endpoint {
             "/livez" => Endpoint::Live,
             "/readyz" => Endpoint::Ready,
             "/events" => Endpoint::Events,
+            "/api/events" => Endpoint::ApiEvents,
             "/stats" | "/metrics" | "/histograms" | "/lb/status" | "/lb-metrics" | "/explain" | "/series" => {
                 Endpoint::Answer
             }
@@ -51,7 +57,9 @@ impl Endpoint {
 pub(super) fn question<B>(request: &Request<B>) -> String {
     let path = request.uri().path();
     match path {
-        "/histograms" | "/explain" | "/series" => format!("{path}?{}", request.uri().query().unwrap_or_default()),
+        "/histograms" | "/explain" | "/series" | "/api/connections" | "/api/config" => {
+            format!("{path}?{}", request.uri().query().unwrap_or_default())
+        }
         "/metrics" => {
             let forms = request.headers().get_all(header::ACCEPT).iter().filter_map(|form| form.to_str().ok());
             [path].into_iter().chain(forms).collect::<Vec<_>>().join("\n")
@@ -78,10 +86,26 @@ pub(super) async fn answer<B>(request: &Request<B>, collector: &Collector, oldes
         "/lb/status" => json(&lb::status(&*snapshot().await)),
         "/lb-metrics" => json(&lb::metrics(&*snapshot().await)),
         "/explain" => explained(request.uri().query().unwrap_or_default(), collector, &*snapshot().await),
+        "/api/connections" => open_connections(request.uri().query().unwrap_or_default(), collector).await,
         "/series" => dashboard::series(request.uri().query().unwrap_or_default(), &collector.latencies()),
+        "/api/config" => configuration(request.uri().query().unwrap_or_default(), collector),
         _ => {
-            let (status, value) = api::answer(path, &*snapshot().await, &collector.sources().config.load());
-            with(status, json(&value))
+            let (snapshot, in_effect) = (snapshot().await, collector.sources().status.get());
+            let left = match resources::shows_left(path) {
+                true => predecessors::left(collector.sources()).await,
+                false => Vec::new(),
+            };
+            match resources::answer(path, &snapshot, &in_effect, &left) {
+                Some(Ok(value)) => tagged(json(&value), in_effect.generation),
+                Some(Err(error)) => problem(StatusCode::NOT_FOUND, &error, None),
+                None => {
+                    let (status, value) = api::answer(path, &snapshot);
+                    match changes::methods(path) {
+                        Some(methods) if status == StatusCode::NOT_FOUND => changes::only(methods, path),
+                        _ => with(status, json(&value)),
+                    }
+                }
+            }
         }
     }
 }
@@ -114,6 +138,17 @@ fn json(value: &impl serde::Serialize) -> Response<ResponseBody> {
     }
 }
 
+/// `/api/config`: what is in effect, or what the file says.
+fn configuration(query: &str, collector: &Collector) -> Response<ResponseBody> {
+    let (sources, in_effect) = (collector.sources(), collector.sources().status.get());
+    let data = match (query, &in_effect.file) {
+        ("" | "source=effective", _) | ("source=file", None) => effective::configuration(&sources.config.load()),
+        ("source=file", Some(file)) => effective::configuration(file),
+        _ => return problem(StatusCode::BAD_REQUEST, "source: expected file or effective", None),
+    };
+    tagged(json(&serde_json::json!({ "success": true, "data": data })), in_effect.generation)
+}
+
 fn explained(query: &str, collector: &Collector, snapshot: &Snapshot) -> Response<ResponseBody> {
     let explanation = match explain::ExplainQuery::parse(query) {
         Ok(question) => explain::explain(&question, &collector.sources().plane, snapshot),
@@ -121,6 +156,13 @@ fn explained(query: &str, collector: &Collector, snapshot: &Snapshot) -> Respons
     };
     match explanation {
         Ok(explanation) => json(&explanation),
+        Err(error) => with(StatusCode::BAD_REQUEST, json(&serde_json::json!({ "error": error }))),
+    }
+}
+
+async fn open_connections(query: &str, collector: &Collector) -> Response<ResponseBody> {
+    match predecessors::list(query, collector.sources()).await {
+        Ok(list) => json(&list),
         Err(error) => with(StatusCode::BAD_REQUEST, json(&serde_json::json!({ "error": error }))),
     }
 }

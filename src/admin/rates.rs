@@ -135,7 +135,7 @@ mod tests {
     /// A pool of two backends, and what looks at it.
     fn observed(start: Instant) -> (std::sync::Arc<DataPlane>, Rates) {
         let pools = vec![Pool::new(pool(backends(&[1, 1])), &Registry::default(), 1)];
-        let plane = DataPlane::idle(1);
+        let plane = DataPlane::new();
         plane.set_members(Members::new(Vec::new(), Vec::new(), pools, HashMap::new()));
         let rates = Rates::new(start);
         (plane, rates)

@@ -9,13 +9,16 @@ use super::process;
 use super::rates::Rates;
 use super::readiness::not_ready;
 use super::snapshot_model::{
-    BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, HandshakeStats, HttpStats, Latency,
-    LatencySummary, ListenerStats, LogStats, PlaneStats, PoolStats, RejectedClient, ResponseCount, ServedCertificate,
-    Snapshot, StatusChange, TerminationStats, TlsFiles, TlsOwner,
+    AdminStats, BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, ConfigStats, DrainingPredecessor,
+    GeoIpStats, HandshakeStats, HttpStats, Latency, LatencySummary, ListenerStats, LogStats, PlaneStats, PoolStats,
+    QueueStats, RejectedClient, ResponseCount, ServedCertificate, Snapshot, StatusChange, TerminationStats, TlsFiles,
+    TlsOwner,
 };
 use super::sources::Sources;
 use super::unix_time::seconds;
 use crate::config::model;
+use crate::control::status::ConfigStatus;
+use crate::geoip::GeoIp;
 use crate::log::counters::LogCounters;
 use crate::pool::{self, Departed};
 use crate::server::{self, DataPlane};
@@ -36,7 +39,7 @@ pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, 
     let plane = &sources.plane;
     let draining = sources.draining.load(Ordering::Relaxed);
     let not_ready = not_ready(sources);
-    let standings = standings(sources);
+    let (standings, status) = (standings(sources), sources.status.get());
     Snapshot {
         version: sources.version.0.to_owned(),
         commit: sources.version.1.to_owned(),
@@ -45,19 +48,30 @@ pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, 
         uptime: sources.started.1.elapsed().as_secs_f64(),
         draining,
         ready: not_ready.is_empty(),
+        predecessors: status
+            .predecessors
+            .iter()
+            .map(|it| DrainingPredecessor { pid: it.pid, connections: it.connections })
+            .collect(),
         not_ready,
+        config: config(&status),
         plane: PlaneStats {
             workers: plane.workers(),
             capacity: plane.size(),
             open: plane.open(),
             dropped_samples: lost,
         },
+        admin: AdminStats {
+            rejected: sources.interface.rejected(),
+            failed_handshakes: sources.interface.failed_handshakes(),
+        },
         process: process::read(),
         listeners: plane.listeners().iter().map(|state| listener(state, latencies, rates)).collect(),
         pools: plane.pools().iter().map(|state| pool(state, latencies, rates)).collect(),
         certificates: standings.iter().flat_map(|(owner, standing)| certificates(owner, standing)).collect(),
         tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
-        logs: sources.logs.iter().map(log).collect(),
+        geoip: geoip(&sources.geoip),
+        logs: sources.logging.counters().iter().map(log).collect(),
         transitions: transitions(plane),
         rejections: rejections(plane),
     }
@@ -82,6 +96,16 @@ pub(super) fn add_latencies(snapshot: &mut Snapshot, latencies: &Latencies) {
     }
 }
 
+fn config(status: &ConfigStatus) -> ConfigStats {
+    ConfigStats {
+        generation: status.generation,
+        since: status.since.map(seconds).unwrap_or_default(),
+        file_differs: status.file_differs.clone(),
+        last_reload_succeeded: status.last_reload_succeeded,
+        last_reload_success: status.last_success.map(seconds).unwrap_or_default(),
+    }
+}
+
 fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> ListenerStats {
     let (config, counters) = (state.config(), state.counters());
     let (id, measured) = (state.id(), latencies.listener(state.id()));
@@ -99,6 +123,7 @@ fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> L
         id,
         name: config.name.to_string(),
         addresses: state.addresses().iter().map(ToString::to_string).collect(),
+        state: config.state,
         tls: config.tls.is_some(),
         sniffs_http: config.sniff == model::Sniff::Http,
         pool: pools.first().cloned().unwrap_or_default(),
@@ -139,7 +164,7 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
         rise: config.health.as_ref().map(|health| health.rise.get()),
         fall: config.health.as_ref().map(|health| health.fall.get()),
         status: BackendStatus::of(status.up, config.health.is_some()),
-        up: backends.iter().filter(|backend| backend.up).count(),
+        up: backends.iter().filter(|backend| backend.is_in_service()).count(),
         usable: status.up,
         since: seconds(status.since),
         downs: pool.downs(),
@@ -147,11 +172,25 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
         open: u64::from(pool.connections()),
         open_max: u64::from(pool.peak()),
         rejected: pool.refused(),
+        queue: queue(pool.queue_status(), &config),
+        fails_open: pool.fails_open(),
+        persistent_clients: config.persist.is_some().then(|| pool.persistent_clients() as u64),
         retries: departed.retries + backends.iter().map(|backend| backend.retries).sum::<u64>(),
         departed: self::departed(departed),
         rate: rates.pool(pool.id()),
         latency: Latency::default(),
         backends,
+    }
+}
+
+fn queue(of: pool::QueueStatus, config: &model::PoolConfig) -> QueueStats {
+    QueueStats {
+        size: config.queue.size,
+        waiting: of.waiting,
+        waiting_max: of.peak,
+        queued: of.queued,
+        overflowed: of.overflowed,
+        timed_out: of.timed_out,
     }
 }
 
@@ -174,15 +213,22 @@ fn backend(backend: &pool::Backend, config: &model::PoolConfig, latencies: &Late
     BackendStats {
         id,
         name: backend.name().to_string(),
+        entry: (backend.entry() != backend.name()).then(|| backend.entry().to_string()),
         address: backend.shown_address(),
         weight: backend.weight(),
+        admin_state: backend.state(),
+        forced: backend.forced(),
         backup: backend.is_backup(),
         max_connections: backend.max_connections(),
         up: status.up && !backend.is_leaving(),
-        status: match backend.is_leaving() {
-            true => BackendStatus::Leaving,
-            false => BackendStatus::of(status.up, config.health.is_some()),
+        status: match (backend.is_leaving(), backend.state()) {
+            (true, _) => BackendStatus::Leaving,
+            (false, model::AdminState::Drain) => BackendStatus::Drain,
+            (false, model::AdminState::Maintenance) => BackendStatus::Maintenance,
+            (false, model::AdminState::Ready) => BackendStatus::of(status.up, config.health.is_some()),
         },
+        ejected: status.ejected,
+        ejections: counters.ejections(),
         since: seconds(status.since),
         downs: u64::from(backend.downs()),
         downtime: status.downtime_so_far().as_secs_f64(),
@@ -283,6 +329,19 @@ fn http(counts: &HttpCounts) -> HttpStats {
     }
 }
 
+fn geoip(geoip: &GeoIp) -> Option<GeoIpStats> {
+    let (database, reloads) = (geoip.database()?, geoip.reloads());
+    Some(GeoIpStats {
+        kind: database.kind.clone(),
+        built: seconds(database.built),
+        ranges: database.countries.len(),
+        bytes: database.countries.heap_bytes(),
+        replaced: reloads.replaced,
+        rejected: reloads.rejected,
+        fault: reloads.fault,
+    })
+}
+
 /// How the files of each listener and pool with TLS stand, with whose they are.
 fn standings(sources: &Sources) -> Vec<(TlsOwner, Arc<tls::ReloadStatus>)> {
     let members = sources.plane.members();
@@ -290,7 +349,8 @@ fn standings(sources: &Sources) -> Vec<(TlsOwner, Arc<tls::ReloadStatus>)> {
     let of_listeners = acceptors.map(|tls| (TlsOwner::Listener(tls.name().to_string()), tls.reload_status()));
     let connectors = members.pools.iter().filter_map(|pool| members.connectors.get(&pool.id()));
     let of_pools = connectors.map(|tls| (TlsOwner::Pool(tls.name().to_string()), tls.reload_status()));
-    of_listeners.chain(of_pools).collect()
+    let of_admin = sources.interface.tls().map(|tls| (TlsOwner::Admin, tls.reload_status()));
+    of_listeners.chain(of_pools).chain(of_admin).collect()
 }
 
 fn certificates(owner: &TlsOwner, standing: &tls::ReloadStatus) -> Vec<ServedCertificate> {
@@ -320,6 +380,7 @@ fn log(counters: &LogCounters) -> LogStats {
         name: counters.name().to_owned(),
         dropped_lines: counters.dropped_lines(),
         write_errors: counters.write_errors(),
+        truncated_lines: counters.truncated_lines(),
         error: failing.as_ref().map(|failing| failing.error.to_string()),
         failing_since: failing.map(|failing| seconds(failing.since)),
     }

@@ -2,21 +2,29 @@
 //! and cannot fail. A start is the plan from nothing to the configuration.
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::capacity::{self, InUse};
+use super::geoip::GeoIpChange;
 use super::plan::{Plan, Step};
-use super::sockets::{BindKey, BoundAddress, ListenSockets};
-use crate::config::model::{self, Config};
+use super::sockets::{AddressChange, ListenSockets, OpenedAddress, log_ranges};
+use super::upgrade::inheritance::{SocketInfo, Verdict};
+use crate::config::model::{self, Config, ListenAddress};
+use crate::geoip::GeoIp;
 use crate::health;
+use crate::log::Logging;
+use crate::log::access::Access;
 use crate::net::addr::Address;
+use crate::net::inherited::InheritedSockets;
 use crate::pool::Pool;
 use crate::pool::resolve::Resolver;
-use crate::server::{DataPlane, Listener, ListenerParts, Members};
+use crate::server::{DataPlane, Listener, ListenerParts, Members, PreparedCrew};
 use crate::stats::registry::{ListenerId, PoolId, Registry};
 use crate::tls::{self, Acceptor, Connector};
 
@@ -25,19 +33,29 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the first verdicts of new health checks may take before the switch, so that the first connections find
 /// backends.
 const FIRST_VERDICTS_LIMIT: Duration = Duration::from_secs(1);
+/// Between two looks whether a removed pool still has connections.
+const LEAVE_POLL: Duration = Duration::from_millis(200);
 
 /// What runs, as the last plan left it.
 pub(super) struct Running {
     plane: Arc<DataPlane>,
+    geoip: Arc<GeoIp>,
     registry: Registry,
     config: Arc<Config>,
+    logging: Logging,
+    access: Access,
     sockets: ListenSockets,
+    /// Descriptors of `sockets`.
+    pub(super) listening: Arc<AtomicUsize>,
+    /// At a start.
+    inherited: Arc<InheritedSockets>,
+    /// At a start: what the replaced process knows of backends.
+    verdicts: Mutex<Vec<Verdict>>,
     pools: HashMap<Arc<str>, PoolTasks>,
-    /// Removed pools that still have connections: their health checks go on.
-    leaving: Vec<PoolTasks>,
     tasks: JoinSet<()>,
     resolver: Option<AbortHandle>,
     tls_watch: Option<AbortHandle>,
+    geoip_watch: Option<AbortHandle>,
 }
 
 /// A pool, and what runs for it.
@@ -47,22 +65,41 @@ struct PoolTasks {
     _checks: health::HealthChecks,
 }
 
+impl PoolTasks {
+    /// Goes on with the health checks of a removed pool until nothing has a connection to it, or can still get one: `listeners`
+    /// are those from before, which the connections keep that began with them.
+    fn leave(self, listeners: &[Arc<Listener>]) -> impl Future<Output = ()> + Send + use<> {
+        let leads_here = |listener: &&Arc<Listener>| listener.pools().any(|pool| Arc::ptr_eq(pool, &self.pool));
+        let listeners: Vec<_> = listeners.iter().filter(leads_here).map(Arc::downgrade).collect();
+        // A removed one is kept until the next change, with or without connections.
+        let may_lead_here = |it: &Weak<Listener>| it.upgrade().is_some_and(|it| it.counters().open() > 0);
+        let tasks = self;
+        async move {
+            while tasks.pool.connections() > 0 || listeners.iter().any(may_lead_here) {
+                sleep(LEAVE_POLL).await;
+            }
+            drop(tasks);
+        }
+    }
+}
+
 /// A plan that cannot fail any more.
 pub(super) struct Prepared {
     config: Config,
+    access: Access,
     members: Members,
     new_pools: Vec<PoolTasks>,
     connectors: HashMap<Arc<str>, Arc<Connector>>,
     changed_pools: Vec<model::PoolConfig>,
     removed_pools: Vec<Arc<str>>,
-    opened: Vec<Opened>,
-    closed: Vec<(ListenerId, BindKey)>,
+    crew: PreparedCrew,
+    opened: Vec<OpenedAddress>,
+    address_changes: Vec<AddressChange>,
+    closed: Vec<(ListenerId, Arc<str>, Vec<Address>)>,
     resolver: Option<Resolver>,
     tls_watch: TlsWatch,
+    geoip: GeoIpChange,
 }
-
-/// An address, its sockets, and a duplicate of each for its worker.
-type Opened = (BindKey, BoundAddress, Vec<OwnedFd>);
 
 /// What watches the files of TLS after the switch.
 enum TlsWatch {
@@ -71,24 +108,41 @@ enum TlsWatch {
 }
 
 impl Running {
-    /// Nothing yet.
-    pub(super) fn new(plane: Arc<DataPlane>) -> Running {
+    /// Nothing yet. Addresses take `inherited` sockets before they are bound.
+    pub(super) fn new(
+        plane: Arc<DataPlane>,
+        geoip: Arc<GeoIp>,
+        logging: &Logging,
+        inherited: Arc<InheritedSockets>,
+        verdicts: Vec<Verdict>,
+    ) -> Running {
         Running {
             plane,
+            geoip,
             registry: Registry::default(),
             config: Arc::new(Config::empty()),
+            logging: logging.clone(),
+            access: Access::default(),
             sockets: ListenSockets::default(),
+            listening: Arc::default(),
+            inherited,
+            verdicts: Mutex::new(verdicts),
             pools: HashMap::new(),
-            leaving: Vec::new(),
             tasks: JoinSet::new(),
             resolver: None,
             tls_watch: None,
+            geoip_watch: None,
         }
     }
 
     /// The configuration that is in effect.
     pub(super) fn config(&self) -> &Arc<Config> {
         &self.config
+    }
+
+    /// The listening sockets, to be handed over.
+    pub(super) fn listening_sockets(&self) -> impl Iterator<Item = (SocketInfo, BorrowedFd<'_>)> {
+        self.sockets.all()
     }
 
     /// Closes the listening sockets but for the workers' duplicates, and removes the files of unix sockets.
@@ -101,6 +155,8 @@ impl Running {
     /// # Errors
     /// Everything that is wrong. Nothing has changed then.
     pub(super) async fn prepare(&self, plan: &Plan, config: Config) -> Result<Prepared, Vec<String>> {
+        // Before sockets are opened: a range of ports may be more than the soft limit allows.
+        capacity::raise_open_files();
         let mut errors: Vec<String> = plan
             .needs_restart
             .iter()
@@ -108,42 +164,57 @@ impl Running {
             .collect();
         let acceptors = self.acceptors(plan, &config).map_err(|more| errors.extend(more)).unwrap_or_default();
         let connectors = self.connectors(plan, &config).map_err(|more| errors.extend(more)).unwrap_or_default();
-        let opened = self.bind(plan, &config).map_err(|more| errors.extend(more)).unwrap_or_default();
-        if !errors.is_empty() {
+        let crew = self.plane.prepare_crew(config.workers.get());
+        let crew = crew.map_err(|error| errors.push(format!("workers: {error}")));
+        // Without a crew, to find what else is wrong.
+        let workers = crew.as_ref().map_or_else(|()| (0..config.workers.get()).collect(), PreparedCrew::workers);
+        let opened = self.bind(plan, &config, &workers).map_err(|more| errors.extend(more)).unwrap_or_default();
+        let address_changes = self.sockets.prepare(&self.config, &config, &workers);
+        let address_changes = address_changes.map_err(|more| errors.extend(more)).unwrap_or_default();
+        let access = self.access.change(&config.log, &self.logging).map_err(|error| errors.push(error.to_string()));
+        let geoip = GeoIpChange::prepare(&self.config, &config).await.map_err(|error| errors.push(error));
+        let (true, Ok(access), Ok(crew), Ok(geoip)) = (errors.is_empty(), access, crew, geoip) else {
             return Err(errors);
-        }
+        };
 
         let (pools, new) = self.pools(&config);
         let connectors_by_pool = by_pool(&config, &pools, &connectors)?;
         let resolver = resolve(&new, pools.len()).await;
+        let verdicts = std::mem::take(&mut *self.verdicts.lock().unwrap_or_else(PoisonError::into_inner));
+        Verdict::take_over(&verdicts, &new);
         let new_pools = self.check(new, &connectors).await;
 
         let before = self.plane.members();
         let (mut listeners, mut closed) = (Vec::new(), Vec::new());
+        let new_addresses: HashMap<_, _> = opened.iter().map(|new| (&new.key, &new.bound.actual)).collect();
         for listener in &config.listeners {
-            let addresses = listener.bind.iter().filter_map(|address| {
-                let key = (Arc::clone(&listener.name), address.clone());
-                let new = opened.iter().find(|(opened, ..)| *opened == key).map(|(_, bound, _)| &bound.actual);
-                new.or(self.sockets.actual(&key)).cloned()
+            let actual = |address: Address| {
+                let key = (Arc::clone(&listener.name), address);
+                new_addresses.get(&key).copied().or(self.sockets.actual(&key)).cloned()
+            };
+            let addresses = listener.bind.iter().filter_map(|bind| match bind {
+                ListenAddress::One(address) => actual(address.clone()).map(ListenAddress::One),
+                // All of its ports are bound, or none is.
+                range => range.addresses().next().and_then(actual).map(|_| range.clone()),
             });
-            let parts = parts(&config, listener, &pools, &acceptors, addresses.collect());
+            let parts = parts(&config, listener, &pools, &self.geoip, &acceptors, addresses.collect());
             let parts =
                 parts.ok_or_else(|| vec![format!("listener {}: one of its pools is missing", listener.name)])?;
             listeners.push(match before.listeners.iter().find(|before| before.config().name == listener.name) {
-                Some(before) => before.again(listener.clone(), parts),
-                None => Listener::new(listener.clone(), parts, self.registry.listener(), self.plane.workers()),
+                Some(before) => before.reconfigured(listener.clone(), parts),
+                None => Listener::new(listener.clone(), parts, self.registry.listener(), config.workers.get()),
             });
         }
         for step in &plan.listeners {
             let id = before.listeners.iter().find(|before| before.config().name == step.name).map(|before| before.id());
-            let keys = step.close.iter().map(|address| (Arc::clone(&step.name), address.clone()));
-            closed.extend(id.into_iter().flat_map(|id| keys.clone().map(move |key| (id, key))));
+            closed.extend(id.map(|id| (id, Arc::clone(&step.name), step.close.clone())));
         }
         let removed = |listener: &&Arc<Listener>| !listeners.iter().any(|after| after.id() == listener.id());
-        let leaving = before.leaving.iter().chain(before.listeners.iter().filter(removed));
-        let leaving = leaving.filter(|listener| listener.counters().open() > 0).map(Arc::clone).collect();
+        // One that has no connections yet may still accept some before its sockets are closed.
+        let leaving = before.leaving.iter().filter(|listener| listener.counters().open() > 0);
+        let leaving = leaving.chain(before.listeners.iter().filter(removed)).map(Arc::clone).collect();
         let tls_watch = self.tls_watch(plan, &acceptors, &connectors)?;
-        let changed_pools = config.pools.iter().filter(|pool| plan_of(plan, &pool.name) == Some(Step::Change));
+        let changed_pools = config.pools.iter().filter(|pool| plan.of_pool(&pool.name) == Some(Step::Change));
         Ok(Prepared {
             changed_pools: changed_pools.cloned().collect(),
             removed_pools: plan
@@ -155,10 +226,14 @@ impl Running {
             members: Members::new(listeners, leaving, pools, connectors_by_pool),
             new_pools,
             connectors,
+            crew,
             opened,
+            address_changes,
             closed,
             resolver,
             tls_watch,
+            geoip,
+            access,
             config,
         })
     }
@@ -166,7 +241,12 @@ impl Running {
     /// Switches. Cannot fail.
     pub(super) fn commit(&mut self, prepared: Prepared) {
         let Prepared { config, members, new_pools, mut connectors, changed_pools, removed_pools, .. } = prepared;
-        let names_changed = !new_pools.is_empty() || !changed_pools.is_empty() || !removed_pools.is_empty();
+        self.logging.change(&config.log);
+        self.plane.set_crew(prepared.crew);
+        // Of new workers too.
+        self.plane.set_access(prepared.access.writer());
+        self.access.replace(prepared.access, &self.logging);
+        let names_changed = host_names(&self.config) != host_names(&config);
         for tasks in new_pools {
             self.pools.insert(Arc::clone(tasks.pool.name()), tasks);
         }
@@ -176,19 +256,56 @@ impl Running {
                 tasks.pool.update(changed);
             }
         }
-        self.leaving.extend(removed_pools.iter().filter_map(|name| self.pools.remove(name)));
-        self.leaving.retain(|tasks| tasks.pool.connections() > 0);
-        self.plane.set_members(members.clone());
-        for ((name, address), bound, sockets) in prepared.opened {
-            if let Some(listener) = members.listeners.iter().find(|listener| listener.config().name == name) {
-                tracing::info!(listener = %name, address = %bound.actual, "listening");
-                self.plane.accept(listener, &address, sockets);
-            }
-            self.sockets.insert((name, address), bound);
+        // What has ended is not kept.
+        while self.tasks.try_join_next().is_some() {}
+        let before = self.plane.members();
+        for tasks in removed_pools.iter().filter_map(|name| self.pools.remove(name)) {
+            self.tasks.spawn(tasks.leave(&before.listeners));
         }
-        for (listener, key) in prepared.closed {
-            self.sockets.remove(&key);
-            self.plane.stop_accepting_at(listener, &key.1);
+        // Before the listeners that ask for it.
+        if let Some(watch) = prepared.geoip.commit(&self.geoip) {
+            replace(&mut self.tasks, &mut self.geoip_watch, watch);
+        }
+        self.plane.set_members(members.clone());
+        for listener in
+            before.listeners.iter().filter(|before| members.listeners.iter().all(|after| after.id() != before.id()))
+        {
+            let (plane, id, limit) = (Arc::clone(&self.plane), listener.id(), config.shutdown.drain);
+            self.tasks.spawn(async move {
+                sleep(limit).await;
+                plane.abort_listener(id);
+            });
+        }
+        drop(before);
+        let listener = |name: &str| members.listeners.iter().find(|listener| *listener.config().name == *name);
+        let mut moved = Vec::new();
+        log_ranges(&config, &prepared.opened);
+        for OpenedAddress { key, bound, duplicates } in prepared.opened {
+            if listener(&key.0).is_none_or(|listener| !listener.config().is_of_range(&key.1)) {
+                tracing::info!(listener = %key.0, address = %bound.actual, "listening");
+            }
+            self.sockets.insert(key.clone(), bound);
+            moved.push((key, duplicates, Vec::new()));
+        }
+        for mut change in prepared.address_changes {
+            self.sockets.commit(&mut change);
+            moved.push((change.key, change.added, change.removed));
+        }
+        self.listening.store(self.sockets.open_files(), Ordering::Relaxed);
+        let used = InUse { workers: self.plane.threads(), listening: self.sockets.open_files() };
+        capacity::establish(&config, used, &self.plane);
+        for ((name, address), added, removed) in moved {
+            let Some(listener) = listener(&name) else { continue };
+            self.plane.accept(listener, &address, added);
+            for (number, worker) in removed {
+                self.plane.stop_socket(listener.id(), &address, number, worker);
+            }
+        }
+        for (listener, name, addresses) in prepared.closed {
+            for address in &addresses {
+                self.sockets.remove(&(Arc::clone(&name), address.clone()));
+            }
+            self.plane.stop_accepting_at(listener, addresses);
         }
         if names_changed {
             let resolver = prepared.resolver.unwrap_or_else(|| Resolver::new(&members.pools));
@@ -233,7 +350,7 @@ impl Running {
         }))
     }
 
-    fn bind(&self, plan: &Plan, config: &Config) -> Result<Vec<Opened>, Vec<String>> {
+    fn bind(&self, plan: &Plan, config: &Config, workers: &[usize]) -> Result<Vec<OpenedAddress>, Vec<String>> {
         let of = |name: &Arc<str>| config.listeners.iter().find(|listener| listener.name == *name);
         let wanted: Vec<(&model::ListenerConfig, &Address)> = plan
             .listeners
@@ -241,12 +358,7 @@ impl Running {
             .filter_map(|step| Some((of(&step.name)?, &step.open)))
             .flat_map(|(listener, addresses)| addresses.iter().map(move |address| (listener, address)))
             .collect();
-        let bound = self.sockets.bind(&wanted, config, self.plane.workers())?;
-        let with_duplicates = bound.into_iter().map(|(key, bound)| match bound.duplicates() {
-            Ok(sockets) => Ok((key, bound, sockets)),
-            Err(error) => Err(format!("listener {}: cannot listen on {}: {error}", key.0, key.1)),
-        });
-        collect(with_duplicates)
+        self.sockets.bind(&wanted, config, workers, &self.inherited, &self.config)
     }
 
     /// The pools of a configuration, and those of them that are new.
@@ -255,7 +367,7 @@ impl Running {
         let pools = config.pools.iter().map(|configured| match self.pools.get(&configured.name) {
             Some(tasks) => Arc::clone(&tasks.pool),
             None => {
-                let pool = Pool::new(configured.clone(), &self.registry, self.plane.workers());
+                let pool = Pool::new(configured.clone(), &self.registry, config.workers.get());
                 pool.on_cut(self.plane.on_cut());
                 new.push(Arc::clone(&pool));
                 pool
@@ -275,15 +387,28 @@ impl Running {
         new.into_iter().zip(checks).map(tasks).collect()
     }
 
+    /// Whether something no longer has TLS that had.
+    fn has_dropped_tls(
+        &self,
+        acceptors: &BTreeMap<Arc<str>, Arc<Acceptor>>,
+        connectors: &HashMap<Arc<str>, Arc<Connector>>,
+    ) -> bool {
+        let listeners = self.config.listeners.iter().filter(|it| it.tls.is_some()).count();
+        let pools = self.config.pools.iter().filter(|it| it.tls.is_some()).count();
+        listeners != acceptors.len() || pools != connectors.len()
+    }
+
     fn tls_watch(
         &self,
         plan: &Plan,
         acceptors: &BTreeMap<Arc<str>, Arc<Acceptor>>,
         connectors: &HashMap<Arc<str>, Arc<Connector>>,
     ) -> Result<TlsWatch, Vec<String>> {
-        let listeners = plan.listeners.iter().map(|step| step.step);
-        let mut steps = listeners.chain(plan.pools.iter().map(|step| step.step));
-        if steps.all(|step| step == Step::Keep) {
+        let listeners = plan.listeners.iter().map(|it| (it.step, it.loads_tls));
+        let steps = listeners.chain(plan.pools.iter().map(|it| (it.step, it.loads_tls)));
+        // Otherwise the same files are watched as before.
+        let is_other = |(step, loads)| loads || step == Step::Remove;
+        if !steps.into_iter().any(is_other) && !self.has_dropped_tls(acceptors, connectors) {
             return Ok(TlsWatch::Same);
         }
         if acceptors.is_empty() && connectors.is_empty() {
@@ -294,6 +419,13 @@ impl Running {
         let watch = watch.map_err(|error| vec![format!("cannot watch the files of TLS: {error}")])?;
         Ok(TlsWatch::Other(Some(Box::pin(watch))))
     }
+}
+
+/// The host names that are to be resolved, each with its pool and entry.
+fn host_names(config: &Config) -> Vec<(&str, &str, &model::BackendAddress)> {
+    let pools = config.pools.iter().flat_map(|pool| pool.backends.iter().map(move |it| (&*pool.name, it)));
+    let named = pools.filter(|(_, it)| matches!(it.address, model::BackendAddress::Name { .. }));
+    named.map(|(pool, it)| (pool, &*it.name, &it.address)).collect()
 }
 
 /// All values, or all errors.
@@ -335,8 +467,9 @@ fn parts(
     config: &Config,
     listener: &model::ListenerConfig,
     pools: &[Arc<Pool>],
+    geoip: &Arc<GeoIp>,
     acceptors: &BTreeMap<Arc<str>, Arc<Acceptor>>,
-    addresses: Vec<Address>,
+    addresses: Vec<ListenAddress>,
 ) -> Option<ListenerParts> {
     let pool = |index| {
         let name = &config.pool(index)?.name;
@@ -344,14 +477,11 @@ fn parts(
     };
     Some(ListenerParts {
         pool: pool(listener.pool)?,
-        routed: listener.routes.iter().map(|route| pool(route.pool)).collect::<Option<_>>()?,
+        routed: listener.routes.iter().map(|it| it.target.pools().map(pool).collect()).collect::<Option<_>>()?,
+        geoip: Arc::clone(geoip),
         tls: acceptors.get(&listener.name).map(Arc::clone),
         addresses,
     })
-}
-
-fn plan_of(plan: &Plan, pool: &str) -> Option<Step> {
-    plan.pools.iter().find(|step| *step.name == *pool).map(|step| step.step)
 }
 
 /// Ends a task, and starts another in its place.
@@ -364,6 +494,4 @@ fn replace(
         before.abort();
     }
     *running = with.map(|task| tasks.spawn(task));
-    // What has ended is not kept.
-    while tasks.try_join_next().is_some() {}
 }

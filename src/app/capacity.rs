@@ -6,6 +6,7 @@ use crate::admin;
 use crate::config::model::{BackendAddress, Config};
 use crate::pool::resolve;
 use crate::relay::MAX_PIPES;
+use crate::server::PlaneState;
 
 /// Descriptors of the process itself: standard streams, logs, the event loops of the control, signal and statistics threads,
 /// files of TLS that are read again, and some to spare.
@@ -17,11 +18,24 @@ const PER_WORKER: u64 = 2;
 /// A client's socket and a backend's.
 const PER_CONNECTION: u64 = 2;
 
-/// Raises the soft limit of open files to the hard one, and returns how many connections fit; says so, and
-/// warns of listeners that are promised more.
-pub(super) fn establish(config: &Config) -> usize {
+/// What is open already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InUse {
+    /// Workers, those included that have retired.
+    pub(super) workers: usize,
+    /// Descriptors of listening sockets.
+    pub(super) listening: usize,
+}
+
+/// Raises the soft limit of open files to the hard one, and makes room for as many connections as fit; if they are others than
+/// before, says so, and warns of listeners that are promised more.
+pub(super) fn establish(config: &Config, used: InUse, plane: &PlaneState) {
     let limit = raise_open_files();
-    let capacity = capacity(limit, config);
+    let capacity = capacity(limit, config, used);
+    if capacity == plane.size() {
+        return;
+    }
+    plane.resize(capacity);
     tracing::info!(open_files = limit, connections = capacity, "connection capacity");
     if let Some(wanted) = falls_short(capacity, config) {
         tracing::warn!(
@@ -31,7 +45,6 @@ pub(super) fn establish(config: &Config) -> usize {
              LimitNOFILE= of systemd, --ulimit nofile= of containers)"
         );
     }
-    capacity
 }
 
 /// What is wanted, if it is more than there is room for: by a listener's max_connections, or as a rule where one has none.
@@ -49,8 +62,8 @@ fn falls_short(capacity: usize, config: &Config) -> Option<String> {
     }
 }
 
-/// The limit that is in force afterwards; `u64::MAX` is none.
-fn raise_open_files() -> u64 {
+/// Raises the soft limit of open files to the hard one. Returns the limit that is in force afterwards; `u64::MAX` is none.
+pub(super) fn raise_open_files() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
@@ -65,18 +78,16 @@ fn raise_open_files() -> u64 {
 }
 
 /// What is left for connections when everything else has its descriptors; at least one.
-fn capacity(limit: u64, config: &Config) -> usize {
-    let workers = config.workers.get() as u64;
-    let addresses: u64 = config.listeners.iter().map(|listener| listener.bind.len() as u64).sum();
+fn capacity(limit: u64, config: &Config, used: InUse) -> usize {
+    let workers = used.workers as u64;
     let probes: u64 =
         config.pools.iter().filter(|pool| pool.health.is_some()).map(|pool| pool.backends.len() as u64).sum();
     let backends = config.pools.iter().flat_map(|pool| &pool.backends);
     let names = backends.filter(|backend| matches!(backend.address, BackendAddress::Name { .. })).count();
     let lookups = resolve::max_open_files(names) as u64;
     // Under a low limit, connections come first here, too.
-    let admin = config.admin.as_ref().map_or(0, |_| admin::MAX_OPEN_FILES.min(limit / 8));
-    // Each listening socket twice: the worker's, and the one that it is a duplicate of.
-    let fixed = OWN + workers * (PER_WORKER + 2 * addresses) + probes + lookups + admin;
+    let admin = config.admin.as_ref().map_or(0, |it| admin::max_open_files(it.bind.len()).min(limit / 8));
+    let fixed = OWN + workers * PER_WORKER + used.listening as u64 + probes + lookups + admin;
     // A pipe has two ends. Connections without one copy: under a low limit, connections come first.
     let pipes = (workers * MAX_PIPES as u64 * 2).min(limit / 8);
     let left = limit.saturating_sub(fixed + pipes) / PER_CONNECTION;
@@ -91,13 +102,16 @@ mod tests {
                        listeners: [{ name: a, bind: 127.0.0.1:1, pool: p }]\n\
                        pools: [{ name: p, backends: [{ address: 127.0.0.1:2 }] }]\n";
 
+    /// As a start opens it.
+    const USED: InUse = InUse { workers: 2, listening: 4 };
+
     #[test]
     fn two_descriptors_a_connection_beside_what_else_is_open() {
         let config = crate::config::parse("test", ONE, &crate::config::files::Unread).unwrap().config;
-        assert_eq!(capacity(20_000, &config), (20_000 - 32 - 2 * 4 - 256) / 2);
-        assert_eq!(capacity(64, &config), (64 - 32 - 2 * 4 - 8) / 2);
-        assert_eq!(capacity(3, &config), 1, "at least one");
-        assert!(capacity(u64::MAX, &config) > 1 << 40, "no limit");
+        assert_eq!(capacity(20_000, &config, USED), (20_000 - 32 - 2 * 4 - 256) / 2);
+        assert_eq!(capacity(64, &config, USED), (64 - 32 - 2 * 4 - 8) / 2);
+        assert_eq!(capacity(3, &config, USED), 1, "at least one");
+        assert!(capacity(u64::MAX, &config, USED) > 1 << 40, "no limit");
     }
 
     #[test]
@@ -115,9 +129,11 @@ mod tests {
     #[test]
     fn the_stats_port_has_descriptors() {
         let of = |yaml: &str| {
-            capacity(20_000, &crate::config::parse("test", yaml, &crate::config::files::Unread).unwrap().config)
+            capacity(20_000, &crate::config::parse("test", yaml, &crate::config::files::Unread).unwrap().config, USED)
         };
-        assert_eq!(of(ONE) - of(&format!("admin: {{ bind: 127.0.0.1:9 }}\n{ONE}")), admin::MAX_OPEN_FILES as usize / 2);
+        let bound = |bind: &str| of(ONE) - of(&format!("admin: {{ bind: {bind} }}\n{ONE}"));
+        assert_eq!(bound("127.0.0.1:9"), admin::max_open_files(1) as usize / 2);
+        assert_eq!(bound("[127.0.0.1:9, unix:/run/a.sock, unix:/run/b.sock]"), bound("127.0.0.1:9") + 2 * 4 / 2);
     }
 
     #[test]
@@ -125,7 +141,7 @@ mod tests {
         let of = |names: usize| {
             let backends: String = (0..names).map(|n| format!("{{ address: \"n{n}.example:1\" }}, ")).collect();
             let yaml = ONE.replace("{ address: 127.0.0.1:2 }", &backends);
-            capacity(20_000, &crate::config::parse("test", &yaml, &crate::config::files::Unread).unwrap().config)
+            capacity(20_000, &crate::config::parse("test", &yaml, &crate::config::files::Unread).unwrap().config, USED)
         };
         assert_eq!(of(1) - of(2), 2);
         assert_eq!(of(1) - of(80), 79 * 2);

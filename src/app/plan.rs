@@ -5,7 +5,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::config::model::{BackendConfig, Config, ListenerConfig, PoolConfig};
+use crate::config::model::{BackendConfig, Config, ListenAddress, ListenerConfig, ListenerState, PoolConfig};
 use crate::net::addr::Address;
 
 /// The way from one configuration to another.
@@ -15,6 +15,8 @@ pub struct Plan {
     pub listeners: Vec<ListenerStep>,
     /// As the listeners.
     pub pools: Vec<PoolStep>,
+    /// Changed keys of the whole process, such as `log`.
+    pub settings: Vec<&'static str>,
     /// Changed keys that a running process does not take over: it has to be restarted.
     pub needs_restart: Vec<String>,
 }
@@ -61,29 +63,36 @@ pub struct PoolStep {
 }
 
 impl Plan {
+    /// What becomes of a pool; `None` if it is in neither configuration.
+    pub(super) fn of_pool(&self, name: &str) -> Option<Step> {
+        self.pools.iter().find(|step| *step.name == *name).map(|step| step.step)
+    }
+
     /// The way from `old` to `new`.
     pub fn between(old: &Config, new: &Config) -> Plan {
-        let mut plan = Plan { listeners: Vec::new(), pools: Vec::new(), needs_restart: Vec::new() };
+        let mut plan =
+            Plan { listeners: Vec::new(), pools: Vec::new(), settings: Vec::new(), needs_restart: Vec::new() };
         for (before, after) in matched(&old.listeners, &new.listeners, |listener| &listener.name) {
             plan.listeners.extend(listener_step(before.map(|it| (old, it)), after.map(|it| (new, it))));
             if let (Some(before), Some(after)) = (before, after)
-                && before.socket != after.socket
+                && before.socket.mptcp != after.socket.mptcp
+                && before.addresses().any(|address| matches!(address, Address::Tcp(_)) && after.binds(&address))
             {
-                plan.needs_restart.push(format!("listeners.{}.socket", after.name));
+                plan.needs_restart.push(format!("listeners.{}.socket.mptcp", after.name));
             }
         }
         for (before, after) in matched(&old.pools, &new.pools, |pool| &pool.name) {
             plan.pools.extend(pool_step(before, after));
         }
         if !old.listeners.is_empty() {
-            let others = [
+            let settings = [
                 ("workers", old.workers != new.workers),
                 ("admin", old.admin != new.admin),
+                ("geoip", old.geoip != new.geoip),
                 ("log", old.log != new.log),
                 ("shutdown", old.shutdown != new.shutdown),
             ];
-            plan.needs_restart
-                .extend(others.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned()));
+            plan.settings.extend(settings.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key));
         }
         plan
     }
@@ -92,6 +101,7 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         let kept = |step: Step| step == Step::Keep;
         self.needs_restart.is_empty()
+            && self.settings.is_empty()
             && self.listeners.iter().all(|listener| kept(listener.step))
             && self.pools.iter().all(|pool| kept(pool.step))
     }
@@ -114,8 +124,16 @@ fn listener_step(
 ) -> Option<ListenerStep> {
     let (_, any) = new.or(old)?;
     let (before, after) = (old.map(|(_, listener)| listener), new.map(|(_, listener)| listener));
-    let binds = |listener: Option<&ListenerConfig>| listener.map_or(Vec::new(), |listener| listener.bind.clone());
-    let without = |all: Vec<Address>, others: Vec<Address>| all.into_iter().filter(|it| !others.contains(it)).collect();
+    fn binds(listener: Option<&ListenerConfig>) -> &[ListenAddress] {
+        match listener {
+            Some(listener) if listener.state != ListenerState::Drain => &listener.bind,
+            _ => &[],
+        }
+    }
+    let without = |all: &[ListenAddress], others: &[ListenAddress]| {
+        let all = all.iter().flat_map(ListenAddress::addresses);
+        all.filter(|it| !others.iter().any(|other| other.contains(it))).collect()
+    };
     let step = match (old, new) {
         (None, _) => Step::Add,
         (_, None) => Step::Remove,
@@ -175,7 +193,7 @@ impl fmt::Display for Step {
 /// What changes, a line each: `~ pool db: + db-3, - db-1`.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines = Vec::new();
+        let mut lines: Vec<String> = self.settings.iter().map(|key| format!("~ {key}")).collect();
         for listener in self.listeners.iter().filter(|listener| listener.step != Step::Keep) {
             let opened = listener.open.iter().map(|address| format!("+ {address}"));
             let closed = listener.close.iter().map(|address| format!("- {address}"));

@@ -1,12 +1,12 @@
-//! Log lines for readiness: the line `started` says that the listeners are open, `ready` that each of their pools has a
-//! backend, as `/readyz` does.
+//! Log lines for readiness: the line `started` says that the listeners are open, `ready` that each accepts and that each of their
+//! pools has a backend, as `/readyz` does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::admin::unusable_pools;
+use crate::admin::{serves, why_not_serving};
 use crate::pool;
 use crate::server::DataPlane;
 
@@ -22,7 +22,7 @@ pub(super) async fn report(plane: Arc<DataPlane>, mut was_ready: bool, draining:
         if draining.load(Ordering::Relaxed) {
             return;
         }
-        if is_ready(&plane) != was_ready {
+        if serves(&plane) != was_ready {
             was_ready = log(&plane);
         }
     }
@@ -30,16 +30,12 @@ pub(super) async fn report(plane: Arc<DataPlane>, mut was_ready: bool, draining:
 
 /// Logs whether the process is ready. True if it is.
 pub(super) fn log(plane: &DataPlane) -> bool {
-    let reasons = unusable_pools(plane);
+    let reasons = why_not_serving(plane);
     match reasons.as_slice() {
         [] => tracing::info!("ready"),
         reasons => tracing::warn!(reason = in_words(reasons), "not ready"),
     }
     reasons.is_empty()
-}
-
-fn is_ready(plane: &DataPlane) -> bool {
-    plane.listeners().iter().all(|listener| listener.pools().all(|pool| pool.is_usable()))
 }
 
 fn in_words(reasons: &[String]) -> String {

@@ -1,8 +1,9 @@
 //! A process that takes other configurations over while it serves.
 
+mod connections;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::AtomicUsize;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,7 +35,7 @@ fn config(text: &str) -> Config {
 }
 
 async fn start(text: &str) -> App {
-    App::start(config(text), Vec::new(), Access::default()).await.unwrap()
+    App::start(config(text), &Logging::detached(), ControlLink::default()).await.unwrap()
 }
 
 fn address(app: &App, listener: &str) -> SocketAddr {
@@ -107,10 +108,12 @@ async fn apply_changes_what_another_configuration_says_and_keeps_the_rest() {
 
     // Nothing changes by one that cannot be taken over, and it says all that is wrong.
     let taken = format!(
-        "workers: 2\nlisteners: [{{ name: a, bind: \"{a}\", pool: p }}, {{ name: d, bind: \"127.0.0.1:{port}\", pool: p }}]\n"
+        "workers: 2\nlisteners: [{{ name: a, bind: \"127.0.0.1:0\", pool: p, socket: {{ mptcp: true }} }}, {{ name: d, bind: \"127.0.0.1:{port}\", pool: p }}]\n"
     );
-    let error = app.apply(config(&(taken + "log: { level: debug }\n" + &pool(&[9])))).await.unwrap_err().to_string();
-    assert!(error.contains("log cannot change while tidegate runs"), "{error}");
+    let error =
+        app.apply(config(&(taken + "log: { access: /dev/null/no }\n" + &pool(&[9])))).await.unwrap_err().to_string();
+    assert!(error.contains("listeners.a.socket.mptcp cannot change while tidegate runs"), "{error}");
+    assert!(error.contains("log.access: cannot open /dev/null/no"), "{error}");
     assert!(error.contains(&format!("listener d: cannot listen on 127.0.0.1:{port}")), "{error}");
     assert!(connect(a).await.unwrap().1 != Ipv4Addr::new(127, 0, 0, 9));
     assert_eq!(app.listeners().len(), 2);
@@ -177,3 +180,5 @@ async fn addresses_that_change_under_load_lose_no_connection() {
     assert_eq!(app.drain(Duration::from_secs(10), std::future::pending()).await, Drained::Clean);
     assert_eq!(pool.connections(), 0);
 }
+
+mod settings;

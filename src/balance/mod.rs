@@ -7,6 +7,7 @@
 
 mod candidate;
 mod ip_hash;
+mod keyed_hash;
 mod least;
 mod least_connections;
 mod least_latency;
@@ -14,14 +15,15 @@ mod power_of_two;
 mod random;
 mod round_robin;
 mod sampling;
+mod split;
 #[cfg(test)]
 mod testing;
 mod weighted;
 
-use siphasher::sip::SipHasher13;
-
 use crate::config::model::Balance;
 pub use candidate::{Candidate, Live};
+pub use keyed_hash::{hash, identity};
+pub use split::Split;
 
 /// What distinguishes one pick from the next.
 #[derive(Clone, Copy, Debug)]
@@ -109,16 +111,4 @@ impl Balancer {
     pub fn needs_random(&self) -> bool {
         matches!(self, Balancer::PowerOfTwo(_) | Balancer::Random(_))
     }
-}
-
-/// The identity of a backend of this name: the same in every process, on every machine.
-pub fn identity(name: &str) -> u64 {
-    hash(name.as_bytes())
-}
-
-/// SipHash-1-3 with a key that never changes, so that instances that never talked to each other
-/// place the same client on the same backend. The price is that a client that chooses its own
-/// addresses freely can aim at one backend; with real TCP peers this is no more than they can do anyway.
-pub fn hash(bytes: &[u8]) -> u64 {
-    SipHasher13::new_with_keys(0x7469_6465_6761_7465, 0x706c_6163_656d_656e).hash(bytes)
 }

@@ -20,8 +20,12 @@ pub(crate) fn check(given: Option<PathBuf>) -> ExitCode {
         say(loaded.render_warnings(Style::of_stderr()).trim_end());
     }
     let backends = loaded.config.pools.iter().map(|pool| pool.backends.len()).sum();
+    let included = match loaded.texts().included().count() {
+        0 => String::new(),
+        files => format!(", {}", count(files, "included file")),
+    };
     let mut text = format!(
-        "{}: ok ({}, {}, {})\n",
+        "{}: ok ({}, {}, {}{included})\n",
         path.display(),
         count(loaded.config.listeners.len(), "listener"),
         count(loaded.config.pools.len(), "pool"),

@@ -30,7 +30,8 @@ fn config_path(given: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
     }
     let [first, second] = config::DEFAULT_PATHS;
     say(format_args!(
-        "error: no configuration: neither {first} nor {second} exists\n  = help: name a file: tidegate check FILE, tidegate run FILE"
+        "error: no configuration: neither {first} nor {second} exists\n  = help: name a file: tidegate check FILE, tidegate run FILE, or by {}",
+        config::PATH_VARIABLE
     ));
     Err(ExitCode::from(USAGE))
 }

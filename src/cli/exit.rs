@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use tidegate::app::upgrade::successor;
 use tidegate::log::Logging;
 use tidegate::net::socket_file;
 
@@ -14,6 +15,8 @@ const REMOVAL: Duration = Duration::from_millis(20);
 /// Ends the process, whatever its threads do: no thread is waited for that may hang in a file system, in a lookup, or
 /// in a write to a log.
 pub(super) fn exit(logging: &Logging, code: u8) -> ! {
+    // It would take the end of this process for a crash, and serve.
+    successor::abandon();
     within(REMOVAL, socket_file::remove_all);
     logging.dropped_lines().report();
     logging.flush();

@@ -4,10 +4,12 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
+use hyper::Method;
 use tidegate::admin::explain::{AtBackend, AtListener, Explanation};
+use tidegate::config::model::ListenerState;
 
 use super::output::{print, say};
-use super::stats_port::{StatsPort, Which};
+use super::stats_port::{Which, encoded};
 
 /// What is asked.
 #[derive(clap::Args)]
@@ -45,11 +47,7 @@ pub(crate) fn explain(asked: Explain) -> ExitCode {
         Ok(port) => port,
         Err(code) => return code,
     };
-    let answer = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(ask(&port, &query)));
+    let answer = port.ask_blocking::<Explanation>(&Method::GET, &query);
     match answer {
         Ok(explanation) if json => match serde_json::to_string_pretty(&explanation) {
             Ok(text) => print(format!("{text}\n").as_bytes()),
@@ -58,10 +56,6 @@ pub(crate) fn explain(asked: Explain) -> ExitCode {
         Ok(explanation) => print(in_words(&explanation).as_bytes()),
         Err(error) => failed(&error),
     }
-}
-
-async fn ask(port: &StatsPort, query: &str) -> Result<Explanation, String> {
-    port.ask(query).await
 }
 
 fn failed(error: &str) -> ExitCode {
@@ -79,19 +73,6 @@ fn query(asked: &Explain) -> String {
     query
 }
 
-/// Percent-encoded, all but what is unreserved (RFC 3986, 2.3).
-fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
-}
-
 /// For people: a paragraph for each listener.
 fn in_words(explanation: &Explanation) -> String {
     let mut text = String::new();
@@ -107,6 +88,7 @@ fn in_words(explanation: &Explanation) -> String {
 fn at_listener(text: &mut String, client: &str, at: &AtListener) {
     let target = match (&at.rejected, &at.backend) {
         (Some(_), _) => "rejected".to_owned(),
+        _ if at.state == ListenerState::Paused => "waits".to_owned(),
         (None, Some(backend)) => backend.clone(),
         (None, None) if at.backends.iter().any(|backend| backend.chosen) => "one of several".to_owned(),
         (None, None) => "no backend".to_owned(),
@@ -138,15 +120,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_is_encoded() {
-        assert_eq!(encoded("::1 é/&=%a-b._~"), "%3A%3A1%20%C3%A9%2F%26%3D%25a-b._~");
-    }
-
-    #[test]
     fn a_rejection_names_no_backend() {
         let at = AtListener {
             listener: "in".to_owned(),
             addresses: vec!["127.0.0.1:1".to_owned()],
+            state: ListenerState::Ready,
             notes: Vec::new(),
             rejected: Some("no certificate fits".to_owned()),
             route: "none".to_owned(),

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use tidegate::config::model::Shutdown;
+use tidegate::control::request::{Change, ChangeSender};
+use tidegate::control::status::SharedStatus;
 use tidegate::log::Logging;
 use tidegate::threads;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,41 +24,50 @@ const UNHEEDED: Duration = Duration::from_millis(500);
 /// What a drain takes beyond its deadline: connections are closed, and their ends are logged.
 const DRAIN_END: Duration = Duration::from_secs(2);
 
-/// SIGTERM and SIGINT.
-pub(super) struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+/// Requests to end a command that runs in a terminal: SIGTERM, SIGINT, SIGQUIT, and SIGHUP when the terminal is gone.
+pub(super) struct Signals(Vec<Signal>);
 
 impl Signals {
-    /// From here on these signals no longer end the process by themselves.
+    /// From here on these signals no longer end the process by themselves. One that is ignored stays so: nohup(1).
     pub(super) fn new() -> io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit(), SignalKind::hangup()];
+        let ignored = ignored();
+        let heeded = kinds.into_iter().filter(|kind| ignored & (1 << (kind.as_raw_value() - 1)) == 0);
+        Ok(Signals(heeded.map(signal).collect::<io::Result<_>>()?))
     }
 
     /// The next of them, whichever comes first.
     pub(super) async fn next(&mut self) {
-        poll_fn(|cx| match (self.terminate.poll_recv(cx), self.interrupt.poll_recv(cx)) {
-            (Poll::Pending, Poll::Pending) => Poll::Pending,
-            _ => Poll::Ready(()),
+        poll_fn(|cx| {
+            // Each is polled, or it would wake nobody.
+            let is_ready = self.0.iter_mut().fold(false, |is_ready, signal| signal.poll_recv(cx).is_ready() | is_ready);
+            if is_ready { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 }
 
+/// The signals that this process ignores, a bit each, of which that of signal 1 is the lowest.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or_default()
+}
+
 /// Requests to end a `tidegate run`, as its control thread sees them. Every signal is received on a thread that does
 /// nothing else, so that it is heeded also while the control thread waits for a file system.
 pub(super) struct Requests {
+    seen: u32,
     endings: watch::Receiver<u32>,
     serving: Arc<AtomicBool>,
 }
 
 impl Requests {
-    /// Starts the thread. `drain` is the longest drain.
+    /// Starts the thread. Reloads are asked for by `changes`; `status` says how long a shutdown may take.
     ///
     /// # Errors
     /// No thread or no descriptor is left.
-    pub(super) fn start(logging: &Logging, drain: Duration) -> io::Result<Requests> {
+    pub(super) fn start(logging: &Logging, changes: ChangeSender, status: Arc<SharedStatus>) -> io::Result<Requests> {
         let (endings, of_control) = watch::channel(0);
         let serving = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -64,15 +76,17 @@ impl Requests {
             let _entered = runtime.enter();
             Received::new()?
         };
-        let receiver = Receiver { endings, serving: Arc::clone(&serving), logging: logging.clone(), drain };
+        let receiver = Receiver { endings, serving: Arc::clone(&serving), logging: logging.clone(), changes, status };
         threads::spawn("signals", move || runtime.block_on(receiver.run(received)))?;
-        Ok(Requests { endings: of_control, serving })
+        Ok(Requests { seen: 0, endings: of_control, serving })
     }
 
-    /// The next request to end.
+    /// The next request to end. Two that come at once are two.
     pub(super) async fn next(&mut self) {
+        let seen = self.seen;
         // The other end lives as long as the process.
-        let _ = self.endings.changed().await;
+        let _ = self.endings.wait_for(|requested| *requested > seen).await;
+        self.seen += 1;
     }
 
     /// From here on there may be connections, which a request to end drains.
@@ -90,8 +104,10 @@ enum SignalRequest {
     Quit,
     /// To open the files of logs again.
     Reopen,
-    /// To read the configuration again, or to hand over to another binary: neither is built yet.
+    /// To apply the configuration file as it is now.
     Reload,
+    /// To hand over to another binary.
+    Upgrade,
     /// Nothing. The system would end the process all the same.
     Nothing,
 }
@@ -104,7 +120,7 @@ const REQUESTS: [(&str, i32, SignalRequest); 14] = [
     ("SIGQUIT", libc::SIGQUIT, SignalRequest::Quit),
     ("SIGUSR1", libc::SIGUSR1, SignalRequest::Reopen),
     ("SIGHUP", libc::SIGHUP, SignalRequest::Reload),
-    ("SIGUSR2", libc::SIGUSR2, SignalRequest::Reload),
+    ("SIGUSR2", libc::SIGUSR2, SignalRequest::Upgrade),
     ("SIGALRM", libc::SIGALRM, SignalRequest::Nothing),
     ("SIGVTALRM", libc::SIGVTALRM, SignalRequest::Nothing),
     ("SIGPROF", libc::SIGPROF, SignalRequest::Nothing),
@@ -115,6 +131,30 @@ const REQUESTS: [(&str, i32, SignalRequest); 14] = [
     // A write beyond the limit fails, which the log that it belongs to reports.
     ("SIGXFSZ", libc::SIGXFSZ, SignalRequest::Nothing),
 ];
+
+/// The signals with a meaning, for the manual page.
+pub(super) fn meanings() -> impl Iterator<Item = (&'static str, &'static str)> {
+    REQUESTS.iter().filter_map(|(name, _, request)| Some((*name, request.meaning()?)))
+}
+
+impl SignalRequest {
+    /// For the manual page; `None` for nothing.
+    fn meaning(self) -> Option<&'static str> {
+        match self {
+            SignalRequest::End => Some(
+                "Graceful shutdown: stops accepting, and waits up to shutdown.drain for open connections. With \
+                 shutdown.delay, /readyz first says 503 for that time. A second one closes what is open.",
+            ),
+            SignalRequest::Quit => Some("Ends at once, without a drain."),
+            SignalRequest::Reopen => Some("Reopens the log files, after a rotation."),
+            SignalRequest::Reload => Some("Applies the configuration file again. One that is wrong changes nothing."),
+            SignalRequest::Upgrade => {
+                Some("Starts the program file as it now is, hands the listening sockets over, and drains.")
+            }
+            SignalRequest::Nothing => None,
+        }
+    }
+}
 
 /// Receives all of these.
 struct Received(Vec<(String, SignalRequest, Signal)>);
@@ -148,17 +188,29 @@ struct Receiver {
     endings: watch::Sender<u32>,
     serving: Arc<AtomicBool>,
     logging: Logging,
-    drain: Duration,
+    changes: ChangeSender,
+    /// The deadline of a drain follows the configuration in effect.
+    status: Arc<SharedStatus>,
 }
 
 impl Receiver {
     async fn run(self, mut received: Received) {
-        let mut requested = 0;
-        let mut end = None;
+        let (mut requested, mut stage) = (0, 0);
+        let (mut end, mut delay_end) = (None, None);
+        // When the first request came, if that was before anything was accepted.
+        let mut early: Option<Instant> = None;
         loop {
             let (signal, request) = tokio::select! {
                 next = received.next() => next,
                 () = sleep_until(end) => {
+                    if let Some(asked) = early.take()
+                        && self.serving.load(Ordering::Acquire)
+                    {
+                        // It came while the first listeners opened: what they have accepted since drains.
+                        let Shutdown { delay, drain } = self.status.get().shutdown;
+                        end = asked.checked_add(delay.saturating_add(drain).saturating_add(DRAIN_END));
+                        continue;
+                    }
                     tracing::error!("the end is overdue, as a thread is stuck: ends at once");
                     exit(&self.logging, 0)
                 }
@@ -166,13 +218,34 @@ impl Receiver {
             match request {
                 SignalRequest::End => {
                     requested += 1;
-                    let limit = match requested {
-                        1 if self.serving.load(Ordering::Acquire) => self.drain.saturating_add(DRAIN_END),
-                        1 | 2 => UNHEEDED,
-                        _ => Duration::ZERO,
+                    let now = Instant::now();
+                    let Shutdown { delay, drain } = self.status.get().shutdown;
+                    let drain = drain.saturating_add(DRAIN_END);
+                    // Within the delay, a request ends the delay, and the drain begins.
+                    let limit = if delay_end.take().is_some_and(|end| now < end) {
+                        drain
+                    } else {
+                        stage += 1;
+                        match stage {
+                            1 if self.serving.load(Ordering::Acquire) => {
+                                // The control thread begins to count a little later.
+                                let counted = delay.saturating_add(UNHEEDED);
+                                delay_end = (!delay.is_zero()).then(|| now.checked_add(counted)).flatten();
+                                delay.saturating_add(drain)
+                            }
+                            1 => {
+                                early = Some(now);
+                                UNHEEDED
+                            }
+                            2 => {
+                                early = None;
+                                UNHEEDED
+                            }
+                            _ => Duration::ZERO,
+                        }
                     };
                     // A drain without end has no deadline here either.
-                    end = Instant::now().checked_add(limit);
+                    end = now.checked_add(limit);
                     self.endings.send_replace(requested);
                 }
                 SignalRequest::Quit => {
@@ -180,11 +253,21 @@ impl Receiver {
                     exit(&self.logging, 0)
                 }
                 SignalRequest::Reopen => self.logging.reopen(),
-                SignalRequest::Reload => tracing::warn!(
-                    "{signal} ignored: this version cannot reload; restart it to apply a changed configuration"
-                ),
+                SignalRequest::Reload => self.ask(signal, Change::Reload, "SIGHUP"),
+                SignalRequest::Upgrade => self.ask(signal, Change::Upgrade(None), "SIGUSR2"),
                 SignalRequest::Nothing => tracing::warn!("{signal} ignored: it has no meaning here"),
             }
+        }
+    }
+}
+
+impl Receiver {
+    /// Asks the control thread, which logs the outcome.
+    fn ask(&self, signal: &str, change: Change, actor: &'static str) {
+        let what = change.name();
+        match self.changes.notify(change, actor) {
+            Ok(()) => tracing::info!("{signal}: {what}"),
+            Err(why) => tracing::warn!("{signal} ignored: {why}"),
         }
     }
 }

@@ -1,13 +1,19 @@
 //! From the keys as typed to the model: defaults, references, ranges. Collects all errors with their places; the model
 //! exists only without errors.
 
+mod access;
+mod admin;
 mod binds;
+mod client_port;
+mod dead_route;
+mod environment;
 mod files;
 mod health;
 mod listener;
 mod lookup;
 mod loops;
 mod negotiation;
+mod policy;
 mod pool;
 mod references;
 mod route;
@@ -16,23 +22,22 @@ mod tls;
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
-use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use environment::Environment;
 use lookup::FileLookup;
 
-use super::files::Files;
+use super::files::{Files, Unread};
 use super::located::Located;
-use super::model::{AccessLog, AdminConfig, Config, LogConfig, LogFormat, LogLevel, Shutdown};
-use super::raw::{RawAdmin, RawConfig, RawLog, RawShutdown};
-use super::report::{Diagnostic, shown};
-use super::scalars::{AccessTarget, BindAddress, FilePath, Period};
+use super::model::{AccessLog, AdminConfig, Config, LogConfig, LogFormat, LogLevel, ReloadConfig, Shutdown};
+use super::raw::{RawConfig, RawLog, RawShutdown, RawWatch};
+use super::report::{Diagnostic, Severity, shown};
+use super::scalars::{AccessTarget, Period};
 use super::scalars_serde::{Int, Workers};
 use super::tree::{NodeId, NodeValue, Tree};
 use super::unknown;
-use crate::net::addr::Address;
 
 /// Longest name of a listener, pool or backend, in characters. Names are labels of metrics.
 const MAX_NAME: usize = 128;
@@ -42,9 +47,19 @@ const MAX_WORKERS: i64 = 1024;
 
 /// Checks a whole configuration. The model is complete if no diagnostic is an error.
 pub(crate) fn check(tree: &Tree, raw: &RawConfig, files: &dyn Files) -> (Option<Config>, Vec<Diagnostic>) {
-    let mut checker = Checker { tree, diagnostics: Vec::new(), files: FileLookup::new(files) };
+    let (environment, diagnostics) = Environment::read(files);
+    let mut checker = Checker::new(tree, raw, files, environment, diagnostics);
     let config = checker.config(raw);
     (config, checker.diagnostics)
+}
+
+/// The `admin` section, if it has no error.
+pub(crate) fn admin_section(tree: &Tree, raw: &RawConfig) -> Option<AdminConfig> {
+    let (environment, _) = Environment::read(&Unread);
+    let mut checker = Checker::new(tree, raw, &Unread, environment, Vec::new());
+    let admin = value(raw.admin.as_ref()).map(|(admin, at)| checker.admin(admin, at));
+    let is_error = |diagnostic: &Diagnostic| diagnostic.severity == Severity::Error;
+    admin.filter(|_| !checker.diagnostics.iter().any(is_error))
 }
 
 /// The diagnostics, and checks that all sections share.
@@ -52,6 +67,29 @@ struct Checker<'t> {
     tree: &'t Tree,
     diagnostics: Vec<Diagnostic>,
     files: FileLookup<'t>,
+    environment: Environment,
+    /// Whether there is a database of countries, or its absence is reported.
+    knows_countries: bool,
+}
+
+impl<'t> Checker<'t> {
+    fn new(
+        tree: &'t Tree,
+        raw: &RawConfig,
+        files: &'t dyn Files,
+        environment: Environment,
+        diagnostics: Vec<Diagnostic>,
+    ) -> Checker<'t> {
+        let mut checker =
+            Checker { tree, diagnostics, files: FileLookup::new(files), environment, knows_countries: false };
+        checker.knows_countries = match &raw.geoip {
+            // An error in the section is reported by itself.
+            Some(Located { value: None, at }) => !tree.is_null(*at),
+            Some(Located { value: Some(geoip), at }) => geoip.database.is_some() || checker.is_typo_of(*at, "database"),
+            None => tree.root().is_some_and(|root| checker.is_typo_of(root, "geoip")),
+        };
+        checker
+    }
 }
 
 impl Checker<'_> {
@@ -59,6 +97,9 @@ impl Checker<'_> {
         let workers = self.workers(raw.workers.as_ref());
         let admin = value(raw.admin.as_ref()).map(|(admin, at)| self.admin(admin, at));
         let log = self.log(raw.log.as_ref());
+        let watch = value(raw.reload.as_ref()).and_then(|(reload, _)| copied(reload.watch.as_ref()));
+        let reload = ReloadConfig { watch: watch == Some(RawWatch::On) };
+        let geoip = self.geoip(raw.geoip.as_ref());
         let shutdown = self.shutdown(raw.shutdown.as_ref());
         let listeners = self.listeners(raw.listeners.as_ref(), raw.pools.as_ref());
         let pools = self.pools(raw.pools.as_ref());
@@ -68,7 +109,8 @@ impl Checker<'_> {
         self.loops(raw, &binds);
         let (listeners, pools) = (listeners?, pools?);
         self.both_sides(&listeners, &pools, raw.pools.as_ref());
-        Some(Config { workers: workers?, admin, log, shutdown, listeners, pools })
+        self.client_ports(&listeners, &pools, raw.pools.as_ref());
+        Some(Config { workers: workers?, admin, reload, geoip, log, shutdown, listeners, pools })
     }
 
     fn workers(&mut self, key: Option<&Located<Workers>>) -> Option<NonZeroUsize> {
@@ -82,45 +124,27 @@ impl Checker<'_> {
         }
     }
 
-    fn admin(&mut self, raw: &RawAdmin, owner: NodeId) -> AdminConfig {
-        let bind = value(raw.bind.as_ref()).map_or_else(default_admin, |(BindAddress(address), _)| address.clone());
-        let is_near = match &bind {
-            Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Address::Unix(_) => true,
-        };
-        if let (false, None, Some(key)) = (is_near, &raw.token_file, &raw.bind)
-            && !self.is_typo_of(owner, "token_file")
-        {
-            let diagnostic = Diagnostic::new(format!("`{bind}` is not loopback and requires token_file"));
-            self.error(key.at, diagnostic.hint("set token_file to a file with the bearer token, or bind to 127.0.0.1"));
-        }
-        let token_file = value(raw.token_file.as_ref());
-        if let Some((FilePath(path), at)) = token_file {
-            self.token_file(path, at);
-        }
-        AdminConfig { bind, token_file: token_file.map(|(FilePath(path), _)| path.clone().into()) }
-    }
-
     fn log(&mut self, key: Option<&Located<RawLog>>) -> LogConfig {
         let absent = RawLog::default();
         let raw = value(key).map_or(&absent, |(log, _)| log);
-        if let Some((AccessTarget::File(path), at)) = value(raw.access.as_ref()) {
+        if let Some((AccessTarget(AccessLog::File(path)), at)) = value(raw.access.as_ref()) {
             self.log_file(path, at);
         }
         LogConfig {
-            level: copied(raw.level.as_ref()).unwrap_or(LogLevel::Info),
+            level: self.environment.log_level(copied(raw.level.as_ref()).unwrap_or(LogLevel::Info)),
             format: copied(raw.format.as_ref()).unwrap_or(LogFormat::Text),
-            access: match value(raw.access.as_ref()) {
-                None | Some((AccessTarget::Off, _)) => AccessLog::Off,
-                Some((AccessTarget::Stderr, _)) => AccessLog::Stderr,
-                Some((AccessTarget::File(path), _)) => AccessLog::File(path.clone()),
-            },
+            access: value(raw.access.as_ref()).map_or(AccessLog::Off, |(AccessTarget(target), _)| target.clone()),
+            access_empty: copied(raw.access_empty.as_ref()).unwrap_or(true),
         }
     }
 
     fn shutdown(&mut self, key: Option<&Located<RawShutdown>>) -> Shutdown {
-        let drain = value(key).and_then(|(shutdown, _)| shutdown.drain.as_ref());
-        Shutdown { drain: period(drain, Duration::from_secs(30)) }
+        let absent = RawShutdown::default();
+        let raw = value(key).map_or(&absent, |(shutdown, _)| shutdown);
+        Shutdown {
+            delay: period(raw.delay.as_ref(), Duration::ZERO),
+            drain: period(raw.drain.as_ref(), Duration::from_secs(30)),
+        }
     }
 
     /// Reports an error about a value, with its path before the message.
@@ -130,12 +154,7 @@ impl Checker<'_> {
     }
 
     fn located(&self, at: NodeId, diagnostic: Diagnostic) -> Diagnostic {
-        let mut located = diagnostic.at(self.tree.span(at));
-        let path = self.tree.path(at);
-        if !path.is_empty() {
-            located.message = format!("{path}: {}", located.message);
-        }
-        located
+        self.tree.located(at, diagnostic)
     }
 
     fn warning(&mut self, at: NodeId, diagnostic: Diagnostic) {
@@ -275,18 +294,9 @@ impl Checker<'_> {
 
     /// Checks a name: it appears in logs, and as a label of metrics.
     fn name(&mut self, name: &str, at: NodeId) {
-        let length = name.chars().count();
-        let diagnostic = if length == 0 {
-            Diagnostic::new("the name must not be empty")
-        } else if length > MAX_NAME {
-            Diagnostic::new(format!("the name is {length} characters long")).hint(format!("at most {MAX_NAME}"))
-        } else if name.contains(char::is_control) {
-            Diagnostic::new("the name contains control characters")
-                .hint("names appear in logs: use letters, digits and punctuation")
-        } else {
-            return;
-        };
-        self.error(at, diagnostic);
+        if let Some(fault) = name_fault(name) {
+            self.error(at, fault);
+        }
     }
 
     /// An error about a duplicate, with the place of the first.
@@ -302,9 +312,24 @@ impl Checker<'_> {
     }
 }
 
-/// Default address of the stats port.
-fn default_admin() -> Address {
-    Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9900)))
+/// Control characters, and those that change the direction of text: a name in a log must not hide another.
+fn is_invisible(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What is wrong with a name.
+pub(crate) fn name_fault(name: &str) -> Option<Diagnostic> {
+    let length = name.chars().count();
+    if length == 0 {
+        Some(Diagnostic::new("the name must not be empty"))
+    } else if length > MAX_NAME {
+        Some(Diagnostic::new(format!("the name is {length} characters long")).hint(format!("at most {MAX_NAME}")))
+    } else if name.contains(is_invisible) {
+        let hint = "names appear in logs: use letters, digits and punctuation";
+        Some(Diagnostic::new("the name contains control characters").hint(hint))
+    } else {
+        None
+    }
 }
 
 /// A key's value and node; `None` if it is absent, or could not be read, which is reported.

@@ -93,12 +93,7 @@ impl<'t> Cursor<'t> {
     }
 
     fn note(self, error: DecodeError) {
-        let id = error.at.unwrap_or(self.id);
-        let path = self.tree.path(id);
-        let mut diagnostic = error.diagnostic.at(self.tree.span(id));
-        if !path.is_empty() {
-            diagnostic.message = format!("{path}: {}", diagnostic.message);
-        }
+        let diagnostic = self.tree.located(error.at.unwrap_or(self.id), *error.diagnostic);
         self.diagnostics.borrow_mut().push(diagnostic);
     }
 
@@ -174,8 +169,12 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         match self.tree.resolve(self.id) {
             Some(Resolved::Text(text)) => visitor.visit_str(text),
             Some(Resolved::Int(_) | Resolved::Float(_) | Resolved::Bool(_)) => {
+                if let Some(text) = self.tree.quoted(self.id) {
+                    return visitor.visit_str(text);
+                }
                 let mut error = self.mismatch("text");
                 let text = self.tree.text(self.id).unwrap_or_default();
+                let text = self.tree.written(self.id).map_or(text, |written| &written.text);
                 error.diagnostic.hint = Some(format!("quote it: \"{text}\""));
                 Err(error)
             }
@@ -185,6 +184,14 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
 
     fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         self.deserialize_str(visitor)
+    }
+
+    /// For what is text, and must not be a number in a file although it has digits only: in a variable, it may.
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match (self.tree.written(self.id), self.tree.text(self.id)) {
+            (Some(_), Some(text)) => visitor.visit_str(text),
+            _ => self.deserialize_any(visitor),
+        }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
@@ -286,7 +293,7 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
 
     forward_to_deserialize_any! {
         i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct tuple
-        tuple_struct identifier ignored_any
+        tuple_struct ignored_any
     }
 }
 
@@ -356,6 +363,9 @@ impl<'de> SeqAccess<'de> for LocatedAccess<'_> {
         if !self.given {
             self.given = true;
             return seed.deserialize(self.cursor.id.number().into_deserializer()).map(Some);
+        }
+        if self.cursor.tree.is_faulty(self.cursor.id) {
+            return Ok(None);
         }
         match seed.deserialize(self.cursor) {
             Ok(value) => Ok(Some(value)),

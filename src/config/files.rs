@@ -1,13 +1,16 @@
-//! Checks of the files that a configuration names, behind the trait [`Files`].
+//! Checks of the files that a configuration names, and the variables that it has in its values, behind the trait [`Files`].
 
+mod country_database;
 mod token;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
+pub use self::country_database::CountryDatabase;
 pub use self::token::{MAX_TOKEN_FILE, TokenFile, parse_token};
 use super::model::CertificateFiles;
 pub use super::report::Diagnostic;
@@ -32,6 +35,11 @@ pub trait Files {
         Vec::new()
     }
 
+    /// An MMDB file with countries.
+    fn country_database(&self, _path: &Path) -> Vec<Diagnostic> {
+        Vec::new()
+    }
+
     /// The path of a unix socket.
     fn socket(&self, _path: &Path) -> Vec<Diagnostic> {
         Vec::new()
@@ -45,6 +53,11 @@ pub trait Files {
     /// Whether an address is local.
     fn is_own(&self, ip: IpAddr) -> bool {
         ip.to_canonical().is_loopback()
+    }
+
+    /// A variable of the environment.
+    fn variable(&self, name: &str) -> Option<Vec<u8>> {
+        std::env::var_os(name).map(OsString::into_encoded_bytes)
     }
 
     /// Whether a socket can be bound to an address: it is local, or the kernel permits non-local ones.
@@ -88,6 +101,11 @@ pub mod host {
     /// As [`Files::token`].
     pub fn token(path: &Path) -> Vec<Diagnostic> {
         TokenFile::read(path).map_or_else(|error| vec![error], |file| file.exposure(path).into_iter().collect())
+    }
+
+    /// As [`Files::country_database`].
+    pub fn country_database(path: &Path) -> Vec<Diagnostic> {
+        CountryDatabase::read(path).err().into_iter().collect()
     }
 
     /// As [`Files::real`].

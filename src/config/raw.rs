@@ -6,6 +6,7 @@
 
 mod health;
 mod listener;
+mod policy;
 mod pool;
 mod tls;
 
@@ -13,13 +14,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(crate) use health::{RawExchange, RawHeaders, RawHealth, RawHttp};
-pub(crate) use listener::{RawListener, RawListenerTimeouts, RawMatch, RawSocket};
+pub(crate) use listener::{RawListener, RawListenerTimeouts, RawMatch, RawRoute, RawShare, RawSocket};
+pub(crate) use policy::RawPersistBy;
 pub(crate) use pool::{RawBalance, RawHash, RawPool, RawSendProxy};
 pub(crate) use tls::{RawCertificate, RawClientAuth, RawClientAuthMode, RawListenerTls, RawStartTls};
 
-use super::located::{Field, Located};
+use super::located::{Field, Located, OneOrMany};
 use super::model::{LogFormat, LogLevel};
-use super::scalars::{AccessTarget, BindAddress, FilePath, Period};
+use super::scalars::{AccessTarget, BindAddress, ClientPattern, FileMode, FilePath, FilePattern, Period};
 use super::scalars_serde::Workers;
 
 /// Configuration of tidegate, a Layer-4 load balancer.
@@ -27,11 +29,18 @@ use super::scalars_serde::Workers;
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "tidegate")]
 pub(crate) struct RawConfig {
+    /// Files that are part of the configuration, by name or pattern, relative to this one; sorted.
+    #[allow(dead_code, reason = "read before all others, in include.rs; here for its form and for the schema")]
+    pub(crate) include: Field<OneOrMany<FilePattern>>,
     /// Data-plane threads; auto is one per CPU available to the process.
     #[schemars(extend("default" = "auto"))]
     pub(crate) workers: Field<Workers>,
     /// Stats port: metrics, dashboard, API. Omit to disable it.
     pub(crate) admin: Field<RawAdmin>,
+    /// Reload of this file.
+    pub(crate) reload: Field<RawReload>,
+    /// Countries of clients: for `country` in routes and access lists.
+    pub(crate) geoip: Field<RawGeoIp>,
     /// Log and access log.
     pub(crate) log: Field<RawLog>,
     /// Graceful shutdown on SIGTERM and SIGINT.
@@ -49,16 +58,54 @@ pub(crate) struct RawConfig {
 #[schemars(extend(
     "if" = {
         "required": ["bind"],
-        "properties": { "bind": { "type": "string", "not": { "pattern": "^(unix:|127\\.|\\[[0:]*:1\\]:|\\[[0:]*:ffff:(127\\.|7f))" } } },
+        "properties": { "bind": { "anyOf": [
+            { "type": "string", "not": { "pattern": "\\$\\{|^(unix:|127\\.|\\[[0:]*:1\\]:|\\[[0:]*:ffff:(127\\.|7f))" } },
+            { "type": "array", "contains": { "type": "string", "not": { "pattern": "\\$\\{|^(unix:|127\\.|\\[[0:]*:1\\]:|\\[[0:]*:ffff:(127\\.|7f))" } } },
+        ] } },
     },
     "then" = { "required": ["token_file"], "properties": { "token_file": { "type": "string" } } },
 ))]
 pub(crate) struct RawAdmin {
-    /// Addresses other than loopback and unix require token_file.
+    /// One address or a list. Addresses other than loopback and unix require token_file.
     #[schemars(extend("default" = "127.0.0.1:9900"))]
-    pub(crate) bind: Field<BindAddress>,
-    /// File with the bearer token; reloaded when it changes.
+    pub(crate) bind: Field<OneOrMany<BindAddress>>,
+    /// Mode of unix sockets, octal digits in quotes: who may open one may also change things.
+    #[schemars(extend("default" = "0600"))]
+    pub(crate) socket_mode: Field<FileMode>,
+    /// File with the bearer token, which changes over TCP require; reloaded when it changes.
     pub(crate) token_file: Field<FilePath>,
+    /// TLS of the TCP addresses, as under a listener. Unix sockets stay plain.
+    #[schemars(extend("x-given" = true))]
+    pub(crate) tls: Field<RawListenerTls>,
+    /// Networks, addresses and countries (country:DE) of TCP clients; when not empty, connections of all others are closed.
+    #[schemars(extend("default" = []))]
+    pub(crate) allow: Field<Vec<Located<ClientPattern>>>,
+    /// File that keeps changes made at run time over a restart.
+    pub(crate) state_file: Field<FilePath>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawGeoIp {
+    /// MMDB file with the countries of addresses, such as GeoLite2-Country; reloaded when it changes.
+    pub(crate) database: Field<FilePath>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawReload {
+    /// Reload when the file changes. SIGHUP, `tidegate reload` and POST /api/reload do it in any case.
+    #[schemars(extend("default" = "off"))]
+    pub(crate) watch: Field<RawWatch>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawWatch {
+    /// Only when asked.
+    Off,
+    /// Also when the file changes.
+    On,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -70,14 +117,20 @@ pub(crate) struct RawLog {
     /// text or json.
     #[schemars(extend("default" = "text"))]
     pub(crate) format: Field<LogFormat>,
-    /// Access log, one line per closed connection: off, stderr or a file's path.
+    /// Access log, one line per closed connection: off, stderr, a file's path, or a syslog server by unix socket, UDP or TCP.
     #[schemars(extend("default" = "off"))]
     pub(crate) access: Field<AccessTarget>,
+    /// Whether connections that ended without a byte in either direction, such as probes, have an access line.
+    #[schemars(extend("default" = true))]
+    pub(crate) access_empty: Field<bool>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawShutdown {
+    /// Not ready any more, but still accepting for this long: load balancers and probes in front notice it in time.
+    #[schemars(extend("default" = "0s"))]
+    pub(crate) delay: Field<Period>,
     /// Connection draining: stop accepting, wait this long for connections to end, then abort the rest.
     #[schemars(extend("default" = "30s"))]
     pub(crate) drain: Field<Period>,

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::ops::Range;
-use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::source::{Source, SourceText};
 
 /// Most diagnostics shown of one file: more would not help to repair it.
 const SHOWN: usize = 100;
@@ -82,6 +83,14 @@ impl Diagnostic {
         Diagnostic { span: Some(span), ..self }
     }
 
+    /// With its places that much further.
+    pub(crate) fn move_by(&mut self, distance: usize) {
+        let related = self.related.iter_mut().map(|(span, _)| span);
+        for span in self.span.iter_mut().chain(related) {
+            *span = span.start + distance..span.end + distance;
+        }
+    }
+
     pub(crate) fn related(self, span: Range<usize>, label: impl Into<String>) -> Diagnostic {
         Diagnostic { related: Some((span, label.into())), ..self }
     }
@@ -104,25 +113,13 @@ impl Style {
     }
 }
 
-/// Text of a configuration, and its name in reports.
-#[derive(Clone, Debug)]
-pub(crate) struct Source {
-    pub(crate) name: Arc<str>,
-    pub(crate) text: Arc<str>,
-}
-
 impl Source {
-    pub(crate) fn new(name: &str, text: &str) -> Source {
-        Source { name: name.into(), text: text.into() }
-    }
-
     /// `file:line:column` of a diagnostic, or the file's name when it is about the whole file.
-    pub(crate) fn place(&self, diagnostic: &Diagnostic) -> String {
-        let Some(span) = &diagnostic.span else { return self.name.to_string() };
-        let before = self.text.get(..span.start).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        format!("{}:{line}:{column}", self.name)
+    pub(crate) fn place_of(&self, diagnostic: &Diagnostic) -> String {
+        match &diagnostic.span {
+            Some(span) => self.place(span),
+            None => self.main().name.to_string(),
+        }
     }
 
     /// All diagnostics, in the order given, one paragraph each.
@@ -174,9 +171,11 @@ impl Source {
         span: &Range<usize>,
         label: Option<&'a str>,
     ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-        let start = floor_boundary(&self.text, span.start);
-        let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let rest = &self.text[line_start..];
+        let SourceText { name, text, .. } = self.of(span);
+        let span = self.of(span).local(span);
+        let start = floor_boundary(text, span.start);
+        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let rest = &text[line_start..];
         let line = rest.split('\n').next().unwrap_or(rest);
         let line = line.strip_suffix('\r').unwrap_or(line);
         // Truncates the end only: the column must stay right.
@@ -184,9 +183,9 @@ impl Source {
         let line = &line[..floor_boundary(line, keep)];
         let from = (start - line_start).min(line.len());
         let to = floor_boundary(line, span.end.saturating_sub(line_start)).max(from);
-        let number = self.text[..line_start].bytes().filter(|byte| *byte == b'\n').count() + 1;
+        let number = text[..line_start].bytes().filter(|byte| *byte == b'\n').count() + 1;
         let annotation = kind.span(from..to).label(label);
-        Snippet::source(line).line_start(number).path(&*self.name).annotation(annotation)
+        Snippet::source(line).line_start(number).path(&**name).annotation(annotation)
     }
 }
 
@@ -243,7 +242,7 @@ mod tests {
     #[test]
     fn caret_is_under_the_character_after_wide_ones() {
         let source = Source::new("x.yaml", "a: 1\nnäme: wörd\r\nb: 2\n");
-        let at = source.text.find("wörd").unwrap();
+        let at = source.main().text.find("wörd").unwrap();
         let diagnostic = Diagnostic::new("bad").hint("good").at(at..at + "wörd".len());
         let shown = source.render(&[diagnostic], Style::Plain);
         assert_eq!(shown, "error: bad\n --> x.yaml:2:7\n  |\n2 | näme: wörd\n  |       ^^^^\n  |\n  = help: good\n");

@@ -2,23 +2,29 @@
 //! parses what it writes.
 
 mod address;
+mod client;
+mod mode;
+mod pattern;
 mod proxy_protocol;
 mod routing;
 mod tls;
 
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 pub(crate) use address::{BackendEndpoint, BindAddress, SourceAddress};
+pub(crate) use client::{ClientPattern, CountryCode};
+pub(crate) use mode::FileMode;
+pub(crate) use pattern::{FilePattern, part_of};
 pub(crate) use proxy_protocol::Network;
 pub(crate) use routing::{HostRule, NameRule, PathPrefix};
 pub(crate) use tls::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
 
-use super::model::Rate;
+use super::model::{AccessLog, Rate};
 use super::report::{Diagnostic, shown};
 
 /// Maximum duration: a year. A longer one is a typo, and adding a much longer one to a clock would overflow.
@@ -118,7 +124,6 @@ impl fmt::Display for Frequency {
 
 /// A number of bytes: `512B`, `64KiB`, `1MiB`, `1GiB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "only keys that are not supported yet are sizes")]
 pub(crate) struct Size(pub(crate) u64);
 
 impl FromStr for Size {
@@ -151,9 +156,36 @@ impl fmt::Display for Size {
     }
 }
 
+/// Bytes in a second: `10MiB/s`; `0` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteRate(pub(crate) Option<NonZeroU64>);
+
+impl FromStr for ByteRate {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<ByteRate, Diagnostic> {
+        if text == "0" {
+            return Ok(ByteRate(None));
+        }
+        let size = text.strip_suffix("/s").and_then(|size| size.parse().ok());
+        size.map(|Size(bytes)| ByteRate(NonZeroU64::new(bytes))).ok_or_else(|| {
+            Diagnostic::new(format!("`{}` is not a bandwidth", shown(text)))
+                .hint("write a number and B/s, KiB/s, MiB/s or GiB/s, such as 10MiB/s; 0 is no limit")
+        })
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => write!(f, "{}/s", Size(bytes.get())),
+            None => f.write_str("0"),
+        }
+    }
+}
+
 /// Hundredths, 0 to 100: `50%`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "only keys that are not supported yet are percentages")]
 pub(crate) struct Percent(pub(crate) u8);
 
 impl FromStr for Percent {
@@ -212,47 +244,41 @@ impl fmt::Display for StatusRange {
     }
 }
 
-/// Destination of the access log: `off`, `stderr` or a file's path.
+/// Destination of the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AccessTarget {
-    Off,
-    Stderr,
-    File(PathBuf),
-}
+pub(crate) struct AccessTarget(pub(crate) AccessLog);
 
 impl FromStr for AccessTarget {
     type Err = Diagnostic;
 
     fn from_str(text: &str) -> Result<AccessTarget, Diagnostic> {
-        match text {
+        if text == "syslog" || text.starts_with("syslog:") || text.starts_with("syslog+") {
+            return Ok(AccessTarget(AccessLog::Syslog(address::syslog_server(text)?)));
+        }
+        Ok(AccessTarget(match text {
             // YAML 1.1 parsers read `off` as `false`.
-            "off" | "false" => Ok(AccessTarget::Off),
-            "stderr" => Ok(AccessTarget::Stderr),
-            _ if text.starts_with("syslog:") => Err(Diagnostic::new("`syslog:` is not supported yet")
-                .hint("write stderr, or the path of a file such as /var/log/tidegate/access.log")),
+            "off" | "false" => AccessLog::Off,
+            "stderr" => AccessLog::Stderr,
             // Requires a slash: a typo would silently become a file.
             _ if text.contains('/') && !text.ends_with('/') && !text.contains(char::is_control) => {
-                Ok(AccessTarget::File(PathBuf::from(text)))
+                AccessLog::File(PathBuf::from(text))
             }
             _ => {
-                let diagnostic = Diagnostic::new(format!("`{}` is not off, stderr or a path", shown(text)));
-                Err(match text {
+                let diagnostic =
+                    Diagnostic::new(format!("`{}` is not off, stderr, a path or a syslog server", shown(text)));
+                return Err(match text {
                     "no" | "none" => diagnostic.hint("write off"),
                     "stdout" | "-" | "true" | "on" | "yes" => diagnostic.hint("write stderr, or the path of a file"),
                     _ => diagnostic.hint("a path contains a slash: /var/log/tidegate.log, ./access.log"),
-                })
+                });
             }
-        }
+        }))
     }
 }
 
 impl fmt::Display for AccessTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AccessTarget::Off => f.write_str("off"),
-            AccessTarget::Stderr => f.write_str("stderr"),
-            AccessTarget::File(path) => path.display().fmt(f),
-        }
+        self.0.fmt(f)
     }
 }
 

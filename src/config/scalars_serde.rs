@@ -11,8 +11,9 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 use super::located::{Located, OneOrMany};
 use super::report::Diagnostic;
 use super::scalars::{
-    AccessTarget, BackendEndpoint, BindAddress, FilePath, Frequency, HostRule, MinVersion, NameRule, Network,
-    PathPrefix, Percent, Period, ProtocolName, ServerName, Size, SourceAddress, StatusRange, TrustedBy,
+    AccessTarget, BackendEndpoint, BindAddress, ByteRate, ClientPattern, CountryCode, FileMode, FilePath, FilePattern,
+    Frequency, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent, Period, ProtocolName, ServerName, Size,
+    SourceAddress, StatusRange, TrustedBy,
 };
 
 /// A whole number; [`check`](super::check) knows its range.
@@ -48,10 +49,7 @@ impl<T: FromStr<Err = Diagnostic>> Visitor<'_> for FromStrVisitor<T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(|diagnostic: Diagnostic| match diagnostic.hint {
-            Some(hint) => E::custom(format_args!("{}\n{hint}", diagnostic.message)),
-            None => E::custom(diagnostic.message),
-        })
+        text.parse().map_err(custom)
     }
 
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
@@ -64,6 +62,14 @@ impl<T: FromStr<Err = Diagnostic>> Visitor<'_> for FromStrVisitor<T> {
 
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
         self.visit_str(&value.to_string())
+    }
+}
+
+/// The hint is what follows the message's end of line.
+fn custom<E: de::Error>(diagnostic: Diagnostic) -> E {
+    match diagnostic.hint {
+        Some(hint) => E::custom(format_args!("{}\n{hint}", diagnostic.message)),
+        None => E::custom(diagnostic.message),
     }
 }
 
@@ -118,6 +124,13 @@ word!(Frequency, "a rate such as 20/s", {
     "minimum": 0,
     "maximum": 0,
 });
+word!(ByteRate, "a bandwidth such as 10MiB/s", {
+    "type": ["string", "integer"],
+    "pattern": "^(0|[0-9]+(B|KiB|MiB|GiB)/s)$",
+    "minimum": 0,
+    "maximum": 0,
+});
+word!(Percent, "a percentage such as 50%", { "type": "string", "pattern": "^(100|[0-9]{1,2})%$" });
 word!(StatusRange, "a range of HTTP statuses such as 200-399", {
     "type": ["string", "integer"],
     "pattern": "^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$",
@@ -126,20 +139,20 @@ word!(StatusRange, "a range of HTTP statuses such as 200-399", {
 });
 word!(BindAddress, "an address such as 0.0.0.0:8080", {
     "type": "string",
-    "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]:[0-9]+|[0-9.]+:[0-9]+)$",
-    "examples": ["0.0.0.0:8080", "[::1]:8080", "[fe80::1%eth0]:8080", "unix:/run/app.sock"],
+    "pattern": "^(unix:/.+|(\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]|[0-9.]+):[0-9]+(-[0-9]+)?)$",
+    "examples": ["0.0.0.0:8080", "[::1]:8080", "[fe80::1%eth0]:8080", "0.0.0.0:30000-30099", "unix:/run/app.sock"],
 });
 word!(BackendEndpoint, "an address such as 10.0.0.1:8080", {
     "type": "string",
-    "pattern": "^(unix:/.+|\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]:[0-9]+|[0-9A-Za-z._-]+:[0-9]+)$",
-    "examples": ["10.0.0.1:5432", "[2001:db8::1]:5432", "db.example:5432", "unix:/run/app.sock"],
+    "pattern": "^(unix:/.+|(\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]|[0-9A-Za-z._-]+):([0-9]+|\\*))$",
+    "examples": ["10.0.0.1:5432", "[2001:db8::1]:5432", "db.example:5432", "10.0.0.1:*", "unix:/run/app.sock"],
 });
 word!(SourceAddress, "an IP address", { "type": "string", "pattern": "^[0-9a-fA-F:.]+$" });
-word!(AccessTarget, "off, stderr or a path", {
+word!(AccessTarget, "off, stderr, a path or a syslog server", {
     "type": ["string", "boolean"],
-    "pattern": "^(off|stderr|(?!syslog:).*/.*[^/])$",
+    "pattern": "^(off|stderr|syslog:/[^/](.*[^/])?|syslog(\\+tcp)?:(\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]|[0-9.]+):[0-9]+|(?!syslog[:+]).*/.*[^/])$",
     "not": { "const": true },
-    "examples": ["off", "stderr", "/var/log/tidegate/access.log"],
+    "examples": ["off", "stderr", "/var/log/tidegate/access.log", "syslog:/dev/log", "syslog:10.0.0.9:514", "syslog+tcp:10.0.0.9:601"],
 });
 word!(MinVersion, "a version of TLS such as \"1.2\"", { "enum": ["1.2", "1.3", 1.2, 1.3] });
 
@@ -149,11 +162,14 @@ text!(HostRule, { "type": "string", "pattern": "^(\\*\\.)?[0-9A-Za-z_.-]+$", "ex
 text!(PathPrefix, { "type": "string", "pattern": "^/[!-~]*$", "examples": ["/api/"] });
 text!(ServerName, { "type": "string", "pattern": "^[0-9A-Za-z_.:-]+$" });
 text!(FilePath, { "type": "string", "pattern": "[^/]$" });
+text!(FilePattern, { "type": "string", "pattern": "^[^\\n]*[^/]$", "examples": ["conf.d/*.yaml"] });
 text!(TrustedBy, { "type": "string", "pattern": "[^/]$" });
+text!(ClientPattern, { "type": "string", "pattern": "^([0-9a-fA-F:.]+(/[0-9]{1,3})?|country:[A-Z]{2})$", "examples": ["10.0.0.0/8", "::1", "country:DE"] });
+text!(CountryCode, { "type": "string", "pattern": "^[A-Z]{2}$", "examples": ["DE"] });
 text!(Network, { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "examples": ["10.0.0.0/8", "::1"] });
 
+schema!(FileMode, { "type": "string", "pattern": "^(0o)?0{0,3}[0-7]{3}$", "examples": ["0600", "0660"] });
 schema!(Size, { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
-schema!(Percent, { "type": "string", "pattern": "^(100|[0-9]{1,2})%$" });
 schema!(Int, { "type": "integer" });
 schema!(Workers, { "type": ["string", "integer"], "pattern": "^auto$", "minimum": 1, "maximum": 1024, "examples": ["auto"] });
 schema!(Switch, { "enum": ["auto", true, false, "on", "off"] });
@@ -182,6 +198,30 @@ impl<'de> Deserialize<'de> for Int {
         }
 
         deserializer.deserialize_any(IntVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for FileMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ModeVisitor;
+
+        impl Visitor<'_> for ModeVisitor {
+            type Value = FileMode;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mode such as \"0600\"")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<FileMode, E> {
+                Err(custom(FileMode::number(number)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<FileMode, E> {
+                text.parse().map_err(custom)
+            }
+        }
+
+        deserializer.deserialize_identifier(ModeVisitor)
     }
 }
 

@@ -22,6 +22,58 @@ pub(crate) fn schema() -> Value {
     schema
 }
 
+/// The schema for editors: any scalar may have a variable of the environment in it, and keys at the top may be ignored ones.
+pub(crate) fn for_editors() -> Value {
+    let mut schema = schema();
+    with_variables(&mut schema);
+    schema["patternProperties"] = json!({ "^x-": {} });
+    // They may be in another file.
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("required");
+    }
+    schema
+}
+
+/// What is known of a value beside its form.
+const ANNOTATIONS: [&str; 3] = ["description", "default", "examples"];
+
+/// Makes the form of each scalar that of text without a variable. Not `anyOf`, whose errors do not say what is wrong.
+fn with_variables(schema: &mut Value) {
+    let Value::Object(object) = schema else { return };
+    for sections in ["properties", "items"] {
+        match object.get_mut(sections) {
+            Some(Value::Object(properties)) if sections == "properties" => {
+                properties.values_mut().for_each(with_variables);
+            }
+            Some(items) => with_variables(items),
+            None => {}
+        }
+    }
+    let has = |key: &str| object.contains_key(key);
+    let is_number = ["integer", "boolean"].iter().any(|kind| has_type(object, kind));
+    if has("properties") || !(has("enum") || has("pattern") || is_number) {
+        return;
+    }
+    if let Some(values) = object.get("enum").and_then(Value::as_array).filter(|_| !object.contains_key("examples")) {
+        // Editors complete them.
+        let values = values.iter().filter(|value| !value.is_null()).cloned().collect();
+        object.insert("examples".to_owned(), Value::Array(values));
+    }
+    let (annotations, form): (Map<_, _>, Map<_, _>) =
+        std::mem::take(object).into_iter().partition(|(key, _)| ANNOTATIONS.contains(&key.as_str()));
+    *object = annotations;
+    object.insert("if".to_owned(), json!({ "type": "string", "pattern": "\\$\\{" }));
+    object.insert("else".to_owned(), form.into());
+}
+
+fn has_type(object: &Map<String, Value>, kind: &str) -> bool {
+    match object.get("type") {
+        Some(Value::Array(kinds)) => kinds.contains(&kind.into()),
+        Some(one) => *one == kind,
+        None => false,
+    }
+}
+
 /// Every key: its section and its name.
 pub(crate) fn keys() -> &'static [(String, String)] {
     static KEYS: OnceLock<Vec<(String, String)>> = OnceLock::new();
@@ -55,7 +107,7 @@ fn simplify(schema: &mut Value, definitions: &Map<String, Value>) {
             object.values_mut().for_each(|value| simplify(value, definitions));
             without_null(object);
             as_enum(object);
-            with_false(object);
+            with_booleans(object);
         }
         _ => {}
     }
@@ -109,16 +161,22 @@ fn as_enum(object: &mut Map<String, Value>) {
     object.insert("enumDescriptions".to_owned(), words.into());
 }
 
-/// Allows `false` for `off`, as YAML 1.1 parsers read it.
-fn with_false(object: &mut Map<String, Value>) {
-    let Some(Value::Array(values)) = object.get_mut("enum") else { return };
-    if !values.contains(&"off".into()) || values.contains(&false.into()) {
-        return;
+/// Allows `false` for `off` and `true` for `on`, as YAML 1.1 parsers read them.
+fn with_booleans(object: &mut Map<String, Value>) {
+    for (word, boolean) in [("off", false), ("on", true)] {
+        let Some(Value::Array(values)) = object.get_mut("enum") else { return };
+        if !values.contains(&word.into()) || values.contains(&boolean.into()) {
+            continue;
+        }
+        values.push(boolean.into());
+        let values = values.len();
+        if let Some(Value::Array(words)) = object.get_mut("enumDescriptions") {
+            words.resize(values, format!("The same as {word}.").into());
+        }
     }
-    values.push(false.into());
-    let values = values.len();
-    if let Some(Value::Array(words)) = object.get_mut("enumDescriptions") {
-        words.resize(values, "The same as off.".into());
+    let Some(Value::Array(values)) = object.get("enum") else { return };
+    if !values.iter().any(Value::is_boolean) {
+        return;
     }
     if object.get("type").is_some_and(|types| *types == "string") {
         object.insert("type".to_owned(), json!(["string", "boolean"]));

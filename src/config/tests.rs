@@ -1,9 +1,11 @@
 //! The language as a whole: what the schema says, what the examples have and what is in effect agree.
 
 mod files;
+mod include;
 mod routing;
 mod schema;
 mod tls;
+mod variables;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -102,15 +104,19 @@ fn absent_keys_have_their_defaults() {
     assert_eq!(loaded.render_warnings(Style::Plain), "");
     let expected = Config {
         workers: std::thread::available_parallelism().unwrap(),
+        reload: ReloadConfig { watch: false },
         admin: None,
-        log: LogConfig { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off },
-        shutdown: Shutdown { drain: Duration::from_secs(30) },
+        geoip: None,
+        log: LogConfig { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off, access_empty: true },
+        shutdown: Shutdown { delay: Duration::ZERO, drain: Duration::from_secs(30) },
         listeners: vec![ListenerConfig {
+            state: ListenerState::Ready,
             name: "web".into(),
-            bind: vec![Address::Tcp("127.0.0.1:8080".parse().unwrap())],
+            bind: vec![ListenAddress::One(Address::Tcp("127.0.0.1:8080".parse().unwrap()))],
             pool: PoolIndex(0),
             sniff: Sniff::Off,
             routes: Vec::new(),
+            access: AccessConfig::default(),
             tls: None,
             proxy_protocol: None,
             limits: LimitsConfig::default(),
@@ -131,6 +137,8 @@ fn absent_keys_have_their_defaults() {
                 mptcp: false,
                 reuse_port: ReusePort::Auto,
                 transparent: false,
+                freebind: false,
+                mode: 0o755,
             },
         }],
         pools: vec![PoolConfig {
@@ -138,6 +146,8 @@ fn absent_keys_have_their_defaults() {
             balance: Balance::RoundRobin,
             hash: HashPrefix { ipv4: 32, ipv6: 64 },
             backends: vec![BackendConfig {
+                state: AdminState::Ready,
+                forced: None,
                 name: "127.0.0.1:3001".into(),
                 address: BackendAddress::Ip("127.0.0.1:3001".parse().unwrap()),
                 weight: 1,
@@ -145,9 +155,13 @@ fn absent_keys_have_their_defaults() {
                 backup: false,
             }],
             health: None,
+            outlier: None,
+            fail_open: 0,
             on_down: OnDown::Keep,
             slow_start: Duration::ZERO,
             retries: 2,
+            persist: None,
+            queue: QueueConfig { size: 0, timeout: Duration::from_secs(5) },
             connect_timeout: Duration::from_secs(5),
             send_proxy: None,
             tls: None,
@@ -161,15 +175,15 @@ fn absent_keys_have_their_defaults() {
 fn values_arrive_as_written() {
     let text = r#"
 workers: 3
-log: { level: trace, format: json, access: /var/log/access.log }
-shutdown: { drain: 0s }
+log: { level: trace, format: json, access: /var/log/access.log, access_empty: false }
+shutdown: { delay: 3s, drain: 0s }
 listeners:
   - name: a
     bind: ["[::1]:81", unix:/run/a.sock]
     pool: second
     max_connections: 10
     timeouts: { idle: 0s, half_close: 2s, lifetime: 1h }
-    socket: { backlog: 5, nodelay: false, keepalive: 0s, fast_open: 7, defer_accept: 3s, mptcp: true, reuse_port: off, transparent: true }
+    socket: { backlog: 5, nodelay: false, keepalive: 0s, fast_open: 7, defer_accept: 3s, mptcp: true, reuse_port: off, transparent: true, freebind: true, mode: "0640" }
   - { name: b, bind: 127.0.0.1:82, pool: first, socket: { reuse_port: true, keepalive: } }
 pools:
   - name: first
@@ -190,11 +204,11 @@ pools:
     let config = loaded(text).config;
     assert_eq!(config.workers.get(), 3);
     let access = AccessLog::File("/var/log/access.log".into());
-    assert_eq!(config.log, LogConfig { level: LogLevel::Trace, format: LogFormat::Json, access });
-    assert_eq!(config.shutdown.drain, Duration::ZERO);
+    assert_eq!(config.log, LogConfig { level: LogLevel::Trace, format: LogFormat::Json, access, access_empty: false });
+    assert_eq!(config.shutdown, Shutdown { delay: Duration::from_secs(3), drain: Duration::ZERO });
     let [a, b] = config.listeners.as_slice() else { panic!("two listeners") };
     assert_eq!((a.pool, b.pool), (PoolIndex(1), PoolIndex(0)));
-    assert_eq!(a.bind[1], Address::Unix(std::sync::Arc::new("/run/a.sock".into())));
+    assert_eq!(a.bind[1], ListenAddress::One(Address::Unix(std::sync::Arc::new("/run/a.sock".into()))));
     assert_eq!(a.max_connections.map(std::num::NonZero::get), Some(10));
     let (none, seconds) = (None, |count| Some(Duration::from_secs(count)));
     assert_eq!(
@@ -216,6 +230,8 @@ pools:
         mptcp: true,
         reuse_port: ReusePort::Off,
         transparent: true,
+        freebind: true,
+        mode: 0o640,
     };
     assert_eq!(a.socket, socket);
     assert_eq!((b.socket.reuse_port, b.socket.keepalive), (ReusePort::On, seconds(60)));
@@ -282,7 +298,7 @@ fn health_checks_send_and_expect_bytes() {
 fn proxy_headers_limits_and_timeouts_arrive_as_written() {
     let l = listener(
         "proxy_protocol: { trusted: [10.0.0.0/8, 192.0.2.7, '::1', '2001:db8::/32'], required: false }, \
-         tls: { certificates: [{ cert: a, key: b }] }, limits: { handshakes: 9, connections_per_ip: 7, connection_rate_per_ip: 20/s, connection_rate: 600/m }, \
+         tls: { certificates: [{ cert: a, key: b }] }, limits: { handshakes: 9, connections_per_ip: 7, connection_rate_per_ip: 20/s, connection_rate: 600/m, bandwidth: 10MiB/s }, \
          timeouts: { sniff: 1s, handshake: 250ms }",
     );
     let trusted = ["10.0.0.0/8", "192.0.2.7/32", "::1/128", "2001:db8::/32"].map(|net| net.parse().unwrap()).to_vec();
@@ -294,6 +310,7 @@ fn proxy_headers_limits_and_timeouts_arrive_as_written() {
         connection_rate_per_ip: rate(20, 1),
         connection_rate: rate(600, 60),
         handshakes: NonZeroU32::new(9),
+        bandwidth: std::num::NonZeroU64::new(10 << 20),
     };
     assert_eq!(l.limits, limits);
     assert_eq!(l.timeouts.sniff, Some(Duration::from_secs(1)));
@@ -390,7 +407,7 @@ fn unsupported_key_with_any_value_is_rejected_by_name() {
         assert!(all_keys().iter().all(|(built, _)| *built != path), "{path} is built");
         refused.insert(path);
     }
-    for path in ["listeners[].protocol", "pools[].queue", "pools[].health.postgres", "reload", "admin.state_file"] {
+    for path in ["listeners[].protocol", "pools[].http", "pools[].health.postgres", "listeners[].udp"] {
         assert!(refused.contains(path), "{path}");
     }
 }
@@ -403,7 +420,7 @@ fn reference_fails_only_for_unsupported_keys() {
     // Its routes are examples, and its `sniff` and `alpn` are the defaults; together they mean nothing.
     let (unbuilt, others): (Vec<_>, Vec<_>) =
         errors.into_iter().partition(|diagnostic| diagnostic.message.ends_with("is not supported yet"));
-    assert_eq!(unbuilt.len(), 6, "{failure}");
+    assert_eq!(unbuilt.len(), 2, "{failure}");
     let [unread] = others.as_slice() else { panic!("{failure}") };
     assert_eq!(unread.message, "listeners[0].routes[1].match.host: requires `sniff: http`");
     let [dead] = warnings.as_slice() else { panic!("{failure}") };
@@ -453,4 +470,29 @@ proptest! {
             prop_assert!(!failure.to_string().is_empty());
         }
     }
+}
+
+#[test]
+fn what_happens_when_backends_fail_arrives_as_written() {
+    let p = pool(
+        "outlier: { failures: 3, window: 10s, ejection: 5s, max_ejection: 1m, max_ejected: 34%, http_5xx: true }, \
+         fail_open: 20%, persist: { by: client_ip, ttl: 1h, size: 7 }, queue: { size: 9, timeout: 250ms }",
+    );
+    let outlier = OutlierConfig {
+        failures: NonZeroU32::new(3).unwrap(),
+        window: Some(Duration::from_secs(10)),
+        ejection: Duration::from_secs(5),
+        max_ejection: Duration::from_secs(60),
+        max_ejected: 34,
+        http_5xx: true,
+    };
+    assert_eq!((p.outlier, p.fail_open), (Some(outlier), 20));
+    let persist = PersistConfig { ttl: Duration::from_secs(3600), size: NonZeroU32::new(7).unwrap() };
+    let queue = QueueConfig { size: 9, timeout: Duration::from_millis(250) };
+    assert_eq!((p.persist, p.queue), (Some(persist), queue));
+    let p = pool("outlier: {}, persist: {}");
+    let outlier = p.outlier.expect("it is given");
+    assert_eq!((outlier.failures.get(), outlier.window, outlier.max_ejected), (5, None, 50));
+    assert_eq!((outlier.ejection, outlier.max_ejection), (Duration::from_secs(30), Duration::from_secs(300)));
+    assert_eq!(p.persist.expect("it is given").ttl, Duration::from_secs(1800));
 }

@@ -2,10 +2,15 @@
 
 mod build;
 mod bytes;
+mod join;
 mod node;
+mod variables;
 
+#[cfg(test)]
 pub(crate) use build::parse;
+pub(crate) use build::parse_at;
 pub(crate) use node::{NodeId, NodeValue, Resolved, Tree};
+pub(crate) use variables::Expansion;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use super::report::similar;
 use super::tree::{NodeId, Tree};
-use super::{foreign, schema, unsupported};
+use super::{foreign, schema};
 
 /// Most sections to suggest for one key. A key of many sections says little about what was meant.
 const SECTIONS: usize = 2;
@@ -87,6 +87,5 @@ fn distance(from: &str, to: &str) -> usize {
 
 /// Whether an unknown key was probably meant as `name`.
 pub(crate) fn means(section: &str, key: &str, name: &str) -> bool {
-    let is_other = similar(key, [name]).is_some() || foreign::means(section, key, name);
-    key != name && (is_other || unsupported::means(section, key, name))
+    key != name && (similar(key, [name]).is_some() || foreign::means(section, key, name))
 }

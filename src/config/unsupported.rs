@@ -1,23 +1,21 @@
 //! Keys and values of features that are not built yet. They are rejected by name; the schema and suggestions omit them.
 
 /// Sections, and the keys of each.
-const KEYS: [(&str, &[&str]); 12] = [
-    ("", &["reload", "geoip"]),
-    ("admin", &["socket_mode", "tls", "allow", "state_file"]),
-    ("log", &["access_empty"]),
-    ("shutdown", &["delay"]),
-    ("listeners[]", &["protocol", "access", "http", "udp"]),
-    ("listeners[].routes[]", &["split"]),
-    ("listeners[].routes[].match", &["client", "country"]),
-    ("listeners[].limits", &["bandwidth", "request_rate_per_ip"]),
-    ("listeners[].socket", &["freebind", "mode"]),
-    ("pools[]", &["outlier", "fail_open", "persist", "queue", "http"]),
+const KEYS: [(&str, &[&str]); 6] = [
+    ("listeners[]", &["protocol", "http", "udp"]),
+    ("listeners[].limits", &["request_rate_per_ip"]),
+    ("pools[]", &["http"]),
+    ("pools[].persist", &["name"]),
     ("pools[].health", &["tls", "postgres", "mysql", "redis"]),
     ("pools[].health.http", &["tls"]),
 ];
 
 /// Keys, and values of each.
-const VALUES: [(&str, &[&str]); 2] = [("listeners[].tls.starttls", &["mysql"]), ("pools[].tls.starttls", &["mysql"])];
+const VALUES: [(&str, &[&str]); 3] = [
+    ("listeners[].tls.starttls", &["mysql"]),
+    ("pools[].persist.by", &["cookie"]),
+    ("pools[].tls.starttls", &["mysql"]),
+];
 
 /// Whether a section will have the key.
 pub(crate) fn is_key(section: &str, key: &str) -> bool {
@@ -27,15 +25,6 @@ pub(crate) fn is_key(section: &str, key: &str) -> bool {
 /// Whether a key will take the value.
 pub(crate) fn is_value(key: &str, value: &str) -> bool {
     has(&VALUES, key, value)
-}
-
-/// Whether an unsupported key replaces `name`, whose absence is then no error.
-pub(crate) fn means(section: &str, key: &str, name: &str) -> bool {
-    match section {
-        "listeners[].routes[]" => key == "split" && name == "pool",
-        "listeners[].routes[].match" => ["client", "country"].contains(&key),
-        _ => false,
-    }
 }
 
 fn has(table: &[(&str, &[&str])], place: &str, word: &str) -> bool {

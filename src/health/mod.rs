@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use self::failure::ProbeFailure;
 use self::rise_fall::{RiseFall, StateChange};
-use crate::config::model::{self, Health, SendProxy};
+use crate::config::model::{self, AdminState, Health, SendProxy};
 use crate::log::throttle::Throttle;
 use crate::net::addr::Address;
 use crate::pool::{Backend, Pool};
@@ -95,7 +95,7 @@ impl CheckTasks {
         for backend in pool.backends().iter() {
             let id = backend.id();
             self.by_backend.entry(id).or_insert_with(|| {
-                let rise_fall = RiseFall::new(health);
+                let rise_fall = RiseFall::resumed(health, pool.verdict(id));
                 let checker = HealthChecker { pool: Arc::clone(pool), id, rise_fall, waiting: waiting.cloned() };
                 self.tasks.spawn(checker.run())
             });
@@ -103,7 +103,7 @@ impl CheckTasks {
     }
 }
 
-/// HealthChecks one backend.
+/// Checks one backend.
 struct HealthChecker {
     pool: Arc<Pool>,
     id: BackendId,
@@ -123,16 +123,43 @@ struct Probe<'a> {
 impl HealthChecker {
     /// Ends when the backend is gone, or its pool has no checks any more.
     async fn run(mut self) {
+        let mut generation = self.pool.generation();
         loop {
+            generation.mark_unchanged();
             let settings = self.pool.settings();
             let (Some(health), Some(backend)) = (&settings.health, self.pool.backend(self.id)) else { return };
+            if backend.state() == AdminState::Maintenance {
+                self.waiting = None;
+                // Its last verdict is stale by the time it is back.
+                self.rise_fall = RiseFall::new(health);
+                if generation.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
             let probe = Probe { pool: &self.pool, settings: &settings, health, backend: &backend };
             let started = Instant::now();
             let outcome = probe.run().await;
             self.rise_fall.adjust(health);
             self.settle(&backend, outcome, started.elapsed());
             // From start to start. After a probe longer than the interval, the next one starts at once; missed ones are skipped.
-            time::sleep_until(started + jittered(health.interval, fastrand::f64())).await;
+            let next = started + jittered(health.interval, fastrand::f64());
+            tokio::select! {
+                () = time::sleep_until(next) => {}
+                // A changed check probes at once.
+                () = self.changed(health, &mut generation) => {}
+            }
+        }
+    }
+
+    /// Until what is checked, or whether, is configured differently.
+    async fn changed(&self, health: &Health, generation: &mut watch::Receiver<u64>) {
+        while generation.changed().await.is_ok() {
+            let same = self.pool.settings().health.as_ref().is_some_and(|now| now == health);
+            let is_checked = self.pool.backend(self.id).is_some_and(|it| it.state() != AdminState::Maintenance);
+            if !same || !is_checked {
+                return;
+            }
         }
     }
 }
@@ -153,7 +180,7 @@ impl Probe<'_> {
     }
 
     async fn probe(&self, own: &Address) -> Result<(), ProbeFailure> {
-        let address = self.probed(own);
+        let address = self.probed(own).ok_or_else(no_port)?;
         let source = self.pool.source(self.settings, &address);
         let mut connection = tcp::connect(&address, source).await?;
         // `health.port` is another service, which expects no PROXY header.
@@ -176,16 +203,22 @@ impl Probe<'_> {
         }
     }
 
-    fn probed(&self, address: &Address) -> Address {
+    /// `None` if neither the backend nor its check has a port.
+    fn probed(&self, address: &Address) -> Option<Address> {
         match (address, self.health.port) {
             (Address::Tcp(address), Some(port)) => {
                 let mut address = *address;
                 address.set_port(port);
-                Address::Tcp(address)
+                Some(Address::Tcp(address))
             }
-            _ => address.clone(),
+            _ => address.for_client(|| None),
         }
     }
+}
+
+/// Changes at run time can lead to this.
+fn no_port() -> ProbeFailure {
+    ProbeFailure::backend("it takes the port that the client connected to: set health.port to one to be checked")
 }
 
 impl HealthChecker {
@@ -204,6 +237,10 @@ impl HealthChecker {
         };
         let failure = reason.as_deref().map(Arc::from);
         checked.counters().checked(CheckRecord { at: SystemTime::now(), took, failure });
+        let settings = checked.settings();
+        if let (Some(health), Some(_)) = (&settings.health, &settings.outlier) {
+            self.pool.record_check(self.id, reason.is_none(), health.rise.get());
+        }
         match (self.rise_fall.observe(reason.is_none()), &reason) {
             (Some(StateChange::Up), _) => {
                 self.pool.set_up(self.id);

@@ -40,6 +40,13 @@ impl RiseFall {
         RiseFall { rise: health.rise, fall: health.fall, state, against: 0 }
     }
 
+    /// As [`RiseFall::new`], where it is known already whether the backend is up.
+    pub(super) fn resumed(health: &Health, known: Option<bool>) -> RiseFall {
+        let state = known.map(|up| if up { HealthState::Up } else { HealthState::Down });
+        let new = RiseFall::new(health);
+        RiseFall { state: state.unwrap_or(new.state), ..new }
+    }
+
     /// Goes by another configuration from now on; what is known stays.
     pub(super) fn adjust(&mut self, health: &Health) {
         (self.rise, self.fall) = (health.rise, health.fall);

@@ -25,11 +25,17 @@ const GENERATION: usize = 1792;
 /// Retry-After of an address at its limit of connections: when one of them ends is unknown.
 const A_MOMENT: Duration = Duration::from_secs(1);
 
-/// The connections of each address.
+/// The limits of each address.
 #[derive(Debug)]
 pub(super) struct AddressTable {
     most: Option<NonZeroU32>,
     pace: Option<Gcra>,
+    memory: Arc<AddressMemory>,
+}
+
+/// The connections of each address. Outlives a change of the limits.
+#[derive(Debug)]
+struct AddressMemory {
     /// Keyed by this process, so that no client can choose addresses of one part.
     hasher: RandomState,
     parts: Box<[CachePadded<Mutex<Shard>>]>,
@@ -46,19 +52,24 @@ impl AddressTable {
     /// Connections of an address at once, and their rate.
     pub(super) fn new(most: Option<NonZeroU32>, pace: Option<Gcra>) -> AddressTable {
         let parts = (0..PARTS).map(|_| CachePadded::default()).collect();
-        AddressTable { most, pace, hasher: RandomState::new(), parts }
+        AddressTable { most, pace, memory: Arc::new(AddressMemory { hasher: RandomState::new(), parts }) }
+    }
+
+    /// Other limits for what is counted here.
+    pub(super) fn reconfigured(&self, most: Option<NonZeroU32>, pace: Option<Gcra>) -> AddressTable {
+        AddressTable { most, pace, memory: Arc::clone(&self.memory) }
     }
 
     /// Counts one more connection of `client` unless it is over a limit; `last` is asked when it is not, and nothing is counted
     /// when that refuses.
     pub(super) fn admit(
-        self: &Arc<Self>,
+        &self,
         client: IpAddr,
         now: Nanos,
         last: impl FnOnce() -> Result<(), Exceeded>,
     ) -> Result<Option<AddressSlot>, Exceeded> {
         let address = counted_as(client);
-        let mut part = self.part(address);
+        let mut part = self.memory.part(address);
         let full_at = self.look(&mut part, address, now)?;
         last()?;
         if let Some(full_at) = full_at {
@@ -66,14 +77,14 @@ impl AddressTable {
         }
         Ok(self.most.map(|_| {
             *part.open.entry(address).or_default() += 1;
-            AddressSlot { addresses: Arc::clone(self), address }
+            AddressSlot { addresses: Arc::clone(&self.memory), address }
         }))
     }
 
     /// Whether one more connection of `client` would be over a limit. Counts nothing.
     pub(super) fn check(&self, client: IpAddr, now: Nanos) -> Result<(), Exceeded> {
         let address = counted_as(client);
-        self.look(&mut self.part(address), address, now).map(|_| ())
+        self.look(&mut self.memory.part(address), address, now).map(|_| ())
     }
 
     /// When the address's bucket would be full again after one more connection, if there is a pace.
@@ -91,9 +102,11 @@ impl AddressTable {
     /// Connections that an address has open; 0 when they are not limited.
     pub(super) fn open(&self, client: IpAddr) -> u32 {
         let address = counted_as(client);
-        self.part(address).open.get(&address).copied().unwrap_or_default()
+        self.memory.part(address).open.get(&address).copied().unwrap_or_default()
     }
+}
 
+impl AddressMemory {
     fn part(&self, address: IpAddr) -> MutexGuard<'_, Shard> {
         let place = self.hasher.hash_one(address) as usize % PARTS;
         // Nothing in there is left half done by a panic in between.
@@ -104,7 +117,7 @@ impl AddressTable {
 /// One connection of an address; it is counted until this is dropped.
 #[derive(Debug)]
 pub struct AddressSlot {
-    addresses: Arc<AddressTable>,
+    addresses: Arc<AddressMemory>,
     address: IpAddr,
 }
 
@@ -176,8 +189,8 @@ mod tests {
         Some(Gcra::new(Rate { count: NonZeroU32::new(count).unwrap(), per: Duration::from_secs(seconds) }))
     }
 
-    fn table(most: u32, pace: Option<Gcra>) -> Arc<AddressTable> {
-        Arc::new(AddressTable::new(NonZeroU32::new(most), pace))
+    fn table(most: u32, pace: Option<Gcra>) -> AddressTable {
+        AddressTable::new(NonZeroU32::new(most), pace)
     }
 
     fn ip(number: u32) -> IpAddr {
@@ -185,7 +198,7 @@ mod tests {
     }
 
     fn held(table: &AddressTable) -> (usize, usize) {
-        let parts = table.parts.iter().map(|part| part.lock().unwrap());
+        let parts = table.memory.parts.iter().map(|part| part.lock().unwrap());
         parts.fold((0, 0), |(open, paces), part| {
             (open + part.open.len(), paces + part.paces.young.len() + part.paces.old.len())
         })

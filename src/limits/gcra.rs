@@ -38,7 +38,8 @@ impl Gcra {
     /// # Errors
     /// It is empty, for so long.
     pub(super) fn take(self, full_at: Nanos, now: Nanos) -> Result<Nanos, Duration> {
-        let full_at = full_at.max(now).saturating_add(self.interval);
+        // Emptier than empty is one of a slower rate from before.
+        let full_at = full_at.clamp(now, now.saturating_add(self.span)).saturating_add(self.interval);
         match full_at.saturating_sub(now.saturating_add(self.span)) {
             0 => Ok(full_at),
             wait => Err(Duration::from_nanos(wait)),
@@ -82,7 +83,8 @@ mod tests {
         assert_eq!(fastest.take(0, 5), Ok(6));
         let slowest = pace(1, Duration::from_secs(3600));
         assert_eq!(slowest.take(0, 0), Ok(3600 * SECOND));
-        assert_eq!(slowest.take(Nanos::MAX, 0).unwrap_err(), Duration::from_nanos(Nanos::MAX - 3600 * SECOND));
+        // No longer than a whole bucket takes, whatever rate there was before.
+        assert_eq!(slowest.take(Nanos::MAX, 0).unwrap_err(), Duration::from_secs(3600));
     }
 
     proptest! {

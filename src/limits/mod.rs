@@ -1,7 +1,8 @@
-//! Whether one more connection may come to a listener: how many its address has, how fast that comes, and how fast all
+//! Whether one more connection may come to a listener: which clients may at all, how many its address has, how fast that comes, and how fast all
 //! do; and how much memory clients without a backend may occupy. Pure: the moment comes in. What it keeps is shared by
 //! all workers.
 
+mod access;
 mod addresses;
 mod capacity;
 mod exceeded;
@@ -10,12 +11,14 @@ mod memory;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
+pub use self::access::{AccessDenial, AccessList, ClientSet};
 pub use self::addresses::AddressSlot;
 use self::addresses::AddressTable;
 pub use self::capacity::{Acquire, Capacity, Permit};
@@ -29,22 +32,40 @@ use crate::config::model::{self, Rate};
 pub struct Limits {
     config: model::LimitsConfig,
     start: Instant,
-    addresses: Option<Arc<AddressTable>>,
+    addresses: Option<AddressTable>,
     pace: Option<Gcra>,
     /// When as many as at the start may come at once.
-    full_at: CachePadded<AtomicU64>,
+    full_at: Arc<CachePadded<AtomicU64>>,
 }
 
 impl Limits {
     /// With nothing counted yet; `now` is a moment before any that [`Limits::admit`] gets.
     pub fn new(config: model::LimitsConfig, now: Instant) -> Limits {
-        let by_address = config.connections_per_ip.is_some() || config.connection_rate_per_ip.is_some();
-        let table = || AddressTable::new(config.connections_per_ip, config.connection_rate_per_ip.map(Gcra::new));
+        Limits::with(config, now, Arc::default(), AddressTable::new)
+    }
+
+    /// Other limits: what counts now goes on counting against those that both have.
+    pub fn reconfigured(&self, config: model::LimitsConfig) -> Limits {
+        let table = |most, pace| match &self.addresses {
+            Some(addresses) => addresses.reconfigured(most, pace),
+            None => AddressTable::new(most, pace),
+        };
+        Limits::with(config, self.start, Arc::clone(&self.full_at), table)
+    }
+
+    fn with(
+        config: model::LimitsConfig,
+        start: Instant,
+        full_at: Arc<CachePadded<AtomicU64>>,
+        table: impl FnOnce(Option<NonZeroU32>, Option<Gcra>) -> AddressTable,
+    ) -> Limits {
+        let (most, pace) = (config.connections_per_ip, config.connection_rate_per_ip);
+        let by_address = most.is_some() || pace.is_some();
         Limits {
-            addresses: by_address.then(|| Arc::new(table())),
+            addresses: by_address.then(|| table(most, pace.map(Gcra::new))),
             pace: config.connection_rate.map(Gcra::new),
-            full_at: CachePadded::default(),
-            start: now,
+            full_at,
+            start,
             config,
         }
     }
@@ -170,6 +191,38 @@ mod tests {
             limits.explain(over.limit).to_string(),
             "comes when all together connect faster than 2/h, limits.connection_rate"
         );
+    }
+
+    #[test]
+    fn other_limits_go_on_with_what_was_counted() {
+        let config = |most: u32, of_address: u32, of_all: u32| model::LimitsConfig {
+            connections_per_ip: NonZeroU32::new(most),
+            connection_rate_per_ip: per_hour(of_address),
+            connection_rate: per_hour(of_all),
+            ..model::LimitsConfig::default()
+        };
+        fn per_hour(count: u32) -> Option<Rate> {
+            Some(Rate { count: NonZeroU32::new(count)?, per: Duration::from_secs(3600) })
+        }
+        let now = Instant::now();
+        let admit = |limits: &Limits, last: u8| limits.admit(Some([10, 0, 0, last].into()), now);
+        let refused = |limits: &Limits, last: u8| admit(limits, last).unwrap_err().limit;
+        let first = Limits::new(config(2, 4, 100), now);
+        let held = [admit(&first, 1).unwrap(), admit(&first, 1).unwrap()];
+        let second = first.reconfigured(config(3, 4, 100));
+        let _third = admit(&second, 1).unwrap();
+        assert_eq!(refused(&second, 1), Limit::ConnectionsOfAddress, "the two of before count");
+        drop(held);
+        let _fourth = admit(&second, 1).unwrap();
+        assert_eq!(refused(&second, 1), Limit::RateOfAddress, "the fifth within the hour");
+        // A faster rate does not make up for the slower one's time.
+        let faster = second.reconfigured(config(0, 3_600_000, 5));
+        assert_eq!(refused(&faster, 1), Limit::RateOfAddress);
+        let a_second_later = now + Duration::from_secs(1);
+        assert!(faster.admit(Some([10, 0, 0, 1].into()), a_second_later).is_ok());
+        // 4 of 100 were used, and 1 of 5: that leaves 3 whole ones.
+        let last = faster.reconfigured(config(0, 0, 5));
+        assert_eq!((2..12).filter(|other| admit(&last, *other).is_ok()).count(), 3);
     }
 
     #[test]

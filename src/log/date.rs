@@ -17,6 +17,11 @@ pub fn rfc3339_millis(at: SystemTime) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "{}T{}.{:03}Z", date.day(), date.time(), date.millisecond))
 }
 
+/// Whether the year has four digits, as RFC 3339 demands.
+pub fn has_four_digit_year(at: SystemTime) -> bool {
+    (0..=9999).contains(&Date::of(at).year)
+}
+
 /// The day alone: `2009-02-06`.
 pub fn day(at: SystemTime) -> impl fmt::Display {
     let date = Date::of(at);

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::writer::{Sink, Written};
+use super::writer::{Notice, Sink, Written};
 
 /// The first line after this time notices that the file was moved or removed.
 const FOLLOW: Duration = Duration::from_secs(1);
@@ -103,8 +103,8 @@ impl Sink for LogFile {
         Ok(())
     }
 
-    fn detached(&mut self) -> Option<io::Error> {
-        self.detached.take()
+    fn notice(&mut self) -> Option<Notice> {
+        self.detached.take().map(Notice::Detached)
     }
 }
 

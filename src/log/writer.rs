@@ -30,6 +30,9 @@ pub(super) const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// The same failure is reported again after this time.
 const REPORT_AGAIN: Duration = Duration::from_secs(60);
 
+/// How long a log that was replaced may wait for room or for a reader. What is left then is dropped and counted.
+const RETIRE_LIMIT: Duration = Duration::from_secs(5);
+
 /// A log that failed has recovered when it was written for this long.
 const RECOVERED: Duration = Duration::from_secs(1);
 
@@ -43,10 +46,23 @@ pub(super) trait Sink: Send + 'static {
         Ok(())
     }
 
-    /// Why lines still go to a file that lost its name, when that is so.
-    fn detached(&mut self) -> Option<io::Error> {
+    /// What there is to say beside the outcome of the last write. Asked until there is nothing more.
+    fn notice(&mut self) -> Option<Notice> {
         None
     }
+}
+
+/// What a sink says beside the outcome of a write.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// No line is lost, but lines go to a file that lost its name.
+    Detached(io::Error),
+    /// No line is lost, but lines wait, as what takes them cannot be reached.
+    Waiting(io::Error),
+    /// This number of lines is lost, written before or now.
+    Lost(io::Error, u64),
+    /// A line was longer than what can be sent, and lost its end.
+    Cut,
 }
 
 /// The outcome of a write.
@@ -126,7 +142,15 @@ struct WriterState {
     /// Since when the thread is at a write without progress.
     writing: Option<Instant>,
     reopen: bool,
+    /// Since when another log takes the lines.
+    retired: Option<Instant>,
     stop: bool,
+}
+
+impl WriterState {
+    fn is_overdue(&self) -> bool {
+        self.retired.is_some_and(|since| since.elapsed() >= RETIRE_LIMIT)
+    }
 }
 
 impl LogQueue {
@@ -162,12 +186,12 @@ impl LogQueue {
 pub(super) struct LogThread(Arc<LogQueue>);
 
 impl LogThread {
-    /// Starts the thread; `name` is the log's, for its counts.
+    /// Starts the thread, which counts in `counters`.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub(super) fn start(name: &'static str, sink: impl Sink) -> io::Result<LogThread> {
-        let counters = LogCounters::new(name);
+    pub(super) fn start(counters: LogCounters, sink: impl Sink) -> io::Result<LogThread> {
+        let name = counters.name();
         let queue = Arc::new(LogQueue {
             state: Mutex::default(),
             work: Condvar::new(),
@@ -188,22 +212,39 @@ impl LogThread {
     pub(super) fn queue(&self) -> &Arc<LogQueue> {
         &self.0
     }
+
+    /// Ends the thread once the last writer is dropped and its lines are written. Returns at once.
+    pub(super) fn retire(self) {
+        self.0.state().retired = Some(Instant::now());
+        self.0.work.notify_one();
+    }
 }
 
 impl Drop for LogThread {
     fn drop(&mut self) {
+        if self.0.state().retired.is_some() {
+            return;
+        }
         self.0.flush(Instant::now() + FLUSH_LIMIT);
         self.0.state().stop = true;
         self.0.work.notify_one();
     }
 }
 
-fn run(queue: &LogQueue, mut sink: impl Sink, mut report: Report) {
+fn run(queue: &Arc<LogQueue>, mut sink: impl Sink, mut report: Report) {
     let mut torn = false;
     loop {
         let mut state = queue.state();
         while state.chunks.is_empty() && !state.reopen && !state.stop {
-            state = queue.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if state.retired.is_none() {
+                state = queue.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            // Nothing says that a writer was dropped.
+            if Arc::strong_count(queue) == 1 {
+                return;
+            }
+            state = queue.work.wait_timeout(state, RETRY).unwrap_or_else(PoisonError::into_inner).0;
         }
         if state.stop {
             return;
@@ -237,19 +278,24 @@ fn write_chunk(queue: &LogQueue, sink: &mut impl Sink, chunk: &[u8], torn: &mut 
             Ok(Written::Bytes(_)) if *torn => *torn = false,
             Ok(Written::Bytes(count)) => {
                 done += count;
-                report.written();
-                if let Some(error) = sink.detached() {
-                    report.detached(&error);
+                if !report.hears(sink) {
+                    report.written();
                 }
                 queue.state().writing = Some(Instant::now());
                 queue.progress.notify_all();
             }
             Ok(nothing) => {
+                report.hears(sink);
                 if nothing == Written::ReaderLost {
                     // The next reader gets whole lines.
                     done = line_start(chunk, done);
                 }
                 let state = queue.state();
+                if state.is_overdue() {
+                    drop(state);
+                    (0..lines(&chunk[line_start(chunk, done)..])).for_each(|_| queue.counters.dropped());
+                    return;
+                }
                 let is_idle = |state: &mut WriterState| !state.stop && !state.reopen;
                 let waited = queue.work.wait_timeout_while(state, RETRY, is_idle);
                 let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -267,7 +313,7 @@ fn write_chunk(queue: &LogQueue, sink: &mut impl Sink, chunk: &[u8], torn: &mut 
             Err(error) => {
                 let start = line_start(chunk, done);
                 *torn |= start < done;
-                report.failed(&error, lines(&chunk[start..]));
+                report.failed(&error, lines(&chunk[start..]), LOST);
                 return;
             }
         }
@@ -285,34 +331,54 @@ fn lines(bytes: &[u8]) -> u64 {
 /// Reports failures of other logs in the process log. Failures of the process log itself are only counted.
 struct Report {
     counters: LogCounters,
-    reported: Vec<(Option<i32>, Instant)>,
+    reported: Vec<(io::ErrorKind, Instant)>,
     last_error: Option<Instant>,
     lost: u64,
     is_detached: bool,
+    has_cut: bool,
 }
+
+/// What becomes of lines that cannot be written.
+const LOST: &str = "log cannot be written: lines are lost";
+const WAITING: &str = "log cannot be written: lines wait, and are dropped when there are too many";
 
 impl Report {
     fn new(counters: LogCounters) -> Report {
-        Report { counters, reported: Vec::new(), last_error: None, lost: 0, is_detached: false }
+        Report { counters, reported: Vec::new(), last_error: None, lost: 0, is_detached: false, has_cut: false }
     }
 
     fn says(&self) -> bool {
         self.counters.name() != PROCESS
     }
 
-    fn failed(&mut self, error: &io::Error, lines: u64) {
+    /// Reports what the sink says. Returns whether it is a failure.
+    fn hears(&mut self, sink: &mut impl Sink) -> bool {
+        let mut fails = false;
+        while let Some(notice) = sink.notice() {
+            fails |= matches!(notice, Notice::Waiting(_) | Notice::Lost(..));
+            match notice {
+                Notice::Detached(error) => self.detached(&error),
+                Notice::Waiting(error) => self.failed(&error, 0, WAITING),
+                Notice::Lost(error, lines) => self.failed(&error, lines, LOST),
+                Notice::Cut => self.cut(),
+            }
+        }
+        fails
+    }
+
+    fn failed(&mut self, error: &io::Error, lines: u64, what: &str) {
         let now = Instant::now();
         self.counters.failed(error, lines);
         self.lost += lines;
         self.last_error = Some(now);
-        let kind = error.raw_os_error();
+        let kind = error.kind();
         self.reported.retain(|&(_, at)| now.saturating_duration_since(at) < REPORT_AGAIN);
         if self.reported.iter().any(|&(reported, _)| reported == kind) {
             return;
         }
         self.reported.push((kind, now));
         if self.says() {
-            tracing::error!(log = self.counters.name(), %error, lost_lines = self.lost, "log cannot be written: lines are lost");
+            tracing::error!(log = self.counters.name(), %error, lost_lines = self.lost, "{what}");
         }
     }
 
@@ -326,6 +392,13 @@ impl Report {
         self.reported.clear();
         let lost_lines = std::mem::take(&mut self.lost);
         tracing::warn!(log = self.counters.name(), lost_lines, "log is written again");
+    }
+
+    fn cut(&mut self) {
+        self.counters.truncated();
+        if !std::mem::replace(&mut self.has_cut, true) {
+            tracing::warn!(log = self.counters.name(), "a line was longer than the largest message, and was cut");
+        }
     }
 
     fn reopened(&mut self) {

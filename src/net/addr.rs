@@ -24,6 +24,32 @@ impl fmt::Display for Address {
     }
 }
 
+/// The port of a backend's address that stands for the one that the client connected to.
+pub const CLIENT_PORT: u16 = 0;
+
+/// A backend's address as it is written: `10.0.0.1:*` for [`CLIENT_PORT`].
+pub fn backend_text(address: &SocketAddr) -> String {
+    let text = address.to_string();
+    match text.strip_suffix('0').filter(|_| address.port() == CLIENT_PORT) {
+        Some(host) => format!("{host}*"),
+        None => text,
+    }
+}
+
+impl Address {
+    /// Where to connect to for a client that connected to `port`; `None` if it takes that port, and there is none.
+    pub fn for_client(&self, port: impl FnOnce() -> Option<u16>) -> Option<Address> {
+        match self {
+            Address::Tcp(address) if address.port() == CLIENT_PORT => {
+                let mut address = *address;
+                address.set_port(port()?);
+                Some(Address::Tcp(address))
+            }
+            fixed => Some(fixed.clone()),
+        }
+    }
+}
+
 /// Where a client's connection came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAddr {

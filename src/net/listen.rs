@@ -6,18 +6,20 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use socket2::{Domain, Protocol, SockRef};
+use socket2::SockRef;
 
 use super::addr::Address;
-use super::socket;
 use super::socket_file::{self, SocketFile};
-use super::sys;
 
 mod bind_error;
+mod change;
 mod options;
+mod tcp;
 
 pub use bind_error::explain;
+pub use change::{change, check};
 pub use options::{ListenOptions, Sharing};
+pub(super) use tcp::{saturating, set_freebind};
 
 /// A listening socket, and the file of a unix one.
 #[derive(Debug)]
@@ -36,35 +38,14 @@ pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<Listenin
     match address {
         Address::Tcp(address) => Ok(Listening { socket: listen_tcp(*address, options)?, file: None }),
         Address::Unix(path) => {
-            let (socket, file) = socket_file::listen(path, options.backlog)?;
+            let (socket, file) = socket_file::listen(path, options.backlog, options.mode)?;
             Ok(Listening { socket, file: Some(file) })
         }
     }
 }
 
 fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
-    let protocol = if options.mptcp { Protocol::MPTCP } else { Protocol::TCP };
-    let socket = socket::stream(Domain::for_address(address), Some(protocol))?;
-    socket.set_reuse_address(true)?;
-    if options.sharing == Sharing::Anyone {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(options.v6_only)?;
-    }
-    match address {
-        _ if !options.transparent => {}
-        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
-    }
-    options.connection.apply(&socket)?;
-    if options.defer_accept > 0 {
-        sys::set_option(&socket, sys::TCP_DEFER_ACCEPT, saturating(options.defer_accept))?;
-    }
-    socket.bind(&address.into())?;
-    if options.fast_open > 0 {
-        sys::set_option(&socket, sys::TCP_FASTOPEN, saturating(options.fast_open))?;
-    }
+    let socket = tcp::bind(address, options)?;
     socket.listen(options.backlog)?;
     if options.sharing == Sharing::Workers {
         socket.set_reuse_port(true)?;
@@ -72,12 +53,21 @@ fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedF
     Ok(socket.into())
 }
 
-/// A further socket for the address of a [`Sharing::Workers`] or [`Sharing::Anyone`] one.
+/// A further socket for the address of a [`Sharing::Workers`] or [`Sharing::Anyone`] one. It gets connections from
+/// [`start`] on.
 ///
 /// # Errors
-/// Those of [`listen`].
+/// Those of socket(2), setsockopt(2) and bind(2).
 pub fn join(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
-    listen_tcp(address, &ListenOptions { sharing: Sharing::Anyone, ..options.clone() })
+    tcp::bind(address, &ListenOptions { sharing: Sharing::Anyone, ..options.clone() }).map(Into::into)
+}
+
+/// Listens on a socket that has joined others.
+///
+/// # Errors
+/// Those of listen(2).
+pub fn start(socket: &OwnedFd, options: &ListenOptions) -> io::Result<()> {
+    SockRef::from(socket).listen(options.backlog)
 }
 
 /// The address that a socket is bound to: with port 0 the kernel has chosen one.
@@ -91,10 +81,6 @@ pub fn local_address(socket: &OwnedFd) -> io::Result<Address> {
         None if address.is_unix() => Ok(Address::Unix(Arc::new(address.as_pathname().unwrap_or(Path::new("")).into()))),
         None => Err(io::ErrorKind::Unsupported.into()),
     }
-}
-
-fn saturating(value: u32) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock};
 use rustix::io::Errno;
 use socket2::Domain;
 
@@ -29,6 +29,9 @@ const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Files that this process has bound and not removed yet.
 static BOUND: Mutex<Vec<SocketFileId>> = Mutex::new(Vec::new());
+
+/// Files that the process which this one replaces has bound. They become this one's when it ends.
+static OF_PREDECESSOR: Mutex<Vec<SocketFileId>> = Mutex::new(Vec::new());
 
 /// A socket file that this process has bound. Dropped, it is removed, unless the path names another file by now.
 ///
@@ -58,8 +61,22 @@ impl SocketFileId {
     }
 }
 
+impl SocketFile {
+    /// The file of a socket that the process which this one replaces has bound. It is not this one's before
+    /// [`take_over`]: a replacement that fails must leave it.
+    ///
+    /// # Errors
+    /// Those of lstat(2): it is gone.
+    pub(super) fn of_predecessor(path: &Path) -> io::Result<SocketFile> {
+        let identity = SocketFileId::of(path)?;
+        of_predecessor().push(identity.clone());
+        Ok(SocketFile(identity))
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        of_predecessor().retain(|identity| *identity != self.0);
         let mut bound = bound();
         let known = bound.len();
         bound.retain(|identity| *identity != self.0);
@@ -78,14 +95,38 @@ pub fn remove_all() {
     all.iter().for_each(SocketFileId::remove);
 }
 
+/// The files that [`take_over`] makes this process's.
+pub fn of_predecessor_paths() -> Vec<PathBuf> {
+    of_predecessor().iter().map(|identity| identity.path.clone()).collect()
+}
+
+/// Makes the files of the predecessor this process's.
+pub fn take_over() {
+    let files = std::mem::take(&mut *of_predecessor());
+    bound().extend(files);
+}
+
+/// Leaves files to the process that replaces this one: it removes them at its exit.
+pub fn leave(paths: &[PathBuf]) {
+    bound().retain(|identity| !paths.contains(&identity.path));
+}
+
+fn of_predecessor() -> MutexGuard<'static, Vec<SocketFileId>> {
+    OF_PREDECESSOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn bound() -> MutexGuard<'static, Vec<SocketFileId>> {
     BOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Binds and listens. Replaces a stale file.
-pub(super) fn listen(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
+/// Binds and listens. Replaces a stale file. With a `mode`, the file has no other at any time at which a client can connect.
+pub(super) fn listen(path: &Path, backlog: i32, mode: Option<u32>) -> io::Result<(OwnedFd, SocketFile)> {
     let socket = socket::stream(Domain::UNIX, None)?;
     let address = socket::unix_address(path)?;
+    if let Some(mode) = mode {
+        // Linux creates the file with the mode of the socket, less the umask: never with more.
+        fchmod(&socket, Mode::from_raw_mode(mode))?;
+    }
     let _lock = lock_folder(path, BIND_LOCK_TIMEOUT);
     match socket.bind(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
@@ -97,8 +138,56 @@ pub(super) fn listen(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFi
     let identity = SocketFileId::of(path)?;
     bound().push(identity.clone());
     let file = SocketFile(identity);
+    if let Some(mode) = mode {
+        // What the umask has taken away. Before listen(2), every connect is refused.
+        file.prepare_mode(mode)?.set()?;
+    }
     socket.listen(backlog)?;
     Ok((socket.into(), file))
+}
+
+/// A change of the mode of a socket file that this process may make.
+#[derive(Debug)]
+pub struct ModeChange {
+    /// Open as a path (O_PATH): no other file that is given its name is changed.
+    file: OwnedFd,
+    mode: u32,
+    is_same: bool,
+}
+
+impl SocketFile {
+    /// Prepares a change of its permission bits.
+    ///
+    /// # Errors
+    /// The file is gone or another one, or another user's.
+    pub fn prepare_mode(&self, mode: u32) -> io::Result<ModeChange> {
+        let SocketFileId { path, device, inode } = &self.0;
+        let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let meta = rustix::fs::fstat(&file)?;
+        if (meta.st_dev, meta.st_ino) != (*device, *inode) {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        let is_same = meta.st_mode & 0o7777 == mode;
+        if !is_same && meta.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other("the file belongs to another user"));
+        }
+        Ok(ModeChange { file, mode, is_same })
+    }
+}
+
+impl ModeChange {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// Those of chmod(2).
+    pub fn set(&self) -> io::Result<()> {
+        if self.is_same {
+            return Ok(());
+        }
+        // The descriptor of a path has no fchmod(2).
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        fs::set_permissions(path, fs::Permissions::from_mode(self.mode))
+    }
 }
 
 /// Whether a socket file refuses connections: its owner is gone. A full accept queue does not refuse.
@@ -146,7 +235,7 @@ mod tests {
             let (start, tried) = (Barrier::new(RIVALS), Barrier::new(RIVALS));
             let rival = || {
                 start.wait();
-                let got = listen(&path, 16);
+                let got = listen(&path, 16, None);
                 tried.wait(); // nobody lets go before all have tried
                 got.ok()
             };
@@ -163,10 +252,10 @@ mod tests {
     fn file_of_another_owner_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.sock");
-        let (old_socket, old_file) = listen(&path, 16).unwrap();
+        let (old_socket, old_file) = listen(&path, 16, None).unwrap();
         // As a deployment does that starts its successor before it ends what runs.
         fs::rename(&path, folder.path().join("old.sock")).unwrap();
-        let (_new_socket, new_file) = listen(&path, 16).unwrap();
+        let (_new_socket, new_file) = listen(&path, 16, None).unwrap();
         drop(old_file);
         drop(old_socket);
         UnixStream::connect(&path).expect("the successor still has its name");
@@ -174,11 +263,31 @@ mod tests {
         assert!(!path.exists());
     }
 
+    /// Also beyond the umask, and not the mode of a file that has taken its place.
+    #[test]
+    fn file_has_its_mode_and_gets_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        for wanted in [0o600, 0o666, 0o000] {
+            let (socket, file) = listen(&path, 16, Some(wanted)).unwrap();
+            assert_eq!(mode(), wanted);
+            file.prepare_mode(0o640).unwrap().set().unwrap();
+            assert_eq!(mode(), 0o640);
+            drop((file, socket));
+        }
+        let (_socket, file) = listen(&path, 16, Some(0o600)).unwrap();
+        fs::rename(&path, folder.path().join("old.sock")).unwrap();
+        assert_eq!(file.prepare_mode(0o666).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&path, "precious").unwrap();
+        assert!(file.prepare_mode(0o666).is_err());
+    }
+
     #[test]
     fn full_queue_is_no_stale_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.sock");
-        let _listening = listen(&path, 0).unwrap();
+        let _listening = listen(&path, 0, None).unwrap();
         let _clients: Vec<_> = (0..4)
             .map(|_| {
                 let client = socket::stream(Domain::UNIX, None).unwrap();
@@ -186,7 +295,7 @@ mod tests {
                 client
             })
             .collect();
-        assert_eq!(listen(&path, 0).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(listen(&path, 0, None).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     /// Also when someone holds the lock for good.
@@ -194,7 +303,7 @@ mod tests {
     fn removal_does_not_wait_for_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.sock");
-        let (_socket, file) = listen(&path, 16).unwrap();
+        let (_socket, file) = listen(&path, 16, None).unwrap();
         let _held = lock_folder(&path, Duration::ZERO).unwrap();
         drop(file);
         assert!(!path.exists());

@@ -1,9 +1,11 @@
 //! The system calls for which socket2 and rustix have no safe function. The only `unsafe` of the project is here.
-#![allow(unsafe_code, reason = "socket options that neither knows, and SIOCOUTQ")]
+#![allow(unsafe_code, reason = "socket options that neither knows, SIOCOUTQ, and inherited descriptors")]
 
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 /// An integer socket option, by level and name.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,29 @@ pub fn set_option(socket: impl AsFd, option: IntOption, value: c_int) -> io::Res
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Takes a descriptor that the process was started with. It is closed on exec from then on.
+///
+/// Its number comes from the environment, which the parent process has written: nothing else in the process knows it.
+/// Call it before anything opens descriptors.
+///
+/// # Errors
+/// The descriptor is not open, or it was taken before.
+pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+    let known = number > libc::STDERR_FILENO && TAKEN.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+    if !known {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: fcntl(2) takes any number; F_SETFD reads one int.
+    let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, as fcntl(2) has succeeded, and has no other owner: the caller takes numbers from the environment
+    // before the process opens descriptors, and none twice, which TAKEN ensures.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Bytes written to the socket that its peer has not acknowledged yet (SIOCOUTQ, see tcp(7)); for a

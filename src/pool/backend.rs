@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::members::{Target, full_name};
 use super::runtime::Runtime;
+use super::slow_start;
 use super::status::Status;
 use crate::balance;
-use crate::config::model::{self, BackendAddress};
+use crate::config::model::{self, AdminState, BackendAddress, ForcedHealth};
 use crate::log::throttle::ReasonThrottle;
-use crate::net::addr::Address;
+use crate::net::addr::{Address, backend_text};
 use crate::stats::counters::BackendCounters;
 use crate::stats::registry::BackendId;
 use crate::stats::traffic::Traffic;
@@ -44,11 +45,6 @@ impl Backend {
         Backend { leaving: true, ..self.clone() }
     }
 
-    /// Whether its name is `NAME@ADDRESS`, which no other has.
-    pub(super) fn has_full_name(&self) -> bool {
-        self.target.name != self.target.entry
-    }
-
     /// The same one as `NAME@ADDRESS`.
     pub(super) fn with_full_name(&self) -> Backend {
         let name = self.target.address.as_ref().map(|address| full_name(&self.target.entry, address));
@@ -75,12 +71,17 @@ impl Backend {
         &self.target.name
     }
 
+    /// The name of its entry in the configuration.
+    pub fn entry(&self) -> &Arc<str> {
+        &self.target.entry
+    }
+
     /// The address as configured.
     pub fn configured_address(&self) -> &BackendAddress {
         &self.target.configured
     }
 
-    /// Where to connect to. `None` while its host name has never been resolved, and then it is down.
+    /// Where to connect to; see [`Address::for_client`]. `None` while its host name has never been resolved, and then it is down.
     pub fn address(&self) -> Option<&Address> {
         self.target.address.as_ref()
     }
@@ -88,7 +89,7 @@ impl Backend {
     /// The address as configured, or the one that tells it from the others of its host name.
     pub fn shown_address(&self) -> String {
         match (&self.target.address, self.target.name == self.target.entry) {
-            (Some(address), false) => address.to_string(),
+            (Some(Address::Tcp(address)), false) => backend_text(address),
             _ => self.target.configured.to_string(),
         }
     }
@@ -113,8 +114,28 @@ impl Backend {
         self.leaving
     }
 
+    /// Its administrative state.
+    pub fn state(&self) -> AdminState {
+        self.target.state
+    }
+
+    /// Its health by decree; `None` leaves it to the checks.
+    pub fn forced(&self) -> Option<ForcedHealth> {
+        self.target.forced
+    }
+
+    /// Whether it would take connections if it were up.
+    pub(super) fn is_offered(&self) -> bool {
+        !self.leaving && self.state() == AdminState::Ready && self.weight() > 0
+    }
+
+    /// Whether `fail_open` uses it although it is down.
+    pub(super) fn may_be_tried(&self) -> bool {
+        self.is_offered() && self.address().is_some() && self.forced() != Some(ForcedHealth::Down)
+    }
+
     pub(super) fn takes_connections(&self) -> bool {
-        self.is_up() && !self.leaving && self.weight() > 0
+        self.is_up() && self.is_offered()
     }
 
     /// Connections it may have at once.
@@ -165,11 +186,12 @@ impl Backend {
     /// A connect succeeded, and how long it took.
     pub fn record_connect(&self, took: Duration) {
         self.counters().connected();
+        self.runtime.connects.succeeded();
         self.runtime.record_latency(took);
     }
 
     /// A connect failed, and after how long. Makes the backend look slower.
-    pub fn record_connect_failure(&self, took: Duration) {
+    pub(super) fn record_connect_failure(&self, took: Duration) {
         self.counters().connect_failed();
         self.runtime.record_failure(took);
     }
@@ -184,12 +206,20 @@ impl Backend {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.connections() >= self.target.max_connections
+        self.connections() >= self.limit()
     }
 
-    /// Counts one more connection, unless the backend is full or down.
-    pub(super) fn try_acquire(&self) -> bool {
-        self.runtime.try_acquire(self.target.max_connections)
+    /// Connections that it may have now: in slow start, `max_connections` grows with the weight, as HAProxy's maxconn does.
+    fn limit(&self) -> u32 {
+        match self.target.max_connections {
+            u32::MAX => u32::MAX,
+            most => slow_start::share(most, self.runtime.parts()),
+        }
+    }
+
+    /// Counts one more connection, unless the backend is full, or down and that matters.
+    pub(super) fn try_acquire(&self, may_be_down: bool) -> bool {
+        self.runtime.try_acquire(self.limit(), may_be_down)
     }
 
     pub(super) fn release(&self) {

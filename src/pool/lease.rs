@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::snapshot::Tier;
 use super::{Backend, Excluded};
-use crate::balance::{self, Balancer, Draw, Live};
-use crate::config::model::HashPrefix;
+use crate::balance::{self, Draw, Live};
+use crate::config::model::{AdminState, HashPrefix};
 
 /// One connection's claim on a backend; counts as a connection of it until dropped.
 #[derive(Debug)]
@@ -16,10 +17,10 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes a connection of `backend`, unless it is full or down.
-    fn new(backend: &Arc<Backend>) -> Option<Lease> {
+    /// Takes a connection of `backend`, unless it is full, or down and that matters.
+    pub(super) fn new(backend: &Arc<Backend>, may_be_down: bool) -> Option<Lease> {
         let downs = backend.downs(); // before, so that no going down is missed
-        backend.try_acquire().then(|| Lease { backend: Arc::clone(backend), downs })
+        backend.try_acquire(may_be_down).then(|| Lease { backend: Arc::clone(backend), downs })
     }
 
     /// The leased backend.
@@ -60,16 +61,24 @@ pub enum NoBackend {
     },
     /// Every backend's weight is 0.
     NoWeight,
+    /// The pool has none.
+    Empty,
+    /// Some backends are drained or in maintenance, and the weight of all others is 0.
+    NotReady,
+    /// Other connections wait in the pool's queue.
+    Queued,
 }
 
 impl NoBackend {
     pub(super) fn explain(backends: &[Arc<Backend>], excluded: &Excluded) -> NoBackend {
-        let weighty = || backends.iter().filter(|b| !b.is_leaving() && b.weight() > 0);
-        let up = weighty().filter(|b| b.is_up()).count();
-        match weighty().count() {
+        let offered = || backends.iter().filter(|b| b.is_offered());
+        let up = offered().filter(|b| b.is_up()).count();
+        match offered().count() {
+            0 if backends.iter().all(|b| b.is_leaving()) => NoBackend::Empty,
+            0 if backends.iter().any(|b| !b.is_leaving() && b.state() != AdminState::Ready) => NoBackend::NotReady,
             0 => NoBackend::NoWeight,
             backends if up == 0 => NoBackend::AllDown { backends },
-            _ if weighty().filter(|b| b.is_up()).all(|b| excluded.contains(b.id())) => NoBackend::AllTried { up },
+            _ if offered().filter(|b| b.is_up()).all(|b| excluded.contains(b.id())) => NoBackend::AllTried { up },
             _ => NoBackend::AllFull { up },
         }
     }
@@ -86,25 +95,32 @@ impl fmt::Display for NoBackend {
             }
             NoBackend::AllTried { up: 1 } => f.write_str("the only backend that is up was tried"),
             NoBackend::AllTried { up } => write!(f, "all {up} backends that are up were tried"),
+            NoBackend::Empty => f.write_str("the pool has no backends"),
             NoBackend::NoWeight => f.write_str("no backend has a weight above 0"),
+            NoBackend::Queued => f.write_str("other connections wait for a backend"),
+            NoBackend::NotReady => f.write_str("no backend is ready: drained, in maintenance, or weight 0"),
         }
     }
 }
 
 impl std::error::Error for NoBackend {}
 
-/// A lease of the member that `balancer` chooses; `None` when none can take a connection.
-pub(super) fn take(members: &[Arc<Backend>], balancer: &Balancer, draw: &Draw, excluded: &Excluded) -> Option<Lease> {
-    let now = Now { members, excluded };
+/// A lease of the member that the tier's algorithm chooses; `None` when none can take a connection.
+pub(super) fn take(tier: &Tier, fails_open: bool, draw: &Draw, excluded: &Excluded) -> Option<Lease> {
+    let Tier { members, balancer } = tier;
+    let now = Now { members, fails_open, excluded };
     // Another worker may take the last place between pick and lease; the next pick sees that.
     for _ in 0..LOST_RACES {
         let index = balancer.pick(draw, &now)?;
-        if let Some(lease) = Lease::new(&members[index]) {
+        if let Some(lease) = Lease::new(&members[index], fails_open) {
             return Some(lease);
         }
     }
     // With that little room left, any member that has some will do.
-    members.iter().filter(|backend| !excluded.contains(backend.id())).find_map(Lease::new)
+    members
+        .iter()
+        .filter(|backend| !excluded.contains(backend.id()))
+        .find_map(|backend| Lease::new(backend, fails_open))
 }
 
 /// Picks whose choice was snatched away before it no longer matters who is chosen.
@@ -113,6 +129,8 @@ const LOST_RACES: usize = 16;
 /// The numbers of a tier's members at this moment.
 pub(super) struct Now<'a> {
     pub(super) members: &'a [Arc<Backend>],
+    /// Those that are down are used as well.
+    pub(super) fails_open: bool,
     pub(super) excluded: &'a Excluded,
 }
 
@@ -127,7 +145,9 @@ impl Live for Now<'_> {
 
     fn can_take(&self, index: usize) -> bool {
         let backend = &self.members[index];
-        backend.is_up() && !backend.is_full() && (self.excluded.is_empty() || !self.excluded.contains(backend.id()))
+        (self.fails_open || backend.is_up())
+            && !backend.is_full()
+            && (self.excluded.is_empty() || !self.excluded.contains(backend.id()))
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::backend::Backend;
 use super::members::{Identity, Resolutions, Target};
+use super::outlier::Ejections;
 use super::status::Status;
-use crate::config::model;
+use crate::config::model::{self, AdminState, ForcedHealth};
 
 /// A backend, and why it can be chosen or not.
 pub(super) struct Member {
@@ -14,9 +15,8 @@ pub(super) struct Member {
     /// The configuration and DNS still have it.
     pub(super) wanted: bool,
     pub(super) causes: Causes,
+    pub(super) ejections: Ejections,
     pub(super) slow_since: Option<Instant>,
-    /// Share of its weight that it gets, in [`slow_start::PARTS`].
-    pub(super) parts: u32,
 }
 
 /// What a backend's state follows from; it is up when all of them are good.
@@ -24,7 +24,13 @@ pub(super) struct Member {
 pub(super) struct Causes {
     pub(super) health: CauseState,
     pub(super) resolution: CauseState,
+    /// Overrides `health`.
+    pub(super) forced: Option<ForcedHealth>,
+    /// Why it is ejected, if it is.
+    pub(super) ejection: Option<Arc<str>>,
 }
+
+const FORCED_DOWN: &str = "forced down by an administrator";
 
 #[derive(Clone, PartialEq)]
 pub(super) enum CauseState {
@@ -36,25 +42,55 @@ pub(super) enum CauseState {
 
 impl Causes {
     pub(super) fn of(target: &Target, config: &model::PoolConfig, resolutions: &Resolutions) -> Causes {
-        let health = match &config.health {
-            Some(health) if health.initial == model::Initial::Probe => CauseState::Unknown,
-            _ => CauseState::Good,
-        };
-        Causes { health, resolution: resolution(target, resolutions) }
+        let resolution = resolution(target, resolutions);
+        Causes { health: unchecked(target, config), resolution, forced: target.forced, ejection: None }
     }
 
     pub(super) fn status(&self) -> Status {
         // Without an address there is nothing to check.
-        let causes = [&self.resolution, &self.health];
+        let health = self.health();
+        let causes = [&self.resolution, &health];
         let reason = causes.into_iter().find_map(|cause| match cause {
             CauseState::Bad(reason) => Some(Arc::clone(reason)),
             CauseState::Unknown | CauseState::Good => None,
         });
-        Status::now(causes.into_iter().all(|cause| *cause == CauseState::Good), reason)
+        let ejection = self.ejection();
+        let up = causes.into_iter().all(|cause| *cause == CauseState::Good) && ejection.is_none();
+        let ejected = reason.is_none() && !up && ejection.is_some() && self.is_known();
+        Status { ejected, ..Status::now(up, reason.or_else(|| ejection.cloned())) }
+    }
+
+    fn is_known(&self) -> bool {
+        self.resolution != CauseState::Unknown && self.health() != CauseState::Unknown
     }
 
     pub(super) fn is_bad(&self) -> bool {
-        matches!(self.health, CauseState::Bad(_)) || matches!(self.resolution, CauseState::Bad(_))
+        matches!(self.health(), CauseState::Bad(_))
+            || matches!(self.resolution, CauseState::Bad(_))
+            || self.ejection().is_some()
+    }
+
+    /// An administrator's word overrides outlier detection, as it does health checks.
+    fn ejection(&self) -> Option<&Arc<str>> {
+        self.ejection.as_ref().filter(|_| self.forced != Some(ForcedHealth::Up))
+    }
+
+    fn health(&self) -> CauseState {
+        match self.forced {
+            Some(ForcedHealth::Up) => CauseState::Good,
+            Some(ForcedHealth::Down) => CauseState::Bad(FORCED_DOWN.into()),
+            None => self.health.clone(),
+        }
+    }
+}
+
+/// Health before the first check.
+pub(super) fn unchecked(target: &Target, config: &model::PoolConfig) -> CauseState {
+    match &config.health {
+        // Nothing checks it in maintenance, and nothing is sent to it.
+        _ if target.state == AdminState::Maintenance => CauseState::Good,
+        Some(health) if health.initial == model::Initial::Probe => CauseState::Unknown,
+        _ => CauseState::Good,
     }
 }
 

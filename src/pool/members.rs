@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::config::model::{self, BackendAddress};
-use crate::net::addr::Address;
+use crate::config::model::{self, AdminState, BackendAddress, ForcedHealth};
+use crate::net::addr::{Address, backend_text};
 
 /// What a backend is: where it listens, and its share of the connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +15,15 @@ pub(super) struct Target {
     pub(super) name: Arc<str>,
     /// As configured.
     pub(super) configured: BackendAddress,
-    /// Where to connect to. `None` while its host name has never been resolved.
+    /// Where to connect to. `None` while its host name has never been resolved. Its port may be
+    /// [`CLIENT_PORT`](crate::net::addr::CLIENT_PORT).
     pub(super) address: Option<Address>,
     pub(super) weight: u32,
     /// `u32::MAX` for no limit.
     pub(super) max_connections: u32,
     pub(super) backup: bool,
+    pub(super) state: AdminState,
+    pub(super) forced: Option<ForcedHealth>,
 }
 
 /// What makes a backend the same one as before: its entry and its address.
@@ -103,7 +106,10 @@ pub(super) fn targets(config: &model::PoolConfig, resolutions: &Resolutions) -> 
 
 /// The name of a backend among several of its entry.
 pub(super) fn full_name(entry: &str, address: &Address) -> Arc<str> {
-    format!("{entry}@{address}").into()
+    match address {
+        Address::Tcp(address) => format!("{entry}@{}", backend_text(address)).into(),
+        Address::Unix(_) => format!("{entry}@{address}").into(),
+    }
 }
 
 fn of_entry(entry: &model::BackendConfig, resolutions: &Resolutions) -> Vec<Target> {
@@ -115,6 +121,8 @@ fn of_entry(entry: &model::BackendConfig, resolutions: &Resolutions) -> Vec<Targ
         weight: entry.weight,
         max_connections: entry.max_connections.map_or(u32::MAX, u32::from),
         backup: entry.backup,
+        state: entry.state,
+        forced: entry.forced,
     };
     let plain = |address| vec![target(Arc::clone(&entry.name), address)];
     match &entry.address {

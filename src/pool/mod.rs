@@ -6,11 +6,16 @@
 
 mod backend;
 mod departed;
+mod eject;
+mod enqueue;
 mod excluded;
 mod lease;
 mod member;
 mod members;
+mod outlier;
+mod persist;
 mod preview;
+mod queue;
 pub mod resolve;
 mod runtime;
 mod slow_start;
@@ -26,7 +31,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
@@ -34,9 +39,13 @@ use tokio::sync::watch;
 
 pub use self::backend::Backend;
 pub use self::departed::Departed;
+pub use self::enqueue::QueueSlot;
 pub use self::excluded::Excluded;
 pub use self::lease::{Lease, NoBackend};
+use self::persist::PersistTable;
 pub use self::preview::{Availability, BackendPreview, Choice, Preview};
+use self::queue::Queue;
+pub use self::queue::QueueStatus;
 use self::runtime::Load;
 use self::snapshot::PoolSnapshot;
 pub use self::status::Status;
@@ -66,6 +75,7 @@ pub struct Pool {
     transitions: RecentEvents<Transition>,
     refused: AtomicU64,
     departed: Mutex<Departed>,
+    persist: PersistTable,
     /// How often it became unusable.
     downs: AtomicU64,
 }
@@ -108,6 +118,7 @@ impl Pool {
             transitions: RecentEvents::new(TRANSITIONS),
             refused: AtomicU64::new(0),
             departed: Mutex::default(),
+            persist: PersistTable::default(),
             downs: AtomicU64::new(0),
         };
         pool.populate();
@@ -179,9 +190,19 @@ impl Pool {
         self.transitions.entries()
     }
 
-    /// Whether there is a backend that is up and has a weight; it may be full.
+    /// Whether there is a backend that is up and has a weight, or is used as if it were up; it may be full.
     pub fn is_usable(&self) -> bool {
-        self.snapshot.load().backends.iter().any(|backend| backend.takes_connections())
+        self.snapshot.load().is_usable()
+    }
+
+    /// Whether too few backends are up (`fail_open`), so that all are used as if they were.
+    pub fn fails_open(&self) -> bool {
+        self.snapshot.load().fails_open
+    }
+
+    /// Clients that `persist` remembers.
+    pub fn persistent_clients(&self) -> usize {
+        self.persist.len()
     }
 
     /// Whether it is usable, since when, and how long it was not.
@@ -226,9 +247,54 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// Why no backend can be chosen.
+    /// Why no backend can be chosen; [`NoBackend::Queued`] while others wait for one.
     pub fn lease(&self, client: Option<IpAddr>, excluded: &Excluded) -> Result<Lease, NoBackend> {
+        if self.queue().has_waiting() && excluded.is_empty() && self.snapshot.load().settings.queue.size > 0 {
+            return Err(NoBackend::Queued);
+        }
+        self.take_lease(client, excluded)
+    }
+
+    /// [`Pool::lease`], past those who wait.
+    fn take_lease(&self, client: Option<IpAddr>, excluded: &Excluded) -> Result<Lease, NoBackend> {
         let snapshot = self.snapshot.load();
+        let Some((rules, ip)) = snapshot.settings.persist.as_ref().zip(client) else {
+            return self.pick(&snapshot, client, excluded);
+        };
+        let (client_key, now) = (lease::client_key(ip, snapshot.settings.hash), Instant::now());
+        let last = self.persist.get(client_key, rules, now);
+        let last = last.and_then(|backend| snapshot.persistent(backend, excluded));
+        let lease = match last.and_then(|backend| Lease::new(backend, snapshot.fails_open)) {
+            Some(lease) => lease,
+            None => self.pick(&snapshot, client, excluded)?,
+        };
+        self.persist.set(client_key, lease.backend().id(), rules, now);
+        Ok(lease)
+    }
+
+    /// A connection of `client` to `backend` ends.
+    pub fn record_end(&self, client: Option<IpAddr>, backend: &Backend) {
+        let settings = &self.snapshot.load().settings;
+        if let Some((rules, ip)) = settings.persist.as_ref().zip(client)
+            && !backend.is_leaving()
+        {
+            self.persist.ended(lease::client_key(ip, settings.hash), backend.id(), rules, Instant::now());
+        }
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.load.queue
+    }
+
+    /// How far the weight has grown of the backend with room that has most of it, in [`slow_start::PARTS`]; all of it where none has room.
+    fn parts_with_room(&self) -> u32 {
+        let snapshot = self.snapshot.load();
+        let members = || [&snapshot.primary, &snapshot.backup].into_iter().flat_map(|tier| &tier.members);
+        let parts = members().filter(|backend| !backend.is_full() && (snapshot.fails_open || backend.is_up()));
+        parts.map(|backend| backend.runtime().parts()).max().unwrap_or(slow_start::PARTS)
+    }
+
+    fn pick(&self, snapshot: &PoolSnapshot, client: Option<IpAddr>, excluded: &Excluded) -> Result<Lease, NoBackend> {
         let balancer = &snapshot.primary.balancer; // both tiers have the same algorithm
         let draw = Draw {
             key: match client {
@@ -245,7 +311,7 @@ impl Pool {
         };
         [&snapshot.primary, &snapshot.backup]
             .into_iter()
-            .find_map(|tier| lease::take(&tier.members, &tier.balancer, &draw, excluded))
+            .find_map(|tier| lease::take(tier, snapshot.fails_open, &draw, excluded))
             .ok_or_else(|| NoBackend::explain(&snapshot.backends, excluded))
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::lease::{Now, client_key};
 use super::{Backend, Excluded, NoBackend, Pool};
 use crate::balance::{Draw, Live};
+use crate::config::model::AdminState;
 
 /// What the next lease would be, and how each backend stands. Accurate until the next connection arrives.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,12 @@ pub struct Preview {
     pub choice: Result<Choice, NoBackend>,
     /// All backends, in the order of the configuration.
     pub backends: Vec<BackendPreview>,
+    /// The backend that the client had last, if `persist` remembers it and it can take the connection.
+    pub persistent: bool,
+    /// Too few backends are up (`fail_open`): all are used as if they were.
+    pub fails_open: bool,
+    /// Connections that wait in the pool's queue.
+    pub waiting: u32,
 }
 
 /// The backend of the next lease.
@@ -60,8 +67,14 @@ pub enum Availability {
     Available,
     /// It was removed.
     Leaving,
+    /// It is drained.
+    Drained,
+    /// It is in maintenance.
+    Maintenance,
     /// It is down.
     Down,
+    /// It is ejected: connects to it failed.
+    Ejected,
     /// Its weight is 0.
     Weightless,
     /// It has as many connections as it may.
@@ -96,7 +109,7 @@ impl Pool {
             random: 0,
         };
         let choice = [&snapshot.primary, &snapshot.backup].into_iter().find_map(|tier| {
-            let now = Now { members: &tier.members, excluded: &none };
+            let now = Now { members: &tier.members, fails_open: snapshot.fails_open, excluded: &none };
             let member = |place: usize| Arc::clone(&tier.members[place]);
             if let Some(chances) = tier.balancer.chances(&now) {
                 let mut drawn: Vec<_> = chances
@@ -113,20 +126,35 @@ impl Pool {
             let instead_of = tier.balancer.pick(&draw, &Roomy(&now)).filter(|&other| !now.can_take(other));
             Some(Choice::One { backend: member(backend), instead_of: instead_of.map(member) })
         });
+        let rules = snapshot.settings.persist.as_ref().zip(client);
+        let last = rules.and_then(|(rules, ip)| {
+            self.persist.get(client_key(ip, snapshot.settings.hash), rules, std::time::Instant::now())
+        });
+        let last = last.and_then(|id| snapshot.persistent(id, &none)).map(Arc::clone);
+        let persistent = last.is_some();
+        let choice = last.map(|backend| Choice::One { backend, instead_of: None }).or(choice);
         Preview {
             choice: choice.ok_or_else(|| NoBackend::explain(&snapshot.backends, &none)),
-            backends: self.previews(&snapshot.backends),
+            backends: self.previews(&snapshot.backends, snapshot.fails_open),
+            persistent,
+            fails_open: snapshot.fails_open,
+            waiting: self.queue_status().waiting,
         }
     }
 
-    fn previews(&self, backends: &[Arc<Backend>]) -> Vec<BackendPreview> {
+    fn previews(&self, backends: &[Arc<Backend>], fails_open: bool) -> Vec<BackendPreview> {
         let shares = self.shares();
         let preview = |backend: &Arc<Backend>| BackendPreview {
             backend: Arc::clone(backend),
             availability: match () {
                 () if backend.is_leaving() => Availability::Leaving,
+                () if backend.state() == AdminState::Drain => Availability::Drained,
+                () if backend.state() == AdminState::Maintenance => Availability::Maintenance,
+                () if backend.weight() == 0 && backend.is_up() => Availability::Weightless,
+                () if fails_open && backend.may_be_tried() && backend.is_full() => Availability::Full,
+                () if fails_open && backend.may_be_tried() => Availability::Available,
+                () if !backend.is_up() && backend.status().ejected => Availability::Ejected,
                 () if !backend.is_up() => Availability::Down,
-                () if backend.weight() == 0 => Availability::Weightless,
                 () if backend.is_full() => Availability::Full,
                 () => Availability::Available,
             },

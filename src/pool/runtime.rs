@@ -1,12 +1,15 @@
 //! What is true of a backend now. It outlives changes of what is configured.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 
+use super::outlier::Failures;
+use super::queue::Queue;
+use super::slow_start::PARTS;
 use super::status::Status;
 use crate::log::throttle::ReasonThrottle;
 use crate::stats::counters::BackendCounters;
@@ -19,6 +22,8 @@ pub(super) struct Load {
     open: CachePadded<AtomicU32>,
     /// The most that were open at once.
     peak: AtomicU32,
+    /// Connections that wait for one.
+    pub(super) queue: Queue,
 }
 
 impl Load {
@@ -51,6 +56,10 @@ pub(super) struct Runtime {
     status: Mutex<Status>,
     load: Arc<Load>,
     pub(super) failed_connects: ReasonThrottle,
+    /// Failed connects and handshakes, for outlier detection.
+    pub(super) connects: Failures,
+    /// Responses with status 5xx.
+    pub(super) responses: Failures,
 }
 
 /// What changes with each connection: together, as a pick reads all of it, and on cache lines of its own.
@@ -63,6 +72,8 @@ struct LiveCounts {
     measured: AtomicBool,
     /// How often it went down.
     downs: AtomicU32,
+    /// Of its weight and of its limit, while it is in slow start.
+    parts: AtomicU32,
 }
 
 /// Sixteenths of a microsecond in one.
@@ -84,12 +95,15 @@ impl Runtime {
                 up: AtomicBool::new(status.up),
                 measured: AtomicBool::new(false),
                 downs: AtomicU32::new(0),
+                parts: AtomicU32::new(PARTS),
             }),
             counters: CachePadded::default(),
             traffic: Traffic::new(workers),
             status: Mutex::new(status),
             load,
             failed_connects: ReasonThrottle::new(),
+            connects: Failures::default(),
+            responses: Failures::default(),
         })
     }
 
@@ -107,6 +121,15 @@ impl Runtime {
 
     pub(super) fn latency_us(&self) -> u32 {
         self.live.latency.load(Relaxed).div_ceil(FRACTION)
+    }
+
+    pub(super) fn parts(&self) -> u32 {
+        self.live.parts.load(Relaxed)
+    }
+
+    /// Only the pool's writer calls this, under its lock.
+    pub(super) fn set_parts(&self, parts: u32) {
+        self.live.parts.store(parts, Relaxed);
     }
 
     pub(super) fn downs(&self) -> u32 {
@@ -143,32 +166,38 @@ impl Runtime {
         self.live.latency.update(Relaxed, Relaxed, |old| old - old.div_ceil(16));
     }
 
-    /// Only the pool's writer calls this, under its lock.
+    /// Only the pool's writer calls this, under its lock. An ejection is no going down: connections that are about to begin go on.
     pub(super) fn set_status(&self, new: Status) {
-        let up = new.up;
+        let (up, is_ejected) = (new.up, new.ejected);
         self.status.lock().unwrap_or_else(PoisonError::into_inner).change(new);
-        if self.live.up.swap(up, AcqRel) && !up {
+        if self.live.up.swap(up, AcqRel) && !up && !is_ejected {
             self.live.downs.fetch_add(1, Release);
         }
     }
 
-    /// Counts one more connection, unless the backend has `max` of them or is down.
-    pub(super) fn try_acquire(&self, max: u32) -> bool {
+    /// Counts one more connection, unless the backend has `max` of them, or is down and that matters.
+    pub(super) fn try_acquire(&self, max: u32, may_be_down: bool) -> bool {
         let more = |open: u32| (open < max).then(|| open + 1);
         let Ok(others) = self.live.connections.try_update(Relaxed, Relaxed, more) else {
             return false;
         };
-        if self.is_up() {
-            self.counters.are_open(others + 1);
+        if may_be_down || self.is_up() {
+            self.counters.record_peak(others + 1);
             self.load.rise();
             return true;
         }
-        self.live.connections.fetch_sub(1, Relaxed); // it went down since it was chosen
+        // It went down since it was chosen.
+        self.free();
         false
     }
 
     pub(super) fn release(&self) {
         self.load.fall(); // first, so that the pool never seems to have more than its backends
-        self.live.connections.fetch_sub(1, Relaxed);
+        self.free();
+    }
+
+    fn free(&self) {
+        self.live.connections.fetch_sub(1, SeqCst);
+        self.load.queue.wake_first();
     }
 }

@@ -18,6 +18,14 @@ pub(super) fn parts(since: Option<Instant>, now: Instant, over: Duration) -> u32
     1 + grown as u32
 }
 
+/// The share of `most` that goes with these parts, at least one.
+pub(super) fn share(most: u32, parts: u32) -> u32 {
+    if parts >= PARTS {
+        return most;
+    }
+    (u64::from(most) * u64::from(parts)).div_ceil(PARTS.into()) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,6 +37,12 @@ mod tests {
         let at = |ms| parts(Some(start), start + Duration::from_millis(ms), over);
         assert_eq!([at(0), at(999), at(1_000), at(7_500)], [1, 1, 2, 8]);
         assert_eq!([at(14_999), at(15_000), at(90_000)], [15, 16, 16]);
+    }
+
+    #[test]
+    fn share_is_at_least_one() {
+        assert_eq!([1, 2, 8, 16].map(|parts| share(3, parts)), [1, 1, 2, 3]);
+        assert_eq!([share(u32::MAX, 15), share(u32::MAX, 16)], [4_026_531_840, u32::MAX]);
     }
 
     #[test]

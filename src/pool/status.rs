@@ -10,6 +10,8 @@ pub struct Status {
     pub up: bool,
     /// Why it is down. `None` while it is up, before the first verdict, and of a pool, whose backends say it.
     pub reason: Option<Arc<str>>,
+    /// It is down for nothing but an ejection.
+    pub ejected: bool,
     /// When `up` last changed.
     pub since: SystemTime,
     /// How long it was down before, all in all.
@@ -18,7 +20,7 @@ pub struct Status {
 
 impl Status {
     pub(super) fn now(up: bool, reason: Option<Arc<str>>) -> Status {
-        Status { up, reason, since: SystemTime::now(), downtime: Duration::ZERO }
+        Status { up, reason, ejected: false, since: SystemTime::now(), downtime: Duration::ZERO }
     }
 
     /// What comes after it. True if it went down by that.

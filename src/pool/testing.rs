@@ -8,7 +8,8 @@ use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::model::{
-    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HealthCheck, Initial, OnDown, PoolConfig,
+    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HealthCheck, Initial, OnDown, OutlierConfig,
+    PoolConfig, QueueConfig,
 };
 use crate::stats::registry::BackendId;
 
@@ -20,13 +21,29 @@ pub(crate) fn pool(backends: Vec<BackendConfig>) -> PoolConfig {
         hash: HashPrefix { ipv4: 32, ipv6: 64 },
         backends,
         health: None,
+        outlier: None,
+        fail_open: 0,
         on_down: OnDown::Keep,
         slow_start: Duration::ZERO,
         retries: 2,
+        persist: None,
+        queue: QueueConfig { size: 0, timeout: Duration::from_secs(5) },
         connect_timeout: Duration::from_secs(5),
         send_proxy: None,
         tls: None,
         source: Vec::new(),
+    }
+}
+
+/// Outlier detection by this number of failures, within `window` or in a row.
+pub(crate) fn outlier(failures: u32, window: Duration) -> OutlierConfig {
+    OutlierConfig {
+        failures: NonZeroU32::new(failures).unwrap(),
+        window: (!window.is_zero()).then_some(window),
+        ejection: Duration::from_secs(30),
+        max_ejection: Duration::from_secs(300),
+        max_ejected: 50,
+        http_5xx: false,
     }
 }
 
@@ -36,6 +53,8 @@ pub(crate) fn backends(weights: &[u32]) -> Vec<BackendConfig> {
         .iter()
         .zip(0_u16..)
         .map(|(&weight, i)| BackendConfig {
+            state: crate::config::model::AdminState::Ready,
+            forced: None,
             name: match char::from_u32(u32::from('a') + u32::from(i)) {
                 Some(letter @ 'a'..='z') => letter.to_string().into(),
                 _ => format!("b{i}").into(),

@@ -1,5 +1,7 @@
 //! Leases, health and slow start, as a session and the control thread see them.
 
+mod administrative;
+mod policy;
 mod sources;
 mod update;
 
@@ -167,7 +169,7 @@ fn the_most_at_once_is_that_of_the_pool_as_a_whole() {
     assert_eq!(pool.peak(), 3);
     // Who finds nobody up has none.
     (0..2).for_each(|index| _ = pool.set_down(id(&pool, index), "refused"));
-    assert!(!pool.backends()[0].try_acquire());
+    assert!(!pool.backends()[0].try_acquire(false));
     drop(held);
     assert_eq!((pool.connections(), pool.peak()), (0, 3));
 }
@@ -203,7 +205,7 @@ fn a_pool_is_down_while_nobody_with_a_weight_is_up() {
 fn claims_that_race_never_exceed_the_limit() {
     let pool = build(&limited(&[1], 2));
     let backend = &pool.backends()[0];
-    assert_eq!([(); 3].map(|()| backend.try_acquire()), [true, true, false]);
+    assert_eq!([(); 3].map(|()| backend.try_acquire(false)), [true, true, false]);
     backend.release();
     backend.release();
 
@@ -214,7 +216,7 @@ fn claims_that_race_never_exceed_the_limit() {
             scope.spawn(|| {
                 start.wait();
                 for _ in 0..50_000 {
-                    if backend.try_acquire() {
+                    if backend.try_acquire(false) {
                         assert!(open.fetch_add(1, SeqCst) < 2);
                         open.fetch_sub(1, SeqCst);
                         backend.release();
@@ -231,7 +233,7 @@ fn one_that_went_down_cannot_be_claimed() {
     // What a pick with the snapshot of a moment ago would do.
     let pool = build(&pool(backends(&[1])));
     pool.set_down(id(&pool, 0), "refused");
-    assert!(!pool.backends()[0].try_acquire());
+    assert!(!pool.backends()[0].try_acquire(false));
     assert_eq!(pool.backends()[0].connections(), 0);
 }
 

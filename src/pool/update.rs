@@ -6,17 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockResult};
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::member::{CauseState, Causes, Member, resolution};
+use super::member::{CauseState, Causes, Member, resolution, unchecked};
 use super::members::{Identity, Resolutions, Target, targets};
+use super::outlier::Ejections;
 use super::runtime::Runtime;
-use super::snapshot::PoolSnapshot;
+use super::snapshot::{PoolSnapshot, is_usable};
 use super::status::Status;
 use super::{Pool, Transition, slow_start};
-use crate::config::model::{self, OnDown};
+use crate::config::model::{self, AdminState, OnDown};
 use crate::net::addr::Address;
 use crate::stats::registry::BackendId;
 
@@ -50,14 +51,14 @@ impl Changes {
 
 /// What only those who change the pool need.
 pub(super) struct Writer {
-    config: Arc<model::PoolConfig>,
+    pub(super) config: Arc<model::PoolConfig>,
     resolutions: Resolutions,
     /// In the order of the configuration, then those that leave.
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
     /// Snapshots made since the last tick.
     rebuilt: u32,
     /// The snapshot is older than the members.
-    stale: bool,
+    pub(super) stale: bool,
     decayed: Option<Instant>,
 }
 
@@ -97,8 +98,17 @@ impl Pool {
         writer.config = Arc::new(config);
         let config = Arc::clone(&writer.config);
         writer.resolutions.keep_those_of(&config);
+        let up = |writer: &Writer| {
+            let up = writer.members.iter().filter(|member| member.backend.is_up());
+            up.map(|member| Arc::clone(&member.backend)).collect::<Vec<_>>()
+        };
+        let before = up(&writer);
         let changes = self.reconcile(&mut writer);
+        self.end_ejections(&mut writer, Instant::now());
         self.rebuild(&mut writer);
+        drop(writer); // what is called may ask
+        // Forced down, perhaps.
+        before.iter().filter(|backend| !backend.is_up()).for_each(|backend| self.cut_if_configured(backend));
         changes
     }
 
@@ -145,8 +155,9 @@ impl Pool {
                 changes.removed.push(Arc::clone(member.backend.name()));
                 member.backend = Arc::new(member.backend.leave());
             }
-            if !member.backend.has_full_name() {
-                // Its plain name may be its successor's.
+            let is_taken = |other: &Member| other.wanted && other.backend.name() == member.backend.name();
+            if writer.members.iter().any(is_taken) {
+                // Its plain name is its successor's by now.
                 member.backend = Arc::new(member.backend.with_full_name());
             }
             if !member.backend.is_leaving() || member.backend.connections() > 0 {
@@ -155,6 +166,7 @@ impl Pool {
                 self.departed().add(&member.backend);
             }
         }
+        self.trim_ejections(writer);
         self.record_status(writer);
         changes
     }
@@ -164,13 +176,19 @@ impl Pool {
         let causes = Causes::of(&target, &writer.config, &writer.resolutions);
         let runtime = Runtime::new(self.registry.backend(), causes.status(), self.workers, Arc::clone(&self.load));
         let backend = Arc::new(Backend::new(target, &writer.config, runtime));
-        Member { backend, wanted: true, causes, slow_since: None, parts: slow_start::PARTS }
+        let ejections = Ejections::default();
+        Member { backend, wanted: true, causes, ejections, slow_since: None }
     }
 
     /// The same backend by its new configuration.
     fn renew(&self, mut member: Member, target: Target, writer: &Writer, changes: &mut Changes) -> Member {
         let resolution = resolution(&target, &writer.resolutions);
         let (backend, leaves) = (&member.backend, member.backend.is_leaving());
+        let forced = target.forced;
+        if backend.state() == AdminState::Maintenance && target.state != AdminState::Maintenance {
+            // What was known before is stale: the next check decides.
+            member.causes.health = unchecked(&target, &writer.config);
+        }
         if *backend.target() != target || leaves {
             changes.changed.push(Arc::clone(&target.name));
         }
@@ -182,8 +200,21 @@ impl Pool {
         if writer.config.health.is_none() {
             member.causes.health = CauseState::Good;
         }
-        self.settle(&mut member, Instant::now(), |causes| causes.resolution = resolution);
+        self.settle(&mut member, Instant::now(), |causes| {
+            (causes.resolution, causes.forced) = (resolution, forced);
+        });
         member
+    }
+
+    /// What health checks have found of a backend: whether it is healthy, or `None` if nothing is known yet.
+    pub fn verdict(&self, backend: BackendId) -> Option<bool> {
+        let writer = self.writer();
+        let member = writer.members.iter().find(|member| member.backend.id() == backend)?;
+        match member.causes.health {
+            CauseState::Unknown => None,
+            CauseState::Good => Some(true),
+            CauseState::Bad(_) => Some(false),
+        }
     }
 
     /// The backend is healthy. It takes connections as soon as it has an address; with a share of its weight that grows
@@ -215,18 +246,22 @@ impl Pool {
             self.publish(&mut writer);
         }
         drop(writer); // what is called may ask
-        if was_up
-            && !is_up
-            && backend.settings().on_down == OnDown::Cut
-            && let Some(cut) = self.cut.get()
-        {
-            cut(backend.id());
+        if was_up && !is_up {
+            self.cut_if_configured(&backend);
         }
         changed
     }
 
+    fn cut_if_configured(&self, backend: &Backend) {
+        if backend.settings().on_down == OnDown::Cut
+            && let Some(cut) = self.cut.get()
+        {
+            cut(backend.id());
+        }
+    }
+
     /// Changes the causes of a member's state, and what follows from them but the snapshot.
-    fn settle(&self, member: &mut Member, now: Instant, change: impl FnOnce(&mut Causes)) {
+    pub(super) fn settle(&self, member: &mut Member, now: Instant, change: impl FnOnce(&mut Causes)) {
         let (was_bad, was_up) = (member.causes.is_bad(), member.backend.is_up());
         change(&mut member.causes);
         let status = member.causes.status();
@@ -245,12 +280,12 @@ impl Pool {
         if !is_up {
             member.slow_since = None;
         }
-        member.parts = slow_start::parts(member.slow_since, now, slow_start);
+        member.backend.runtime().set_parts(slow_start::parts(member.slow_since, now, slow_start));
     }
 
     /// The pool as a whole may have become usable, or unusable.
-    fn record_status(&self, writer: &Writer) {
-        let usable = writer.members.iter().any(|member| member.backend.takes_connections());
+    pub(super) fn record_status(&self, writer: &Writer) {
+        let usable = is_usable(&writer.config, &writer.members);
         if self.status.lock().unwrap_or_else(PoisonError::into_inner).change(Status::now(usable, None)) {
             self.downs.fetch_add(1, Relaxed);
         }
@@ -273,12 +308,13 @@ impl Pool {
     /// control thread; costs nothing when there is nothing to do.
     pub fn tick(&self, now: Instant) {
         let mut writer = self.writer();
-        let mut stale = std::mem::take(&mut writer.stale);
+        self.persist.expire(writer.config.persist.as_ref(), now);
+        let mut stale = std::mem::take(&mut writer.stale) | self.end_ejections(&mut writer, now);
         for member in &mut writer.members {
             let slow_start = member.backend.settings().slow_start;
             let parts = slow_start::parts(member.slow_since, now, slow_start);
-            stale |= parts != member.parts;
-            member.parts = parts;
+            stale |= parts != member.backend.runtime().parts();
+            member.backend.runtime().set_parts(parts);
             if parts == slow_start::PARTS {
                 member.slow_since = None;
             }
@@ -297,7 +333,7 @@ impl Pool {
 
     /// Makes a new snapshot: now, or with the next tick where there were many of late. Until then no pick takes a backend that is
     /// down, whatever the snapshot says.
-    fn publish(&self, writer: &mut Writer) {
+    pub(super) fn publish(&self, writer: &mut Writer) {
         if writer.rebuilt < REBUILDS_PER_TICK {
             writer.rebuilt += 1;
             self.rebuild(writer);
@@ -313,9 +349,14 @@ impl Pool {
         let same = old.backends.len() == new.backends.len()
             && old.backends.iter().zip(&*new.backends).all(|(old, new)| Arc::ptr_eq(old, new));
         self.snapshot.store(Arc::new(new));
+        self.queue().wake_first();
         if !same {
             self.generation.send_modify(|generation| *generation += 1);
         }
+    }
+
+    pub(super) fn try_writer(&self) -> TryLockResult<MutexGuard<'_, Writer>> {
+        self.writer.try_lock()
     }
 
     pub(super) fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -325,18 +366,21 @@ impl Pool {
 
     /// How far each backend's weight has grown, by its id, in 0..=1.
     pub(super) fn shares(&self) -> BTreeMap<BackendId, f64> {
-        let share = |it: &Member| (it.backend.id(), f64::from(it.parts) / f64::from(slow_start::PARTS));
+        let share =
+            |it: &Member| (it.backend.id(), f64::from(it.backend.runtime().parts()) / f64::from(slow_start::PARTS));
         self.writer().members.iter().map(share).collect()
     }
 }
 
-/// Whether a member that the configuration no longer has goes on until one of its successors is up: a change of all addresses at
-/// once must not leave the pool without a backend while the new ones are checked, or start.
+/// Whether a member that the configuration no longer has goes on for a while: until another address of the same host name is up,
+/// or until backends that were never checked have a verdict. Otherwise a change of all backends at once would leave the pool
+/// without one.
 fn stands_in(member: &Member, members: &[Member]) -> bool {
     let entry = &member.backend.target().entry;
     let successors = || members.iter().filter(|other| other.wanted && other.backend.target().entry == *entry);
-    !member.backend.is_leaving()
-        && member.backend.is_up()
-        && successors().next().is_some()
-        && !successors().any(|other| other.backend.is_up())
+    let is_awaited = successors().next().is_some() && !successors().any(|other| other.backend.is_up());
+    let wanted = || members.iter().filter(|other| other.wanted);
+    let is_unverified = wanted().any(|other| other.causes.health == CauseState::Unknown)
+        && !wanted().any(|other| other.backend.takes_connections());
+    member.backend.takes_connections() && (is_awaited || is_unverified)
 }

@@ -137,7 +137,8 @@ impl Direction {
         self.pending = None;
     }
 
-    /// Moves bytes until a socket is not ready, the sender has finished, or [`TURN_BYTES`] are moved.
+    /// Moves bytes until a socket is not ready, the sender has finished, [`TURN_BYTES`] are moved, or `budget` bytes are read; it is
+    /// what is left of it then.
     pub(super) fn advance(
         &mut self,
         from: &impl Stream,
@@ -145,13 +146,14 @@ impl Direction {
         resources: &mut RelayResources,
         mut tap: Tapped<'_, impl Tap>,
         at_end: AtEnd,
+        budget: &mut usize,
     ) -> Progress {
         let mut left = TURN_BYTES;
         loop {
             if self.state == DirectionState::Finishing {
                 return self.finish(from, to, at_end);
             }
-            let moved = match self.step(from, to, resources, &mut tap) {
+            let moved = match self.step(from, to, resources, &mut tap, budget) {
                 Poll::Pending => return Progress::Waiting,
                 Poll::Ready(Ok(0)) => {
                     tap.on_fin();
@@ -178,6 +180,7 @@ impl Direction {
         to: &impl Stream,
         resources: &mut RelayResources,
         tap: &mut Tapped<'_, impl Tap>,
+        budget: &mut usize,
     ) -> Poll<Result<usize, Fault>> {
         match to.poll_flush() {
             Poll::Pending => return Poll::Pending,
@@ -189,16 +192,19 @@ impl Direction {
             Some(Pending::Piped { pipe, left }) => return self.write_piped(to, resources, pipe, left),
             None => {}
         }
+        if *budget == 0 {
+            return Poll::Pending;
+        }
         if let Mode::Splice { small } = self.mode
             && tap.skippable() >= MIN_SKIPPABLE
         {
             match resources.acquire() {
-                Some(pipe) => return self.splice(from, to, resources, tap, pipe, small),
+                Some(pipe) => return self.splice(from, to, resources, tap, budget, (pipe, small)),
                 // Copying needs no descriptors.
                 None => self.mode = Mode::default(),
             }
         }
-        self.copy(from, to, resources, tap)
+        self.copy(from, to, resources, tap, budget)
     }
 
     fn copy(
@@ -207,9 +213,11 @@ impl Direction {
         to: &impl Stream,
         resources: &mut RelayResources,
         tap: &mut Tapped<'_, impl Tap>,
+        budget: &mut usize,
     ) -> Poll<Result<usize, Fault>> {
         let scratch = resources.scratch(from.chunk().max(to.chunk()));
-        let count = match from.poll_read(scratch) {
+        let (whole, limit) = (scratch.len(), scratch.len().min(*budget));
+        let count = match from.poll_read(&mut scratch[..limit]) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::From(error))),
             Poll::Ready(Ok(0)) => return Poll::Ready(Ok(0)),
@@ -217,12 +225,13 @@ impl Direction {
         };
         if let Mode::Copy { full } = self.mode {
             self.mode = match full + 1 {
-                _ if count < scratch.len() => Mode::Copy { full: 0 },
+                _ if count < whole => Mode::Copy { full: 0 },
                 SPLICE_AFTER if from.can_splice() && to.can_splice() => Mode::Splice { small: 0 },
                 SPLICE_AFTER => Mode::CopyOnly,
                 full => Mode::Copy { full },
             };
         }
+        *budget -= count;
         tap.on_bytes(&scratch[..count]);
         if self.timed {
             resources.time_write();
@@ -272,10 +281,11 @@ impl Direction {
         to: &impl Stream,
         resources: &mut RelayResources,
         tap: &mut Tapped<'_, impl Tap>,
-        pipe: Pipe,
-        small: u8,
+        budget: &mut usize,
+        (pipe, small): (Pipe, u8),
     ) -> Poll<Result<usize, Fault>> {
-        let limit = usize::try_from(tap.skippable()).map_or(PIPE_SIZE, |skippable| skippable.min(PIPE_SIZE));
+        let limit =
+            usize::try_from(tap.skippable()).map_or(PIPE_SIZE, |skippable| skippable.min(PIPE_SIZE)).min(*budget);
         let count = match from.poll_splice_from(pipe.write_end(), limit) {
             Poll::Ready(Ok(count)) => count,
             other => {
@@ -283,7 +293,7 @@ impl Direction {
                 return match other {
                     Poll::Ready(Err(error)) if is_unsupported(&error) => {
                         self.mode = Mode::CopyOnly;
-                        self.copy(from, to, resources, tap)
+                        self.copy(from, to, resources, tap, budget)
                     }
                     Poll::Ready(Err(error)) => Poll::Ready(Err(Fault::From(error))),
                     _ => Poll::Pending,
@@ -294,6 +304,7 @@ impl Direction {
             resources.release(pipe);
             return Poll::Ready(Ok(0));
         }
+        *budget -= count;
         tap.on_spliced(count);
         self.mode = match small + 1 {
             _ if count >= SMALL_SPLICE => Mode::Splice { small: 0 },

@@ -12,6 +12,7 @@
 //! - A [`Tap`] sees each byte once, in order, except those that it skips; it changes none of the above.
 
 mod direction;
+mod pacing;
 mod pipe;
 mod stream;
 mod tap;
@@ -21,6 +22,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use direction::{AtEnd, Direction, Fault, Progress};
+use pacing::Pacer;
+pub use pacing::Pacing;
 pub use pipe::{MAX_PIPES, RelayResources};
 pub use stream::Stream;
 pub use tap::Tap;
@@ -51,6 +54,15 @@ pub enum Turn {
     Again,
     /// The connection has ended.
     Ended(End),
+}
+
+/// When a turn takes place.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnTimes {
+    /// When the loop last took events.
+    pub now: Instant,
+    /// When it took the last event of these sockets, before other connections ran.
+    pub arrived: Instant,
 }
 
 /// First wait between two checks whether the bytes before a RST are acknowledged. It doubles up to [`RECHECK_MAX`], so
@@ -97,22 +109,24 @@ impl Relay {
 
     /// Moves a bounded number of bytes past `tap`, which does not see those that were read ahead.
     ///
-    /// `now` is when the loop last took events; `arrived` is when it took the last event of these sockets, before other
-    /// connections ran. After [`Relay::wake_at`], another turn is due without an event.
+    /// After [`Relay::wake_at`], another turn is due without an event; with `pacing`, also after [`Pacing::wake_at`].
     pub fn turn(
         &mut self,
         client: &impl Stream,
         backend: &impl Stream,
         resources: &mut RelayResources,
         tap: &mut impl Tap,
-        now: Instant,
-        arrived: Instant,
+        TurnTimes { now, arrived }: TurnTimes,
+        pacing: Option<&Pacing>,
     ) -> Turn {
         let before = (self.to_backend.moved(), self.to_client.moved());
-        let mut more = self.advance(client, backend, resources, Tapped { tap, from: Side::Client, now: arrived }, now);
+        let pacer = pacing.map(|pacing| &pacing.to_backend);
+        let mut more =
+            self.advance(client, backend, resources, Tapped { tap, from: Side::Client, now: arrived }, now, pacer);
         let from_client = self.to_backend.moved() > before.0;
         let at = if from_client { resources.last_write() } else { None };
-        more |= self.advance(backend, client, resources, Tapped { tap, from: Side::Backend, now: arrived }, now);
+        let pacer = pacing.map(|pacing| &pacing.to_client);
+        more |= self.advance(backend, client, resources, Tapped { tap, from: Side::Backend, now: arrived }, now, pacer);
         self.timing.moved(from_client, self.to_client.moved() > before.1, arrived, at);
         // With both done, a RST means nothing: a peer that closes without reading the last FIN sends one.
         if !(self.to_backend.is_done() && self.to_client.is_done()) {
@@ -190,12 +204,15 @@ impl Relay {
         resources: &mut RelayResources,
         tap: Tapped<'_, impl Tap>,
         now: Instant,
+        pacer: Option<&Pacer>,
     ) -> bool {
         let side = tap.from;
         let (direction, opposite) = match side {
             Side::Client => (&mut self.to_backend, &self.to_client),
             Side::Backend => (&mut self.to_client, &self.to_backend),
         };
+        // Also where nothing more is read: what was held back before is over.
+        let allowance = pacer.map_or(usize::MAX, |pacer| pacer.allowance(now));
         if direction.is_done() {
             return false;
         }
@@ -204,7 +221,11 @@ impl Relay {
             None => AtEnd::PassOnFin { last: opposite.is_done() },
         };
         let before = direction.moved();
-        let progress = direction.advance(from, to, resources, tap, at_end);
+        let mut budget = allowance;
+        let progress = direction.advance(from, to, resources, tap, at_end, &mut budget);
+        if let Some(pacer) = pacer {
+            pacer.spend(allowance - budget, budget == 0, now);
+        }
         if direction.moved() > before {
             self.last_moved = now;
         }

@@ -3,13 +3,14 @@
 mod model;
 mod timing;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{End, Turn};
+use super::{End, Pacing, Turn};
 use crate::stats::termination::Side;
-use model::{ALL, ModelEvent, ScriptedPair, Watching, event};
+use model::{ALL, ModelEvent, ScriptedPair, Watching, at, event};
 
 /// What must hold of what the tap has seen: all that was read, in order, in place.
 fn check_seen(pair: &ScriptedPair, ahead: usize) -> Result<(), TestCaseError> {
@@ -63,8 +64,10 @@ proptest! {
         ahead in prop::collection::vec(any::<u8>(), 0..3_000),
         lets_pass in prop::option::of(prop::collection::vec(prop_oneof![Just(0), 1..200_000u64, Just(u64::MAX)], 1..5)),
         script in prop::collection::vec((any::<bool>(), event()), 0..60),
+        rate in prop::option::of(prop_oneof![1_000_000_u64..10_000_000, 10_000_000_u64..2_000_000_000]),
     ) {
         let mut pair = ScriptedPair::of(splices, layered, ahead.clone());
+        pair.pacing = rate.and_then(NonZeroU64::new).map(Pacing::new);
         pair.tap = lets_pass.map(|lets_pass| Box::new(Watching { lets_pass, ..Watching::default() }));
         for (client, event) in &script {
             pair.happen(if *client { Side::Client } else { Side::Backend }, event);
@@ -157,7 +160,7 @@ fn one_stream_does_not_keep_the_worker() {
     let mut pair = ScriptedPair::new([true, true]);
     pair.happen(Side::Backend, &ModelEvent::Room(usize::MAX / 2));
     pair.happen(Side::Client, &ModelEvent::Arrive(8 << 20));
-    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.resources, &mut pair.tap, pair.now, pair.now);
+    let turn = pair.relay.turn(&pair.client, &pair.backend, &mut pair.resources, &mut pair.tap, at(pair.now), None);
     assert_eq!(turn, Turn::Again, "it asks for the next turn");
     assert!(pair.backend.written.borrow().len() <= 512 << 10, "one turn is bounded");
 }

@@ -23,11 +23,11 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How often to look whether connects still wait for a descriptor.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
-/// Accepts from a listening socket on this worker until it is stopped.
-pub(super) fn start(listener: Arc<Listener>, address: Address, socket: OwnedFd) {
+/// Accepts from a listening socket on this worker until it is stopped. `number` tells those of one address apart.
+pub(super) fn start(listener: Arc<Listener>, address: Address, number: usize, socket: OwnedFd) {
     let state = WorkerState::current();
     let guard = state.plane.accepts();
-    let accepting = Rc::new(Accepting::new(listener, address));
+    let accepting = Rc::new(Accepting::new(listener, address, number));
     if state.has_stopped_accepting() {
         accepting.stop();
     }
@@ -55,13 +55,24 @@ async fn run(accepting: &Accepting, socket: OwnedFd) -> io::Result<()> {
                 break;
             }
             let listener = accepting.listener();
+            if accepting.is_paused() {
+                socket.paused(unless_stopped(accepting, accepting.resumed())).await?;
+                break;
+            }
             let permits = match try_room(plane, &listener) {
-                Some(permits) => Some(permits),
-                None => socket.paused(unless_stopped(accepting, room(plane, &listener))).await?,
+                Some(permits) => permits,
+                None => {
+                    let room = socket.paused(unless_stopped(accepting, room(plane, &listener))).await?;
+                    let Some(permits) = room else { break };
+                    // The wait may have been long: it is configured differently, or paused.
+                    if accepting.is_paused() {
+                        continue;
+                    }
+                    permits
+                }
             };
-            let Some(permits) = permits else { break };
             match socket.accept() {
-                Ok(Some((fd, client))) => arrive(&state, listener, fd, client, permits),
+                Ok(Some((fd, client))) => arrive(&state, accepting.listener(), fd, client, permits),
                 Ok(None) => {
                     batch = AcceptBatch::default();
                     break;
@@ -76,6 +87,9 @@ async fn run(accepting: &Accepting, socket: OwnedFd) -> io::Result<()> {
                 }
             }
         }
+    }
+    if accepting.is_handed_over() {
+        return Ok(());
     }
     // What waits in the queue is still taken, as far as there is room for it: closing would reset it.
     let listener = accepting.listener();
@@ -117,14 +131,14 @@ fn arrive(state: &WorkerState, listener: Arc<Listener>, socket: OwnedFd, client:
         ClientAddr::Tcp(_) if !listener.config().socket.mptcp => Transport::Tcp,
         _ => Transport::Other,
     };
+    // There is a worker: this one, or that in whose favour it retires.
+    let Some(slot) = state.plane.crew.slot(state.worker) else { return };
     listener.counters().opened();
-    let slot = state.plane.slot(state.worker);
-    let worker = slot.worker;
+    let worker = Arc::clone(&slot.worker);
     let accepted = Accepted { socket, transport, client, at: Instant::now(), listener, permits, slot };
-    if worker == state.worker {
-        session::start(accepted);
-    } else if let Some(remote) = state.plane.remote(worker) {
-        remote.run(move || session::start(accepted));
+    match state.is_on(&worker) {
+        true => session::start(accepted),
+        false => worker.remote.run(move || session::start(accepted)),
     }
 }
 

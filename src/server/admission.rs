@@ -1,4 +1,4 @@
-//! Admission: whether a client is within its limits, and whether one that is not gets an answer.
+//! Admission: whether a client may connect and is within its limits, and whether one that is not gets an answer.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,9 +6,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::model::{self, Rate, Sniff};
-use crate::limits::{AddressSlot, Capacity, Exceeded, Limit, Limits, Permit};
+use crate::config::model::{self, AccessConfig, ClientRule, Rate, Sniff};
+use crate::limits::{AccessDenial, AccessList, AddressSlot, Capacity, Exceeded, Limit, Limits, Permit};
 use crate::net::addr::ClientAddr;
+use crate::net::country::Country;
 use crate::stats::termination::Termination;
 use crate::worker;
 
@@ -17,8 +18,11 @@ use crate::worker;
 const MAX_REJECT_SLOTS: usize = 64;
 const REJECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap(); // at compile time, where a zero would be an error
 
-/// The limits of a listener.
+/// The access lists and limits of a listener.
 pub(super) struct AdmissionControl {
+    access: Arc<AccessList>,
+    /// What `access` was made from.
+    rules: AccessConfig,
     limits: Limits,
     /// For a listener whose clients speak a protocol with errors.
     budget: Option<RejectBudget>,
@@ -45,6 +49,20 @@ pub(super) struct RejectSlot {
 
 impl AdmissionControl {
     pub(super) fn new(listener: &model::ListenerConfig) -> AdmissionControl {
+        let access = Arc::new(AccessList::new(&listener.access));
+        AdmissionControl::with(listener, access, Limits::new(listener.limits.clone(), Instant::now()))
+    }
+
+    /// By another configuration: what counts now goes on counting.
+    pub(super) fn reconfigured(&self, listener: &model::ListenerConfig) -> AdmissionControl {
+        let access = match self.rules == listener.access {
+            true => Arc::clone(&self.access),
+            false => Arc::new(AccessList::new(&listener.access)),
+        };
+        AdmissionControl::with(listener, access, self.limits.reconfigured(listener.limits.clone()))
+    }
+
+    fn with(listener: &model::ListenerConfig, access: Arc<AccessList>, limits: Limits) -> AdmissionControl {
         let now = Instant::now();
         let rate = Rate { count: REJECTS_PER_SECOND, per: Duration::from_secs(1) };
         let has_words =
@@ -58,38 +76,53 @@ impl AdmissionControl {
                 now,
             ),
         };
-        AdmissionControl { limits: Limits::new(listener.limits.clone(), now), budget: has_words.then(budget) }
+        AdmissionControl { access, rules: listener.access.clone(), limits, budget: has_words.then(budget) }
     }
 
     /// Whether admission by one configuration serves for the other.
     pub(super) fn fits(one: &model::ListenerConfig, other: &model::ListenerConfig) -> bool {
         let starttls = |listener: &model::ListenerConfig| listener.tls.as_ref().and_then(|tls| tls.starttls);
-        one.limits == other.limits
+        one.access == other.access
+            && one.limits == other.limits
             && one.max_connections == other.max_connections
             && one.sniff == other.sniff
             && starttls(one) == starttls(other)
     }
 
-    /// Whether there is any limit.
-    pub(super) fn has_limits(&self) -> bool {
-        self.limits.are_set()
+    /// Whether there is any list or limit.
+    pub(super) fn may_refuse(&self) -> bool {
+        self.access.is_set() || self.limits.are_set()
     }
 
-    /// The limit that a client of this address would be over if it came now.
-    pub(super) fn would_refuse(&self, client: Option<IpAddr>) -> Option<String> {
+    /// Whether it depends on the client's country.
+    pub(super) fn needs_country(&self) -> bool {
+        self.access.needs_country()
+    }
+
+    /// Why a client of this address would be refused if it came now.
+    pub(super) fn would_refuse(&self, client: Option<IpAddr>, country: Option<Country>) -> Option<String> {
+        if let Err(denial) = self.access.check(client, country) {
+            return Some(format!("it {}", DenialReason { rules: &self.rules, denial, client, country }));
+        }
         let limits = &self.limits;
         limits.check(client, Instant::now()).err().map(|exceeded| format!("it {}", limits.explain(exceeded.limit)))
     }
 
-    /// Counts one more connection of `client`, and says by `refuse` what one does wrong that is over a limit.
+    /// Counts one more connection of `client`, and says by `refuse` why one is refused.
     ///
     /// # Errors
-    /// It is over one, and is to be closed at once.
+    /// It may not connect, or is over a limit, and is to be closed at once.
     pub(super) fn admit(
         &self,
         client: ClientAddr,
+        country: Option<Country>,
         refuse: impl FnOnce(&dyn fmt::Display),
     ) -> Result<Admission, Termination> {
+        // First: a client that may not connect takes no room in the limits' memory.
+        if let Err(denial) = self.access.check(client.ip(), country) {
+            refuse(&DenialReason { rules: &self.rules, denial, client: client.ip(), country });
+            return Err(Termination::AccessDenied);
+        }
         let now = worker::now();
         let exceeded = match self.limits.admit(client.ip(), now) {
             Ok(slot) => return Ok(Admission::Admitted(slot)),
@@ -98,6 +131,36 @@ impl AdmissionControl {
         refuse(&self.limits.explain(exceeded.limit));
         let slot = self.budget.as_ref().and_then(|budget| budget.slot(now));
         slot.map(|slot| Admission::Rejected(RejectSlot { exceeded, _permit: slot })).ok_or(exceeded.limit.into())
+    }
+}
+
+/// Why a client may not connect, after "it". The entry is looked for when this is written, which a throttle permits once a second.
+struct DenialReason<'a> {
+    rules: &'a AccessConfig,
+    denial: AccessDenial,
+    client: Option<IpAddr>,
+    country: Option<Country>,
+}
+
+impl fmt::Display for DenialReason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let country = |f: &mut fmt::Formatter<'_>| match self.country {
+            Some(country) => write!(f, " (its country is {country})"),
+            None => Ok(()),
+        };
+        if self.denial == AccessDenial::NotAllowed {
+            f.write_str("is not in access.allow")?;
+            return country(f);
+        }
+        let client = self.client.map(|ip| ip.to_canonical());
+        let fits = |rule: &&ClientRule| match rule {
+            ClientRule::Network(network) => client.is_some_and(|ip| network.contains(&ip)),
+            ClientRule::Country(denied) => self.country == Some(*denied),
+        };
+        match self.rules.deny.iter().find(fits) {
+            Some(rule) => write!(f, "is in access.deny ({rule})"),
+            None => f.write_str("is in access.deny"),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::config::model::ListenerTimeouts;
-use crate::relay::Relay;
+use crate::relay::{Pacing, Relay};
 use crate::stats::termination::{Side, Termination};
 
 /// The half-close timeout of a connection whose backend has finished, while tidegate drains.
@@ -30,6 +30,7 @@ pub(super) enum Due {
 /// The next moment at which there is something to do.
 pub(super) fn next_deadline(
     relay: &Relay,
+    pacing: Option<&Pacing>,
     timeouts: &ListenerTimeouts,
     draining_since: Option<Instant>,
     expires: Option<Instant>,
@@ -44,6 +45,7 @@ pub(super) fn next_deadline(
     }
     let all = [
         (relay.wake_at(), Due::Relay),
+        (pacing.and_then(Pacing::wake_at), Due::Relay),
         (keepalive_at, Due::Keepalive),
         (half_close, Due::End(Termination::HalfCloseTimeout)),
         (after(timeouts.idle), Due::End(Termination::IdleTimeout)),
@@ -74,14 +76,14 @@ mod tests {
     fn what_is_due_first_comes_first() {
         let now = Instant::now();
         let relay = Relay::new(now, Vec::new());
-        let due = |expires, keepalive_at| next_deadline(&relay, &timeouts(), None, expires, keepalive_at);
+        let due = |expires, keepalive_at| next_deadline(&relay, None, &timeouts(), None, expires, keepalive_at);
         // Not half-closed, so that half_close does not count.
         assert_eq!(due(None, None), Some((now + IDLE, Due::End(Termination::IdleTimeout))));
         assert_eq!(due(Some(now + HOUR), None), Some((now + IDLE, Due::End(Termination::IdleTimeout))));
         assert_eq!(due(Some(now), None), Some((now, Due::End(Termination::Lifetime))));
         assert_eq!(due(Some(now + HOUR), Some(now + KEEPALIVE_AFTER)), Some((now + KEEPALIVE_AFTER, Due::Keepalive)));
         let none = ListenerTimeouts { idle: None, half_close: None, lifetime: None, ..timeouts() };
-        assert_eq!(next_deadline(&relay, &none, None, None, None), None);
+        assert_eq!(next_deadline(&relay, None, &none, None, None, None), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod failure;
 pub(super) mod retry_queue;
+mod waiting;
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 pub(super) use self::failure::Attempts;
 use self::failure::ConnectFailure;
 use self::retry_queue::Resource;
+use self::waiting::{QueueEnd, QueueWait};
 use super::listener::Listener;
 use super::transport::BackendConn;
 use super::upstream::{self, Origin};
@@ -21,7 +23,7 @@ use crate::config::model::OnDown;
 use crate::net::addr::Address;
 use crate::net::dial;
 use crate::net::errno::{CallError, Scope};
-use crate::pool::{self, Excluded, Lease, Pool};
+use crate::pool::{self, Excluded, Lease, NoBackend, Pool};
 use crate::relay::Stream;
 use crate::stats::latency::Stage;
 use crate::stats::termination::Termination;
@@ -37,7 +39,18 @@ pub(super) struct Dialled {
     pub(super) handshake: Option<Duration>,
 }
 
-/// Leases a backend of the pool and connects to it, or to further ones when that fails.
+/// Why a client gets no backend for now.
+enum DialFailure {
+    /// None can take it.
+    NoBackend(NoBackend),
+    /// None that could take it was reached.
+    Unreachable(Termination),
+    /// This host is at fault.
+    Ours(Termination),
+}
+
+/// Leases a backend of the pool and connects to it, or to further ones when that fails. Where the pool has a queue, the connection
+/// waits there until a backend can take it.
 ///
 /// `attempts` keeps what failed. A client that has reset its connection ends this; one that has only sent FIN may have sent a request
 /// before, and waits for the answer.
@@ -68,33 +81,56 @@ async fn dial_in_turn(
     origin: &Origin<'_>,
     attempts: &mut Attempts,
 ) -> Result<Dialled, Termination> {
+    let mut waiting = QueueWait::new(pool);
+    let mut lease = None;
+    loop {
+        let failure = match try_backends(handle, listener, pool, origin, attempts, lease.take()).await {
+            Ok(dialled) => return Ok(dialled),
+            Err(failure) => failure,
+        };
+        let unreachable = match failure {
+            DialFailure::NoBackend(_) => false,
+            DialFailure::Unreachable(_) => true,
+            DialFailure::Ours(ending) => {
+                pool.record_refusal();
+                return Err(ending);
+            }
+        };
+        match waiting.lease(origin, attempts, unreachable).await {
+            Ok(waited_for) => lease = Some(waited_for),
+            Err(end) => return Err(give_up(listener, pool, origin, attempts, &failure, end)),
+        }
+    }
+}
+
+/// Tries a backend, and `retries` further ones; `waited_for` is the first, where the connection has waited for it.
+async fn try_backends(
+    handle: &SessionHandle,
+    listener: &Listener,
+    pool: &Pool,
+    origin: &Origin<'_>,
+    attempts: &mut Attempts,
+    mut waited_for: Option<Lease>,
+) -> Result<Dialled, DialFailure> {
     let state = handle.state();
     let mut tried = Excluded::new();
     let mut failed: Option<Arc<pool::Backend>> = None;
     let mut ending = Termination::OutOfResources;
     for _ in 0..=pool.settings().retries {
-        let lease = match pool.lease(origin.address.ip(), &tried) {
+        let lease = match waited_for.take().map_or_else(|| pool.lease(origin.address.ip(), &tried), Ok) {
             Ok(lease) => lease,
             Err(_) if !tried.is_empty() => break,
-            Err(why) => {
-                if let Some(more) = listener.refusals().admit(worker::now(), &(pool.id(), why)) {
-                    listener.remember(origin.address, format!("pool {}: {why}", pool.name()), more);
-                    let (listener, pool) = (&listener.config().name, pool.name());
-                    tracing::warn!(%listener, %pool, reason = %why, more, "no backend for a connection: closed");
-                }
-                pool.record_refusal();
-                return Err(Termination::NoBackend);
-            }
+            Err(why) => return Err(DialFailure::NoBackend(why)),
         };
         let id = lease.backend().id();
+        handle.connection().connects_to(id);
         match failed.take() {
             Some(failed) => {
                 attempts.retried();
                 failed.counters().retried();
                 listener.counters().retried();
             }
-            // There is no queue yet: without a free backend, a connection is rejected.
-            None => state.measure(listener, id, Stage::Queue, Duration::ZERO),
+            None => state.measure(listener, id, Stage::Queue, attempts.time_waited()),
         }
         let started = Instant::now();
         match connect(handle, listener, pool, &lease, origin, attempts).await {
@@ -103,7 +139,7 @@ async fn dial_in_turn(
                 ending = Termination::ConnectFailed;
             }
             Ok((backend, took, handshake)) => {
-                handle.is_on(id);
+                handle.connection().mark_connected();
                 lease.backend().record_connect(took);
                 state.measure(listener, id, Stage::Connect, took);
                 if let Some(handshake) = handshake {
@@ -113,26 +149,48 @@ async fn dial_in_turn(
                 return Ok(Dialled { backend, lease, took, handshake });
             }
             Err(scope) if scope.is_ours() => {
-                pool.record_refusal();
-                return Err(if scope == Scope::Program {
-                    Termination::InternalError
-                } else {
-                    Termination::OutOfResources
-                });
+                return Err(DialFailure::Ours(match scope {
+                    Scope::Program => Termination::InternalError,
+                    _ => Termination::OutOfResources,
+                }));
             }
             // No port is left towards this backend, which has no part in that.
             Err(Scope::LocalAddress) => {}
             Err(_) => {
-                lease.backend().record_connect_failure(started.elapsed());
+                pool.record_connect_failure(lease.backend(), started.elapsed());
                 ending = Termination::ConnectFailed;
             }
         }
         tried.add(lease.backend().id());
         failed = Some(Arc::clone(lease.backend()));
     }
+    Err(DialFailure::Unreachable(ending))
+}
+
+/// Counts and logs a connection that gets no backend, and says how it ends.
+fn give_up(
+    listener: &Listener,
+    pool: &Pool,
+    origin: &Origin<'_>,
+    attempts: &Attempts,
+    failure: &DialFailure,
+    end: QueueEnd,
+) -> Termination {
+    if end == QueueEnd::ClientLeft {
+        return Termination::ClientLeft;
+    }
     pool.record_refusal();
-    tell_unreachable(listener, pool, origin, attempts);
-    Err(ending)
+    let ending = match (failure, end) {
+        (_, QueueEnd::Full) => Termination::QueueFull,
+        (_, QueueEnd::TimedOut(_)) => Termination::QueueTimeout,
+        (DialFailure::Unreachable(ending) | DialFailure::Ours(ending), _) => *ending,
+        (DialFailure::NoBackend(_), _) => Termination::NoBackend,
+    };
+    match failure {
+        DialFailure::NoBackend(why) => tell_no_backend(listener, pool, origin, why, end),
+        DialFailure::Unreachable(_) | DialFailure::Ours(_) => tell_unreachable(listener, pool, origin, attempts, end),
+    }
+    ending
 }
 
 /// Connects to the leased backend within the connect timeout, TLS included. Says how long the connect itself took, and the TLS
@@ -146,12 +204,14 @@ async fn connect(
     attempts: &mut Attempts,
 ) -> Result<(BackendConn, Duration, Option<Duration>), Scope> {
     let backend = lease.backend();
-    let connected = match backend.address() {
-        Some(address) => connect_to(address, handle, listener, pool, backend, origin).await,
+    let address = backend.address().map(|address| address.for_client(|| origin.port()));
+    let connected = match &address {
+        Some(Some(address)) => connect_to(address, handle, listener, pool, backend, origin).await,
+        Some(None) => Err(ConnectFailure::NoPort),
         None => Err(ConnectFailure::NoAddress),
     };
     connected.map_err(|failure| {
-        tell_failed(listener, pool, backend, &failure, attempts);
+        tell_failed(listener, pool, backend, address.flatten().as_ref(), &failure, attempts);
         failure.scope()
     })
 }
@@ -211,10 +271,11 @@ fn tell_failed(
     listener: &Listener,
     pool: &Pool,
     backend: &pool::Backend,
+    address: Option<&Address>,
     failure: &ConnectFailure,
     attempts: &mut Attempts,
 ) {
-    let reason = failure.told(backend.address());
+    let reason = failure.told(address);
     let more = match failure.scope().is_ours() {
         // The same for all backends.
         true => listener.refusals().admit(worker::now(), &failure.to_string()),
@@ -227,14 +288,32 @@ fn tell_failed(
     attempts.add(backend, reason);
 }
 
+/// Logs that no backend could take a connection.
+fn tell_no_backend(listener: &Listener, pool: &Pool, origin: &Origin<'_>, why: &NoBackend, end: QueueEnd) {
+    let Some(more) = listener.refusals().admit(worker::now(), &(pool.id(), why, end)) else { return };
+    let reason = format!("{why}{}", told(end));
+    listener.remember(origin.address, format!("pool {}: {reason}", pool.name()), more);
+    let (listener, pool) = (&listener.config().name, pool.name());
+    tracing::warn!(%listener, %pool, %reason, more, "no backend for a connection: closed");
+}
+
 /// Logs that a connection found no backend that could be reached, and what was wrong with each.
-fn tell_unreachable(listener: &Listener, pool: &Pool, origin: &Origin<'_>, attempts: &Attempts) {
-    let reason = attempts.to_string();
+fn tell_unreachable(listener: &Listener, pool: &Pool, origin: &Origin<'_>, attempts: &Attempts, end: QueueEnd) {
+    let reason = format!("{attempts}{}", told(end));
     let Some(more) = listener.refusals().admit(worker::now(), &(pool.id(), &reason)) else { return };
     listener.remember(origin.address, format!("pool {}: no backend could be reached ({reason})", pool.name()), more);
     // One alone was logged where it failed.
-    if attempts.failed().len() > 1 {
+    if attempts.failed().len() > 1 || end != QueueEnd::NoQueue {
         let (listener, pool) = (&listener.config().name, pool.name());
         tracing::warn!(%listener, %pool, %reason, more, "no backend could be reached: closed");
+    }
+}
+
+/// What the queue adds to the reason.
+fn told(end: QueueEnd) -> String {
+    match end {
+        QueueEnd::NoQueue | QueueEnd::ClientLeft => String::new(),
+        QueueEnd::Full => "; the queue is full".to_owned(),
+        QueueEnd::TimedOut(after) => format!("; waited for {after:?} (queue.timeout)"),
     }
 }

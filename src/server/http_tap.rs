@@ -4,11 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::connection::ConnectionState;
 use super::listener::Listener;
 use super::worker_state::WorkerState;
+use crate::pool::{Backend, Pool};
 use crate::relay::Tap;
 use crate::sniff::http::{Event, Watcher};
-use crate::stats::http::HttpEvent;
+use crate::stats::http::{HttpEvent, StatusClass};
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
 use crate::stats::termination::Side;
@@ -24,11 +26,27 @@ struct HttpSink {
     state: Rc<WorkerState>,
     listener: Arc<Listener>,
     backend: BackendId,
+    /// Whom to tell of responses, where those with status 5xx eject a backend.
+    outlier: Option<(Arc<Pool>, Arc<Backend>)>,
 }
 
 impl HttpTap {
-    pub(super) fn new(state: Rc<WorkerState>, listener: Arc<Listener>, backend: BackendId) -> HttpTap {
-        HttpTap { watcher: Watcher::default(), sink: HttpSink { state, listener, backend } }
+    /// For a connection with a backend; `None` where HTTP is not watched, or its events have no reader.
+    pub(super) fn new(state: &Rc<WorkerState>, connection: &ConnectionState) -> Option<Box<HttpTap>> {
+        let listener = &connection.listener;
+        if !listener.sniffs_http() {
+            return None;
+        }
+        let (pool, lease) = (connection.pool(), connection.lease());
+        let ejects = pool.settings().outlier.as_ref().is_some_and(|rules| rules.http_5xx);
+        let backend = lease.as_ref().map(|lease| Arc::clone(lease.backend()));
+        let outlier = backend.filter(|_| ejects).map(|backend| (Arc::clone(pool), backend));
+        if outlier.is_none() && !state.measures() {
+            return None;
+        }
+        let (state, listener, backend) = (Rc::clone(state), Arc::clone(listener), connection.backend());
+        let sink = HttpSink { state, listener, backend, outlier };
+        Some(Box::new(HttpTap { watcher: Watcher::default(), sink }))
     }
 }
 
@@ -73,9 +91,12 @@ impl Drop for HttpTap {
 
 impl HttpSink {
     fn of(&self, event: Event) {
-        let HttpSink { state, listener, backend } = self;
+        let HttpSink { state, listener, backend, outlier } = self;
         let event = match event {
             Event::Responded { method, class, first_byte, took } => {
+                if let Some((pool, backend)) = outlier {
+                    pool.record_response(backend, class == StatusClass::ServerError);
+                }
                 state.measure(listener, *backend, Stage::HttpFirstByte, first_byte);
                 state.measure(listener, *backend, Stage::HttpResponse, took);
                 HttpEvent::Responded(method, class)

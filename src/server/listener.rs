@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::admission::{Admission, AdmissionControl};
-use super::route::RouteKey;
-use crate::config::model::{self, Sniff};
+use super::route::{Known, RouteClient, RouteDecision, RouteKey, RouteMatch, Routes, affinity};
+use crate::config::model::{self, ListenAddress, RouteTarget, Sniff};
+use crate::geoip::GeoIp;
 use crate::limits::Capacity;
 use crate::log::throttle::{ReasonThrottle, Throttle};
-use crate::net::addr::{Address, ClientAddr};
+use crate::net::addr::ClientAddr;
+use crate::net::country::Country;
 use crate::net::dial::Options;
 use crate::pool::Pool;
 use crate::stats::counters::ListenerCounters;
@@ -28,11 +30,11 @@ use crate::worker;
 pub struct Listener {
     config: model::ListenerConfig,
     pool: Arc<Pool>,
-    /// The pools of `routes`.
-    routed: Vec<Arc<Pool>>,
+    routes: Routes,
+    geoip: Arc<GeoIp>,
     tls: Option<Arc<Acceptor>>,
     /// Where it listens: what is configured, with the ports that the kernel chose.
-    addresses: Vec<Address>,
+    addresses: Vec<ListenAddress>,
     pub(super) admission: Arc<AdmissionControl>,
     runtime: Arc<ListenerRuntime>,
 }
@@ -67,12 +69,14 @@ const REFUSALS: usize = 32;
 pub struct ListenerParts {
     /// Where connections go that match no route.
     pub pool: Arc<Pool>,
-    /// The pools of `routes`, in their order.
-    pub routed: Vec<Arc<Pool>>,
+    /// The pools of each of `routes`.
+    pub routed: Vec<Vec<Arc<Pool>>>,
+    /// Countries of clients.
+    pub geoip: Arc<GeoIp>,
     /// TLS, if it ends here.
     pub tls: Option<Arc<Acceptor>>,
     /// Where it listens.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<ListenAddress>,
 }
 
 impl Listener {
@@ -92,11 +96,11 @@ impl Listener {
         Listener::with(config, parts, admission, runtime)
     }
 
-    /// The same one by another configuration: its counters, its connections and, unless they are others, its limits' memory stay.
-    pub fn again(&self, config: model::ListenerConfig, parts: ListenerParts) -> Arc<Listener> {
+    /// The same one by another configuration: its counters, its connections and its limits' memory stay.
+    pub fn reconfigured(&self, config: model::ListenerConfig, parts: ListenerParts) -> Arc<Listener> {
         let admission = match AdmissionControl::fits(&self.config, &config) {
             true => Arc::clone(&self.admission),
-            false => Arc::new(AdmissionControl::new(&config)),
+            false => Arc::new(self.admission.reconfigured(&config)),
         };
         Listener::with(config, parts, admission, Arc::clone(&self.runtime))
     }
@@ -107,8 +111,9 @@ impl Listener {
         admission: Arc<AdmissionControl>,
         runtime: Arc<ListenerRuntime>,
     ) -> Arc<Listener> {
-        let ListenerParts { pool, routed, tls, addresses } = parts;
-        Arc::new(Listener { config, pool, routed, tls, addresses, admission, runtime })
+        let ListenerParts { pool, routed, geoip, tls, addresses } = parts;
+        let routes = Routes::new(&config.routes, routed);
+        Arc::new(Listener { config, pool, routes, geoip, tls, addresses, admission, runtime })
     }
 
     /// It is in service from now on.
@@ -129,41 +134,64 @@ impl Listener {
     }
 
     /// Where it listens; port 0 is replaced by the port that the kernel chose.
-    pub fn addresses(&self) -> &[Address] {
+    pub fn addresses(&self) -> &[ListenAddress] {
         &self.addresses
     }
 
     /// Where its connections go that match a route, and those that match none.
-    pub fn pool(&self, route: Option<usize>) -> &Arc<Pool> {
-        route.and_then(|route| self.routed.get(route)).unwrap_or(&self.pool)
+    pub fn pool(&self, route: Option<RouteMatch>) -> &Arc<Pool> {
+        route.and_then(|route| self.routes.pool(route)).unwrap_or(&self.pool)
     }
 
-    /// The first route that a connection matches.
-    pub fn route(&self, key: &RouteKey<'_>) -> Option<usize> {
-        key.route(&self.config.routes)
+    /// The first route that a connection matches, once everything is known of it.
+    pub fn route(&self, key: &RouteKey<'_>) -> Option<RouteMatch> {
+        match self.decide(key, Known::Request) {
+            RouteDecision::Match(found) => Some(found),
+            RouteDecision::NoMatch | RouteDecision::Undecided => None,
+        }
     }
 
-    /// Whether the route depends on the first request, which is not known yet.
-    pub(super) fn needs_request(&self, key: &RouteKey<'_>) -> bool {
-        key.needs_request(&self.config.routes)
+    /// The first route that a connection matches, as far as that can be said by what is known.
+    pub(super) fn decide(&self, key: &RouteKey<'_>, known: Known) -> RouteDecision {
+        self.routes.decide(&self.config.routes, key, known)
     }
 
-    /// The limit that a client of this address would be over if it came now; `None` when it may come in.
+    /// Whether a route refuses the connections that match it.
+    pub fn refuses(&self, found: RouteMatch) -> bool {
+        self.config.routes.get(found.route).is_some_and(|route| route.target == RouteTarget::Refuse)
+    }
+
+    /// What routes may ask for of a client. One without an address has the share of a split that `otherwise` decides.
+    pub fn route_client(&self, ip: Option<IpAddr>, otherwise: u64) -> RouteClient {
+        RouteClient { ip, country: self.country(ip), affinity: ip.map_or(otherwise, affinity) }
+    }
+
+    /// Whether anything depends on the countries of clients.
+    pub fn needs_country(&self) -> bool {
+        self.admission.needs_country() || self.config.routes.iter().any(|route| !route.country.is_empty())
+    }
+
+    /// The country of a client, if it is known and anything depends on it.
+    pub fn country(&self, ip: Option<IpAddr>) -> Option<Country> {
+        ip.filter(|_| self.needs_country()).and_then(|ip| self.geoip.country(ip))
+    }
+
+    /// Why a client of this address would be refused if it came now: by `access` or a limit; `None` when it may come in.
     pub fn would_refuse(&self, client: Option<IpAddr>) -> Option<String> {
-        self.admission.would_refuse(client)
+        self.admission.would_refuse(client, self.country(client))
     }
 
-    /// Counts one more connection of `client` against the limits.
+    /// Lets `client` in by `access`, and counts one more connection of it against the limits.
     ///
     /// # Errors
-    /// It is over one, and is to be closed at once.
+    /// It may not come in, or is over a limit, and is to be closed at once.
     pub(super) fn admit(&self, client: ClientAddr) -> Result<Admission, Termination> {
-        self.admission.admit(client, |why| self.refuse(client, why))
+        self.admission.admit(client, self.country(client.ip()), |why| self.log_refusal(client, why))
     }
 
     /// Every pool that its connections may go to: the one for what matches no route first.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
-        std::iter::once(&self.pool).chain(&self.routed)
+        std::iter::once(&self.pool).chain(self.routes.pools())
     }
 
     /// TLS, if it ends here.
@@ -213,14 +241,15 @@ impl Listener {
 
     /// Whether a connection is looked at before it gets a backend: its address or its first bytes.
     pub(super) fn looks_first(&self) -> bool {
-        self.admission.has_limits()
+        self.admission.may_refuse()
+            || self.config.limits.bandwidth.is_some()
             || self.tls.is_some()
             || self.config.proxy_protocol.is_some()
             || !self.config.routes.is_empty()
     }
 
     /// Says in the log why a client is refused. `why` is what it does wrong.
-    pub(super) fn refuse(&self, client: ClientAddr, why: &dyn fmt::Display) {
+    pub(super) fn log_refusal(&self, client: ClientAddr, why: &dyn fmt::Display) {
         if let Some(more) = self.runtime.refused_clients.admit(worker::now()) {
             let listener = &self.config.name;
             tracing::info!(%listener, %client, more, "client rejected: it {why}");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::connection::ConnectionState;
 use super::worker_state::WorkerState;
 use crate::limits::{MemoryClaim, MemoryExhausted};
 use crate::relay::Stream;
@@ -66,6 +67,7 @@ pub(super) fn memory_claim() -> MemoryClaim {
 /// What was read of a connection that is not being relayed yet. All of it goes on, but for what is taken off.
 pub(super) struct Peek<'s, S> {
     stream: &'s S,
+    connection: &'s ConnectionState,
     read: PeekedBytes,
     deadline: Option<Instant>,
     timer: Timer,
@@ -85,13 +87,18 @@ pub(super) enum PeekError {
 }
 
 impl<'s, S: Stream> Peek<'s, S> {
-    pub(super) fn new(stream: &'s S, deadline: Option<Instant>) -> Peek<'s, S> {
-        Peek::with(stream, PeekedBytes::default(), deadline)
+    pub(super) fn new(connection: &'s ConnectionState, stream: &'s S, deadline: Option<Instant>) -> Peek<'s, S> {
+        Peek::with(connection, stream, PeekedBytes::default(), deadline)
     }
 
     /// Of which these were read already.
-    pub(super) fn with(stream: &'s S, read: PeekedBytes, deadline: Option<Instant>) -> Peek<'s, S> {
-        Peek { stream, read, deadline, timer: Timer::default() }
+    pub(super) fn with(
+        connection: &'s ConnectionState,
+        stream: &'s S,
+        read: PeekedBytes,
+        deadline: Option<Instant>,
+    ) -> Peek<'s, S> {
+        Peek { stream, connection, read, deadline, timer: Timer::default() }
     }
 
     pub(super) fn stream(&self) -> &'s S {
@@ -110,6 +117,7 @@ impl<'s, S: Stream> Peek<'s, S> {
     pub(super) fn take_off(&mut self, count: usize) {
         let bytes = &mut self.read.bytes;
         bytes.drain(..count.min(bytes.len()));
+        self.connection.set_sent(!bytes.is_empty());
     }
 
     /// Reads until the recogniser knows, and never beyond its limit.
@@ -137,7 +145,10 @@ impl<'s, S: Stream> Peek<'s, S> {
         let room = limit.saturating_sub(self.bytes().len()).clamp(1, PORTION);
         match self.stream.poll_read(&mut portion[..room]) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(PeekError::Finished)),
-            Poll::Ready(Ok(count)) => Poll::Ready(self.read.extend(&portion[..count]).map_err(|_| PeekError::NoMemory)),
+            Poll::Ready(Ok(count)) => {
+                self.connection.set_sent(true);
+                Poll::Ready(self.read.extend(&portion[..count]).map_err(|_| PeekError::NoMemory))
+            }
             Poll::Ready(Err(_)) => Poll::Ready(Err(PeekError::Gone)),
             Poll::Pending => {
                 let Some(deadline) = self.deadline else { return Poll::Pending };

@@ -4,25 +4,24 @@ mod first_bytes;
 mod postgres;
 mod proxy;
 
-use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::postgres::Asked;
-use super::admission::{Admission, RejectSlot};
+use super::admission::Admission;
+use super::connection::{ConnectionState, Preamble};
 use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
 use super::peek::{Peek, PeekError, PeekedBytes, after, memory_claim};
-use super::route::RouteKey;
+use super::route::{Known, RouteDecision, RouteKey, RouteMatch};
 use super::screened::Screened;
 use super::transport::{ClientConn, Conn};
 use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, RouteConfig, StartTls, TlsVersion, UnknownSni};
-use crate::limits::{AddressSlot, MemoryExhausted};
+use crate::limits::MemoryExhausted;
 use crate::net::addr::ClientAddr;
+use crate::relay::Pacing;
 use crate::sniff::client_hello::{self, ClientHello, Version};
 use crate::sniff::http;
 use crate::stats::latency::Stage;
@@ -39,95 +38,125 @@ const POSTGRES: &[u8] = b"postgresql";
 /// longer, but for its certificates.
 const MAX_RECORD: usize = 5 + (1 << 14) + 256;
 
-/// What there is to know of a connection besides its bytes: of few there is anything.
-#[derive(Default)]
-pub(super) struct Preamble {
-    /// What of them is for the backend.
-    pub(super) peeked: PeekedBytes,
-    /// They are a PostgreSQL CancelRequest, which nothing may follow in either direction.
-    pub(super) is_cancel: bool,
-    /// The listener's route that they match.
-    pub(super) route: Option<usize>,
-    /// The server name that was asked for.
-    pub(super) server_name: Option<Arc<str>>,
-    /// What the client connected to, where a PROXY header says so.
-    pub(super) destination: Option<SocketAddr>,
-    /// What names the connection to a backend that gets a PROXY header.
-    pub(super) id: Option<NonZeroU64>,
-    /// How long the TLS handshake took.
-    pub(super) handshake: Option<Duration>,
-    /// What counts against the limits of the client's address.
-    pub(super) address_slot: Option<AddressSlot>,
-    /// The client exceeds a limit, and gets an answer that says so instead of a backend. Boxed: few do.
-    pub(super) reject_slot: Option<Box<RejectSlot>>,
-}
+/// A client whose first bytes were read, what they say, and those of them that are for the backend.
+pub(super) type OpenedClient = (ClientConn, Preamble, PeekedBytes);
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
-pub(super) async fn read(
-    listener: &Listener,
-    client: &mut ClientAddr,
-    socket: Socket,
-) -> Result<(ClientConn, Preamble), Termination> {
-    let preamble = open_within_memory(listener, client, socket).await;
+pub(super) async fn read(connection: &ConnectionState, socket: Socket) -> Result<OpenedClient, Termination> {
+    let preamble = open_within_memory(connection, socket).await;
     if matches!(preamble, Err(Termination::OutOfResources)) {
-        listener.refuse(*client, &MemoryExhausted);
+        connection.listener.log_refusal(connection.client.get(), &MemoryExhausted);
     }
     preamble
 }
 
-async fn open_within_memory(
-    listener: &Listener,
-    client: &mut ClientAddr,
-    socket: Socket,
-) -> Result<(ClientConn, Preamble), Termination> {
-    let mut preamble = Preamble::default();
+async fn open_within_memory(connection: &ConnectionState, socket: Socket) -> Result<OpenedClient, Termination> {
+    let listener = &*connection.listener;
+    let pacing = listener.config().limits.bandwidth.map(Pacing::new);
+    let mut preamble = Preamble { pacing, ..Preamble::default() };
     let deadline = after(listener.config().timeouts.sniff);
-    let mut peek = Peek::new(&socket, deadline);
+    let mut peek = Peek::new(connection, &socket, deadline);
     let routes = &listener.config().routes;
-    if let proxy::PeerKind::Silent { may_send_header } = identify(listener, client, &mut preamble, &mut peek).await? {
+    let mut named = connection.client.get();
+    let peer = identify(listener, &mut named, &mut preamble, &mut peek).await;
+    connection.client.set(named);
+    if peer.is_err() {
+        WorkerState::with(|state| state.look_for_unread(connection, &socket));
+    }
+    let peer = peer?;
+    let client = listener.route_client(named.ip(), connection.id.get().get());
+    let mut key = RouteKey { client, ..RouteKey::default() };
+    let by_client = listener.decide(&key, Known::Client);
+    preamble.route = accept_route(listener, named, &key, by_client)?;
+    if let proxy::PeerKind::Silent { may_send_header } = peer {
         // What needs its first bytes has waited for them as long as it may.
-        if listener.tls().is_some() || !routes.is_empty() {
+        if listener.tls().is_some() || by_client == RouteDecision::Undecided {
             return Err(Termination::PreambleTimeout);
         }
-        return Ok((Conn::Screened(Box::new(Screened::new(socket, may_send_header))), preamble));
+        let client = Conn::Screened(Box::new(Screened::new(socket, may_send_header)));
+        return Ok((client, preamble, PeekedBytes::default()));
     }
     match listener.tls() {
-        Some((rules, tls)) => match before_tls(listener, rules, tls, *client, &mut peek).await? {
+        Some((rules, tls)) => match before_tls(listener, rules, tls, named, &key, &mut peek).await? {
             First::Hello(hello) => {
                 let hello_bytes = peek.into_peeked().into_bytes();
-                terminate(listener, tls, *client, socket, hello, hello_bytes, preamble).await
+                terminate(connection, tls, named, key, socket, (hello, hello_bytes), preamble).await
             }
             First::Plain => {
-                preamble.peeked = peek.into_peeked();
-                preamble.route = listener.route(&RouteKey::default());
-                Ok((Conn::Plain(socket), preamble))
+                let peeked = peek.into_peeked();
+                preamble.route = accept_route(listener, named, &key, listener.decide(&key, Known::Request))?;
+                Ok((Conn::Plain(socket), preamble, peeked))
             }
             First::Cancel(length) => {
-                preamble.peeked = peek.into_peeked();
-                preamble.peeked.truncate(length);
+                let mut peeked = peek.into_peeked();
+                peeked.truncate(length);
                 preamble.is_cancel = true;
-                preamble.route = listener.route(&RouteKey::default());
-                Ok((Conn::Plain(socket), preamble))
+                preamble.route = accept_route(listener, named, &key, listener.decide(&key, Known::Request))?;
+                Ok((Conn::Plain(socket), preamble, peeked))
             }
         },
-        None => {
+        None if by_client == RouteDecision::Undecided => {
             let hello = match routes.iter().any(RouteConfig::needs_tls) {
-                true => first_bytes::client_hello(listener, *client, &mut peek).await?,
+                true => first_bytes::client_hello(listener, named, &mut peek).await?,
                 false => None,
             };
             if let Some(hello) = hello {
                 let offered: Vec<&[u8]> = hello.alpn.iter().map(Vec::as_slice).collect();
-                let server_name = hello.server_name.as_deref();
-                preamble.route = listener.route(&RouteKey { server_name, protocols: &offered, request: None });
+                (key.server_name, key.protocols) = (hello.server_name.as_deref(), &offered);
+                let decision = listener.decide(&key, Known::Request);
+                preamble.route = match accept_route(listener, named, &key, decision) {
+                    Ok(route) => route,
+                    Err(ending) => {
+                        lingering_close(peek.stream(), &Alert::UnrecognizedName.record(), LingerLimit::SHORT).await;
+                        return Err(ending);
+                    }
+                };
                 preamble.server_name = hello.server_name;
-            } else if routes.iter().any(RouteConfig::needs_request) {
-                let request = first_bytes::request(listener, *client, &mut peek).await?;
-                preamble.route = listener.route(&RouteKey { request: request.as_ref(), ..RouteKey::default() });
+            } else {
+                let request = match listener.decide(&key, Known::Protocol) {
+                    RouteDecision::Undecided => first_bytes::request(listener, named, &mut peek).await?,
+                    RouteDecision::NoMatch | RouteDecision::Match(_) => None,
+                };
+                key.request = request.as_ref();
+                preamble.route = accept_route(listener, named, &key, listener.decide(&key, Known::Request))?;
             }
-            preamble.peeked = peek.into_peeked();
-            Ok((Conn::Plain(socket), preamble))
+            let peeked = peek.into_peeked();
+            Ok((Conn::Plain(socket), preamble, peeked))
+        }
+        // No byte is waited for.
+        None => {
+            let peeked = peek.into_peeked();
+            Ok((Conn::Plain(socket), preamble, peeked))
         }
     }
+}
+
+/// The route of a connection, unless that refuses it.
+///
+/// # Errors
+/// It does.
+fn accept_route(
+    listener: &Listener,
+    client: ClientAddr,
+    key: &RouteKey<'_>,
+    decision: RouteDecision,
+) -> Result<Option<RouteMatch>, Termination> {
+    let RouteDecision::Match(found) = decision else { return Ok(None) };
+    if !listener.refuses(found) {
+        return Ok(Some(found));
+    }
+    let number = found.route;
+    let host = key.request.and_then(|request| request.host.as_deref());
+    match (key.server_name, host) {
+        (Some(name), _) => {
+            listener.log_refusal(client, &format_args!("asks for server name {name}, which routes[{number}] refuses"));
+        }
+        (None, Some(host)) => {
+            listener.log_refusal(client, &format_args!("asks for host {host}, which routes[{number}] refuses"));
+        }
+        (None, None) => listener.log_refusal(client, &format_args!("matches routes[{number}], which refuses it")),
+    }
+    Err(Termination::RouteRefused)
 }
 
 /// Learns who the client is, and counts it against the limits: as early as its address is known.
@@ -146,7 +175,7 @@ async fn identify(
         return proxy::refuse_header(listener, *client, peek).await;
     }
     // Until its header names the client, a trusted peer is bounded by max_connections and timeouts.sniff.
-    let peer = proxy::take_header(listener, rule, client, &mut preamble.destination, peek).await?;
+    let peer = proxy::take_header(listener, rule, client, preamble, peek).await?;
     admit(listener, *client, preamble)?;
     Ok(peer)
 }
@@ -183,6 +212,7 @@ async fn before_tls(
     rules: &ListenerTls,
     tls: &Acceptor,
     client: ClientAddr,
+    key: &RouteKey<'_>,
     peek: &mut Peek<'_, Socket>,
 ) -> Result<First, Termination> {
     let mut direct = false;
@@ -201,8 +231,8 @@ async fn before_tls(
         }
         Err(why) => {
             match http::looks_like_http(peek.bytes()) {
-                true => listener.refuse(client, &"speaks plain HTTP, on a listener with TLS"),
-                false => listener.refuse(client, &why),
+                true => listener.log_refusal(client, &"speaks plain HTTP, on a listener with TLS"),
+                false => listener.log_refusal(client, &why),
             }
             if why == client_hello::NotTls::Ssl2 {
                 lingering_close(peek.stream(), &Alert::ProtocolVersion.record(), LingerLimit::SHORT).await;
@@ -215,41 +245,49 @@ async fn before_tls(
         TlsVersion::V1_3 => Version::TLS_1_3,
     };
     if hello.newest < oldest {
-        listener
-            .refuse(client, &format_args!("speaks {} at most, and {oldest} is the oldest version here", hello.newest));
+        listener.log_refusal(
+            client,
+            &format_args!("speaks {} at most, and {oldest} is the oldest version here", hello.newest),
+        );
         lingering_close(peek.stream(), &Alert::ProtocolVersion.record(), LingerLimit::SHORT).await;
         return Err(Termination::HandshakeFailed);
     }
     if direct && !hello.alpn.iter().any(|protocol| protocol == POSTGRES) {
-        listener.refuse(client, &"begins with TLS at once, and does not offer the protocol postgresql (ALPN)");
+        listener.log_refusal(client, &"begins with TLS at once, and does not offer the protocol postgresql (ALPN)");
         lingering_close(peek.stream(), &Alert::NoApplicationProtocol.record(), LingerLimit::SHORT).await;
         return Err(Termination::HandshakeFailed);
     }
     if rules.unknown_sni == UnknownSni::Refuse && !tls.knows(hello.server_name.as_deref()) {
         let name = hello.server_name.as_deref().unwrap_or("none");
-        listener.refuse(client, &format_args!("asks for server name {name}, which no certificate fits"));
+        listener.log_refusal(client, &format_args!("asks for server name {name}, which no certificate fits"));
         lingering_close(peek.stream(), &Alert::UnrecognizedName.record(), LingerLimit::SHORT).await;
         return Err(Termination::UnknownName);
+    }
+    let key = RouteKey { server_name: hello.server_name.as_deref(), ..*key };
+    if let Err(ending) = accept_route(listener, client, &key, listener.decide(&key, Known::ServerName)) {
+        lingering_close(peek.stream(), &Alert::UnrecognizedName.record(), LingerLimit::SHORT).await;
+        return Err(ending);
     }
     Ok(First::Hello(hello))
 }
 
 /// TLS ends here.
 async fn terminate(
-    listener: &Listener,
+    connection: &ConnectionState,
     tls: &Acceptor,
     client: ClientAddr,
+    key: RouteKey<'_>,
     socket: Socket,
-    hello: ClientHello,
-    hello_bytes: Vec<u8>,
+    (hello, hello_bytes): (ClientHello, Vec<u8>),
     mut preamble: Preamble,
-) -> Result<(ClientConn, Preamble), Termination> {
+) -> Result<OpenedClient, Termination> {
+    let listener = &*connection.listener;
     let Some(_permit) = listener.handshakes().try_acquire() else {
-        listener.refuse(client, &"comes while limits.handshakes others are under way");
+        listener.log_refusal(client, &"comes while limits.handshakes others are under way");
         return Err(Termination::HandshakeLimit);
     };
     let stream = tls.accept(socket, hello_bytes).map_err(|error| {
-        listener.refuse(client, &format_args!("cannot be served: {error}"));
+        listener.log_refusal(client, &format_args!("cannot be served: {error}"));
         Termination::InternalError
     })?;
     let began = Instant::now();
@@ -257,31 +295,33 @@ async fn terminate(
         Ok(()) => {}
         Err(HandshakeError::Tls(error)) => {
             let remedy = error.remedy("client_auth.ca").map_or(String::new(), |remedy| format!("; {remedy}"));
-            listener.refuse(client, &format_args!("fails in its TLS handshake: {error}{remedy}"));
+            listener.log_refusal(client, &format_args!("fails in its TLS handshake: {error}{remedy}"));
             return Err(Termination::HandshakeFailed);
         }
         Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Termination::ClientLeft),
     }
     let took = began.elapsed();
     preamble.handshake = Some(took);
+    connection.set_sent(false);
     listener.counters().handshakes().add(stream.is_resumed());
     WorkerState::with(|state| state.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
     let protocol = stream.alpn_protocol();
     let protocol = protocol.as_deref();
-    let mut key = RouteKey { server_name: hello.server_name.as_deref(), protocols: protocol.as_slice(), request: None };
-    let request = match listener.needs_request(&key) {
-        true => {
-            let mut peek = Peek::new(&*stream, after(listener.config().timeouts.sniff));
+    let mut key = RouteKey { server_name: hello.server_name.as_deref(), protocols: protocol.as_slice(), ..key };
+    let mut peeked = PeekedBytes::default();
+    let request = match listener.decide(&key, Known::Protocol) {
+        RouteDecision::Undecided => {
+            let mut peek = Peek::new(connection, &*stream, after(listener.config().timeouts.sniff));
             let request = first_bytes::request(listener, client, &mut peek).await?;
-            preamble.peeked = peek.into_peeked();
+            peeked = peek.into_peeked();
             request
         }
-        false => None,
+        RouteDecision::NoMatch | RouteDecision::Match(_) => None,
     };
     key.request = request.as_ref();
-    preamble.route = listener.route(&key);
+    preamble.route = accept_route(listener, client, &key, listener.decide(&key, Known::Request))?;
     preamble.server_name = hello.server_name;
-    Ok((Conn::Tls(stream), preamble))
+    Ok((Conn::Tls(stream), preamble, peeked))
 }
 
 /// Completes a client's handshake, in bounded time and memory.
@@ -299,7 +339,7 @@ async fn handshake<E: Engine>(
         // Part of a message of which the rest has not come.
         let unfinished = stream.unfinished();
         if polled.is_pending() && !shows_certificate && unfinished > MAX_RECORD {
-            listener.refuse(client, &"sends more than a record of an unfinished TLS handshake message");
+            listener.log_refusal(client, &"sends more than a record of an unfinished TLS handshake message");
             return Poll::Ready(Err(Termination::HandshakeFailed));
         }
         match memory.resize(unfinished) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::connection::ConnectionState;
 use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
 use super::peek::{Peek, PeekedBytes, after};
@@ -18,18 +19,19 @@ use crate::stats::termination::Termination;
 /// Tells the client why it gets no backend, if it speaks what the listener is for, and when to try again. `ahead` is what was
 /// read of it.
 pub(super) async fn reject(
-    listener: &Listener,
+    connection: &ConnectionState,
     client: &ClientConn,
     peeked: PeekedBytes,
     ending: Termination,
     retry_after: Duration,
 ) {
+    let listener = &*connection.listener;
     let Some(why) = Why::of(ending) else { return };
     if let Some((ListenerTls { starttls: Some(StartTls::Postgres), .. }, _)) = listener.tls() {
         lingering_close(client, &why.to_postgres(), LingerLimit::SHORT).await;
     } else if listener.config().sniff == Sniff::Http {
         // An answer before the request would be taken for none, and what is no HTTP gets none.
-        let mut peek = Peek::with(client, peeked, after(listener.config().timeouts.sniff));
+        let mut peek = Peek::with(connection, client, peeked, after(listener.config().timeouts.sniff));
         let Ok(Ok(request)) = peek.until(http::MAX_HEAD, http::recognise).await else { return };
         let method = Method::named(&request.method);
         let class = if why.is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };

@@ -1,13 +1,20 @@
-//! Which route a connection matches.
+//! Which route a connection matches, and which of its pools the client gets.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use crate::config::model;
+use crate::balance::{self, Split};
+use crate::config::model::{RouteConfig, RouteTarget};
+use crate::net::country::Country;
+use crate::net::networks::NetworkSet;
+use crate::pool::Pool;
 use crate::sniff::http::RequestHead;
 
 /// What routes may ask for.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct RouteKey<'a> {
+    /// The client.
+    pub client: RouteClient,
     /// The name of the server (SNI).
     pub server_name: Option<&'a str>,
     /// The connection's protocol (ALPN), or those it may have.
@@ -16,28 +23,203 @@ pub struct RouteKey<'a> {
     pub request: Option<&'a RequestHead>,
 }
 
+/// What routes may ask for of a client.
+#[derive(Clone, Copy, Default)]
+pub struct RouteClient {
+    /// `None` where it has no address.
+    pub ip: Option<IpAddr>,
+    /// Of its address, where a route asks for it and it is known.
+    pub country: Option<Country>,
+    /// Decides its share of a split.
+    pub affinity: u64,
+}
+
+/// How much of a [`RouteKey`] is known. What is not asked for by the time that it could be is known to be absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Known {
+    /// The client.
+    Client,
+    /// And the server name.
+    ServerName,
+    /// And the protocol.
+    Protocol,
+    /// And the first request.
+    Request,
+}
+
+/// What routes say of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RouteDecision {
+    /// More has to be known.
+    Undecided,
+    /// It matches none.
+    NoMatch,
+    Match(RouteMatch),
+}
+
+/// The route that a connection matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// Its number.
+    pub route: usize,
+    /// The share of its split that the client has; 0 where there is no split.
+    pub share: usize,
+}
+
+/// The routes of a listener, prepared.
+#[derive(Default)]
+pub(super) struct Routes(Box<[PreparedRoute]>);
+
+struct PreparedRoute {
+    clients: NetworkSet,
+    /// In the order of [`RouteTarget::pools`].
+    pools: Vec<Arc<Pool>>,
+    split: Split,
+}
+
+impl Routes {
+    /// `pools` has those of each route.
+    pub(super) fn new(config: &[RouteConfig], pools: Vec<Vec<Arc<Pool>>>) -> Routes {
+        let prepare = |(route, pools): (&RouteConfig, Vec<Arc<Pool>>)| {
+            let shares = match &route.target {
+                RouteTarget::Split(shares) => shares.as_slice(),
+                RouteTarget::Pool(_) | RouteTarget::Refuse => &[],
+            };
+            let shares = pools.iter().zip(shares).map(|(pool, share)| (&**pool.name(), share.weight));
+            PreparedRoute { clients: route.client.iter().copied().collect(), split: Split::new(shares), pools }
+        };
+        Routes(config.iter().zip(pools).map(prepare).collect())
+    }
+
+    /// The pool of a connection that matches a route, unless that refuses it.
+    pub(super) fn pool(&self, found: RouteMatch) -> Option<&Arc<Pool>> {
+        self.0.get(found.route)?.pools.get(found.share)
+    }
+
+    /// The pools of all routes.
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.0.iter().flat_map(|route| &route.pools)
+    }
+
+    /// The first route that matches, as far as that can be said by what is known. `config` is what these were made from.
+    pub(super) fn decide(&self, config: &[RouteConfig], key: &RouteKey<'_>, known: Known) -> RouteDecision {
+        for (number, (route, prepared)) in config.iter().zip(&self.0).enumerate() {
+            let conditions = [
+                (Known::Client, route.needs_client(), prepared.fits_client(route, &key.client)),
+                (Known::ServerName, !route.sni.is_empty(), key.fits_server_name(route)),
+                (Known::Protocol, !route.alpn.is_empty(), key.fits_protocol(route)),
+                (Known::Request, route.needs_request(), key.fits_request(route)),
+            ];
+            let mut set = conditions.into_iter().filter(|(_, is_set, _)| *is_set);
+            if set.clone().any(|(stage, _, fits)| stage <= known && !fits) {
+                continue;
+            }
+            if set.any(|(stage, ..)| stage > known) {
+                return RouteDecision::Undecided;
+            }
+            let share = prepared.split.pick(key.client.affinity).unwrap_or_default();
+            return RouteDecision::Match(RouteMatch { route: number, share });
+        }
+        RouteDecision::NoMatch
+    }
+}
+
+impl PreparedRoute {
+    fn fits_client(&self, route: &RouteConfig, client: &RouteClient) -> bool {
+        (route.client.is_empty() || client.ip.is_some_and(|ip| self.clients.contains(ip)))
+            && (route.country.is_empty() || client.country.is_some_and(|country| route.country.contains(&country)))
+    }
+}
+
 impl RouteKey<'_> {
-    /// The first route that fits, by its number.
-    pub(super) fn route(&self, routes: &[model::RouteConfig]) -> Option<usize> {
-        routes.iter().position(|route| self.fits_tls(route) && self.fits_request(route))
+    fn fits_server_name(&self, route: &RouteConfig) -> bool {
+        self.server_name.is_some_and(|name| route.sni.iter().any(|pattern| pattern.fits(name)))
     }
 
-    /// Whether the route depends on the first request, which is not known yet.
-    pub(super) fn needs_request(&self, routes: &[model::RouteConfig]) -> bool {
-        routes.iter().find(|route| self.fits_tls(route)).is_some_and(model::RouteConfig::needs_request)
+    fn fits_protocol(&self, route: &RouteConfig) -> bool {
+        route.alpn.iter().any(|wanted| self.protocols.contains(&wanted.as_bytes()))
     }
 
-    fn fits_tls(&self, route: &model::RouteConfig) -> bool {
-        let fits = |name| route.sni.iter().any(|pattern| pattern.fits(name));
-        let speaks = |wanted: &Arc<str>| self.protocols.contains(&wanted.as_bytes());
-        (route.sni.is_empty() || self.server_name.is_some_and(fits))
-            && (route.alpn.is_empty() || route.alpn.iter().any(speaks))
-    }
-
-    fn fits_request(&self, route: &model::RouteConfig) -> bool {
-        let Some(RequestHead { host, path, .. }) = self.request else { return !route.needs_request() };
+    fn fits_request(&self, route: &RouteConfig) -> bool {
+        let Some(RequestHead { host, path, .. }) = self.request else { return false };
         let fits = |name: &Arc<str>| route.host.iter().any(|pattern| pattern.fits(name));
         (route.host.is_empty() || host.as_ref().is_some_and(fits))
             && (route.path_prefix.is_empty() || route.path_prefix.iter().any(|prefix| path.starts_with(&**prefix)))
+    }
+}
+
+/// What decides the share of a client with this address: the address itself, and of IPv6 the network of 64 bits that one
+/// subscriber has.
+pub(super) fn affinity(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(ip) => balance::hash(&ip.octets()),
+        IpAddr::V6(ip) => balance::hash(&Ipv6Addr::from(ip.to_bits() >> 64 << 64).octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::name::NamePattern;
+
+    fn route(change: impl FnOnce(&mut RouteConfig)) -> RouteConfig {
+        let mut route = RouteConfig {
+            sni: Vec::new(),
+            alpn: Vec::new(),
+            host: Vec::new(),
+            path_prefix: Vec::new(),
+            client: Arc::default(),
+            country: Vec::new(),
+            target: RouteTarget::to_first_pool(),
+        };
+        change(&mut route);
+        route
+    }
+
+    #[test]
+    fn decision_waits_only_for_what_may_still_change_it() {
+        use RouteDecision::{NoMatch, Undecided};
+        let net = |text: &str| -> Arc<[ipnet::IpNet]> { [text.parse().unwrap()].into() };
+        let config = [
+            route(|it| it.client = net("10.1.0.0/16")),
+            route(|it| {
+                it.client = net("10.0.0.0/8");
+                it.sni = vec![NamePattern::Exact("a.example".into())];
+            }),
+            route(|it| it.country = vec![Country::of_letters("DE").unwrap()]),
+            route(|it| it.path_prefix = vec!["/api".into()]),
+        ];
+        let routes = Routes::new(&config, vec![Vec::new(); config.len()]);
+        let client = |ip: &str, country: Option<&str>| RouteClient {
+            ip: Some(ip.parse().unwrap()),
+            country: country.and_then(Country::of_letters),
+            affinity: 0,
+        };
+        let decide = |client, server_name, request, known| {
+            routes.decide(&config, &RouteKey { client, server_name, protocols: &[], request }, known)
+        };
+        let first = |route| RouteDecision::Match(RouteMatch { route, share: 0 });
+        let german = client("10.2.0.1", Some("DE"));
+        assert_eq!(decide(client("10.1.0.1", None), None, None, Known::Client), first(0), "no byte is needed");
+        assert_eq!(decide(german, None, None, Known::Client), Undecided, "the server name comes first");
+        assert_eq!(decide(german, Some("a.example"), None, Known::ServerName), first(1));
+        assert_eq!(decide(german, Some("b.example"), None, Known::ServerName), first(2));
+        assert_eq!(decide(client("1.1.1.1", Some("DE")), None, None, Known::Client), first(2));
+        let stranger = client("1.1.1.1", Some("AT"));
+        assert_eq!(decide(stranger, None, None, Known::Protocol), Undecided);
+        assert_eq!(decide(stranger, None, None, Known::Request), NoMatch);
+        let request = RequestHead { method: "GET".into(), host: None, path: "/api/x".into(), length: 0 };
+        assert_eq!(decide(stranger, None, Some(&request), Known::Request), first(3));
+        let nobody = RouteClient::default();
+        assert_eq!(decide(nobody, None, None, Known::Request), NoMatch, "a client without an address is in no network");
+    }
+
+    #[test]
+    fn affinity_is_of_the_address_and_of_a_subscribers_network() {
+        let of = |ip: &str| affinity(ip.parse().unwrap());
+        assert_eq!(of("10.0.0.1"), of("::ffff:10.0.0.1"));
+        assert_ne!(of("10.0.0.1"), of("10.0.0.2"));
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
     }
 }

@@ -68,6 +68,12 @@ impl Screened {
     }
 }
 
+impl Screened {
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
 impl Stream for Screened {
     fn chunk(&self) -> usize {
         self.socket.chunk()

@@ -1,18 +1,16 @@
 //! The life of one connection.
 
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::cancel;
+use super::crew::WorkerSlot;
 use super::deadline::{Due, expiry, next_deadline};
 use super::dial::{self, Attempts};
 use super::http_tap::HttpTap;
 use super::listener::Listener;
-use super::plane_state::WorkerSlot;
 use super::preamble;
 use super::record::Record;
 use super::reject::reject;
@@ -21,7 +19,7 @@ use super::upstream::Origin;
 use super::worker_state::{SessionHandle, WorkerState};
 use crate::limits::Permit;
 use crate::net::addr::ClientAddr;
-use crate::relay::{End, Relay, Stream, Tap, Turn};
+use crate::relay::{End, Relay, Stream, Tap, Turn, TurnTimes};
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, Priority, Socket, Timer, Transport, poll_fn};
 
@@ -65,8 +63,8 @@ impl Permits {
 pub(super) fn start(accepted: Accepted) {
     let Accepted { socket, transport, client, at, listener, permits, slot } = accepted;
     let state = WorkerState::current();
-    let handle = state.enter();
-    let mut record = Record::new(state, listener, client, at);
+    let handle = state.enter(listener, client, at);
+    let mut record = Record::new(&handle);
     let socket = match Socket::new(socket, transport) {
         Ok(socket) => socket,
         Err(_) => {
@@ -78,7 +76,7 @@ pub(super) fn start(accepted: Accepted) {
     let mut session = Session { client, backend: None, record, handle, _permits: permits, _slot: slot };
     // A block, because an async fn would keep what it is given twice.
     worker::spawn(async move {
-        session.handle.begin();
+        session.handle.connection().begin();
         let ending = session.serve().await;
         session.record.end(ending);
     });
@@ -100,7 +98,7 @@ struct Session {
 impl Session {
     /// Reads the preamble, connects a backend, relays.
     async fn serve(&mut self) -> Termination {
-        if self.record.listener.looks_first()
+        if self.record.listener().looks_first()
             && let Err(ending) = self.open().await
         {
             return ending;
@@ -111,9 +109,12 @@ impl Session {
         };
         if let Err(ending) = served {
             self.send_error(ending).await;
+            if self.handle.aborted().is_some() {
+                self.reset_unless_complete(ending);
+            }
             return ending;
         }
-        let ending = match self.record.preamble.as_ref().is_some_and(|preamble| preamble.is_cancel) {
+        let ending = match self.record.connection.preamble().is_some_and(|preamble| preamble.is_cancel) {
             true => self.forward_cancel().await,
             false => {
                 let ending = self.relay().await;
@@ -129,7 +130,7 @@ impl Session {
         let Session { client: Some(client), backend: Some(backend), record, handle, .. } = self else {
             return Termination::InternalError;
         };
-        let request = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
+        let request = record.take_peeked();
         record.count_to_backend(request.as_slice().len() as u64);
         let forwarding = Box::pin(cancel::forward(request.as_slice(), client, backend));
         handle.unless_aborted(forwarding).await.unwrap_or_else(|aborted| aborted)
@@ -139,9 +140,9 @@ impl Session {
         let Session { client, record, handle, .. } = self;
         let Some(Conn::Plain(socket)) = client.take() else { return Err(Termination::InternalError) };
         // Boxed, as what follows is: few connections are in there at once, and what that takes is more than a relay does.
-        let opening = Box::pin(preamble::read(&record.listener, &mut record.client, socket));
-        let (client, preamble) = handle.unless_aborted(opening).await??;
-        self.record.preamble = Some(Box::new(preamble));
+        let opening = Box::pin(preamble::read(&record.connection, socket));
+        let (client, preamble, peeked) = handle.unless_aborted(opening).await??;
+        self.record.opened(preamble, peeked);
         self.client = Some(client);
         Ok(())
     }
@@ -150,20 +151,20 @@ impl Session {
         let Session { client: Some(client), record, handle, .. } = self else {
             return Err(Termination::InternalError);
         };
-        if record.pool().settings().send_proxy.is_some() {
-            record.preamble.get_or_insert_default().id = NonZeroU64::new(fastrand::u64(1..));
-        }
-        let (listener, pool) = (&record.listener, record.pool());
-        let negotiates = listener.config().tls.as_ref().is_some_and(|tls| !tls.alpn.is_empty());
-        let origin = Origin { client, address: record.client, preamble: record.preamble.as_deref(), negotiates };
+        let connection = &*record.connection;
+        let (listener, pool) = (&*connection.listener, &**connection.pool());
+        let tls = listener.config().tls.as_ref();
+        let negotiates = tls.is_some_and(|tls| !tls.alpn.is_empty());
+        let verifies = tls.and_then(|tls| tls.client_auth.as_ref()).is_some_and(|auth| auth.verified().is_some());
+        let (address, id, preamble) = (connection.client.get(), connection.id, connection.preamble());
+        let origin = Origin { client, address, id, preamble, negotiates, verifies };
         let mut attempts = Attempts::default();
         let dialled = Box::pin(dial::dial(handle, listener, pool, &origin, &mut attempts)).await;
         record.attempts = attempts;
         let dialled = dialled?;
-        record.backend = dialled.lease.backend().id();
         record.connect = Some(dialled.took);
         record.backend_handshake = dialled.handshake;
-        record.lease = Some(dialled.lease);
+        record.connection.hold(dialled.lease);
         self.backend = Some(dialled.backend);
         Ok(())
     }
@@ -171,10 +172,12 @@ impl Session {
     /// Tells the client why it gets no backend, unless the connection is cut meanwhile.
     async fn send_error(&mut self, ending: Termination) {
         let Session { client: Some(client), record, handle, .. } = self else { return };
-        let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
-        let slot = record.preamble.as_ref().and_then(|preamble| preamble.reject_slot.as_ref());
+        let peeked = record.take_peeked();
+        let connection = &*record.connection;
+        record.state.look_for_unread(connection, &*client);
+        let slot = connection.preamble().and_then(|preamble| preamble.reject_slot.as_ref());
         let retry_after = slot.map_or(DEFAULT_RETRY_AFTER, |slot| slot.exceeded.wait);
-        let saying = Box::pin(reject(&record.listener, client, peeked, ending, retry_after));
+        let saying = Box::pin(reject(connection, client, peeked, ending, retry_after));
         // Aborted or not, it is over.
         let _ = handle.unless_aborted(saying).await;
     }
@@ -198,18 +201,15 @@ impl Session {
     /// No async fn, which would keep its arguments and locals twice while the connection is idle.
     fn relay(&mut self) -> impl Future<Output = Termination> {
         let record = &mut self.record;
-        let peeked = record.preamble.as_mut().map(|preamble| std::mem::take(&mut preamble.peeked)).unwrap_or_default();
-        let peeked = peeked.into_bytes();
-        // Without a stats port, HTTP is not parsed.
-        let watches = record.listener.sniffs_http() && record.state.measures();
-        let mut http_tap = watches
-            .then(|| Box::new(HttpTap::new(Rc::clone(&record.state), Arc::clone(&record.listener), record.backend)));
+        let peeked = record.take_peeked().into_bytes();
+        let connection = &*record.connection;
+        let mut http_tap = HttpTap::new(&record.state, connection);
         if !peeked.is_empty() {
             http_tap.on_bytes(Side::Client, &peeked, worker::now());
         }
         let mut relay = Relay::new(worker::now(), peeked);
         let mut timer = Timer::default();
-        let expires = expiry(&record.listener.config().timeouts, record.accepted);
+        let expires = expiry(&connection.listener.config().timeouts, connection.accepted);
         let (mut has_keepalive, mut priority, mut turns) = (false, Priority::New, 0u8);
         poll_fn(move |_| {
             let Session { client: Some(client), backend: Some(backend), record, handle, .. } = &mut *self else {
@@ -221,7 +221,9 @@ impl Session {
             loop {
                 let now = worker::now();
                 let mut resources = record.state.relay_resources.borrow_mut();
-                let turn = relay.turn(client, backend, &mut resources, &mut http_tap, now, worker::woken_at());
+                let times = TurnTimes { now, arrived: worker::woken_at() };
+                let pacing = record.connection.pacing();
+                let turn = relay.turn(client, backend, &mut resources, &mut http_tap, times, pacing);
                 drop(resources);
                 let moved = record.moved(&mut relay);
                 turns = turns.saturating_add(1);
@@ -239,13 +241,15 @@ impl Session {
                     Turn::Again => worker::reschedule(),
                     Turn::Wait => {}
                 }
-                let (timeouts, options) = (&record.listener.config().timeouts, record.listener.options());
+                let connection = &*record.connection;
+                let pacing = connection.pacing();
+                let (timeouts, options) = (&connection.listener.config().timeouts, connection.listener.options());
                 let keepalive_at = options
                     .keepalive
                     .filter(|_| !has_keepalive)
-                    .map(|idle| record.accepted + idle.min(KEEPALIVE_AFTER));
+                    .map(|idle| connection.accepted + idle.min(KEEPALIVE_AFTER));
                 let Some((deadline, due)) =
-                    next_deadline(&relay, timeouts, record.state.draining_since(), expires, keepalive_at)
+                    next_deadline(&relay, pacing, timeouts, record.state.draining_since(), expires, keepalive_at)
                 else {
                     return Poll::Pending;
                 };
@@ -271,7 +275,8 @@ impl Session {
             return ending;
         };
         if let Some((ending, why)) = client.late_header() {
-            record.listener.refuse(record.client, why);
+            record.connection.set_sent(true);
+            record.listener().log_refusal(record.connection.client.get(), why);
             return ending;
         }
         match ending {
@@ -299,12 +304,12 @@ mod tests {
 
     /// Most of the memory of an idle connection.
     #[test]
-    fn task_of_a_session_takes_at_most_528_bytes() {
+    fn task_of_a_session_takes_at_most_408_bytes() {
         fn size_of_future<'s, F: Future>(_: impl FnOnce(&'s mut Session) -> F) -> usize {
             size_of::<F>()
         }
 
         let size = size_of::<Session>() + size_of_future(Session::serve);
-        assert!(size <= 528, "{size} bytes");
+        assert!(size <= 408, "{size} bytes");
     }
 }

@@ -34,6 +34,15 @@ impl<E: Engine> Conn<E> {
         }
     }
 
+    /// Ready once the peer has sent FIN, also where bytes before it are still to be read, or is gone.
+    pub(super) fn poll_finished(&self) -> Poll<()> {
+        match self {
+            Conn::Plain(socket) => socket.poll_finished(),
+            Conn::Screened(screened) => screened.socket().poll_finished(),
+            Conn::Tls(tls) => tls.socket().poll_finished(),
+        }
+    }
+
     /// How the connection ends by a PROXY header that came too late, and what the client did.
     pub(super) fn late_header(&self) -> Option<(Termination, &'static dyn fmt::Display)> {
         match self {

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::connection::{ConnectionId, Preamble};
 use super::peek::write_all;
-use super::preamble::Preamble;
 use super::transport::{BackendConn, ClientConn, Conn};
 use crate::config::model::{SendProxy, StartTls};
 use crate::net::addr::ClientAddr;
@@ -52,9 +52,12 @@ pub(super) struct Origin<'c> {
     pub(super) client: &'c ClientConn,
     /// Its address, which a PROXY header may have named.
     pub(super) address: ClientAddr,
+    pub(super) id: ConnectionId,
     pub(super) preamble: Option<&'c Preamble>,
     /// Whether its listener agrees on a protocol with it (ALPN).
     pub(super) negotiates: bool,
+    /// Whether its listener verifies certificates of clients.
+    pub(super) verifies: bool,
 }
 
 /// Makes a connected socket a backend that takes a client's bytes.
@@ -145,6 +148,11 @@ impl fmt::Display for UpstreamError {
 }
 
 impl Origin<'_> {
+    /// The port that the client connected to, whatever a PROXY header says; `None` for a unix socket.
+    pub(super) fn port(&self) -> Option<u16> {
+        local_address(self.client).map(|address| address.port())
+    }
+
     fn header(&self, version: SendProxy) -> Vec<u8> {
         let named = self.preamble.and_then(|preamble| preamble.destination);
         let ends = match self.address {
@@ -153,22 +161,23 @@ impl Origin<'_> {
             }
             ClientAddr::Unix => None,
         };
-        let id = self.preamble.and_then(|preamble| preamble.id).map(|id| format!("{id:016x}"));
+        let id = self.id.to_string();
         let outgoing = Outgoing {
             client: ends,
             authority: self.preamble.and_then(|preamble| preamble.server_name.as_deref()),
-            unique_id: id.as_deref().map(str::as_bytes),
+            unique_id: Some(id.as_bytes()),
+            received: self.preamble.and_then(|preamble| preamble.tlvs.as_ref()),
             ..Outgoing::default()
         };
         match (version, self.client) {
             (SendProxy::V1, _) => outgoing.v1(),
             (SendProxy::V2, Conn::Plain(_) | Conn::Screened(_)) => outgoing.v2(),
-            (SendProxy::V2, Conn::Tls(tls)) => with_tls(outgoing, &tls.negotiated()),
+            (SendProxy::V2, Conn::Tls(tls)) => with_tls(outgoing, &tls.negotiated(), self.verifies),
         }
     }
 }
 
-fn with_tls(outgoing: Outgoing<'_>, negotiated: &Negotiated) -> Vec<u8> {
+fn with_tls(outgoing: Outgoing<'_>, negotiated: &Negotiated, verified: bool) -> Vec<u8> {
     let certificate = match &negotiated.peer_certificate {
         None => ClientCertificate::None,
         Some(shown) => {
@@ -179,7 +188,7 @@ fn with_tls(outgoing: Outgoing<'_>, negotiated: &Negotiated) -> Vec<u8> {
             }
         }
     };
-    let tls = TlsFacts { version: negotiated.version, cipher: &negotiated.cipher_suite, certificate };
+    let tls = TlsFacts { version: negotiated.version, cipher: &negotiated.cipher_suite, certificate, verified };
     Outgoing { alpn: negotiated.alpn.as_deref(), tls: Some(tls), ..outgoing }.v2()
 }
 

@@ -1,27 +1,32 @@
-//! What the connections of one worker share, and the handle by which each is aborted.
+//! What the connections of one worker share, and their list.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rustix::net::{RecvFlags, recv};
 use slab::Slab;
 
 use super::accepting::Accepting;
+use super::connection::{Abort, ConnectionState};
+use super::crew::CrewMember;
 use super::dial::retry_queue::RetryQueues;
 use super::listener::Listener;
 use super::plane_state::PlaneState;
 use super::samples::Samples;
 use crate::log::access::AccessWriter;
-use crate::net::addr::Address;
+use crate::net::addr::{Address, ClientAddr};
 use crate::relay::RelayResources;
 use crate::stats::http::HttpEvent;
 use crate::stats::latency::{Sample, Stage};
 use crate::stats::registry::{BackendId, ListenerId};
 use crate::stats::termination::Termination;
-use crate::worker::{self, Waiter, poll_fn};
+use crate::worker::{self, poll_fn};
 
 thread_local! {
     static STATE: OnceCell<Rc<WorkerState>> = const { OnceCell::new() };
@@ -29,12 +34,14 @@ thread_local! {
 
 /// What the connections of one worker share.
 pub(super) struct WorkerState {
+    /// The place of what this worker counts.
     pub(super) worker: usize,
+    member: Arc<CrewMember>,
     pub(super) plane: Arc<PlaneState>,
     pub(super) relay_resources: RefCell<RelayResources>,
     access: RefCell<Option<AccessWriter>>,
     samples: RefCell<Option<Samples>>,
-    sessions: RefCell<Slab<Rc<Control>>>,
+    connections: RefCell<Slab<Rc<ConnectionState>>>,
     /// When accepting ended: the begin of the drain.
     stopped_accepting: Cell<Option<Instant>>,
     acceptors: RefCell<Vec<Rc<Accepting>>>,
@@ -43,22 +50,16 @@ pub(super) struct WorkerState {
 
 impl WorkerState {
     /// Makes this thread's state. Called once on each worker.
-    pub(super) fn install(
-        worker: usize,
-        plane: Arc<PlaneState>,
-        access: Option<AccessWriter>,
-        samples: Option<Samples>,
-    ) {
-        let relay_resources =
-            if samples.is_some() { RelayResources::with_clock(Instant::now) } else { RelayResources::default() };
+    pub(super) fn install(member: Arc<CrewMember>, plane: Arc<PlaneState>) {
         let retry_queues = RetryQueues::new(Arc::clone(&plane.descriptor_shortage));
         let state = Rc::new(WorkerState {
-            worker,
-            relay_resources: RefCell::new(relay_resources),
-            access: RefCell::new(access),
-            samples: RefCell::new(samples),
+            worker: member.index,
+            member,
+            relay_resources: RefCell::default(),
+            access: RefCell::default(),
+            samples: RefCell::default(),
             plane,
-            sessions: RefCell::default(),
+            connections: RefCell::default(),
             stopped_accepting: Cell::new(None),
             acceptors: RefCell::default(),
             retry_queues,
@@ -73,8 +74,8 @@ impl WorkerState {
     pub(super) fn release() {
         STATE.with(|cell| {
             let Some(state) = cell.get() else { return };
-            drop(state.samples.take());
-            drop(state.access.take());
+            state.set_samples(None);
+            state.set_access(None);
         });
     }
 
@@ -98,23 +99,38 @@ impl WorkerState {
         })
     }
 
+    /// Whether this worker is that one.
+    pub(super) fn is_on(&self, worker: &Arc<CrewMember>) -> bool {
+        Arc::ptr_eq(&self.member, worker)
+    }
+
     pub(super) fn stop_accepting(&self) {
         self.stopped_accepting.set(Some(worker::now()));
         self.stop_where(|_| true);
         // Half-closed connections have less time from here on.
-        for (_, control) in &*self.sessions.borrow() {
-            control.task.get().into_iter().for_each(Waiter::wake);
+        for (_, connection) in &*self.connections.borrow() {
+            connection.wake();
         }
     }
 
-    /// Stops accepting from one listening socket of a listener.
-    pub(super) fn stop(&self, listener: ListenerId, address: &Address) {
-        self.stop_where(|it| it.listener().id() == listener && it.address == *address);
+    /// Stops accepting from listening sockets of a listener.
+    pub(super) fn stop(&self, listener: ListenerId, addresses: &HashSet<Address>) {
+        self.stop_where(|it| it.listener().id() == listener && addresses.contains(&it.address));
+    }
+
+    /// Leaves one socket of an address to another worker.
+    pub(super) fn hand_socket_over(&self, listener: ListenerId, address: &Address, number: usize) {
+        let concerned =
+            |it: &Accepting| it.listener().id() == listener && it.address == *address && it.number == number;
+        self.remove_where(concerned).iter().for_each(|accepting| accepting.hand_over());
     }
 
     fn stop_where(&self, concerned: impl Fn(&Accepting) -> bool) {
-        let stopped = self.acceptors.borrow_mut().extract_if(.., |it| concerned(it)).collect::<Vec<_>>();
-        stopped.iter().for_each(|accepting| accepting.stop());
+        self.remove_where(concerned).iter().for_each(|accepting| accepting.stop());
+    }
+
+    fn remove_where(&self, concerned: impl Fn(&Accepting) -> bool) -> Vec<Rc<Accepting>> {
+        self.acceptors.borrow_mut().extract_if(.., |it| concerned(it)).collect()
     }
 
     /// What is accepted from now on is of this listener, which takes the place of the one with the same id.
@@ -174,70 +190,89 @@ impl WorkerState {
         }
     }
 
+    /// Measures, or no longer, from now on. What was measured is handed over.
+    pub(super) fn set_samples(&self, samples: Option<Samples>) {
+        if self.measures() == samples.is_some() {
+            return;
+        }
+        self.relay_resources.borrow_mut().set_clock(samples.is_some().then_some(Instant::now));
+        self.hand_over();
+        self.samples.replace(samples);
+    }
+
+    /// Lines go to this writer from now on.
+    pub(super) fn set_access(&self, writer: Option<AccessWriter>) {
+        self.access.replace(writer);
+    }
+
+    /// Notes whether a client whose socket is closed unread has sent anything, where its access line depends on that.
+    pub(super) fn look_for_unread(&self, connection: &ConnectionState, client: impl AsFd) {
+        if self.access.borrow().as_ref().is_some_and(|writer| !writer.takes_empty()) && connection.is_empty() {
+            let unread = recv(client, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+            connection.set_sent(matches!(unread, Ok((_, 1..))));
+        }
+    }
+
     pub(super) fn access(&self) -> std::cell::RefMut<'_, Option<AccessWriter>> {
         self.access.borrow_mut()
     }
 
-    /// Makes a connection known to [`WorkerState::abort_all`] and [`WorkerState::abort_backend`] until it is dropped.
-    pub(super) fn enter(self: &Rc<Self>) -> SessionHandle {
-        let control = Rc::new(Control::default());
-        let key = self.sessions.borrow_mut().insert(Rc::clone(&control));
-        SessionHandle { state: Rc::clone(self), key: key as u32, control }
+    /// Puts a connection on the list until its handle is dropped.
+    pub(super) fn enter(
+        self: &Rc<Self>,
+        listener: Arc<Listener>,
+        client: ClientAddr,
+        accepted: Instant,
+    ) -> SessionHandle {
+        let id = self.plane.connection_ids.id(self.worker, self.member.next_number());
+        let connection = Rc::new(ConnectionState::new(id, listener, client, accepted));
+        let key = self.connections.borrow_mut().insert(Rc::clone(&connection));
+        SessionHandle { state: Rc::clone(self), key: key as u32, connection }
     }
 
     pub(super) fn abort_all(&self, abort: Abort) {
         self.abort_where(abort, |_| true);
     }
 
+    pub(super) fn abort_listener(&self, listener: ListenerId) {
+        self.abort_where(Abort::DrainDeadline, |connection| connection.listener.id() == listener);
+    }
+
     pub(super) fn abort_backend(&self, backend: BackendId) {
-        self.abort_where(Abort::BackendDown, |control| control.backend.get() == backend);
+        self.abort_where(Abort::BackendDown, |connection| connection.backend() == backend);
     }
 
-    fn abort_where(&self, abort: Abort, concerned: impl Fn(&Control) -> bool) {
-        for (_, control) in self.sessions.borrow().iter().filter(|(_, control)| concerned(control)) {
-            control.abort.set(Some(abort));
-            if let Some(task) = control.task.get() {
-                task.wake();
-            }
+    fn abort_where(&self, abort: Abort, concerned: impl Fn(&ConnectionState) -> bool) {
+        for (_, connection) in self.connections.borrow().iter().filter(|(_, connection)| concerned(connection)) {
+            connection.abort(abort);
         }
     }
-}
 
-/// Why a connection is ended from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Abort {
-    BackendDown,
-    DrainDeadline,
-}
-
-impl From<Abort> for Termination {
-    fn from(abort: Abort) -> Termination {
-        match abort {
-            Abort::BackendDown => Termination::BackendDown,
-            Abort::DrainDeadline => Termination::DrainDeadline,
-        }
+    /// Shows a portion of the list to `see`: the places from `from` on, `count` of them. Returns where the next portion
+    /// begins, if there is one. A connection keeps its place for life: over all portions it is seen once, while others come and
+    /// go between them.
+    pub(super) fn visit(&self, from: usize, count: usize, mut see: impl FnMut(&ConnectionState)) -> Option<usize> {
+        let connections = self.connections.borrow();
+        let end = from.saturating_add(count).min(connections.capacity());
+        (from..end).filter_map(|place| connections.get(place)).for_each(|connection| see(connection));
+        (end < connections.capacity()).then_some(end)
     }
-}
-
-/// The handle by which a connection is ended from outside.
-#[derive(Default)]
-struct Control {
-    abort: Cell<Option<Abort>>,
-    backend: Cell<BackendId>,
-    /// Woken to see to it.
-    task: OnceCell<Waiter>,
 }
 
 /// A connection's entry in its worker's list.
 pub(super) struct SessionHandle {
     state: Rc<WorkerState>,
-    control: Rc<Control>,
+    connection: Rc<ConnectionState>,
     key: u32,
 }
 
 impl SessionHandle {
-    pub(super) fn state(&self) -> &WorkerState {
+    pub(super) fn state(&self) -> &Rc<WorkerState> {
         &self.state
+    }
+
+    pub(super) fn connection(&self) -> &Rc<ConnectionState> {
+        &self.connection
     }
 
     /// What `future` gives, unless the connection is aborted before.
@@ -253,27 +288,14 @@ impl SessionHandle {
         .await
     }
 
-    /// The connection is on this backend from now on.
-    pub(super) fn is_on(&self, backend: BackendId) {
-        self.control.backend.set(backend);
-    }
-
-    /// The connection's task has begun: it is the one that is woken.
-    pub(super) fn begin(&self) {
-        if let Some(task) = Waiter::current() {
-            // Once in a connection's life.
-            let _ = self.control.task.set(task);
-        }
-    }
-
     /// Why the connection is to end now, if it is.
     pub(super) fn aborted(&self) -> Option<Abort> {
-        self.control.abort.get()
+        self.connection.aborted()
     }
 }
 
 impl Drop for SessionHandle {
     fn drop(&mut self) {
-        self.state.sessions.borrow_mut().try_remove(self.key as usize);
+        self.state.connections.borrow_mut().try_remove(self.key as usize);
     }
 }

@@ -118,6 +118,7 @@ pub struct BackendCounters {
     retries: AtomicU64,
     failures: AtomicU64,
     client_aborts: AtomicU64,
+    ejections: AtomicU64,
     handshakes: Handshakes,
     /// The most connections that it had at once.
     peak: AtomicU32,
@@ -153,7 +154,7 @@ impl BackendCounters {
     }
 
     /// The number of connections open now.
-    pub fn are_open(&self, open: u32) {
+    pub fn record_peak(&self, open: u32) {
         if open > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(open, Ordering::Relaxed);
         }
@@ -162,6 +163,16 @@ impl BackendCounters {
     /// A connect failed.
     pub fn connect_failed(&self) {
         self.connect_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was ejected.
+    pub fn ejected(&self) {
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
     }
 
     /// A connect failed, and another backend is tried.

@@ -39,7 +39,7 @@ pub enum Cause {
     Client,
     /// The backend.
     Backend,
-    /// tidegate itself: by a limit, or for want of a backend.
+    /// tidegate itself: by a rule or a limit, or for want of a backend.
     Tidegate,
 }
 
@@ -87,8 +87,16 @@ pub enum Termination {
     BackendDown,
     /// It was still open when `shutdown.drain` was over.
     DrainDeadline,
+    /// A second request to end came while it was still open.
+    DrainAborted,
+    /// An operator ended it, by the API or `tidegate kill`.
+    Killed,
     /// No backend of the pool could take it.
     NoBackend,
+    /// As many connections waited in the pool's queue as may.
+    QueueFull,
+    /// It waited in the pool's queue for `queue.timeout`.
+    QueueTimeout,
     /// No connect to a backend succeeded.
     ConnectFailed,
     /// The client left before a backend was connected.
@@ -107,6 +115,10 @@ pub enum Termination {
     AddressRate,
     /// All clients together connect faster than `limits.connection_rate`.
     ListenerRate,
+    /// The listener's `access` lists do not let the client in.
+    AccessDenied,
+    /// The route that the client matches says `refuse: true`.
+    RouteRefused,
     /// The client speaks no TLS, on a listener that wants it.
     NotTls,
     /// The client's ClientHello is damaged or too long, and a route or certificate depends on it.
@@ -127,7 +139,7 @@ pub enum Termination {
 
 impl Termination {
     /// Every ending, in the order of [`Termination::index`].
-    pub const ALL: [Termination; 33] = [
+    pub const ALL: [Termination; 39] = [
         Termination::Closed(Side::Client),
         Termination::Closed(Side::Backend),
         Termination::Reset(Side::Client),
@@ -143,6 +155,7 @@ impl Termination {
         Termination::Lifetime,
         Termination::BackendDown,
         Termination::DrainDeadline,
+        Termination::Killed,
         Termination::NoBackend,
         Termination::ConnectFailed,
         Termination::ClientLeft,
@@ -161,6 +174,11 @@ impl Termination {
         Termination::UntrustedProxyHeader,
         Termination::OutOfResources,
         Termination::InternalError,
+        Termination::QueueFull,
+        Termination::QueueTimeout,
+        Termination::DrainAborted,
+        Termination::AccessDenied,
+        Termination::RouteRefused,
     ];
 
     /// Its place in [`Termination::ALL`].
@@ -181,24 +199,30 @@ impl Termination {
             Termination::Lifetime => 12,
             Termination::BackendDown => 13,
             Termination::DrainDeadline => 14,
-            Termination::NoBackend => 15,
-            Termination::ConnectFailed => 16,
-            Termination::ClientLeft => 17,
-            Termination::PreambleTimeout => 18,
-            Termination::HandshakeTimeout => 19,
-            Termination::HandshakeFailed => 20,
-            Termination::HandshakeLimit => 21,
-            Termination::AddressConnections => 22,
-            Termination::AddressRate => 23,
-            Termination::ListenerRate => 24,
-            Termination::NotTls => 25,
-            Termination::BadClientHello => 26,
-            Termination::BadRequest => 27,
-            Termination::UnknownName => 28,
-            Termination::BadProxyHeader => 29,
-            Termination::UntrustedProxyHeader => 30,
-            Termination::OutOfResources => 31,
-            Termination::InternalError => 32,
+            Termination::Killed => 15,
+            Termination::NoBackend => 16,
+            Termination::ConnectFailed => 17,
+            Termination::ClientLeft => 18,
+            Termination::PreambleTimeout => 19,
+            Termination::HandshakeTimeout => 20,
+            Termination::HandshakeFailed => 21,
+            Termination::HandshakeLimit => 22,
+            Termination::AddressConnections => 23,
+            Termination::AddressRate => 24,
+            Termination::ListenerRate => 25,
+            Termination::NotTls => 26,
+            Termination::BadClientHello => 27,
+            Termination::BadRequest => 28,
+            Termination::UnknownName => 29,
+            Termination::BadProxyHeader => 30,
+            Termination::UntrustedProxyHeader => 31,
+            Termination::OutOfResources => 32,
+            Termination::InternalError => 33,
+            Termination::QueueFull => 34,
+            Termination::QueueTimeout => 35,
+            Termination::DrainAborted => 36,
+            Termination::AccessDenied => 37,
+            Termination::RouteRefused => 38,
         }
     }
 
@@ -230,11 +254,17 @@ impl Termination {
             | Termination::HalfCloseTimeout
             | Termination::Lifetime
             | Termination::DrainDeadline
+            | Termination::DrainAborted
+            | Termination::Killed
             | Termination::NoBackend
+            | Termination::QueueFull
+            | Termination::QueueTimeout
             | Termination::HandshakeLimit
             | Termination::AddressConnections
             | Termination::AddressRate
             | Termination::ListenerRate
+            | Termination::AccessDenied
+            | Termination::RouteRefused
             | Termination::OutOfResources
             | Termination::InternalError => Cause::Tidegate,
         }
@@ -253,7 +283,11 @@ impl Termination {
             Termination::Lifetime => "lifetime reached",
             Termination::BackendDown => "down",
             Termination::DrainDeadline => "drain deadline exceeded",
+            Termination::DrainAborted => "drain aborted",
+            Termination::Killed => "killed by an administrator",
             Termination::NoBackend => "no backend",
+            Termination::QueueFull => "queue full",
+            Termination::QueueTimeout => "queue timeout",
             Termination::ConnectFailed => "connect failed",
             Termination::ClientLeft => "left",
             Termination::PreambleTimeout => "preamble timeout",
@@ -263,6 +297,8 @@ impl Termination {
             Termination::AddressConnections => "per-IP connection limit exceeded",
             Termination::AddressRate => "per-IP connection rate exceeded",
             Termination::ListenerRate => "connection rate exceeded",
+            Termination::AccessDenied => "access denied",
+            Termination::RouteRefused => "refused by a route",
             Termination::NotTls => "no TLS",
             Termination::BadClientHello => "bad ClientHello",
             Termination::BadRequest => "bad HTTP request",
@@ -275,8 +311,8 @@ impl Termination {
     }
 
     /// The two letters that HAProxy's logs have for it (its configuration manual, 8.5), as near as they come: who
-    /// ended the session (`C`lient, `S`erver, `P`roxy, `R`esources, `I`nternal, `D`own, `K`illed, a `c`lient's timeout), and when
-    /// (`R`equest, `C`onnect, `D`ata). `--` is a session that ended as it should.
+    /// ended the session (`C`lient, `S`erver, a `s`erver's timeout, `P`roxy, `R`esources, `I`nternal, `D`own, `K`illed, a `c`lient's timeout), and when
+    /// (`R`equest, `Q`ueue, `C`onnect, `D`ata). `--` is a session that ended as it should.
     pub fn code(self) -> &'static str {
         match self {
             Termination::Closed(_) => "--",
@@ -289,9 +325,12 @@ impl Termination {
             | Termination::TlsProtocolError(Side::Backend)
             | Termination::Truncated(Side::Backend) => "SD",
             Termination::IdleTimeout | Termination::HalfCloseTimeout => "cD",
-            Termination::Lifetime | Termination::DrainDeadline => "KD",
+            Termination::Lifetime | Termination::DrainDeadline | Termination::DrainAborted | Termination::Killed => {
+                "KD"
+            }
             Termination::BackendDown => "DD",
-            Termination::NoBackend | Termination::ConnectFailed => "SC",
+            Termination::NoBackend | Termination::QueueFull | Termination::ConnectFailed => "SC",
+            Termination::QueueTimeout => "sQ",
             Termination::ClientLeft => "CC",
             Termination::PreambleTimeout | Termination::HandshakeTimeout => "cR",
             Termination::HandshakeFailed
@@ -299,6 +338,8 @@ impl Termination {
             | Termination::AddressConnections
             | Termination::AddressRate
             | Termination::ListenerRate
+            | Termination::AccessDenied
+            | Termination::RouteRefused
             | Termination::NotTls
             | Termination::BadClientHello
             | Termination::BadRequest
@@ -326,12 +367,16 @@ impl Termination {
         matches!(
             self,
             Termination::NoBackend
+                | Termination::QueueFull
+                | Termination::QueueTimeout
                 | Termination::ConnectFailed
                 | Termination::OutOfResources
                 | Termination::HandshakeLimit
                 | Termination::AddressConnections
                 | Termination::AddressRate
                 | Termination::ListenerRate
+                | Termination::AccessDenied
+                | Termination::RouteRefused
                 | Termination::NotTls
                 | Termination::BadClientHello
                 | Termination::BadRequest

@@ -1,5 +1,6 @@
 //! Bytes, counted while they move.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
@@ -9,6 +10,9 @@ use crossbeam_utils::CachePadded;
 #[derive(Debug)]
 pub struct Traffic {
     workers: Box<[CachePadded<Bytes>]>,
+    /// Of workers that came later. Places never move: the first of these workers that moves a byte adds twice as many,
+    /// so that there are few links to follow.
+    later: OnceLock<Box<Traffic>>,
 }
 
 #[derive(Debug, Default)]
@@ -18,14 +22,18 @@ struct Bytes {
 }
 
 impl Traffic {
-    /// For this number of workers.
+    /// For this number of workers; others may come later.
     pub fn new(workers: usize) -> Traffic {
-        Traffic { workers: (0..workers).map(|_| CachePadded::default()).collect() }
+        Traffic { workers: (0..workers.max(1)).map(|_| CachePadded::default()).collect(), later: OnceLock::new() }
     }
 
     /// Adds bytes that have moved. To be called by the thread of that worker only.
     pub fn add(&self, worker: usize, from_client: u64, from_backend: u64) {
-        let Some(bytes) = self.workers.get(worker) else { return };
+        let Some(bytes) = self.workers.get(worker) else {
+            let places = self.workers.len();
+            let later = self.later.get_or_init(|| Box::new(Traffic::new(places * 2)));
+            return later.add(worker - places, from_client, from_backend);
+        };
         let add = |to: &AtomicU64, more: u64| {
             if more > 0 {
                 to.store(to.load(Ordering::Relaxed) + more, Ordering::Relaxed);
@@ -37,12 +45,17 @@ impl Traffic {
 
     /// Bytes from clients that were handed to backends.
     pub fn bytes_in(&self) -> u64 {
-        self.workers.iter().map(|bytes| bytes.from_clients.load(Ordering::Relaxed)).sum()
+        self.sum(|bytes| &bytes.from_clients)
     }
 
     /// Bytes from backends that were handed to clients.
     pub fn bytes_out(&self) -> u64 {
-        self.workers.iter().map(|bytes| bytes.from_backends.load(Ordering::Relaxed)).sum()
+        self.sum(|bytes| &bytes.from_backends)
+    }
+
+    fn sum(&self, counter: fn(&Bytes) -> &AtomicU64) -> u64 {
+        let own: u64 = self.workers.iter().map(|bytes| counter(bytes).load(Ordering::Relaxed)).sum();
+        own + self.later.get().map_or(0, |later| later.sum(counter))
     }
 }
 
@@ -60,5 +73,17 @@ mod tests {
             }
         });
         assert_eq!((traffic.bytes_in(), traffic.bytes_out()), (30_000, 30_000));
+    }
+
+    #[test]
+    fn workers_that_come_later_have_places_of_their_own() {
+        let traffic = Traffic::new(1);
+        std::thread::scope(|scope| {
+            for worker in 0..8 {
+                let traffic = &traffic;
+                scope.spawn(move || (0..10_000).for_each(|_| traffic.add(worker, 1, worker as u64)));
+            }
+        });
+        assert_eq!((traffic.bytes_in(), traffic.bytes_out()), (80_000, 280_000));
     }
 }

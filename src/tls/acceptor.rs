@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{NoServerSessionStorage, ProducesTickets};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use rustls::time_provider::TimeProvider;
 use rustls::{Error, ServerConfig};
 
@@ -20,9 +20,9 @@ use super::provider::{provider, versions};
 use super::reload::{PollOutcome, PollTime, ReloadOutcome, ReloadStatus, ReloadableFiles};
 use super::sources;
 use super::stream::TlsStream;
-use super::tickets::{BoundVerifier, ResumptionDeadline, Tickets};
-use super::verify::ClientVerifier;
-use crate::config::model::{CertificateFiles, ListenerTls, StartTls};
+use super::tickets::{BoundVerifier, ResumptionDeadline, SessionCache, SessionLimit, Tickets};
+use super::verify::{AnyClient, ClientVerifier};
+use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, StartTls, UnknownSni};
 use crate::worker::Socket;
 
 /// Tickets after a full handshake of TLS 1.3. A client uses each once (RFC 8446, C.4), so that one that opens
@@ -35,6 +35,8 @@ const POSTGRES: &[u8] = b"postgresql";
 /// TLS of one listener. A reload replaces what connections use.
 pub struct Acceptor {
     name: Arc<str>,
+    /// For the log.
+    owner: String,
     tls: ListenerTls,
     serving: ArcSwap<Serving>,
     files: Mutex<AcceptorFiles>,
@@ -64,6 +66,7 @@ struct Recipe {
     tls: ListenerTls,
     certificates: Arc<Certificates>,
     ticket_keys: Option<Arc<dyn ProducesTickets>>,
+    session_cache: Option<Arc<dyn StoresServerSessions>>,
     clock: Arc<dyn TimeProvider>,
 }
 
@@ -88,6 +91,7 @@ struct AcceptorFiles {
     certificates: Vec<ReloadableFiles<Certificate>>,
     verifier: Option<ReloadableFiles<Arc<ClientVerifier>>>,
     ticket_keys: Option<Arc<dyn ProducesTickets>>,
+    session_cache: Option<Arc<dyn StoresServerSessions>>,
 }
 
 impl AcceptorFiles {
@@ -113,6 +117,14 @@ impl Acceptor {
         Acceptor::with_clock(name, tls, Arc::new(SystemClock))
     }
 
+    /// As [`Acceptor::new`], for the admin interface.
+    ///
+    /// # Errors
+    /// The faults of the files.
+    pub fn of_admin(tls: &ListenerTls) -> Result<Acceptor, LoadError> {
+        Ok(Acceptor { owner: "admin".to_owned(), ..Acceptor::new("admin", tls)? })
+    }
+
     pub(super) fn with_clock(
         name: &str,
         tls: &ListenerTls,
@@ -122,12 +134,20 @@ impl Acceptor {
         let load = |files: &CertificateFiles| sources::certificate(files, now);
         let files = AcceptorFiles {
             certificates: tls.certificates.iter().map(load).collect::<Result<_, _>>()?,
-            verifier: tls.client_auth.as_ref().map(|auth| sources::client_verifier(auth, now)).transpose()?,
+            verifier: tls
+                .client_auth
+                .as_ref()
+                .and_then(ClientAuth::verified)
+                .map(|clients| sources::client_verifier(clients, now))
+                .transpose()?,
             ticket_keys: ticket_keys(tls)?,
+            session_cache: session_cache(tls),
         };
         let serving = ArcSwap::from_pointee(serve(tls, &files, &clock)?);
         let reload_status = ArcSwap::from_pointee(ReloadStatus { facts: files.facts(), ..ReloadStatus::default() });
-        Ok(Acceptor { name: name.into(), tls: tls.clone(), serving, files: Mutex::new(files), reload_status, clock })
+        let owner = format!("listener {name}");
+        let (tls, files) = (tls.clone(), Mutex::new(files));
+        Ok(Acceptor { name: name.into(), owner, tls, serving, files, reload_status, clock })
     }
 
     /// The listener's name.
@@ -155,6 +175,19 @@ impl Acceptor {
         self.serving.load().knows(name)
     }
 
+    /// Whether `unknown_sni` refuses a client that asks for this name.
+    pub(super) fn rejects_name(&self, name: Option<&str>) -> bool {
+        self.tls.unknown_sni == UnknownSni::Refuse && !self.knows(name)
+    }
+
+    /// The configuration of a connection that begins now.
+    ///
+    /// # Errors
+    /// rustls rejects the configuration.
+    pub(super) fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        Ok(self.serving.load().config()?)
+    }
+
     /// The state of the files.
     pub fn reload_status(&self) -> Arc<ReloadStatus> {
         self.reload_status.load_full()
@@ -169,7 +202,7 @@ impl Acceptor {
     /// Reloads files that changed, and logs it. A faulty certificate does not hold up the others.
     pub fn poll(&self, now: PollTime) -> ReloadOutcome {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let owner = format!("listener {}", self.name);
+        let owner = self.owner.as_str();
         let polls: Vec<PollOutcome> = files.certificates.iter_mut().map(|files| files.poll(now)).collect();
         let verifier = files.verifier.as_mut().map(|files| files.poll(now));
         let is_new = |poll: &PollOutcome| matches!(poll, PollOutcome::Replaced(_));
@@ -179,6 +212,7 @@ impl Acceptor {
                 tracing::error!(owner, %failure, "TLS: session tickets are given no more");
                 None
             });
+            files.session_cache = session_cache(&self.tls);
         }
         if polls.iter().chain(&verifier).any(is_new) {
             match serve(&self.tls, &files, &self.clock) {
@@ -189,8 +223,8 @@ impl Acceptor {
         // Last, so that what is logged as replaced is in service.
         let certificates = polls.iter().zip(&files.certificates);
         let mut outcomes: Vec<ReloadOutcome> =
-            certificates.map(|(poll, files)| poll.log(&owner, Some(&files.get().facts), now.wall)).collect();
-        outcomes.extend(verifier.iter().map(|poll| poll.log(&owner, None, now.wall)));
+            certificates.map(|(poll, files)| poll.log(owner, Some(&files.get().facts), now.wall)).collect();
+        outcomes.extend(verifier.iter().map(|poll| poll.log(owner, None, now.wall)));
         self.reload_status.store(Arc::new(self.reload_status.load().after(&outcomes, files.facts(), files.faults())));
         ReloadOutcome::worst(&outcomes)
     }
@@ -200,6 +234,12 @@ impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acceptor").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// The sessions of this listener alone, for the same reason as its ticket keys.
+fn session_cache(tls: &ListenerTls) -> Option<Arc<dyn StoresServerSessions>> {
+    let size = usize::try_from(tls.session_cache).unwrap_or(usize::MAX);
+    (size > 0).then(|| ServerSessionMemoryCache::new(size) as Arc<dyn StoresServerSessions>)
 }
 
 /// Session ticket keys of this listener alone: a ticket of a listener without mTLS must not resume at one with it. They
@@ -220,6 +260,7 @@ fn serve(tls: &ListenerTls, files: &AcceptorFiles, clock: &Arc<dyn TimeProvider>
         tls: tls.clone(),
         certificates: certificates.clone(),
         ticket_keys: files.ticket_keys.clone(),
+        session_cache: files.session_cache.clone(),
         clock: clock.clone(),
     };
     let verifier = files.verifier.as_ref().map(|files| files.get().as_ref().clone());
@@ -237,16 +278,17 @@ fn serve(tls: &ListenerTls, files: &AcceptorFiles, clock: &Arc<dyn TimeProvider>
 impl Recipe {
     /// The configuration of rustls.
     fn config(&self, verifier: Option<&Arc<ClientVerifier>>) -> Result<Arc<ServerConfig>, Error> {
-        let Recipe { tls, certificates, ticket_keys, clock } = self;
+        let Recipe { tls, certificates, ticket_keys, session_cache, clock } = self;
         let bound = ResumptionDeadline::new();
         let builder = ServerConfig::builder_with_details(provider(), clock.clone())
-            .with_protocol_versions(versions(tls.min_version))?;
+            .with_protocol_versions(versions(tls.min_version, tls.max_version))?;
         let builder = match verifier {
             Some(verifier) => {
                 let (verifier, bound) = (verifier.clone(), bound.clone());
                 let bound: Arc<dyn ClientCertVerifier> = Arc::new(BoundVerifier { verifier, bound });
                 builder.with_client_cert_verifier(bound)
             }
+            None if tls.client_auth.is_some() => builder.with_client_cert_verifier(Arc::new(AnyClient)),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(certificates.clone());
@@ -258,11 +300,18 @@ impl Recipe {
         config.ignore_client_order = true;
         // Early data (0-RTT) can be replayed (RFC 8446, 8), and a balancer cannot know which requests are safe.
         config.max_early_data_size = 0;
-        // Sessions live in tickets alone: no state per client, and no lock between workers.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = if ticket_keys.is_some() { TICKETS } else { 0 };
+        // Without a cache, sessions live in tickets alone: no state per client, and no lock between workers.
+        config.session_storage = match session_cache {
+            Some(sessions) => Arc::new(SessionCache {
+                sessions: sessions.clone(),
+                limit: SessionLimit { bound: bound.clone(), clock: clock.clone() },
+            }),
+            None => Arc::new(NoServerSessionStorage {}),
+        };
+        config.send_tls13_tickets = if ticket_keys.is_some() || session_cache.is_some() { TICKETS } else { 0 };
         if let Some(keys) = ticket_keys {
-            config.ticketer = Arc::new(Tickets { keys: keys.clone(), bound, clock: clock.clone() });
+            config.ticketer =
+                Arc::new(Tickets { keys: keys.clone(), limit: SessionLimit { bound, clock: clock.clone() } });
         }
         Ok(Arc::new(config))
     }

@@ -159,7 +159,10 @@ impl Connector {
         let sessions = OwnSessions::new(in_service.sessions.clone(), self.clock.clone());
         let mut config = in_service.config.clone();
         config.alpn_protocols = protocols;
-        config.resumption = Resumption::store(Arc::new(sessions.clone()));
+        config.resumption = match self.tls.resumption {
+            true => Resumption::store(Arc::new(sessions.clone())),
+            false => Resumption::disabled(),
+        };
         (Arc::new(config), Verified { sessions, trust: in_service.trust.clone() })
     }
 
@@ -251,9 +254,10 @@ fn configure(tls: &PoolTls, files: &ConnectorFiles, clock: &Arc<dyn TimeProvider
         (_, Some(files)) => Some(files.get().as_ref().clone()),
         (_, None) => Some(authorities::of_system()?),
     };
-    let verifier = ServerVerifier { trust: trust.clone(), checks_name: tls.verify == Verify::Full };
+    let verifier =
+        ServerVerifier { trust: trust.clone(), checks_name: tls.verify == Verify::Full, accepted: Vec::new() };
     let builder = ClientConfig::builder_with_details(provider(), clock.clone())
-        .with_protocol_versions(versions(TlsVersion::V1_2))
+        .with_protocol_versions(versions(TlsVersion::V1_2, TlsVersion::V1_3))
         .map_err(impossible)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));

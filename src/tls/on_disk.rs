@@ -38,6 +38,10 @@ impl Files for OnDisk {
         host::token(path)
     }
 
+    fn country_database(&self, path: &Path) -> Vec<Diagnostic> {
+        host::country_database(path)
+    }
+
     fn socket(&self, path: &Path) -> Vec<Diagnostic> {
         host::socket(path)
     }

@@ -36,11 +36,12 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
 }
 
-/// The versions from `oldest` on.
-pub(super) fn versions(oldest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
+/// The versions from `oldest` to `newest`.
+pub(super) fn versions(oldest: TlsVersion, newest: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     static ALL: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
-    match oldest {
-        TlsVersion::V1_2 => &ALL,
-        TlsVersion::V1_3 => &ALL[..1],
+    match (oldest, newest) {
+        (TlsVersion::V1_2, TlsVersion::V1_3) => &ALL,
+        (TlsVersion::V1_3, _) => &ALL[..1],
+        (TlsVersion::V1_2, TlsVersion::V1_2) => &ALL[1..],
     }
 }

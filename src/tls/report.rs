@@ -35,11 +35,12 @@ impl fmt::Display for CertificateReport {
     }
 }
 
-/// Every certificate that a configuration names, once, in its order: those of the listeners, then those that
-/// backends get.
+/// Every certificate that a configuration names, once, in its order: those of the admin interface, of the listeners, then
+/// those that backends get.
 pub fn describe(config: &Config) -> Vec<CertificateReport> {
     let now = SystemTime::now();
-    let of_listeners = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let of_admin = config.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+    let of_listeners = of_admin.into_iter().chain(config.listeners.iter().filter_map(|listener| listener.tls.as_ref()));
     let of_pools = config.pools.iter().filter_map(|pool| pool.tls.as_ref()?.client_certificate.as_ref());
     let mut seen: Vec<&Path> = Vec::new();
     let mut reports = Vec::new();

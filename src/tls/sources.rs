@@ -9,7 +9,7 @@ use super::files::{Content, LoadError, MAX_CRL, MAX_PEM};
 use super::reload::{Made, PollTime, ReloadableFiles};
 use super::trust::Trust;
 use super::verify::ClientVerifier;
-use crate::config::model::{CertificateFiles, ClientAuth};
+use crate::config::model::{CertificateFiles, VerifiedClients};
 
 /// A certificate and its key.
 pub(super) fn certificate(files: &CertificateFiles, now: PollTime) -> Result<ReloadableFiles<Certificate>, LoadError> {
@@ -25,7 +25,7 @@ pub(super) fn certificate(files: &CertificateFiles, now: PollTime) -> Result<Rel
 
 /// The verifier of clients (mTLS).
 pub(super) fn client_verifier(
-    auth: &ClientAuth,
+    auth: &VerifiedClients,
     now: PollTime,
 ) -> Result<ReloadableFiles<Arc<ClientVerifier>>, LoadError> {
     let required = auth.required;

@@ -224,6 +224,13 @@ impl<E: Engine> StreamState<E> {
     }
 }
 
+impl<E> TlsStream<E> {
+    /// The socket below.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
 impl<E: Engine> Stream for TlsStream<E> {
     /// Several full records at a time: a system call for each would cost more than its encryption.
     fn chunk(&self) -> usize {

@@ -19,8 +19,8 @@ use tempfile::TempDir;
 
 use super::connector::Connector;
 use crate::config::model::{
-    Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, TlsVersion, UnknownSni,
-    Verify,
+    Authorities, CertificateFiles, ListenerTls, NameSource, Plaintext, PoolTls, TlsVersion, UnknownSni,
+    VerifiedClients, Verify,
 };
 
 /// A certificate with its chain, and its key, in PEM.
@@ -146,16 +146,19 @@ impl Folder {
             certificates,
             unknown_sni: UnknownSni::Default,
             min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
             alpn: Vec::new(),
             client_auth: None,
             starttls: None,
             plaintext: Plaintext::Refuse,
             session_tickets: true,
+            session_cache: 0,
         }
     }
 
-    pub(super) fn client_auth(&self, authority: &Authority, required: bool) -> ClientAuth {
-        ClientAuth { required, ca: self.write("clients.pem", authority.pem()), crl: None }
+    pub(super) fn client_auth(&self, authority: &Authority, required: bool) -> VerifiedClients {
+        let ca = self.write("clients.pem", authority.pem());
+        VerifiedClients { required, ca, crl: None }
     }
 
     pub(super) fn pool(&self, verify: Verify, authority: &Authority) -> PoolTls {
@@ -166,6 +169,7 @@ impl Folder {
             alpn: Vec::new(),
             client_certificate: None,
             starttls: None,
+            resumption: true,
         }
     }
 }

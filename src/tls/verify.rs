@@ -30,6 +30,8 @@ pub(super) struct ServerVerifier {
     /// `None`: nothing is verified but, where that is possible, that the backend has the key of its certificate.
     pub(super) trust: Option<Arc<Trust>>,
     pub(super) checks_name: bool,
+    /// Certificates that are accepted as they are, whatever their names and dates.
+    pub(super) accepted: Vec<CertificateDer<'static>>,
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -41,6 +43,9 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.accepted.iter().any(|it| it == certificate) {
+            return Ok(ServerCertVerified::assertion());
+        }
         if let Some(trust) = &self.trust {
             let by_rustls = || {
                 let parsed = ParsedCertificate::try_from(certificate)?;
@@ -72,6 +77,52 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         let verified = tls13_signature(message, certificate, signature);
         if self.trust.is_none() { unless_impossible(certificate, verified) } else { verified }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+/// Takes every certificate of a client that can prove to have its key (`client_auth.mode: request`). Backends
+/// learn that it is not verified.
+#[derive(Debug)]
+pub(super) struct AnyClient;
+
+impl ClientCertVerifier for AnyClient {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

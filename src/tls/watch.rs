@@ -3,16 +3,13 @@
 //! inotify notices a change at once; where the file system gives no notices, a poll finds it within [`POLL_INTERVAL`]. A
 //! notice only triggers a poll: `reload` decides by the files themselves.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::notices::Notices;
 use crate::threads::BlockingThread;
-use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::acceptor::Acceptor;
@@ -37,10 +34,10 @@ const REMIND_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// There is no thread.
 pub fn run(servers: Vec<Arc<Acceptor>>, clients: Vec<Arc<Connector>>) -> io::Result<impl Future<Output = ()> + Send> {
     // Before the future is polled: the limit of open files is calculated with the watch's descriptors.
-    let mut watch = Watch { servers, clients, notices: Notices::start(), warned: Vec::new() };
+    let mut watch = Watch { servers, clients, notices: Notices::start("TLS"), warned: Vec::new() };
     let thread = BlockingThread::start("tls-watch")?;
     Ok(async move {
-        let notice = watch.notices.notice.clone();
+        let notice = watch.notices.handle();
         loop {
             let polled = thread.call(move || {
                 let outcome = watch.poll_files(PollTime::read());
@@ -83,71 +80,6 @@ impl Watch {
     }
 }
 
-/// Notices of the file system, where it gives them.
-struct Notices {
-    notice: Arc<Notify>,
-    watcher: Option<RecommendedWatcher>,
-    watched: BTreeSet<PathBuf>,
-}
-
-impl Notices {
-    fn start() -> Notices {
-        let notice = Arc::new(Notify::new());
-        let to = notice.clone();
-        let handler = move |event: notify::Result<Event>| {
-            if !event.is_ok_and(|event| is_only_read(&event.kind)) {
-                to.notify_one();
-            }
-        };
-        let watcher = notify::recommended_watcher(handler).map_err(|failure| without(&failure)).ok();
-        Notices { notice, watcher, watched: BTreeSet::new() }
-    }
-
-    /// Watches the directories in which a change of these files shows: a file that is renamed into place, or a
-    /// symbolic link that points elsewhere, is an event of the directory and not of the file.
-    fn watch(&mut self, paths: &BTreeSet<PathBuf>) {
-        let Some(watcher) = &mut self.watcher else { return };
-        let wanted: BTreeSet<PathBuf> = paths.iter().flat_map(|path| directories(path)).collect();
-        for gone in self.watched.difference(&wanted) {
-            // It may be gone from the disk as well.
-            _ = watcher.unwatch(gone);
-        }
-        let mut failed = None;
-        // Those already watched as well: a directory may have been replaced by another one.
-        for directory in &wanted {
-            match watcher.watch(directory, RecursiveMode::NonRecursive) {
-                // One that does not exist yet is tried again at every poll.
-                Err(failure) if directory.exists() => failed = Some(failure),
-                _ => {}
-            }
-        }
-        self.watched = wanted;
-        if let Some(failure) = failed {
-            without(&failure);
-            self.watcher = None;
-        }
-    }
-}
-
-/// Reads give notices too. Those of a poll must not trigger the next.
-fn is_only_read(kind: &EventKind) -> bool {
-    matches!(kind, EventKind::Access(kind) if *kind != AccessKind::Close(AccessMode::Write))
-}
-
-fn without(failure: &notify::Error) {
-    tracing::warn!(%failure, "TLS: changes of files are noticed within {POLL_INTERVAL:?} instead of at once");
-}
-
-/// The directory of a path, and the one of the file that it links to.
-fn directories(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => Some(parent.to_owned()),
-        _ => Some(PathBuf::from(".")),
-    };
-    let real = path.canonicalize().ok();
-    [parent(path), real.as_deref().and_then(parent)].into_iter().flatten()
-}
-
 /// A warning that was logged.
 #[derive(Debug)]
 struct ExpiryWarning {
@@ -186,55 +118,10 @@ fn remind(warned: &mut Vec<ExpiryWarning>, facts: &[CertificateInfo], now: PollT
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::symlink;
-
     use super::*;
     use crate::tls::testing::{Authority, Folder};
 
     const DEADLINE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn only_what_changes_a_file_is_a_reason_to_look() {
-        use notify::event::{CreateKind, ModifyKind, RenameMode};
-        assert!(is_only_read(&EventKind::Access(AccessKind::Open(AccessMode::Any))));
-        assert!(is_only_read(&EventKind::Access(AccessKind::Close(AccessMode::Read))));
-        assert!(!is_only_read(&EventKind::Access(AccessKind::Close(AccessMode::Write))));
-        assert!(!is_only_read(&EventKind::Create(CreateKind::File)));
-        assert!(!is_only_read(&EventKind::Modify(ModifyKind::Name(RenameMode::To))));
-    }
-
-    #[test]
-    fn the_directory_that_is_named_and_the_one_behind_links_are_watched() {
-        let folder = Folder::new();
-        fs::create_dir(folder.path("real")).unwrap();
-        folder.write("real/a.pem", "a");
-        symlink("real/a.pem", folder.path("a.pem")).unwrap();
-        let root = folder.path("").canonicalize().unwrap();
-        let found: BTreeSet<PathBuf> = directories(&root.join("a.pem")).collect();
-        assert_eq!(found, BTreeSet::from([root.clone(), root.join("real")]));
-        assert_eq!(directories(Path::new("does-not-exist.pem")).collect::<Vec<_>>(), [PathBuf::from(".")]);
-    }
-
-    /// Without the fallback: the paused clock would jump to it, but nothing here sleeps.
-    #[tokio::test]
-    async fn a_rename_and_a_swapped_link_give_notices() {
-        let folder = Folder::new();
-        fs::create_dir(folder.path("1")).unwrap();
-        fs::create_dir(folder.path("2")).unwrap();
-        folder.write("1/tls.crt", "a");
-        folder.write("2/tls.crt", "b");
-        symlink("1", folder.path("..data")).unwrap();
-        symlink("..data/tls.crt", folder.path("tls.crt")).unwrap();
-        let mut notices = Notices::start();
-        notices.watch(&BTreeSet::from([folder.path("tls.crt")]));
-        assert!(notices.watcher.is_some());
-
-        symlink("2", folder.path("..data_tmp")).unwrap();
-        timeout(DEADLINE, notices.notice.notified()).await.unwrap();
-        fs::rename(folder.path("..data_tmp"), folder.path("..data")).unwrap();
-        timeout(DEADLINE, notices.notice.notified()).await.unwrap();
-    }
 
     #[tokio::test]
     async fn a_new_pair_goes_into_service_by_itself() {

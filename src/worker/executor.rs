@@ -43,7 +43,7 @@ impl std::fmt::Debug for Inbox {
 }
 
 impl Remote {
-    pub(super) fn new() -> io::Result<Remote> {
+    pub(crate) fn new() -> io::Result<Remote> {
         let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         Ok(Remote { eventfd, inbox: Mutex::default(), signalled: AtomicBool::new(false) })
     }

@@ -66,6 +66,11 @@ impl Socket {
         }
     }
 
+    /// Ready once the peer has sent FIN, also where bytes before it are still to be read, or is gone.
+    pub fn poll_finished(&self) -> Poll<()> {
+        self.poll(Ready::READ_CLOSED.union(Ready::FAILED).union(Ready::GONE))
+    }
+
     fn poll(&self, wanted: Ready) -> Poll<()> {
         if self.slot.ready().intersects(wanted) {
             return Poll::Ready(());

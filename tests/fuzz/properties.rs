@@ -67,13 +67,20 @@ pub(crate) fn proxy_protocol(bytes: &[u8]) {
         1 => ClientCertificate::Shown { common_name },
         _ => ClientCertificate::Resumed { common_name },
     };
-    let tls = part(3).zip(part(4)).map(|(version, cipher)| TlsFacts { version, cipher, certificate });
+    let tls = part(3).zip(part(4)).map(|(version, cipher)| TlsFacts { version, cipher, certificate, verified: true });
     let client = (start[0] & 4 == 0).then(|| Ends {
         source: address(start[0] & 1 == 0, &start[2..20]),
         destination: address(start[0] & 2 == 0, &start[20..38]),
     });
     let unique_id = part(5).map(str::as_bytes);
-    is_read_back(&Outgoing { client, authority: part(0), alpn: part(1).map(str::as_bytes), unique_id, tls });
+    is_read_back(&Outgoing {
+        client,
+        authority: part(0),
+        alpn: part(1).map(str::as_bytes),
+        unique_id,
+        tls,
+        received: None,
+    });
 }
 
 pub(crate) fn postgres(bytes: &[u8]) {

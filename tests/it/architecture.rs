@@ -5,18 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("net", &[]),
+    ("notices", &["threads"]),
     ("threads", &[]),
     ("stats", &[]),
     ("sniff", &["net", "sniff", "stats"]),
     ("config/model.rs", &["net"]),
     ("config", &["config", "net"]),
+    ("geoip", &["config", "net", "notices", "threads"]),
+    ("control", &["config", "control", "net"]),
     ("balance", &["config::model"]),
-    ("limits", &["config::model"]),
+    ("limits", &["config::model", "net"]),
     ("relay", &["stats"]),
     ("log", &["config::model", "net", "stats"]),
-    ("tls", &["config", "log", "net", "relay", "threads", "tls", "worker"]),
+    ("tls", &["config", "log", "net", "notices", "relay", "threads", "tls", "worker"]),
     ("worker", &["net", "relay", "threads"]),
     ("pool", &["balance", "config::model", "log", "net", "pool", "stats"]),
     ("health", &["config::model", "log", "net", "pool", "sniff", "stats"]),
@@ -25,6 +28,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
         &[
             "balance",
             "config::model",
+            "geoip",
             "limits",
             "log",
             "net",
@@ -40,20 +44,17 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     (
         "admin",
         &[
-            "admin",
-            "config::files",
-            "config::model",
-            "log",
-            "net",
-            "pool",
-            "server",
-            "sniff",
-            "stats",
-            "threads",
-            "tls",
+            "admin", "config", "control", "geoip", "limits", "log", "net", "pool", "server", "sniff", "stats",
+            "threads", "tls",
         ],
     ),
-    ("app", &["admin", "config", "health", "log", "net", "pool", "relay", "server", "stats", "tls", "worker"]),
+    (
+        "app",
+        &[
+            "admin", "config", "control", "geoip", "health", "log", "net", "notices", "pool", "relay", "server",
+            "stats", "threads", "tls", "worker",
+        ],
+    ),
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.

@@ -80,6 +80,10 @@ fn a_second_signal_ends_at_once() {
     tidegate.terminate();
     assert!(tidegate.wait().success());
     assert_eq!(read_to_end(&mut client).0, b"");
+    let aborted = tidegate.wait_for_log("that the drain was aborted", |line| line.is("drain aborted"));
+    assert_eq!(aborted.number("connections"), 1);
+    assert_eq!(tidegate.count_logs(|line| line.text.contains("deadline exceeded")), 0, "its deadline was an hour away");
+    assert_eq!(tidegate.only_access().end(), "drain aborted");
 }
 
 /// Its client, a pool of connections, would send its own FIN only when it uses the connection again.
@@ -129,10 +133,10 @@ fn a_bad_configuration_exits_with_2_and_all_errors() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
-    let yaml = forward("127.0.0.1:1", "access: {}", "outlier: {}");
+    let yaml = forward("127.0.0.1:1", "udp: {}", "http: {}");
     let (status, stderr) = Tidegate::with(&yaml).run_to_end();
     assert_eq!(status.code(), Some(2), "{stderr}");
-    for expected in ["access", "outlier", "not supported yet"] {
+    for expected in ["udp", "pools[0].http", "not supported yet"] {
         assert!(stderr.contains(expected), "no {expected:?} in {stderr}");
     }
 }
@@ -205,7 +209,7 @@ fn logs_as_json() {
     tidegate.wait_for_up("b");
     for line in tidegate.logs() {
         assert!(line.is_json(), "not JSON: {:?}", line.text);
-        assert!(line.field("timestamp").contains('T') && !line.level().is_empty(), "{line:?}");
+        assert!(line.field("time").contains('T') && !line.level().is_empty(), "{line:?}");
     }
     let up = tidegate.wait_for_log("up", |line| line.is("backend up"));
     assert_eq!((up.field("pool"), up.field("backend"), up.level()), ("p".into(), "b".into(), "INFO".into()));
@@ -276,7 +280,9 @@ fn assert_text_access(line: &str, client: &str) {
     let times: Vec<i64> = times.split('/').map(|time| time.parse().unwrap()).collect();
     assert!(times.len() == 3 && times.iter().all(|time| *time >= 0) && times[2] >= times[1], "{line:?}");
     assert_eq!((*bytes, *code, *open, *queues), ("5", "--", "1/1/1/1/0", "0/0"), "{line:?}");
-    assert_eq!(rest.join(" "), "bytes_in=5 reason=\"client closed\"", "{line:?}");
+    let id = rest.get(1).and_then(|field| field.strip_prefix("id=")).unwrap_or_default();
+    assert!(id.len() == 16 && id.bytes().all(|digit| digit.is_ascii_hexdigit()), "{line:?}");
+    assert_eq!(rest.join(" "), format!("bytes_in=5 id={id} reason=\"client closed\""), "{line:?}");
 }
 
 #[test]

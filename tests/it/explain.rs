@@ -14,7 +14,7 @@ use crate::support::process::{Process, bound};
 use crate::support::stats::ADMIN;
 use crate::support::tidegate::Tidegate;
 use crate::support::tls::{Authority, Tls, read_all, send_name_over_tls, tls_backend};
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, free_port};
 
 fn run(arguments: &[&str]) -> Output {
     // Where no configuration is found.
@@ -268,7 +268,12 @@ fn the_configuration_says_where_to_ask() {
          pools: [{{ name: p, backends: [{{ name: a, address: \"{}\" }}] }}]\n",
         backend.address()
     );
-    let admin = format!("admin: {{ bind: \"unix:{}\", token_file: \"{}\" }}\n", socket.display(), token.display());
+    // Two addresses: the unix socket needs no token.
+    let (port, token_file) = (free_port(), token.display());
+    let admin = format!(
+        "admin: {{ bind: [\"unix:{}\", \"127.0.0.1:{port}\"], token_file: \"{token_file}\" }}\n",
+        socket.display()
+    );
     fs::write(&token, "open-sesame\n").unwrap();
     fs::write(&file, format!("{admin}{rest}")).unwrap();
     let mut command = bound(env!("CARGO_BIN_EXE_tidegate"), "KILL");
@@ -283,10 +288,10 @@ fn the_configuration_says_where_to_ask() {
     assert!(found.status.success(), "{found:?}");
     assert!(String::from_utf8_lossy(&found.stdout).contains(": a\n"), "{found:?}");
 
-    let unix = format!("unix:{}", socket.display());
-    let (code, told) = failure(&["--client", "127.0.0.1", "--stats", &unix]);
+    let tcp = format!("127.0.0.1:{port}");
+    let (code, told) = failure(&["--client", "127.0.0.1", "--stats", &tcp]);
     assert!(code == Some(1) && told.contains("wants another token: --token-file"), "{told}");
-    let named = run(&["--client", "127.0.0.1", "--stats", &unix, "--token-file", token.to_str().unwrap()]);
+    let named = run(&["--client", "127.0.0.1", "--stats", &tcp, "--token-file", token.to_str().unwrap()]);
     assert!(named.status.success(), "{named:?}");
 
     let without = at("without.yaml");

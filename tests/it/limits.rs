@@ -150,6 +150,8 @@ fn a_stranger_counts_while_it_is_silent() {
     eventually(DEADLINE, "a line", || ends(&tidegate, OF_ADDRESS) == 1);
     drop(first);
     eventually(DEADLINE, "the first has left", || ends(&tidegate, "client closed") == 1);
+    // Its room is given away after it is counted.
+    eventually(DEADLINE, "its room too", || tidegate.view().listeners[0].open == 1);
     let third = come(2);
     eventually(DEADLINE, "the third is there", || tidegate.view().listeners[0].open == 2);
     drop(third);

@@ -69,7 +69,7 @@ fn unfinished_hello(body: u16, sent: usize) -> Vec<u8> {
     hello
 }
 
-/// Of one client no more than its ClientHello may be long, and of all together no more than README says.
+/// Of one client no more than its ClientHello may be long, and of all together no more than docs/limits-on-clients.md says.
 #[test]
 fn unfinished_client_hellos_are_bounded() {
     const LONG: usize = 2_048;

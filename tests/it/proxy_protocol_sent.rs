@@ -277,3 +277,40 @@ fn pong() -> (Backend, Receiver<Vec<u8>>) {
     }));
     (backend, asked)
 }
+
+/// A chain: what the balancer in front says of the connection reaches the backend and the log.
+#[test]
+fn tlvs_of_a_trusted_peer_go_on() {
+    let scripted = Scripted::start();
+    let listener = "proxy_protocol: { trusted: [127.0.0.0/8] }";
+    let tidegate = Tidegate::start(&forward(scripted.place(), listener, "send_proxy: v2"));
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+    let mut rest = vec![192, 0, 2, 1, 192, 0, 2, 2, 0x30, 0x39, 0x15, 0x38];
+    for (kind, value) in [(0x02_u8, &b"db.example"[..]), (0xea, b"\x01vpce-0abc"), (0xe4, &[0, 255]), (0x04, b"pad")] {
+        rest.push(kind);
+        rest.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        rest.extend_from_slice(value);
+    }
+    header.extend_from_slice(&(rest.len() as u16).to_be_bytes());
+    header.extend_from_slice(&rest);
+    let mut client = connect(&tidegate.at("in"));
+    client.write_all(&header).unwrap();
+    client.write_all(b"hello").unwrap();
+    let mut backend = scripted.accept();
+    let (sent, _) = header_of(&mut backend);
+    expect(&mut backend, b"hello");
+    let proxied = stream("192.0.2.1:12345".parse().unwrap(), "192.0.2.2:5432".parse().unwrap());
+    assert_eq!(sent.proxied_address().cloned(), proxied);
+    assert_eq!(sent.authority(), Some("db.example"));
+    drop((client, backend));
+    let line = tidegate.only_access();
+    assert_eq!(unique_id(&sent), line.field("id"), "its own");
+    assert_eq!(
+        line.json("proxy_tlvs"),
+        serde_json::json!([
+            { "type": "authority", "value": "db.example" },
+            { "type": "aws_vpc_endpoint_id", "value": "vpce-0abc" },
+            { "type": "0xe4", "value": "00ff" },
+        ])
+    );
+}

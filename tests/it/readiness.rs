@@ -34,3 +34,15 @@ fn started_with_a_backend_is_ready_at_once() {
     tidegate.wait_for_log("that it is ready", |line| line.is("ready"));
     assert_eq!(tidegate.count_logs(|line| line.is("not ready")), 0);
 }
+
+#[test]
+fn pool_that_is_to_refuse_does_not_keep_it_from_being_ready() {
+    let backend = Backend::named("b");
+    let tidegate = Tidegate::start(&format!(
+        "{ADMIN}listeners:\n- {{ name: in, bind: \"127.0.0.1:0\", pool: p }}\n- {{ name: no, bind: \"127.0.0.1:0\", pool: reject }}\n\
+         pools:\n- {{ name: p, backends: [{{ name: b, address: \"{}\" }}] }}\n- {{ name: reject, backends: [] }}\n",
+        backend.place()
+    ));
+    tidegate.wait_for_log("that it is ready", |line| line.is("ready"));
+    assert_eq!(get(&tidegate.stats_port(), "/readyz").status, 200);
+}

@@ -14,7 +14,7 @@ use crate::support::stats::{ADMIN, ask, get, get_with};
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::{DEADLINE, eventually};
 
-/// The limits, as README.md has them.
+/// The limits, as docs/limitations.md has them.
 const STRANGERS: usize = 64;
 const STREAMS: usize = 64;
 

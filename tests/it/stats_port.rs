@@ -169,7 +169,7 @@ fn ready_is_who_can_serve() {
     tidegate.terminate();
     tidegate.wait_for_log("draining", |line| line.is("draining"));
     let answer = get(&place, "/readyz");
-    assert_eq!((answer.status, &*answer.text()), (503, "draining: no new connection is accepted\n"));
+    assert_eq!((answer.status, &*answer.text()), (503, "draining: tidegate is shutting down\n"));
     assert_eq!(get(&place, "/livez").status, 200);
     drop(client);
     assert!(tidegate.wait().success());

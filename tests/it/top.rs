@@ -125,6 +125,61 @@ fn keys_do_what_they_are_for_and_q_restores_the_terminal() {
 }
 
 #[test]
+fn a_backend_is_changed_by_keys_after_a_question() {
+    let backend = Backend::named_and_open("a");
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("admin.sock");
+    let tidegate = Tidegate::start(&format!(
+        "admin: {{ bind: \"unix:{}\" }}\nlisteners: [{{ name: in, bind: 127.0.0.1:0, pool: p }}]\n\
+         pools: [{{ name: p, backends: [{{ name: a, address: \"{}\" }}] }}]\n",
+        socket.display(),
+        backend.address()
+    ));
+    let open = connect(&tidegate.at("in"));
+    let mut terminal = in_terminal(&format!("unix:{}", socket.display()), &[]);
+    terminal.wait_for("connections 1 of");
+    terminal.press("d");
+    terminal.wait_for("FAILED select a backend");
+    terminal.press("\x1b[B");
+    terminal.wait_for("a: unchecked");
+    terminal.press("d");
+    terminal.wait_for("drain p/a? y/n   its open connection stays");
+    terminal.press("n");
+    terminal.wait_for("q quit");
+    assert_eq!(tidegate.count_logs(|line| line.is("audit")), 0, "nothing was confirmed");
+    terminal.press("\rdy");
+    terminal.wait_for("pools.p.backends.a.state: ready -> drain");
+    terminal.wait_for("a: drained, takes no new connections");
+    assert_eq!(tidegate.count_logs(|line| line.is("audit")), 1);
+    terminal.press("\rry");
+    terminal.wait_for("a: unchecked");
+    terminal.press("\rw12\r");
+    terminal.wait_for("weight 12 for p/a? y/n");
+    terminal.press("y");
+    terminal.wait_for("pools.p.backends.a.weight: 1 -> 12");
+    terminal.press("m");
+    terminal.press("y");
+    terminal.wait_for("a: in maintenance");
+    terminal.press("q");
+    assert_eq!(terminal.wait().code(), Some(0));
+    is_restored(&terminal);
+    drop(open);
+}
+
+#[test]
+fn what_may_not_be_changed_is_said() {
+    let backend = Backend::named("a");
+    let tidegate = start(&[("a", backend.address().to_string())]);
+    let mut terminal = in_terminal(&tidegate.stats_port().to_string(), &[]);
+    terminal.wait_for("p 1/1");
+    terminal.press("\x1b[Bdy");
+    terminal.wait_for("FAILED changes over TCP require admin.token_file");
+    terminal.wait_for("a: up");
+    terminal.press("q");
+    assert_eq!(terminal.wait().code(), Some(0));
+}
+
+#[test]
 fn signals_restore_the_terminal_too() {
     let backend = Backend::named("a");
     let tidegate = start(&[("a", backend.address().to_string())]);

@@ -21,20 +21,20 @@ use crate::support::tidegate::Tidegate;
 use crate::support::{DEADLINE, eventually, tell};
 
 /// A name that would do something if it were ever taken for more than text.
-const NASTY: &str = "<script>document.title='caught'</script><img src=x onerror=alert(1)>";
+pub(crate) const NASTY: &str = "<script>document.title='caught'</script><img src=x onerror=alert(1)>";
 
-fn screenshots(name: &str) -> PathBuf {
+pub(crate) fn screenshots(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots").join(name)
 }
 
 /// Opens the page, and waits in it until it shows this many backends.
-fn open(browser: &Browser, at: SocketAddr, backends: &str) {
+pub(crate) fn open(browser: &Browser, at: SocketAddr, backends: &str) {
     browser.open(&format!("http://{at}/"));
     wait_for(browser, &format!("document.getElementById('fact-up').textContent.endsWith('of {backends}')"));
 }
 
 /// Waits in the page until this holds.
-fn wait_for(browser: &Browser, condition: &str) {
+pub(crate) fn wait_for(browser: &Browser, condition: &str) {
     let script = format!(
         "const holds = () => {condition};
          return holds() || await new Promise((resolve) => {{
@@ -54,7 +54,7 @@ fn wait_for(browser: &Browser, condition: &str) {
 }
 
 /// Nothing went wrong in the page, and it asked nobody but the stats port.
-fn assert_clean(browser: &Browser, at: SocketAddr) {
+pub(crate) fn assert_clean(browser: &Browser, at: SocketAddr) {
     let console = browser.console();
     let requests = browser.requests();
     let origin = format!("http://{at}/");
@@ -65,7 +65,7 @@ fn assert_clean(browser: &Browser, at: SocketAddr) {
 }
 
 /// The texts of what a selector finds.
-fn texts(browser: &Browser, selector: &str) -> Vec<String> {
+pub(crate) fn texts(browser: &Browser, selector: &str) -> Vec<String> {
     let script = format!("return [...document.querySelectorAll({selector:?})].map((node) => node.textContent)");
     let found = browser.run(&script);
     found.as_array().expect("texts").iter().map(|text| text.as_str().expect("a text").to_owned()).collect()
@@ -223,7 +223,7 @@ fn http_is_shown_where_it_was_seen() {
     assert_clean(&browser, at);
 }
 
-fn is_hidden(browser: &Browser, selector: &str) -> bool {
+pub(crate) fn is_hidden(browser: &Browser, selector: &str) -> bool {
     let script = format!("return getComputedStyle(document.querySelector({selector:?})).display === 'none'");
     browser.run(&script).as_bool().expect("a truth")
 }
@@ -386,7 +386,7 @@ fn colours(browser: &Browser) -> u64 {
 }
 
 /// What a screen reader stands on.
-fn assert_accessible(browser: &Browser) {
+pub(crate) fn assert_accessible(browser: &Browser) {
     let nothing = |what: &str, script: &str| {
         let found = browser.run(&format!("return {script}.map((node) => node.outerHTML)"));
         assert_eq!(found, Value::Array(Vec::new()), "{what}");

@@ -212,6 +212,7 @@ fn full_runs_as_it_is() {
             ("\nlog:\n  level: info ", "\n# log:\n#  level: info ".to_owned()),
             ("\n  format: text ", "\n#  format: text ".to_owned()),
             ("\n  access: \"off\" ", "\n#  access: \"off\" ".to_owned()),
+            ("\n  access_empty: true ", "\n#  access_empty: true ".to_owned()),
         ],
     );
     let tidegate = Tidegate::start(&yaml);

@@ -8,13 +8,14 @@ use std::process::Command;
 
 use rustls::ClientConfig;
 
+use crate::support::authority::write_key;
 use crate::support::backend::{Backend, HealthPage, in_thread};
 use crate::support::client::{Place, connect, expect, read_to_end, reset};
 use crate::support::observed::{BYTES, Observed, PLAIN, REFUSED, RETRIED, SECURE, requests, responses};
 use crate::support::peer::Peer;
 use crate::support::stats::{ADMIN, get};
 use crate::support::tidegate::Tidegate;
-use crate::support::tls::{Authority, Tls, write_key};
+use crate::support::tls::{Authority, Tls};
 use crate::support::{DEADLINE, eventually, free_port};
 
 /// A row as Telegraf's plugin for HAProxy reads it: by the names of the first line, empty ones left out.
@@ -301,7 +302,7 @@ fn the_numbers_are_those_of_haproxy() {
          - {{ name: secure, bind: 127.0.0.1:0, pool: p, tls: {{ certificates: [{}] }} }}\n\
          pools:\n\
          - name: p\n  backends:\n  - {{ name: a, address: \"{a}\" }}\n  - {{ name: b, address: \"{b}\" }}\n  \
-         health: {{ http: {{}}, port: {port}, interval: 50ms, fall: 1, rise: 1, initial: up }}\n",
+         health: {{ http: {{}}, port: {port}, interval: 50ms, timeout: 5s, fall: 1, rise: 1, initial: up }}\n",
         certificate.yaml()
     ));
     let ours = tidegate.stats_port();
@@ -325,7 +326,7 @@ fn the_numbers_are_those_of_haproxy() {
             "frontend stats\n mode http\n bind {at}\n stats enable\n stats uri /\n\
              frontend plain\n mode tcp\n bind {host}:{plain}\n default_backend p\n\
              frontend secure\n mode tcp\n bind {host}:{secure} ssl crt {}\n default_backend p\n\
-             backend p\n mode tcp\n balance roundrobin\n option httpchk GET /\n\
+             backend p\n mode tcp\n balance roundrobin\n timeout check 5s\n option httpchk GET /\n\
              \x20default-server check port {port} inter 50ms fall 1 rise 1\n server a {a}\n server b {b}\n",
             both.display()
         )

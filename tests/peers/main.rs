@@ -1,5 +1,5 @@
-//! The integration tests with programs of others: servers, clients, browsers, readers of metrics. One file a feature;
-//! what they stand on is in `tests/support`.
+//! The integration tests with programs of others (servers, clients, browsers, readers of metrics), and those that take long.
+//! One file a feature; what they stand on is in `tests/support`.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,12 +9,23 @@
     reason = "helpers of tests fail their test, and print what helps to see why"
 )]
 
+mod api_fuzz;
+mod certificate_changes;
+mod client_tables;
+mod container;
 mod dashboard;
+mod dashboard_changes;
+mod dashboard_connections;
+mod debian_package;
+mod docs;
+mod ends;
 mod examples;
 mod failover;
 mod haproxy_csv;
 mod histograms;
 mod http_sniff;
+mod leaks;
+mod man;
 mod metrics;
 mod monitoring;
 mod openssl;
@@ -22,11 +33,16 @@ mod postgres;
 mod postgres_tls;
 mod postgres_tls_backends;
 mod private_pki;
+mod proxy_headers;
 mod proxy_protocol;
-mod readme;
+mod psql_drain;
+mod queue;
 mod redis;
+mod redis_roles;
+mod reload_under_load;
 mod stats_exact;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls_clients;
 mod turnaround;
+mod upgrades;

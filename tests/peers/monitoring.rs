@@ -139,12 +139,12 @@ fn what_is_asked_for_is_there() {
     }
 }
 
-/// The README's table of metrics: each is there, and each that is there is in it.
+/// The manual's table of metrics: each is there, and each that is there is in it.
 #[test]
-fn the_readme_names_every_metric() {
+fn the_manual_names_every_metric() {
     let observed = Observed::start();
-    let readme = file("README.md");
-    let (_, table) = readme.split_once("| metric | labels | at HAProxy |").expect("the table");
+    let page = file("docs/metrics.md");
+    let (_, table) = page.split_once("| metric | labels | at HAProxy |").expect("the table");
     let (table, _) = table.split_once("\n\n").expect("its end");
     let named: BTreeSet<&str> = table
         .lines()

@@ -103,6 +103,11 @@ impl Backend {
 
     /// Answers each request with its name, as an HTTP server would.
     pub(crate) fn web(name: &'static str) -> Backend {
+        Backend::web_with(200, name)
+    }
+
+    /// Answers each request with this status.
+    pub(crate) fn web_with(status: u16, name: &'static str) -> Backend {
         Backend::start(in_thread(move |mut stream: TcpStream| {
             let mut head = Vec::new();
             while !head.ends_with(b"\r\n\r\n") {
@@ -113,7 +118,9 @@ impl Backend {
                 head.push(byte[0]);
             }
             let length = name.len();
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
+            let reason = if status == 200 { "OK" } else { "Error" };
+            let answer =
+                format!("HTTP/1.1 {status} {reason}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}");
             _ = stream.write_all(answer.as_bytes());
         }))
     }
@@ -238,6 +245,11 @@ impl HealthPage {
         self.backend.address().port()
     }
 
+    /// How often it was asked.
+    pub(crate) fn asked(&self) -> usize {
+        self.backend.accepted()
+    }
+
     pub(crate) fn answer(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
     }
@@ -302,6 +314,17 @@ impl Dead {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("socket");
         rustix::net::bind(&socket, &SocketAddr::new(IpAddr::V4(own_address()), 0)).expect("bind");
         Dead(socket)
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place::Tcp(self.address())
+    }
+
+    /// Listens from now on.
+    pub(crate) fn revive(self, serve: impl FnMut(TcpStream) + Send + 'static) -> Backend {
+        rustix::net::listen(&self.0, 128).expect("listen");
+        let place = self.place();
+        Backend::run(place, Listening::Tcp(TcpListener::from(self.0)), serve)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -107,6 +107,7 @@ impl Browser {
         let code = match key {
             "Tab" => 9,
             "Enter" => 13,
+            "Escape" => 27,
             "End" => 35,
             "ArrowDown" => 40,
             other => panic!("no code of {other}"),

@@ -3,7 +3,7 @@
 //! Streams of both kinds are handled as `TcpStream`: what the tests do with them (read, write, shutdown, timeouts) is the
 //! same system call for unix sockets.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -112,4 +112,17 @@ pub(crate) fn expect(stream: &mut TcpStream, expected: &[u8]) {
         .read_exact(&mut bytes)
         .unwrap_or_else(|error| panic!("instead of {:?}: {error}", String::from_utf8_lossy(expected)));
     assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(expected));
+}
+
+/// An echo by a connection that is to go on.
+pub(crate) fn echoes(client: &mut TcpStream) {
+    client.write_all(b"on").unwrap();
+    expect(client, b"on");
+}
+
+/// A connection that has been echoed.
+pub(crate) fn talking(place: &Place) -> TcpStream {
+    let mut client = connect(place);
+    echoes(&mut client);
+    client
 }

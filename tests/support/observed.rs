@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use super::authority::Authority;
 use super::backend::{self, Backend, Dead};
 use super::client::{Place, connect, expect, read_to_end};
+use super::mmdb::Mmdb;
 use super::stats::{ADMIN, Answer, get, listener};
 use super::tidegate::Tidegate;
 use super::tls::Tls;
@@ -57,6 +58,7 @@ pub(crate) struct Observed {
     pub(crate) port: Place,
     backends: Vec<Backend>,
     _dead: Dead,
+    _countries: tempfile::TempDir,
     authority: Authority,
 }
 
@@ -69,8 +71,12 @@ impl Observed {
         let [web, a, b, up, down] = [web, a, b, up, down].map(Backend::place);
         let dead_at = dead.address();
         let certificate = authority.issue(&["localhost"]).yaml();
+        let folder = tempfile::tempdir().expect("a temporary directory");
+        let countries = folder.path().join("country.mmdb");
+        std::fs::write(&countries, Mmdb::new(false).country("127.0.0.0/8", "DE").to_bytes()).expect("a database");
+        let countries = countries.display();
         let tidegate = Tidegate::start(&format!(
-            "{ADMIN}\
+            "{ADMIN}geoip: {{ database: \"{countries}\" }}\n\
              listeners:\n\
              - {{ name: plain, bind: 127.0.0.1:0, pool: p }}\n\
              - {{ name: secure, bind: 127.0.0.1:0, pool: p, tls: {{ certificates: [{certificate}] }} }}\n\
@@ -79,7 +85,7 @@ impl Observed {
              - {{ name: checked, bind: 127.0.0.1:0, pool: c }}\n\
              - {{ name: web, bind: 127.0.0.1:0, pool: w, sniff: http }}\n\
              pools:\n\
-             - {{ name: p, backends: [{{ name: a, address: \"{a}\" }}] }}\n\
+             - {{ name: p, persist: {{}}, backends: [{{ name: a, address: \"{a}\" }}] }}\n\
              - {{ name: q, backends: [{{ name: gone, address: \"{dead_at}\" }}, {{ name: b, address: \"{b}\", max_connections: 50 }}] }}\n\
              - {{ name: r, backends: [{{ name: gone, address: \"{dead_at}\" }}] }}\n\
              - {{ name: c, backends: [{{ name: up, address: \"{up}\", weight: 3 }}, {{ name: down, address: \"{down}\", backup: true }}], \
@@ -87,7 +93,7 @@ impl Observed {
              - {{ name: w, backends: [{{ name: site, address: \"{web}\" }}] }}\n"
         ));
         let port = tidegate.stats_port();
-        let mut observed = Observed { tidegate, port, backends, _dead: dead, authority };
+        let mut observed = Observed { tidegate, port, backends, _dead: dead, _countries: folder, authority };
         observed.talk();
         observed
     }

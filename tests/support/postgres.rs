@@ -15,10 +15,11 @@ use super::{DEADLINE, free_port, holds_within};
 
 /// A cluster of its own in a temporary directory; dropping it ends the server and removes the data.
 pub(crate) struct Postgres {
-    _process: Process, // dropped before the directory
+    process: Option<Process>, // dropped before the directory
     port: u16,
     binaries: PathBuf,
-    _directory: TempDir,
+    settings: Vec<String>,
+    directory: TempDir,
 }
 
 impl Postgres {
@@ -65,10 +66,26 @@ impl Postgres {
         initdb.args(["-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D", "data"]);
         run(initdb.current_dir(directory.path()));
 
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         let (process, port) = (0..5)
-            .find_map(|_| start_server(&binaries, directory.path(), settings))
+            .find_map(|_| {
+                let port = free_port();
+                Some((start_server(&binaries, directory.path(), &settings, port)?, port))
+            })
             .unwrap_or_else(|| panic!("postgres does not start:\n{}", log(directory.path())));
-        Postgres { _process: process, port, binaries, _directory: directory }
+        Postgres { process: Some(process), port, binaries, settings, directory }
+    }
+
+    /// Ends the server: SIGINT, its fast shutdown.
+    pub(crate) fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it on the same port; returns once it is ready.
+    pub(crate) fn start_again(&mut self) {
+        let started = start_server(&self.binaries, self.directory.path(), &self.settings, self.port);
+        assert!(started.is_some(), "postgres does not start again:\n{}", log(self.directory.path()));
+        self.process = started;
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -109,12 +126,14 @@ pub(crate) fn tps(pgbench: &mut Command) -> String {
     value("tps =").split('.').next().expect("a number").to_owned()
 }
 
-fn start_server(binaries: &Path, directory: &Path, settings: &[&str]) -> Option<(Process, u16)> {
-    let port = free_port();
+fn start_server(binaries: &Path, directory: &Path, settings: &[String], port: u16) -> Option<Process> {
     // SIGINT ends the server at once but in order, with its shared memory: SIGKILL would leave that behind.
     let mut command = as_server_user(binaries.join("postgres"), "INT");
     command.args(["-D", "data", "-p", &port.to_string()]);
-    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200"].iter().chain(settings) {
+    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "max_connections=200"]
+        .into_iter()
+        .chain(settings.iter().map(String::as_str))
+    {
         command.args(["-c", setting]);
     }
     command.arg("-c").arg(format!("unix_socket_directories={}", directory.display()));
@@ -128,7 +147,7 @@ fn start_server(binaries: &Path, directory: &Path, settings: &[&str]) -> Option<
     };
     // Asked on the unix socket in our directory, the answer can only be our own server's.
     holds_within(DEADLINE, || process.has_ended() || ready());
-    (!process.has_ended()).then_some((process, port))
+    (!process.has_ended()).then_some(process)
 }
 
 /// The newest version that is installed.

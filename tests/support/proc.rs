@@ -1,9 +1,10 @@
 //! What the kernel says about a process.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 /// Ticks a second in /proc/PID/stat; the kernel's interface has it fixed on all architectures that count.
 pub(crate) const TICKS_PER_SECOND: u64 = 100;
@@ -14,6 +15,32 @@ pub(crate) fn resident(pid: u32) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).expect("a line Rss");
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
     kib * 1024
+}
+
+/// Sends a signal to a process that a process of the test has started. None if it has ended.
+/// The most bytes of memory that were resident at once.
+pub(crate) fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line VmHWM");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    kib * 1024
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+    let _ = kill_process(pid, signal);
+}
+
+/// Variables of its environment when it was started; none if it has ended.
+pub(crate) fn environment(pid: u32) -> Vec<String> {
+    let text = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    text.split(|byte| *byte == 0).map(|variable| String::from_utf8_lossy(variable).into_owned()).collect()
+}
+
+/// Whether it runs: it is there and no zombie.
+pub(crate) fn runs(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, after_name)| !after_name.trim_start().starts_with('Z'))
 }
 
 pub(crate) fn open_files(pid: u32) -> usize {
@@ -62,6 +89,17 @@ pub(crate) fn is_read(stream: &TcpStream) -> bool {
     let (local, peer) = ends(stream);
     queues(local, peer).is_some_and(|(unsent, _)| unsent == 0)
         && queues(peer, local).is_none_or(|(_, unread)| unread == 0)
+}
+
+/// The sockets that listen on an IPv4 address, by their inodes.
+pub(crate) fn listening(address: SocketAddr) -> BTreeSet<String> {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+    let wanted = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // 0A is LISTEN.
+    let rows = rows.filter(|fields| fields.get(1) == Some(&wanted.as_str()) && fields.get(3) == Some(&"0A"));
+    rows.map(|fields| fields[9].to_owned()).collect()
 }
 
 fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {

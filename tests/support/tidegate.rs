@@ -1,9 +1,11 @@
 //! The balancer as a child process.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -23,6 +25,8 @@ use super::{DEADLINE, eventually, proc};
 pub(crate) struct Tidegate {
     process: Process,
     logs: Arc<Logs>,
+    /// The value of `log` in the configuration.
+    log: String,
     directory: TempDir,
 }
 
@@ -32,7 +36,10 @@ pub(crate) struct Launch {
     log: String,
     open_files: Option<(u64, u64)>,
     hosts: Option<PathBuf>,
+    program: PathBuf,
     name_the_file: bool,
+    environment: Vec<(String, OsString)>,
+    passed: Vec<OwnedFd>,
     directory: TempDir,
 }
 
@@ -63,7 +70,14 @@ pub(crate) fn one_connection(listener: &str) -> (Tidegate, TcpStream, TcpStream)
     let tidegate = Tidegate::start(&forward(scripted.place(), listener, ""));
     let client = connect(&tidegate.at("in"));
     let backend = scripted.accept();
+    relays(&tidegate);
     (tidegate, client, backend)
+}
+
+/// Waits until a connection that its backend has accepted is relayed. The kernel accepts before tidegate knows that it is
+/// connected, and until then a reset is a failed connect. A worker is runnable from the moment when the kernel knows.
+pub(crate) fn relays(tidegate: &Tidegate) {
+    eventually(DEADLINE, "it relays", || proc::is_asleep(tidegate.pid()));
 }
 
 impl Tidegate {
@@ -76,11 +90,40 @@ impl Tidegate {
     pub(crate) fn with(yaml: &str) -> Launch {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log = format!("{{ format: json, access: {} }}", directory.path().join("access.log").display());
-        Launch { yaml: yaml.to_owned(), log, open_files: None, hosts: None, name_the_file: true, directory }
+        Launch::of(yaml.to_owned(), log, directory)
+    }
+
+    /// The configuration file that it was started with.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.directory.path().join("tidegate.yaml")
     }
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// Processes that were started by upgrades, the last one last.
+    pub(crate) fn successors(&self) -> Vec<u32> {
+        let logs = self.logs();
+        // What has started may be a launcher of what serves.
+        let is_one =
+            |line: &&Line| line.is("upgrade: the new process starts") || line.is("upgrade: the new process serves");
+        let mut pids: Vec<u32> =
+            logs.iter().filter(is_one).map(|line| u32::try_from(line.number("pid")).expect("a process id")).collect();
+        pids.dedup();
+        pids
+    }
+
+    /// SIGUSR2, to the process that runs now: this one or a successor. Returns the one that has taken over.
+    pub(crate) fn upgrade(&self) -> u32 {
+        let before = self.count_logs(|line| line.is("took over from the process that ran before"));
+        proc::signal(self.successors().last().copied().unwrap_or(self.pid()), Signal::USR2);
+        eventually(DEADLINE, "the upgrade", || {
+            let failed = self.logs().into_iter().find(|line| line.is("upgrade failed"));
+            assert!(failed.is_none(), "{failed:?}");
+            self.count_logs(|line| line.is("took over from the process that ran before")) > before
+        });
+        *self.successors().last().expect("one was started")
     }
 
     /// The first address of a listener.
@@ -153,6 +196,36 @@ impl Tidegate {
         line
     }
 
+    /// The directory of that file: `DIRECTORY` in a configuration.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Another configuration, beside the same `log`, as the file would have it.
+    pub(crate) fn contents(&self, yaml: &str) -> String {
+        contents(&self.log, yaml, self.directory.path())
+    }
+
+    /// Another configuration in the file, put in the place of the old one at once.
+    pub(crate) fn rewrite(&self, yaml: &str) {
+        let next = self.directory.path().join("next.yaml");
+        fs::write(&next, self.contents(yaml)).expect("write the configuration");
+        fs::rename(next, self.config_file()).expect("rename");
+    }
+
+    /// Another value of `log`, for what is written to the file from now on.
+    pub(crate) fn set_log(&mut self, log: &str) {
+        log.clone_into(&mut self.log);
+    }
+
+    /// `kill -9`, and another start with the file as it now is.
+    pub(crate) fn kill_and_start(mut self) -> Tidegate {
+        self.process.kill();
+        let spare = tempfile::tempdir().expect("a temporary directory");
+        let directory = std::mem::replace(&mut self.directory, spare);
+        Launch::of(String::new(), self.log.clone(), directory).start_with_file_as_it_is()
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.signal(Signal::TERM);
@@ -183,6 +256,12 @@ impl Tidegate {
 
 impl Drop for Tidegate {
     fn drop(&mut self) {
+        for pid in self.successors() {
+            // Unless it has ended, and its number is another's.
+            if proc::environment(pid).iter().any(|variable| variable.starts_with("TIDEGATE_UPGRADE=")) {
+                proc::signal(pid, Signal::KILL);
+            }
+        }
         if thread::panicking() {
             let lines = self.logs();
             eprintln!("--- the last of {} log lines", lines.len());
@@ -193,7 +272,26 @@ impl Drop for Tidegate {
     }
 }
 
+/// `DIRECTORY` in a configuration is the one of its file.
+fn contents(log: &str, yaml: &str, directory: &Path) -> String {
+    format!("log: {log}\n{}", yaml.replace("DIRECTORY", &directory.display().to_string()))
+}
+
 impl Launch {
+    fn of(yaml: String, log: String, directory: TempDir) -> Launch {
+        Launch {
+            yaml,
+            log,
+            open_files: None,
+            hosts: None,
+            program: env!("CARGO_BIN_EXE_tidegate").into(),
+            name_the_file: true,
+            environment: Vec::new(),
+            passed: Vec::new(),
+            directory,
+        }
+    }
+
     /// The value of `log` in the configuration.
     pub(crate) fn log(mut self, log: &str) -> Launch {
         log.clone_into(&mut self.log);
@@ -214,6 +312,24 @@ impl Launch {
         self
     }
 
+    /// Another file of the program.
+    pub(crate) fn program(mut self, program: &Path) -> Launch {
+        program.clone_into(&mut self.program);
+        self
+    }
+
+    /// A variable of its environment.
+    pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Launch {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Descriptors from 3 on, at most two, as socket activation passes them.
+    pub(crate) fn passing(mut self, sockets: Vec<OwnedFd>) -> Launch {
+        self.passed = sockets;
+        self
+    }
+
     /// `tidegate run` in the directory of the file, without --config.
     pub(crate) fn without_argument(mut self) -> Launch {
         self.name_the_file = false;
@@ -222,6 +338,11 @@ impl Launch {
 
     /// Runs it, and waits until its listeners are open.
     pub(crate) fn start(self) -> Tidegate {
+        self.write();
+        self.start_with_file_as_it_is()
+    }
+
+    fn start_with_file_as_it_is(self) -> Tidegate {
         let mut tidegate = self.spawn();
         let started = |line: &Line| line.is("started") || (line.json.is_null() && line.text.contains("started"));
         let end = Instant::now() + DEADLINE;
@@ -234,6 +355,7 @@ impl Launch {
 
     /// Runs it to its end: how it ended, and what it wrote to stderr.
     pub(crate) fn run_to_end(self) -> (ExitStatus, String) {
+        self.write();
         let mut tidegate = self.spawn();
         let status = tidegate.wait();
         let mut text = String::new();
@@ -246,10 +368,24 @@ impl Launch {
         (status, text)
     }
 
-    fn spawn(self) -> Tidegate {
-        let file = self.directory.path().join("tidegate.yaml");
-        fs::write(&file, format!("log: {}\n{}", self.log, self.yaml)).expect("write the configuration");
-        let mut process = Process::start(self.command(&file), Signal::KILL);
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("tidegate.yaml")
+    }
+
+    fn write(&self) {
+        fs::write(self.file(), contents(&self.log, &self.yaml, self.directory.path()))
+            .expect("write the configuration");
+    }
+
+    fn spawn(mut self) -> Tidegate {
+        let file = self.file();
+        let mut command = self.command(&file);
+        command.envs(self.environment.drain(..));
+        let mut passed = self.passed.drain(..);
+        let stdin = passed.next().map_or_else(Stdio::null, Stdio::from);
+        command.stdout(passed.next().map_or_else(Stdio::null, Stdio::from));
+        drop(passed);
+        let mut process = Process::start_with(command, stdin, Signal::KILL);
         let stderr = process.child().stderr.take().expect("piped");
         let logs = Arc::new(Logs::default());
         thread::spawn({
@@ -260,12 +396,22 @@ impl Launch {
                 }
             }
         });
-        Tidegate { process, logs, directory: self.directory }
+        Tidegate { process, logs, log: self.log, directory: self.directory }
     }
 
     fn command(&self, file: &Path) -> Command {
-        let binary = env!("CARGO_BIN_EXE_tidegate");
+        let binary = &self.program;
         let mut command = match (self.open_files, &self.hosts) {
+            (None, None) if !self.passed.is_empty() => {
+                // Without a window in which other children could inherit them: they are the launcher's stdin and stdout.
+                let script = match self.passed.len() {
+                    1 => "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"",
+                    _ => "exec 3<&0 4<&1 0</dev/null 1>/dev/null; LISTEN_FDS=2 LISTEN_PID=$$ exec \"$@\"",
+                };
+                let mut command = bound("sh", "KILL");
+                command.args(["-c", script, "sh"]).arg(binary);
+                command
+            }
             (None, None) => bound(binary, "KILL"),
             (None, Some(hosts)) => {
                 let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
@@ -284,7 +430,7 @@ impl Launch {
         if self.name_the_file {
             command.arg("--config").arg(file);
         }
-        command.current_dir(self.directory.path()).env_remove("RUST_LOG").stdout(Stdio::null()).stderr(Stdio::piped());
+        command.current_dir(self.directory.path()).env_remove("RUST_LOG").stderr(Stdio::piped());
         command
     }
 }
@@ -362,6 +508,10 @@ impl Access {
     /// `None` when it is null.
     pub(crate) fn number(&self, name: &str) -> Option<f64> {
         self.0[name].as_f64()
+    }
+
+    pub(crate) fn json(&self, name: &str) -> Value {
+        self.0[name].clone()
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

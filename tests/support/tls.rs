@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
-pub(crate) use super::authority::{Authority, Issued, client_connection, write_key};
+pub(crate) use super::authority::{Authority, Issued, client_connection};
 use super::backend::{Backend, Scripted, in_thread};
 use super::client::{Place, try_connect};
 use super::process::{bound, require};
-use super::tidegate::{Tidegate, forward};
+use super::tidegate::{Tidegate, forward, relays};
 
 /// One end of a TLS connection. Two threads may use it at once, one to read and one to write: `&Tls` does both.
 pub(crate) struct Tls {
@@ -207,6 +207,7 @@ pub(crate) fn one_tls_connection_of(listener: &str, client: impl Fn(&Authority) 
     let tidegate = Tidegate::start(&terminate(scripted.place(), &[&certificate], "", listener));
     let client = Tls::connect(&tidegate.at("in"), &client(&authority), "a.example");
     let backend = scripted.accept();
+    relays(&tidegate);
     Terminated { tidegate, client, backend }
 }
 

@@ -8,21 +8,19 @@ use serde_json::{Value, json};
 
 use super::health::{health, last_checked};
 use super::requests::{RequestTotals, http_pools};
-use crate::admin::configuration::configuration;
 use crate::admin::query::decode;
 use crate::admin::snapshot_model::{
     BackendStats, BackendStatus, HttpStats, Latency, ListenerStats, PoolStats, Snapshot,
 };
 use crate::admin::unix_time::rfc3339;
-use crate::config::model::{Balance, Config};
+use crate::config::model::Balance;
 use crate::stats::latency::{Stage, Window};
 
 /// Answers what is asked for by a path that begins with `/api/`.
-pub(in crate::admin) fn answer(path: &str, snapshot: &Snapshot, config: &Config) -> (StatusCode, Value) {
+pub(in crate::admin) fn answer(path: &str, snapshot: &Snapshot) -> (StatusCode, Value) {
     let data = match path {
         "/api/health" => health_of_all(snapshot),
         "/api/servers" => servers(snapshot).map(|server| server.describe()).collect(),
-        "/api/config" => configuration(config),
         "/api/algorithms" => algorithms(snapshot),
         "/api/metrics" => metrics(snapshot),
         "/api/metrics/servers" => servers(snapshot).map(|server| server.measure()).collect(),
@@ -40,6 +38,12 @@ pub(in crate::admin) fn answer(path: &str, snapshot: &Snapshot, config: &Config)
         }
     };
     (StatusCode::OK, json!({ "success": true, "data": data }))
+}
+
+/// One server as `/api/servers` lists it.
+pub(in crate::admin) fn server(snapshot: &Snapshot, pool: &str, name: &str) -> Option<Value> {
+    let found = servers(snapshot).find(|it| it.pool.name == pool && it.backend.name == name);
+    found.map(|server| server.describe())
 }
 
 /// A backend, and what it is part of.
@@ -277,14 +281,11 @@ mod tests {
     use crate::admin::snapshot_model::{
         CheckResult, CheckStats, LatencySummary, PlaneStats, ResponseCount, TerminationStats,
     };
-    use crate::config::{files::Unread, parse};
     use crate::stats::http::{Method, StatusClass};
     use crate::stats::termination::{Side, Termination};
 
     fn ask(path: &str, snapshot: &Snapshot) -> (u16, Value) {
-        let text = "listeners: [{ name: in, bind: '127.0.0.1:1', pool: p }]\npools: [{ name: p, backends: [{ address: '127.0.0.1:2' }] }]";
-        let config = parse("test", text, &Unread).unwrap().config;
-        let (status, value) = answer(path, snapshot, &config);
+        let (status, value) = answer(path, snapshot);
         (status.as_u16(), value)
     }
 

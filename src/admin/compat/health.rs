@@ -9,7 +9,8 @@ pub(super) fn health(backend: &BackendStats) -> &'static str {
         BackendStatus::Up => "healthy",
         BackendStatus::Down => "unhealthy",
         BackendStatus::Unchecked => "unchecked",
-        BackendStatus::Leaving => "draining",
+        BackendStatus::Leaving | BackendStatus::Drain => "draining",
+        BackendStatus::Maintenance => "maintenance",
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt::Display;
 
 use super::rows::{Frontend, Group, Server, algorithm, mode};
+use crate::config::model::ListenerState;
 use crate::stats::http::StatusClass;
 use crate::stats::latency::Stage;
 use crate::stats::termination::Termination;
@@ -26,9 +27,9 @@ pub(super) type Cell = Option<String>;
 pub(super) const COLUMNS: [Column; 128] = [
     column("pxname").frontend(|row| text(&row.listener.name)).both(|row| text(&row.pool.name)),
     column("svname").frontend(|_| text("FRONTEND")).server(|row| text(&row.backend.name)).backend(|_| text("BACKEND")),
-    // No connection waits for a backend: it gets one or is rejected.
-    column("qcur").both(|_| number(0)),
-    column("qmax").both(|_| number(0)),
+    // Connections wait for a pool, not for one of its servers.
+    column("qcur").server(|_| number(0)).backend(|row| number(row.pool.queue.waiting)),
+    column("qmax").server(|_| number(0)).backend(|row| number(row.pool.queue.waiting_max)),
     column("scur")
         .frontend(|row| number(row.listener.open))
         .server(|row| number(row.backend.open))
@@ -58,7 +59,10 @@ pub(super) const COLUMNS: [Column; 128] = [
     column("wretr").both(|row| number(row.sum(|backend| backend.retries))),
     column("wredis").both(|row| number(row.sum(|backend| backend.retries))),
     column("status")
-        .frontend(|row| text(if row.snapshot.draining { "STOP" } else { "OPEN" }))
+        .frontend(|row| {
+            let accepts = !row.snapshot.draining && row.listener.state == ListenerState::Ready;
+            text(if accepts { "OPEN" } else { "STOP" })
+        })
         .server(|row| text(row.status()))
         .backend(|row| text(if row.pool.usable { "UP" } else { "DOWN" })),
     column("weight").server(|row| number(row.backend.weight)).backend(|row| number(row.weight())),
@@ -204,8 +208,13 @@ pub(super) const COLUMNS: [Column; 128] = [
 ];
 
 /// Clients that sent all they had to, and are not let in.
-const REJECTED_BY_RULE: [Termination; 3] =
-    [Termination::UnknownName, Termination::UntrustedProxyHeader, Termination::HandshakeLimit];
+const REJECTED_BY_RULE: [Termination; 5] = [
+    Termination::UnknownName,
+    Termination::UntrustedProxyHeader,
+    Termination::HandshakeLimit,
+    Termination::AccessDenied,
+    Termination::RouteRefused,
+];
 const REJECTED_BY_LIMIT: [Termination; 3] =
     [Termination::AddressConnections, Termination::AddressRate, Termination::ListenerRate];
 /// Clients that did not send what they had to.

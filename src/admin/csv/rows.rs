@@ -145,6 +145,8 @@ impl Server<'_> {
     pub(super) fn status(&self) -> &'static str {
         match self.backend {
             BackendStats { status: BackendStatus::Leaving, .. } => "DRAIN",
+            BackendStats { status: BackendStatus::Maintenance, .. } => "MAINT",
+            BackendStats { status: BackendStatus::Drain, .. } => "DRAIN",
             BackendStats { up: false, .. } => "DOWN",
             BackendStats { weight: 0, .. } => "DRAIN",
             BackendStats { checks: None, .. } => "no check",

@@ -1,6 +1,8 @@
 // The page: takes the events of tidegate's stats port, and shows them.
 
+import { Changes } from './changes.js';
 import { Lines, isCalm } from './charts.js';
+import { Connections } from './connections.js';
 import { Latency } from './latency.js';
 import { Backends, Table, sign } from './table.js';
 import { $, arrange, bytes, clock, count, day, make, mark, micros, moment, plural, put, rate, share, span } from './text.js';
@@ -64,6 +66,35 @@ const latency = new Latency({
   ask: async (path) => (await get(path)).json(),
 });
 
+const connections = new Connections({
+  details: $('connections'),
+  table: $('connections-table'),
+  filters: [$('connections-pool'), $('connections-backend'), $('connections-client')],
+  pools: $('connections-pool'),
+  again: $('connections-again'),
+  shows: $('connections-count'),
+  error: $('connections-error'),
+  ask: async (path) => (await get(path)).json(),
+});
+
+const changes = new Changes({
+  menu: $('change-menu'),
+  menuTitle: $('change-menu-title'),
+  dialog: $('change'),
+  form: $('change-form'),
+  title: $('change-title'),
+  text: $('change-text'),
+  warning: $('change-warning'),
+  field: $('change-weight-field'),
+  weight: $('change-weight'),
+  error: $('change-error'),
+  cancel: $('change-cancel'),
+  confirm: $('change-confirm'),
+  outcome: $('change-outcome'),
+  rows: () => backends,
+  send: patch,
+});
+
 const stage = () => $('table-stage').value;
 const percentile = (row, which) => row[`${stage()}_${which}`] ?? null;
 
@@ -77,7 +108,7 @@ const http = {
 };
 
 const listenerTable = new Table($('listeners'), [
-  { title: 'Listener', heads: true, text: (row) => row.name },
+  { title: 'Listener', heads: true, text: (row) => (row.state === 'ready' ? row.name : `${row.name} (${row.state})`) },
   { title: 'Address', css: 'roomy', text: (row) => row.addresses.join(', ') },
   { title: 'To', css: 'roomy', text: (row) => row.pools.join(', ') },
   { title: 'TLS', css: 'wide', text: (row) => (row.tls ? 'ends here' : '–') },
@@ -111,8 +142,9 @@ const backendTable = new Backends({
   filter: $('filter'),
   shows: $('count'),
   status,
-  look: (place) => {
-    latency.look(backends[place].id);
+  change: (row, button) => changes.open(row, button),
+  look: (row) => {
+    latency.look(row.id);
     $('latency').scrollIntoView({ behavior: isCalm() ? 'auto' : 'smooth' });
   },
   columns: [
@@ -128,6 +160,7 @@ const backendTable = new Backends({
     { title: 'p50', css: 'number wide', largest: true, value: (row) => percentile(row, 'p50'), text: (row) => micros(percentile(row, 'p50')) },
     { title: 'p99', css: 'number', largest: true, value: (row) => percentile(row, 'p99'), text: (row) => micros(percentile(row, 'p99')) },
     { title: 'For', css: 'number wide', value: (row) => row.since && -row.since, text: (row) => (row.since ? span(before.time - row.since) : '–') },
+    { title: 'Change', css: 'act', fill: (node, row) => changes.button(node, row) },
   ],
 });
 
@@ -142,19 +175,22 @@ const certificateTable = new Table($('certificates'), [
 const transitionNodes = new Map();
 const rejectionNodes = new Map();
 
-/** Whether it takes connections, and whether a health check says so. */
+/** Whether it takes connections, and whether a health check or an administrator says so. */
 function status(row) {
+  if (row.state) return row.state;
   if (!row.up) return 'down';
   return row.checked ? 'up' : 'unchecked';
 }
 
 function rank(row) {
+  if (row.state) return 1;
   if (!row.up) return 0;
-  if (row.weight === 0) return 1;
-  return row.backup ? 3 : 2;
+  if (row.weight === 0) return 2;
+  return row.backup ? 4 : 3;
 }
 
 function backendState(row) {
+  if (row.state) return [row.state, row.state];
   if (!row.up) return ['down', 'down'];
   if (row.weight === 0) return ['idle', 'weight 0'];
   if (!row.checked) return ['unchecked', 'unchecked'];
@@ -164,8 +200,11 @@ function backendState(row) {
 function backendName(node, row) {
   if (node.firstChild === null) node.append(make('button', { type: 'button', class: 'link' }), make('small'));
   put(node.firstChild, row.name);
-  const note = row.up ? (row.backup && !row.checked ? 'backup' : '') : (row.reason ?? 'down');
-  put(node.lastChild, note ? `${note} · ${row.address}` : row.address);
+  const notes = [];
+  if (row.forced) notes.push(`forced ${row.forced}`);
+  if (row.up) notes.push(row.backup && (row.state || !row.checked) ? 'backup' : '');
+  else if (!row.reason?.startsWith('forced')) notes.push(row.reason ?? 'down');
+  put(node.lastChild, [...notes, row.address].filter(Boolean).join(' · '));
   mark(node.lastChild, 'title', node.lastChild.textContent);
 }
 
@@ -184,9 +223,13 @@ function poolName(node, row) {
       backendTable.order();
       $('backends').scrollIntoView({ behavior: isCalm() ? 'auto' : 'smooth' });
     });
-    node.append(button);
+    node.append(button, make('small'));
   }
   put(node.firstChild, row.name);
+  const notes = [];
+  if (row.waiting > 0) notes.push(`${count(row.waiting)} wait`);
+  if (row.fails_open === 1) notes.push('fail open: too few backends are up');
+  put(node.lastChild, notes.join(' · '));
 }
 
 function poolState(node, row) {
@@ -222,13 +265,15 @@ function onNames(value) {
   replace(pools, value.pools.map((pool) => ({ ...pool, key: pool.name, size: pool.backends.length })));
   let place = 0;
   const rows = value.pools.flatMap((pool) =>
-    pool.backends.map(([id, name, address, weight, backup]) => ({
+    pool.backends.map(([id, name, address, weight, backup, entry]) => ({
       key: JSON.stringify([pool.name, name]),
       words: `${name} ${pool.name} ${address}`.toLowerCase(),
       pool: pool.name,
       place: place++,
       id,
       name,
+      // What is changed: all addresses of a host name are one.
+      entry: entry ?? name,
       address,
       weight,
       backup,
@@ -237,6 +282,7 @@ function onNames(value) {
   );
   replace(backends, rows);
   latency.names(value);
+  connections.names(value.pools);
 }
 
 /** Puts numbers into their rows by the names of the columns, and how fast they rise. */
@@ -263,6 +309,8 @@ function onView(view) {
   backends.forEach((row) => {
     row.up = row.up === 1;
     row.reason = view.reasons[row.place];
+    row.state = view.states[row.place];
+    row.forced = view.forced[row.place];
   });
   let place = 0;
   for (const pool of pools) {
@@ -296,6 +344,7 @@ function onView(view) {
   listenerTable.show(listeners);
   if (first) backendTable.replace(backends);
   else backendTable.update();
+  changes.update();
   tellNews();
   latency.update();
   // For who wants to know what an update costs; nothing is kept of it.
@@ -317,9 +366,12 @@ function header(view, cpu) {
   mark($('status'), 'data-state', state);
   put($('status-text'), text);
   const having = (wanted) => backends.filter((row) => status(row) === wanted).length;
-  const [down, unchecked] = [having('down'), having('unchecked')];
+  const down = having('down');
+  const others = [['unchecked', 'unchecked'], ['drain', 'drained'], ['maintenance', 'in maintenance']]
+    .map(([state, word]) => [having(state), word])
+    .filter(([number]) => number > 0);
   put($('fact-up'), `${count(having('up'))} of ${count(backends.length)}`);
-  put($('fact-unchecked'), unchecked > 0 ? `${count(unchecked)} unchecked` : '');
+  put($('fact-unchecked'), others.map(([number, word]) => `${count(number)} ${word}`).join(', '));
   put($('fact-uptime'), span(view.uptime));
   put($('fact-cpu'), cpu === null ? '–' : `${Math.round(cpu * 100)} %`);
   put($('fact-memory'), bytes(view.resident_bytes));
@@ -327,19 +379,25 @@ function header(view, cpu) {
   if (document.title !== title) document.title = title;
 }
 
+function standing(row) {
+  const words = { down: `down: ${row.reason ?? ''}`, drain: 'drained', maintenance: 'in maintenance', leaving: 'removed' };
+  return words[status(row)] ?? status(row);
+}
+
 /** Says what went up or down, once, for who does not see it. */
 function tellNews() {
-  const now = new Map(backends.map((row) => [row.key, row.up]));
-  const changed = backends.filter((row) => known?.has(row.key) && known.get(row.key) !== row.up);
+  const now = new Map(backends.map((row) => [row.key, status(row)]));
+  const changed = backends.filter((row) => known?.has(row.key) && known.get(row.key) !== status(row));
   known = now;
   if (changed.length === 0) return;
-  const said = changed.slice(0, 3).map((row) => `${row.pool} / ${row.name} is ${row.up ? status(row) : `down: ${row.reason ?? ''}`}`);
+  const said = changed.slice(0, 3).map((row) => `${row.pool} / ${row.name} is ${standing(row)}`);
   if (changed.length > 3) said.push(`and ${changed.length - 3} more`);
   put($('news'), said.join(', '));
 }
 
-function onJournal({ not_ready, transitions, rejections, certificates, tls_files, logs }) {
+function onJournal({ not_ready, config, geoip, transitions, rejections, certificates, tls_files, logs }) {
   notice($('not-ready'), not_ready);
+  notice($('config'), [config, geoip].filter((line) => line !== null));
   notice($('logs'), logs.map(logLine));
   list($('transitions'), transitionNodes, transitions, 'No backend went up or down yet.', ({ time, pool, backend, status, reason }) => {
     const state = make('span', { class: 'state' });
@@ -396,10 +454,11 @@ function list(node, nodes, entries, none, inside) {
 const handlers = { names: onNames, journal: onJournal, view: onView };
 let token = sessionStorage.getItem('token');
 
+const authorization = () => (token ? { Authorization: `Bearer ${token}` } : {});
+
 /** Asks for something, with the token if one was given. (EventSource could not send it.) */
 async function get(path, signal) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  const response = await fetch(path, { headers, signal, cache: 'no-store' });
+  const response = await fetch(path, { headers: authorization(), signal, cache: 'no-store' });
   if (response.status === 401) {
     await askForToken();
     return get(path, signal);
@@ -408,12 +467,33 @@ async function get(path, signal) {
   return response;
 }
 
+/** Changes something. What is refused rejects with the reason. */
+async function patch(path, body) {
+  const headers = { ...authorization(), 'Content-Type': 'application/json' };
+  const options = { method: 'PATCH', headers, body: JSON.stringify(body), cache: 'no-store' };
+  const response = await fetch(path, options).catch(() => {
+    throw new Error('No answer from tidegate: look whether it was done.');
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(told(text) || `refused: ${response.status}`);
+  return JSON.parse(text);
+}
+
+/** The sentence of an answer that is an error. */
+function told(text) {
+  try {
+    return JSON.parse(text).error ?? text;
+  } catch {
+    return text.trim();
+  }
+}
+
 /** An answer that says why it is none. */
 class Refused extends Error {
   constructor(path, response, text) {
     super(`${path}: ${response.status}`);
-    /** Set while tidegate has no room for this page; it says so in a sentence. */
-    this.reason = response.status === 503 ? text.trim() : null;
+    /** In a sentence: that tidegate has no room for this page, or what it does not understand. */
+    this.reason = response.status === 503 ? text.trim() : response.status === 400 ? told(text) : null;
   }
 }
 
@@ -445,6 +525,8 @@ function askForToken() {
 async function watch() {
   const end = new AbortController();
   const response = await get('/events', end.signal);
+  changes.allowed = response.headers.get('Tidegate-Changes') === 'allowed';
+  document.body.toggleAttribute('data-changes', changes.allowed);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = '';
   for (;;) {

@@ -2,7 +2,7 @@
 //!
 //! The page is files that are part of the binary ([`asset`]). What it shows comes by server-sent events ([`feed`]), whose
 //! text is made in [`payload`]; histograms of the one listener or backend that is shown are requested
-//! ([`series`]). It keeps its own history, so that a page in the background costs nothing here.
+//! ([`series`]), and `/api/connections` while its list is open. It keeps its own history, so that a page in the background costs nothing here.
 
 pub(super) mod feed;
 mod payload;
@@ -25,11 +25,13 @@ const STYLE: &str = "text/css; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The page and its files: nothing in them is secret, so that they need no token.
-const ASSETS: [(&str, &str, &str); 10] = [
+const ASSETS: [(&str, &str, &str); 12] = [
     ("/", HTML, include_str!("index.html")),
     ("/dashboard/style.css", STYLE, include_str!("style.css")),
     ("/dashboard/app.js", SCRIPT, include_str!("app.js")),
+    ("/dashboard/changes.js", SCRIPT, include_str!("changes.js")),
     ("/dashboard/charts.js", SCRIPT, include_str!("charts.js")),
+    ("/dashboard/connections.js", SCRIPT, include_str!("connections.js")),
     ("/dashboard/latency.js", SCRIPT, include_str!("latency.js")),
     ("/dashboard/table.js", SCRIPT, include_str!("table.js")),
     ("/dashboard/text.js", SCRIPT, include_str!("text.js")),

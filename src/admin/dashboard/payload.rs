@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::admin::snapshot_model::{
-    BackendStats, CheckKind, HttpStats, Latency, LatencySummary, ListenerStats, LogStats, PoolStats, RejectedClient,
-    ServedCertificate, Snapshot, StatusChange, TlsFiles,
+    BackendStats, BackendStatus, CheckKind, GeoIpStats, HttpStats, Latency, LatencySummary, ListenerStats, LogStats,
+    PoolStats, RejectedClient, ServedCertificate, Snapshot, StatusChange, TlsFiles,
 };
-use crate::config::model::Balance;
+use crate::config::model::{Balance, ListenerState};
 use crate::stats::http::StatusClass;
 use crate::stats::latency::{Stage, Window};
 use crate::stats::registry::{BackendId, ListenerId, PoolId};
@@ -35,9 +35,11 @@ const LISTENER: [PayloadColumn<ListenerStats>; 14] = [
     ("server_errors", |listener| server_errors(listener.http.as_ref())),
 ];
 
-const POOL: [PayloadColumn<PoolStats>; 10] = [
+const POOL: [PayloadColumn<PoolStats>; 12] = [
     ("up", |pool| Some(pool.up as u64)),
     ("usable", |pool| Some(pool.usable.into())),
+    ("fails_open", |pool| Some(pool.fails_open.into())),
+    ("waiting", |pool| Some(pool.queue.waiting.into())),
     ("rejected", |pool| Some(pool.rejected)),
     ("retries", |pool| Some(pool.retries)),
     ("turnaround_p50", |pool| percentile(&pool.latency, Stage::Turnaround, |summary| summary.p50_us)),
@@ -119,6 +121,7 @@ struct NamesOfListener<'a> {
     id: ListenerId,
     name: &'a str,
     addresses: &'a [String],
+    state: ListenerState,
     tls: bool,
     pools: &'a [String],
     max_connections: Option<u32>,
@@ -130,9 +133,11 @@ struct NamesOfPool<'a> {
     name: &'a str,
     balance: Balance,
     health: Option<CheckKind>,
-    /// Id, name, address, weight, whether it is a backup.
-    backends: Vec<(BackendId, &'a str, &'a str, u32, bool)>,
+    backends: Vec<NamesOfBackend<'a>>,
 }
+
+/// Id, name, address, weight, whether it is a backup, and the entry in `pools[].backends` where that is not the name.
+type NamesOfBackend<'a> = (BackendId, &'a str, &'a str, u32, bool, Option<&'a str>);
 
 impl<'a> NamesPayload<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> NamesPayload<'a> {
@@ -140,11 +145,13 @@ impl<'a> NamesPayload<'a> {
             id: listener.id,
             name: &listener.name,
             addresses: &listener.addresses,
+            state: listener.state,
             tls: listener.tls,
             pools: &listener.pools,
             max_connections: listener.max_connections,
         };
-        let backend = |it: &'a BackendStats| (it.id, &*it.name, &*it.address, it.weight, it.backup);
+        let backend =
+            |it: &'a BackendStats| (it.id, &*it.name, &*it.address, it.weight, it.backup, it.entry.as_deref());
         let pool = |pool: &'a PoolStats| NamesOfPool {
             id: pool.id,
             name: &pool.name,
@@ -170,6 +177,10 @@ impl<'a> NamesPayload<'a> {
 #[derive(Serialize)]
 pub(super) struct EventsPayload<'a> {
     not_ready: &'a [String],
+    /// Whether the configuration file is in effect, in a sentence if it is not.
+    config: Option<String>,
+    /// Whether the file of the database of countries is in service, in a sentence if it is not.
+    geoip: Option<String>,
     transitions: &'a [StatusChange],
     rejections: &'a [RejectedClient],
     certificates: &'a [ServedCertificate],
@@ -182,11 +193,13 @@ impl<'a> EventsPayload<'a> {
     pub(super) fn of(snapshot: &'a Snapshot) -> EventsPayload<'a> {
         EventsPayload {
             not_ready: &snapshot.not_ready,
+            config: snapshot.config.trouble(),
+            geoip: snapshot.geoip.as_ref().and_then(GeoIpStats::trouble),
             transitions: &snapshot.transitions,
             rejections: &snapshot.rejections,
             certificates: &snapshot.certificates,
             tls_files: &snapshot.tls_files,
-            logs: snapshot.logs.iter().filter(|log| log.write_errors > 0).collect(),
+            logs: snapshot.logs.iter().filter(|log| log.write_errors > 0 || log.error.is_some()).collect(),
         }
     }
 }
@@ -207,6 +220,10 @@ pub(super) struct NumbersPayload<'a> {
     backends: Vec<[Option<u64>; BACKEND.len()]>,
     /// Why a backend is down, by its row.
     reasons: BTreeMap<usize, &'a str>,
+    /// `drain`, `maintenance` and `leaving`, by the row of the backend.
+    states: BTreeMap<usize, &'static str>,
+    /// Health by decree, `up` or `down`, by the row of the backend.
+    forced: BTreeMap<usize, &'static str>,
 }
 
 impl<'a> NumbersPayload<'a> {
@@ -225,7 +242,17 @@ impl<'a> NumbersPayload<'a> {
             pools: rows(&POOL, &snapshot.pools),
             backends: snapshot.pools.iter().flat_map(|pool| rows(&BACKEND, &pool.backends)).collect(),
             reasons: all().enumerate().filter_map(|(row, backend)| Some((row, backend.reason.as_deref()?))).collect(),
+            states: all().enumerate().filter_map(|(row, backend)| Some((row, out_of_service(backend)?))).collect(),
+            forced: all().enumerate().filter_map(|(row, backend)| Some((row, backend.forced?.name()))).collect(),
         }
+    }
+}
+
+/// The state of a backend that somebody has taken out of service.
+fn out_of_service(backend: &BackendStats) -> Option<&'static str> {
+    match backend.status() {
+        status @ (BackendStatus::Drain | BackendStatus::Maintenance | BackendStatus::Leaving) => Some(status.name()),
+        BackendStatus::Up | BackendStatus::Down | BackendStatus::Unchecked => None,
     }
 }
 
@@ -235,6 +262,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::admin::snapshot_model::ResponseCount;
+    use crate::config::model::{AdminState, ForcedHealth};
     use crate::stats::http::Method;
 
     /// Two pools with a backend each, the second one down.
@@ -252,6 +280,9 @@ pub(crate) mod tests {
         };
         let gone = BackendStats {
             name: "<script>".into(),
+            entry: Some("script".into()),
+            admin_state: AdminState::Drain,
+            forced: Some(ForcedHealth::Down),
             reason: Some("refused".into()),
             since: 1_700_000_000.4,
             latency: latency(Window::Minute),
@@ -289,7 +320,7 @@ pub(crate) mod tests {
         let snapshot = snapshot();
         let names = to_value(NamesPayload::of(&snapshot)).unwrap();
         let numbers = to_value(NumbersPayload::of(&snapshot)).unwrap();
-        assert_eq!(names["pools"][1]["backends"][0], json!([BackendId::NONE, "<script>", "", 0, false]));
+        assert_eq!(names["pools"][1]["backends"][0], json!([BackendId::NONE, "<script>", "", 0, false, "script"]));
         let fast = named(&names["columns"]["backend"], &numbers["backends"], 0);
         assert_eq!((&fast["up"], &fast["open"], &fast["bytes_out"]), (&json!(1), &json!(7), &json!(u64::MAX)));
         assert_eq!((&fast["turnaround_p50"], &fast["turnaround_p99"]), (&json!(512), &json!(4711)));
@@ -302,6 +333,8 @@ pub(crate) mod tests {
         let web = named(&names["columns"]["listener"], &numbers["listeners"], 0);
         assert_eq!((&web["requests"], &web["server_errors"]), (&json!(9), &json!(3)));
         assert_eq!(numbers["reasons"], json!({ "1": "refused" }));
+        assert_eq!(numbers["states"], json!({ "1": "drain" }));
+        assert_eq!(numbers["forced"], json!({ "1": "down" }));
         assert_eq!(named(&names["columns"]["pool"], &numbers["pools"], 1)["up"], json!(0));
     }
 

@@ -55,10 +55,10 @@ export function sign(node, state, word) {
   put(node.lastChild, word);
 }
 
-/** The backends: sorted, searched, and only those in sight drawn. `columns` have a `value` to sort by. */
+/** The backends: sorted, searched, and only those in sight drawn. `columns` have a `value` to sort by, or none. */
 export class Backends {
-  constructor({ table, scroll, search, filter, shows, columns, status, look }) {
-    Object.assign(this, { table, scroll, search, filter, shows, columns, status, look });
+  constructor({ table, scroll, search, filter, shows, columns, status, look, change }) {
+    Object.assign(this, { table, scroll, search, filter, shows, columns, status, look, change });
     this.all = [];
     this.shown = [];
     this.nodes = new Map();
@@ -77,6 +77,10 @@ export class Backends {
 
   head() {
     const cells = this.columns.map((column) => {
+      if (!column.value) {
+        column.head = make('th', { scope: 'col', class: column.css }, make('span', { class: 'visually-hidden' }, column.title));
+        return column.head;
+      }
       const button = make('button', { type: 'button' }, column.title, make('i', { 'aria-hidden': 'true' }));
       button.addEventListener('click', () => {
         const again = this.sort.column === column;
@@ -150,8 +154,11 @@ export class Backends {
   }
 
   pressed(event) {
-    const row = event.target.closest('button')?.closest('tr');
-    if (row) this.look(Number(row.dataset.place));
+    const button = event.target.closest('button');
+    if (button === null) return;
+    const row = this.all[Number(button.closest('tr').dataset.place)];
+    if (button.matches('.more')) this.change(row, button);
+    else this.look(row);
   }
 
   /** From row to row by the arrow keys. */
@@ -168,6 +175,8 @@ export class Backends {
     if (top < this.scroll.scrollTop) this.scroll.scrollTop = top;
     else if (top > this.scroll.scrollTop + room) this.scroll.scrollTop = top - room;
     this.draw();
-    this.nodes.get(this.shown[to].key)?.querySelector('button').focus({ preventScroll: true });
+    const column = [...row.querySelectorAll('button')].indexOf(event.target);
+    const buttons = this.nodes.get(this.shown[to].key)?.querySelectorAll('button') ?? [];
+    (buttons[column] ?? buttons[0])?.focus({ preventScroll: true });
   }
 }

@@ -5,12 +5,13 @@
 
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Version};
 
 use super::token::Token;
-use crate::net::addr::Address;
+use crate::tls::Acceptor;
 
 /// What is asked for, by how it is guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) enum Permission {
     Read,
     /// The same, for as long as the connection stays.
     Stream,
+    /// To change something.
+    Change,
 }
 
 /// Why it is not given.
@@ -32,6 +35,8 @@ pub(super) enum Denied {
     Host,
     /// The request comes from a page of another origin.
     Origin,
+    /// Changes over TCP require a token, and the interface has none.
+    ReadOnly,
 }
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -44,23 +49,35 @@ pub(super) struct Guard {
     token: Option<Rc<Token>>,
     /// Browsers do not get at unix sockets.
     for_browsers: bool,
+    /// Names in its certificates are the interface's own.
+    tls: Option<Arc<Acceptor>>,
 }
 
 impl Guard {
-    pub(super) fn new(address: &Address, token: Option<Rc<Token>>) -> Guard {
-        Guard { token, for_browsers: matches!(address, Address::Tcp(_)) }
+    /// Of a connection over TCP.
+    pub(super) fn tcp(token: Option<Rc<Token>>, tls: Option<Arc<Acceptor>>) -> Guard {
+        Guard { token, for_browsers: true, tls }
+    }
+
+    /// Of a connection over a unix socket: who may open it needs no token.
+    pub(super) fn unix() -> Guard {
+        Guard { token: None, for_browsers: false, tls: None }
     }
 
     /// Whether a request may have this.
     pub(super) fn admit<B>(&self, request: &Request<B>, access: Permission) -> Result<(), Denied> {
         let headers = request.headers();
         if self.for_browsers {
-            // With a token, names are free: a page that makes one mean this host does not know the token.
-            if self.token.is_none() && !is_own_host(headers, request.version()) {
+            // With a token, names are free for reading: a page that makes one mean this host does not know the token.
+            let is_free = self.token.is_some() && access != Permission::Change;
+            if !is_free && !self.is_own_host(headers, request.version()) {
                 return Err(Denied::Host);
             }
             if !is_own_origin(headers, access) {
                 return Err(Denied::Origin);
+            }
+            if self.token.is_none() && access == Permission::Change {
+                return Err(Denied::ReadOnly);
             }
         }
         match &self.token {
@@ -68,23 +85,32 @@ impl Guard {
             _ => Ok(()),
         }
     }
-}
 
-/// Whether `Host` is an address, or a name that always means this host (RFC 6761, 6.3). HTTP/1.0 may leave it out.
-fn is_own_host(headers: &HeaderMap, version: Version) -> bool {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) => version == Version::HTTP_10,
-        (Some(host), None) => host.to_str().is_ok_and(is_near),
-        (Some(_), Some(_)) => false,
+    /// Whether `Host` is an address, a name of this host, or one in a certificate. HTTP/1.0 may leave it out.
+    fn is_own_host(&self, headers: &HeaderMap, version: Version) -> bool {
+        let is_own = |host: &str| {
+            let name = name_of(host);
+            is_near(name) || self.tls.as_ref().is_some_and(|tls| tls.knows(Some(name)))
+        };
+        let mut hosts = headers.get_all(header::HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (None, _) => version == Version::HTTP_10,
+            (Some(host), None) => host.to_str().is_ok_and(is_own),
+            (Some(_), Some(_)) => false,
+        }
     }
 }
 
-fn is_near(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
+/// The host in `Host` without its port.
+fn name_of(host: &str) -> &str {
+    match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
-    };
+    }
+}
+
+/// Whether it is an address, or a name that always means this host (RFC 6761, 6.3).
+fn is_near(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
 }
@@ -93,7 +119,9 @@ fn is_near(host: &str) -> bool {
 fn is_own_origin(headers: &HeaderMap, access: Permission) -> bool {
     let is = |name: &HeaderName, value: &str| headers.get(name).is_some_and(|given| given == value);
     // A link of another site leads to a page as a whole: that site sees nothing of it. It cannot do so unseen, or often.
-    let is_link = access != Permission::Stream && is(&SEC_FETCH_MODE, "navigate") && is(&SEC_FETCH_DEST, "document");
+    let is_link = !matches!(access, Permission::Stream | Permission::Change)
+        && is(&SEC_FETCH_MODE, "navigate")
+        && is(&SEC_FETCH_DEST, "document");
     let is_own_site = match headers.get(&SEC_FETCH_SITE) {
         Some(site) => site == "same-origin" || site == "none" || is_link,
         None => true,
@@ -117,8 +145,7 @@ mod tests {
     }
 
     fn tcp(token: Option<&str>) -> Guard {
-        let address = Address::Tcp(([127, 0, 0, 1], 9900).into());
-        Guard::new(&address, token.map(|token| Rc::new(Token::fixed(token))))
+        Guard::tcp(token.map(|token| Rc::new(Token::fixed(token))), None)
     }
 
     #[test]
@@ -162,13 +189,32 @@ mod tests {
     }
 
     #[test]
+    fn changes_over_tcp_require_a_token_and_the_own_host() {
+        let token = ("authorization", "Bearer s3cret");
+        let change = |guard: &Guard, headers: &[(&str, &str)]| guard.admit(&request(headers), Permission::Change);
+        assert_eq!(change(&tcp(None), &[("host", "127.0.0.1:9900")]), Err(Denied::ReadOnly));
+        let guard = tcp(Some("s3cret"));
+        assert_eq!(change(&guard, &[("host", "127.0.0.1:9900")]), Err(Denied::Token));
+        assert_eq!(change(&guard, &[("host", "127.0.0.1:9900"), token]), Ok(()));
+        assert_eq!(change(&guard, &[("host", "evil.example"), token]), Err(Denied::Host));
+        let from_page = [("host", "127.0.0.1:9900"), token, ("origin", "http://evil.example")];
+        assert_eq!(change(&guard, &from_page), Err(Denied::Origin));
+        let from_own_page = [("host", "127.0.0.1:9900"), token, ("origin", "http://127.0.0.1:9900")];
+        assert_eq!(change(&guard, &from_own_page), Ok(()));
+        let cross_site = [("host", "127.0.0.1:9900"), token, ("sec-fetch-site", "cross-site")];
+        assert_eq!(change(&guard, &cross_site), Err(Denied::Origin));
+        let unix = Guard::unix();
+        assert_eq!(change(&unix, &[("host", "whatever")]), Ok(()));
+    }
+
+    #[test]
     fn names_are_free_only_with_a_token() {
         let named = request(&[("host", "lb.example"), ("authorization", "Bearer s3cret")]);
         assert_eq!(tcp(None).admit(&named, Permission::Read), Err(Denied::Host));
         assert_eq!(tcp(Some("s3cret")).admit(&named, Permission::Read), Ok(()));
         assert_eq!(tcp(Some("other")).admit(&named, Permission::Read), Err(Denied::Token));
         assert_eq!(tcp(Some("other")).admit(&named, Permission::Public), Ok(()));
-        let unix = Guard::new(&Address::Unix(Default::default()), None);
+        let unix = Guard::unix();
         assert_eq!(unix.admit(&request(&[("host", "whatever"), ("origin", "null")]), Permission::Stream), Ok(()));
     }
 }

@@ -10,7 +10,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::net::addr::Address;
+
+/// Between two looks whether all answers have been sent.
+const ANSWERED_POLL: Duration = Duration::from_millis(1);
 
 /// What a connection is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +26,13 @@ pub(super) enum ConnectionKind {
     Answer,
     /// It gets events for as long as it stays.
     Stream,
+    /// It changes something.
+    Change,
+    /// It removes a backend, and waits until that is gone.
+    Wait,
 }
 
-const KINDS: usize = 3;
+const KINDS: usize = 5;
 
 impl ConnectionKind {
     pub(super) const fn limit(self) -> usize {
@@ -31,6 +40,8 @@ impl ConnectionKind {
             ConnectionKind::Stranger => 64,
             ConnectionKind::Answer => 64,
             ConnectionKind::Stream => 64,
+            ConnectionKind::Change => 16,
+            ConnectionKind::Wait => 64,
         }
     }
 
@@ -41,19 +52,33 @@ impl ConnectionKind {
             ConnectionKind::Stranger => Some(Duration::from_secs(5)),
             ConnectionKind::Answer => Some(Duration::from_secs(60)),
             ConnectionKind::Stream => None,
+            // The longest wait, and some time to send.
+            ConnectionKind::Wait => Some(Duration::from_secs(660)),
+            // An upgrade takes a minute at most.
+            ConnectionKind::Change => Some(Duration::from_secs(120)),
         }
     }
 }
 
 /// Connections at once, all kinds together.
-pub(in crate::admin) const MAX_CONNECTIONS: usize =
-    ConnectionKind::Stranger.limit() + ConnectionKind::Answer.limit() + ConnectionKind::Stream.limit();
+pub(in crate::admin) const MAX_CONNECTIONS: usize = ConnectionKind::Stranger.limit()
+    + ConnectionKind::Answer.limit()
+    + ConnectionKind::Stream.limit()
+    + ConnectionKind::Change.limit()
+    + ConnectionKind::Wait.limit();
 
 /// All connections, by kind and in the order in which they came.
 #[derive(Debug, Default)]
 pub(in crate::admin) struct ConnectionSlots {
-    members: RefCell<[BTreeMap<u64, AbortHandle>; KINDS]>,
+    members: RefCell<[BTreeMap<u64, SlotTask>; KINDS]>,
     next: Cell<u64>,
+}
+
+/// The task of a connection, and where it was accepted.
+#[derive(Debug)]
+struct SlotTask {
+    task: AbortHandle,
+    address: Address,
 }
 
 /// The slot of one connection. Dropped with it.
@@ -70,8 +95,8 @@ pub(super) struct ConnectionSlot {
 pub(super) struct SlotsFull;
 
 impl ConnectionSlots {
-    /// Starts a connection as a stranger. `start` spawns its task.
-    pub(super) fn enter(self: &Rc<Self>, start: impl FnOnce(ConnectionSlot) -> AbortHandle) {
+    /// Starts a connection that was accepted at `address` as a stranger. `start` spawns its task.
+    pub(super) fn enter(self: &Rc<Self>, address: &Address, start: impl FnOnce(ConnectionSlot) -> AbortHandle) {
         let number = self.next.replace(self.next.get() + 1);
         let kind = ConnectionKind::Stranger;
         let slot = ConnectionSlot {
@@ -87,15 +112,31 @@ impl ConnectionSlots {
         if strangers.len() >= kind.limit()
             && let Some((_, first)) = strangers.pop_first()
         {
-            first.abort();
+            first.task.abort();
         }
-        strangers.insert(number, task);
+        strangers.insert(number, SlotTask { task, address: address.clone() });
+    }
+
+    /// Until every answer that was asked for has been sent.
+    pub(in crate::admin) async fn answered(&self) {
+        let is_due = || {
+            let members = self.members.borrow();
+            [ConnectionKind::Answer, ConnectionKind::Change].iter().any(|kind| !members[*kind as usize].is_empty())
+        };
+        while is_due() {
+            sleep(ANSWERED_POLL).await;
+        }
     }
 
     /// Ends all streams, because what admitted them holds no longer.
     pub(in crate::admin) fn end_streams(&self) {
-        let streams = std::mem::take(&mut self.members.borrow_mut()[ConnectionKind::Stream as usize]);
-        streams.values().for_each(AbortHandle::abort);
+        self.end_streams_where(|_| true);
+    }
+
+    /// Ends the streams of addresses for which this holds.
+    pub(in crate::admin) fn end_streams_where(&self, ends: impl Fn(&Address) -> bool) {
+        let members = &mut self.members.borrow_mut()[ConnectionKind::Stream as usize];
+        members.extract_if(.., |_, stream| ends(&stream.address)).for_each(|(_, stream)| stream.task.abort());
     }
 }
 
@@ -143,16 +184,14 @@ fn deadline(kind: ConnectionKind) -> Option<Instant> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::task::{LocalSet, spawn_local, yield_now};
-    use tokio::time::sleep;
-
     use super::*;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
 
     /// Connections that become of this kind, if they can, and stay until they are ended; and the slots of those that are there.
     async fn enter(slots: &Rc<ConnectionSlots>, count: usize, kind: ConnectionKind) -> Rc<RefCell<Vec<u64>>> {
         let there = Rc::new(RefCell::new(Vec::new()));
         for _ in 0..count {
-            slots.enter(|slot| {
+            slots.enter(&at(1), |slot| {
                 let there = Rc::clone(&there);
                 let connection = async move {
                     if kind == ConnectionKind::Stranger || slot.become_kind(kind).is_ok() {
@@ -168,6 +207,10 @@ mod tests {
         }
         settle().await;
         there
+    }
+
+    fn at(port: u16) -> Address {
+        Address::Tcp(([127, 0, 0, 1], port).into())
     }
 
     /// The paused clock moves on once every task waits.
@@ -198,10 +241,10 @@ mod tests {
             let there = enter(&slots, ConnectionKind::Stranger.limit() + 3, ConnectionKind::Stranger).await;
             assert_eq!(there.borrow().first(), Some(&3));
             assert_eq!(there.borrow().len(), ConnectionKind::Stranger.limit());
-            assert_eq!(counts(&slots), [ConnectionKind::Stranger.limit(), 0, 0]);
+            assert_eq!(counts(&slots), [ConnectionKind::Stranger.limit(), 0, 0, 0, 0]);
             sleep(Duration::from_secs(5)).await;
             settle().await;
-            assert_eq!((there.borrow().len(), counts(&slots)), (0, [0, 0, 0]), "silent for too long");
+            assert_eq!((there.borrow().len(), counts(&slots)), (0, [0, 0, 0, 0, 0]), "silent for too long");
         };
         LocalSet::new().run_until(test).await;
     }
@@ -213,23 +256,23 @@ mod tests {
             let streams = enter(&slots, ConnectionKind::Stream.limit() + 2, ConnectionKind::Stream).await;
             let answers = enter(&slots, ConnectionKind::Answer.limit() + 2, ConnectionKind::Answer).await;
             let strangers = enter(&slots, 2 * ConnectionKind::Stranger.limit(), ConnectionKind::Stranger).await;
-            assert_eq!(
-                counts(&slots),
-                [ConnectionKind::Stranger, ConnectionKind::Answer, ConnectionKind::Stream].map(ConnectionKind::limit)
-            );
+            assert_eq!(counts(&slots), [64, 64, 64, 0, 0]);
             assert_eq!(streams.borrow().first(), Some(&0), "who is admitted stays");
             sleep(Duration::from_secs(5)).await;
             settle().await;
-            assert_eq!(counts(&slots), [0, ConnectionKind::Answer.limit(), ConnectionKind::Stream.limit()]);
+            assert_eq!(counts(&slots), [0, ConnectionKind::Answer.limit(), ConnectionKind::Stream.limit(), 0, 0]);
             sleep(Duration::from_secs(55)).await;
             settle().await;
-            assert_eq!(counts(&slots), [0, 0, ConnectionKind::Stream.limit()], "readers that are too slow");
+            assert_eq!(counts(&slots), [0, 0, ConnectionKind::Stream.limit(), 0, 0], "readers that are too slow");
+            slots.end_streams_where(|address| *address == at(2));
+            settle().await;
+            assert_eq!(counts(&slots), [0, 0, ConnectionKind::Stream.limit(), 0, 0], "those of another address");
             slots.end_streams();
             settle().await;
             assert_eq!(counts(&slots), [0; KINDS]);
             assert!([streams, answers, strangers].iter().all(|there| there.borrow().is_empty()));
             enter(&slots, 1, ConnectionKind::Stream).await;
-            assert_eq!(counts(&slots), [0, 0, 1]);
+            assert_eq!(counts(&slots), [0, 0, 1, 0, 0]);
         };
         LocalSet::new().run_until(test).await;
     }

@@ -7,18 +7,22 @@ use prometheus_client::registry::Unit;
 
 use super::family::{Labels, MetricFamily, SampleValue, counter, gauge};
 use super::traffic::{backends, listeners, pools};
-use crate::admin::snapshot_model::{LogStats, Process, ServedCertificate, Snapshot, TlsFiles, TlsOwner};
+use crate::admin::snapshot_model::{
+    ConfigStats, GeoIpStats, LogStats, Process, ServedCertificate, Snapshot, TlsFiles, TlsOwner,
+};
 use crate::stats::latency::Latencies;
 
 /// All of them.
 pub(super) fn families(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
     let mut families = whole(snapshot);
+    families.extend(config(&snapshot.config));
     families.extend(process(&snapshot.process, snapshot.started));
     families.extend(listeners(snapshot, latencies));
     families.extend(pools(snapshot));
     families.extend(backends(snapshot, latencies));
     families.extend(certificates(&snapshot.certificates));
     families.extend(tls_files(&snapshot.tls_files));
+    families.extend(snapshot.geoip.iter().flat_map(geoip));
     families.extend(logs(&snapshot.logs));
     families.retain(|family| !family.is_empty());
     families
@@ -44,15 +48,28 @@ fn whole(snapshot: &Snapshot) -> Vec<MetricFamily> {
         ),
         gauge(
             "tidegate_ready",
-            "1 if every pool in use has an available backend and the process is not draining, as /readyz",
+            "1 if every listener accepts, every pool in use has an available backend and the process is not draining, as \
+             /readyz",
             None,
             one(snapshot.ready.into()),
         ),
         gauge(
             "tidegate_draining",
-            "1 while draining: no new connections are accepted",
+            "1 while draining: shutdown.delay has begun, or no new connections are accepted",
             None,
             one(snapshot.draining.into()),
+        ),
+        gauge(
+            "tidegate_upgrade_draining",
+            "Processes that upgrades have replaced and that still drain",
+            None,
+            one(snapshot.predecessors.len().into()),
+        ),
+        gauge(
+            "tidegate_upgrade_draining_connections",
+            "Open connections of the processes that upgrades have replaced; they are not in the other metrics",
+            None,
+            one(snapshot.predecessors.iter().map(|it| it.connections).sum::<usize>().into()),
         ),
         gauge("tidegate_workers", "Worker threads", None, one(plane.workers.into())),
         gauge("tidegate_connections_open", "Connections open now", None, one(plane.open.into())),
@@ -62,6 +79,48 @@ fn whole(snapshot: &Snapshot) -> Vec<MetricFamily> {
             "Latency samples dropped because the stats thread fell behind",
             None,
             one(plane.dropped_samples.into()),
+        ),
+        counter(
+            "tidegate_admin_rejected_connections",
+            "Connections to the admin interface closed by admin.allow",
+            None,
+            one(snapshot.admin.rejected.into()),
+        ),
+        counter(
+            "tidegate_admin_failed_handshakes",
+            "Failed TLS handshakes of the admin interface",
+            None,
+            one(snapshot.admin.failed_handshakes.into()),
+        ),
+    ]
+}
+
+fn config(config: &ConfigStats) -> [MetricFamily; 4] {
+    let one = |value: SampleValue| vec![(Labels::new(), value)];
+    [
+        gauge(
+            "tidegate_config_generation",
+            "Number of the configuration in effect: 1 at the start, one more with each change",
+            None,
+            one(config.generation.into()),
+        ),
+        gauge(
+            "tidegate_config_last_reload_successful",
+            "1 if the last reload was applied, 0 if it was refused",
+            None,
+            one(config.last_reload_succeeded.into()),
+        ),
+        gauge(
+            "tidegate_config_last_reload_success_timestamp",
+            "When the last reload was applied or the process started, as Unix time",
+            Some(Unit::Seconds),
+            one(SampleValue::Real(config.last_reload_success)),
+        ),
+        gauge(
+            "tidegate_config_file_differs",
+            "1 while the configuration file is not what is in effect",
+            None,
+            one(config.file_differs.is_some().into()),
         ),
     ]
 }
@@ -137,22 +196,59 @@ fn tls_files(all: &[TlsFiles]) -> Vec<MetricFamily> {
     ]
 }
 
-fn logs(logs: &[LogStats]) -> [MetricFamily; 2] {
+fn geoip(stats: &GeoIpStats) -> [MetricFamily; 5] {
+    let one = |value: SampleValue| vec![(Labels::new(), value)];
+    [
+        gauge(
+            "tidegate_geoip_built_timestamp",
+            "When the database of countries in service was made",
+            Some(Unit::Seconds),
+            one(SampleValue::Real(stats.built)),
+        ),
+        gauge(
+            "tidegate_geoip_ranges",
+            "Ranges of addresses in the database of countries in service",
+            None,
+            one(stats.ranges.into()),
+        ),
+        counter(
+            "tidegate_geoip_replaced",
+            "Changes of the database of countries that went into service",
+            None,
+            one(stats.replaced.into()),
+        ),
+        counter(
+            "tidegate_geoip_rejected",
+            "Changes of the database of countries that were rejected: the one before stays in service",
+            None,
+            one(stats.rejected.into()),
+        ),
+        gauge(
+            "tidegate_geoip_stale",
+            "1 while the file of the database of countries has content that is not in service",
+            None,
+            one(stats.fault.is_some().into()),
+        ),
+    ]
+}
+
+fn logs(logs: &[LogStats]) -> [MetricFamily; 3] {
     let each = |value: fn(&LogStats) -> u64| -> Vec<_> {
         logs.iter().map(|log| (vec![("log", log.name.clone())], SampleValue::Whole(value(log)))).collect()
     };
     [
-        counter(
-            "tidegate_log_write_errors",
-            "LogStats lines that could not be written",
-            None,
-            each(|log| log.write_errors),
-        ),
+        counter("tidegate_log_write_errors", "Log lines that could not be written", None, each(|log| log.write_errors)),
         counter(
             "tidegate_log_dropped_lines",
-            "LogStats lines dropped because the writer did not keep up",
+            "Log lines dropped because the writer did not keep up",
             None,
             each(|log| log.dropped_lines),
+        ),
+        counter(
+            "tidegate_log_truncated_lines",
+            "Log lines cut at the largest size of a syslog message",
+            None,
+            each(|log| log.truncated_lines),
         ),
     ]
 }
@@ -161,6 +257,7 @@ fn of_owner(owner: &TlsOwner) -> Labels {
     match owner {
         TlsOwner::Listener(name) => vec![("listener", name.clone())],
         TlsOwner::Pool(name) => vec![("pool", name.clone())],
+        TlsOwner::Admin => vec![("interface", "admin".to_owned())],
     }
 }
 
@@ -169,13 +266,19 @@ mod tests {
     use super::*;
     use crate::admin::metrics::{protobuf, text};
     use crate::admin::snapshot_model::{BackendStats, HttpStats, ListenerStats, PoolStats, ResponseCount};
+    use crate::config::model::{AdminState, ListenerState};
     use crate::stats::http::{Method, StatusClass};
 
     fn snapshot() -> Snapshot {
         let responses = vec![ResponseCount { method: Method::Get, class: StatusClass::Successful, count: 7 }];
         let http = Some(HttpStats { requests: 9, no_response: 2, passthrough: 1, responses });
-        let backend =
-            BackendStats { name: "b".to_owned(), http: http.clone(), downtime: 1.5, ..BackendStats::default() };
+        let backend = BackendStats {
+            name: "b".to_owned(),
+            admin_state: AdminState::Drain,
+            http: http.clone(),
+            downtime: 1.5,
+            ..BackendStats::default()
+        };
         let certificate = ServedCertificate {
             owner: TlsOwner::Listener("listener in".to_owned()),
             path: "c.pem".to_owned(),
@@ -185,7 +288,19 @@ mod tests {
             not_after: 0.0,
         };
         Snapshot {
-            listeners: vec![ListenerStats { name: "in".to_owned(), http, ..ListenerStats::default() }],
+            config: ConfigStats {
+                generation: 7,
+                file_differs: Some("refused".to_owned()),
+                last_reload_succeeded: false,
+                last_reload_success: 3.5,
+                ..ConfigStats::default()
+            },
+            listeners: vec![ListenerStats {
+                name: "in".to_owned(),
+                state: ListenerState::Paused,
+                http,
+                ..ListenerStats::default()
+            }],
             pools: vec![PoolStats { name: "p".to_owned(), backends: vec![backend], ..PoolStats::default() }],
             certificates: vec![certificate.clone(), certificate],
             tls_files: vec![TlsFiles {
@@ -214,6 +329,16 @@ mod tests {
             "tidegate_certificate_not_after_seconds{listener=\"listener in\",path=\"c.pem\"} 0.0",
             "tidegate_tls_files_rejected_total{pool=\"p q\"} 3",
             "tidegate_tls_files_stale{pool=\"p q\"} 0",
+            "tidegate_config_generation{} 7",
+            "tidegate_config_last_reload_successful{} 0",
+            "tidegate_config_last_reload_success_timestamp_seconds{} 3.5",
+            "tidegate_config_file_differs{} 1",
+            "tidegate_listener_admin_state{listener=\"in\",state=\"ready\"} 0",
+            "tidegate_listener_admin_state{listener=\"in\",state=\"paused\"} 1",
+            "tidegate_listener_admin_state{listener=\"in\",state=\"drain\"} 0",
+            "tidegate_backend_admin_state{pool=\"p\",backend=\"b\",state=\"ready\"} 0",
+            "tidegate_backend_admin_state{pool=\"p\",backend=\"b\",state=\"drain\"} 1",
+            "tidegate_backend_admin_state{pool=\"p\",backend=\"b\",state=\"maintenance\"} 0",
         ] {
             assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
         }

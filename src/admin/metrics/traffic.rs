@@ -7,6 +7,7 @@ use super::family::{Labels, MetricFamily, SampleValue, Values, counter, gauge};
 use crate::admin::snapshot_model::{
     BackendStats, BackendStatus, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, TerminationStats,
 };
+use crate::config::model::{AdminState, ListenerState};
 use crate::stats::latency::{Latencies, Measured, Stage};
 
 pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
@@ -37,7 +38,21 @@ pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metri
             (labels, SampleValue::Whole(count))
         })
     });
+    let states = [ListenerState::Ready, ListenerState::Paused, ListenerState::Drain];
+    let admin_states = all().flat_map(|(labels, listener)| {
+        states.map(|state| {
+            let mut labels = labels.clone();
+            labels.push(("state", state.name().to_owned()));
+            (labels, (listener.state == state).into())
+        })
+    });
     let mut families = vec![
+        gauge(
+            "tidegate_listener_admin_state",
+            "1 for the administrative state that the listener is in, 0 for the others",
+            None,
+            admin_states.collect(),
+        ),
         gauge("tidegate_listener_connections_open", "Connections open now", None, each(|l| some(l.open))),
         gauge(
             "tidegate_listener_connections_open_max",
@@ -109,12 +124,64 @@ pub(super) fn pools(snapshot: &Snapshot) -> Vec<MetricFamily> {
     vec![
         gauge("tidegate_pool_usable", "1 if a new connection would get a backend", None, each(|p| p.usable.into())),
         gauge("tidegate_pool_backends", "Backends", None, each(|p| p.present().into())),
-        gauge("tidegate_pool_backends_up", "Backends that are up", None, each(|p| p.up.into())),
+        gauge(
+            "tidegate_pool_backends_up",
+            "Backends that are up, in neither drain nor maintenance",
+            None,
+            each(|p| p.up.into()),
+        ),
         counter(
             "tidegate_pool_rejections",
             "Connections for which no backend was available",
             None,
             each(|p| p.rejected.into()),
+        ),
+        gauge(
+            "tidegate_pool_fails_open",
+            "1 while fewer backends are up than fail_open wants, so that all are used",
+            None,
+            each(|p| p.fails_open.into()),
+        ),
+        gauge(
+            "tidegate_pool_queue_size",
+            "Connections that may wait in the queue",
+            None,
+            each(|p| p.queue.size.into()),
+        ),
+        gauge(
+            "tidegate_pool_queue_connections",
+            "Connections that wait for a backend",
+            None,
+            each(|p| p.queue.waiting.into()),
+        ),
+        gauge(
+            "tidegate_pool_queue_connections_max",
+            "Most connections that waited at once",
+            None,
+            each(|p| p.queue.waiting_max.into()),
+        ),
+        counter("tidegate_pool_queued", "Connections that waited for a backend", None, each(|p| p.queue.queued.into())),
+        counter(
+            "tidegate_pool_queue_overflows",
+            "Connections rejected as the queue was full",
+            None,
+            each(|p| p.queue.overflowed.into()),
+        ),
+        counter(
+            "tidegate_pool_queue_timeouts",
+            "Connections rejected after queue.timeout",
+            None,
+            each(|p| p.queue.timed_out.into()),
+        ),
+        gauge(
+            "tidegate_pool_persistent_clients",
+            "Clients whose backend persist remembers",
+            None,
+            snapshot
+                .pools
+                .iter()
+                .filter_map(|p| Some((vec![("pool", p.name.clone())], SampleValue::Whole(p.persistent_clients?))))
+                .collect(),
         ),
         counter(
             "tidegate_pool_retries",
@@ -160,11 +227,20 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
     let each = |value: fn(&BackendStats) -> Option<SampleValue>| -> Vec<_> {
         all().filter_map(|(labels, backend)| Some((labels, value(backend)?))).collect()
     };
+    let states = [AdminState::Ready, AdminState::Drain, AdminState::Maintenance];
+    let present = all().filter(|(_, backend)| backend.status() != BackendStatus::Leaving);
+    let admin_states = present.flat_map(|(labels, backend)| {
+        states.map(|state| {
+            let mut labels = labels.clone();
+            labels.push(("state", state.name().to_owned()));
+            (labels, (backend.admin_state == state).into())
+        })
+    });
     let seconds = Some(Unit::Seconds);
     let mut families = vec![
         gauge(
             "tidegate_backend_up",
-            "1 if the backend is up and takes new connections",
+            "1 if the backend is up; in the states drain and maintenance it takes no new connections all the same",
             None,
             each(|b| (b.status() != BackendStatus::Leaving).then(|| b.up.into())),
         ),
@@ -173,6 +249,12 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
             "1 if it has health checks; without them it is up as long as its name resolves",
             None,
             each(|b| Some(b.checks.is_some().into())),
+        ),
+        gauge(
+            "tidegate_backend_admin_state",
+            "1 for the administrative state that the backend is in, 0 for the others",
+            None,
+            admin_states.collect(),
         ),
         gauge(
             "tidegate_backend_weight",
@@ -249,6 +331,13 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
             seconds.clone(),
             each(|b| last_check(b.checks.as_ref()?)),
         ),
+        gauge(
+            "tidegate_backend_ejected",
+            "1 while outlier detection leaves the backend out",
+            None,
+            each(|b| Some(b.ejected.into())),
+        ),
+        counter("tidegate_backend_ejections", "Ejections by outlier detection", None, each(|b| some(b.ejections))),
         counter(
             "tidegate_backend_down_transitions",
             "Times the backend went from up to down",

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::measured::{HttpStats, Latency};
+use crate::config::model::ListenerState;
 use crate::stats::registry::ListenerId;
 use crate::stats::termination::Termination;
 
@@ -14,8 +15,11 @@ pub struct ListenerStats {
     pub id: ListenerId,
     /// Its name.
     pub name: String,
-    /// Where it listens, such as `127.0.0.1:8080`.
+    /// Where it listens, such as `127.0.0.1:8080`; nowhere while it is drained.
     pub addresses: Vec<String>,
+    /// Its administrative state.
+    #[serde(default)]
+    pub state: ListenerState,
     /// Whether TLS ends here.
     pub tls: bool,
     /// Whether HTTP is watched (`sniff: http`).

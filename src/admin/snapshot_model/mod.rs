@@ -4,6 +4,7 @@
 //! Field names are part of the interface: some are added, none changes its meaning. Times are seconds since 1970,
 //! durations seconds, unless a name ends in `_us` (microseconds).
 
+mod config;
 mod listener;
 mod measured;
 mod pool;
@@ -11,9 +12,12 @@ mod tls;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::config::ConfigStats;
 pub use self::listener::{HandshakeStats, ListenerStats, RateStats, TerminationStats};
 pub use self::measured::{HttpStats, Latency, LatencySummary, ResponseCount};
-pub use self::pool::{BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, PoolStats, StatusChange};
+pub use self::pool::{
+    BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, PoolStats, QueueStats, StatusChange,
+};
 pub use self::tls::{ServedCertificate, TlsFiles, TlsOwner};
 
 /// Everything, at one moment.
@@ -31,12 +35,21 @@ pub struct Snapshot {
     pub uptime: f64,
     /// No new connection is accepted any more.
     pub draining: bool,
-    /// Whether every pool that a listener sends connections to has a backend that takes them, and nothing drains.
+    /// Whether every listener accepts, every pool of theirs has a backend that takes connections, and nothing drains.
     pub ready: bool,
+    /// The processes that upgrades have replaced, while they drain: the last one first.
+    #[serde(default)]
+    pub predecessors: Vec<DrainingPredecessor>,
     /// Why it is not ready; empty when it is.
     pub not_ready: Vec<String>,
+    /// The configuration in effect.
+    #[serde(default)]
+    pub config: ConfigStats,
     /// The data plane as a whole.
     pub plane: PlaneStats,
+    /// The admin interface itself.
+    #[serde(default)]
+    pub admin: AdminStats,
     /// The process.
     pub process: Process,
     /// In the order of the configuration.
@@ -48,6 +61,9 @@ pub struct Snapshot {
     /// Of each listener and pool that has TLS.
     #[serde(default)]
     pub tls_files: Vec<TlsFiles>,
+    /// The database of countries, if there is one.
+    #[serde(default)]
+    pub geoip: Option<GeoIpStats>,
     /// What each log has lost.
     #[serde(default)]
     pub logs: Vec<LogStats>,
@@ -55,6 +71,25 @@ pub struct Snapshot {
     pub transitions: Vec<StatusChange>,
     /// The last rejected clients, the latest first. Of many in the same second, one is kept.
     pub rejections: Vec<RejectedClient>,
+}
+
+/// A process that was replaced by an upgrade and drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainingPredecessor {
+    /// Its process id.
+    pub pid: u32,
+    /// Connections that it has left, as of the last second.
+    pub connections: usize,
+}
+
+/// Connections of the admin interface that were not served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminStats {
+    /// Closed because the client is not in `admin.allow`.
+    pub rejected: u64,
+    /// TLS handshakes that have failed.
+    #[serde(default)]
+    pub failed_handshakes: u64,
 }
 
 /// The data plane as a whole.
@@ -89,16 +124,46 @@ pub struct Process {
     pub threads: u64,
 }
 
+/// The database of countries in service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GeoIpStats {
+    /// What it calls itself.
+    pub kind: String,
+    /// When it was made.
+    pub built: f64,
+    /// Ranges of addresses that have a country.
+    pub ranges: usize,
+    /// Memory that they take, in bytes.
+    pub bytes: usize,
+    /// Changes of the file that went into service.
+    pub replaced: u64,
+    /// Changes of the file that were rejected.
+    pub rejected: u64,
+    /// Why the present content of the file is not in service; `None` when it is.
+    pub fault: Option<String>,
+}
+
+impl GeoIpStats {
+    /// Why the content of the file is not in service, in a sentence.
+    pub fn trouble(&self) -> Option<String> {
+        let fault = self.fault.as_ref()?;
+        Some(format!("the changed geoip.database is rejected, the previous one stays in service: {fault}"))
+    }
+}
+
 /// What a log has lost.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LogStats {
-    /// `access` for an access log with a file of its own, `process` for everything else.
+    /// `access` for an access log with a file or a syslog server of its own, `process` for everything else.
     pub name: String,
     /// Lines dropped because the writer did not keep up.
     pub dropped_lines: u64,
     /// Lines that could not be written.
     pub write_errors: u64,
-    /// Why lines cannot be written now; `None` while they can.
+    /// Lines that were longer than the largest syslog message, and lost their end.
+    #[serde(default)]
+    pub truncated_lines: u64,
+    /// Why lines cannot be written now, or wait; `None` while they can.
     pub error: Option<String>,
     /// Since when they cannot.
     pub failing_since: Option<f64>,

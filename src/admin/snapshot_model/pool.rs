@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::listener::{HandshakeStats, RateStats};
 use super::measured::{HttpStats, Latency};
-use crate::config::model::Balance;
+use crate::config::model::{AdminState, Balance, ForcedHealth};
 use crate::stats::registry::{BackendId, PoolId};
 
 /// Whether a backend or a pool takes connections, and whether a health check says so.
@@ -20,6 +20,10 @@ pub enum BackendStatus {
     Unchecked,
     /// It was removed: it takes no new connections, and is gone when its last one has ended.
     Leaving,
+    /// It is drained: it takes no new connections, and its health checks go on.
+    Drain,
+    /// It is in maintenance: it takes no new connections, and nothing checks it.
+    Maintenance,
 }
 
 impl BackendStatus {
@@ -39,6 +43,8 @@ impl BackendStatus {
             BackendStatus::Down => "down",
             BackendStatus::Unchecked => "unchecked",
             BackendStatus::Leaving => "leaving",
+            BackendStatus::Drain => "drain",
+            BackendStatus::Maintenance => "maintenance",
         }
     }
 }
@@ -91,6 +97,15 @@ pub struct PoolStats {
     pub rate: RateStats,
     /// Connections that got no backend of it.
     pub rejected: u64,
+    /// Connections that wait for a backend.
+    #[serde(default)]
+    pub queue: QueueStats,
+    /// Too few backends are up (`fail_open`): all are used as if they were.
+    #[serde(default)]
+    pub fails_open: bool,
+    /// Clients that `persist` remembers; `None` where it is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent_clients: Option<u64>,
     /// Connects that were tried again with another backend.
     pub retries: u64,
     /// How long things took, over all backends.
@@ -98,6 +113,23 @@ pub struct PoolStats {
     pub latency: Latency,
     /// In the order of the configuration.
     pub backends: Vec<BackendStats>,
+}
+
+/// The queue of a pool.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct QueueStats {
+    /// Connections that may wait at once (`queue.size`).
+    pub size: u32,
+    /// Connections that wait now.
+    pub waiting: u32,
+    /// The most that waited at once.
+    pub waiting_max: u32,
+    /// Connections that have waited so far.
+    pub queued: u64,
+    /// Connections that were rejected as the queue was full.
+    pub overflowed: u64,
+    /// Connections that were rejected after `queue.timeout`.
+    pub timed_out: u64,
 }
 
 /// One backend of a pool.
@@ -108,10 +140,19 @@ pub struct BackendStats {
     pub id: BackendId,
     /// Its name, unique in its pool.
     pub name: String,
+    /// Name of its entry in `pools[].backends`, which changes as a whole, where that is a host name with several addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
     /// As configured.
     pub address: String,
     /// As configured; with 0 it gets no new connections.
     pub weight: u32,
+    /// Its administrative state.
+    #[serde(default)]
+    pub admin_state: AdminState,
+    /// Its health by decree.
+    #[serde(default)]
+    pub forced: Option<ForcedHealth>,
     /// Used only when no other can be.
     pub backup: bool,
     /// Connections it may have at once; `None` is no limit.
@@ -123,6 +164,12 @@ pub struct BackendStats {
     pub status: BackendStatus,
     /// Why not.
     pub reason: Option<String>,
+    /// It is down for nothing but an ejection.
+    #[serde(default)]
+    pub ejected: bool,
+    /// How often it was ejected.
+    #[serde(default)]
+    pub ejections: u64,
     /// Since when.
     pub since: f64,
     /// How often it went down.
@@ -242,11 +289,23 @@ impl PoolStats {
 }
 
 impl BackendStats {
+    /// Name of its entry in `pools[].backends`.
+    pub fn entry(&self) -> &str {
+        self.entry.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Whether it is up and takes new connections, as far as its weight and its limit allow.
+    pub fn is_in_service(&self) -> bool {
+        matches!(self.status(), BackendStatus::Up | BackendStatus::Unchecked)
+    }
+
     /// [`BackendStats::status`], also of a view that an older tidegate made.
     pub fn status(&self) -> BackendStatus {
-        match self.status {
-            BackendStatus::Leaving => BackendStatus::Leaving,
-            _ => BackendStatus::of(self.up, self.checks.is_some()),
+        match (self.status, self.admin_state) {
+            (BackendStatus::Leaving, _) => BackendStatus::Leaving,
+            (_, AdminState::Drain) => BackendStatus::Drain,
+            (_, AdminState::Maintenance) => BackendStatus::Maintenance,
+            (_, AdminState::Ready) => BackendStatus::of(self.up, self.checks.is_some()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Whose TLS files they are. Written as `listener NAME` or `pool NAME`.
+/// Whose TLS files they are. Written as `listener NAME`, `pool NAME` or `admin`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum TlsOwner {
@@ -12,6 +12,8 @@ pub enum TlsOwner {
     Listener(String),
     /// The pool whose backends are spoken to by TLS.
     Pool(String),
+    /// The admin interface.
+    Admin,
 }
 
 impl fmt::Display for TlsOwner {
@@ -19,6 +21,7 @@ impl fmt::Display for TlsOwner {
         match self {
             TlsOwner::Listener(name) => write!(f, "listener {name}"),
             TlsOwner::Pool(name) => write!(f, "pool {name}"),
+            TlsOwner::Admin => f.write_str("admin"),
         }
     }
 }
@@ -36,6 +39,7 @@ impl TryFrom<String> for TlsOwner {
         match text.split_once(' ') {
             Some(("listener", name)) => Ok(TlsOwner::Listener(name.to_owned())),
             Some(("pool", name)) => Ok(TlsOwner::Pool(name.to_owned())),
+            None if text == "admin" => Ok(TlsOwner::Admin),
             _ => Err(format!("`{text}` is neither a listener nor a pool")),
         }
     }

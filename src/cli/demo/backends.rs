@@ -1,33 +1,34 @@
-//! The demo's HTTP backends: just enough of HTTP/1.1 for curl, a browser and a health check.
+//! The demo's HTTP backends, each of which can go away and come back, or reset its connections.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// What is asked by the health check.
+use super::http::{DemoRefusal, DemoRequest, DemoResponse, read_request};
+
+/// What the health check requests.
 pub(super) const HEALTH: &str = "/health";
 
 /// Connections that one backend serves at once; others wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
 /// Requests on one connection.
 const REQUESTS: usize = 1_000;
-/// The largest head of a request, in bytes.
-const HEAD: usize = 8 * 1024;
-/// Headers in it.
-const HEADERS: usize = 64;
 /// How long a connection may be idle, and how long a head may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What is still read, and for how long, so that unread bytes do not turn the end of an answer into a reset.
 const LINGER: (u64, Duration) = (64 * 1024, Duration::from_secs(1));
-/// How long to wait with the next accept after one has failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait with the next try after an accept or a bind has failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Statuses that `/status/NNN` answers with, for the classes on the dashboard.
+const STATUSES: [u16; 5] = [200, 400, 404, 500, 503];
 
 /// What sets a backend apart.
 #[derive(Clone, Copy, Debug)]
@@ -46,34 +47,84 @@ pub(super) const KINDS: [BackendKind; 3] = [
 ];
 
 impl BackendKind {
-    /// The body of its answers.
-    pub(super) fn greeting(&self) -> String {
-        format!("hello from {}\n", self.name)
+    /// The status and the body of the answer to this path.
+    pub(super) fn answer_to(&self, path: &str) -> (u16, String) {
+        let name = self.name;
+        let status = path.strip_prefix("/status/").and_then(|status| status.parse().ok());
+        match status.filter(|status| STATUSES.contains(status)) {
+            Some(status) => (status, format!("{status} from {name}\n")),
+            None => (200, format!("hello from {name}\n")),
+        }
+    }
+
+    fn respond(&self, request: &Result<DemoRequest, DemoRefusal>) -> DemoResponse {
+        match request {
+            Err(refusal) => DemoResponse::to_refused(refusal),
+            Ok(request) if !["GET", "HEAD"].contains(&request.method.as_str()) => DemoResponse::only("GET, HEAD"),
+            Ok(request) if request.path == HEALTH => DemoResponse::new(200, "ok\n"),
+            Ok(request) => {
+                let (status, body) = self.answer_to(&request.path);
+                DemoResponse::new(status, body)
+            }
+        }
+    }
+}
+
+/// How a backend behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackendMode {
+    /// It answers.
+    Serving,
+    /// As when its process has ended: its port refuses connections, and those that were open are closed.
+    Away,
+    /// It accepts, and resets connections instead of answering.
+    Resetting,
+}
+
+/// Switches of all backends.
+#[derive(Clone)]
+pub(super) struct BackendModes(Arc<[(&'static str, watch::Sender<BackendMode>)]>);
+
+impl BackendModes {
+    /// Returns false if no backend has this name.
+    pub(super) fn set(&self, name: &str, mode: BackendMode) -> bool {
+        let Some((_, switch)) = self.0.iter().find(|(known, _)| *known == name) else { return false };
+        switch.send_replace(mode);
+        true
     }
 }
 
 /// The running backends; they end when this is dropped.
 pub(super) struct Backends {
     addresses: Vec<(BackendKind, SocketAddr)>,
+    modes: BackendModes,
     closing: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
 impl Backends {
     /// Starts all of [`KINDS`] on ports that are free.
-    pub(super) async fn start() -> io::Result<Backends> {
+    pub(super) fn start() -> io::Result<Backends> {
         let (closing, told) = watch::channel(false);
-        let (mut addresses, mut tasks) = (Vec::new(), JoinSet::new());
+        let (mut addresses, mut switches, mut tasks) = (Vec::new(), Vec::new(), JoinSet::new());
         for kind in KINDS {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            addresses.push((kind, listener.local_addr()?));
-            tasks.spawn(accept(listener, kind, told.clone()));
+            let port = ReservedPort::new()?;
+            let (switch, mode) = watch::channel(BackendMode::Serving);
+            addresses.push((kind, port.address));
+            switches.push((kind.name, switch));
+            // The first one here, so that it accepts before anybody connects.
+            let listener = port.listen()?;
+            tasks.spawn(DemoBackend { kind, mode, closing: told.clone() }.run(port, listener));
         }
-        Ok(Backends { addresses, closing, _tasks: tasks })
+        Ok(Backends { addresses, modes: BackendModes(switches.into()), closing, _tasks: tasks })
     }
 
     pub(super) fn addresses(&self) -> &[(BackendKind, SocketAddr)] {
         &self.addresses
+    }
+
+    pub(super) fn modes(&self) -> &BackendModes {
+        &self.modes
     }
 
     /// From now on connections are closed as soon as they are idle, so that a drain need not wait for a browser.
@@ -82,27 +133,111 @@ impl Backends {
     }
 }
 
-async fn accept(listener: TcpListener, kind: BackendKind, closing: watch::Receiver<bool>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
-    // The semaphore is never closed.
-    while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-        while connections.try_join_next().is_some() {}
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                let closing = closing.clone();
-                connections.spawn(async move {
-                    // A client that went away is its own business.
-                    let _ = serve(socket, kind, closing).await;
-                    drop(place);
-                });
+/// A port that stays the demo's while nothing listens there. Its socket is bound and does not listen: connects are refused.
+struct ReservedPort {
+    address: SocketAddr,
+    _socket: Socket,
+}
+
+impl ReservedPort {
+    fn new() -> io::Result<ReservedPort> {
+        let socket = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("no address of the internet"))?;
+        Ok(ReservedPort { address, _socket: socket })
+    }
+
+    fn listen(&self) -> io::Result<TcpListener> {
+        let socket = bound(self.address)?;
+        socket.listen(128)?;
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket.into())
+    }
+}
+
+/// A socket that shares its address with others that do so (SO_REUSEPORT).
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[derive(Clone)]
+struct DemoBackend {
+    kind: BackendKind,
+    mode: watch::Receiver<BackendMode>,
+    closing: watch::Receiver<bool>,
+}
+
+impl DemoBackend {
+    /// Listens and accepts, but while it is away. The switch lives as long as the backends.
+    async fn run(mut self, port: ReservedPort, first: TcpListener) {
+        let mut listener = Some(first);
+        loop {
+            let listening = match listener.take().map_or_else(|| port.listen(), Ok) {
+                Ok(listening) => listening,
+                Err(_) => {
+                    sleep(RETRY_PAUSE).await;
+                    continue;
+                }
+            };
+            let mut connections = JoinSet::new();
+            let is_away = |mode: &BackendMode| *mode == BackendMode::Away;
+            let mut mode = self.mode.clone();
+            tokio::select! {
+                _ = mode.wait_for(is_away) => {}
+                () = self.accept(&listening, &mut connections) => return,
             }
-            Err(_) => sleep(ACCEPT_PAUSE).await,
+            drop(listening);
+            // They see the mode too, and end by it.
+            if self.mode.wait_for(|mode| *mode != BackendMode::Away).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, connections: &mut JoinSet<()>) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        // The semaphore is never closed.
+        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+            while connections.try_join_next().is_some() {}
+            match listener.accept().await {
+                Ok((socket, _)) => {
+                    let backend = self.clone();
+                    connections.spawn(async move {
+                        backend.connection(socket).await;
+                        drop(place);
+                    });
+                }
+                Err(_) => sleep(RETRY_PAUSE).await,
+            }
+        }
+    }
+
+    async fn connection(&self, mut socket: TcpStream) {
+        let (mut mode, mut closing) = (self.mode.clone(), self.closing.clone());
+        let is_reset = if *mode.borrow() == BackendMode::Resetting {
+            // With a request in it, as a server that crashes while it works.
+            let _ = timeout(PATIENCE, socket.readable()).await;
+            true
+        } else {
+            tokio::select! {
+                biased;
+                mode = mode.wait_for(|mode| *mode != BackendMode::Serving) => {
+                    mode.is_ok_and(|mode| *mode == BackendMode::Resetting)
+                }
+                // A client that went away is its own business.
+                _ = serve(&mut socket, self.kind, &mut closing) => false,
+            }
+        };
+        if is_reset {
+            // Closed without lingering, the kernel sends a reset.
+            let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
         }
     }
 }
 
-async fn serve(mut socket: TcpStream, kind: BackendKind, mut closing: watch::Receiver<bool>) -> io::Result<()> {
+async fn serve(socket: &mut TcpStream, kind: BackendKind, closing: &mut watch::Receiver<bool>) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let mut received = Vec::new();
     for served in 0..REQUESTS {
@@ -116,15 +251,15 @@ async fn serve(mut socket: TcpStream, kind: BackendKind, mut closing: watch::Rec
                 },
             }
         }
-        let Ok(request) = timeout(PATIENCE, read_request(&mut socket, &mut received)).await else { break };
+        let Ok(request) = timeout(PATIENCE, read_request(socket, &mut received)).await else { break };
         let Some(request) = request? else { break };
         // Not for no time: the timer knows nothing shorter than a millisecond.
-        if matches!(request.target, Ok(RequestTarget::Greeting)) && !kind.delay.is_zero() {
+        if request.as_ref().is_ok_and(|request| request.path != HEALTH) && !kind.delay.is_zero() {
             sleep(kind.delay).await;
         }
-        let last = served + 1 == REQUESTS || *closing.borrow();
-        let keep = request.keep_alive && !last;
-        socket.write_all(&answer(&kind, &request, keep)).await?;
+        let is_last = served + 1 == REQUESTS || *closing.borrow();
+        let keep = request.as_ref().is_ok_and(|request| request.keep_alive) && !is_last;
+        socket.write_all(&kind.respond(&request).encode(&request, keep)).await?;
         if !keep {
             break;
         }
@@ -135,142 +270,61 @@ async fn serve(mut socket: TcpStream, kind: BackendKind, mut closing: watch::Rec
     Ok(())
 }
 
-/// What was asked for.
-#[derive(Debug, PartialEq, Eq)]
-struct DemoRequest {
-    target: Result<RequestTarget, DemoRefusal>,
-    /// The answer has no body.
-    head_only: bool,
-    /// The client may send another request.
-    keep_alive: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum RequestTarget {
-    Greeting,
-    Health,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum DemoRefusal {
-    BadRequest,
-    MethodNotAllowed,
-    HeadTooLarge,
-}
-
-/// The next request, or `None` when the client has finished. What follows the request stays in `received`.
-async fn read_request(socket: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<DemoRequest>> {
-    loop {
-        if let Some((request, length)) = parse(received) {
-            received.drain(..length);
-            return Ok(Some(request));
-        }
-        let mut part = [0; 1024];
-        let read = socket.read(&mut part).await?;
-        if read == 0 {
-            return Ok(None);
-        }
-        received.extend_from_slice(&part[..read]);
-    }
-}
-
-/// The request that the bytes begin with, and the length of its head; `None` while that has not ended.
-fn parse(received: &[u8]) -> Option<(DemoRequest, usize)> {
-    let refused =
-        |refusal| Some((DemoRequest { target: Err(refusal), head_only: false, keep_alive: false }, received.len()));
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let mut head = httparse::Request::new(&mut headers);
-    let length = match head.parse(received) {
-        Ok(httparse::Status::Complete(length)) if length <= HEAD => length,
-        Ok(httparse::Status::Partial) if received.len() <= HEAD => return None,
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => return refused(DemoRefusal::HeadTooLarge),
-        Err(_) => return refused(DemoRefusal::BadRequest),
-    };
-    let head_only = head.method == Some("HEAD");
-    let target = match (head.method, head.path) {
-        (Some("GET" | "HEAD"), Some(HEALTH)) => Ok(RequestTarget::Health),
-        (Some("GET" | "HEAD"), _) => Ok(RequestTarget::Greeting),
-        _ => Err(DemoRefusal::MethodNotAllowed),
-    };
-    // A body is not read, so where a request after it would begin is unknown.
-    let has_body = head.headers.iter().any(|header| {
-        let name = |name| header.name.eq_ignore_ascii_case(name);
-        name("transfer-encoding") || (name("content-length") && header.value != b"0")
-    });
-    let asks_to_close = head.headers.iter().any(|header| {
-        header.name.eq_ignore_ascii_case("connection")
-            && header.value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
-    });
-    let keep_alive = head.version == Some(1) && !asks_to_close && !has_body && target.is_ok();
-    Some((DemoRequest { target, head_only, keep_alive }, length))
-}
-
-fn answer(kind: &BackendKind, request: &DemoRequest, keep_alive: bool) -> Vec<u8> {
-    let (status, body) = match &request.target {
-        Ok(RequestTarget::Greeting) => ("200 OK", kind.greeting()),
-        Ok(RequestTarget::Health) => ("200 OK", "ok\n".to_owned()),
-        Err(DemoRefusal::BadRequest) => ("400 Bad Request", "not understood\n".to_owned()),
-        Err(DemoRefusal::MethodNotAllowed) => ("405 Method Not Allowed\r\nAllow: GET, HEAD", "only GET\n".to_owned()),
-        Err(DemoRefusal::HeadTooLarge) => ("431 Request Header Fields Too Large", "too large\n".to_owned()),
-    };
-    let connection = if keep_alive { "keep-alive" } else { "close" };
-    let length = body.len();
-    let sent = if request.head_only { "" } else { &body };
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n{sent}"
-    )
-    .into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn request(text: &str) -> Option<DemoRequest> {
-        parse(text.as_bytes()).map(|(request, _)| request)
-    }
-
     #[test]
-    fn requests_are_told_apart() {
-        let get = |target, keep_alive| Some(DemoRequest { target: Ok(target), head_only: false, keep_alive });
-        let refused = |refusal, head_only| Some(DemoRequest { target: Err(refusal), head_only, keep_alive: false });
-        let long = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(HEAD));
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(HEADERS + 1));
-        for (text, expected) in [
-            ("", None),
-            ("GET / HT", None),
-            ("GET / HTTP/1.1\r\nHost: a\r\n", None),
-            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", get(RequestTarget::Greeting, true)),
-            ("GET /a?b HTTP/1.1\r\n\r\n", get(RequestTarget::Greeting, true)),
-            ("GET /health HTTP/1.1\r\n\r\n", get(RequestTarget::Health, true)),
-            ("GET / HTTP/1.0\r\n\r\n", get(RequestTarget::Greeting, false)),
-            ("GET / HTTP/1.1\r\nconnection: Close\r\n\r\n", get(RequestTarget::Greeting, false)),
-            ("GET / HTTP/1.1\r\nConnection: te, close\r\n\r\n", get(RequestTarget::Greeting, false)),
-            ("GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n", get(RequestTarget::Greeting, true)),
-            ("GET / HTTP/1.1\r\nContent-Length: 5\r\n\r\n", get(RequestTarget::Greeting, false)),
-            ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", get(RequestTarget::Greeting, false)),
-            ("POST / HTTP/1.1\r\n\r\n", refused(DemoRefusal::MethodNotAllowed, false)),
-            ("\x16\x03\x01\x02", refused(DemoRefusal::BadRequest, false)),
-            (&long, refused(DemoRefusal::HeadTooLarge, false)),
-            (&long[..HEAD + 1], refused(DemoRefusal::HeadTooLarge, false)),
-            (&many, refused(DemoRefusal::HeadTooLarge, false)),
+    fn a_path_chooses_the_status() {
+        let quick = KINDS[0];
+        for (path, status, body) in [
+            ("/", 200, "hello from quick\n"),
+            ("/anything", 200, "hello from quick\n"),
+            ("/status/503", 503, "503 from quick\n"),
+            ("/status/204", 200, "hello from quick\n"),
+            ("/status/x", 200, "hello from quick\n"),
         ] {
-            assert_eq!(request(text), expected, "{text:?}");
+            assert_eq!(quick.answer_to(path), (status, body.to_owned()), "{path}");
         }
     }
 
-    #[test]
-    fn a_head_ends_where_the_next_begins() {
-        let first = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        let both = format!("{first}GET /health HTTP/1.1\r\n\r\n");
-        assert_eq!(parse(both.as_bytes()).map(|(_, length)| length), Some(first.len()));
+    /// What a client of the backend sees: an answer, a refusal or a reset.
+    async fn seen(address: SocketAddr) -> Result<String, io::ErrorKind> {
+        let exchange = async {
+            let mut socket = TcpStream::connect(address).await?;
+            socket.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await?;
+            Ok::<_, io::Error>(answer.lines().last().unwrap_or_default().to_owned())
+        };
+        exchange.await.map_err(|error| error.kind())
     }
 
-    #[test]
-    fn an_answer_to_head_has_the_length_but_not_the_body() {
-        let request = request("HEAD / HTTP/1.1\r\n\r\n").unwrap();
-        let answer = String::from_utf8(answer(&KINDS[0], &request, true)).unwrap();
-        assert!(answer.contains("Content-Length: 17\r\n"), "{answer}");
-        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    #[tokio::test]
+    async fn a_backend_goes_away_resets_and_comes_back_on_its_port() {
+        let backends = Backends::start().unwrap();
+        let (kind, address) = backends.addresses()[0];
+        let is = |mode| assert!(backends.modes().set(kind.name, mode));
+        assert_eq!(seen(address).await, Ok("hello from quick".to_owned()));
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello from quick\n") {
+            assert_ne!(idle.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        is(BackendMode::Away);
+        while seen(address).await != Err(io::ErrorKind::ConnectionRefused) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(idle.read(&mut [0]).await.unwrap(), 0, "what was open is closed");
+        is(BackendMode::Resetting);
+        while seen(address).await != Err(io::ErrorKind::ConnectionReset) {
+            tokio::task::yield_now().await;
+        }
+        is(BackendMode::Serving);
+        while seen(address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert!(!backends.modes().set("nobody", BackendMode::Away));
     }
 }

@@ -1,18 +1,20 @@
 //! `tidegate top`: what a running tidegate does, in a terminal.
 //!
-//! [`rows`], [`state`] and [`screen`] are pure: what was seen and what was pressed come in, lines come out. Here is what is
+//! [`rows`], [`state`], [`prompt`] and [`screen`] are pure: what was seen and what was pressed come in, lines come out. Here is what is
 //! not: the terminal, the clock and the stats port.
 
 mod plain;
+mod prompt;
 mod rows;
 mod screen;
 mod state;
 #[cfg(test)]
 mod tests;
-mod units;
+pub(super) mod units;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ratatui::DefaultTerminal;
@@ -22,9 +24,11 @@ use tidegate::stats::latency::{Stage, Window};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::prompt::{BackendChange, ChangeTarget};
 use self::rows::{Selection, Sort};
 use self::screen::Seen;
-use self::state::{Flow, Interface};
+use self::state::{Flow, Interface, Told};
+use super::change;
 use super::output::{USAGE, print, say};
 use super::signals::Signals;
 use super::stats_port::{StatsPort, Which};
@@ -132,20 +136,26 @@ impl Drop for Screen {
 async fn watch(port: StatsPort, mut interface: Interface) -> io::Result<()> {
     let mut signals = Signals::new()?;
     let mut seen = Seen { address: port.to_string(), ..Seen::default() };
+    let port = Arc::new(port);
     let (looks, mut looked) = unbounded_channel();
+    let (outcomes, mut came) = unbounded_channel();
     let mut screen = Screen::open()?;
     let mut keys = keys();
-    tokio::spawn(look(port, looks));
+    tokio::spawn(look(Arc::clone(&port), looks));
     loop {
         screen.0.draw(|frame| screen::draw(frame, &seen, &interface))?;
         tokio::select! {
             Some(look) = looked.recv() => seen.take(look),
+            Some(outcome) = came.recv() => interface.changed(outcome),
             event = keys.recv() => match event {
                 Some(Event::Key(key)) if key.kind != KeyEventKind::Release => {
-                    let lines = screen::lines(&seen, &interface).len();
-                    let page = screen::page(screen.0.size()?.height);
-                    if interface.press(key, lines, page) == Flow::Quit {
-                        return Ok(());
+                    let shown = screen::shown(&seen, &interface, screen.0.size()?.height);
+                    match interface.press(key, &shown) {
+                        Flow::GoOn => {}
+                        Flow::Quit => return Ok(()),
+                        Flow::Change(target, change) => {
+                            tokio::spawn(make(Arc::clone(&port), target, change, outcomes.clone()));
+                        }
                     }
                 }
                 // Another size: redraw.
@@ -171,8 +181,19 @@ impl Seen {
     }
 }
 
+/// Makes a change, and tells what came of it.
+async fn make(port: Arc<StatsPort>, target: ChangeTarget, change: BackendChange, outcomes: UnboundedSender<Told>) {
+    let outcome = match change::patch(&port, &target.pool, &target.entry, &change.body()).await {
+        Ok(changes) if changes.is_empty() => Told::Done(format!("{}: nothing changes", target.name())),
+        Ok(changes) => Told::Done(changes.join("; ")),
+        Err(error) => Told::Failed(error),
+    };
+    // It may be over.
+    let _ = outcomes.send(outcome);
+}
+
 /// Polls once a second, until the receiver is gone.
-async fn look(port: StatsPort, looks: UnboundedSender<Result<Snapshot, String>>) {
+async fn look(port: Arc<StatsPort>, looks: UnboundedSender<Result<Snapshot, String>>) {
     let mut ticks = interval(POLL_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

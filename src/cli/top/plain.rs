@@ -44,12 +44,19 @@ pub(super) fn text(snapshot: &Snapshot, choice: &Selection) -> String {
 
 /// For programs.
 pub(super) fn json(snapshot: &Snapshot, choice: &Selection) -> serde_json::Value {
+    let listeners = snapshot.listeners.iter();
+    let listeners = serde_json::Value::from_iter(
+        listeners.map(|it| json!({ "name": it.name, "state": it.state, "open": it.open, "accepted": it.accepted })),
+    );
     json!({
         "time": snapshot.time,
         "version": snapshot.version,
         "uptime": snapshot.uptime,
         "ready": snapshot.ready,
         "not_ready": snapshot.not_ready,
+        "config": snapshot.config,
+        "predecessors": snapshot.predecessors,
+        "listeners": listeners,
         "open": snapshot.plane.open,
         "capacity": snapshot.plane.capacity,
         "stage": choice.stage.name(),
@@ -71,10 +78,25 @@ fn heading(snapshot: &Snapshot) -> String {
     for reason in &snapshot.not_ready {
         _ = writeln!(text, "{}", clean(reason));
     }
-    for line in lost_log_lines(snapshot) {
+    if let Some(trouble) = snapshot.config.trouble() {
+        _ = writeln!(text, "{}", clean(&trouble));
+    }
+    for line in lost_log_lines(snapshot).chain(left_behind(snapshot)) {
         _ = writeln!(text, "{}", clean(&line));
     }
     text
+}
+
+/// What processes that upgrades have replaced have left, while there are any.
+pub(super) fn left_behind(snapshot: &Snapshot) -> Option<String> {
+    let connections: usize = snapshot.predecessors.iter().map(|process| process.connections).sum();
+    let processes = match snapshot.predecessors.len() {
+        0 => return None,
+        1 => "1 replaced process drains".to_owned(),
+        several => format!("{several} replaced processes drain"),
+    };
+    let plural = if connections == 1 { "" } else { "s" };
+    Some(format!("{processes}: {connections} connection{plural} left"))
 }
 
 /// Each log that cannot be written, and why.

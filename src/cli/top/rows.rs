@@ -61,6 +61,10 @@ pub(super) enum RowState {
     Full,
     /// It was removed, and still has connections.
     Leaving,
+    /// It is drained.
+    Drain,
+    /// It is in maintenance.
+    Maintenance,
     /// Its weight is 0: it gets no new connections.
     Off,
     /// It takes connections, and no health check says whether it can serve them.
@@ -76,6 +80,8 @@ impl RowState {
             RowState::Part => "part",
             RowState::Full => "full",
             RowState::Leaving => "leaving",
+            RowState::Drain => "drain",
+            RowState::Maintenance => "maint",
             RowState::Off => "off",
             RowState::Unchecked => "unchecked",
             RowState::Up => "up",
@@ -181,6 +187,8 @@ fn of_backend(
         backend: Some(backend.name.clone()),
         state: match () {
             () if backend.status() == BackendStatus::Leaving => RowState::Leaving,
+            () if backend.status() == BackendStatus::Maintenance => RowState::Maintenance,
+            () if backend.status() == BackendStatus::Drain => RowState::Drain,
             () if !backend.up => RowState::Down,
             () if backend.weight == 0 => RowState::Off,
             () if backend.max_connections.is_some_and(|most| backend.open >= u64::from(most)) => RowState::Full,

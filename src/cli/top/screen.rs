@@ -9,9 +9,10 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table};
 use tidegate::admin::snapshot_model::{BackendStats, BackendStatus, PoolStats, Snapshot};
 
-use super::plain::{clean, during, lost_log_lines, name, readiness};
+use super::plain::{clean, during, left_behind, lost_log_lines, name, readiness};
+use super::prompt::ChangeTarget;
 use super::rows::{Row, RowState, Sort, rows, traffic};
-use super::state::Interface;
+use super::state::{Interface, Screenful, Told};
 use super::units::{count, latency, span};
 
 /// What was seen of a tidegate.
@@ -50,12 +51,13 @@ const HELP: &str = "\
  w  W        another window of time: 10s, 1m, 5m, since the start
  /           show only names and addresses with what you type; Esc: all again
  up down     walk, also by k and j; PageUp, PageDown, Home, End
- ?           this page
- q           quit
-
+ Enter       change the selected backend: then d drain, r ready,
+             m maintenance, w weight; each asks first.   d  m  also at once
+ ?  q        this page; quit
  STATE   up; DOWN; unchecked: no health check; full: at its max_connections;
-         off: weight 0; part: some of the pool are down. The last lines say
-         since when, and why. A pool's line is of all its backends.
+         drain, maint: taken out of service; off: weight 0; part: some of the
+         pool are not up. The last lines say since when, and why. A pool's
+         line is of all its backends.
  CONN/S  connections given to it in a second.   IN/S OUT/S  bytes in a second,
          to the backend and from it.
  FAIL    connects that failed, and connections that ended by its fault.
@@ -63,13 +65,21 @@ const HELP: &str = "\
          traffic.";
 
 /// Lines of the table that fit on a screen of this height.
-pub(super) fn page(height: u16) -> usize {
+fn page(height: u16) -> usize {
     usize::from(height.saturating_sub(FRAME))
 }
 
 /// The lines that the table has.
-pub(super) fn lines(seen: &Seen, interface: &Interface) -> Vec<Row> {
+fn lines(seen: &Seen, interface: &Interface) -> Vec<Row> {
     seen.snapshot.as_ref().map(|snapshot| rows(snapshot, seen.previous.as_ref(), &interface.choice)).unwrap_or_default()
+}
+
+/// What a key pressed now is about, on a screen of this height.
+pub(super) fn shown(seen: &Seen, interface: &Interface, height: u16) -> Screenful {
+    let rows = lines(seen, interface);
+    let selected = rows.get(interface.selected.min(rows.len().saturating_sub(1)));
+    let target = selected.zip(seen.snapshot.as_ref()).and_then(|(row, snapshot)| ChangeTarget::of(row, snapshot));
+    Screenful { lines: rows.len(), page: page(height), target }
 }
 
 /// Draws everything.
@@ -130,8 +140,14 @@ fn news(seen: &Seen) -> Line<'static> {
         let more = if others.is_empty() { String::new() } else { format!(" (and {} more)", others.len()) };
         return Line::from(vec![alarm(readiness(snapshot)), Span::raw(format!(" {}{more}", clean(reason)))]);
     }
+    if let Some(trouble) = snapshot.config.trouble() {
+        return Line::from(vec![alarm("CONFIG"), Span::raw(format!(" {}", clean(&trouble)))]);
+    }
     if let Some(line) = lost_log_lines(snapshot).next() {
         return Line::from(vec![alarm("LOG"), Span::raw(format!(" {}", clean(&line)))]);
+    }
+    if let Some(line) = left_behind(snapshot) {
+        return Line::from(vec![strong("UPGRADE"), Span::raw(format!(" {line}"))]);
     }
     let traffic = traffic(snapshot, seen.previous.as_ref());
     let bytes = traffic.bytes.map(|(into, out)| (count(into), count(out)));
@@ -203,6 +219,7 @@ fn cells(row: &Row) -> Vec<Cell<'static>> {
     let state = match row.state {
         RowState::Down => alarm(row.state.word()),
         RowState::Part | RowState::Full => strong(row.state.word()),
+        RowState::Drain | RowState::Maintenance => strong(row.state.word()),
         RowState::Leaving | RowState::Off | RowState::Unchecked | RowState::Up => Span::raw(row.state.word()),
     };
     let number = |text: String| Cell::from(Text::from(text).right_aligned());
@@ -236,6 +253,8 @@ fn describe_backend(backend: &BackendStats, snapshot: &Snapshot) -> String {
     let mut text = match (backend.status(), &backend.reason) {
         (BackendStatus::Up, _) => format!("{}: up for {since}", backend.name),
         (BackendStatus::Leaving, _) => format!("{}: removed, gone when its last connection has ended", backend.name),
+        (BackendStatus::Drain, _) => format!("{}: drained, takes no new connections", backend.name),
+        (BackendStatus::Maintenance, _) => format!("{}: in maintenance, not checked", backend.name),
         (BackendStatus::Unchecked, _) => format!("{}: unchecked, no health check", backend.name),
         (BackendStatus::Down, Some(reason)) => format!("{}: DOWN for {since}: {reason}", backend.name),
         (BackendStatus::Down, None) if backend.checks.is_none() => {
@@ -253,6 +272,9 @@ fn describe_backend(backend: &BackendStats, snapshot: &Snapshot) -> String {
     if let Some(most) = backend.max_connections {
         text.push_str(&format!(", at most {most} connections"));
     }
+    if backend.ejections > 0 {
+        text.push_str(&format!(", {} times ejected", backend.ejections));
+    }
     if backend.downs > 0 {
         text.push_str(&format!(", {} times down", backend.downs));
     }
@@ -265,14 +287,37 @@ fn describe_pool(pool: &PoolStats) -> String {
         Some(kind) => format!("health checks: {}, {up} of {all} up", kind.name()),
         None => format!("health checks: none, {up} of {all} unchecked"),
     };
-    format!("{}: {}, {health}, rejected {}, retries {}", pool.name, pool.balance.name(), pool.rejected, pool.retries)
+    let mut text = format!(
+        "{}: {}, {health}, rejected {}, retries {}",
+        pool.name,
+        pool.balance.name(),
+        pool.rejected,
+        pool.retries
+    );
+    if pool.queue.size > 0 {
+        text.push_str(&format!(", {} of {} wait", pool.queue.waiting, pool.queue.size));
+    }
+    if pool.fails_open {
+        text.push_str(", fail open");
+    }
+    text
 }
 
 fn bottom(interface: &Interface) -> Line<'static> {
+    match (&interface.prompt, &interface.told) {
+        (Some(prompt), _) => return Line::from(strong(&clean(&prompt.text()))),
+        (None, Some(Told::Done(text))) => return Line::from(strong(&clean(text))),
+        (None, Some(Told::Failed(text))) => {
+            let text = text.lines().next().unwrap_or_default();
+            return Line::from(vec![alarm("FAILED"), Span::raw(format!(" {}", clean(text)))]);
+        }
+        (None, None) if interface.changing => return Line::from(strong("changing ...")),
+        (None, None) => {}
+    }
     let text = match (interface.typing, interface.helping) {
         (true, _) => "type a part of a name or an address   Enter done   Esc all again",
         (false, true) => "? back   q quit",
-        (false, false) => "q quit   ? help   s sort   r reverse   t stage   w window   / filter",
+        (false, false) => "q quit  ? help  s sort  r reverse  t stage  w window  / filter  Enter change",
     };
     Line::styled(text, Style::new().fg(Color::Cyan))
 }

@@ -2,8 +2,10 @@
 
 use clap::ValueEnum;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use tidegate::config::model::AdminState;
 use tidegate::stats::latency::{Stage, Window};
 
+use super::prompt::{BackendChange, ChangeTarget, Prompt, PromptStep};
 use super::rows::{Selection, Sort};
 
 /// Letters that a filter may have.
@@ -19,28 +21,67 @@ pub(super) struct Interface {
     pub(super) typing: bool,
     /// The keys are explained.
     pub(super) helping: bool,
+    /// What is asked before a change.
+    pub(super) prompt: Option<Prompt>,
+    /// A change is under way.
+    pub(super) changing: bool,
+    /// What came of the last change, until the next key.
+    pub(super) told: Option<Told>,
+}
+
+/// What the bottom line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Done(String),
+    Failed(String),
+}
+
+/// What is on the screen when a key is pressed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Screenful {
+    /// Lines of the table.
+    pub(super) lines: usize,
+    /// How many of them fit on the screen.
+    pub(super) page: usize,
+    /// What a change would be of: the selected line, if that is a backend.
+    pub(super) target: Option<ChangeTarget>,
 }
 
 /// Whether to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Flow {
     GoOn,
     Quit,
+    /// Goes on, and makes a change.
+    Change(ChangeTarget, BackendChange),
 }
 
 impl Interface {
     pub(super) fn new(choice: Selection) -> Interface {
-        Interface { choice, selected: 0, typing: false, helping: false }
+        Interface { choice, selected: 0, typing: false, helping: false, prompt: None, changing: false, told: None }
     }
 
-    /// A key was pressed; `lines` is their number, `page` the number that fits on the screen.
-    pub(super) fn press(&mut self, key: KeyEvent, lines: usize, page: usize) -> Flow {
+    /// A key was pressed.
+    pub(super) fn press(&mut self, key: KeyEvent, shown: &Screenful) -> Flow {
+        let (lines, page) = (shown.lines, shown.page);
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         if control && key.code == KeyCode::Char('c') {
             return Flow::Quit;
         }
         if self.typing {
             self.type_filter(key.code);
+            return Flow::GoOn;
+        }
+        self.told = None;
+        if let Some(prompt) = self.prompt.take() {
+            match prompt.press(key.code) {
+                PromptStep::Ask(prompt) => self.prompt = Some(prompt),
+                PromptStep::Cancel => {}
+                PromptStep::Send(target, change) => {
+                    self.changing = true;
+                    return Flow::Change(target, change);
+                }
+            }
             return Flow::GoOn;
         }
         if self.helping {
@@ -60,6 +101,9 @@ impl Interface {
             KeyCode::Esc => choice.filter.clear(),
             KeyCode::Char('?' | 'h') => self.helping = true,
             KeyCode::Char('/') => self.typing = true,
+            KeyCode::Enter => self.ask(shown, Prompt::Which),
+            KeyCode::Char('d') => self.ask(shown, |it| Prompt::Sure(it, BackendChange::State(AdminState::Drain))),
+            KeyCode::Char('m') => self.ask(shown, |it| Prompt::Sure(it, BackendChange::State(AdminState::Maintenance))),
             KeyCode::Char('s') | KeyCode::Right => choice.sort = step(Sort::value_variants(), choice.sort, 1),
             KeyCode::Char('S') | KeyCode::Left => choice.sort = step(Sort::value_variants(), choice.sort, -1),
             KeyCode::Char('r') => choice.reversed = !choice.reversed,
@@ -76,6 +120,21 @@ impl Interface {
             _ => {}
         }
         Flow::GoOn
+    }
+
+    /// Asks before a change of the selected backend.
+    fn ask(&mut self, shown: &Screenful, prompt: impl FnOnce(ChangeTarget) -> Prompt) {
+        match &shown.target {
+            _ if self.changing => self.told = Some(Told::Failed("the last change is still under way".to_owned())),
+            Some(target) => self.prompt = Some(prompt(target.clone())),
+            None => self.told = Some(Told::Failed("select a backend: up, down".to_owned())),
+        }
+    }
+
+    /// A change has ended.
+    pub(super) fn changed(&mut self, outcome: Told) {
+        self.changing = false;
+        self.told = Some(outcome);
     }
 
     fn type_filter(&mut self, code: KeyCode) {
@@ -124,8 +183,12 @@ mod tests {
         })
     }
 
+    fn shown(lines: usize, page: usize) -> Screenful {
+        Screenful { lines, page, target: None }
+    }
+
     fn press(interface: &mut Interface, code: KeyCode) -> Flow {
-        interface.press(KeyEvent::from(code), 1000, 18)
+        interface.press(KeyEvent::from(code), &shown(1000, 18))
     }
 
     fn letters(interface: &mut Interface, text: &str) {
@@ -140,7 +203,7 @@ mod tests {
         let mut typing = interface();
         letters(&mut typing, "/q");
         assert_eq!(typing.choice.filter, "q");
-        assert_eq!(typing.press(control_c, 9, 9), Flow::Quit);
+        assert_eq!(typing.press(control_c, &shown(9, 9)), Flow::Quit);
         assert_eq!(press(&mut interface(), KeyCode::Char('c')), Flow::GoOn);
     }
 
@@ -176,6 +239,47 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_a_backend_are_asked_about() {
+        let target = ChangeTarget { pool: "db".to_owned(), entry: "b".to_owned(), addresses: 1, open: 0, weight: 1 };
+        let shown = Screenful { target: Some(target.clone()), ..shown(5, 18) };
+        let mut all = interface();
+        let key = |all: &mut Interface, code| all.press(KeyEvent::from(code), &shown);
+        let drain = BackendChange::State(AdminState::Drain);
+        for keys in [&[KeyCode::Char('d')][..], &[KeyCode::Enter, KeyCode::Char('d')]] {
+            keys.iter().for_each(|code| assert_eq!(key(&mut all, *code), Flow::GoOn));
+            assert_eq!(all.prompt, Some(Prompt::Sure(target.clone(), drain)));
+            assert_eq!(key(&mut all, KeyCode::Char('n')), Flow::GoOn);
+            assert_eq!(all, interface(), "no is no");
+        }
+        // Keys that are taken keep their meaning; after Enter they are changes.
+        key(&mut all, KeyCode::Char('r'));
+        assert!(all.choice.reversed && all.prompt.is_none());
+        for code in [KeyCode::Enter, KeyCode::Char('r')] {
+            key(&mut all, code);
+        }
+        assert!(all.choice.reversed && all.prompt.is_some());
+        let ready = BackendChange::State(AdminState::Ready);
+        assert_eq!(key(&mut all, KeyCode::Char('y')), Flow::Change(target.clone(), ready));
+        key(&mut all, KeyCode::Char('m'));
+        assert_eq!((&all.prompt, all.changing), (&None, true), "one after the other");
+        all.changed(Told::Done("fine".to_owned()));
+        assert_eq!(all.told, Some(Told::Done("fine".to_owned())));
+        key(&mut all, KeyCode::Char('m'));
+        assert!(all.told.is_none() && all.prompt.is_some());
+        // With a question open, a letter is an answer and no end.
+        assert_eq!(key(&mut all, KeyCode::Char('q')), Flow::GoOn);
+    }
+
+    #[test]
+    fn without_a_backend_nothing_is_asked() {
+        let mut all = interface();
+        for code in [KeyCode::Char('d'), KeyCode::Char('m'), KeyCode::Enter] {
+            assert_eq!(press(&mut all, code), Flow::GoOn);
+            assert!(all.prompt.is_none() && matches!(all.told, Some(Told::Failed(_))), "{code:?}");
+        }
+    }
+
+    #[test]
     fn help_goes_by_any_key() {
         let mut all = interface();
         letters(&mut all, "?");
@@ -196,9 +300,9 @@ mod tests {
         assert_eq!((all.selected, all.first(1000, 18)), (981, 972));
         // Most of them are filtered away.
         assert_eq!(all.first(3, 18), 0);
-        all.press(KeyEvent::from(KeyCode::Up), 3, 18);
+        all.press(KeyEvent::from(KeyCode::Up), &shown(3, 18));
         assert_eq!(all.selected, 1);
-        all.press(KeyEvent::from(KeyCode::Down), 0, 0);
+        all.press(KeyEvent::from(KeyCode::Down), &shown(0, 0));
         assert_eq!((all.selected, all.first(0, 0)), (0, 0));
     }
 }

@@ -2,17 +2,18 @@
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{KeyCode, KeyEvent};
 use tidegate::admin::snapshot_model::{
-    BackendStats, CheckKind, CheckStats, Latency, LatencySummary, ListenerStats, LogStats, PlaneStats, PoolStats,
-    RateStats, Snapshot,
+    BackendStats, BackendStatus, CheckKind, CheckStats, DrainingPredecessor, Latency, LatencySummary, ListenerStats,
+    LogStats, PlaneStats, PoolStats, RateStats, Snapshot,
 };
 use tidegate::config::model::Balance;
 use tidegate::stats::latency::{Stage, Window};
 
 use super::plain;
 use super::rows::{RowState, Selection, Sort, rows, traffic};
-use super::screen::{Seen, draw};
-use super::state::Interface;
+use super::screen::{Seen, draw, shown};
+use super::state::{Flow, Interface, Told};
 
 fn choice(sort: Sort) -> Selection {
     Selection { sort, reversed: false, stage: Stage::Turnaround, window: Window::TenSeconds, filter: String::new() }
@@ -124,7 +125,7 @@ fn everything_is_there_at_80_by_24() {
     assert_eq!(lines[..10], expected);
     assert!(lines[10..22].iter().all(String::is_empty));
     assert_eq!(lines[22], "db-2: DOWN for 1m 42s: refused, 10.0.0.1:7, weight 1");
-    assert_eq!(lines[23], "q quit   ? help   s sort   r reverse   t stage   w window   / filter");
+    assert_eq!(lines[23], "q quit  ? help  s sort  r reverse  t stage  w window  / filter  Enter change");
 }
 
 #[test]
@@ -180,11 +181,82 @@ fn every_key_is_explained() {
     let mut interface = Interface::new(choice(Sort::Config));
     interface.helping = true;
     let lines = screen(&seen(snapshot()), &interface, 80, 24).concat();
-    for word in ["sort", "reverse", "stage", "window", "/ ", "PageUp", "quit", "turnaround", "of all its", "unchecked"]
-    {
+    for word in [
+        "drain",
+        "ready",
+        "maintenance",
+        "weight",
+        "sort",
+        "reverse",
+        "stage",
+        "window",
+        "/ ",
+        "PageUp",
+        "quit",
+        "turnaround",
+        "of all its",
+        "unchecked",
+    ] {
         assert!(lines.contains(word), "{word}");
     }
     assert!(Stage::ALL.iter().all(|stage| lines.contains(stage.name())));
+}
+
+#[test]
+fn a_file_that_is_not_in_effect_is_said_above() {
+    let mut snapshot = snapshot();
+    snapshot.config.file_differs = Some("the last reload was refused: x.yaml:3: no".to_owned());
+    let line = "the configuration file is not in effect: the last reload was refused: x.yaml:3: no";
+    assert_eq!(plain::text(&snapshot, &choice(Sort::Config)).lines().nth(1), Some(line));
+    assert_eq!(plain::json(&snapshot, &choice(Sort::Config))["config"]["last_reload_succeeded"], true);
+    let lines = screen(&seen(snapshot), &Interface::new(choice(Sort::Config)), 100, 24);
+    assert_eq!(lines[1], format!("CONFIG {line}"));
+}
+
+#[test]
+fn the_selected_backend_is_what_a_change_is_of() {
+    let of = |name: &str, entry: &str, open| BackendStats {
+        entry: Some(entry.to_owned()),
+        open,
+        ..backend(&format!("{entry}@{name}"), 1)
+    };
+    let mut leaving = backend("old", 1);
+    leaving.status = BackendStatus::Leaving;
+    let backends = vec![of("a", "db", 3), of("b", "db", 4), of("c", "dbx", 9), leaving];
+    let seen = seen(Snapshot { pools: vec![pool("p", backends)], ..snapshot() });
+    let mut interface = Interface::new(choice(Sort::Config));
+    let mut target = |selected| {
+        interface.selected = selected;
+        shown(&seen, &interface, 24).target.map(|it| (it.name(), it.addresses, it.open))
+    };
+    assert_eq!(target(0), None, "a pool");
+    assert_eq!(target(1), Some(("p/db".to_owned(), 2, 7)));
+    assert_eq!(target(3), Some(("p/dbx".to_owned(), 1, 9)));
+    assert_eq!(target(4), None, "it was removed");
+}
+
+#[test]
+fn questions_and_outcomes_are_in_the_bottom_line() {
+    let mut interface = Interface::new(choice(Sort::Config));
+    interface.selected = 1;
+    let seen = seen(snapshot());
+    let press = |key, interface: &mut Interface| {
+        let flow = interface.press(KeyEvent::from(key), &shown(&seen, interface, 24));
+        (flow, screen(&seen, interface, 80, 24).remove(23))
+    };
+    let (_, line) = press(KeyCode::Enter, &mut interface);
+    assert_eq!(line, "db/db-1:  d drain   r ready   m maintenance   w weight   Esc back");
+    let (_, line) = press(KeyCode::Char('d'), &mut interface);
+    assert_eq!(line, "drain db/db-1? y/n   no open connections");
+    let (flow, line) = press(KeyCode::Char('y'), &mut interface);
+    assert!(matches!(flow, Flow::Change(target, _) if target.entry == "db-1"));
+    assert_eq!(line, "changing ...");
+    interface.changed(Told::Failed("changes over TCP require a token\nmore".to_owned()));
+    assert_eq!(screen(&seen, &interface, 80, 24)[23], "FAILED changes over TCP require a token");
+    let (_, line) = press(KeyCode::Home, &mut interface);
+    assert!(line.starts_with("q quit"), "{line}");
+    let (_, line) = press(KeyCode::Char('d'), &mut interface);
+    assert_eq!(line, "FAILED select a backend: up, down");
 }
 
 #[test]
@@ -328,4 +400,18 @@ fn a_log_that_cannot_be_written_is_an_alarm() {
     let lines = screen(&seen(snapshot.clone()), &Interface::new(choice(Sort::Config)), 80, 24);
     assert_eq!(lines[1], format!("LOG {line}"));
     assert!(plain::text(&snapshot, &choice(Sort::Config)).lines().any(|known| known == line));
+}
+
+#[test]
+fn replaced_processes_are_shown_while_they_drain() {
+    let process = |pid: u32, connections: usize| DrainingPredecessor { pid, connections };
+    let mut snapshot = snapshot();
+    snapshot.predecessors = vec![process(7, 3)];
+    let line = "1 replaced process drains: 3 connections left";
+    assert!(plain::text(&snapshot, &choice(Sort::Config)).lines().any(|known| known == line));
+    snapshot.predecessors.push(process(5, 4));
+    let line = "UPGRADE 2 replaced processes drain: 7 connections left";
+    assert_eq!(screen(&seen(snapshot.clone()), &Interface::new(choice(Sort::Config)), 80, 24)[1], line);
+    let json = plain::json(&snapshot, &choice(Sort::Config));
+    assert_eq!(json["predecessors"][1], serde_json::json!({ "pid": 5, "connections": 4 }));
 }

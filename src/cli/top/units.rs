@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A count, a rate or bytes in at most five letters: `0`, `9999`, `12.3k`, `1.23M`.
-pub(super) fn count(number: f64) -> String {
+pub(in crate::cli) fn count(number: f64) -> String {
     if number < 9999.5 {
         // Of a slow rate, one digit tells that there is something.
         return if number > 0.0 && number < 9.95 { short(number) } else { format!("{number:.0}") };
@@ -19,7 +19,7 @@ pub(super) fn count(number: f64) -> String {
 }
 
 /// Microseconds in at most six letters: `87µs`, `1.23ms`, `12.3s`.
-pub(super) fn latency(micros: u64) -> String {
+pub(in crate::cli) fn latency(micros: u64) -> String {
     let micros = micros as f64;
     match micros {
         _ if micros < 999.5 => format!("{micros:.0}µs"),
@@ -30,7 +30,7 @@ pub(super) fn latency(micros: u64) -> String {
 }
 
 /// Seconds in two units: `5s`, `3m 2s`, `4h 5m`, `12d 3h`.
-pub(super) fn span(seconds: f64) -> String {
+pub(in crate::cli) fn span(seconds: f64) -> String {
     let seconds = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default().as_secs();
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
     match () {

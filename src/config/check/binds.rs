@@ -1,27 +1,36 @@
 //! Overlapping addresses of listeners and the stats port, of which the second bind would fail.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::{Checker, copied, value};
+use crate::config::located::Located;
+use crate::config::model::ListenAddress;
 use crate::config::raw::RawConfig;
-use crate::config::report::shown;
+use crate::config::report::{Diagnostic, shown};
 use crate::config::scalars::BindAddress;
 use crate::config::scalars_serde::Switch;
 use crate::config::tree::NodeId;
 use crate::net::addr::Address;
 
-/// One bind of the file, in the order in which they are bound.
+/// Most ports that the ranges of a configuration have together. Each is a socket, and an upgrade hands all of them over.
+const MAX_RANGE_PORTS: usize = 16_384;
+
+/// One address of the file, in the order in which they are bound. A range of ports is several.
 pub(super) struct Bind {
-    /// Index of the listener; `None` is the stats port.
+    /// Index of the listener; `None` is the admin interface.
     pub(super) listener: Option<usize>,
     pub(super) address: Address,
     pub(super) at: NodeId,
     /// As the kernel compares it.
     pub(super) place: CanonicalAddress,
     reuse: Switch,
-    transparent: bool,
+    /// Whether it may be bound while the host does not have it.
+    is_foreign: bool,
+    /// The address as written.
+    written: Arc<str>,
 }
 
 /// An address in canonical form.
@@ -57,6 +66,7 @@ pub(super) struct Binds {
     pub(super) all: Vec<Bind>,
     exact: HashMap<CanonicalAddress, usize>,
     wild: HashMap<u16, Vec<usize>>,
+    by_port: HashMap<u16, Vec<usize>>,
 }
 
 impl Binds {
@@ -70,24 +80,23 @@ impl Binds {
         exact.or_else(wild).and_then(|index| self.all.get(*index))
     }
 
-    /// Whether a wildcard covers an address on its port. `[::]` covers IPv4 unless a listener binds `0.0.0.0`, as in
-    /// `app::sockets`. The stats port's always does.
+    /// Whether a wildcard covers an address on its port. `[::]` of a listener covers IPv4 unless a listener binds `0.0.0.0`, as
+    /// in `app::sockets`; that of the admin interface, unless the interface does.
     fn covers(&self, wild: usize, ip: IpAddr) -> bool {
         let Some(bind) = self.all.get(wild) else { return false };
         match bind.place {
             CanonicalAddress::Tcp(IpAddr::V4(_), ..) => ip.is_ipv4(),
             CanonicalAddress::Tcp(IpAddr::V6(_), _, port) => {
-                ip.is_ipv6() || !(bind.listener.is_some() && self.has_v4_any(port))
+                ip.is_ipv6() || !self.has_v4_any(port, bind.listener.is_some())
             }
             CanonicalAddress::Unix(_) => false,
         }
     }
 
-    fn has_v4_any(&self, port: u16) -> bool {
+    fn has_v4_any(&self, port: u16, of_listener: bool) -> bool {
         let v4 = Address::Tcp(SocketAddr::from(([0, 0, 0, 0], port)));
-        self.wild.get(&port).is_some_and(|wild| {
-            wild.iter().any(|index| self.all[*index].listener.is_some() && self.all[*index].address == v4)
-        })
+        let is_it = |bind: &Bind| bind.listener.is_some() == of_listener && bind.address == v4;
+        self.wild.get(&port).is_some_and(|wild| wild.iter().any(|index| is_it(&self.all[*index])))
     }
 
     /// An earlier bind that makes this one fail.
@@ -103,14 +112,17 @@ impl Binds {
                 || (self.all[first].wildcard().is_some() && self.covers(first, ip));
             overlap && !shares(&self.all[first], bind)
         };
-        let same_port =
-            |first: &usize| matches!(self.all[*first].place, CanonicalAddress::Tcp(_, _, other) if other == port);
-        match bind.wildcard() {
-            Some(_) => (0..index).filter(same_port).find(|first| is_in_the_way(*first)),
-            None => {
-                self.wild.get(&port)?.iter().copied().filter(|first| *first < index).find(|first| is_in_the_way(*first))
-            }
-        }
+        let candidates = if bind.wildcard().is_some() { &self.by_port } else { &self.wild };
+        candidates.get(&port)?.iter().copied().take_while(|first| *first < index).find(|first| is_in_the_way(*first))
+    }
+
+    /// The ports of a listener.
+    pub(super) fn ports_of(&self, listener: usize) -> impl Iterator<Item = u16> {
+        let port = |bind: &Bind| match bind.place {
+            CanonicalAddress::Tcp(_, _, port) => Some(port),
+            CanonicalAddress::Unix(_) => None,
+        };
+        self.all.iter().filter(move |bind| bind.listener == Some(listener)).filter_map(port)
     }
 }
 
@@ -122,41 +134,60 @@ fn shares(first: &Bind, second: &Bind) -> bool {
 
 impl Checker<'_> {
     /// Every bind that could be read.
-    pub(super) fn binds(&self, raw: &RawConfig) -> Binds {
-        let mut all = Vec::new();
+    pub(super) fn binds(&mut self, raw: &RawConfig) -> Binds {
+        let (mut all, mut range_ports) = (Vec::new(), 0);
         for (index, listener) in value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list).iter().enumerate() {
             let Some((listener, _)) = value(Some(listener)) else { continue };
             let socket = value(listener.socket.as_ref()).map(|(socket, _)| socket);
             let reuse = socket.and_then(|socket| value(socket.reuse_port.as_ref())).map_or(Switch::Auto, |(it, _)| *it);
-            let transparent = socket.and_then(|socket| copied(socket.transparent.as_ref())) == Some(true);
+            let is_set = |key: &Option<Located<bool>>| copied(key.as_ref()) == Some(true);
+            let is_foreign = socket.is_some_and(|socket| is_set(&socket.transparent) || is_set(&socket.freebind));
             let binds = value(listener.bind.as_ref()).map_or(&[][..], |(list, _)| &list.0);
             for bind in binds {
-                if let Some((BindAddress(address), at)) = value(Some(bind)) {
-                    let (address, place) = (address.clone(), self.place(address));
-                    all.push(Bind { listener: Some(index), address, at, place, reuse, transparent });
+                let Some((BindAddress(bind), at)) = value(Some(bind)) else { continue };
+                if bind.is_range() {
+                    range_ports += bind.ports().map_or(0, Iterator::count);
+                    if range_ports > MAX_RANGE_PORTS {
+                        let what = format!("more than {MAX_RANGE_PORTS} ports in ranges");
+                        self.error(at, Diagnostic::new(what).hint("each port is a socket: use smaller ranges"));
+                        break;
+                    }
+                }
+                let written: Arc<str> = bind.to_string().into();
+                for address in bind.addresses() {
+                    let place = self.place(&address);
+                    let written = Arc::clone(&written);
+                    all.push(Bind { listener: Some(index), address, at, place, reuse, is_foreign, written });
                 }
             }
         }
         if let Some((admin, at)) = value(raw.admin.as_ref()) {
-            let default = || (super::default_admin(), at);
-            let bind = value(admin.bind.as_ref()).map(|(BindAddress(address), at)| (address.clone(), at));
-            // An unreadable one is reported elsewhere.
-            if admin.bind.is_none() || bind.is_some() {
-                let (address, at) = bind.unwrap_or_else(default);
-                let place = self.place(&address);
-                all.push(Bind { listener: None, address, at, place, reuse: Switch::Off, transparent: false });
+            let listed = value(admin.bind.as_ref()).map_or(&[][..], |(list, _)| &list.0);
+            // An unreadable one is reported elsewhere, and so is a range.
+            let listed = listed.iter().filter_map(|bind| match value(Some(bind)) {
+                Some((BindAddress(ListenAddress::One(address)), at)) => Some((address.clone(), at)),
+                _ => None,
+            });
+            let default = admin.bind.is_none().then(|| (super::admin::default_address(), at));
+            for (address, at) in listed.chain(default) {
+                let (place, written) = (self.place(&address), address.to_string().into());
+                let reuse = Switch::Off;
+                all.push(Bind { listener: None, address, at, place, reuse, is_foreign: false, written });
             }
         }
         // Each bind of port 0 gets a different port.
         all.retain(|bind| !matches!(bind.place, CanonicalAddress::Tcp(_, _, 0)));
-        let (mut exact, mut wild) = (HashMap::new(), HashMap::<u16, Vec<usize>>::new());
-        for (index, bind) in all.iter().enumerate() {
-            exact.entry(bind.place.clone()).or_insert(index);
+        let mut binds = Binds { all, exact: HashMap::new(), wild: HashMap::new(), by_port: HashMap::new() };
+        for (index, bind) in binds.all.iter().enumerate() {
+            binds.exact.entry(bind.place.clone()).or_insert(index);
+            if let CanonicalAddress::Tcp(_, _, port) = bind.place {
+                binds.by_port.entry(port).or_default().push(index);
+            }
             if let Some(port) = bind.wildcard() {
-                wild.entry(port).or_default().push(index);
+                binds.wild.entry(port).or_default().push(index);
             }
         }
-        Binds { all, exact, wild }
+        binds
     }
 
     fn place(&self, address: &Address) -> CanonicalAddress {
@@ -166,17 +197,25 @@ impl Checker<'_> {
         }
     }
 
-    /// Reports binds that overlap an earlier one.
+    /// Reports binds that overlap an earlier one: of two ranges, the first port.
     pub(super) fn overlaps(&mut self, binds: &Binds) {
+        let mut reported = HashSet::new();
         for (index, bind) in binds.all.iter().enumerate() {
             let Some(first) = binds.before(index).and_then(|first| binds.all.get(first)) else { continue };
-            let (address, other) =
-                (shown(&bind.address.to_string()).to_string(), shown(&first.address.to_string()).to_string());
+            if !reported.insert((bind.at, first.at)) {
+                continue;
+            }
+            let (address, other) = (shown(&bind.written).to_string(), shown(&first.written).to_string());
             let hint = match bind.listener {
                 Some(_) => "an address can be bound by one listener only",
                 None => "the stats port needs an address of its own",
             };
-            let (what, hint) = if bind.address == first.address {
+            let is_range = |bind: &Bind| *bind.written != *bind.address.to_string();
+            let (what, hint) = if is_range(bind) || is_range(first) {
+                // The one that is no wildcard.
+                let shared = if bind.wildcard().is_some() { &first.address } else { &bind.address };
+                (format!("`{address}` overlaps `{other}`: both take connections to {shared}"), hint.to_owned())
+            } else if bind.address == first.address {
                 (format!("`{address}` is bound twice"), hint.to_owned())
             } else if bind.place == first.place {
                 (format!("`{address}` is bound twice: it is the same as `{other}`"), hint.to_owned())
@@ -191,15 +230,19 @@ impl Checker<'_> {
 
     /// Checks that the host has the directories of unix sockets, and the addresses.
     pub(super) fn bindable(&mut self, binds: &Binds) {
-        for bind in &binds.all {
+        let mut looked_at = HashSet::new();
+        for bind in binds.all.iter().filter(|bind| looked_at.insert(bind.at)) {
             match &bind.address {
                 Address::Unix(path) => self.socket_file(path, bind.at),
                 // The interface is checked when the address is parsed.
                 Address::Tcp(SocketAddr::V6(v6)) if v6.scope_id() != 0 => {}
-                Address::Tcp(_) if bind.transparent => {}
+                Address::Tcp(_) if bind.is_foreign => {}
                 Address::Tcp(address) => {
                     let hint = match bind.listener {
-                        Some(_) => "see `ip address`; `socket: { transparent: true }` permits non-local addresses",
+                        Some(_) => {
+                            "see `ip address`; for an address that comes and goes: `socket: { freebind: true }`, for those of \
+                             other hosts: `transparent: true`"
+                        }
                         None => "see `ip address`",
                     };
                     self.own_address(address.ip(), bind.at, hint);

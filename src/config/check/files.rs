@@ -52,7 +52,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks the path of a log file.
+    /// Checks the path of a file that is written.
     pub(super) fn log_file(&mut self, path: &Path, at: NodeId) {
         for fault in self.files.files.log(path) {
             self.found(at, fault);
@@ -62,6 +62,13 @@ impl Checker<'_> {
     /// Checks the file of the stats port's token.
     pub(super) fn token_file(&mut self, path: &Path, at: NodeId) {
         for fault in self.files.files.token(path) {
+            self.found(at, fault);
+        }
+    }
+
+    /// Checks a database of countries.
+    pub(super) fn country_database(&mut self, path: &Path, at: NodeId) {
+        for fault in self.files.files.country_database(path) {
             self.found(at, fault);
         }
     }

@@ -35,6 +35,11 @@ impl Checker<'_> {
         }
         let port = self.number(raw.port.as_ref(), 0..=65_535, 0) as u16;
         self.mysql(raw, port, backends);
+        if let (Some(any_port), 0) = (backends.iter().find(|backend| backend.address.has_client_port()), port) {
+            let name = shown(&any_port.name).to_string();
+            let diagnostic = Diagnostic::new(format!("backend `{name}` has no port of its own to check"));
+            self.error(at, diagnostic.hint("set `port` to the one that is to be checked"));
+        }
         let unix = backends.iter().find(|backend| matches!(backend.address, BackendAddress::Unix(_)));
         if let (Some(key), Some(unix)) = (&raw.port, unix)
             && port != 0

@@ -7,17 +7,20 @@ use super::references::Pools;
 use super::{Checker, copied, optional_period, value};
 use crate::config::located::Located;
 use crate::config::model::{
-    LimitsConfig, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol, ReusePort, Sniff,
+    LimitsConfig, ListenAddress, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol,
+    ReusePort, RouteConfig, Sniff,
 };
 use crate::config::raw::{RawListener, RawListenerTimeouts, RawPool, RawSocket};
 use crate::config::report::{Diagnostic, shown};
-use crate::config::scalars::{BindAddress, Frequency, Network, Period};
+use crate::config::scalars::{BindAddress, ByteRate, FileMode, Frequency, Network, Period};
 use crate::config::scalars_serde::Switch;
 use crate::config::tree::NodeId;
-use crate::net::addr::Address;
 
 /// TCP_KEEPIDLE's largest value, in seconds (tcp(7)).
 const MAX_KEEPALIVE: u64 = 32_767;
+
+/// Permission bits of unix sockets, as a usual umask leaves them.
+const DEFAULT_MODE: u32 = 0o755;
 
 const EXAMPLE: &str = "for example: listeners: [{ name: web, bind: 0.0.0.0:8080, pool: web }]";
 
@@ -61,12 +64,14 @@ impl Checker<'_> {
                 self.dead_routes(&routes, tls.as_ref());
             }
             let proxy_protocol = self.proxy_protocol(raw, at);
+            let access = self.access(raw);
             let limits = self.limits(raw);
-            let timeouts = self.timeouts(raw);
-            let socket = self.socket(raw.socket.as_ref());
+            let timeouts = self.timeouts(raw, &routes);
+            let socket = self.socket(raw.socket.as_ref(), &bind);
             let max_connections = self.limit(raw.max_connections.as_ref());
             if let (Some((name, _)), Some(pool)) = (name, pool) {
                 listeners.push(ListenerConfig {
+                    state: copied(raw.state.as_ref()).unwrap_or_default(),
                     name: name.as_str().into(),
                     bind,
                     pool,
@@ -74,6 +79,7 @@ impl Checker<'_> {
                     routes: routes.into_iter().map(|(route, _)| route).collect(),
                     tls,
                     proxy_protocol,
+                    access,
                     limits,
                     max_connections,
                     timeouts,
@@ -87,7 +93,7 @@ impl Checker<'_> {
         (!listeners.is_empty()).then_some(listeners)
     }
 
-    fn bind(&mut self, raw: &RawListener, owner: NodeId) -> Vec<Address> {
+    fn bind(&mut self, raw: &RawListener, owner: NodeId) -> Vec<ListenAddress> {
         let hint = "bind: 127.0.0.1:8080 for this host only, 0.0.0.0:8080 for every IPv4 address";
         let Some((list, at)) = self.required(raw.bind.as_ref(), "bind", owner, hint) else {
             return Vec::new();
@@ -139,13 +145,15 @@ impl Checker<'_> {
             connection_rate_per_ip: rate(raw.connection_rate_per_ip.as_ref()),
             connection_rate: rate(raw.connection_rate.as_ref()),
             handshakes: self.limit(raw.handshakes.as_ref()),
+            bandwidth: copied(raw.bandwidth.as_ref()).and_then(|ByteRate(bytes)| bytes),
         };
         if let (Some(_), Some(key), None) = (limits.handshakes, &raw.handshakes, &listener.tls) {
             let diagnostic = Diagnostic::new("has no effect").hint("it applies to listeners with `tls` only");
             self.warning(key.at, diagnostic);
         }
-        let is_unix =
-            |bind: &Located<BindAddress>| matches!(value(Some(bind)), Some((BindAddress(Address::Unix(_)), _)));
+        let is_unix = |bind: &Located<BindAddress>| {
+            value(Some(bind)).is_some_and(|(BindAddress(bind), _)| bind.ports().is_none())
+        };
         let has_addresses = listener.proxy_protocol.is_some()
             || value(listener.bind.as_ref()).is_none_or(|(binds, _)| !binds.0.iter().all(is_unix));
         let by_address = [
@@ -160,10 +168,12 @@ impl Checker<'_> {
         limits
     }
 
-    fn timeouts(&mut self, listener: &RawListener) -> ListenerTimeouts {
+    fn timeouts(&mut self, listener: &RawListener, routes: &[(RouteConfig, NodeId)]) -> ListenerTimeouts {
         let absent = RawListenerTimeouts::default();
         let raw = value(listener.timeouts.as_ref()).map_or(&absent, |(timeouts, _)| timeouts);
-        let sniffs = listener.tls.is_some() || listener.routes.is_some() || listener.proxy_protocol.is_some();
+        let sniffs = listener.tls.is_some()
+            || listener.proxy_protocol.is_some()
+            || routes.iter().any(|(it, _)| it.needs_bytes());
         for (key, phase, default) in [(&raw.sniff, sniffs, "5s"), (&raw.handshake, listener.tls.is_some(), "10s")] {
             if let (Some((Period(Duration::ZERO), at)), true) = (value(key.as_ref()), phase) {
                 let diagnostic = Diagnostic::new("no limit: clients that send nothing keep their connections open");
@@ -179,7 +189,7 @@ impl Checker<'_> {
         }
     }
 
-    fn socket(&mut self, key: Option<&Located<RawSocket>>) -> ListenerSocket {
+    fn socket(&mut self, key: Option<&Located<RawSocket>>, binds: &[ListenAddress]) -> ListenerSocket {
         let absent = RawSocket::default();
         let raw = value(key).map_or(&absent, |(socket, _)| socket);
         if let Some((Period(length), at)) = value(raw.keepalive.as_ref()) {
@@ -192,6 +202,18 @@ impl Checker<'_> {
         }
         if let Some((Period(length), at)) = value(raw.defer_accept.as_ref()) {
             self.whole_seconds(*length, at);
+        }
+        let is_unix = |bind: &ListenAddress| bind.ports().is_none();
+        if let (Some((FileMode(mode), at)), false) =
+            (value(raw.mode.as_ref()), binds.is_empty() || binds.iter().any(is_unix))
+            && *mode != DEFAULT_MODE
+        {
+            self.warning(at, Diagnostic::new("has no effect").hint("it applies to unix sockets in `bind` only"));
+        }
+        if let (Some((true, at)), false) =
+            (value(raw.freebind.as_ref()), binds.is_empty() || !binds.iter().all(is_unix))
+        {
+            self.warning(at, Diagnostic::new("has no effect").hint("it applies to IP addresses in `bind` only"));
         }
         ListenerSocket {
             backlog: self.number(raw.backlog.as_ref(), 1..=i64::from(i32::MAX), 4096) as i32,
@@ -206,6 +228,8 @@ impl Checker<'_> {
                 Switch::Off => ReusePort::Off,
             },
             transparent: copied(raw.transparent.as_ref()).unwrap_or(false),
+            freebind: copied(raw.freebind.as_ref()).unwrap_or(false),
+            mode: copied(raw.mode.as_ref()).map_or(DEFAULT_MODE, |FileMode(mode)| mode),
         }
     }
 

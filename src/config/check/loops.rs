@@ -86,18 +86,24 @@ impl Checker<'_> {
                 pools.entry(name).or_insert(pool);
             }
         }
-        // Computed once per pool.
+        // Computed once per pool, but for what depends on the listener's ports.
         let mut doors: HashMap<&str, Vec<Door>> = HashMap::new();
         let mut hops = Vec::new();
         for (from, listener) in value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list).iter().enumerate() {
             let Some((listener, _)) = value(Some(listener)) else { continue };
             let routes = value(listener.routes.as_ref()).map_or(&[][..], |(list, _)| list);
-            let by_route = routes.iter().filter_map(|route| value(Some(route))).map(|(route, _)| route.pool.as_ref());
+            let by_route = routes.iter().filter_map(|route| value(Some(route))).flat_map(|(route, _)| {
+                let shares = value(route.split.as_ref()).map_or(&[][..], |(shares, _)| shares);
+                let shares = shares.iter().filter_map(|share| value(Some(share))).map(|(share, _)| share.pool.as_ref());
+                std::iter::once(route.pool.as_ref()).chain(shares)
+            });
             let mut seen: HashSet<&str> = HashSet::new();
             for key in std::iter::once(listener.pool.as_ref()).chain(by_route) {
                 let Some((name, _)) = value(key) else { continue };
                 let Some(pool) = pools.get(name.as_str()).filter(|_| seen.insert(name)) else { continue };
-                for door in doors.entry(name).or_insert_with(|| self.doors(pool, binds)) {
+                let fixed = doors.entry(name).or_insert_with(|| self.doors(pool, binds, None));
+                let of_ports = self.doors(pool, binds, Some(from));
+                for door in fixed.iter().chain(&of_ports) {
                     hops.push(Hop {
                         from,
                         to: door.listener,
@@ -113,39 +119,51 @@ impl Checker<'_> {
         hops
     }
 
-    /// The backends of a pool that are listeners.
-    fn doors(&self, pool: &RawPool, binds: &Binds) -> Vec<Door> {
+    /// The backends of a pool that are listeners: those with a port of their own, or those that take the port of a listener's
+    /// client.
+    fn doors(&self, pool: &RawPool, binds: &Binds, from: Option<usize>) -> Vec<Door> {
         let mut doors = Vec::new();
         for backend in value(pool.backends.as_ref()).map_or(&[][..], |(list, _)| list) {
             let Some((backend, _)) = value(Some(backend)) else { continue };
             let Some((target, at)) = value(backend.address.as_ref()) else { continue };
-            if matches!(copied(backend.weight.as_ref()), Some(Int(0))) {
+            let is_off = matches!(copied(backend.weight.as_ref()), Some(Int(0)));
+            if is_off || target.address.has_client_port() != from.is_some() {
                 continue;
             }
+            let ports = |fixed: u16| match from {
+                Some(listener) => binds.ports_of(listener).collect(),
+                None => vec![fixed],
+            };
             let is_backup = is_true(backend.backup.as_ref());
             let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
             let (places, is_known) = match &target.address {
-                BackendAddress::Ip(address) => (vec![CanonicalAddress::of(address)], true),
+                BackendAddress::Ip(address) => {
+                    let at = |port| {
+                        let mut address = *address;
+                        address.set_port(port);
+                        CanonicalAddress::of(&address)
+                    };
+                    (ports(address.port()).into_iter().map(at).collect(), true)
+                }
                 BackendAddress::Unix(path) => (vec![CanonicalAddress::Unix(self.files.real(path))], true),
                 // RFC 6761, 6.3. The system's resolver chooses one of the two.
                 BackendAddress::Name { host, port } if is_localhost(host) => {
-                    (loopback.map(|ip| CanonicalAddress::Tcp(ip, 0, *port)).to_vec(), false)
+                    let at = |port: u16| loopback.map(|ip| CanonicalAddress::Tcp(ip, 0, port));
+                    (ports(*port).into_iter().flat_map(at).collect(), false)
                 }
                 BackendAddress::Name { .. } => continue,
             };
-            let bind = places.iter().find_map(|place| {
-                let bind = binds.taking(place)?;
+            let mut seen = HashSet::new();
+            for place in &places {
+                let Some(bind) = binds.taking(place) else { continue };
                 let is_here = match place {
                     // A wildcard accepts connections to local addresses only.
                     CanonicalAddress::Tcp(ip, ..) => bind.place == *place || self.files.is_own(*ip),
                     CanonicalAddress::Unix(_) => true,
                 };
-                is_here.then_some(bind)
-            });
-            if let Some(bind) = bind
-                && let Some(listener) = bind.listener
-            {
-                doors.push(Door { listener, at, bind: bind.at, certain: is_known && !is_backup });
+                if let Some(listener) = bind.listener.filter(|listener| is_here && seen.insert(*listener)) {
+                    doors.push(Door { listener, at, bind: bind.at, certain: is_known && !is_backup });
+                }
             }
         }
         doors

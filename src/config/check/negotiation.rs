@@ -19,7 +19,7 @@ impl Checker<'_> {
             let keys = value(Some(raw)).and_then(|(pool, _)| value(pool.tls.as_ref()));
             let (Some(tls), Some((keys, _))) = (&pool.tls, keys) else { continue };
             let leads_here = |listener: &&ListenerConfig| {
-                let routed = listener.routes.iter().map(|route| route.pool);
+                let routed = listener.routes.iter().flat_map(|route| route.target.pools());
                 std::iter::once(listener.pool).chain(routed).any(|pool| pool == PoolIndex(place))
             };
             let fronts: Vec<&ListenerConfig> = listeners.iter().filter(leads_here).collect();

@@ -11,7 +11,7 @@ use crate::config::model::{
 };
 use crate::config::raw::{RawBalance, RawHash, RawPool, RawSendProxy};
 use crate::config::report::{Diagnostic, shown};
-use crate::config::scalars::SourceAddress;
+use crate::config::scalars::{Percent, SourceAddress};
 use crate::config::tree::NodeId;
 
 const EXAMPLE: &str = "for example: pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]";
@@ -56,7 +56,7 @@ impl Checker<'_> {
         self.plain_probes(raw, health.as_ref(), tls.as_ref());
         PoolConfig {
             name: name.into(),
-            balance: balance(raw),
+            balance: self.balance(raw),
             hash: self.hash(raw),
             health,
             send_proxy: match copied(raw.send_proxy.as_ref()).unwrap_or(RawSendProxy::Off) {
@@ -67,9 +67,13 @@ impl Checker<'_> {
             tls,
             source: self.source(raw, &backends),
             backends,
+            outlier: self.outlier(raw),
+            fail_open: copied(raw.fail_open.as_ref()).map_or(0, |Percent(percent)| percent),
             on_down: copied(raw.on_down.as_ref()).unwrap_or(OnDown::Keep),
             slow_start: period(raw.slow_start.as_ref(), Duration::ZERO),
             retries: self.number(raw.retries.as_ref(), 0..=100, 2) as u32,
+            persist: self.persist(raw),
+            queue: self.queue(raw),
             connect_timeout: {
                 let connect = value(raw.timeouts.as_ref()).and_then(|(timeouts, _)| timeouts.connect.as_ref());
                 self.positive(connect, Duration::from_secs(5))
@@ -92,6 +96,11 @@ impl Checker<'_> {
         }
     }
 
+    /// That of the pool, or of the environment.
+    fn balance(&self, raw: &RawPool) -> Balance {
+        copied(raw.balance.as_ref()).map_or(self.environment.balance, balance)
+    }
+
     fn hash(&mut self, raw: &RawPool) -> HashPrefix {
         let absent = RawHash::default();
         let given = value(raw.hash.as_ref());
@@ -103,17 +112,24 @@ impl Checker<'_> {
         };
         if let Some((_, at)) = given
             && prefix != default
-            && balance(raw) != Balance::IpHash
+            && self.balance(raw) != Balance::IpHash
+            && raw.persist.is_none()
         {
-            let diagnostic = Diagnostic::new("has no effect").hint("it applies to `balance: ip_hash` only");
+            let diagnostic =
+                Diagnostic::new("has no effect").hint("it applies to `balance: ip_hash` and to `persist` only");
             self.warning(at, diagnostic);
         }
         prefix
     }
 
     fn backends(&mut self, pool: &RawPool, owner: NodeId) -> Vec<BackendConfig> {
-        let hint = "for example: backends: [{ address: 127.0.0.1:3001 }]";
-        let raw = self.elements(pool.backends.as_ref(), "backends", Some(owner), hint);
+        let raw = value(pool.backends.as_ref()).map_or(&[][..], |(list, _)| list);
+        let is_unread = pool.backends.as_ref().is_some_and(|key| key.value.is_none());
+        if raw.is_empty() && !is_unread && !self.is_typo_of(owner, "backends") {
+            let diagnostic = Diagnostic::new("no backends: connections are closed until some are added");
+            let hint = "add them here, or at run time: `tidegate add`";
+            self.warning(pool.backends.as_ref().map_or(owner, |key| key.at), diagnostic.hint(hint));
+        }
         let mut names: HashMap<&str, NodeId> = HashMap::new();
         let mut backends = Vec::with_capacity(raw.len());
         for backend in raw {
@@ -143,6 +159,8 @@ impl Checker<'_> {
             let backup = copied(raw.backup.as_ref()).unwrap_or(false);
             if let (Some((name, _)), Some((target, _))) = (name, address) {
                 backends.push(BackendConfig {
+                    state: copied(raw.state.as_ref()).unwrap_or_default(),
+                    forced: None,
                     name: name.into(),
                     address: target.address.clone(),
                     weight,
@@ -221,8 +239,8 @@ impl Checker<'_> {
     }
 }
 
-fn balance(raw: &RawPool) -> Balance {
-    match copied(raw.balance.as_ref()).unwrap_or(RawBalance::RoundRobin) {
+fn balance(raw: RawBalance) -> Balance {
+    match raw {
         RawBalance::RoundRobin | RawBalance::WeightedRoundRobin => Balance::RoundRobin,
         RawBalance::LeastConnections => Balance::LeastConnections,
         RawBalance::IpHash => Balance::IpHash,

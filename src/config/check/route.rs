@@ -1,19 +1,24 @@
 //! `listeners[].routes`.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::references::Pools;
 use super::{Checker, value};
 use crate::config::located::Located;
-use crate::config::model::{ListenerTls, RouteConfig, Sniff};
-use crate::config::raw::{RawListener, RawMatch};
+use crate::config::model::{RouteConfig, RouteTarget, Sniff, SplitShare};
+use crate::config::raw::{RawListener, RawMatch, RawRoute, RawShare};
 use crate::config::report::Diagnostic;
-use crate::config::scalars::{HostRule, NameRule, PathPrefix};
+use crate::config::scalars::{CountryCode, HostRule, NameRule, Network, PathPrefix};
 use crate::config::tree::NodeId;
+use crate::net::country::Country;
 use crate::net::name::NamePattern;
+
+/// Largest weight of a share.
+const MAX_WEIGHT: i64 = 1000;
 
 /// What `match` says.
 struct Conditions {
@@ -21,6 +26,8 @@ struct Conditions {
     alpn: Vec<Arc<str>>,
     host: Vec<NamePattern>,
     path_prefix: Vec<Arc<str>>,
+    client: Vec<IpNet>,
+    country: Vec<Country>,
 }
 
 impl Checker<'_> {
@@ -50,32 +57,95 @@ impl Checker<'_> {
                 pools.unclear();
                 continue;
             };
-            let pool = self.pool_of(typed.pool.as_ref(), at, pools);
+            let target = self.target(typed, at, pools);
             let hint = "match: the conditions, such as { sni: [\"www.example.com\"] }";
             let given = self.required(typed.r#match.as_ref(), "match", at, hint);
             let conditions = given.and_then(|(given, at)| self.conditions(given, at, reads_requests));
-            if let (Some(conditions), Some(pool)) = (conditions, pool) {
-                let Conditions { sni, alpn, host, path_prefix } = conditions;
-                if let (Some(key), None) = (&typed.pool, &raw.tls)
-                    && pools.speaks_tls(pool)
+            if let (Some(conditions), Some(target)) = (conditions, target) {
+                let Conditions { sni, alpn, host, path_prefix, client, country } = conditions;
+                let route = RouteConfig { sni, alpn, host, path_prefix, client: client.into(), country, target };
+                let key = typed.pool.as_ref().map(|key| key.at).or(typed.split.as_ref().map(|key| key.at));
+                if let (Some(key), None) = (key, &raw.tls)
+                    && route.needs_tls()
+                    && route.target.pools().any(|pool| pools.speaks_tls(pool))
                 {
                     let diagnostic =
                         Diagnostic::new("TLS inside TLS: this route passes TLS through, and the pool has `tls`");
                     self.warning(
-                        key.at,
+                        key,
                         diagnostic.hint("terminate TLS by `tls` of the listener, or use a pool without `tls`"),
                     );
                 }
-                routes.push((RouteConfig { sni, alpn, host, path_prefix, pool }, at));
+                routes.push((route, at));
             }
         }
         routes
     }
 
+    /// Where a route leads: exactly one of `pool`, `split` and `refuse` says so.
+    fn target(&mut self, raw: &RawRoute, at: NodeId, pools: &mut Pools<'_>) -> Option<RouteTarget> {
+        let refuse = raw.refuse.as_ref().filter(|key| key.value != Some(false));
+        let keys = [
+            ("pool", raw.pool.as_ref().map(|key| key.at)),
+            ("split", raw.split.as_ref().map(|key| key.at)),
+            ("refuse", refuse.map(|key| key.at)),
+        ];
+        let mut given = keys.into_iter().filter_map(|(key, at)| Some((key, at?)));
+        if let (Some((first, _)), Some((second, at))) = (given.next(), given.next()) {
+            let diagnostic = Diagnostic::new(format!("`{second}` and `{first}` exclude each other"));
+            self.error(at, diagnostic.hint("a route leads to one pool, splits clients over several, or refuses them"));
+            pools.unclear();
+            return None;
+        }
+        if let Some(key) = refuse {
+            return key.value.map(|_| RouteTarget::Refuse);
+        }
+        if let Some(key) = &raw.split {
+            return self.split(key, pools).map(RouteTarget::Split);
+        }
+        if raw.pool.is_none() {
+            if !["pool", "split", "refuse"].iter().any(|key| self.is_typo_of(at, key)) {
+                let diagnostic = Diagnostic::new("`pool` is missing");
+                self.error(at, diagnostic.hint("name a pool, or give `split` or `refuse: true`"));
+            }
+            pools.unclear();
+            return None;
+        }
+        self.pool_of(raw.pool.as_ref(), at, pools).map(RouteTarget::Pool)
+    }
+
+    fn split(&mut self, key: &Located<Vec<Located<RawShare>>>, pools: &mut Pools<'_>) -> Option<Vec<SplitShare>> {
+        let Some((list, at)) = value(Some(key)) else {
+            pools.unclear();
+            return None;
+        };
+        let mut shares = Vec::with_capacity(list.len());
+        for element in list {
+            let Some((raw, at)) = value(Some(element)) else {
+                pools.unclear();
+                continue;
+            };
+            let weight = self.number(raw.weight.as_ref(), 0..=MAX_WEIGHT, 1) as u32;
+            shares.extend(self.pool_of(raw.pool.as_ref(), at, pools).map(|pool| SplitShare { pool, weight }));
+        }
+        let hint = "for example: split: [{ pool: stable, weight: 95 }, { pool: canary, weight: 5 }]";
+        if list.is_empty() {
+            self.error(at, Diagnostic::new("the list is empty: the route would lead nowhere").hint(hint));
+        } else if shares.len() == list.len() && shares.iter().all(|share| share.weight == 0) {
+            self.error(at, Diagnostic::new("every weight is 0: the route would lead nowhere").hint(hint));
+        } else if shares.len() == list.len() {
+            return Some(shares);
+        }
+        None
+    }
+
     /// `None` if one is invalid, which is reported.
     fn conditions(&mut self, raw: &RawMatch, at: NodeId, reads_requests: bool) -> Option<Conditions> {
-        let misspelt = ["sni", "alpn", "host", "path_prefix"].iter().any(|key| self.is_typo_of(at, key));
-        if raw.sni.is_none() && raw.alpn.is_none() && raw.host.is_none() && raw.path_prefix.is_none() {
+        let keys = ["sni", "alpn", "host", "path_prefix", "client", "country"];
+        let misspelt = keys.iter().any(|key| self.is_typo_of(at, key));
+        let RawMatch { sni, alpn, host, path_prefix, client, country } = raw;
+        let is_by_client = client.is_some() || country.is_some();
+        if sni.is_none() && alpn.is_none() && host.is_none() && path_prefix.is_none() && !is_by_client {
             if !misspelt {
                 let diagnostic = Diagnostic::new("no condition: the route would take every connection");
                 self.error(
@@ -97,7 +167,19 @@ impl Checker<'_> {
             Some(alpn) if self.is_empty(alpn) => None,
             alpn => self.protocols(alpn.as_ref()),
         };
-        let conditions = Conditions { sni: sni?, alpn: alpn?, host: host?, path_prefix: path_prefix? };
+        let client = self.listed(client.as_ref(), |Network(network)| *network);
+        if let Some(key) = country {
+            self.needs_countries(key.at);
+        }
+        let country = self.listed(country.as_ref(), |CountryCode(country)| *country);
+        let conditions = Conditions {
+            sni: sni?,
+            alpn: alpn?,
+            host: host?,
+            path_prefix: path_prefix?,
+            client: client?,
+            country: country?,
+        };
         (!misspelt).then_some(conditions)
     }
 
@@ -122,110 +204,5 @@ impl Checker<'_> {
         let diagnostic = Diagnostic::new("the list is empty: the route would match nothing");
         self.error(at, diagnostic.hint("remove the key to match any"));
         true
-    }
-
-    /// Warns of routes that never match. With `tls`, the protocol of a connection is one of its `alpn`.
-    pub(super) fn dead_routes(&mut self, routes: &[(RouteConfig, NodeId)], tls: Option<&ListenerTls>) {
-        let mut earlier = Earlier::default();
-        for (index, (route, at)) in routes.iter().enumerate() {
-            if let Some((first, first_at)) = earlier.covers(route, routes).and_then(|index| routes.get(index)) {
-                let diagnostic = if covers(route, first) {
-                    Diagnostic::new("never matches: an earlier route is identical")
-                        .hint("first match wins: remove one of the two")
-                } else {
-                    Diagnostic::new("never matches: an earlier route takes all of its connections")
-                        .hint("first match wins: put the more specific route first")
-                };
-                let diagnostic = self.located(*at, diagnostic).related(self.tree.span(*first_at), "this one");
-                self.diagnostics.push(diagnostic.warning());
-            } else if let Some(tls) = tls
-                && !route.alpn.is_empty()
-                && !route.alpn.iter().any(|protocol| tls.alpn.contains(protocol))
-            {
-                let diagnostic =
-                    Diagnostic::new("never matches: the listener's `tls.alpn` has none of these protocols")
-                        .hint("with TLS termination, only protocols in `tls.alpn` are negotiated");
-                self.warning(*at, diagnostic);
-            } else if tls.is_none() && route.needs_request() && route.needs_tls() {
-                let diagnostic =
-                    Diagnostic::new("never matches: it requires both TLS passthrough and a request in plain text")
-                        .hint("add `tls` to the listener: requests inside TLS passthrough are encrypted");
-                self.warning(*at, diagnostic);
-            }
-            earlier.add(index, route);
-        }
-    }
-}
-
-/// The routes so far, by server name and host.
-#[derive(Default)]
-struct Earlier<'r> {
-    by_server_name: ByName<'r>,
-    /// Routes without a server name.
-    by_host: ByName<'r>,
-}
-
-/// Routes by the names of one condition.
-#[derive(Default)]
-struct ByName<'r> {
-    by_name: HashMap<&'r NamePattern, Vec<usize>>,
-    of_any_name: Vec<usize>,
-}
-
-impl<'r> ByName<'r> {
-    fn add(&mut self, index: usize, names: &'r [NamePattern]) {
-        if names.is_empty() {
-            self.of_any_name.push(index);
-        }
-        for name in names {
-            self.by_name.entry(name).or_default().push(index);
-        }
-    }
-
-    /// Routes that may cover all of these names: they match any, or the first.
-    fn candidates(&self, names: &[NamePattern]) -> impl Iterator<Item = usize> {
-        let named = names.first().into_iter().flat_map(|name| [Some(name.clone()), wildcard_over(name)]).flatten();
-        let named = named.filter_map(|name| self.by_name.get(&name)).flatten();
-        self.of_any_name.iter().chain(named).copied()
-    }
-}
-
-impl<'r> Earlier<'r> {
-    fn add(&mut self, index: usize, route: &'r RouteConfig) {
-        match route.sni.is_empty() {
-            true => self.by_host.add(index, &route.host),
-            false => self.by_server_name.add(index, &route.sni),
-        }
-    }
-
-    /// The first route that alone matches all connections of `route`.
-    fn covers(&self, route: &RouteConfig, routes: &[(RouteConfig, NodeId)]) -> Option<usize> {
-        let candidates = self.by_server_name.candidates(&route.sni).chain(self.by_host.candidates(&route.host));
-        candidates.filter(|index| routes.get(*index).is_some_and(|(first, _)| covers(first, route))).min()
-    }
-}
-
-fn covers(first: &RouteConfig, second: &RouteConfig) -> bool {
-    let name = |names: &[NamePattern], name: &NamePattern| {
-        names.contains(name) || wildcard_over(name).is_some_and(|wildcard| names.contains(&wildcard))
-    };
-    covers_all(&first.sni, &second.sni, name)
-        && covers_all(&first.alpn, &second.alpn, <[Arc<str>]>::contains)
-        && covers_all(&first.host, &second.host, name)
-        && covers_all(&first.path_prefix, &second.path_prefix, |prefixes, path| {
-            prefixes.iter().any(|prefix| path.starts_with(&**prefix))
-        })
-}
-
-/// Whether a condition covers another. An empty one covers everything.
-fn covers_all<T>(first: &[T], second: &[T], takes: impl Fn(&[T], &T) -> bool) -> bool {
-    first.is_empty() || !second.is_empty() && second.iter().all(|wanted| takes(first, wanted))
-}
-
-/// The wildcard that matches a name.
-fn wildcard_over(name: &NamePattern) -> Option<NamePattern> {
-    match name {
-        NamePattern::Exact(name) => name.split_once('.').map(|(_, parent)| NamePattern::Wildcard(parent.into())),
-        NamePattern::Wildcard(_) => None,
     }
 }

@@ -7,7 +7,7 @@ use super::{Checker, copied, value};
 use crate::config::located::Located;
 use crate::config::model::{
     Authorities, BackendAddress, BackendConfig, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext,
-    PoolTls, StartTls, TlsVersion, UnknownSni, Verify,
+    PoolTls, StartTls, TlsVersion, UnknownSni, VerifiedClients, Verify,
 };
 use crate::config::raw::{
     RawCertificate, RawClientAuth, RawClientAuthMode, RawListener, RawListenerTls, RawPool, RawStartTls,
@@ -33,13 +33,10 @@ impl Checker<'_> {
             self.empty_section(owner, "tls", "give `certificates`; without the key, connections are plain TCP");
         }
         let (raw, at) = value(listener.tls.as_ref())?;
-        let certificates = self.certificates(raw, at);
-        let alpn = self.protocols(raw.alpn.as_ref());
-        let client_auth = value(raw.client_auth.as_ref()).and_then(|(auth, at)| self.client_auth(auth, at));
-        let starttls = self.starttls(raw.starttls.as_ref());
-        let plaintext = copied(raw.plaintext.as_ref()).unwrap_or(Plaintext::Refuse);
-        if let (Plaintext::Allow, Some(key)) = (plaintext, &raw.plaintext) {
-            if client_auth.as_ref().is_some_and(|auth| auth.required) {
+        let tls = self.tls_of(raw, at);
+        if let (Some(Plaintext::Allow), Some(key)) = (copied(raw.plaintext.as_ref()), &raw.plaintext) {
+            let client_auth = tls.as_ref().and_then(|tls| tls.client_auth.as_ref());
+            if client_auth.is_some_and(ClientAuth::is_required) {
                 let diagnostic = Diagnostic::new("clients that do not request TLS bypass client authentication");
                 self.warning(key.at, diagnostic.hint("`client_auth.mode: required` applies to TLS connections only"));
             }
@@ -51,25 +48,41 @@ impl Checker<'_> {
                 );
             }
         }
-        if let (Some(StartTls::Postgres), Some(alpn), Some(key)) = (starttls, &alpn, &raw.alpn)
-            && !alpn.is_empty()
-            && !alpn.iter().any(|protocol| **protocol == *POSTGRESQL)
+        if let (Some(tls), Some(key)) = (&tls, &raw.alpn)
+            && tls.starttls == Some(StartTls::Postgres)
+            && !tls.alpn.is_empty()
+            && !tls.alpn.iter().any(|protocol| **protocol == *POSTGRESQL)
         {
             let diagnostic = Diagnostic::new(format!("`{POSTGRESQL}` is not in the list"));
             self.warning(key.at, diagnostic.hint("clients with sslnegotiation=direct require it and cannot connect"));
         }
+        tls
+    }
+
+    /// The keys themselves; `None` if one is invalid, which is reported.
+    pub(super) fn tls_of(&mut self, raw: &RawListenerTls, at: NodeId) -> Option<ListenerTls> {
+        let certificates = self.certificates(raw, at);
+        let alpn = self.protocols(raw.alpn.as_ref());
+        let client_auth = value(raw.client_auth.as_ref()).and_then(|(auth, at)| self.client_auth(auth, at));
+        let min_version = copied(raw.min_version.as_ref()).map_or(TlsVersion::V1_2, |MinVersion(version)| version);
+        let max_version = copied(raw.max_version.as_ref()).map_or(TlsVersion::V1_3, |MinVersion(version)| version);
+        if max_version < min_version
+            && let Some(key) = &raw.max_version
+        {
+            let diagnostic = Diagnostic::new("max_version is older than min_version: no client can connect");
+            self.error(key.at, diagnostic.hint("raise max_version, or lower min_version"));
+        }
         Some(ListenerTls {
             certificates: certificates?,
             unknown_sni: copied(raw.unknown_sni.as_ref()).unwrap_or(UnknownSni::Default),
-            min_version: copied(raw.min_version.as_ref()).map_or(TlsVersion::V1_2, |MinVersion(version)| version),
+            min_version,
+            max_version,
             alpn: alpn?,
             client_auth,
-            starttls,
-            plaintext: match plaintext {
-                Plaintext::Refuse => Plaintext::Refuse,
-                Plaintext::Allow => Plaintext::Allow,
-            },
+            starttls: self.starttls(raw.starttls.as_ref()),
+            plaintext: copied(raw.plaintext.as_ref()).unwrap_or(Plaintext::Refuse),
             session_tickets: copied(raw.session_tickets.as_ref()).unwrap_or(true),
+            session_cache: self.number(raw.session_cache.as_ref(), 0..=1_000_000, 0) as u32,
         })
     }
 
@@ -119,6 +132,7 @@ impl Checker<'_> {
             },
             client_certificate: client_certificate.and_then(|(raw, at)| self.certificate(raw, at)),
             starttls: self.starttls(raw.starttls.as_ref()),
+            resumption: copied(raw.resumption.as_ref()).unwrap_or(true),
             alpn: alpn?,
         })
     }
@@ -159,6 +173,16 @@ impl Checker<'_> {
                 self.no_client_auth(raw, at);
                 return None;
             }
+            RawClientAuthMode::Request => {
+                for file in [raw.ca.as_ref(), raw.crl.as_ref()].into_iter().flatten() {
+                    let diagnostic = Diagnostic::new("has no effect");
+                    self.warning(
+                        file.at,
+                        diagnostic.hint("`mode: request` verifies no certificate: use optional or required"),
+                    );
+                }
+                return Some(ClientAuth::Request);
+            }
             RawClientAuthMode::Optional => false,
             RawClientAuthMode::Required => true,
         };
@@ -171,7 +195,8 @@ impl Checker<'_> {
             self.revocations_file(crl, at);
         }
         let (FilePath(ca), _) = ca?;
-        Some(ClientAuth { required, ca: ca.clone(), crl: crl.map(|(FilePath(crl), _)| crl.clone()) })
+        let crl = crl.map(|(FilePath(crl), _)| crl.clone());
+        Some(ClientAuth::Verify(VerifiedClients { required, ca: ca.clone(), crl }))
     }
 
     /// Requires `mode` beside CAs: without it, the author expects clients to be checked. An explicit `off` is a warning.

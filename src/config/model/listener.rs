@@ -1,10 +1,15 @@
 //! `listeners`.
 
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::access::AccessConfig;
+use super::bind::ListenAddress;
 use super::pool::PoolIndex;
 use super::proxy_protocol::ProxyProtocol;
 use super::routing::{RouteConfig, Sniff};
@@ -16,8 +21,8 @@ use crate::net::addr::Address;
 pub struct ListenerConfig {
     /// Unique among the listeners.
     pub name: Arc<str>,
-    /// At least one; unique over all listeners. Port 0 lets the kernel choose.
-    pub bind: Vec<Address>,
+    /// At least one; addresses are unique over all listeners.
+    pub bind: Vec<ListenAddress>,
     /// Pool of the connections that match no route.
     pub pool: PoolIndex,
     /// Protocol that is parsed in passing.
@@ -28,6 +33,8 @@ pub struct ListenerConfig {
     pub tls: Option<ListenerTls>,
     /// PROXY protocol from clients.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Which clients may connect.
+    pub access: AccessConfig,
     /// Connections above one are rejected.
     pub limits: LimitsConfig,
     /// Concurrent connections; further ones wait in the kernel's accept queue.
@@ -36,6 +43,49 @@ pub struct ListenerConfig {
     pub timeouts: ListenerTimeouts,
     /// Socket options.
     pub socket: ListenerSocket,
+    /// Administrative state.
+    pub state: ListenerState,
+}
+
+impl ListenerConfig {
+    /// Every address, those of ranges included.
+    pub fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.bind.iter().flat_map(ListenAddress::addresses)
+    }
+
+    /// Whether an address is one of a range of ports.
+    pub fn is_of_range(&self, address: &Address) -> bool {
+        self.bind.iter().any(|bind| bind.is_range() && bind.contains(address))
+    }
+
+    /// Whether it binds an address.
+    pub fn binds(&self, address: &Address) -> bool {
+        self.bind.iter().any(|bind| bind.contains(address))
+    }
+}
+
+/// `listeners[].state`: administrative state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerState {
+    /// Accepts.
+    #[default]
+    Ready,
+    /// Accepts nothing: new connections wait in the kernel's accept queue.
+    Paused,
+    /// Its listening sockets are closed; its connections go on.
+    Drain,
+}
+
+impl ListenerState {
+    /// As in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            ListenerState::Ready => "ready",
+            ListenerState::Paused => "paused",
+            ListenerState::Drain => "drain",
+        }
+    }
 }
 
 /// `listeners[].limits`; `None` (0 in the file) is no limit.
@@ -49,6 +99,8 @@ pub struct LimitsConfig {
     pub connection_rate: Option<Rate>,
     /// Concurrent TLS handshakes.
     pub handshakes: Option<NonZeroU32>,
+    /// Bytes in a second, of one connection in each direction.
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 /// Events per period. [`Display`](fmt::Display) writes it as in the file: `20/s`.
@@ -105,6 +157,10 @@ pub struct ListenerSocket {
     pub reuse_port: ReusePort,
     /// IP_TRANSPARENT: bind to a non-local address, and accept connections that are routed here for it.
     pub transparent: bool,
+    /// IP_FREEBIND: bind to an address that the host does not have yet.
+    pub freebind: bool,
+    /// Permission bits of unix sockets, at most 0o777.
+    pub mode: u32,
 }
 
 /// `listeners[].socket.reuse_port`.

@@ -11,8 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::health::Health;
+use super::policy::{OutlierConfig, PersistConfig, QueueConfig};
 use super::proxy_protocol::SendProxy;
 use super::tls::PoolTls;
+use crate::net::addr::{CLIENT_PORT, backend_text};
 
 /// Index of a pool in [`Config::pools`](super::Config::pools).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,16 +29,24 @@ pub struct PoolConfig {
     pub balance: Balance,
     /// Prefix lengths for `ip_hash`.
     pub hash: HashPrefix,
-    /// At least one; names unique within the pool.
+    /// Names are unique within the pool. There may be none.
     pub backends: Vec<BackendConfig>,
     /// Health check; `None` is always up.
     pub health: Option<Health>,
+    /// Outlier ejection; `None` is off.
+    pub outlier: Option<OutlierConfig>,
+    /// Percentage of backends that must be up; below it, all are used as if they were. 0 is off.
+    pub fail_open: u8,
     /// Connections of a backend that goes down.
     pub on_down: OnDown,
     /// Ramp of the weight after a backend comes up; zero is off.
     pub slow_start: Duration,
     /// Other backends to try when a connect fails.
     pub retries: u32,
+    /// Session persistence; `None` is off.
+    pub persist: Option<PersistConfig>,
+    /// Connections that wait for a backend.
+    pub queue: QueueConfig,
     /// Time limit of one connect.
     pub connect_timeout: Duration,
     /// PROXY protocol to the backends.
@@ -77,6 +87,14 @@ impl Balance {
         Balance::Random,
     ];
 
+    /// By the name that it has in the file, or that plain HTTP balancers have for it: `round-robin`, `weighted`.
+    pub fn from_word(word: &str) -> Option<Balance> {
+        match word.to_lowercase().replace('-', "_").as_str() {
+            "weighted" | "weighted_round_robin" => Some(Balance::RoundRobin),
+            word => Balance::ALL.into_iter().find(|balance| balance.name() == word),
+        }
+    }
+
     /// As in the file.
     pub fn name(self) -> &'static str {
         match self {
@@ -112,29 +130,87 @@ pub struct BackendConfig {
     pub max_connections: Option<NonZeroU32>,
     /// Failover: used only while no other backend is available.
     pub backup: bool,
+    /// Administrative state.
+    pub state: AdminState,
+    /// Overrides health checks. Only set at run time.
+    pub forced: Option<ForcedHealth>,
+}
+
+/// `pools[].backends[].state`: administrative state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminState {
+    /// In service.
+    #[default]
+    Ready,
+    /// No new connections; health checks go on.
+    Drain,
+    /// No new connections, no health checks.
+    Maintenance,
+}
+
+impl AdminState {
+    /// As in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            AdminState::Ready => "ready",
+            AdminState::Drain => "drain",
+            AdminState::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// Health by decree, whatever the checks say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForcedHealth {
+    Up,
+    Down,
+}
+
+impl ForcedHealth {
+    /// As in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            ForcedHealth::Up => "up",
+            ForcedHealth::Down => "down",
+        }
+    }
 }
 
 /// `pools[].backends[].address`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendAddress {
-    /// An IP address and port.
+    /// An IP address and a port, which may be [`CLIENT_PORT`].
     Ip(SocketAddr),
     /// A host name, resolved repeatedly, and a port.
     Name {
         /// As written, without the port.
         host: String,
-        /// TCP port.
+        /// TCP port, which may be [`CLIENT_PORT`].
         port: u16,
     },
     /// A unix socket's path.
     Unix(PathBuf),
 }
 
+impl BackendAddress {
+    /// Whether its port is that which the client connected to.
+    pub fn has_client_port(&self) -> bool {
+        match self {
+            BackendAddress::Ip(address) => address.port() == CLIENT_PORT,
+            BackendAddress::Name { port, .. } => *port == CLIENT_PORT,
+            BackendAddress::Unix(_) => false,
+        }
+    }
+}
+
 /// As in the file.
 impl fmt::Display for BackendAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BackendAddress::Ip(address) => address.fmt(f),
+            BackendAddress::Ip(address) => f.write_str(&backend_text(address)),
+            BackendAddress::Name { host, port: CLIENT_PORT } => write!(f, "{host}:*"),
             BackendAddress::Name { host, port } => write!(f, "{host}:{port}"),
             BackendAddress::Unix(path) => write!(f, "unix:{}", path.display()),
         }

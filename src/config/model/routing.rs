@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::pool::PoolIndex;
+use crate::net::country::Country;
 use crate::net::name::NamePattern;
 
 /// One entry of `listeners[].routes`. All conditions must match; an empty one matches anything.
@@ -19,14 +21,75 @@ pub struct RouteConfig {
     pub host: Vec<NamePattern>,
     /// Prefixes of the first request's path, any of them.
     pub path_prefix: Vec<Arc<str>>,
-    /// Pool of the connections that match.
+    /// Networks of clients, any of them.
+    pub client: Arc<[IpNet]>,
+    /// Countries of clients, any of them.
+    pub country: Vec<Country>,
+    /// What becomes of the connections that match.
+    pub target: RouteTarget,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// To a pool.
+    Pool(PoolIndex),
+    /// To pools by shares of the clients. At least one weight is not zero.
+    Split(Vec<SplitShare>),
+    /// Nowhere: the client is refused.
+    Refuse,
+}
+
+/// A pool's share of the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitShare {
+    /// The pool.
     pub pool: PoolIndex,
+    /// 0..=1000, in relation to the other weights.
+    pub weight: u32,
+}
+
+impl RouteTarget {
+    /// To the first pool of a configuration.
+    #[cfg(test)]
+    pub(crate) fn to_first_pool() -> RouteTarget {
+        RouteTarget::Pool(PoolIndex(0))
+    }
+
+    /// Every pool that it may lead to, in the order of the file.
+    pub fn pools(&self) -> impl Iterator<Item = PoolIndex> {
+        let (one, shares) = match self {
+            RouteTarget::Pool(pool) => (Some(*pool), &[][..]),
+            RouteTarget::Split(shares) => (None, shares.as_slice()),
+            RouteTarget::Refuse => (None, &[][..]),
+        };
+        one.into_iter().chain(shares.iter().map(|share| share.pool))
+    }
+
+    pub(super) fn pools_mut(&mut self) -> impl Iterator<Item = &mut PoolIndex> {
+        let (one, shares) = match self {
+            RouteTarget::Pool(pool) => (Some(pool), &mut [][..]),
+            RouteTarget::Split(shares) => (None, shares.as_mut_slice()),
+            RouteTarget::Refuse => (None, &mut [][..]),
+        };
+        one.into_iter().chain(shares.iter_mut().map(|share| &mut share.pool))
+    }
 }
 
 impl RouteConfig {
     /// Whether it needs the ClientHello.
     pub fn needs_tls(&self) -> bool {
         !(self.sni.is_empty() && self.alpn.is_empty())
+    }
+
+    /// Whether it depends on the client's address.
+    pub fn needs_client(&self) -> bool {
+        !(self.client.is_empty() && self.country.is_empty())
+    }
+
+    /// Whether it needs the first bytes of the client.
+    pub fn needs_bytes(&self) -> bool {
+        self.needs_tls() || self.needs_request()
     }
 
     /// Whether it needs the first HTTP request.

@@ -17,6 +17,8 @@ pub struct ListenerTls {
     pub unknown_sni: UnknownSni,
     /// Minimum version.
     pub min_version: TlsVersion,
+    /// Maximum version.
+    pub max_version: TlsVersion,
     /// Application protocols in order of preference, 1 to 255 bytes each. Empty for no ALPN.
     pub alpn: Vec<Arc<str>>,
     /// Mutual TLS; `None` is off.
@@ -27,6 +29,8 @@ pub struct ListenerTls {
     pub plaintext: Plaintext,
     /// Session resumption by tickets.
     pub session_tickets: bool,
+    /// Sessions that are kept for clients that use no tickets.
+    pub session_cache: u32,
 }
 
 /// PEM files of a certificate chain and its private key.
@@ -49,7 +53,7 @@ pub enum UnknownSni {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
     V1_2,
     V1_3,
@@ -57,7 +61,31 @@ pub enum TlsVersion {
 
 /// `listeners[].tls.client_auth`, when it is not off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientAuth {
+pub enum ClientAuth {
+    /// Certificates are requested, and none is verified. The PROXY header says so.
+    Request,
+    /// Certificates are verified.
+    Verify(VerifiedClients),
+}
+
+impl ClientAuth {
+    /// Whether a client without a certificate is rejected.
+    pub fn is_required(&self) -> bool {
+        self.verified().is_some_and(|clients| clients.required)
+    }
+
+    /// The rules by which certificates are verified, if they are.
+    pub fn verified(&self) -> Option<&VerifiedClients> {
+        match self {
+            ClientAuth::Request => None,
+            ClientAuth::Verify(clients) => Some(clients),
+        }
+    }
+}
+
+/// Clients that authenticate themselves by certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedClients {
     /// Whether a client without a certificate is rejected.
     pub required: bool,
     /// PEM file of the CAs that sign client certificates.
@@ -98,6 +126,8 @@ pub struct PoolTls {
     pub client_certificate: Option<CertificateFiles>,
     /// The protocol's own TLS request, sent first.
     pub starttls: Option<StartTls>,
+    /// Whether sessions are resumed.
+    pub resumption: bool,
 }
 
 /// `pools[].tls.server_name`.

@@ -5,8 +5,11 @@ use serde::Deserialize;
 
 use super::tls::RawListenerTls;
 use crate::config::located::{Field, Located, OneOrMany};
-use crate::config::model::Sniff;
-use crate::config::scalars::{BindAddress, Frequency, HostRule, NameRule, Network, PathPrefix, Period, ProtocolName};
+use crate::config::model::{ListenerState, Sniff};
+use crate::config::scalars::{
+    BindAddress, ByteRate, ClientPattern, CountryCode, FileMode, Frequency, HostRule, NameRule, Network, PathPrefix,
+    Period, ProtocolName,
+};
 use crate::config::scalars_serde::{Int, Switch};
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -15,7 +18,7 @@ pub(crate) struct RawListener {
     /// Unique; label in logs and metrics.
     #[schemars(required, length(min = 1, max = 128))]
     pub(crate) name: Field<String>,
-    /// One address or a list; with port 0 the kernel chooses.
+    /// One address or a list; with port 0 the kernel chooses. A range of ports is as many sockets.
     #[schemars(required)]
     pub(crate) bind: Field<OneOrMany<BindAddress>>,
     /// Default pool: connections that match no route go there.
@@ -35,23 +38,48 @@ pub(crate) struct RawListener {
     /// Accept the PROXY protocol, v1 and v2.
     #[schemars(extend("x-given" = true))]
     pub(crate) proxy_protocol: Field<RawProxyProtocol>,
+    /// Which clients may connect; decided before anything is read of them.
+    pub(crate) access: Field<RawAccess>,
     /// Connection and rate limits; connections above one are rejected.
     pub(crate) limits: Field<RawLimits>,
     /// Limits of the phases of a connection; 0s is no limit.
     pub(crate) timeouts: Field<RawListenerTimeouts>,
     /// Socket options.
     pub(crate) socket: Field<RawSocket>,
+    /// Administrative state: paused accepts nothing, drain closes the listening sockets.
+    #[schemars(extend("default" = "ready"))]
+    pub(crate) state: Field<ListenerState>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    { "required": ["pool"] },
+    { "required": ["split"] },
+    { "required": ["refuse"], "properties": { "refuse": { "const": true } } },
+]))]
 pub(crate) struct RawRoute {
     /// Conditions; all keys given must match.
     #[schemars(required)]
     pub(crate) r#match: Field<RawMatch>,
-    /// Pool of the connections that match.
+    /// Pool of the connections that match. Exactly one of pool, split and refuse is given.
+    pub(crate) pool: Field<String>,
+    /// Pools by shares of the clients; the same client always gets the same pool.
+    #[schemars(length(min = 1))]
+    pub(crate) split: Field<Vec<Located<RawShare>>>,
+    /// true: refuse the connections that match.
+    pub(crate) refuse: Field<bool>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawShare {
+    /// Pool of this share.
     #[schemars(required)]
     pub(crate) pool: Field<String>,
+    /// Share in relation to the other weights; 0 is no client.
+    #[schemars(extend("default" = 1), range(min = 0, max = 1000))]
+    pub(crate) weight: Field<Int>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -70,6 +98,23 @@ pub(crate) struct RawMatch {
     /// Prefixes of the first request's path, any of them; `/a` also matches `/ab`. Requires sniff: http.
     #[schemars(length(min = 1))]
     pub(crate) path_prefix: Field<Vec<Located<PathPrefix>>>,
+    /// Networks and addresses of clients, any of them.
+    #[schemars(length(min = 1))]
+    pub(crate) client: Field<Vec<Located<Network>>>,
+    /// Countries of clients, any of them: ISO 3166-1 codes. Requires geoip.database.
+    #[schemars(length(min = 1))]
+    pub(crate) country: Field<Vec<Located<CountryCode>>>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawAccess {
+    /// Networks, addresses, and with geoip.database countries as country:DE. When not empty, all others are refused.
+    #[schemars(extend("default" = []))]
+    pub(crate) allow: Field<Vec<Located<ClientPattern>>>,
+    /// The same for clients that are refused; wins over allow.
+    #[schemars(extend("default" = []))]
+    pub(crate) deny: Field<Vec<Located<ClientPattern>>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -95,6 +140,9 @@ pub(crate) struct RawLimits {
     /// New connections of the whole listener, such as 1000/s: a token bucket. 0 is no limit.
     #[schemars(extend("default" = 0))]
     pub(crate) connection_rate: Field<Frequency>,
+    /// Bandwidth of one connection in each direction, such as 10MiB/s; 0 is no limit.
+    #[schemars(extend("default" = 0))]
+    pub(crate) bandwidth: Field<ByteRate>,
     /// Concurrent TLS handshakes; 0 is no limit.
     #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
     pub(crate) handshakes: Field<Int>,
@@ -147,4 +195,10 @@ pub(crate) struct RawSocket {
     /// IP_TRANSPARENT: bind to a non-local address.
     #[schemars(extend("default" = false))]
     pub(crate) transparent: Field<bool>,
+    /// IP_FREEBIND: bind to an address that the host does not have yet.
+    #[schemars(extend("default" = false))]
+    pub(crate) freebind: Field<bool>,
+    /// Mode of unix sockets, octal digits in quotes: who may write to one may connect.
+    #[schemars(extend("default" = "0755"))]
+    pub(crate) mode: Field<FileMode>,
 }

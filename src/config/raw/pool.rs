@@ -4,10 +4,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::health::RawHealth;
+use super::policy::{RawOutlier, RawPersist, RawQueue};
 use super::tls::RawPoolTls;
 use crate::config::located::{Field, Located};
-use crate::config::model::OnDown;
-use crate::config::scalars::{BackendEndpoint, Period, SourceAddress};
+use crate::config::model::{AdminState, OnDown};
+use crate::config::scalars::{BackendEndpoint, Percent, Period, SourceAddress};
 use crate::config::scalars_serde::Int;
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -21,11 +22,16 @@ pub(crate) struct RawPool {
     pub(crate) balance: Field<RawBalance>,
     /// With ip_hash: prefix length of the client address that is hashed.
     pub(crate) hash: Field<RawHash>,
-    /// The servers.
-    #[schemars(required, length(min = 1))]
+    /// The servers. Without any, connections are closed until some are added.
     pub(crate) backends: Field<Vec<Located<RawBackend>>>,
     /// Health check: exactly one of tcp, http, exchange. Omit for none: backends are always up.
     pub(crate) health: Field<RawHealth>,
+    /// Outlier ejection (circuit breaker, passive health): leave out backends whose connects fail. Omit for none.
+    #[schemars(extend("x-given" = true))]
+    pub(crate) outlier: Field<RawOutlier>,
+    /// Percentage of backends that must be up; below it, all are used as if they were. 0% is off.
+    #[schemars(extend("default" = "0%"))]
+    pub(crate) fail_open: Field<Percent>,
     /// Connections of a backend that goes down.
     #[schemars(extend("default" = "keep"))]
     pub(crate) on_down: Field<OnDown>,
@@ -35,6 +41,11 @@ pub(crate) struct RawPool {
     /// Other backends to try when a connect fails; no client data has been sent by then.
     #[schemars(extend("default" = 2), range(min = 0, max = 100))]
     pub(crate) retries: Field<Int>,
+    /// Session persistence (sticky sessions): a client stays with its backend while that one may take it. Omit for none.
+    #[schemars(extend("x-given" = true))]
+    pub(crate) persist: Field<RawPersist>,
+    /// Connections that wait while no backend can take them: all full, or all down (failover).
+    pub(crate) queue: Field<RawQueue>,
     /// Limits of the way to a backend.
     pub(crate) timeouts: Field<RawPoolTimeouts>,
     /// Send the client address by the PROXY protocol.
@@ -84,7 +95,8 @@ pub(crate) struct RawBackend {
     /// Default: the address as written. Unique in the pool; identity for hashing, label in statistics.
     #[schemars(length(min = 1, max = 128))]
     pub(crate) name: Field<String>,
-    /// Address and port, or unix:/path. A host name with several addresses is as many backends, NAME@ADDRESS.
+    /// Address and port, or unix:/path. Port * is that which the client connected to. A host name with several addresses is as
+    /// many backends, NAME@ADDRESS.
     #[schemars(required)]
     pub(crate) address: Field<BackendEndpoint>,
     /// Share of the connections; 0 is no new connections.
@@ -96,6 +108,9 @@ pub(crate) struct RawBackend {
     /// Failover: used only while no other backend is available.
     #[schemars(extend("default" = false))]
     pub(crate) backup: Field<bool>,
+    /// Administrative state: drain is no new connections, maintenance is no health checks either.
+    #[schemars(extend("default" = "ready"))]
+    pub(crate) state: Field<AdminState>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use crate::config::located::{Field, Located};
 use crate::config::model::{Plaintext, UnknownSni, Verify};
 use crate::config::scalars::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
+use crate::config::scalars_serde::Int;
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +24,9 @@ pub(crate) struct RawListenerTls {
     /// Minimum TLS version.
     #[schemars(extend("default" = "1.2"))]
     pub(crate) min_version: Field<MinVersion>,
+    /// Maximum TLS version.
+    #[schemars(extend("default" = "1.3"))]
+    pub(crate) max_version: Field<MinVersion>,
     /// Application protocols in order of preference; empty for no ALPN.
     #[schemars(extend("default" = []))]
     pub(crate) alpn: Field<Vec<Located<ProtocolName>>>,
@@ -37,6 +41,9 @@ pub(crate) struct RawListenerTls {
     /// TLS session resumption by tickets.
     #[schemars(extend("default" = true))]
     pub(crate) session_tickets: Field<bool>,
+    /// Sessions kept in memory, for clients that use no tickets; 0 is none.
+    #[schemars(extend("default" = 0), range(min = 0, max = 1_000_000))]
+    pub(crate) session_cache: Field<Int>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -68,7 +75,7 @@ pub(crate) struct RawClientAuth {
     /// Whether clients must present a certificate.
     #[schemars(extend("default" = "off"))]
     pub(crate) mode: Field<RawClientAuthMode>,
-    /// PEM file of the CAs that sign client certificates; required unless mode is off.
+    /// PEM file of the CAs that sign client certificates; required with optional and required.
     pub(crate) ca: Field<FilePath>,
     /// PEM file of certificate revocation lists.
     pub(crate) crl: Field<FilePath>,
@@ -79,6 +86,8 @@ pub(crate) struct RawClientAuth {
 pub(crate) enum RawClientAuthMode {
     /// Not requested.
     Off,
+    /// Requested and not verified: send_proxy: v2 tells the backend so.
+    Request,
     /// Requested; clients without one are accepted, an invalid one is rejected.
     Optional,
     /// A valid certificate is required.
@@ -113,4 +122,7 @@ pub(crate) struct RawPoolTls {
     /// Send the protocol's own TLS request first.
     #[schemars(extend("default" = "off"))]
     pub(crate) starttls: Field<RawStartTls>,
+    /// TLS session resumption.
+    #[schemars(extend("default" = true))]
+    pub(crate) resumption: Field<bool>,
 }

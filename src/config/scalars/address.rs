@@ -1,4 +1,4 @@
-//! Addresses of listeners and backends.
+//! Addresses of listeners, backends and syslog servers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::config::model::BackendAddress;
+use crate::config::model::{BackendAddress, ListenAddress, SyslogServer};
 use crate::config::report::{Diagnostic, shown};
-use crate::net::addr::Address;
+use crate::net::addr::{Address, CLIENT_PORT};
 use crate::net::interfaces;
 
 /// Maximum length of a unix socket's path, in bytes, without the final NUL (unix(7)).
@@ -17,19 +17,22 @@ pub(super) const SUN_PATH: usize = 107;
 
 const IPV6: &str = "enclose an IPv6 address in brackets: \"[::1]:8080\"";
 
-/// A listener's address: `127.0.0.1:8080`, `[::1]:8080`, `unix:/run/app.sock`.
+/// A listener's address: `127.0.0.1:8080`, `[::1]:8080`, `0.0.0.0:30000-30099`, `unix:/run/app.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BindAddress(pub(crate) Address);
+pub(crate) struct BindAddress(pub(crate) ListenAddress);
 
 impl FromStr for BindAddress {
     type Err = Diagnostic;
 
     fn from_str(text: &str) -> Result<BindAddress, Diagnostic> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(BindAddress(Address::Unix(Arc::new(unix_path(path)?))));
+            return Ok(BindAddress(ListenAddress::One(Address::Unix(Arc::new(socket_path("unix:", path)?)))));
+        }
+        if let Some((one, first, last)) = port_range(text) {
+            return range(text, &one, first, last).map(BindAddress);
         }
         if let Some(address) = socket_address(text)? {
-            return Ok(BindAddress(Address::Tcp(address)));
+            return Ok(BindAddress(ListenAddress::One(Address::Tcp(address))));
         }
         let (host, port) = host_and_port(text, "0.0.0.0:8080")?;
         if host.is_empty() || host == "*" {
@@ -61,12 +64,29 @@ impl FromStr for BackendEndpoint {
 
     fn from_str(text: &str) -> Result<BackendEndpoint, Diagnostic> {
         let target = |address| BackendEndpoint { text: text.to_owned(), address };
+        if let Some(host) = text.strip_suffix(":*").filter(|_| !text.starts_with("unix:")) {
+            // Any port, for what is right and wrong with the rest.
+            let one = format!("{host}:1");
+            let parsed = one.parse::<BackendEndpoint>();
+            let mut address =
+                parsed.map_err(|fault| Diagnostic { message: fault.message.replace(&one, text), ..fault })?.address;
+            match &mut address {
+                BackendAddress::Ip(address) => address.set_port(CLIENT_PORT),
+                BackendAddress::Name { port, .. } => *port = CLIENT_PORT,
+                BackendAddress::Unix(_) => {}
+            }
+            return Ok(target(address));
+        }
+        if port_range(text).is_some() {
+            return Err(Diagnostic::new(format!("`{}` has a range of ports", shown(text)))
+                .hint("write one port, or `*` for the port that the client connected to"));
+        }
         let no_port = || Diagnostic::new(format!("`{text}` has port 0")).hint("a backend's port is 1 to 65535");
         if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(target(BackendAddress::Unix(unix_path(path)?)));
+            return Ok(target(BackendAddress::Unix(socket_path("unix:", path)?)));
         }
         if let Some(address) = socket_address(text)? {
-            if address.port() == 0 {
+            if address.port() == CLIENT_PORT {
                 return Err(no_port());
             }
             if address.ip().is_unspecified() {
@@ -190,16 +210,41 @@ fn host_and_port<'a>(text: &'a str, example: &str) -> Result<(&'a str, u16), Dia
     if host.contains(':') {
         return Err(not_address(text).hint(IPV6));
     }
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if port == "*" || port.split_once('-').is_some_and(|(first, last)| is_number(first) && is_number(last)) {
-        let what = if port == "*" { "the port of the client's choice" } else { "a range of ports" };
-        return Err(Diagnostic::new(format!("{what} (`:{port}`) is not supported yet")).hint("write one port"));
+    if port == "*" {
+        return Err(Diagnostic::new(format!("`{}` has no port", shown(text)))
+            .hint("`*` is for backends; a listener has one port, or a range such as 30000-30099"));
     }
     let digits = is_number(port);
     match port.parse() {
         Ok(port) if digits => Ok((host, port)),
         _ => Err(not_address(text).hint(format!("`{}` is not a port: valid are 1 to 65535", shown(port)))),
     }
+}
+
+/// An address with a range of ports: the address with the first of them, and both, which need not be valid.
+fn port_range(text: &str) -> Option<(String, &str, &str)> {
+    let (host, ports) = text.rsplit_once(':')?;
+    let (first, last) = ports.split_once('-')?;
+    (is_number(first) && is_number(last)).then(|| (format!("{host}:{first}"), first, last))
+}
+
+fn range(text: &str, one: &str, first: &str, last: &str) -> Result<ListenAddress, Diagnostic> {
+    let wrong = |hint: String| Diagnostic::new(format!("`{}` is not a range of ports", shown(text))).hint(hint);
+    let valid = "ports are 1 to 65535, such as 0.0.0.0:30000-30099";
+    let port = |digits: &str| digits.parse::<u16>().ok().filter(|port| *port > 0);
+    let (Some(first), Some(last)) = (port(first), port(last)) else { return Err(wrong(valid.to_owned())) };
+    if first > last {
+        return Err(wrong(format!("write the lower port first: {last}-{first}")));
+    }
+    // What is wrong with the host is said of an address with one port.
+    match one.parse::<BindAddress>()?.0 {
+        ListenAddress::One(Address::Tcp(first)) if first.port() < last => Ok(ListenAddress::Ports { first, last }),
+        one => Ok(one),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Checks a host name by RFC 1123. Allows underscores, which are common in internal names.
@@ -226,14 +271,43 @@ pub(super) fn host_name(host: &str) -> Result<(), Diagnostic> {
     Ok(())
 }
 
-fn unix_path(path: &str) -> Result<PathBuf, Diagnostic> {
+fn socket_path(scheme: &str, path: &str) -> Result<PathBuf, Diagnostic> {
     if !path.starts_with('/') || path.ends_with('/') || path.contains(char::is_control) {
-        return Err(Diagnostic::new(format!("`unix:{}` is not a socket path", shown(path)))
-            .hint("write an absolute path: unix:/run/app.sock"));
+        return Err(Diagnostic::new(format!("`{scheme}{}` is not a socket path", shown(path)))
+            .hint(format!("write an absolute path: {scheme}/run/app.sock")));
     }
     if path.len() > SUN_PATH {
         return Err(Diagnostic::new(format!("the path is {} bytes long; the limit is {SUN_PATH}", path.len()))
             .hint("choose a shorter path"));
     }
     Ok(PathBuf::from(path))
+}
+
+/// A receiver of syslog messages: `syslog:/dev/log`, `syslog:127.0.0.1:514` (UDP), `syslog+tcp:127.0.0.1:601`.
+pub(super) fn syslog_server(text: &str) -> Result<SyslogServer, Diagnostic> {
+    const SPELLINGS: &str = "write syslog:/dev/log, syslog:10.0.0.9:514 (UDP) or syslog+tcp:10.0.0.9:601";
+    let wrong = || Diagnostic::new(format!("`{}` is not a syslog server", shown(text))).hint(SPELLINGS);
+    let (scheme, place) = text.split_once(':').ok_or_else(wrong)?;
+    let by_tcp = match scheme {
+        "syslog" if place.starts_with('/') && !place.starts_with("//") => {
+            return Ok(SyslogServer::Unix(socket_path("syslog:", place)?));
+        }
+        "syslog" => false,
+        "syslog+tcp" => true,
+        _ => return Err(wrong()),
+    };
+    let Some(address) = socket_address(place)? else {
+        return Err(match host_and_port(place, "10.0.0.9:514") {
+            _ if place.contains('/') || place.parse::<IpAddr>().is_ok() => wrong(),
+            Ok((host, port)) if host_name(host).is_ok() => {
+                Diagnostic::new(format!("`{host}` is a host name: names of syslog servers are not resolved"))
+                    .hint(format!("write its IP address: {scheme}:10.0.0.9:{port}"))
+            }
+            _ => wrong(),
+        });
+    };
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err(wrong());
+    }
+    Ok(if by_tcp { SyslogServer::Tcp(address) } else { SyslogServer::Udp(address) })
 }

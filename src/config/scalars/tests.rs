@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::address::SUN_PATH;
 use super::*;
-use crate::config::model::BackendAddress;
+use crate::config::model::{BackendAddress, ListenAddress};
 use crate::net::addr::Address;
 use crate::net::interfaces;
 
@@ -86,8 +86,23 @@ fn addresses_are_parsed_or_rejected() {
         ("[::1]:8080", "[::1]:8080"),
         ("[0:0::1]:80", "[::1]:80"),
         ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ("unix:/run/a:1-2", "unix:/run/a:1-2"),
+        ("0.0.0.0:30000-30099", "0.0.0.0:30000-30099"),
+        ("[::1]:1-65535", "[::1]:1-65535"),
+        ("127.0.0.1:7-7", "127.0.0.1:7"),
     ]);
     refused::<BindAddress>(&[
+        "127.0.0.1:*",
+        "127.0.0.1:2-1",
+        "127.0.0.1:0-9",
+        "127.0.0.1:1-65536",
+        "127.0.0.1:1-99999999999999999999",
+        "127.0.0.1:1-",
+        "127.0.0.1:-1",
+        "127.0.0.1:1-2-3",
+        "localhost:1-2",
+        ":1-2",
+        "::1:1-2",
         "",
         ":",
         "unix:",
@@ -107,6 +122,14 @@ fn addresses_are_parsed_or_rejected() {
     let name = |host: &str, port| BackendAddress::Name { host: host.to_owned(), port };
     assert_eq!("localhost:1".parse::<BackendEndpoint>().unwrap().address, name("localhost", 1));
     assert_eq!("db.example.:65535".parse::<BackendEndpoint>().unwrap().address, name("db.example.", 65535));
+    for (text, address) in [("10.0.0.1:*", "10.0.0.1:*"), ("[::0:1]:*", "[::1]:*"), ("db.example:*", "db.example:*")] {
+        let endpoint = text.parse::<BackendEndpoint>().unwrap();
+        assert_eq!((endpoint.to_string().as_str(), endpoint.address.to_string().as_str()), (text, address));
+        assert!(endpoint.address.has_client_port());
+        assert_eq!(endpoint.address.to_string().parse::<BackendEndpoint>().unwrap().address, endpoint.address);
+    }
+    assert!(!"unix:/a:*".parse::<BackendEndpoint>().unwrap().address.has_client_port());
+    refused::<BackendEndpoint>(&[":*", "*", "*:*", "0.0.0.0:*", "::1:*", "10.0.0.1:1-2", "a:1-2", "10.0.0.1:**"]);
     let label = "x".repeat(63);
     assert!(format!("{label}.{label}.{label}.{}:1", "x".repeat(61)).parse::<BackendEndpoint>().is_ok());
     refused::<BackendEndpoint>(&[
@@ -125,8 +148,35 @@ fn addresses_are_parsed_or_rejected() {
 
 #[test]
 fn access_targets_are_parsed_or_rejected() {
-    written::<AccessTarget>(&[("off", "off"), ("stderr", "stderr"), ("./a.log", "./a.log")]);
+    let same = [
+        "off",
+        "stderr",
+        "./a.log",
+        "/syslog:/a",
+        "syslog:/dev/log",
+        "syslog:10.0.0.9:514",
+        "syslog:[::1]:514",
+        "syslog+tcp:10.0.0.9:601",
+    ];
+    written::<AccessTarget>(&same.map(|text| (text, text)));
     refused::<AccessTarget>(&["", "on", "stdout", "access.log", "/var/log/", "/a\nb"]);
+    refused::<AccessTarget>(&[
+        "syslog",
+        "syslog:",
+        "syslog:/",
+        "syslog:/dev/",
+        "syslog:dev/log",
+        "syslog://10.0.0.9:514",
+        "syslog:10.0.0.9",
+        "syslog:10.0.0.9:0",
+        "syslog:0.0.0.0:514",
+        "syslog:224.0.0.1:514",
+        "syslog:loghost:514",
+        "syslog:tcp:10.0.0.9:514",
+        "syslog+tcp:/dev/log",
+        "syslog+udp:10.0.0.9:514",
+        "syslog+tls:10.0.0.9:6514",
+    ]);
 }
 
 fn survives<T: FromStr<Err = Diagnostic> + PartialEq + Debug + fmt::Display>(text: &str) {
@@ -144,6 +194,7 @@ proptest! {
         "[0-9]{1,20}(ms|s|m|h|B|KiB|MiB|GiB|%|/s|/m|/h)?",
         "(unix:)?/?[a-z0-9:.%\\[\\]-]{0,40}",
         "[1-6][0-9]{2}(-[1-6][0-9]{2})?",
+        "syslog(\\+tcp)?:(/[a-z/]{0,9}|[0-9a-f.:\\[\\]]{1,20}:[0-9]{1,5})",
     ]) {
         survives::<Period>(&text);
         survives::<Frequency>(&text);
@@ -171,8 +222,21 @@ proptest! {
     fn socket_address_survives_a_round_trip(ip: IpAddr, port: u16) {
         let is_link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
         prop_assume!(!ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST) && !is_link_local);
-        let bind = BindAddress(Address::Tcp(SocketAddr::new(ip, port)));
+        let bind = BindAddress(ListenAddress::One(Address::Tcp(SocketAddr::new(ip, port))));
         prop_assert_eq!(bind.to_string().parse::<BindAddress>(), Ok(bind));
+    }
+
+    #[test]
+    fn range_of_ports_survives_a_round_trip(ip: Ipv4Addr, one in 1..=u16::MAX, other in 1..=u16::MAX) {
+        prop_assume!(!ip.is_multicast() && ip != Ipv4Addr::BROADCAST);
+        let (first, last) = (one.min(other), one.max(other));
+        let bind = format!("{ip}:{first}-{last}").parse::<BindAddress>().unwrap();
+        prop_assert_eq!(bind.to_string().parse::<BindAddress>(), Ok(bind.clone()));
+        prop_assert_eq!(bind.0.addresses().count(), usize::from(last - first) + 1);
+        if first < last {
+            let reversed = format!("{ip}:{last}-{first}").parse::<BindAddress>();
+            prop_assert!(reversed.is_err());
+        }
     }
 }
 
@@ -254,7 +318,9 @@ fn networks_are_parsed_or_rejected() {
 fn link_local_address_requires_its_interface() {
     let lo = interfaces::index("lo").unwrap();
     for text in ["[fe80::1%lo]:80", &format!("[fe80::1%{lo}]:80")] {
-        let BindAddress(Address::Tcp(SocketAddr::V6(bind))) = text.parse().unwrap() else { panic!("{text}") };
+        let BindAddress(ListenAddress::One(Address::Tcp(SocketAddr::V6(bind)))) = text.parse().unwrap() else {
+            panic!("{text}")
+        };
         assert_eq!((bind.scope_id(), bind.port()), (lo, 80), "{text}");
         let target: BackendEndpoint = text.parse().unwrap();
         assert_eq!((target.text.as_str(), target.address), (text, BackendAddress::Ip(SocketAddr::V6(bind))));

@@ -5,7 +5,15 @@ use crate::net::name::NamePattern;
 
 /// A route without a condition.
 fn any(pool: PoolIndex) -> RouteConfig {
-    RouteConfig { sni: vec![], alpn: vec![], host: vec![], path_prefix: vec![], pool }
+    RouteConfig {
+        sni: vec![],
+        alpn: vec![],
+        host: vec![],
+        path_prefix: vec![],
+        client: [].into(),
+        country: vec![],
+        target: RouteTarget::Pool(pool),
+    }
 }
 
 #[test]
@@ -60,9 +68,7 @@ pools:
         RouteConfig {
             sni: vec![exact, NamePattern::Wildcard("example.com".into())],
             alpn: vec!["h2".into(), "http/1.1".into()],
-            host: vec![],
-            path_prefix: vec![],
-            pool: PoolIndex(1),
+            ..any(PoolIndex(1))
         },
         RouteConfig { alpn: vec!["postgresql".into()], ..any(PoolIndex(0)) },
     ];
@@ -109,4 +115,59 @@ fn route_covered_by_an_earlier_one_is_a_warning() {
     assert_eq!(dead(&tls("[http/1.1]"), &[h2, a_h1]), [0]);
     assert_eq!(dead(&tls("[]"), &["{ alpn: [h2, h3] }", a]), [0]);
     assert_eq!(dead(&tls("[h3]"), &["{ alpn: [h2, h3] }"]), none);
+}
+
+#[test]
+fn clients_countries_splits_and_refusals_arrive_as_written() {
+    let loaded = loaded(
+        "geoip: { database: country.mmdb }
+admin: { allow: [10.0.0.0/8, \"country:DE\"] }
+listeners:
+  - name: l
+    bind: 127.0.0.1:1
+    pool: a
+    access: { allow: [10.0.0.0/8, 10.1.2.3, \"country:NO\"], deny: [\"2001:db8::/32\"] }
+    routes:
+      - { match: { client: [10.0.0.0/8, 192.0.2.1] }, split: [{ pool: a, weight: 95 }, { pool: b }] }
+      - { match: { country: [NO, AT] }, pool: b }
+      - { match: { sni: [x.example] }, refuse: true }
+pools:
+  - { name: a, backends: [{ address: 127.0.0.1:2 }] }
+  - { name: b, backends: [{ address: 127.0.0.1:3 }] }
+",
+    );
+    assert_eq!(loaded.warnings, []);
+    let (config, listener) = (&loaded.config, &loaded.config.listeners[0]);
+    assert_eq!(config.geoip, Some(GeoIpConfig { database: "country.mmdb".into() }));
+    let words = |rules: &[ClientRule]| rules.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(words(&config.admin.as_ref().unwrap().allow), ["10.0.0.0/8", "country:DE"]);
+    // `NO` is no boolean.
+    assert_eq!(words(&listener.access.allow), ["10.0.0.0/8", "10.1.2.3", "country:NO"]);
+    assert_eq!(words(&listener.access.deny), ["2001:db8::/32"]);
+    let [split, country, refused] = listener.routes.as_slice() else { panic!() };
+    let share = |pool, weight| SplitShare { pool: PoolIndex(pool), weight };
+    assert_eq!(split.target, RouteTarget::Split(vec![share(0, 95), share(1, 1)]));
+    assert_eq!(*split.client, ["10.0.0.0/8".parse().unwrap(), "192.0.2.1/32".parse().unwrap()]);
+    let codes: Vec<String> = country.country.iter().map(ToString::to_string).collect();
+    assert_eq!((codes, &country.target), (vec!["NO".to_owned(), "AT".to_owned()], &RouteTarget::Pool(PoolIndex(1))));
+    assert_eq!(refused.target, RouteTarget::Refuse);
+}
+
+#[test]
+fn route_by_client_that_an_earlier_one_covers_is_a_warning() {
+    let dead = |routes: &[&str]| -> Vec<usize> {
+        let routes: String = routes.iter().map(|route| format!("{{ match: {route}, refuse: true }}, ")).collect();
+        let text = format!("geoip: {{ database: x.mmdb }}\n{}", with(&format!("routes: [{routes}]"), ""));
+        let loaded = loaded(&text);
+        let message = |index| format!("listeners[0].routes[{index}]: never matches");
+        (0..9).filter(|index| loaded.warnings.iter().any(|w| w.message.starts_with(&message(*index)))).collect()
+    };
+    let [halves, whole, part] =
+        ["{ client: [10.0.0.0/9, 10.128.0.0/9] }", "{ client: [10.0.0.0/8] }", "{ client: [10.1.0.0/16], sni: [a.b] }"];
+    let [two, one] = ["{ country: [DE, AT] }", "{ country: [AT], client: [192.0.2.0/24] }"];
+    let none: [usize; 0] = [];
+    assert_eq!(dead(&[halves, whole, part]), [1, 2]);
+    assert_eq!(dead(&[part, whole, two]), none);
+    assert_eq!(dead(&[two, one, whole]), [1]);
+    assert_eq!(dead(&[one, two]), none);
 }

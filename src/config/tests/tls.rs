@@ -12,14 +12,16 @@ fn termination_without_optional_keys_has_their_defaults() {
         certificates: vec![files("a.pem", "a.key")],
         unknown_sni: UnknownSni::Default,
         min_version: TlsVersion::V1_2,
+        max_version: TlsVersion::V1_3,
         alpn: vec![],
         client_auth: None,
         starttls: None,
         plaintext: Plaintext::Refuse,
         session_tickets: true,
+        session_cache: 0,
     };
     assert_eq!(listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }").tls, Some(expected.clone()));
-    let written = "tls: { certificates: [{ cert: a.pem, key: a.key }], unknown_sni: default, min_version: 1.2, alpn: [], \
+    let written = "tls: { certificates: [{ cert: a.pem, key: a.key }], unknown_sni: default, min_version: 1.2, max_version: 1.3, session_cache: 0, alpn: [], \
                    client_auth: { mode: off, ca: , crl: }, starttls: off, plaintext: refuse, session_tickets: true }";
     assert_eq!(listener(written).tls, Some(expected));
 }
@@ -28,7 +30,7 @@ fn termination_without_optional_keys_has_their_defaults() {
 fn termination_arrives_as_written() {
     let tls = listener(
         "tls: { certificates: [{ cert: certs/a.pem, key: certs/a.key }, { cert: /b.pem, key: /b.pem }], \
-         unknown_sni: refuse, min_version: 1.3, alpn: [postgresql, h2], \
+         unknown_sni: refuse, min_version: 1.2, max_version: 1.2, session_cache: 77, alpn: [postgresql, h2], \
          client_auth: { mode: optional, ca: ca.pem, crl: crl.pem }, starttls: postgres, plaintext: allow, \
          session_tickets: false }",
     )
@@ -36,12 +38,18 @@ fn termination_arrives_as_written() {
     let expected = ListenerTls {
         certificates: vec![files("certs/a.pem", "certs/a.key"), files("/b.pem", "/b.pem")],
         unknown_sni: UnknownSni::Refuse,
-        min_version: TlsVersion::V1_3,
+        min_version: TlsVersion::V1_2,
+        max_version: TlsVersion::V1_2,
         alpn: vec!["postgresql".into(), "h2".into()],
-        client_auth: Some(ClientAuth { required: false, ca: "ca.pem".into(), crl: Some("crl.pem".into()) }),
+        client_auth: Some(ClientAuth::Verify(VerifiedClients {
+            required: false,
+            ca: "ca.pem".into(),
+            crl: Some("crl.pem".into()),
+        })),
         starttls: Some(StartTls::Postgres),
         plaintext: Plaintext::Allow,
         session_tickets: false,
+        session_cache: 77,
     };
     assert_eq!(tls, Some(expected));
     let tls = listener(
@@ -50,7 +58,12 @@ fn termination_arrives_as_written() {
     .tls
     .unwrap();
     assert_eq!(tls.min_version, TlsVersion::V1_3);
-    assert_eq!(tls.client_auth, Some(ClientAuth { required: true, ca: "c".into(), crl: None }));
+    assert_eq!(
+        tls.client_auth,
+        Some(ClientAuth::Verify(VerifiedClients { required: true, ca: "c".into(), crl: None }))
+    );
+    let tls = listener("tls: { certificates: [{ cert: a, key: b }], client_auth: { mode: request } }").tls.unwrap();
+    assert_eq!(tls.client_auth, Some(ClientAuth::Request));
 }
 
 #[test]
@@ -62,11 +75,12 @@ fn tls_to_the_backends_arrives_as_written() {
         alpn: vec![],
         client_certificate: None,
         starttls: None,
+        resumption: true,
     };
     assert_eq!(pool("tls: {}").tls, Some(defaults));
     let written = pool(
         "send_proxy: v1, tls: { verify: ca, ca: ca.pem, server_name: db.internal, alpn: [postgresql], \
-         client_certificate: { cert: c.pem, key: c.key }, starttls: postgres }",
+         client_certificate: { cert: c.pem, key: c.key }, starttls: postgres, resumption: false }",
     );
     let expected = PoolTls {
         verify: Verify::Ca,
@@ -75,6 +89,7 @@ fn tls_to_the_backends_arrives_as_written() {
         alpn: vec!["postgresql".into()],
         client_certificate: Some(files("c.pem", "c.key")),
         starttls: Some(StartTls::Postgres),
+        resumption: false,
     };
     assert_eq!(written.tls, Some(expected));
     assert_eq!(written.send_proxy, Some(SendProxy::V1));

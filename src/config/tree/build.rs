@@ -1,6 +1,6 @@
-//! Builds the tree from the parser's events. Expands aliases, finds duplicate keys, and bounds the cost of a file.
+//! Builds the tree from the parser's events. Expands aliases and merge keys, finds duplicate keys, and bounds the cost of a file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
@@ -18,9 +18,27 @@ pub(super) const MAX_NODES: usize = 1_000_000;
 /// Most values that the aliases of a file expand to. A few lines of nested aliases could otherwise exhaust memory.
 const MAX_ALIASED: usize = 100_000;
 
-/// Reads one document; the third value is whether the tree is complete. A duplicate key does not stop it. A syntax error
-/// does, and is the last of the diagnostics.
+/// The merge key. In quotes, it is a key like any other.
+const MERGE: &str = "<<";
+
+/// As [`parse_at`], of a text alone.
+#[cfg(test)]
 pub(crate) fn parse(text: &str) -> (Tree, Vec<Diagnostic>, bool) {
+    parse_at(text, 0)
+}
+
+/// Reads the document of a text that begins at `base` among several; the third value is whether the tree is complete. A duplicate
+/// key does not stop it. A syntax error does, and is the last of the diagnostics.
+pub(crate) fn parse_at(text: &str, base: usize) -> (Tree, Vec<Diagnostic>, bool) {
+    let (mut tree, mut diagnostics, complete) = parse_alone(text);
+    if base > 0 {
+        tree.move_by(base);
+        diagnostics.iter_mut().for_each(|diagnostic| diagnostic.move_by(base));
+    }
+    (tree, diagnostics, complete)
+}
+
+fn parse_alone(text: &str) -> (Tree, Vec<Diagnostic>, bool) {
     let mut builder = Builder {
         tree: Tree::default(),
         diagnostics: Vec::new(),
@@ -41,9 +59,18 @@ struct OpenNode {
     id: NodeId,
     anchor: usize,
     /// The key whose value comes next.
-    key: Option<(Box<str>, Range<usize>)>,
+    key: Option<OpenKey>,
     /// The keys so far.
     seen: HashMap<Box<str>, Range<usize>>,
+    /// The place of its merge key, and what is merged.
+    merge_key: Option<Range<usize>>,
+    merge: Option<NodeId>,
+}
+
+struct OpenKey {
+    name: Box<str>,
+    span: Range<usize>,
+    is_merge: bool,
 }
 
 struct Builder<'a> {
@@ -97,7 +124,7 @@ impl Builder<'_> {
                 let escapes = style == ScalarStyle::DoubleQuoted;
                 let source = self.places.text.get(span.clone()).filter(|_| escapes);
                 let bytes = source.and_then(|source| bytes::of(source, &text));
-                let value = NodeValue::Scalar { text: text.into(), plain, escapes, bytes };
+                let value = NodeValue::Scalar { text: text.into(), plain, escapes, bytes, written: None };
                 let id = self.attach(value, span)?;
                 self.anchor(anchor, id);
             }
@@ -109,6 +136,7 @@ impl Builder<'_> {
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(open) = self.open.pop() {
+                    self.merge(&open)?;
                     self.anchor(open.anchor, open.id);
                 }
             }
@@ -122,27 +150,22 @@ impl Builder<'_> {
     }
 
     fn key(&mut self, name: &str, plain: bool, span: Range<usize>) -> ParseResult {
-        if plain && name == "<<" {
-            return fail(
-                span,
-                "the merge key `<<` is not supported",
-                "write the keys out, or give a whole value an `&anchor` and use it as `*anchor`",
-            );
-        }
         let Some(open) = self.open.last_mut() else {
             return Ok(());
         };
-        if let Some(first) = open.seen.get(name) {
+        let is_merge = plain && name == MERGE;
+        let (first, hint) = match is_merge {
+            true => (open.merge_key.get_or_insert(span.clone()), "merge several mappings by a list: <<: [*a, *b]"),
+            false => (open.seen.entry(name.into()).or_insert(span.clone()), "keep one of the two"),
+        };
+        if *first != span {
             let first = first.clone();
             let path = self.tree.path(open.id);
             let dot = if path.is_empty() { "" } else { "." };
-            let diagnostic =
-                Diagnostic::new(format!("`{path}{dot}{}` is given twice", shown(name))).hint("keep one of the two");
+            let diagnostic = Diagnostic::new(format!("`{path}{dot}{}` is given twice", shown(name))).hint(hint);
             self.diagnostics.push(diagnostic.at(span.clone()).related(first, "first here"));
-        } else {
-            open.seen.insert(name.into(), span.clone());
         }
-        open.key = Some((name.into(), span));
+        open.key = Some(OpenKey { name: name.into(), span, is_merge });
         Ok(())
     }
 
@@ -161,7 +184,7 @@ impl Builder<'_> {
             );
         }
         let id = self.attach(value, span)?;
-        self.open.push(OpenNode { id, anchor, key: None, seen: HashMap::new() });
+        self.open.push(OpenNode { id, anchor, key: None, seen: HashMap::new(), merge_key: None, merge: None });
         Ok(())
     }
 
@@ -183,7 +206,11 @@ impl Builder<'_> {
         };
         let parent = open.id;
         let step = match (open.key.take(), &mut self.tree.nodes[parent.0 as usize].value) {
-            (Some((name, span)), NodeValue::Map(children)) => {
+            (Some(OpenKey { name, span, is_merge: true }), _) => {
+                open.merge.get_or_insert(id);
+                PathStep::Key { name, span }
+            }
+            (Some(OpenKey { name, span, .. }), NodeValue::Map(children)) => {
                 // The value of a duplicate key is parsed for syntax errors, then dropped.
                 if open.seen.get(&name).is_some_and(|first| *first == span) {
                     children.push(id);
@@ -199,6 +226,32 @@ impl Builder<'_> {
         let node = &mut self.tree.nodes[id.0 as usize];
         node.parent = Some(parent);
         node.step = step;
+    }
+
+    /// Adds the keys that a mapping has by its merge key: those that it does not have itself, of several mappings the first's.
+    /// Values are not merged with one another.
+    fn merge(&mut self, open: &OpenNode) -> ParseResult {
+        let (Some(id), Some(span)) = (open.merge, open.merge_key.clone()) else { return Ok(()) };
+        let sources = match self.tree.value(id) {
+            NodeValue::List(sources) => sources.clone(),
+            _ => vec![id],
+        };
+        let mut keys: HashSet<Box<str>> = open.seen.keys().cloned().collect();
+        for source in sources {
+            let NodeValue::Map(children) = self.tree.value(source) else {
+                let hint = "write <<: *anchor with the anchor of a mapping, or a list of such aliases";
+                return fail(span, "the merge key `<<` takes a mapping or a list of mappings", hint);
+            };
+            for child in children.clone() {
+                if self.tree.key(child).is_some_and(|key| keys.insert(key.into())) {
+                    self.tree.nodes[child.0 as usize].parent = Some(open.id);
+                    if let NodeValue::Map(merged) = &mut self.tree.nodes[open.id.0 as usize].value {
+                        merged.push(child);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn anchor(&mut self, anchor: usize, id: NodeId) {
@@ -237,9 +290,10 @@ impl Builder<'_> {
         let node = self.tree.node(id);
         let (span, step) = (node.span.clone(), node.step.clone());
         let (children, list) = match &node.value {
-            NodeValue::Scalar { text, plain, escapes, bytes } => {
+            // Variables are replaced in the finished tree.
+            NodeValue::Scalar { text, plain, escapes, bytes, written: _ } => {
                 let (text, bytes) = (text.clone(), bytes.clone());
-                let value = NodeValue::Scalar { text, plain: *plain, escapes: *escapes, bytes };
+                let value = NodeValue::Scalar { text, plain: *plain, escapes: *escapes, bytes, written: None };
                 return Ok(self.tree.add(Node { parent: None, step, span, value }));
             }
             NodeValue::List(children) => (children.clone(), true),
@@ -275,6 +329,8 @@ impl Builder<'_> {
         let line = text[start..].split('\n').next().unwrap_or_default();
         if line.contains("]:") {
             diagnostic = diagnostic.hint("an IPv6 address needs quotes: \"[::1]:8080\"");
+        } else if line.contains("${") && line.contains(['{', '[']) && error.info().contains("flow") {
+            diagnostic = diagnostic.hint("within braces and brackets, a variable needs quotes: \"${NAME}\"");
         } else if error.info().contains("unprintable") {
             diagnostic = diagnostic.hint("write control characters as escapes in double quotes: \"\\r\\n\"");
         } else if line.contains(": *") || line.contains("[*") || line.contains("- *") {

@@ -1,8 +1,9 @@
 //! Nodes of a document: their values, paths and places.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
-use crate::config::report::shown;
+use crate::config::report::{Diagnostic, shown};
 
 /// A value of a [`Tree`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +26,8 @@ impl NodeId {
 pub(crate) struct Tree {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Option<NodeId>,
+    /// Scalars without a value, which is reported: a variable is not set.
+    pub(super) faulty: HashSet<NodeId>,
 }
 
 /// One value, its path and its place.
@@ -54,9 +57,21 @@ pub(crate) enum NodeValue {
         escapes: bool,
         /// The scalar as bytes; `None` if these are the UTF-8 of `text`.
         bytes: Option<Box<[u8]>>,
+        /// As it was before its variables were replaced; the scalar is plain since.
+        written: Option<Box<WrittenScalar>>,
     },
     List(Vec<NodeId>),
     Map(Vec<NodeId>),
+}
+
+/// A scalar with variables of the environment, as it is in the file.
+#[derive(Clone, Debug)]
+pub(crate) struct WrittenScalar {
+    pub(crate) text: Box<str>,
+    pub(crate) bytes: Option<Box<[u8]>>,
+    pub(crate) plain: bool,
+    /// `${A}, ${B}`; empty if there are only dollars.
+    pub(super) variables: String,
 }
 
 /// A plain scalar by YAML 1.2's core schema, in which `yes`, `no`, `on` and `off` are text.
@@ -157,6 +172,11 @@ impl Tree {
         self.node(id).parent
     }
 
+    /// Whether a value is a scalar without one, which is reported.
+    pub(crate) fn is_faulty(&self, id: NodeId) -> bool {
+        self.faulty.contains(&id)
+    }
+
     /// A scalar's meaning; `None` for lists and mappings.
     pub(crate) fn resolve(&self, id: NodeId) -> Option<Resolved<'_>> {
         match self.value(id) {
@@ -171,7 +191,41 @@ impl Tree {
         self.resolve(id) == Some(Resolved::Null)
     }
 
-    /// A scalar as it is written, without quotes.
+    /// The text of a scalar that is text: one in quotes is, also if its variables make it look like a number.
+    pub(crate) fn quoted(&self, id: NodeId) -> Option<&str> {
+        match self.value(id) {
+            NodeValue::Scalar { text, plain, written, .. } => {
+                (!written.as_ref().map_or(*plain, |written| written.plain)).then_some(text)
+            }
+            NodeValue::List(_) | NodeValue::Map(_) => None,
+        }
+    }
+
+    /// A scalar as it is in the file, with its variables, if it has any.
+    pub(crate) fn written(&self, id: NodeId) -> Option<&WrittenScalar> {
+        match self.value(id) {
+            NodeValue::Scalar { written, .. } => written.as_deref(),
+            NodeValue::List(_) | NodeValue::Map(_) => None,
+        }
+    }
+
+    /// A diagnostic about a value: at its place, with its path before the message and its variables behind it.
+    pub(crate) fn located(&self, id: NodeId, diagnostic: Diagnostic) -> Diagnostic {
+        let mut located = diagnostic.at(self.span(id));
+        let path = self.path(id);
+        if !path.is_empty() {
+            located.message = format!("{path}: {}", located.message);
+        }
+        match self.written(id) {
+            Some(WrittenScalar { variables, .. }) if !variables.is_empty() => {
+                located.message.push_str(&format!(" (from {variables})"));
+            }
+            _ => {}
+        }
+        located
+    }
+
+    /// A scalar without quotes, its variables replaced.
     pub(crate) fn text(&self, id: NodeId) -> Option<&str> {
         match self.value(id) {
             NodeValue::Scalar { text, .. } => Some(text),
@@ -193,6 +247,17 @@ impl Tree {
         match self.value(id) {
             NodeValue::Scalar { bytes: Some(bytes), .. } => Some(bytes),
             _ => self.text(id).map(str::as_bytes),
+        }
+    }
+
+    /// Every place that much further.
+    pub(super) fn move_by(&mut self, distance: usize) {
+        let further = |span: &mut Range<usize>| *span = span.start + distance..span.end + distance;
+        for node in &mut self.nodes {
+            further(&mut node.span);
+            if let PathStep::Key { span, .. } = &mut node.step {
+                further(span);
+            }
         }
     }
 

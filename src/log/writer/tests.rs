@@ -35,7 +35,7 @@ impl Sink for ScriptedSink {
 
 fn scripted() -> (LogThread, mpsc::Sender<io::Result<Written>>, mpsc::Receiver<Vec<u8>>) {
     let ((answer, answers), (got, gets)) = (mpsc::channel(), mpsc::channel());
-    (LogThread::start("access", ScriptedSink { answers, got }).unwrap(), answer, gets)
+    (LogThread::start(LogCounters::new("access"), ScriptedSink { answers, got }).unwrap(), answer, gets)
 }
 
 fn text(gets: &mpsc::Receiver<Vec<u8>>) -> String {
@@ -118,7 +118,7 @@ fn flush_does_not_wait_for_a_stuck_write() {
 fn renamed_file_is_followed_and_reopened_on_demand() {
     let folder = tempfile::tempdir().unwrap();
     let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
-    let log = LogThread::start("access", LogFile::open(&path).unwrap()).unwrap();
+    let log = LogThread::start(LogCounters::new("access"), LogFile::open(&path).unwrap()).unwrap();
     let writer = log.writer();
     writer.line(b"old\n");
     assert!(log.queue().flush(Instant::now() + FLUSH_LIMIT));
@@ -140,7 +140,7 @@ fn renamed_file_is_followed_and_reopened_on_demand() {
 fn file_removed_with_its_folder_loses_lines_and_counts_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("access.log");
-    let log = LogThread::start("access", LogFile::open(&path).unwrap()).unwrap();
+    let log = LogThread::start(LogCounters::new("access"), LogFile::open(&path).unwrap()).unwrap();
     let writer = log.writer();
     fs::remove_dir_all(folder.path()).unwrap();
     eventually("the loss is counted", || {
@@ -156,7 +156,7 @@ fn file_removed_with_its_folder_loses_lines_and_counts_them() {
 
 #[test]
 fn full_device_counts_lines() {
-    let log = LogThread::start("access", LogFile::open("/dev/full".as_ref()).unwrap()).unwrap();
+    let log = LogThread::start(LogCounters::new("access"), LogFile::open("/dev/full".as_ref()).unwrap()).unwrap();
     log.writer().line(b"one\n");
     log.writer().line(b"two\n");
     eventually("both are counted", || log.writer().counters().write_errors() == 2);
@@ -169,7 +169,7 @@ fn fifo_is_opened_without_a_reader_and_keeps_lines_for_one() {
     rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
     let file = LogFile::open(&path).unwrap();
     assert!(file.waits_for_reader());
-    let log = LogThread::start("access", file).unwrap();
+    let log = LogThread::start(LogCounters::new("access"), file).unwrap();
     log.writer().line(b"kept\n");
     for turn in ["kept\n", "also kept\n"] {
         let mut reader = io::BufReader::new(fs::File::open(&path).unwrap());
@@ -180,4 +180,38 @@ fn fifo_is_opened_without_a_reader_and_keeps_lines_for_one() {
         log.writer().line(b"also kept\n");
     }
     assert_eq!(log.writer().counters().write_errors(), 0);
+}
+
+#[test]
+fn replaced_log_writes_the_lines_of_writers_that_are_left_and_ends_with_the_last() {
+    let (log, answer, gets) = scripted();
+    let (writer, queue) = (log.writer(), Arc::downgrade(log.queue()));
+    writer.line(b"before\n");
+    log.retire();
+    writer.line(b"after\n");
+    drop(writer);
+    assert!(queue.upgrade().is_some(), "its lines are not written yet");
+    drop(answer);
+    let mut all = String::new();
+    while all.len() < "before\nafter\n".len() {
+        all += &text(&gets);
+    }
+    assert_eq!(all, "before\nafter\n");
+    eventually("the thread ends", || queue.strong_count() == 0);
+}
+
+#[test]
+fn lines_for_a_reader_that_never_comes_are_dropped_and_counted() {
+    let (log, answer, _gets) = scripted();
+    let (writer, queue) = (log.writer(), Arc::downgrade(log.queue()));
+    let counters = writer.counters().clone();
+    (0..3).for_each(|_| writer.line(b"line\n"));
+    for _ in 0..1_000 {
+        answer.send(Ok(Written::NotYet)).unwrap();
+    }
+    drop(writer);
+    log.0.state().retired = Instant::now().checked_sub(RETIRE_LIMIT);
+    drop(log);
+    eventually("they are counted", || counters.dropped_lines() == 3);
+    eventually("the thread ends", || queue.strong_count() == 0);
 }

@@ -37,7 +37,7 @@ fn of_tcp(address: SocketAddr, options: &ListenOptions, errno: Option<Errno>, ow
         Errno::ADDRNOTAVAIL if ip.is_ipv6() && !has_ipv6() => "IPv6 is turned off on this host".to_owned(),
         Errno::ADDRNOTAVAIL => {
             format!(
-                "this host has no address {ip} (`ip address` lists them; socket.transparent allows those of others)"
+                "this host has no address {ip} (`ip address` lists them; socket.freebind allows one that it does not have yet)"
             )
         }
         Errno::ACCESS if port < first_free_port() => format!(
@@ -137,8 +137,10 @@ mod tests {
         defer_accept: 0,
         mptcp: false,
         transparent: false,
+        freebind: false,
         sharing: Sharing::Exclusive,
         v6_only: false,
+        mode: None,
     };
 
     /// The message of a bind that fails.

@@ -3,7 +3,7 @@
 use crate::net::dial::Options;
 
 /// Settings of a listening socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     /// Length of the kernel's accept queue, in connections.
     pub backlog: i32,
@@ -17,10 +17,14 @@ pub struct ListenOptions {
     pub mptcp: bool,
     /// IP_TRANSPARENT.
     pub transparent: bool,
+    /// IP_FREEBIND.
+    pub freebind: bool,
     /// Who else may bind the address.
     pub sharing: Sharing,
     /// For `[::]`: leave IPv4 to another socket.
     pub v6_only: bool,
+    /// Permission bits of the file of a unix socket; `None` leaves them to the umask.
+    pub mode: Option<u32>,
 }
 
 /// Who else may bind the address of a TCP listening socket.

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
-use socket2::SockRef;
+use socket2::{Protocol, SockRef};
 
 use super::*;
 use crate::net::dial::Options;
+use crate::net::sys;
 
 fn options() -> ListenOptions {
     ListenOptions {
@@ -21,8 +22,10 @@ fn options() -> ListenOptions {
         defer_accept: 0,
         mptcp: false,
         transparent: false,
+        freebind: false,
         sharing: Sharing::Exclusive,
         v6_only: false,
+        mode: None,
     }
 }
 
@@ -78,7 +81,8 @@ fn a_port_in_use_is_found_out_by_each_way_of_sharing() {
 fn workers_share_a_port_among_themselves_only() {
     let workers = ListenOptions { sharing: Sharing::Workers, ..options() };
     let (_first, address, at) = bound(&workers);
-    let _second = join(at, &workers).unwrap();
+    let second = join(at, &workers).unwrap();
+    start(&second, &workers).unwrap();
     let another_process = listen(&address, &workers).unwrap_err();
     assert_eq!(another_process.kind(), io::ErrorKind::AddrInUse);
 }
@@ -120,6 +124,7 @@ fn connections_are_spread_over_the_sockets_of_workers() {
     let workers = ListenOptions { sharing: Sharing::Workers, ..options() };
     let (first, _, at) = bound(&workers);
     let second = join(at, &workers).unwrap();
+    start(&second, &workers).unwrap();
     let reached_both = (0..200).any(|_| {
         let _client = TcpStream::connect(at).unwrap();
         is_readable(&first, Duration::ZERO) && is_readable(&second, Duration::ZERO)
@@ -165,6 +170,33 @@ fn transparent_binds_to_an_address_of_others() {
     }
 }
 
+/// Unlike `transparent`, it needs no privilege.
+#[test]
+fn freebind_binds_to_an_address_that_is_not_there_yet() {
+    // From TEST-NET-1 (RFC 5737) and the documentation prefix (RFC 3849), which no host has.
+    for (foreign, own) in [("192.0.2.1:0", "127.0.0.1:0"), ("[2001:db8::1]:0", "[::1]:0")] {
+        let (foreign, own) = (tcp(foreign), tcp(own));
+        let free = ListenOptions { freebind: true, ..options() };
+        assert_eq!(listen(&foreign, &options()).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        let bound = listen(&foreign, &free).unwrap();
+        let Address::Tcp(at) = local_address(&bound.socket).unwrap() else { panic!("TCP") };
+        let workers = ListenOptions { sharing: Sharing::Workers, ..free.clone() };
+        change(&bound.socket, &foreign, &free, &workers).unwrap();
+        start(&join(at, &workers).unwrap(), &workers).unwrap();
+        // It changes while the socket listens.
+        let is_free = |socket: &OwnedFd| match own {
+            Address::Tcp(own) if own.is_ipv4() => SockRef::from(socket).freebind_v4().unwrap(),
+            _ => SockRef::from(socket).freebind_v6().unwrap(),
+        };
+        let socket = listen(&own, &options()).unwrap().socket;
+        assert!(!is_free(&socket));
+        change(&socket, &own, &options(), &free).unwrap();
+        assert!(is_free(&socket));
+        change(&socket, &own, &free, &options()).unwrap();
+        assert!(!is_free(&socket));
+    }
+}
+
 #[test]
 fn ipv6_takes_ipv4_too_unless_told_otherwise() {
     for v6_only in [false, true] {
@@ -198,4 +230,69 @@ fn a_socket_file_is_replaced_only_when_nobody_listens() {
     let error = listen(&Address::Unix(Arc::new(file.clone())), &options()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     assert_eq!(fs::read_to_string(file).unwrap(), "precious");
+}
+
+#[test]
+fn options_of_a_socket_that_listens_change_and_its_queue_stays() {
+    let plain = ListenOptions { sharing: Sharing::Workers, ..options() };
+    let (socket, address, at) = bound(&plain);
+    let _waits = TcpStream::connect(at).unwrap();
+    let connection = Options { nodelay: true, keepalive: Some(Duration::from_secs(7)) };
+    let all = ListenOptions { backlog: 99, connection, fast_open: 5, defer_accept: 1, ..plain.clone() };
+    change(&socket, &address, &plain, &all).unwrap();
+    assert_eq!((sys::option(&socket, sys::TCP_FASTOPEN), sys::option(&socket, sys::TCP_DEFER_ACCEPT)), (5, 1));
+    let mut client = TcpStream::connect(at).unwrap();
+    client.write_all(b"x").unwrap();
+    let (first, second) = (accept(&socket), accept(&socket));
+    let (first, second) = (SockRef::from(&first), SockRef::from(&second));
+    assert!(!first.tcp_nodelay().unwrap(), "it had come before");
+    assert!(second.tcp_nodelay().unwrap() && second.keepalive().unwrap());
+    assert_eq!(second.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+    change(&socket, &address, &all, &plain).unwrap();
+    assert_eq!((sys::option(&socket, sys::TCP_FASTOPEN), sys::option(&socket, sys::TCP_DEFER_ACCEPT)), (0, 0));
+    let _client = TcpStream::connect(at).unwrap();
+    let third = accept(&socket);
+    let third = SockRef::from(&third);
+    assert!(!third.tcp_nodelay().unwrap() && !third.keepalive().unwrap());
+}
+
+#[test]
+fn a_longer_queue_takes_more_at_once() {
+    let short = ListenOptions { backlog: 1, ..options() };
+    let (socket, address, at) = bound(&short);
+    change(&socket, &address, &short, &ListenOptions { backlog: 64, ..short.clone() }).unwrap();
+    let clients: Vec<_> = (0..40).map(|_| TcpStream::connect_timeout(&at, Duration::from_secs(10)).unwrap()).collect();
+    clients.iter().for_each(|_| drop(accept(&socket)));
+    // A unix socket has no other option.
+    let folder = tempfile::tempdir().unwrap();
+    let address = Address::Unix(Arc::new(folder.path().join("s")));
+    let unix = listen(&address, &short).unwrap();
+    change(&unix.socket, &address, &short, &ListenOptions { backlog: 64, transparent: true, ..short.clone() }).unwrap();
+    let _clients: Vec<_> = (0..40).map(|_| UnixStream::connect(folder.path().join("s")).unwrap()).collect();
+}
+
+#[test]
+fn exclusive_address_can_be_shared_and_made_exclusive_again() {
+    let (alone, workers) = (options(), ListenOptions { sharing: Sharing::Workers, ..options() });
+    let (first, address, at) = bound(&alone);
+    assert!(join(at, &workers).is_err());
+    change(&first, &address, &alone, &workers).unwrap();
+    let second = join(at, &workers).unwrap();
+    start(&second, &workers).unwrap();
+    let reached = |clients: Vec<TcpStream>| {
+        let mut accepted = [0, 0];
+        for _ in &clients {
+            let place = usize::from(!is_readable(&first, Duration::ZERO));
+            accepted[place] += 1;
+            drop(accept([&first, &second][place]));
+        }
+        accepted
+    };
+    let clients = || (0..16).map(|_| TcpStream::connect(at).unwrap()).collect::<Vec<_>>();
+    assert!(reached(clients()).iter().all(|count| *count > 0));
+    // None is lost: what comes now waits at one of them.
+    for socket in [&first, &second] {
+        change(socket, &address, &workers, &alone).unwrap();
+    }
+    assert!(reached(clients()).contains(&16));
 }

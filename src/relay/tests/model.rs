@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::super::{End, Relay, RelayResources, Stream, Tap, Turn};
+use super::super::{End, Pacing, Relay, RelayResources, Stream, Tap, Turn, TurnTimes};
 use crate::stats::termination::Side;
 
 /// The kernel's socket towards one peer, as far as it matters: what has arrived and was not read, how much
@@ -269,10 +269,16 @@ pub(super) struct ScriptedPair {
     pub(super) tap: Option<Box<Watching>>,
     pub(super) resources: RelayResources,
     pub(super) now: Instant,
+    pub(super) pacing: Option<Pacing>,
     /// The relay asked for another turn, or has not had one.
     pub(super) again: bool,
     pub(super) end: Option<End>,
     pub(super) generator: u32,
+}
+
+/// A turn that finds its events as they come.
+pub(super) fn at(now: Instant) -> TurnTimes {
+    TurnTimes { now, arrived: now }
 }
 
 impl ScriptedPair {
@@ -296,6 +302,7 @@ impl ScriptedPair {
             tap: None,
             resources: RelayResources::default(),
             now,
+            pacing: None,
             again: true,
             end: None,
             generator: 1,
@@ -352,13 +359,14 @@ impl ScriptedPair {
     /// Polls as a worker would: only when woken, or when the relay asked to be at this time.
     pub(super) fn run(&mut self) {
         while self.end.is_none() {
-            let due = self.relay.wake_at().is_some_and(|at| at <= self.now);
+            let paced_at = self.pacing.as_ref().and_then(Pacing::wake_at);
+            let due = [self.relay.wake_at(), paced_at].into_iter().flatten().any(|at| at <= self.now);
             let told = self.client.tell.take() | self.backend.tell.take();
             if !std::mem::take(&mut self.again) && !told && !due {
                 break;
             }
-            let turn =
-                self.relay.turn(&self.client, &self.backend, &mut self.resources, &mut self.tap, self.now, self.now);
+            let (times, pacing) = (at(self.now), self.pacing.as_ref());
+            let turn = self.relay.turn(&self.client, &self.backend, &mut self.resources, &mut self.tap, times, pacing);
             self.again = turn == Turn::Again;
             if let Turn::Ended(end) = turn {
                 self.end = Some(end);
@@ -380,6 +388,12 @@ impl ScriptedPair {
         // The wait for acknowledgements has grown meanwhile.
         for _ in 0..3 {
             self.run();
+            while self.end.is_none()
+                && let Some(at) = self.pacing.as_ref().and_then(Pacing::wake_at)
+            {
+                self.now = self.now.max(at);
+                self.run();
+            }
             self.happen(Side::Client, &ModelEvent::Acknowledge(ALL));
             self.happen(Side::Backend, &ModelEvent::Acknowledge(ALL));
             self.now += Duration::from_secs(2);

@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::super::{Relay, RelayResources, Stream, Tap};
+use super::model::at;
 
 thread_local! {
     static CLOCK: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -87,12 +88,13 @@ fn a_turnaround_begins_before_the_write() {
     let start = Instant::now();
     CLOCK.set(Some(start));
     let (client, backend) = (Slow { arrived: Cell::new(5) }, Slow { arrived: Cell::new(0) });
-    let (mut relay, mut resources) = (Relay::new(start, Vec::new()), RelayResources::with_clock(clock));
-    relay.turn(&client, &backend, &mut resources, &mut Blind, start, start);
+    let (mut relay, mut resources) = (Relay::new(start, Vec::new()), RelayResources::default());
+    resources.set_clock(Some(clock));
+    relay.turn(&client, &backend, &mut resources, &mut Blind, at(start), None);
     assert_eq!(relay.take_turnaround(), None);
     // It was answered while the write went on: as its bytes had left, and its process had not come to run again.
     backend.arrived.set(7);
     let later = start + Duration::from_millis(400);
-    relay.turn(&client, &backend, &mut resources, &mut Blind, later, later);
+    relay.turn(&client, &backend, &mut resources, &mut Blind, at(later), None);
     assert_eq!(relay.take_turnaround(), Some(Duration::from_millis(400)));
 }

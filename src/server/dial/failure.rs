@@ -21,6 +21,10 @@ pub(in crate::server) struct Attempts(Option<Box<FailureLog>>);
 #[derive(Debug, Default)]
 struct FailureLog {
     retries: u32,
+    /// In the pool's queue.
+    waited: Duration,
+    /// Connections that waited when it came to the queue.
+    queued_behind: u32,
     failed: Vec<FailedConnect>,
 }
 
@@ -33,6 +37,24 @@ impl Attempts {
     /// The connects that failed: the first ones, in their order.
     pub(in crate::server) fn failed(&self) -> &[FailedConnect] {
         self.0.as_ref().map_or(&[], |log| &log.failed)
+    }
+
+    /// Time in the pool's queue.
+    pub(in crate::server) fn time_waited(&self) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |log| log.waited)
+    }
+
+    /// Connections that waited when it came to the pool's queue.
+    pub(in crate::server) fn queued_behind(&self) -> u32 {
+        self.0.as_ref().map_or(0, |log| log.queued_behind)
+    }
+
+    pub(super) fn queued(&mut self, behind: u32) {
+        self.0.get_or_insert_default().queued_behind = behind;
+    }
+
+    pub(super) fn waited(&mut self, time: Duration) {
+        self.0.get_or_insert_default().waited += time;
     }
 
     pub(super) fn retried(&mut self) {
@@ -61,6 +83,8 @@ impl fmt::Display for Attempts {
 pub(super) enum ConnectFailure {
     /// The backend's name has no address.
     NoAddress,
+    /// It takes the port that the client connected to, which came by a unix socket.
+    NoPort,
     /// A system call failed.
     Call(CallError),
     /// No answer within the connect timeout.
@@ -104,6 +128,9 @@ impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConnectFailure::NoAddress => f.write_str("it has no address"),
+            ConnectFailure::NoPort => {
+                f.write_str("it takes the port that the client connected to, and a unix socket has none")
+            }
             ConnectFailure::Call(error) => error.fmt(f),
             ConnectFailure::TimedOut(after) => write!(f, "timed out after {after:?}"),
             ConnectFailure::QueueFull(after) => write!(f, "its listen queue was full for {after:?}"),

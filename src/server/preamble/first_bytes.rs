@@ -67,7 +67,7 @@ pub(super) async fn refuse_hello(
     peek: &Peek<'_, impl Stream>,
     fault: NotTls,
 ) -> Termination {
-    listener.refuse(client, &fault);
+    listener.log_refusal(client, &fault);
     lingering_close(peek.stream(), &alert_for(fault).record(), LingerLimit::SHORT).await;
     Termination::BadClientHello
 }
@@ -86,7 +86,7 @@ pub(in crate::server) async fn request(
         Recognized::Other => Ok(None),
         Recognized::Ended(ending) => Err(ending),
         Recognized::Refused(fault) => {
-            listener.refuse(client, &fault);
+            listener.log_refusal(client, &fault);
             reject::refuse_request(listener, peek.stream(), peek.bytes(), fault).await;
             Err(Termination::BadRequest)
         }

@@ -26,7 +26,7 @@ pub(super) enum Asked {
 /// Where they must show a certificate, `check` warns that `plaintext: allow` lets a StartupMessage in without one. That is
 /// no reason to let a CancelRequest be more than it is.
 fn allows_plain_sessions(rules: &ListenerTls) -> bool {
-    rules.plaintext == Plaintext::Allow && rules.client_auth.as_ref().is_none_or(|auth| !auth.required)
+    rules.plaintext == Plaintext::Allow && rules.client_auth.as_ref().is_none_or(|auth| !auth.is_required())
 }
 
 /// Answers a PostgreSQL client until it begins in earnest.
@@ -43,7 +43,7 @@ pub(super) async fn begin(
                 peek.take_off(postgres::SSL_REQUEST.len());
                 if !peek.bytes().is_empty() {
                     // A man in the middle could have put them there (CVE-2021-23214).
-                    listener.refuse(client, &"sends unencrypted data after its SSLRequest");
+                    listener.log_refusal(client, &"sends unencrypted data after its SSLRequest");
                     let words = postgres::error_response("08P01", "unencrypted data after the SSL request", None);
                     lingering_close(peek.stream(), &words, LingerLimit::SHORT).await;
                     return Err(Termination::NotTls);
@@ -53,7 +53,7 @@ pub(super) async fn begin(
             }
             // Again and again, each would cost an answer, and nothing would bound it.
             Ok(Opening::GssEncRequest) if gss_refused => {
-                listener.refuse(client, &"asks for GSSAPI encryption again, which was refused");
+                listener.log_refusal(client, &"asks for GSSAPI encryption again, which was refused");
                 return Err(Termination::NotTls);
             }
             // What follows is held to the same rules as without this request.
@@ -68,7 +68,7 @@ pub(super) async fn begin(
             Ok(Opening::Cancel { length }) => return Ok(Asked::Cancel(length)),
             Ok(Opening::Startup { .. }) if rules.plaintext == Plaintext::Allow => return Ok(Asked::InPlain),
             Ok(Opening::Startup { .. }) => {
-                listener.refuse(client, &"asks for no TLS, on a listener that wants it (tls.plaintext: refuse)");
+                listener.log_refusal(client, &"asks for no TLS, on a listener that wants it (tls.plaintext: refuse)");
                 let words = postgres::error_response(
                     "28000",
                     "this server takes encrypted connections only",
@@ -78,7 +78,7 @@ pub(super) async fn begin(
                 return Err(Termination::NotTls);
             }
             Err(why) => {
-                listener.refuse(client, &why);
+                listener.log_refusal(client, &why);
                 return Err(Termination::NotTls);
             }
         }

@@ -1,13 +1,12 @@
 //! PROXY headers: taken off where the peer is trusted, refused where it is not.
 
-use std::net::SocketAddr;
-
 use crate::config::model::ProxyProtocol;
 use crate::net::addr::ClientAddr;
+use crate::server::connection::Preamble;
 use crate::server::listener::Listener;
 use crate::server::peek::{Peek, PeekError};
 use crate::server::screened::UNTRUSTED_HEADER;
-use crate::sniff::proxy_protocol::{self, Addresses, HeaderError, ParsedHeader};
+use crate::sniff::proxy_protocol::{self, Addresses, HeaderError, ParsedHeader, ReceivedTlvs};
 use crate::stats::termination::Termination;
 use crate::worker::Socket;
 
@@ -32,13 +31,13 @@ pub(super) fn is_trusted(rule: &ProxyProtocol, peer: ClientAddr) -> bool {
     }
 }
 
-/// Takes a trusted peer's header off. `client` becomes the one that it names; what that had connected to goes to
-/// `destination`.
+/// Takes a trusted peer's header off. `client` becomes the one that it names; what that had connected to, and what else the header
+/// says, goes to `preamble`.
 pub(super) async fn take_header(
     listener: &Listener,
     rule: &ProxyProtocol,
     client: &mut ClientAddr,
-    destination: &mut Option<SocketAddr>,
+    preamble: &mut Preamble,
     peek: &mut Peek<'_, Socket>,
 ) -> Result<PeerKind, Termination> {
     let ParsedHeader { length, addresses } =
@@ -46,17 +45,18 @@ pub(super) async fn take_header(
             Ok(Ok(header)) => header,
             Ok(Err(HeaderError::Absent)) if !rule.required => return Ok(PeerKind::Known),
             Ok(Err(fault)) => {
-                listener.refuse(*client, &fault);
+                listener.log_refusal(*client, &fault);
                 return Err(Termination::BadProxyHeader);
             }
             Err(cut) if rule.required => return Err(cut.into()),
             Err(cut) => return silence(cut, peek, true),
         };
+    preamble.tlvs = peek.bytes().get(..length).and_then(ReceivedTlvs::of);
     peek.take_off(length);
     match addresses {
         Addresses::Proxied(ends) => {
             *client = ClientAddr::Tcp(ends.source);
-            *destination = Some(ends.destination);
+            preamble.destination = Some(ends.destination);
         }
         Addresses::Unix => *client = ClientAddr::Unix,
         // The peer speaks for itself: its own address counts, against limits too.
@@ -75,7 +75,7 @@ pub(super) async fn refuse_header(
     match peek.until(proxy_protocol::SIGNATURE_LIMIT, proxy_protocol::recognise_signature).await {
         Ok(Err(_)) => Ok(PeerKind::Known),
         Ok(Ok(_)) => {
-            listener.refuse(client, &UNTRUSTED_HEADER);
+            listener.log_refusal(client, &UNTRUSTED_HEADER);
             Err(Termination::UntrustedProxyHeader)
         }
         Err(cut) => silence(cut, peek, false),

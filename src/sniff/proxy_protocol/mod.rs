@@ -5,12 +5,14 @@
 
 mod crc32c;
 mod header;
+mod tlv;
 mod v1;
 mod v2;
 mod write;
 
 use super::{Recognition, Start};
 pub use header::{Addresses, Ends, HeaderError, ParsedHeader};
+pub use tlv::ReceivedTlvs;
 pub use write::{ClientCertificate, Outgoing, TlsFacts};
 
 /// Bytes of the longest header, one of version 2 with all the TLVs that its length field allows.

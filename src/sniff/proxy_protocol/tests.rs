@@ -294,13 +294,14 @@ fn the_facts_of_tls_are_read_back_by_another_reader() {
         (ClientCertificate::Shown { common_name: None }, [true, true], 0, None),
     ];
     for (certificate, [connection, session], verify, common_name) in certificates {
-        let tls = TlsFacts { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", certificate };
+        let tls = TlsFacts { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", certificate, verified: true };
         let outgoing = Outgoing {
             client: Some(ends("192.0.2.1:1", "192.0.2.2:2")),
             authority: Some("db.example.com"),
             alpn: Some(b"postgresql"),
             unique_id: Some(b"0123456789"),
             tls: Some(tls),
+            received: None,
         };
         let bytes = outgoing.v2();
         let (header, length) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
@@ -326,9 +327,42 @@ fn values_that_are_too_long_are_left_out_and_not_cut() {
         authority: Some(&long),
         alpn: Some(long.as_bytes()),
         unique_id: Some(&[b'x'; 129]),
-        tls: Some(TlsFacts { version: &long, cipher: &long, certificate }),
+        tls: Some(TlsFacts { version: &long, cipher: &long, certificate, verified: true }),
+        received: None,
     };
     assert_eq!(outgoing.v2(), v2(0, 0, &tlv(0x20, &[7, 0, 0, 0, 0])));
     let id = Outgoing { unique_id: Some(&[b'x'; 128]), ..Outgoing::default() };
     assert_eq!(id.v2().len(), 16 + 3 + 128);
+}
+
+#[test]
+fn what_a_trusted_peer_said_goes_on_unless_it_is_known_better() {
+    let ends = ends("192.0.2.1:1", "192.0.2.2:2");
+    let tlvs =
+        [tlv(0x02, b"first.example"), tlv(0x01, b"h2"), tlv(0x04, b"padding"), tlv(0xea, b"\x01vpce-1")].concat();
+    let mut rest = vec![192, 0, 2, 1, 192, 0, 2, 2, 0, 1, 0, 2];
+    rest.extend_from_slice(&tlvs);
+    let received = ReceivedTlvs::of(&v2(1, 0x11, &rest)).unwrap();
+    let outgoing = Outgoing { client: Some(ends), received: Some(&received), ..Outgoing::default() };
+    let bytes = outgoing.v2();
+    let (header, _) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
+    assert_eq!((header.authority(), header.alpn()), (Some("first.example"), Some(&b"h2"[..])));
+    assert_eq!(header.tlvs().count(), 3, "padding is of that hop");
+    assert!(bytes.ends_with(&tlv(0xea, b"\x01vpce-1")));
+    let bytes = Outgoing { authority: Some("second.example"), ..outgoing }.v2();
+    let (header, _) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
+    assert_eq!((header.authority(), header.tlvs().count()), (Some("second.example"), 3));
+    assert_eq!(ReceivedTlvs::of(&v2(0, 0x11, &rest)), None, "LOCAL says nothing");
+    assert_eq!(ReceivedTlvs::of(b"PROXY TCP4 1.1.1.1 1.1.1.1 1 1\r\n"), None);
+}
+
+#[test]
+fn certificate_that_nobody_verified_is_said_to_be_so() {
+    let certificate = ClientCertificate::Shown { common_name: Some("mallory") };
+    let tls = TlsFacts { version: "TLSv1.3", cipher: "x", certificate, verified: false };
+    let bytes =
+        Outgoing { client: Some(ends("192.0.2.1:1", "192.0.2.2:2")), tls: Some(tls), ..Outgoing::default() }.v2();
+    let (header, _) = ProxyHeader::parse(&bytes, ParseConfig::default()).unwrap();
+    let ssl = header.ssl().unwrap();
+    assert_eq!((ssl.client_cert_conn(), ssl.verify(), ssl.cn()), (true, 1, Some("mallory")));
 }

@@ -17,7 +17,7 @@ pub(super) const FIXED: usize = 16;
 const UNIX: usize = 2 * 108;
 
 /// The type of the checksum's TLV.
-const CRC32C: u8 = 0x03;
+pub(super) const CRC32C: u8 = 0x03;
 
 /// Bytes that start with the signature.
 pub(super) fn recognise(bytes: &[u8]) -> Recognition<ParsedHeader, HeaderError> {
@@ -52,15 +52,32 @@ pub(super) fn recognise(bytes: &[u8]) -> Recognition<ParsedHeader, HeaderError> 
 /// not said where TLVs begin: nothing is read, and the connection's own addresses hold.
 fn addresses(header: &[u8], family: u8) -> Result<Addresses, HeaderError> {
     let block = header.get(FIXED..).unwrap_or_default();
-    let (addresses, needed) = match family {
-        0x11 | 0x12 => (inet(block), 2 * (4 + 2)),
-        0x21 | 0x22 => (inet6(block), 2 * (16 + 2)),
-        0x31 | 0x32 => ((block.len() >= UNIX).then_some(Addresses::Unix), UNIX),
-        _ => return Ok(Addresses::Local),
+    let Some(needed) = length_of_addresses(family) else { return Ok(Addresses::Local) };
+    let addresses = match family >> 4 {
+        1 => inet(block),
+        2 => inet6(block),
+        _ => (block.len() >= UNIX).then_some(Addresses::Unix),
     };
     let addresses = addresses.ok_or(HeaderError::ShortAddresses { length: block.len(), needed })?;
     verify(header, FIXED + needed)?;
     Ok(addresses)
+}
+
+/// Bytes of both addresses. `None` where family or transport are unspecified.
+fn length_of_addresses(family: u8) -> Option<usize> {
+    match family {
+        0x11 | 0x12 => Some(2 * (4 + 2)),
+        0x21 | 0x22 => Some(2 * (16 + 2)),
+        0x31 | 0x32 => Some(UNIX),
+        _ => None,
+    }
+}
+
+/// The TLVs of a header that was recognised; none of one with the command LOCAL.
+pub(super) fn tlvs(header: &[u8]) -> &[u8] {
+    let Some(&[command, family]) = header.get(SIGNATURE.len()..).and_then(<[u8]>::first_chunk) else { return &[] };
+    let start = length_of_addresses(family).filter(|_| command == 0x21).map(|length| FIXED + length);
+    start.and_then(|start| header.get(start..)).unwrap_or_default()
 }
 
 fn inet(block: &[u8]) -> Option<Addresses> {

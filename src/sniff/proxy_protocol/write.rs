@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::header::Ends;
+use super::tlv::{ALPN, AUTHORITY, ReceivedTlvs, SSL, UNIQUE_ID, push as push_whole};
 use super::v2;
 
 /// Bytes of the longest value that is sent in a TLV. Real ones are far shorter; what is longer, such as a monstrous
@@ -14,10 +15,6 @@ const MAX_VALUE: usize = 1024;
 /// Bytes of the longest unique identifier (section 2.2.5).
 const MAX_UNIQUE_ID: usize = 128;
 
-const ALPN: u8 = 0x01;
-const AUTHORITY: u8 = 0x02;
-const UNIQUE_ID: u8 = 0x05;
-const SSL: u8 = 0x20;
 const SSL_VERSION: u8 = 0x21;
 const SSL_COMMON_NAME: u8 = 0x22;
 const SSL_CIPHER: u8 = 0x23;
@@ -40,6 +37,8 @@ pub struct Outgoing<'a> {
     pub unique_id: Option<&'a [u8]>,
     /// If TLS ended here.
     pub tls: Option<TlsFacts<'a>>,
+    /// What a trusted peer's header said beyond that. What is known here wins.
+    pub received: Option<&'a ReceivedTlvs>,
 }
 
 /// The TLS that was terminated (section 2.2.6).
@@ -49,11 +48,13 @@ pub struct TlsFacts<'a> {
     pub version: &'a str,
     /// The cipher suite's name, such as `TLS_AES_128_GCM_SHA256`.
     pub cipher: &'a str,
-    /// The client's certificate. One that does not verify ends the connection, so that there is none here.
+    /// The client's certificate.
     pub certificate: ClientCertificate<'a>,
+    /// Whether it was verified: one that does not verify ends the connection, and `client_auth.mode: request` verifies none.
+    pub verified: bool,
 }
 
-/// A client's certificate, verified.
+/// A client's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientCertificate<'a> {
     /// It showed none.
@@ -103,10 +104,19 @@ impl Outgoing<'_> {
         if let Some(tls) = &self.tls {
             tls.push(&mut rest);
         }
+        let is_known = |kind: u8| match kind {
+            ALPN => self.alpn.is_some(),
+            AUTHORITY => self.authority.is_some(),
+            UNIQUE_ID => self.unique_id.is_some(),
+            SSL => self.tls.is_some(),
+            _ => false,
+        };
+        let received = self.received.into_iter().flat_map(ReceivedTlvs::iter);
+        received.filter(|(kind, _)| !is_known(*kind)).for_each(|(kind, value)| push_whole(&mut rest, kind, value));
 
         let mut header = v2::SIGNATURE.to_vec();
         header.extend_from_slice(&command_family);
-        // Seven values of MAX_VALUE at most, and the addresses.
+        // Seven values of MAX_VALUE at most, the addresses, and 4 KiB of what was received.
         header.extend_from_slice(&(rest.len() as u16).to_be_bytes());
         header.extend_from_slice(&rest);
         header
@@ -121,7 +131,7 @@ impl TlsFacts<'_> {
             ClientCertificate::Resumed { common_name } => (CLIENT_SSL | CLIENT_CERT_SESS, common_name),
         };
         // Zero: there is a certificate and it was verified.
-        let verify = u32::from(self.certificate == ClientCertificate::None);
+        let verify = u32::from(self.certificate == ClientCertificate::None || !self.verified);
         let mut value = vec![flags];
         value.extend_from_slice(&verify.to_be_bytes());
         push(&mut value, SSL_VERSION, Some(self.version.as_bytes()));
@@ -136,12 +146,6 @@ fn push(to: &mut Vec<u8>, kind: u8, value: Option<&[u8]>) {
     if let Some(value) = value.filter(|value| value.len() <= MAX_VALUE) {
         push_whole(to, kind, value);
     }
-}
-
-fn push_whole(to: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    to.push(kind);
-    to.extend_from_slice(&(value.len() as u16).to_be_bytes());
-    to.extend_from_slice(value);
 }
 
 /// Source and destination, IPv4 where both are: a dual-stack socket has IPv4 clients as `::ffff:10.0.0.1`. A header has

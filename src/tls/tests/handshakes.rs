@@ -13,7 +13,7 @@ use rustls::{
 };
 
 use crate::config::model::{
-    Authorities, BackendAddress, ListenerTls, NameSource, PoolTls, StartTls, TlsVersion, Verify,
+    Authorities, BackendAddress, ClientAuth, ListenerTls, NameSource, PoolTls, StartTls, TlsVersion, Verify,
 };
 use crate::tls::explain::explain;
 use crate::tls::provider::provider;
@@ -209,8 +209,10 @@ fn clients_show_certificates_when_they_must_or_may() {
         client_certificate: pair.map(|pair| stage.folder.pair("client", pair)),
         ..stage.pool()
     };
-    let listener =
-        |required| ListenerTls { client_auth: Some(stage.folder.client_auth(&clients, required)), ..stage.listener() };
+    let listener = |required| ListenerTls {
+        client_auth: Some(ClientAuth::Verify(stage.folder.client_auth(&clients, required))),
+        ..stage.listener()
+    };
     let good = clients.issue_client(1);
 
     let shown = |ends: Established| ends.server.peer_certificates().map_or(0, <[_]>::len);
@@ -241,7 +243,7 @@ fn revoked_clients_are_refused_and_so_are_those_of_whom_no_list_speaks() {
     let listener = |list: String| {
         let mut auth = stage.folder.client_auth(&clients, true);
         auth.crl = Some(stage.folder.write("clients.crl", list));
-        ListenerTls { client_auth: Some(auth), ..stage.listener() }
+        ListenerTls { client_auth: Some(ClientAuth::Verify(auth)), ..stage.listener() }
     };
     // One list that is long past its time: it is used all the same.
     for next in [2040, 2025] {

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{CertificateError, Error, HandshakeKind};
 
-use crate::config::model::{CertificateFiles, ListenerTls, PoolTls, Verify};
+use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, PoolTls, Verify};
 use crate::tls::testing::{Authority, Folder, HandshakeFailure, Pair, handshake, pool_handshake};
 use crate::tls::{Acceptor, Connector, PollTime, ReloadOutcome};
 
@@ -201,7 +201,7 @@ fn tickets_outlive_a_certificate_and_not_the_authorities() {
     let mut auth = folder.client_auth(&clients, true);
     auth.crl = Some(folder.write("clients.crl", clients.revoke(&[], 2040)));
     let pair = folder.pair("a", &authority.issue(&["localhost"]));
-    let listener = ListenerTls { client_auth: Some(auth), ..folder.listener(vec![pair]) };
+    let listener = ListenerTls { client_auth: Some(ClientAuth::Verify(auth)), ..folder.listener(vec![pair]) };
     let server = Acceptor::new("web", &listener).unwrap();
     let own = folder.pair("client", &clients.issue_client(7));
     let pool = PoolTls { client_certificate: Some(own), ..folder.pool(Verify::Full, &authority) };
@@ -238,7 +238,7 @@ fn a_pool_follows_its_authorities_and_its_own_certificate() {
     let pool = PoolTls { client_certificate: Some(own), ..folder.pool(Verify::Full, &old) };
     let client = Connector::new("db", &pool).unwrap();
     let mut listener = folder.listener(vec![folder.pair("a", &new.issue(&["localhost"]))]);
-    listener.client_auth = Some(folder.client_auth(&new, true));
+    listener.client_auth = Some(ClientAuth::Verify(folder.client_auth(&new, true)));
     let server = Acceptor::new("web", &listener).unwrap();
     let meet = || handshake(&client.current(), &server.current(), "localhost").map(|_| ());
     let start = PollTime::read();

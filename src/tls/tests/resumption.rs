@@ -10,7 +10,7 @@ use rustls::{
 };
 
 use super::handshakes::bare_server;
-use crate::config::model::{ClientAuth, ListenerTls, Verify};
+use crate::config::model::{ClientAuth, ListenerTls, PoolTls, TlsVersion, VerifiedClients, Verify};
 use crate::tls::provider::provider;
 use crate::tls::testing::{Authority, Folder, HandshakeFailure, Pair, SetClock, handshake, pool_handshake};
 use crate::tls::{Acceptor, Connector};
@@ -53,10 +53,10 @@ impl ResumptionStage {
     }
 
     fn listener(&self, required: bool, crl: Option<String>) -> Acceptor {
-        let auth = self.folder.client_auth(&self.clients, required);
+        let clients = self.folder.client_auth(&self.clients, required);
         let crl = crl.map(|list| self.folder.write("clients.crl", list));
         let pair = self.folder.pair("server", &self.servers.issue(&["localhost"]));
-        let client_auth = Some(ClientAuth { crl, ..auth });
+        let client_auth = Some(ClientAuth::Verify(VerifiedClients { crl, ..clients }));
         let tls = ListenerTls { client_auth, ..self.folder.listener(vec![pair]) };
         Acceptor::with_clock("web", &tls, self.clock.clone()).unwrap()
     }
@@ -220,6 +220,68 @@ fn a_backends_session_is_not_resumed_before_it_is_known_what_it_rests_on() {
             let (config, _) = pool.config(Vec::new());
             let ends = handshake(&config, &server, "localhost").unwrap();
             assert_ne!(ends.client.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
+        }
+    }
+}
+
+/// A session cache takes the place of tickets, and ends where they would.
+#[test]
+fn sessions_are_kept_for_clients_without_tickets() {
+    for version in VERSIONS {
+        let stage = ResumptionStage::new(Authority::new("clients"));
+        let (pair, end) = (stage.folder.pair("server", &stage.servers.issue(&["localhost"])), present() + 1000);
+        let listener = |session_cache| {
+            let clients = ClientAuth::Verify(stage.folder.client_auth(&stage.clients, true));
+            let listener = stage.folder.listener(vec![pair.clone()]);
+            let tls = ListenerTls { client_auth: Some(clients), session_tickets: false, session_cache, ..listener };
+            Acceptor::with_clock("web", &tls, stage.clock.clone()).unwrap()
+        };
+        let own = until(&stage.clients, &[], end, ExtendedKeyUsagePurpose::ClientAuth);
+        let (without, server) = (listener(0), listener(100));
+        let client = stage.client(version, Some(&own));
+        assert_eq!([(); 2].map(|()| kind(&client, &without)), [Ok(HandshakeKind::Full), Ok(HandshakeKind::Full)]);
+        let client = stage.client(version, Some(&own));
+        assert_eq!(kind(&client, &server), Ok(HandshakeKind::Full), "{version:?}");
+        assert_eq!(kind(&client, &server), Ok(HandshakeKind::Resumed), "{version:?}");
+        stage.clock.set(end + 1);
+        assert_expired(&kind(&client, &server));
+    }
+}
+
+#[test]
+fn without_resumption_each_handshake_with_a_backend_is_full() {
+    let stage = ResumptionStage::new(Authority::new("clients"));
+    let server = stage.listener(false, None);
+    for (resumption, second) in [(true, HandshakeKind::Resumed), (false, HandshakeKind::Full)] {
+        let pool = PoolTls { resumption, ..stage.folder.pool(Verify::Full, &stage.servers) };
+        let connector = Connector::new("web", &pool).unwrap();
+        assert_eq!(pool_kind(&connector, &server.current()), Ok(HandshakeKind::Full));
+        assert_eq!(pool_kind(&connector, &server.current()), Ok(second));
+    }
+}
+
+#[test]
+fn versions_are_bounded_on_both_sides_and_any_certificate_is_taken_on_request() {
+    let stage = ResumptionStage::new(Authority::new("clients"));
+    let pair = stage.folder.pair("server", &stage.servers.issue(&["localhost"]));
+    let stranger = Authority::new("strangers").issue_client(1);
+    let of = |min_version, max_version| {
+        let listener = stage.folder.listener(vec![pair.clone()]);
+        let tls = ListenerTls { min_version, max_version, client_auth: Some(ClientAuth::Request), ..listener };
+        Acceptor::with_clock("web", &tls, stage.clock.clone()).unwrap()
+    };
+    for (version, min, max, fits) in [
+        (&TLS12, TlsVersion::V1_2, TlsVersion::V1_2, true),
+        (&TLS13, TlsVersion::V1_2, TlsVersion::V1_2, false),
+        (&TLS12, TlsVersion::V1_3, TlsVersion::V1_3, false),
+        (&TLS13, TlsVersion::V1_2, TlsVersion::V1_3, true),
+    ] {
+        for own in [None, Some(&stranger)] {
+            let done = handshake(&stage.client(version, own), &of(min, max).current(), "localhost");
+            assert_eq!(done.is_ok(), fits, "{version:?}");
+            if let Ok(done) = done {
+                assert_eq!(done.server.peer_certificates().is_some(), own.is_some());
+            }
         }
     }
 }

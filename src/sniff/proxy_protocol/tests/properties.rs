@@ -110,14 +110,14 @@ fn header() -> impl Strategy<Value = Vec<u8>> {
 
 /// One thing done to bytes.
 #[derive(Clone, Debug)]
-enum Change {
+enum Mutation {
     Set(prop::sample::Index, u8),
     Remove(prop::sample::Index),
     Insert(prop::sample::Index, u8),
     Cut(prop::sample::Index),
 }
 
-fn changes() -> impl Strategy<Value = Vec<Change>> {
+fn changes() -> impl Strategy<Value = Vec<Mutation>> {
     // What has a meaning somewhere, more often than chance would have it.
     let byte = || {
         prop_oneof![
@@ -127,15 +127,15 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     };
     let index = any::<prop::sample::Index>;
     let change = prop_oneof![
-        4 => (index(), byte()).prop_map(|(at, byte)| Change::Set(at, byte)),
-        1 => index().prop_map(Change::Remove),
-        1 => (index(), byte()).prop_map(|(at, byte)| Change::Insert(at, byte)),
-        1 => index().prop_map(Change::Cut),
+        4 => (index(), byte()).prop_map(|(at, byte)| Mutation::Set(at, byte)),
+        1 => index().prop_map(Mutation::Remove),
+        1 => (index(), byte()).prop_map(|(at, byte)| Mutation::Insert(at, byte)),
+        1 => index().prop_map(Mutation::Cut),
     ];
     prop::collection::vec(change, 1..4)
 }
 
-fn apply(bytes: &mut Vec<u8>, changes: &[Change]) {
+fn apply(bytes: &mut Vec<u8>, changes: &[Mutation]) {
     // Most of what is decided is decided by the first bytes.
     let at = |bytes: &[u8], index: &prop::sample::Index| index.index(bytes.len().min(64));
     for change in changes {
@@ -143,15 +143,15 @@ fn apply(bytes: &mut Vec<u8>, changes: &[Change]) {
             return;
         }
         match change {
-            Change::Set(index, byte) => {
+            Mutation::Set(index, byte) => {
                 let at = at(bytes, index);
                 bytes[at] = *byte;
             }
-            Change::Remove(index) => {
+            Mutation::Remove(index) => {
                 bytes.remove(at(bytes, index));
             }
-            Change::Insert(index, byte) => bytes.insert(at(bytes, index), *byte),
-            Change::Cut(index) => bytes.truncate(index.index(bytes.len())),
+            Mutation::Insert(index, byte) => bytes.insert(at(bytes, index), *byte),
+            Mutation::Cut(index) => bytes.truncate(index.index(bytes.len())),
         }
     }
 }

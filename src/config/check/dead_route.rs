@@ -1,0 +1,128 @@
+//! Routes that never match, because of earlier ones or of what the listener negotiates.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Checker;
+use crate::config::model::{ListenerTls, RouteConfig};
+use crate::config::report::Diagnostic;
+use crate::config::tree::NodeId;
+use crate::net::country::Country;
+use crate::net::name::NamePattern;
+use crate::net::networks::NetworkSet;
+
+impl Checker<'_> {
+    /// Warns of routes that never match. With `tls`, the protocol of a connection is one of its `alpn`.
+    pub(super) fn dead_routes(&mut self, routes: &[(RouteConfig, NodeId)], tls: Option<&ListenerTls>) {
+        let mut earlier = Earlier::default();
+        let networks: Vec<NetworkSet> =
+            routes.iter().map(|(route, _)| route.client.iter().copied().collect()).collect();
+        let covers = |first: usize, second: usize| match (routes.get(first), routes.get(second), networks.get(first)) {
+            (Some((first, _)), Some((second, _)), Some(networks)) => covers(first, networks, second),
+            _ => false,
+        };
+        for (index, (route, at)) in routes.iter().enumerate() {
+            let first = earlier.candidates(route).filter(|first| covers(*first, index)).min();
+            if let Some((place, (_, first_at))) = first.and_then(|first| Some((first, routes.get(first)?))) {
+                let diagnostic = if covers(index, place) {
+                    Diagnostic::new("never matches: an earlier route is identical")
+                        .hint("first match wins: remove one of the two")
+                } else {
+                    Diagnostic::new("never matches: an earlier route takes all of its connections")
+                        .hint("first match wins: put the more specific route first")
+                };
+                let diagnostic = self.located(*at, diagnostic).related(self.tree.span(*first_at), "this one");
+                self.diagnostics.push(diagnostic.warning());
+            } else if let Some(tls) = tls
+                && !route.alpn.is_empty()
+                && !route.alpn.iter().any(|protocol| tls.alpn.contains(protocol))
+            {
+                let diagnostic =
+                    Diagnostic::new("never matches: the listener's `tls.alpn` has none of these protocols")
+                        .hint("with TLS termination, only protocols in `tls.alpn` are negotiated");
+                self.warning(*at, diagnostic);
+            } else if tls.is_none() && route.needs_request() && route.needs_tls() {
+                let diagnostic =
+                    Diagnostic::new("never matches: it requires both TLS passthrough and a request in plain text")
+                        .hint("add `tls` to the listener: requests inside TLS passthrough are encrypted");
+                self.warning(*at, diagnostic);
+            }
+            earlier.add(index, route);
+        }
+    }
+}
+
+/// The routes so far, by server name and host.
+#[derive(Default)]
+struct Earlier<'r> {
+    by_server_name: ByName<'r>,
+    /// Routes without a server name.
+    by_host: ByName<'r>,
+}
+
+/// Routes by the names of one condition.
+#[derive(Default)]
+struct ByName<'r> {
+    by_name: HashMap<&'r NamePattern, Vec<usize>>,
+    of_any_name: Vec<usize>,
+}
+
+impl<'r> ByName<'r> {
+    fn add(&mut self, index: usize, names: &'r [NamePattern]) {
+        if names.is_empty() {
+            self.of_any_name.push(index);
+        }
+        for name in names {
+            self.by_name.entry(name).or_default().push(index);
+        }
+    }
+
+    /// Routes that may cover all of these names: they match any, or the first.
+    fn candidates(&self, names: &[NamePattern]) -> impl Iterator<Item = usize> {
+        let named = names.first().into_iter().flat_map(|name| [Some(name.clone()), wildcard_over(name)]).flatten();
+        let named = named.filter_map(|name| self.by_name.get(&name)).flatten();
+        self.of_any_name.iter().chain(named).copied()
+    }
+}
+
+impl<'r> Earlier<'r> {
+    fn add(&mut self, index: usize, route: &'r RouteConfig) {
+        match route.sni.is_empty() {
+            true => self.by_host.add(index, &route.host),
+            false => self.by_server_name.add(index, &route.sni),
+        }
+    }
+
+    /// Routes that may match all connections of `route`.
+    fn candidates(&self, route: &RouteConfig) -> impl Iterator<Item = usize> {
+        self.by_server_name.candidates(&route.sni).chain(self.by_host.candidates(&route.host))
+    }
+}
+
+/// Whether a route alone matches all connections of another. `networks` are the first one's clients.
+fn covers(first: &RouteConfig, networks: &NetworkSet, second: &RouteConfig) -> bool {
+    let name = |names: &[NamePattern], name: &NamePattern| {
+        names.contains(name) || wildcard_over(name).is_some_and(|wildcard| names.contains(&wildcard))
+    };
+    covers_all(&first.sni, &second.sni, name)
+        && covers_all(&first.alpn, &second.alpn, <[Arc<str>]>::contains)
+        && covers_all(&first.host, &second.host, name)
+        && covers_all(&first.path_prefix, &second.path_prefix, |prefixes, path| {
+            prefixes.iter().any(|prefix| path.starts_with(&**prefix))
+        })
+        && covers_all(&first.client, &second.client, |_, network| networks.covers(network))
+        && covers_all(&first.country, &second.country, <[Country]>::contains)
+}
+
+/// Whether a condition covers another. An empty one covers everything.
+fn covers_all<T>(first: &[T], second: &[T], takes: impl Fn(&[T], &T) -> bool) -> bool {
+    first.is_empty() || !second.is_empty() && second.iter().all(|wanted| takes(first, wanted))
+}
+
+/// The wildcard that matches a name.
+fn wildcard_over(name: &NamePattern) -> Option<NamePattern> {
+    match name {
+        NamePattern::Exact(name) => name.split_once('.').map(|(_, parent)| NamePattern::Wildcard(parent.into())),
+        NamePattern::Wildcard(_) => None,
+    }
+}

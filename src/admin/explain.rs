@@ -2,8 +2,9 @@
 //! and the same pools that a connection would be; nothing is taken, and round robin does not advance.
 //!
 //! The query: `client` (an IP address), and perhaps `sni`, `alpn` (one or several, the preferred one first), `host` and
-//! `path` of its first request, `listener`.
+//! `path` of its first request, `protocol` of its first bytes, `listener`.
 
+mod query;
 mod route;
 
 use std::net::IpAddr;
@@ -11,26 +12,14 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::query::ExplainQuery;
 use self::route::route_in_words;
-use super::query::pairs;
 use super::snapshot_model::{BackendStatus, Snapshot};
 use super::unix_time::seconds;
 use crate::config::model::{Balance, ListenerState, Plaintext, RouteConfig, UnknownSni};
-use crate::net::name::normal;
+use crate::net::protocol::ClientProtocol;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
 use crate::server::{DataPlane, Listener, RouteKey};
-use crate::sniff::http::RequestHead;
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ExplainQuery {
-    client: IpAddr,
-    sni: Option<String>,
-    alpn: Vec<String>,
-    /// The first request.
-    request: Option<RequestHead>,
-    listener: Option<String>,
-}
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,37 +75,6 @@ pub struct AtBackend {
     pub why: String,
 }
 
-impl ExplainQuery {
-    /// Reads a query. The error says what to write instead.
-    pub(super) fn parse(query: &str) -> Result<ExplainQuery, String> {
-        let pairs = pairs(query).ok_or("the query is not percent-encoded UTF-8")?;
-        let (mut client, mut sni, mut alpn, mut listener) = (None, None, Vec::new(), None);
-        let (mut host, mut path) = (None, None);
-        for (key, value) in pairs {
-            match key.as_str() {
-                "client" => {
-                    let ip = value.parse::<IpAddr>().map_err(|_| format!("client: `{value}` is no IP address"))?;
-                    client = Some(ip.to_canonical());
-                }
-                "sni" => sni = Some(normal(&value).into_owned()),
-                "alpn" => alpn.push(value),
-                "host" => host = Some(normal(&value).into_owned()),
-                "path" => path = Some(value),
-                "listener" => listener = Some(value),
-                _ => return Err(format!("`{key}` is not known: client, sni, alpn, host, path and listener are")),
-            }
-        }
-        let client = client.ok_or("whose connection? client=IP is missing")?;
-        let request = (host.is_some() || path.is_some()).then(|| RequestHead {
-            method: "GET".into(),
-            host: host.map(Into::into),
-            path: path.as_deref().unwrap_or("/").into(),
-            length: 0,
-        });
-        Ok(ExplainQuery { client, sni, alpn, request, listener })
-    }
-}
-
 /// Answers. The error says which listeners there are.
 pub(super) fn explain(question: &ExplainQuery, plane: &DataPlane, snapshot: &Snapshot) -> Result<Explanation, String> {
     let wanted = |listener: &&std::sync::Arc<Listener>| {
@@ -138,7 +96,7 @@ pub(super) fn explain(question: &ExplainQuery, plane: &DataPlane, snapshot: &Sna
 
 fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, snapshot: &Snapshot) -> AtListener {
     let config = listener.config();
-    let (rejected, protocols) = first_bytes(question, listener);
+    let (rejected, alpn) = first_bytes(question, listener);
     // Without a PROXY header, a client that comes by a unix socket has no address.
     let has_address = config.proxy_protocol.is_some() || config.bind.iter().any(|bind| bind.ports().is_some());
     let client = has_address.then_some(question.client);
@@ -148,11 +106,12 @@ fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, 
         (false, ListenerState::Drain) => Some("the listener is drained: its sockets are closed".to_owned()),
         (false, _) => rejected,
     };
-    let protocols: Vec<&[u8]> = protocols.iter().map(String::as_bytes).collect();
+    let alpn: Vec<&[u8]> = alpn.iter().map(String::as_bytes).collect();
     let (server_name, request) = (question.sni.as_deref(), question.request.as_ref());
     // The share of a client without an address is drawn for each connection.
     let key = listener.route_client(client, fastrand::u64(..));
-    let route = listener.route(&RouteKey { client: key, server_name, protocols: &protocols, request });
+    let (alpn, protocol) = (&*alpn, protocol(question, listener));
+    let route = listener.route(&RouteKey { client: key, server_name, alpn, protocol, request });
     let refused =
         route.filter(|route| listener.refuses(*route)).map(|route| format!("routes[{}] refuses it", route.route));
     let rejected = rejected.or(refused);
@@ -182,6 +141,18 @@ fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, 
         },
         why: why(pool, &preview, client),
         backends: preview.backends.iter().map(|backend| at_backend(pool, backend, &preview)).collect(),
+    }
+}
+
+/// The protocol of the client's first bytes: the one that was asked for, or that what was asked for is a part of.
+fn protocol(question: &ExplainQuery, listener: &Listener) -> Option<ClientProtocol> {
+    let terminates = listener.config().tls.as_ref();
+    let by_request = question.request.as_ref().map(|_| ClientProtocol::Http);
+    let by_hello = || (question.sni.is_some() || !question.alpn.is_empty()).then_some(ClientProtocol::Tls);
+    match terminates {
+        Some(tls) if tls.starttls.is_some() => Some(ClientProtocol::Postgres),
+        Some(_) => question.protocol.or(by_request),
+        None => question.protocol.or_else(by_hello).or(by_request),
     }
 }
 
@@ -244,6 +215,13 @@ fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_ad
     let by_name = config.routes.iter().any(|route| !route.sni.is_empty());
     if by_name && question.sni.is_none() {
         notes.push("it has routes by server name, and none was asked for: --sni NAME".to_owned());
+    }
+    if config.routes.iter().any(RouteConfig::needs_protocol) && protocol(question, listener).is_none() {
+        let names = ClientProtocol::ALL.map(ClientProtocol::name).join("|");
+        notes.push(format!(
+            "it has routes by protocol, and none was given (--protocol {names}): as for a client that waits for the \
+             server to speak first"
+        ));
     }
     if question.request.is_none() && config.routes.iter().any(RouteConfig::needs_request) {
         notes.push("it has routes by the first request, and none was given: --host NAME, --path PATH".to_owned());
@@ -437,34 +415,5 @@ fn percent(share: f64) -> String {
         percent if percent < 0.05 => "below 0.1 %".to_owned(),
         percent if percent < 9.95 => format!("{percent:.1} %"),
         percent => format!("{percent:.0} %"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_question_is_read() {
-        let question =
-            ExplainQuery::parse("client=10.0.0.7&sni=A.Example.&alpn=h2&alpn=http%2F1.1&listener=in").unwrap();
-        let wanted = ExplainQuery {
-            client: [10, 0, 0, 7].into(),
-            sni: Some("a.example".to_owned()),
-            alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
-            request: None,
-            listener: Some("in".to_owned()),
-        };
-        assert_eq!(question, wanted);
-        assert_eq!(ExplainQuery::parse("client=::ffff:10.0.0.7").unwrap().client, wanted.client);
-        let cases = [
-            ("", "whose connection? client=IP is missing"),
-            ("client=nobody", "client: `nobody` is no IP address"),
-            ("client=::1&port=2", "`port` is not known: client, sni, alpn, host, path and listener are"),
-            ("client=%", "the query is not percent-encoded UTF-8"),
-        ];
-        for (query, error) in cases {
-            assert_eq!(ExplainQuery::parse(query).unwrap_err(), error, "{query}");
-        }
     }
 }

@@ -29,6 +29,9 @@ pub(crate) struct Explain {
     /// Path of the first request [default: /]
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
+    /// Protocol of the client's first bytes, for routes by protocol: tls, http, ssh, postgres or redis
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<String>,
     /// Listener to connect to [default: all]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
@@ -65,7 +68,13 @@ fn failed(error: &str) -> ExitCode {
 
 fn query(asked: &Explain) -> String {
     let mut query = format!("/explain?client={}", encoded(&asked.client.to_string()));
-    let others = [("sni", &asked.sni), ("host", &asked.host), ("path", &asked.path), ("listener", &asked.listener)];
+    let others = [
+        ("sni", &asked.sni),
+        ("host", &asked.host),
+        ("path", &asked.path),
+        ("protocol", &asked.protocol),
+        ("listener", &asked.listener),
+    ];
     let others = others.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
     for (key, value) in others.chain(asked.alpn.iter().map(|value| ("alpn", value))) {
         _ = write!(query, "&{key}={}", encoded(value));

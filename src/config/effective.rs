@@ -100,7 +100,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
     } = socket;
     let LimitsConfig { connections_per_ip, connection_rate_per_ip, connection_rate, handshakes, bandwidth } = limits;
     let named = |pool: PoolIndex| config.pool(pool).map(|pool| text(&pool.name));
-    let route = |RouteConfig { sni, alpn, host, path_prefix, client, country, target }: &RouteConfig| {
+    let route = |RouteConfig { sni, alpn, host, path_prefix, client, country, protocol, target }: &RouteConfig| {
         let matched = some([
             ("sni", (!sni.is_empty()).then(|| sni.iter().map(text).collect())),
             ("alpn", (!alpn.is_empty()).then(|| alpn.iter().map(text).collect())),
@@ -108,6 +108,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
             ("path_prefix", (!path_prefix.is_empty()).then(|| path_prefix.iter().map(text).collect())),
             ("client", (!client.is_empty()).then(|| client.iter().map(text).collect())),
             ("country", (!country.is_empty()).then(|| country.iter().map(text).collect())),
+            ("protocol", (!protocol.is_empty()).then(|| protocol.iter().map(text).collect())),
         ]);
         let share = |SplitShare { pool, weight }: &SplitShare| json!({ "pool": named(*pool), "weight": weight });
         let (target, value) = match target {

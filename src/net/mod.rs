@@ -1,4 +1,4 @@
-//! Addresses as types of their own, sets of networks, countries, sockets that listen or connect, and the one home of `unsafe`.
+//! Addresses as types of their own, sets of networks, countries, protocols, sockets that listen or connect, and the one home of `unsafe`.
 
 pub mod addr;
 pub mod country;
@@ -11,6 +11,7 @@ pub mod memory_file;
 pub mod name;
 pub mod networks;
 pub mod passing;
+pub mod protocol;
 mod socket;
 pub mod socket_file;
 pub mod sys;

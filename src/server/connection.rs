@@ -13,6 +13,7 @@ use super::listener::Listener;
 use super::route::RouteMatch;
 use crate::limits::AddressSlot;
 use crate::net::addr::ClientAddr;
+use crate::net::protocol::ClientProtocol;
 use crate::pool::{Lease, Pool};
 use crate::relay::Pacing;
 use crate::sniff::proxy_protocol::ReceivedTlvs;
@@ -56,6 +57,8 @@ pub(super) struct Preamble {
     pub(super) is_cancel: bool,
     /// The listener's route that they match.
     pub(super) route: Option<RouteMatch>,
+    /// The protocol of the first bytes, where routes ask for it.
+    pub(super) protocol: Option<ClientProtocol>,
     /// The server name that was asked for.
     pub(super) server_name: Option<Arc<str>>,
     /// What the client connected to, where a PROXY header says so.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::admission::{Admission, AdmissionControl};
-use super::route::{Known, RouteClient, RouteDecision, RouteKey, RouteMatch, Routes, affinity};
-use crate::config::model::{self, ListenAddress, RouteTarget, Sniff};
+use super::route::{Condition, RouteClient, RouteDecision, RouteKey, RouteMatch, Routes, affinity};
+use crate::config::model::{self, ListenAddress, RouteConfig, RouteTarget, Sniff};
 use crate::geoip::GeoIp;
 use crate::limits::Capacity;
 use crate::log::throttle::{ReasonThrottle, Throttle};
@@ -145,15 +145,21 @@ impl Listener {
 
     /// The first route that a connection matches, once everything is known of it.
     pub fn route(&self, key: &RouteKey<'_>) -> Option<RouteMatch> {
-        match self.decide(key, Known::Request) {
+        match self.decide(key, Condition::ALL) {
             RouteDecision::Match(found) => Some(found),
             RouteDecision::NoMatch | RouteDecision::Undecided => None,
         }
     }
 
     /// The first route that a connection matches, as far as that can be said by what is known.
-    pub(super) fn decide(&self, key: &RouteKey<'_>, known: Known) -> RouteDecision {
+    pub(super) fn decide(&self, key: &RouteKey<'_>, known: &[Condition]) -> RouteDecision {
         self.routes.decide(&self.config.routes, key, known)
+    }
+
+    /// Whether routes tell protocols apart: then a client that waits for the server to speak first is one that matches none of
+    /// them.
+    pub(super) fn routes_by_protocol(&self) -> bool {
+        self.config.routes.iter().any(RouteConfig::needs_protocol)
     }
 
     /// Whether a route refuses the connections that match it.

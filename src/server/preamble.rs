@@ -8,19 +8,21 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Instant;
 
+use self::first_bytes::Beginning;
 use self::postgres::Asked;
 use super::admission::Admission;
 use super::connection::{ConnectionState, Preamble};
 use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
 use super::peek::{Peek, PeekError, PeekedBytes, after, memory_claim};
-use super::route::{Known, RouteDecision, RouteKey, RouteMatch};
+use super::route::{Condition, RouteDecision, RouteKey, RouteMatch};
 use super::screened::Screened;
 use super::transport::{ClientConn, Conn};
 use super::worker_state::WorkerState;
 use crate::config::model::{ListenerTls, RouteConfig, StartTls, TlsVersion, UnknownSni};
 use crate::limits::MemoryExhausted;
 use crate::net::addr::ClientAddr;
+use crate::net::protocol::ClientProtocol;
 use crate::relay::Pacing;
 use crate::sniff::client_hello::{self, ClientHello, Version};
 use crate::sniff::http;
@@ -66,13 +68,15 @@ async fn open_within_memory(connection: &ConnectionState, socket: Socket) -> Res
     let peer = peer?;
     let client = listener.route_client(named.ip(), connection.id.get().get());
     let mut key = RouteKey { client, ..RouteKey::default() };
-    let by_client = listener.decide(&key, Known::Client);
+    let by_client = listener.decide(&key, Condition::AT_ACCEPT);
     preamble.route = accept_route(listener, named, &key, by_client)?;
     if let proxy::PeerKind::Silent { may_send_header } = peer {
         // What needs its first bytes has waited for them as long as it may.
-        if listener.tls().is_some() || by_client == RouteDecision::Undecided {
+        let is_undecided = by_client == RouteDecision::Undecided && !listener.routes_by_protocol();
+        if listener.tls().is_some() || is_undecided {
             return Err(Termination::PreambleTimeout);
         }
+        preamble.route = accept_route(listener, named, &key, listener.decide(&key, Condition::ALL))?;
         let client = Conn::Screened(Box::new(Screened::new(socket, may_send_header)));
         return Ok((client, preamble, PeekedBytes::default()));
     }
@@ -80,30 +84,36 @@ async fn open_within_memory(connection: &ConnectionState, socket: Socket) -> Res
         Some((rules, tls)) => match before_tls(listener, rules, tls, named, &key, &mut peek).await? {
             First::Hello(hello) => {
                 let hello_bytes = peek.into_peeked().into_bytes();
-                terminate(connection, tls, named, key, socket, (hello, hello_bytes), preamble).await
+                terminate(connection, (rules, tls), named, key, socket, (hello, hello_bytes), preamble).await
             }
-            First::Plain => {
-                let peeked = peek.into_peeked();
-                preamble.route = accept_route(listener, named, &key, listener.decide(&key, Known::Request))?;
-                Ok((Conn::Plain(socket), preamble, peeked))
-            }
-            First::Cancel(length) => {
+            first @ (First::Plain | First::Cancel(_)) => {
                 let mut peeked = peek.into_peeked();
-                peeked.truncate(length);
-                preamble.is_cancel = true;
-                preamble.route = accept_route(listener, named, &key, listener.decide(&key, Known::Request))?;
+                if let First::Cancel(length) = first {
+                    peeked.truncate(length);
+                    preamble.is_cancel = true;
+                }
+                key.protocol = tls_request_protocol(rules);
+                preamble.protocol = key.protocol;
+                preamble.route = accept_route(listener, named, &key, listener.decide(&key, Condition::ALL))?;
                 Ok((Conn::Plain(socket), preamble, peeked))
             }
         },
         None if by_client == RouteDecision::Undecided => {
-            let hello = match routes.iter().any(RouteConfig::needs_tls) {
-                true => first_bytes::client_hello(listener, named, &mut peek).await?,
-                false => None,
+            let beginning = first_bytes::protocol(listener, &mut peek).await?;
+            key.protocol = beginning.protocol();
+            preamble.protocol = key.protocol;
+            let hello = match listener.decide(&key, Condition::AT_FIRST_BYTES) {
+                RouteDecision::Undecided
+                    if beginning != Beginning::Silence && routes.iter().any(RouteConfig::needs_tls) =>
+                {
+                    first_bytes::client_hello(listener, named, &mut peek).await?
+                }
+                _ => None,
             };
             if let Some(hello) = hello {
                 let offered: Vec<&[u8]> = hello.alpn.iter().map(Vec::as_slice).collect();
-                (key.server_name, key.protocols) = (hello.server_name.as_deref(), &offered);
-                let decision = listener.decide(&key, Known::Request);
+                (key.server_name, key.alpn) = (hello.server_name.as_deref(), &offered);
+                let decision = listener.decide(&key, Condition::ALL);
                 preamble.route = match accept_route(listener, named, &key, decision) {
                     Ok(route) => route,
                     Err(ending) => {
@@ -113,12 +123,14 @@ async fn open_within_memory(connection: &ConnectionState, socket: Socket) -> Res
                 };
                 preamble.server_name = hello.server_name;
             } else {
-                let request = match listener.decide(&key, Known::Protocol) {
-                    RouteDecision::Undecided => first_bytes::request(listener, named, &mut peek).await?,
-                    RouteDecision::NoMatch | RouteDecision::Match(_) => None,
+                let request = match listener.decide(&key, Condition::BEFORE_REQUEST) {
+                    RouteDecision::Undecided if beginning != Beginning::Silence => {
+                        first_bytes::request(listener, named, &mut peek).await?
+                    }
+                    _ => None,
                 };
                 key.request = request.as_ref();
-                preamble.route = accept_route(listener, named, &key, listener.decide(&key, Known::Request))?;
+                preamble.route = accept_route(listener, named, &key, listener.decide(&key, Condition::ALL))?;
             }
             let peeked = peek.into_peeked();
             Ok((Conn::Plain(socket), preamble, peeked))
@@ -154,7 +166,12 @@ fn accept_route(
         (None, Some(host)) => {
             listener.log_refusal(client, &format_args!("asks for host {host}, which routes[{number}] refuses"));
         }
-        (None, None) => listener.log_refusal(client, &format_args!("matches routes[{number}], which refuses it")),
+        (None, None) => match key.protocol {
+            Some(protocol) => {
+                listener.log_refusal(client, &format_args!("speaks {protocol}, which routes[{number}] refuses"));
+            }
+            None => listener.log_refusal(client, &format_args!("matches routes[{number}], which refuses it")),
+        },
     }
     Err(Termination::RouteRefused)
 }
@@ -264,17 +281,22 @@ async fn before_tls(
         return Err(Termination::UnknownName);
     }
     let key = RouteKey { server_name: hello.server_name.as_deref(), ..*key };
-    if let Err(ending) = accept_route(listener, client, &key, listener.decide(&key, Known::ServerName)) {
+    if let Err(ending) = accept_route(listener, client, &key, listener.decide(&key, Condition::AT_HELLO)) {
         lingering_close(peek.stream(), &Alert::UnrecognizedName.record(), LingerLimit::SHORT).await;
         return Err(ending);
     }
     Ok(First::Hello(hello))
 }
 
+/// The protocol whose own request for TLS the listener answers.
+fn tls_request_protocol(rules: &ListenerTls) -> Option<ClientProtocol> {
+    rules.starttls.map(|StartTls::Postgres| ClientProtocol::Postgres)
+}
+
 /// TLS ends here.
 async fn terminate(
     connection: &ConnectionState,
-    tls: &Acceptor,
+    (rules, tls): (&ListenerTls, &Acceptor),
     client: ClientAddr,
     key: RouteKey<'_>,
     socket: Socket,
@@ -305,21 +327,30 @@ async fn terminate(
     connection.set_sent(false);
     listener.counters().handshakes().add(stream.is_resumed());
     WorkerState::with(|state| state.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
-    let protocol = stream.alpn_protocol();
-    let protocol = protocol.as_deref();
-    let mut key = RouteKey { server_name: hello.server_name.as_deref(), protocols: protocol.as_slice(), ..key };
+    let alpn = stream.alpn_protocol();
+    let alpn = alpn.as_deref();
+    let (server_name, protocol) = (hello.server_name.as_deref(), tls_request_protocol(rules));
+    let mut key = RouteKey { server_name, alpn: alpn.as_slice(), protocol, ..key };
     let mut peeked = PeekedBytes::default();
-    let request = match listener.decide(&key, Known::Protocol) {
-        RouteDecision::Undecided => {
-            let mut peek = Peek::new(connection, &*stream, after(listener.config().timeouts.sniff));
-            let request = first_bytes::request(listener, client, &mut peek).await?;
-            peeked = peek.into_peeked();
-            request
+    let mut request = None;
+    let known = if protocol.is_some() { Condition::BEFORE_REQUEST } else { Condition::AFTER_HANDSHAKE };
+    if listener.decide(&key, known) == RouteDecision::Undecided {
+        let mut peek = Peek::new(connection, &*stream, after(listener.config().timeouts.sniff));
+        let beginning = match protocol {
+            Some(_) => Beginning::Bytes(protocol),
+            None => first_bytes::protocol(listener, &mut peek).await?,
+        };
+        key.protocol = beginning.protocol();
+        if listener.decide(&key, Condition::BEFORE_REQUEST) == RouteDecision::Undecided
+            && beginning != Beginning::Silence
+        {
+            request = first_bytes::request(listener, client, &mut peek).await?;
         }
-        RouteDecision::NoMatch | RouteDecision::Match(_) => None,
-    };
+        peeked = peek.into_peeked();
+    }
+    preamble.protocol = key.protocol;
     key.request = request.as_ref();
-    preamble.route = accept_route(listener, client, &key, listener.decide(&key, Known::Request))?;
+    preamble.route = accept_route(listener, client, &key, listener.decide(&key, Condition::ALL))?;
     preamble.server_name = hello.server_name;
     Ok((Conn::Tls(stream), preamble, peeked))
 }

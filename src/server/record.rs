@@ -146,6 +146,7 @@ impl Drop for Record {
                 backend: backend.as_ref().map(|backend| &**backend.name()),
                 id: connection.id.get(),
                 queue: Some(self.attempts.time_waited()).filter(|waited| self.connect.is_some() || !waited.is_zero()),
+                protocol: connection.preamble().and_then(|preamble| preamble.protocol),
                 proxy_tlvs: &tlvs,
                 queued_behind: self.attempts.queued_behind(),
                 connect: self.connect,

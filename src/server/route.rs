@@ -7,6 +7,7 @@ use crate::balance::{self, Split};
 use crate::config::model::{RouteConfig, RouteTarget};
 use crate::net::country::Country;
 use crate::net::networks::NetworkSet;
+use crate::net::protocol::ClientProtocol;
 use crate::pool::Pool;
 use crate::sniff::http::RequestHead;
 
@@ -17,8 +18,10 @@ pub struct RouteKey<'a> {
     pub client: RouteClient,
     /// The name of the server (SNI).
     pub server_name: Option<&'a str>,
-    /// The connection's protocol (ALPN), or those it may have.
-    pub protocols: &'a [&'a [u8]],
+    /// The application protocol that was agreed on (ALPN), or those that the client offers.
+    pub alpn: &'a [&'a [u8]],
+    /// The protocol of the client's first bytes.
+    pub protocol: Option<ClientProtocol>,
     /// The first request.
     pub request: Option<&'a RequestHead>,
 }
@@ -34,17 +37,31 @@ pub struct RouteClient {
     pub affinity: u64,
 }
 
-/// How much of a [`RouteKey`] is known. What is not asked for by the time that it could be is known to be absent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Known {
-    /// The client.
+/// A part of a [`RouteKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
     Client,
-    /// And the server name.
     ServerName,
-    /// And the protocol.
+    Alpn,
     Protocol,
-    /// And the first request.
     Request,
+}
+
+impl Condition {
+    /// Known when a connection was accepted.
+    pub(super) const AT_ACCEPT: &[Condition] = &[Condition::Client];
+    /// Known by a ClientHello that TLS termination answers.
+    pub(super) const AT_HELLO: &[Condition] = &[Condition::Client, Condition::ServerName];
+    /// Known after a handshake.
+    pub(super) const AFTER_HANDSHAKE: &[Condition] = &[Condition::Client, Condition::ServerName, Condition::Alpn];
+    /// Known by the first bytes of a connection, or of what is in TLS.
+    pub(super) const AT_FIRST_BYTES: &[Condition] = &[Condition::Client, Condition::Protocol];
+    /// Known when only the first request is left to be read.
+    pub(super) const BEFORE_REQUEST: &[Condition] =
+        &[Condition::Client, Condition::ServerName, Condition::Alpn, Condition::Protocol];
+    /// Known by all that is read. What was not asked for until then is known to be absent.
+    pub(super) const ALL: &[Condition] =
+        &[Condition::Client, Condition::ServerName, Condition::Alpn, Condition::Protocol, Condition::Request];
 }
 
 /// What routes say of a connection.
@@ -101,20 +118,21 @@ impl Routes {
         self.0.iter().flat_map(|route| &route.pools)
     }
 
-    /// The first route that matches, as far as that can be said by what is known. `config` is what these were made from.
-    pub(super) fn decide(&self, config: &[RouteConfig], key: &RouteKey<'_>, known: Known) -> RouteDecision {
+    /// The first route that matches, as far as that can be said by what is known of `key`. `config` is what these were made from.
+    pub(super) fn decide(&self, config: &[RouteConfig], key: &RouteKey<'_>, known: &[Condition]) -> RouteDecision {
         for (number, (route, prepared)) in config.iter().zip(&self.0).enumerate() {
             let conditions = [
-                (Known::Client, route.needs_client(), prepared.fits_client(route, &key.client)),
-                (Known::ServerName, !route.sni.is_empty(), key.fits_server_name(route)),
-                (Known::Protocol, !route.alpn.is_empty(), key.fits_protocol(route)),
-                (Known::Request, route.needs_request(), key.fits_request(route)),
+                (Condition::Client, route.needs_client(), prepared.fits_client(route, &key.client)),
+                (Condition::ServerName, !route.sni.is_empty(), key.fits_server_name(route)),
+                (Condition::Alpn, !route.alpn.is_empty(), key.fits_alpn(route)),
+                (Condition::Protocol, route.needs_protocol(), key.fits_protocol(route)),
+                (Condition::Request, route.needs_request(), key.fits_request(route)),
             ];
             let mut set = conditions.into_iter().filter(|(_, is_set, _)| *is_set);
-            if set.clone().any(|(stage, _, fits)| stage <= known && !fits) {
+            if set.clone().any(|(condition, _, fits)| known.contains(&condition) && !fits) {
                 continue;
             }
-            if set.any(|(stage, ..)| stage > known) {
+            if set.any(|(condition, ..)| !known.contains(&condition)) {
                 return RouteDecision::Undecided;
             }
             let share = prepared.split.pick(key.client.affinity).unwrap_or_default();
@@ -136,8 +154,12 @@ impl RouteKey<'_> {
         self.server_name.is_some_and(|name| route.sni.iter().any(|pattern| pattern.fits(name)))
     }
 
+    fn fits_alpn(&self, route: &RouteConfig) -> bool {
+        route.alpn.iter().any(|wanted| self.alpn.contains(&wanted.as_bytes()))
+    }
+
     fn fits_protocol(&self, route: &RouteConfig) -> bool {
-        route.alpn.iter().any(|wanted| self.protocols.contains(&wanted.as_bytes()))
+        self.protocol.is_some_and(|protocol| route.protocol.contains(&protocol))
     }
 
     fn fits_request(&self, route: &RouteConfig) -> bool {
@@ -170,6 +192,7 @@ mod tests {
             path_prefix: Vec::new(),
             client: Arc::default(),
             country: Vec::new(),
+            protocol: Vec::new(),
             target: RouteTarget::to_first_pool(),
         };
         change(&mut route);
@@ -196,22 +219,22 @@ mod tests {
             affinity: 0,
         };
         let decide = |client, server_name, request, known| {
-            routes.decide(&config, &RouteKey { client, server_name, protocols: &[], request }, known)
+            routes.decide(&config, &RouteKey { client, server_name, request, ..RouteKey::default() }, known)
         };
         let first = |route| RouteDecision::Match(RouteMatch { route, share: 0 });
         let german = client("10.2.0.1", Some("DE"));
-        assert_eq!(decide(client("10.1.0.1", None), None, None, Known::Client), first(0), "no byte is needed");
-        assert_eq!(decide(german, None, None, Known::Client), Undecided, "the server name comes first");
-        assert_eq!(decide(german, Some("a.example"), None, Known::ServerName), first(1));
-        assert_eq!(decide(german, Some("b.example"), None, Known::ServerName), first(2));
-        assert_eq!(decide(client("1.1.1.1", Some("DE")), None, None, Known::Client), first(2));
+        assert_eq!(decide(client("10.1.0.1", None), None, None, Condition::AT_ACCEPT), first(0), "no byte is needed");
+        assert_eq!(decide(german, None, None, Condition::AT_ACCEPT), Undecided, "the server name comes first");
+        assert_eq!(decide(german, Some("a.example"), None, Condition::AT_HELLO), first(1));
+        assert_eq!(decide(german, Some("b.example"), None, Condition::AT_HELLO), first(2));
+        assert_eq!(decide(client("1.1.1.1", Some("DE")), None, None, Condition::AT_ACCEPT), first(2));
         let stranger = client("1.1.1.1", Some("AT"));
-        assert_eq!(decide(stranger, None, None, Known::Protocol), Undecided);
-        assert_eq!(decide(stranger, None, None, Known::Request), NoMatch);
+        assert_eq!(decide(stranger, None, None, Condition::AFTER_HANDSHAKE), Undecided);
+        assert_eq!(decide(stranger, None, None, Condition::ALL), NoMatch);
         let request = RequestHead { method: "GET".into(), host: None, path: "/api/x".into(), length: 0 };
-        assert_eq!(decide(stranger, None, Some(&request), Known::Request), first(3));
+        assert_eq!(decide(stranger, None, Some(&request), Condition::ALL), first(3));
         let nobody = RouteClient::default();
-        assert_eq!(decide(nobody, None, None, Known::Request), NoMatch, "a client without an address is in no network");
+        assert_eq!(decide(nobody, None, None, Condition::ALL), NoMatch, "a client without an address is in no network");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Recognisers of a connection's first bytes: TLS by its ClientHello (SNI, ALPN), HTTP/1, PostgreSQL, the PROXY protocol.
+//! Recognisers of a connection's first bytes: TLS by its ClientHello (SNI, ALPN), HTTP/1, PostgreSQL, the PROXY protocol,
+//! and which protocol it is at all.
 //!
 //! Pure functions: all bytes so far come in; yes, no, or more comes out. Their caller keeps the deadline and passes the
 //! bytes on unchanged. A constant `MAX_…` bounds the bytes that each of them inspects, counted from the first.
@@ -6,6 +7,7 @@
 pub mod client_hello;
 pub mod http;
 pub mod postgres;
+pub mod protocol;
 pub mod proxy_protocol;
 
 use std::num::NonZeroUsize;

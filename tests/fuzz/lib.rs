@@ -13,4 +13,5 @@ pub mod stats {
 #[path = "../../src/net"]
 pub mod net {
     pub mod name;
+    pub mod protocol;
 }

@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use tidegate::net::name;
+use tidegate::net::protocol::ClientProtocol;
 use tidegate::sniff::proxy_protocol::{Addresses, ClientCertificate, Ends, Outgoing, TlsFacts};
-use tidegate::sniff::{Recognition, client_hello, http, postgres, proxy_protocol};
+use tidegate::sniff::{Recognition, client_hello, http, postgres, protocol, proxy_protocol};
 
 /// Bytes up to which every cut is tried; of longer inputs some are.
 const EVERY_CUT: usize = 1024;
@@ -101,6 +102,32 @@ pub(crate) fn postgres(bytes: &[u8]) {
     let length = response[1..5].iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
     assert_eq!(response.len(), 1 + length);
     assert_eq!(response[5..].split(|&byte| byte == 0).count(), 5 + 2, "five fields, and the end");
+}
+
+/// Other recognisers agree: what they take is of their protocol, and of no other.
+pub(crate) fn protocol(bytes: &[u8]) {
+    portions(bytes, protocol::MAX_BEGINNING, protocol::recognise);
+    let found = match protocol::recognise(bytes) {
+        Recognition::Yes(found) => Some(found),
+        Recognition::No(_) => None,
+        Recognition::More(_) => return,
+    };
+    if matches!(client_hello::recognise(bytes), Recognition::Yes(_)) {
+        assert_eq!(found, Some(ClientProtocol::Tls));
+    }
+    if let Recognition::Yes(opening) = postgres::recognise(bytes) {
+        let is_tls = opening == postgres::Opening::DirectTls;
+        assert_eq!(found == Some(ClientProtocol::Postgres), !is_tls, "{opening:?}");
+    }
+    if matches!(http::recognise(bytes), Recognition::Yes(_)) && !bytes.starts_with(b"SSH-") {
+        assert_eq!(found, Some(ClientProtocol::Http));
+    }
+    match found {
+        Some(ClientProtocol::Ssh) => assert!(bytes.starts_with(b"SSH-")),
+        Some(ClientProtocol::Redis) => assert!(bytes.starts_with(b"*")),
+        Some(ClientProtocol::Tls) => assert!(bytes.starts_with(b"\x16\x03")),
+        Some(ClientProtocol::Http | ClientProtocol::Postgres) | None => {}
+    }
 }
 
 pub(crate) fn http(bytes: &[u8]) {

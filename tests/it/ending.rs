@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::backend::{Backend, Scripted, in_thread};
 use crate::support::client::{End, Place, connect, expect, read_to_end, try_connect};
-use crate::support::proc::{TICKS_PER_SECOND, cpu_ticks, lowest_free_file, open_files_limit};
+use crate::support::proc::{TICKS_PER_SECOND, cpu_ticks, open_files_limit};
 use crate::support::tidegate::{Access, Tidegate, forward};
 use crate::support::{DEADLINE, eventually, free_port};
 
@@ -393,7 +393,7 @@ fn files_run_out() {
         Tidegate::with(&format!("workers: 2\n{}", forward(backend.place(), "", ""))).open_files(1000, 1000).start();
     let at_start = tidegate.open_files();
     let mut served: Vec<TcpStream> = (0..7).map(|_| talking(&tidegate)).collect();
-    limit_open_files(&tidegate, lowest_free_file(tidegate.pid())); // not one more
+    limit_open_files(&tidegate, tidegate.lowest_free_file()); // not one more
     let waiting = knock(&tidegate, 50);
     tidegate.wait_for_log("too many open files", |line| line.text.to_lowercase().contains("too many open files"));
     assert_quiet(&tidegate);
@@ -420,7 +420,7 @@ fn connect_without_a_descriptor_waits_and_comes_before_new_connections() {
     let at_start = tidegate.open_files();
     let ends_first = talking(&tidegate);
     let served = talking(&tidegate);
-    limit_open_files(&tidegate, lowest_free_file(tidegate.pid()) + 1);
+    limit_open_files(&tidegate, tidegate.lowest_free_file() + 1);
     let before = tidegate.open_files();
     let first = knock(&tidegate, 1);
     eventually(DEADLINE, "it has the last file", || tidegate.open_files() > before);

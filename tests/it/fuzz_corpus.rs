@@ -14,11 +14,12 @@ use proptest::prelude::*;
 /// Panics if something does not hold of the bytes.
 type Property = fn(&[u8]);
 
-const TARGETS: [(&str, Property); 5] = [
+const TARGETS: [(&str, Property); 6] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
     ("http_dialogue", properties::http_dialogue),
     ("postgres", properties::postgres),
+    ("protocol", properties::protocol),
     ("proxy_protocol", properties::proxy_protocol),
 ];
 

@@ -54,6 +54,7 @@ mod persist;
 mod pool_percentiles;
 mod port_ranges;
 mod privileges;
+mod protocol_routes;
 mod proxy_protocol_sent;
 mod queue;
 mod readiness;

@@ -227,7 +227,7 @@ fn launcher_and_new_process_end_together() {
     let launch = Tidegate::with(&forward(backend.place(), "", "")).environment("NOTIFY_SOCKET", socket.name());
     let tidegate = launch.program(&program.path).start();
     let place = tidegate.at("in");
-    let files = proc::open_files(tidegate.pid());
+    let files = tidegate.open_files();
     // The status of the new process is its launcher's.
     tidegate.rewrite("listeners: []\n");
     fails(&tidegate, "exit code 2");
@@ -247,7 +247,7 @@ fn launcher_and_new_process_end_together() {
     next_failure(&tidegate, known, "(signal: 9");
     eventually(DEADLINE, "both are gone", || !proc::runs(child) && !proc::runs(launcher));
     says(&mut connect(&place), b"goes on");
-    eventually(DEADLINE, "no descriptor is left behind", || proc::open_files(tidegate.pid()) <= files);
+    eventually(DEADLINE, "no descriptor is left behind", || tidegate.open_files() <= files);
 }
 
 /// The new process takes the end of the old one for a crash only if it is one.
@@ -337,7 +337,7 @@ fn old_process_goes_on_whatever_becomes_of_the_new_one() {
     let (place, admin) = (tidegate.at("in"), tidegate.stats_port());
     let mut client = connect(&place);
     says(&mut client, b"first");
-    let files = proc::open_files(tidegate.pid());
+    let files = tidegate.open_files();
     let mut goes_on = |tidegate: &Tidegate| {
         says(&mut client, b"the same");
         says(&mut connect(&place), b"another");
@@ -392,7 +392,7 @@ fn old_process_goes_on_whatever_becomes_of_the_new_one() {
     program.replace(&script(&(HELLO.to_owned() + READY + "exec sleep 1000")), 0o755);
     fails(&tidegate, "is ready, but does not serve");
     goes_on(&tidegate);
-    eventually(DEADLINE, "no descriptor is left behind", || proc::open_files(tidegate.pid()) <= files);
+    eventually(DEADLINE, "no descriptor is left behind", || tidegate.open_files() <= files);
 
     // The real one, with a configuration that it cannot use.
     program.restore();

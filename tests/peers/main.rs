@@ -33,6 +33,7 @@ mod postgres;
 mod postgres_tls;
 mod postgres_tls_backends;
 mod private_pki;
+mod protocol_routes;
 mod proxy_headers;
 mod proxy_protocol;
 mod psql_drain;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
@@ -43,14 +44,14 @@ pub(crate) fn runs(pid: u32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, after_name)| !after_name.trim_start().starts_with('Z'))
 }
 
-pub(crate) fn open_files(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("files of a process of our own").count()
-}
-
-/// The number that the next file would get.
-pub(crate) fn lowest_free_file(pid: u32) -> usize {
-    let open = |file: usize| fs::symlink_metadata(format!("/proc/{pid}/fd/{file}")).is_ok();
-    (0..).find(|file| !open(*file)).expect("there is always one more number")
+/// Each of its descriptors, and what it refers to, such as `socket:[4711]`.
+pub(crate) fn open_files(pid: u32) -> impl Iterator<Item = (usize, PathBuf)> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("files of a process of our own");
+    descriptors.flatten().filter_map(|descriptor| {
+        let number = descriptor.file_name().to_str()?.parse().ok()?;
+        // One that was closed meanwhile has no link.
+        Some((number, fs::read_link(descriptor.path()).ok()?))
+    })
 }
 
 /// Whether each of its threads waits for something other than a CPU.

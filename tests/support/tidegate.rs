@@ -1,5 +1,6 @@
 //! The balancer as a child process.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
@@ -246,7 +247,20 @@ impl Tidegate {
     }
 
     pub(crate) fn open_files(&self) -> usize {
-        proc::open_files(self.pid())
+        self.lasting_files().len()
+    }
+
+    /// The number of the next file that stays open.
+    pub(crate) fn lowest_free_file(&self) -> usize {
+        let open = self.lasting_files();
+        (0..).find(|file| !open.contains(file)).expect("there is always one more number")
+    }
+
+    /// But for the configuration file, which is read anew now and then.
+    fn lasting_files(&self) -> BTreeSet<usize> {
+        let config_file = self.config_file();
+        let files = proc::open_files(self.pid()).filter(|(_, file)| *file != config_file);
+        files.map(|(number, _)| number).collect()
     }
 
     pub(crate) fn resident(&self) -> u64 {

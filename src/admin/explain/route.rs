@@ -48,6 +48,7 @@ fn conditions(route: &RouteConfig) -> String {
         ("path_prefix", shown(route.path_prefix.iter().map(ToString::to_string).collect())),
         ("client", shown(client)),
         ("country", shown(route.country.iter().map(ToString::to_string).collect())),
+        ("protocol", shown(route.protocol.iter().map(ToString::to_string).collect())),
     ];
     let rules = rules.iter().filter(|(_, names)| !names.is_empty()).map(|(key, names)| format!("{key}: [{names}]"));
     rules.collect::<Vec<_>>().join(", ")

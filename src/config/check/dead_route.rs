@@ -10,6 +10,7 @@ use crate::config::tree::NodeId;
 use crate::net::country::Country;
 use crate::net::name::NamePattern;
 use crate::net::networks::NetworkSet;
+use crate::net::protocol::ClientProtocol;
 
 impl Checker<'_> {
     /// Warns of routes that never match. With `tls`, the protocol of a connection is one of its `alpn`.
@@ -46,9 +47,33 @@ impl Checker<'_> {
                     Diagnostic::new("never matches: it requires both TLS passthrough and a request in plain text")
                         .hint("add `tls` to the listener: requests inside TLS passthrough are encrypted");
                 self.warning(*at, diagnostic);
+            } else if let Some((why, hint)) = contradiction(route, tls) {
+                self.warning(*at, Diagnostic::new(format!("never matches: {why}")).hint(hint));
             }
             earlier.add(index, route);
         }
+    }
+}
+
+/// Why the first bytes that a route asks for exclude its other conditions, or what the listener negotiates, and what to do.
+fn contradiction(route: &RouteConfig, tls: Option<&ListenerTls>) -> Option<(&'static str, &'static str)> {
+    let takes = |protocol| route.protocol.is_empty() || route.protocol.contains(&protocol);
+    match tls {
+        _ if route.needs_request() && !takes(ClientProtocol::Http) => {
+            Some(("host and path_prefix are of HTTP requests", "add http to `protocol`, or remove it"))
+        }
+        None if route.needs_tls() && !takes(ClientProtocol::Tls) => Some((
+            "without `tls` of the listener, sni and alpn are of TLS clients",
+            "add tls to `protocol`, or remove it",
+        )),
+        Some(tls) if tls.starttls.is_some() && !takes(ClientProtocol::Postgres) => {
+            Some(("with `starttls: postgres`, every client speaks PostgreSQL", "remove the route"))
+        }
+        Some(_) if route.protocol == [ClientProtocol::Tls] => Some((
+            "with `tls` of the listener, `protocol` is that of the bytes inside TLS",
+            "remove `tls` of the listener for TLS passthrough, or `protocol` of the route",
+        )),
+        _ => None,
     }
 }
 
@@ -112,6 +137,7 @@ fn covers(first: &RouteConfig, networks: &NetworkSet, second: &RouteConfig) -> b
         })
         && covers_all(&first.client, &second.client, |_, network| networks.covers(network))
         && covers_all(&first.country, &second.country, <[Country]>::contains)
+        && covers_all(&first.protocol, &second.protocol, <[ClientProtocol]>::contains)
 }
 
 /// Whether a condition covers another. An empty one covers everything.

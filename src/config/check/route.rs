@@ -16,6 +16,7 @@ use crate::config::scalars::{CountryCode, HostRule, NameRule, Network, PathPrefi
 use crate::config::tree::NodeId;
 use crate::net::country::Country;
 use crate::net::name::NamePattern;
+use crate::net::protocol::ClientProtocol;
 
 /// Largest weight of a share.
 const MAX_WEIGHT: i64 = 1000;
@@ -28,6 +29,7 @@ struct Conditions {
     path_prefix: Vec<Arc<str>>,
     client: Vec<IpNet>,
     country: Vec<Country>,
+    protocol: Vec<ClientProtocol>,
 }
 
 impl Checker<'_> {
@@ -62,8 +64,9 @@ impl Checker<'_> {
             let given = self.required(typed.r#match.as_ref(), "match", at, hint);
             let conditions = given.and_then(|(given, at)| self.conditions(given, at, reads_requests));
             if let (Some(conditions), Some(target)) = (conditions, target) {
-                let Conditions { sni, alpn, host, path_prefix, client, country } = conditions;
-                let route = RouteConfig { sni, alpn, host, path_prefix, client: client.into(), country, target };
+                let Conditions { sni, alpn, host, path_prefix, client, country, protocol } = conditions;
+                let client = client.into();
+                let route = RouteConfig { sni, alpn, host, path_prefix, client, country, protocol, target };
                 let key = typed.pool.as_ref().map(|key| key.at).or(typed.split.as_ref().map(|key| key.at));
                 if let (Some(key), None) = (key, &raw.tls)
                     && route.needs_tls()
@@ -141,11 +144,12 @@ impl Checker<'_> {
 
     /// `None` if one is invalid, which is reported.
     fn conditions(&mut self, raw: &RawMatch, at: NodeId, reads_requests: bool) -> Option<Conditions> {
-        let keys = ["sni", "alpn", "host", "path_prefix", "client", "country"];
+        let keys = ["sni", "alpn", "host", "path_prefix", "client", "country", "protocol"];
         let misspelt = keys.iter().any(|key| self.is_typo_of(at, key));
-        let RawMatch { sni, alpn, host, path_prefix, client, country } = raw;
-        let is_by_client = client.is_some() || country.is_some();
-        if sni.is_none() && alpn.is_none() && host.is_none() && path_prefix.is_none() && !is_by_client {
+        let RawMatch { sni, alpn, host, path_prefix, client, country, protocol } = raw;
+        let is_given = [sni.is_some(), alpn.is_some(), host.is_some(), path_prefix.is_some()].contains(&true)
+            || [client.is_some(), country.is_some(), protocol.is_some()].contains(&true);
+        if !is_given {
             if !misspelt {
                 let diagnostic = Diagnostic::new("no condition: the route would take every connection");
                 self.error(
@@ -172,6 +176,7 @@ impl Checker<'_> {
             self.needs_countries(key.at);
         }
         let country = self.listed(country.as_ref(), |CountryCode(country)| *country);
+        let protocol = self.listed(protocol.as_ref(), |protocol| *protocol);
         let conditions = Conditions {
             sni: sni?,
             alpn: alpn?,
@@ -179,6 +184,7 @@ impl Checker<'_> {
             path_prefix: path_prefix?,
             client: client?,
             country: country?,
+            protocol: protocol?,
         };
         (!misspelt).then_some(conditions)
     }

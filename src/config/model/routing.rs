@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::pool::PoolIndex;
 use crate::net::country::Country;
 use crate::net::name::NamePattern;
+use crate::net::protocol::ClientProtocol;
 
 /// One entry of `listeners[].routes`. All conditions must match; an empty one matches anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct RouteConfig {
     pub client: Arc<[IpNet]>,
     /// Countries of clients, any of them.
     pub country: Vec<Country>,
+    /// Protocols of the client's first bytes, any of them.
+    pub protocol: Vec<ClientProtocol>,
     /// What becomes of the connections that match.
     pub target: RouteTarget,
 }
@@ -89,7 +92,12 @@ impl RouteConfig {
 
     /// Whether it needs the first bytes of the client.
     pub fn needs_bytes(&self) -> bool {
-        self.needs_tls() || self.needs_request()
+        self.needs_tls() || self.needs_protocol() || self.needs_request()
+    }
+
+    /// Whether it depends on the protocol of the first bytes.
+    pub fn needs_protocol(&self) -> bool {
+        !self.protocol.is_empty()
     }
 
     /// Whether it needs the first HTTP request.

@@ -11,6 +11,7 @@ use crate::config::scalars::{
     Period, ProtocolName,
 };
 use crate::config::scalars_serde::{Int, Switch};
+use crate::net::protocol::ClientProtocol;
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +105,10 @@ pub(crate) struct RawMatch {
     /// Countries of clients, any of them: ISO 3166-1 codes. Requires geoip.database.
     #[schemars(length(min = 1))]
     pub(crate) country: Field<Vec<Located<CountryCode>>>,
+    /// Protocols of the client's first bytes, any of them; with `tls`, of those inside TLS. A client that says nothing for
+    /// timeouts.sniff matches none.
+    #[schemars(length(min = 1))]
+    pub(crate) protocol: Field<Vec<Located<ClientProtocol>>>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

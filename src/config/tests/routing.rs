@@ -1,7 +1,9 @@
 //! Routes and sniffing, from the file to the model.
 
 use super::*;
+use crate::config::report::Diagnostic;
 use crate::net::name::NamePattern;
+use crate::net::protocol::ClientProtocol;
 
 /// A route without a condition.
 fn any(pool: PoolIndex) -> RouteConfig {
@@ -12,6 +14,7 @@ fn any(pool: PoolIndex) -> RouteConfig {
         path_prefix: vec![],
         client: [].into(),
         country: vec![],
+        protocol: vec![],
         target: RouteTarget::Pool(pool),
     }
 }
@@ -115,6 +118,41 @@ fn route_covered_by_an_earlier_one_is_a_warning() {
     assert_eq!(dead(&tls("[http/1.1]"), &[h2, a_h1]), [0]);
     assert_eq!(dead(&tls("[]"), &["{ alpn: [h2, h3] }", a]), [0]);
     assert_eq!(dead(&tls("[h3]"), &["{ alpn: [h2, h3] }"]), none);
+}
+
+#[test]
+fn protocols_arrive_as_written_and_those_that_exclude_other_conditions_are_warned_of() {
+    let listener = listener("routes: [{ match: { protocol: [ssh, tls, http, redis, postgres] }, pool: p }]");
+    let [route] = &listener.routes[..] else { panic!() };
+    let mut protocols = route.protocol.clone();
+    protocols.sort_by_key(|protocol| ClientProtocol::ALL.iter().position(|it| it == protocol));
+    assert_eq!(protocols, ClientProtocol::ALL);
+
+    let dead = |keys: &str, routes: &[&str]| -> Vec<(usize, String)> {
+        let routes: String = routes.iter().map(|route| format!("{{ match: {route}, pool: p }}, ")).collect();
+        let loaded = loaded(&with(&format!("routes: [{routes}], {keys}"), ""));
+        let warning = |warning: &Diagnostic| {
+            let rest = warning.message.strip_prefix("listeners[0].routes[")?;
+            let (index, why) = rest.split_once("]: never matches: ")?;
+            Some((index.parse().unwrap(), why.to_owned()))
+        };
+        loaded.warnings.iter().filter_map(warning).collect()
+    };
+    let indices =
+        |keys: &str, routes: &[&str]| dead(keys, routes).into_iter().map(|(index, _)| index).collect::<Vec<_>>();
+    let [ssh, ssh_or_tls, tls] = ["{ protocol: [ssh] }", "{ protocol: [ssh, tls] }", "{ protocol: [tls] }"];
+    assert_eq!(dead("", &[ssh, ssh_or_tls, tls]), [(2, "an earlier route takes all of its connections".to_owned())]);
+    assert_eq!(indices("", &["{ sni: [a.x], protocol: [ssh] }", "{ sni: [a.x], protocol: [tls] }"]), [0]);
+    assert_eq!(
+        indices(
+            "sniff: http",
+            &["{ path_prefix: [/a], protocol: [ssh] }", "{ path_prefix: [/b], protocol: [http, ssh] }"]
+        ),
+        [0]
+    );
+    let terminates = |keys: &str| format!("tls: {{ certificates: [{{ cert: a, key: b }}], {keys} }}");
+    assert_eq!(indices(&terminates(""), &[ssh, "{ sni: [a.x], protocol: [http] }", tls]), [2]);
+    assert_eq!(indices(&terminates("starttls: postgres"), &[ssh, "{ protocol: [postgres] }"]), [0]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use crate::log::date;
 use crate::log::json::{JsonObject, JsonText};
 use crate::net::addr::ClientAddr;
+use crate::net::protocol::ClientProtocol;
 use crate::stats::termination::Termination;
 
 /// A finished connection, as its line reports it.
@@ -48,6 +49,8 @@ pub struct AccessLine<'a> {
     pub bytes_in: u64,
     /// Bytes from the backend, delivered to the client.
     pub bytes_out: u64,
+    /// The protocol of its first bytes, where routes ask for it.
+    pub protocol: Option<ClientProtocol>,
     /// What a trusted peer's PROXY header says beyond addresses: names and values.
     pub proxy_tlvs: &'a [(Cow<'static, str>, String)],
     /// Backends that were tried after the first one.
@@ -137,6 +140,9 @@ impl AccessLine<'_> {
         match self.backend {
             Some(backend) => object.text("backend", backend),
             None => object.value("backend", "null"),
+        }
+        if let Some(protocol) = self.protocol {
+            object.text("protocol", protocol.name());
         }
         for (stage, took) in [
             ("queue_ms", self.queue),
@@ -250,6 +256,7 @@ mod tests {
             backend,
             queue: took(0),
             queued_behind: 0,
+            protocol: None,
             proxy_tlvs: &[],
             connect: took(2_213),
             client_handshake: None,

@@ -5,6 +5,7 @@
 //! be a way around the routes. They are refused.
 
 use crate::net::addr::ClientAddr;
+use crate::net::protocol::ClientProtocol;
 use crate::relay::Stream;
 use crate::server::lingering_close::{LingerLimit, lingering_close};
 use crate::server::listener::Listener;
@@ -12,6 +13,7 @@ use crate::server::peek::{Peek, PeekError};
 use crate::server::reject;
 use crate::sniff::client_hello::{self, ClientHello, NotTls};
 use crate::sniff::http::{self, NotHttp, RequestHead};
+use crate::sniff::protocol;
 use crate::stats::termination::Termination;
 use crate::tls::Alert;
 
@@ -37,6 +39,40 @@ impl<T, E: Copy> Recognized<T, E> {
             Err(PeekError::Finished) => Recognized::Other,
             Err(cut @ (PeekError::TooSlow | PeekError::Gone | PeekError::NoMemory)) => Recognized::Ended(cut.into()),
         }
+    }
+}
+
+/// What a client says first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// Bytes, perhaps of a protocol that routes ask for.
+    Bytes(Option<ClientProtocol>),
+    /// Nothing in time: it may wait for the server to speak first.
+    Silence,
+}
+
+impl Beginning {
+    pub(super) fn protocol(self) -> Option<ClientProtocol> {
+        match self {
+            Beginning::Bytes(protocol) => protocol,
+            Beginning::Silence => None,
+        }
+    }
+}
+
+/// The protocol that the client speaks, where a route asks for it.
+///
+/// # Errors
+/// It began to say something, and did not go on in time.
+pub(super) async fn protocol(listener: &Listener, peek: &mut Peek<'_, impl Stream>) -> Result<Beginning, Termination> {
+    if !listener.routes_by_protocol() {
+        return Ok(Beginning::Bytes(None));
+    }
+    match peek.until(protocol::MAX_BEGINNING, protocol::recognise).await {
+        Ok(recognised) => Ok(Beginning::Bytes(recognised.ok())),
+        Err(PeekError::TooSlow) if peek.bytes().is_empty() => Ok(Beginning::Silence),
+        Err(PeekError::Finished) => Ok(Beginning::Bytes(None)),
+        Err(cut) => Err(cut.into()),
     }
 }
 

@@ -109,6 +109,19 @@ pub fn recognise(bytes: &[u8]) -> Recognition<RequestHead, NotHttp> {
     })
 }
 
+/// Recognises the line with which a request of HTTP/1.x begins. What follows it does not matter.
+pub fn recognise_request_line(bytes: &[u8]) -> Recognition<(), NotHttp> {
+    let within = bytes.get(..MAX_HEAD).unwrap_or(bytes);
+    let mut request = Request::new(&mut []);
+    match request.parse(within) {
+        // Set once the line has ended.
+        _ if request.version.is_some() => Recognition::Yes(()),
+        Ok(_) if within.len() < MAX_HEAD => Recognition::one_more(within.len()),
+        Ok(_) => Recognition::No(NotHttp::TooLong),
+        Err(error) => Recognition::No(NotHttp::OtherProtocol(error)),
+    }
+}
+
 /// Whether a method of HTTP/1 comes first, after empty lines (RFC 9112, 2.2). HTTP/2 begins with `PRI`.
 fn begins_with_method(bytes: &[u8]) -> bool {
     let mut line = bytes;

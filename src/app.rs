@@ -8,6 +8,7 @@ mod geoip;
 mod plan;
 pub mod privileges;
 mod readiness;
+mod restore;
 mod sockets;
 mod stats_port;
 pub mod upgrade;
@@ -130,6 +131,7 @@ impl App {
             Running::new(Arc::clone(&plane), Arc::clone(&geoip), logging, Arc::clone(&inherited), verdicts);
         let plan = Plan::between(running.config(), &config);
         let (shown, draining) = (Arc::new(ArcSwap::from(Arc::clone(running.config()))), Arc::default());
+        let status = Arc::clone(&link.status);
         let sources = Sources {
             plane: Arc::clone(&plane),
             version: version(),
@@ -145,6 +147,7 @@ impl App {
         let mut admin = AdminPort::new(sources, !answers_later);
         let port = admin.prepare(None, config.admin.as_ref(), &inherited).map_err(|error| vec![error]);
         let (prepared, port) = both(running.prepare(&plan, config).await, port)?;
+        status.set_accepts();
         running.commit(prepared);
         shown.store(Arc::clone(running.config()));
         for socket in inherited.close_rest() {

@@ -11,10 +11,12 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
 use super::config_watch::ConfigWatch;
+use super::restore::{Restored, STORE_LIMIT, restore};
 use super::upgrade::inheritance::Inheritance;
 use super::upgrade::successor::{Launcher, Successor};
 use super::{App, ControlLink, StartError};
 use crate::config::model::Config;
+use crate::config::recheck::{Findings, findings};
 use crate::config::{self, ConfigTexts, Failure, Loaded};
 use crate::control::edit::Edit;
 use crate::control::outcome::{Applied, Refusal};
@@ -29,8 +31,6 @@ use crate::tls::OnDisk;
 
 /// How long reading the configuration and the files that it names may take: a file system may hang.
 const READ_LIMIT: Duration = Duration::from_secs(30);
-/// How long the state file may take to be written before the change is reported without it.
-const STORE_LIMIT: Duration = Duration::from_secs(5);
 /// Name of a configuration that came over the admin interface, in its errors.
 const PUT_NAME: &str = "PUT /api/config";
 
@@ -82,6 +82,8 @@ struct Proposal {
     effective: Config,
     dropped: Vec<String>,
     created: bool,
+    /// What the checks of a file say of it.
+    warnings: Vec<String>,
 }
 
 impl Controller {
@@ -109,19 +111,8 @@ impl Controller {
                 Err(failure) => tracing::warn!("a configuration that was put is not in effect any more: {failure}"),
             }
         }
-        let (stored, known_state_file, source) = match inheritance.overlay.take() {
-            Some(overlay) => (overlay, None, Some("the process that ran before".to_owned())),
-            None => {
-                let (stored, path) = read_state(&files, &loaded.config).await;
-                let source = path.as_ref().map(|path| path.display().to_string());
-                (stored, path, source)
-            }
-        };
-        let (effective, overlay, dropped) = stored.apply(&loaded.config);
-        dropped.iter().for_each(|entry| tracing::warn!("runtime change dropped: {entry}"));
-        if let Some(source) = source {
-            tracing::info!(source, changes = overlay.count(), dropped = dropped.len(), "runtime changes restored");
-        }
+        let Restored { effective, overlay, known_state_file, is_stored } =
+            restore(&files, &loaded.config, inheritance.overlay.take()).await;
         let (texts, file) = (loaded.texts(), Arc::new(loaded.config));
         let status = Arc::clone(&link.status);
         // Before the admin interface answers.
@@ -133,10 +124,9 @@ impl Controller {
             status.path = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
         });
         let app = App::start_with(effective, logging, link, inheritance).await?;
-        let (is_stored, path) = (overlay == stored, path.to_owned());
-        let mut controller = Controller {
+        let controller = Controller {
             app,
-            path,
+            path: path.to_owned(),
             file,
             overlay,
             known_state_file,
@@ -148,10 +138,6 @@ impl Controller {
             observer,
             launcher,
         };
-        // Otherwise what was dropped would be back as soon as the file says again what it said before.
-        if let (false, Some(path)) = (controller.is_stored, controller.state_path()) {
-            controller.store(path).await;
-        }
         controller.compare_with_file();
         Ok(controller)
     }
@@ -168,6 +154,11 @@ impl Controller {
 
     /// Carries out requests until one asks for the end.
     pub async fn run(&mut self, requests: &mut ChangeReceiver) -> ControlEnd {
+        // Otherwise what was dropped would be back as soon as the file says again what it said before. Not while it starts: a request to
+        // end must not wait for a slow disk, as there are connections already.
+        if let (false, Some(path)) = (self.is_stored, self.state_path()) {
+            self.store(path).await;
+        }
         let mut next = None;
         loop {
             let request = match next.take() {
@@ -250,9 +241,9 @@ impl Controller {
             Change::Reload => self.reload().await?,
             Change::Replace(text) => {
                 let loaded = self.parse(text.clone()).await?;
-                self.put(self.proposal(loaded)).await?
+                self.put(self.proposal(loaded).await?).await?
             }
-            Change::Edit(edit) => self.apply(self.edited(edit)?).await?,
+            Change::Edit(edit) => self.apply(self.edited(edit).await?).await?,
             Change::Upgrade(binary) => {
                 let (applied, successor) = self.upgrade(binary.as_deref()).await?;
                 return Ok((applied, Some(ControlEnd::HandedOver(successor))));
@@ -265,13 +256,14 @@ impl Controller {
     /// What a change would do.
     async fn preview(&self, change: &Change) -> Result<Applied, Refusal> {
         let proposal = match change {
-            Change::Reload => self.proposal(self.read().await?),
-            Change::Replace(text) => self.proposal(self.parse(text.clone()).await?),
-            Change::Edit(edit) => self.edited(edit)?,
+            Change::Reload => self.proposal(self.read().await?).await?,
+            Change::Replace(text) => self.proposal(self.parse(text.clone()).await?).await?,
+            Change::Edit(edit) => self.edited(edit).await?,
             Change::Upgrade(_) | Change::Drain => return Ok(self.unchanged()),
         };
         let (changes, created) = (self.changes(&proposal.effective), proposal.created);
-        Ok(Applied { changes, created, warnings: proposal.dropped, ..self.unchanged() })
+        let warnings = [proposal.dropped, proposal.warnings].concat();
+        Ok(Applied { changes, created, warnings, ..self.unchanged() })
     }
 
     async fn reload(&mut self) -> Result<Applied, Refusal> {
@@ -279,7 +271,10 @@ impl Controller {
         let outcome = match self.read_file().await {
             Ok(Ok(loaded)) => {
                 self.watch.set_seen(loaded.texts());
-                let applied = self.apply(self.proposal(loaded)).await;
+                let applied = match self.proposal(loaded).await {
+                    Ok(proposal) => self.apply(proposal).await,
+                    Err(refusal) => Err(refusal),
+                };
                 if applied.is_ok() {
                     self.put = None;
                 }
@@ -370,17 +365,36 @@ impl Controller {
         }
     }
 
-    fn proposal(&self, loaded: Loaded) -> Proposal {
+    async fn proposal(&self, loaded: Loaded) -> Result<Proposal, Refusal> {
         loaded.log_warnings();
         let (effective, overlay, dropped) = self.overlay.apply(&loaded.config);
-        let texts = Some(loaded.texts());
-        Proposal { file: Arc::new(loaded.config), texts, overlay, effective, dropped, created: false }
+        let (texts, file) = (Some(loaded.texts()), Arc::new(loaded.config));
+        let Findings { errors, warnings } = self.findings(&effective, Some(&file)).await?;
+        if !errors.is_empty() {
+            return Err(Refusal::of_lines(&self.path.display().to_string(), &errors));
+        }
+        Ok(Proposal { file, texts, overlay, effective, dropped, created: false, warnings })
     }
 
-    fn edited(&self, edit: &Edit) -> Result<Proposal, Refusal> {
-        let (overlay, created) = self.overlay.edited(&self.file, &self.app.addresses(), edit)?;
+    async fn edited(&self, edit: &Edit) -> Result<Proposal, Refusal> {
+        let (overlay, created) = self.overlay.edited(&self.file, edit)?;
         let (effective, overlay, dropped) = overlay.apply(&self.file);
-        Ok(Proposal { file: Arc::clone(&self.file), texts: None, overlay, effective, dropped, created })
+        let Findings { errors, warnings } = self.findings(&effective, None).await?;
+        if !errors.is_empty() {
+            return Err(Refusal::Conflict(errors.join("\n")));
+        }
+        Ok(Proposal { file: Arc::clone(&self.file), texts: None, overlay, effective, dropped, created, warnings })
+    }
+
+    /// What the checks of a file say of a configuration, and neither of the one in effect nor of `file`, which was checked alone.
+    async fn findings(&self, proposed: &Config, file: Option<&Arc<Config>>) -> Result<Findings, Refusal> {
+        let (proposed, in_effect, file) = (proposed.clone(), Arc::clone(self.app.config()), file.cloned());
+        let bound = self.app.addresses();
+        let check = move || {
+            let new = findings(&proposed, &bound).beyond(|| findings(&in_effect, &bound));
+            new.beyond(|| file.map_or_else(Findings::default, |file| findings(&file, &[])))
+        };
+        self.on_files(check).await
     }
 
     fn changes(&self, effective: &Config) -> Vec<String> {
@@ -409,7 +423,7 @@ impl Controller {
             }
             status.texts = proposal.texts.unwrap_or_else(|| status.texts.clone());
         });
-        let mut warnings = proposal.dropped;
+        let mut warnings = [proposal.dropped, proposal.warnings].concat();
         if !changes.is_empty() {
             warnings.extend(self.tell_predecessors().await);
         }
@@ -465,21 +479,6 @@ impl Controller {
         let generation = self.status.get().generation;
         Applied { generation, changes: Vec::new(), created: false, warnings: Vec::new() }
     }
-}
-
-/// The overlay of the state file, and its path if it could be read.
-async fn read_state(files: &BlockingThread, config: &Config) -> (Overlay, Option<PathBuf>) {
-    let Some(path) = config.admin.as_ref().and_then(|admin| admin.state_file.clone()) else {
-        return (Overlay::default(), None);
-    };
-    let known = path.clone();
-    let fault = match timeout(STORE_LIMIT, files.call(move || state_file::read(&path))).await {
-        Ok(Some(Ok(overlay))) => return (overlay, Some(known)),
-        Ok(Some(Err(fault))) => fault,
-        Ok(None) | Err(_) => format!("it was not read within {STORE_LIMIT:?}"),
-    };
-    tracing::warn!("state file: {fault}; changes that were made at run time are not in effect");
-    (Overlay::default(), None)
 }
 
 fn is_plain_reload(request: &ChangeRequest) -> bool {

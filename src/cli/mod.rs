@@ -7,6 +7,7 @@ mod config_file;
 mod connections;
 mod convert;
 mod demo;
+mod end_deadline;
 mod exit;
 mod explain;
 mod healthcheck;

@@ -99,8 +99,7 @@ fn serve(path: &Path, loaded: Loaded, logging: &Logging, inherited: Inherited) -
             // One that has started has accepted connections, which a request to end drains.
             biased;
             started = Controller::start(path, loaded, logging, link, inheritance, observer) => started,
-            // Nothing was accepted yet, so there is nothing to drain.
-            () = requests.next() => exit(logging, 0),
+            () = requests.before_accepting() => exit(logging, 0),
         };
         let mut controller = match (started, &hand_over) {
             (Ok(controller), _) => controller,
@@ -111,7 +110,6 @@ fn serve(path: &Path, loaded: Loaded, logging: &Logging, inherited: Inherited) -
                 return Err(io::Error::other(error));
             }
         };
-        requests.serves();
         if let Some(hand_over) = hand_over {
             let completed = tokio::select! {
                 completed = hand_over.complete(controller.app(), &chain) => completed,

@@ -3,11 +3,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Duration;
 
-use tidegate::config::model::Shutdown;
 use tidegate::control::request::{Change, ChangeSender};
 use tidegate::control::status::SharedStatus;
 use tidegate::log::Logging;
@@ -16,13 +13,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::end_deadline::EndDeadline;
 use super::exit::exit;
-
-/// From a request to end until it is carried out without the control thread, when that one does not move.
-const UNHEEDED: Duration = Duration::from_millis(500);
-
-/// What a drain takes beyond its deadline: connections are closed, and their ends are logged.
-const DRAIN_END: Duration = Duration::from_secs(2);
 
 /// Requests to end a command that runs in a terminal: SIGTERM, SIGINT, SIGQUIT, and SIGHUP when the terminal is gone.
 pub(super) struct Signals(Vec<Signal>);
@@ -59,7 +51,7 @@ fn ignored() -> u64 {
 pub(super) struct Requests {
     seen: u32,
     endings: watch::Receiver<u32>,
-    serving: Arc<AtomicBool>,
+    status: Arc<SharedStatus>,
 }
 
 impl Requests {
@@ -69,16 +61,24 @@ impl Requests {
     /// No thread or no descriptor is left.
     pub(super) fn start(logging: &Logging, changes: ChangeSender, status: Arc<SharedStatus>) -> io::Result<Requests> {
         let (endings, of_control) = watch::channel(0);
-        let serving = Arc::new(AtomicBool::new(false));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         // Before the thread runs: a signal that comes now is not lost.
         let received = {
             let _entered = runtime.enter();
             Received::new()?
         };
-        let receiver = Receiver { endings, serving: Arc::clone(&serving), logging: logging.clone(), changes, status };
+        let receiver = Receiver { endings, logging: logging.clone(), changes, status: Arc::clone(&status) };
         threads::spawn("signals", move || runtime.block_on(receiver.run(received)))?;
-        Ok(Requests { seen: 0, endings: of_control, serving })
+        Ok(Requests { seen: 0, endings: of_control, status })
+    }
+
+    /// A request to end before anything is accepted. One that comes later is left for [`Requests::next`].
+    pub(super) async fn before_accepting(&mut self) {
+        let seen = self.seen;
+        let _ = self.endings.wait_for(|requested| *requested > seen).await;
+        if self.status.accepts() {
+            std::future::pending().await
+        }
     }
 
     /// The next request to end. Two that come at once are two.
@@ -87,11 +87,6 @@ impl Requests {
         // The other end lives as long as the process.
         let _ = self.endings.wait_for(|requested| *requested > seen).await;
         self.seen += 1;
-    }
-
-    /// From here on there may be connections, which a request to end drains.
-    pub(super) fn serves(&self) {
-        self.serving.store(true, Ordering::Release);
     }
 }
 
@@ -186,7 +181,6 @@ impl Received {
 /// The thread of the signals.
 struct Receiver {
     endings: watch::Sender<u32>,
-    serving: Arc<AtomicBool>,
     logging: Logging,
     changes: ChangeSender,
     /// The deadline of a drain follows the configuration in effect.
@@ -195,57 +189,22 @@ struct Receiver {
 
 impl Receiver {
     async fn run(self, mut received: Received) {
-        let (mut requested, mut stage) = (0, 0);
-        let (mut end, mut delay_end) = (None, None);
-        // When the first request came, if that was before anything was accepted.
-        let mut early: Option<Instant> = None;
+        let (mut requested, mut deadline) = (0, EndDeadline::default());
         loop {
             let (signal, request) = tokio::select! {
                 next = received.next() => next,
-                () = sleep_until(end) => {
-                    if let Some(asked) = early.take()
-                        && self.serving.load(Ordering::Acquire)
-                    {
-                        // It came while the first listeners opened: what they have accepted since drains.
-                        let Shutdown { delay, drain } = self.status.get().shutdown;
-                        end = asked.checked_add(delay.saturating_add(drain).saturating_add(DRAIN_END));
-                        continue;
+                () = sleep_until(deadline.at()) => {
+                    if deadline.is_overdue(self.status.accepts(), &self.status.get().shutdown) {
+                        tracing::error!("the end is overdue, as a thread is stuck: ends at once");
+                        exit(&self.logging, 0)
                     }
-                    tracing::error!("the end is overdue, as a thread is stuck: ends at once");
-                    exit(&self.logging, 0)
+                    continue;
                 }
             };
             match request {
                 SignalRequest::End => {
+                    deadline.request(Instant::now(), self.status.accepts(), &self.status.get().shutdown);
                     requested += 1;
-                    let now = Instant::now();
-                    let Shutdown { delay, drain } = self.status.get().shutdown;
-                    let drain = drain.saturating_add(DRAIN_END);
-                    // Within the delay, a request ends the delay, and the drain begins.
-                    let limit = if delay_end.take().is_some_and(|end| now < end) {
-                        drain
-                    } else {
-                        stage += 1;
-                        match stage {
-                            1 if self.serving.load(Ordering::Acquire) => {
-                                // The control thread begins to count a little later.
-                                let counted = delay.saturating_add(UNHEEDED);
-                                delay_end = (!delay.is_zero()).then(|| now.checked_add(counted)).flatten();
-                                delay.saturating_add(drain)
-                            }
-                            1 => {
-                                early = Some(now);
-                                UNHEEDED
-                            }
-                            2 => {
-                                early = None;
-                                UNHEEDED
-                            }
-                            _ => Duration::ZERO,
-                        }
-                    };
-                    // A drain without end has no deadline here either.
-                    end = now.checked_add(limit);
                     self.endings.send_replace(requested);
                 }
                 SignalRequest::Quit => {
@@ -281,7 +240,26 @@ async fn sleep_until(at: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
+
+    /// While the first listeners open, it must not end the process at once: what they have accepted drains.
+    #[tokio::test(start_paused = true)]
+    async fn request_to_end_is_left_for_the_drain_once_something_is_accepted() {
+        let (sender, endings) = watch::channel(0);
+        let mut requests = Requests { seen: 0, endings, status: Arc::default() };
+        let long = Duration::from_secs(3600);
+        assert!(timeout(long, requests.before_accepting()).await.is_err(), "there is none yet");
+        sender.send_replace(1);
+        assert!(timeout(long, requests.before_accepting()).await.is_ok());
+        requests.status.set_accepts();
+        assert!(timeout(long, requests.before_accepting()).await.is_err());
+        assert!(timeout(long, requests.next()).await.is_ok(), "it drains");
+        assert!(timeout(long, requests.next()).await.is_err(), "once");
+    }
 
     /// By /proc/self/status, after all are received, no signal is left whose default would end the process silently.
     #[tokio::test]

@@ -110,6 +110,7 @@ impl Checker<'_> {
         let (listeners, pools) = (listeners?, pools?);
         self.both_sides(&listeners, &pools, raw.pools.as_ref());
         self.client_ports(&listeners, &pools, raw.pools.as_ref());
+        self.ejections_by_status(&listeners, raw.pools.as_ref());
         Some(Config { workers: workers?, admin, reload, geoip, log, shutdown, listeners, pools })
     }
 

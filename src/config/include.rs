@@ -260,14 +260,26 @@ fn matches(folder: &Path, pattern: &FilePattern, entries: &mut usize) -> Matches
             None => return found,
         }
     }
-    if has_wildcard {
-        // A directory may fit, and a file may be gone.
-        found.watched.extend(places.iter().cloned());
-        places.retain(|place| place.is_file());
-    }
     places.sort();
+    if has_wildcard {
+        found.watched.extend(places.iter().cloned());
+        places.retain(|place| found.takes(place));
+    }
     found.files = places;
     found
+}
+
+impl Matches {
+    /// Whether what fits a pattern is to be read. All that is no directory is: that it cannot be is an error, as for a file that is named.
+    fn takes(&mut self, place: &Path) -> bool {
+        if place.is_dir() {
+            let diagnostic = Diagnostic::new(format!("{} is a directory, which is not included", place.display()));
+            self.faults.push(diagnostic.hint("a pattern stands for files: name those in it by another one").warning());
+            return false;
+        }
+        // The part after a wildcard may be nowhere, and a file that was listed may be gone by now.
+        fs::symlink_metadata(place).is_ok()
+    }
 }
 
 /// The names in a directory. One that is not there has none, with a warning.
@@ -301,6 +313,12 @@ fn read_included(path: &Path, limit: u64) -> Result<String, Diagnostic> {
     if fs::metadata(path).is_ok_and(|file| !file.is_file() && !file.is_dir()) {
         let diagnostic = Diagnostic::new(format!("{} is no regular file", path.display()));
         return Err(diagnostic.hint("an included file is read at every reload"));
+    }
+    let dangling = fs::read_link(path).ok().filter(|_| matches!(path.try_exists(), Ok(false)));
+    if let Some(target) = dangling {
+        let (name, target) = (path.display(), target.display());
+        let diagnostic = Diagnostic::new(format!("{name} is a symbolic link to {target}, which does not exist"));
+        return Err(diagnostic.hint("remove the link, or restore the file"));
     }
     read_text(path, limit)
 }

@@ -15,6 +15,7 @@ mod include;
 mod located;
 pub mod model;
 mod raw;
+pub mod recheck;
 pub mod reference;
 mod report;
 mod scalars;

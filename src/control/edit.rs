@@ -1,18 +1,14 @@
 //! Changes of single values. Each is checked against the configuration in effect and becomes part of the [`Overlay`].
 
-use std::collections::HashSet;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use super::outcome::Refusal;
 pub use super::overlay::MAX_WEIGHT;
 use super::overlay::{Overlay, ResetScope};
 use crate::config::model::{
-    AdminState, BackendAddress, BackendConfig, Balance, Config, ForcedHealth, ListenAddress, ListenerConfig,
-    ListenerState, PoolConfig,
+    AdminState, BackendAddress, BackendConfig, Balance, Config, ForcedHealth, ListenerConfig, ListenerState, PoolConfig,
 };
 use crate::config::{Diagnostic, name_fault};
-use crate::net::addr::{Address, CLIENT_PORT};
 
 /// Backends of one pool that can be added at run time: a script that goes wrong must not grow the process without a bound.
 pub const MAX_BACKENDS: usize = 10_000;
@@ -59,19 +55,17 @@ impl BackendValues {
 pub type Edited = (Overlay, bool);
 
 impl Overlay {
-    /// With an edit. `file` is the configuration of the file, `listening` are the listeners' addresses as bound.
+    /// With an edit. `file` is the configuration of the file. Whether values go together is for the checks of a file
+    /// ([`recheck`](crate::config::recheck)).
     ///
     /// # Errors
     /// There is nothing of that name, or the value cannot be.
-    pub fn edited(&self, file: &Config, listening: &[(Arc<str>, Address)], edit: &Edit) -> Result<Edited, Refusal> {
+    pub fn edited(&self, file: &Config, edit: &Edit) -> Result<Edited, Refusal> {
         let (effective, mut overlay, _) = self.apply(file);
         let created = match edit {
             Edit::PutBackend { pool, name, address, values } => {
                 let (pool_of_file, pool) = pools(file, &effective, pool)?;
                 name_fault(name).map_or(Ok(()), |fault| Err(Refusal::Unusable(in_words(fault))))?;
-                unless_loop(address, listening, &ports_of(pool, &effective))?;
-                unless_unchecked(pool, address)?;
-                unless_collision(pool, name, address)?;
                 let known = pool.backends.iter().find(|backend| *backend.name == **name);
                 if known.is_none() && pool.backends.len() >= MAX_BACKENDS {
                     let why = format!("pool {} has {MAX_BACKENDS} backends, which is the limit", pool.name);
@@ -186,72 +180,6 @@ fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
         (true, _) => "there is none at all".to_owned(),
         (false, 0) => format!("there is {shown}"),
         (false, more) => format!("there is {shown}, and {more} more"),
-    }
-}
-
-/// A backend that is a listener of this process would take connections round and round.
-///
-/// With the port of the client, it is one if a listener in front of the pool has such a port there. `ports` are theirs.
-fn unless_loop(
-    address: &BackendAddress,
-    listening: &[(Arc<str>, Address)],
-    ports: &HashSet<u16>,
-) -> Result<(), Refusal> {
-    let is_here = |bind: &Address| match (bind, address) {
-        (Address::Tcp(bind), BackendAddress::Ip(address)) => {
-            let (bound, wanted) = (bind.ip().to_canonical(), address.ip().to_canonical());
-            let is_port = match address.port() {
-                CLIENT_PORT => ports.contains(&bind.port()),
-                port => bind.port() == port,
-            };
-            is_port && (bound == wanted || bound.is_unspecified() && wanted.is_loopback())
-        }
-        (Address::Unix(bind), BackendAddress::Unix(path)) => **bind == *path,
-        _ => false,
-    };
-    match listening.iter().find(|(_, bind)| is_here(bind)) {
-        Some((listener, _)) => {
-            Err(Refusal::Conflict(format!("{address} is where listener {listener} listens: a loop")))
-        }
-        None => Ok(()),
-    }
-}
-
-/// The ports of the listeners in front of a pool.
-fn ports_of(pool: &PoolConfig, config: &Config) -> HashSet<u16> {
-    let leads_here = |listener: &&ListenerConfig| {
-        let routes = listener.routes.iter().flat_map(|route| route.target.pools());
-        let mut pools = std::iter::once(listener.pool).chain(routes).filter_map(|index| config.pool(index));
-        pools.any(|it| it.name == pool.name)
-    };
-    let binds = config.listeners.iter().filter(leads_here).flat_map(|listener| &listener.bind);
-    binds.filter_map(ListenAddress::ports).flatten().collect()
-}
-
-/// A health check needs a port.
-fn unless_unchecked(pool: &PoolConfig, address: &BackendAddress) -> Result<(), Refusal> {
-    match &pool.health {
-        Some(health) if health.port.is_none() && address.has_client_port() => {
-            let name = &pool.name;
-            Err(Refusal::Unusable(format!("{address} has no port to check: pool {name} has no health.port")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// `NAME@ADDRESS` is the name of an address of NAME.
-fn unless_collision(pool: &PoolConfig, name: &str, address: &BackendAddress) -> Result<(), Refusal> {
-    let is_host = |address: &BackendAddress| matches!(address, BackendAddress::Name { .. });
-    let within = |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('@'));
-    let collides = |other: &&BackendConfig| {
-        is_host(&other.address) && within(name, &other.name) || is_host(address) && within(&other.name, name)
-    };
-    match pool.backends.iter().find(collides) {
-        Some(other) => Err(Refusal::Conflict(format!(
-            "`{name}` may collide with an address of a host name: backend `{}`; choose another name",
-            other.name
-        ))),
-        None => Ok(()),
     }
 }
 

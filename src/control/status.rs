@@ -1,6 +1,7 @@
 //! Which configuration is in effect, and whether the file says the same.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -16,6 +17,7 @@ use crate::config::model::{Config, Shutdown};
 #[derive(Debug)]
 pub struct SharedStatus {
     status: Mutex<ConfigStatus>,
+    accepts: AtomicBool,
     changes: broadcast::Sender<ChangeEvent>,
 }
 
@@ -39,7 +41,11 @@ pub struct ChangeEvent {
 
 impl Default for SharedStatus {
     fn default() -> SharedStatus {
-        SharedStatus { status: Mutex::default(), changes: broadcast::Sender::new(MAX_BEHIND) }
+        SharedStatus {
+            status: Mutex::default(),
+            accepts: AtomicBool::new(false),
+            changes: broadcast::Sender::new(MAX_BEHIND),
+        }
     }
 }
 
@@ -72,6 +78,16 @@ impl SharedStatus {
     /// As it is now.
     pub fn get(&self) -> ConfigStatus {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether there may be connections, which a request to end drains.
+    pub fn accepts(&self) -> bool {
+        self.accepts.load(Ordering::Acquire)
+    }
+
+    /// The first listeners are about to open.
+    pub fn set_accepts(&self) {
+        self.accepts.store(true, Ordering::Release);
     }
 
     /// Holds `If-Match`: the generations one of which must be in effect.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::persist::PersistHold;
 use super::snapshot::Tier;
 use super::{Backend, Excluded};
 use crate::balance::{self, Draw, Live};
@@ -14,13 +15,19 @@ use crate::config::model::{AdminState, HashPrefix};
 pub struct Lease {
     backend: Arc<Backend>,
     downs: u32,
+    persist: Option<PersistHold>,
 }
 
 impl Lease {
     /// Takes a connection of `backend`, unless it is full, or down and that matters.
     pub(super) fn new(backend: &Arc<Backend>, may_be_down: bool) -> Option<Lease> {
         let downs = backend.downs(); // before, so that no going down is missed
-        backend.try_acquire(may_be_down).then(|| Lease { backend: Arc::clone(backend), downs })
+        backend.try_acquire(may_be_down).then(|| Lease { backend: Arc::clone(backend), downs, persist: None })
+    }
+
+    /// Keeps the client's entry for as long as the lease lives.
+    pub(super) fn hold(&mut self, entry: PersistHold) {
+        self.persist = Some(entry);
     }
 
     /// The leased backend.

@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 pub use self::backend::Backend;
 pub use self::departed::Departed;
-pub use self::enqueue::QueueSlot;
+pub use self::enqueue::{NotQueued, QueueSlot};
 pub use self::excluded::Excluded;
 pub use self::lease::{Lease, NoBackend};
 use self::persist::PersistTable;
@@ -264,11 +264,11 @@ impl Pool {
         let (client_key, now) = (lease::client_key(ip, snapshot.settings.hash), Instant::now());
         let last = self.persist.get(client_key, rules, now);
         let last = last.and_then(|backend| snapshot.persistent(backend, excluded));
-        let lease = match last.and_then(|backend| Lease::new(backend, snapshot.fails_open)) {
+        let mut lease = match last.and_then(|backend| Lease::new(backend, snapshot.fails_open)) {
             Some(lease) => lease,
             None => self.pick(&snapshot, client, excluded)?,
         };
-        self.persist.set(client_key, lease.backend().id(), rules, now);
+        lease.hold(self.persist.set(client_key, lease.backend().id(), rules, now));
         Ok(lease)
     }
 

@@ -74,13 +74,12 @@ impl Queue {
         }
     }
 
-    /// A place at the end of the line, by its ticket, while fewer than `size` connections wait.
-    pub(super) fn enter(&self, size: u32) -> Option<u64> {
+    /// A place at the end of the line, by its ticket, and how many have one before it; `None` where `size` connections wait.
+    pub(super) fn enter(&self, size: u32) -> Option<(u64, u32)> {
         let mut line = self.line();
-        if line.occupied >= size {
-            if size > 0 {
-                self.overflowed.fetch_add(1, Relaxed);
-            }
+        let before = line.occupied;
+        if before >= size {
+            self.overflowed.fetch_add(1, Relaxed);
             return None;
         }
         line.occupied += 1;
@@ -89,7 +88,7 @@ impl Queue {
         line.issued += 1;
         self.queued.fetch_add(1, Relaxed);
         self.stand(&mut line, ticket);
-        Some(ticket)
+        Some((ticket, before))
     }
 
     /// Whether it is this ticket's turn, when the backends with room have `parts` of their weight. `waker` is woken when it is worth

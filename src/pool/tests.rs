@@ -1,6 +1,7 @@
 //! Leases, health and slow start, as a session and the control thread see them.
 
 mod administrative;
+mod persist;
 mod policy;
 mod sources;
 mod update;

@@ -34,7 +34,8 @@ pub(super) async fn reject(
         let mut peek = Peek::with(connection, client, peeked, after(listener.config().timeouts.sniff));
         let Ok(Ok(request)) = peek.until(http::MAX_HEAD, http::recognise).await else { return };
         let method = Method::named(&request.method);
-        let class = if why.is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };
+        let is_over_limit = matches!(why, Why::OverLimit(_));
+        let class = if is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };
         WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));
         lingering_close(client, &why.to_http(method, retry_after), LingerLimit::LONG).await;
     }
@@ -42,43 +43,59 @@ pub(super) async fn reject(
 
 /// Why a client gets no backend, for itself to read.
 #[derive(Clone, Copy)]
-struct Why {
-    words: &'static str,
-    /// The client exceeds a limit; otherwise no backend is available.
-    is_over_limit: bool,
+enum Why {
+    /// It exceeds a limit.
+    OverLimit(&'static str),
+    /// The queue is full.
+    QueueFull,
+    /// It waited in the queue in vain.
+    QueueTimeout,
+    /// No backend is available.
+    NoBackend(&'static str),
 }
 
 impl Why {
     /// Nothing for a client that has done something else wrong.
     fn of(ending: Termination) -> Option<Why> {
-        let (words, is_over_limit) = match ending {
-            Termination::NoBackend => ("no backend can take the request now", false),
-            Termination::ConnectFailed => ("no backend could be reached", false),
-            Termination::OutOfResources => ("the load balancer has no resources left for the request", false),
-            Termination::AddressConnections => ("too many connections from this address", true),
-            Termination::AddressRate => ("connections from this address come too fast", true),
-            Termination::ListenerRate => ("connections come too fast", true),
+        Some(match ending {
+            Termination::NoBackend => Why::NoBackend("no backend can take the request now"),
+            Termination::ConnectFailed => Why::NoBackend("no backend could be reached"),
+            Termination::OutOfResources => Why::NoBackend("the load balancer has no resources left for the request"),
+            Termination::QueueFull => Why::QueueFull,
+            Termination::QueueTimeout => Why::QueueTimeout,
+            Termination::AddressConnections => Why::OverLimit("too many connections from this address"),
+            Termination::AddressRate => Why::OverLimit("connections from this address come too fast"),
+            Termination::ListenerRate => Why::OverLimit("connections come too fast"),
             _ => return None,
-        };
-        Some(Why { words, is_over_limit })
+        })
     }
 
-    /// An ErrorResponse, which a client takes at any point before its session begins.
+    /// An ErrorResponse, which a client takes at any point before its session begins: too_many_connections or
+    /// cannot_connect_now.
     fn to_postgres(self) -> Vec<u8> {
-        match self.is_over_limit {
-            true => postgres::error_response("53300", self.words, Some("Try again later.")),
-            false => {
-                let hint = Some("The load balancer's log says why; try again later.");
-                postgres::error_response("57P03", "no database server can take the connection now", hint)
-            }
-        }
+        let (code, message) = match self {
+            Why::OverLimit(words) => ("53300", words),
+            Why::QueueFull => ("53300", "too many connections wait for a database server"),
+            Why::QueueTimeout => ("57P03", "no database server could take the connection in time"),
+            Why::NoBackend(_) => ("57P03", "no database server can take the connection now"),
+        };
+        let hint = match self {
+            Why::OverLimit(_) => "Try again later.",
+            _ => "The load balancer's log says why; try again later.",
+        };
+        postgres::error_response(code, message, Some(hint))
     }
 
-    /// 503 for a request that no backend can take (RFC 9110, 15.6.4), 429 for one over a limit (RFC 6585, 4).
+    /// 503 for a request that no backend can take (RFC 9110, 15.6.4), 429 for a client over a limit (RFC 6585, 4).
     fn to_http(self, method: Method, retry_after: Duration) -> Vec<u8> {
-        let status = if self.is_over_limit { 429 } else { 503 };
+        let (status, words) = match self {
+            Why::OverLimit(words) => (429, words),
+            Why::QueueFull => (503, "too many requests wait for a backend"),
+            Why::QueueTimeout => (503, "no backend could take the request in time"),
+            Why::NoBackend(words) => (503, words),
+        };
         let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
-        http_answer(status, self.words, method, &format!("Retry-After: {seconds}\r\n"))
+        http_answer(status, words, method, &format!("Retry-After: {seconds}\r\n"))
     }
 }
 

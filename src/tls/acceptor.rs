@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 use rustls::time_provider::TimeProvider;
 use rustls::{Error, ServerConfig};
@@ -20,8 +19,8 @@ use super::provider::{provider, versions};
 use super::reload::{PollOutcome, PollTime, ReloadOutcome, ReloadStatus, ReloadableFiles};
 use super::sources;
 use super::stream::TlsStream;
-use super::tickets::{BoundVerifier, ResumptionDeadline, SessionCache, SessionLimit, Tickets};
-use super::verify::{AnyClient, ClientVerifier};
+use super::tickets::{ResumptionDeadline, SessionCache, SessionLimit, Tickets};
+use super::verify::{BoundVerifier, ClientVerifier};
 use crate::config::model::{CertificateFiles, ClientAuth, ListenerTls, StartTls, UnknownSni};
 use crate::worker::Socket;
 
@@ -282,13 +281,11 @@ impl Recipe {
         let bound = ResumptionDeadline::new();
         let builder = ServerConfig::builder_with_details(provider(), clock.clone())
             .with_protocol_versions(versions(tls.min_version, tls.max_version))?;
-        let builder = match verifier {
-            Some(verifier) => {
-                let (verifier, bound) = (verifier.clone(), bound.clone());
-                let bound: Arc<dyn ClientCertVerifier> = Arc::new(BoundVerifier { verifier, bound });
-                builder.with_client_cert_verifier(bound)
+        let builder = match tls.client_auth {
+            Some(_) => {
+                let (verifier, bound) = (verifier.cloned(), bound.clone());
+                builder.with_client_cert_verifier(Arc::new(BoundVerifier { verifier, bound }))
             }
-            None if tls.client_auth.is_some() => builder.with_client_cert_verifier(Arc::new(AnyClient)),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(certificates.clone());

@@ -4,16 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ProducesTickets, StoresServerSessions};
 use rustls::time_provider::TimeProvider;
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use super::clock::since_1970;
 use super::trust::ALWAYS;
-use super::verify::ClientVerifier;
 
 /// Until when the session of one connection may be resumed, in seconds since 1970.
 #[derive(Clone, Debug)]
@@ -25,7 +20,7 @@ impl ResumptionDeadline {
         ResumptionDeadline(Arc::new(AtomicU64::new(ALWAYS.as_secs())))
     }
 
-    fn set(&self, until: u64) {
+    pub(super) fn set(&self, until: u64) {
         self.0.store(until, Ordering::Relaxed);
     }
 
@@ -115,60 +110,5 @@ impl StoresServerSessions for SessionCache {
 
     fn can_cache(&self) -> bool {
         true
-    }
-}
-
-/// Verifies the client of one connection, and keeps until when that holds.
-#[derive(Debug)]
-pub(super) struct BoundVerifier {
-    pub(super) verifier: Arc<ClientVerifier>,
-    pub(super) bound: ResumptionDeadline,
-}
-
-impl ClientCertVerifier for BoundVerifier {
-    fn offer_client_auth(&self) -> bool {
-        self.verifier.offer_client_auth()
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        self.verifier.client_auth_mandatory()
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.verifier.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        others: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let verified = self.verifier.verify_client_cert(certificate, others, now)?;
-        let chain: Vec<CertificateDer<'_>> = std::iter::once(certificate).chain(others).cloned().collect();
-        self.bound.set(self.verifier.trust().holds_until(&chain).as_secs());
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
     }
 }

@@ -19,6 +19,7 @@ use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 use super::certificate::subject;
 use super::provider::provider;
+use super::tickets::ResumptionDeadline;
 use super::trust::Trust;
 use super::unfit::Unfit;
 use super::x509::{Purpose, Shown, has_alternative_names, is_constrained, key_parts};
@@ -84,53 +85,7 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-/// Takes every certificate of a client that can prove to have its key (`client_auth.mode: request`). Backends
-/// learn that it is not verified.
-#[derive(Debug)]
-pub(super) struct AnyClient;
-
-impl ClientCertVerifier for AnyClient {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
-}
-
-/// Verifies clients.
+/// What verifies the clients of a listener.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
     trust: Arc<Trust>,
@@ -152,22 +107,36 @@ impl ClientVerifier {
         ClientVerifier { trust, by_rustls, is_required, hints }
     }
 
-    pub(super) fn trust(&self) -> &Arc<Trust> {
-        &self.trust
+    fn verify(
+        &self,
+        certificate: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let by_rustls = || match &self.by_rustls {
+            Some(verifier) => verifier.verify_client_cert(certificate, others, now).map(|_| ()),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        verify(&self.trust, certificate, others, now, Purpose::Client, by_rustls)
     }
 }
 
-impl ClientCertVerifier for ClientVerifier {
-    fn offer_client_auth(&self) -> bool {
-        true
-    }
+/// Verifies the client of one connection, and keeps until when that holds.
+#[derive(Debug)]
+pub(super) struct BoundVerifier {
+    /// `None` takes every certificate whose key the client proves to have (`client_auth.mode: request`). Backends learn that it
+    /// is not verified.
+    pub(super) verifier: Option<Arc<ClientVerifier>>,
+    pub(super) bound: ResumptionDeadline,
+}
 
+impl ClientCertVerifier for BoundVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        self.is_required
+        self.verifier.as_ref().is_some_and(|verifier| verifier.is_required)
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.hints
+        self.verifier.as_ref().map_or(&[], |verifier| &verifier.hints)
     }
 
     fn verify_client_cert(
@@ -176,11 +145,11 @@ impl ClientCertVerifier for ClientVerifier {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let by_rustls = || match &self.by_rustls {
-            Some(verifier) => verifier.verify_client_cert(certificate, others, now).map(|_| ()),
-            None => Err(CertificateError::UnknownIssuer.into()),
-        };
-        verify(&self.trust, certificate, others, now, Purpose::Client, by_rustls)?;
+        if let Some(verifier) = &self.verifier {
+            verifier.verify(certificate, others, now)?;
+            let chain: Vec<CertificateDer<'_>> = std::iter::once(certificate).chain(others).cloned().collect();
+            self.bound.set(verifier.trust.holds_until(&chain).as_secs());
+        }
         Ok(ClientCertVerified::assertion())
     }
 

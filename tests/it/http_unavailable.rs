@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::support::client::{End, connect, read_to_end};
 use crate::support::http::{Seen, address, observed, rest, seen_by_listener};
-use crate::support::own_address;
+use crate::support::stats::ADMIN_SOCKET;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, read_all, terminate};
+use crate::support::{DEADLINE, eventually, own_address};
 
 /// Where nobody listens.
 fn nobody() -> SocketAddr {
@@ -100,4 +101,24 @@ fn what_is_no_http_and_who_did_not_ask_for_it_are_told_nothing() {
     let mut client = connect(&tidegate.at("in"));
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_to_end(&mut client), (Vec::new(), End::Fin));
+}
+
+/// Waiting in vain is no client's fault: 503, not 429.
+#[test]
+fn a_request_that_the_queue_has_no_room_for_or_kept_too_long_is_answered_503() {
+    let pool = "queue: { size: 1, timeout: 1s }, health: { tcp: {}, fall: 1 }";
+    let tidegate = Tidegate::start(&format!("{ADMIN_SOCKET}{}", forward(nobody(), "sniff: http", pool)));
+    tidegate.wait_for_down("b");
+    let ask = || {
+        let mut client = connect(&tidegate.at("in"));
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        client
+    };
+    let waits = ask();
+    eventually(DEADLINE, "it waits", || tidegate.view().pools[0].queue.waiting == 1);
+    is_unavailable(&rest(ask()), "too many requests wait for a backend");
+    is_unavailable(&rest(waits), "no backend could take the request in time");
+    eventually(DEADLINE, "both lines", || tidegate.access().len() == 2);
+    let ends: Vec<String> = tidegate.access().iter().map(|line| line.end()).collect();
+    assert_eq!(ends, ["rejected: queue full", "rejected: queue timeout"]);
 }

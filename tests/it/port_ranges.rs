@@ -218,8 +218,8 @@ fn backend_with_the_clients_port_is_checked_at_its_own() {
                    pools: [{ name: p, backends: [], health: { tcp: {} } }]\n";
     let tidegate = Tidegate::start(&format!("{ADMIN_SOCKET}{without}"));
     let answer = tidegate.call("PUT", "/api/pools/p/backends/x", "{\"address\": \"127.0.0.2:*\"}");
-    assert_eq!(answer.status, 422, "{}", answer.text());
-    assert!(answer.text().contains("127.0.0.2:* has no port to check: pool p has no health.port"), "{}", answer.text());
+    assert_eq!(answer.status, 409, "{}", answer.text());
+    assert!(answer.text().contains("backend `x` has no port of its own to check"), "{}", answer.text());
 }
 
 #[test]

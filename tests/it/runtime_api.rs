@@ -239,7 +239,7 @@ fn refused_calls_are_problems_and_change_nothing() {
         ("PATCH", "/api/listeners/in", "{\"state\": \"asleep\"}", 400, "unknown variant `asleep`"),
         ("PUT", "/api/pools/p/backends/c", "{}", 400, "address is missing"),
         ("PUT", "/api/pools/p/backends/c", "{\"address\": \"nowhere\"}", 400, "address: "),
-        ("PUT", "/api/pools/p/backends/c", &format!("{{\"address\": \"{own}\"}}"), 409, "a loop"),
+        ("PUT", "/api/pools/p/backends/c", &format!("{{\"address\": \"{own}\"}}"), 409, "forwarding loop"),
         ("PUT", &format!("/api/pools/p/backends/{long}"), "{\"address\": \"127.0.0.1:1\"}", 422, ""),
         ("PUT", "/api/pools/p/backends/%0A", "{\"address\": \"127.0.0.1:1\"}", 422, ""),
         ("POST", a, "{}", 405, "takes PUT, PATCH, DELETE, not POST"),

@@ -6,10 +6,11 @@ use std::net::TcpStream;
 use rustls::{AlertDescription, Error};
 
 use crate::support::authority::{Authority, handshake};
-use crate::support::backend::{Backend, Scripted};
+use crate::support::backend::{Backend, Dead, Scripted};
 use crate::support::client::{End, connect, expect, read_to_end, reset};
 use crate::support::pgwire::{GSSENC_REQUEST, SSL_REQUEST, cancel, read_error, startup};
 use crate::support::starttls::{ALPN, NAME, echoes, in_front_of, starttls, wait_for_refusal};
+use crate::support::stats::ADMIN_SOCKET;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::{DEADLINE, eventually};
 
@@ -228,4 +229,37 @@ fn what_no_client_of_postgres_says_is_refused() {
     eventually(DEADLINE, "three lines", || tidegate.access().len() == 3);
     assert!(tidegate.access().iter().all(|line| line.end() == "client left"), "{:?}", tidegate.access());
     assert_eq!(backend.accepted(), 0);
+}
+
+/// A driver takes 53300 for a server with no room, and 57P03 for one that is not up: it tries again, and says why.
+#[test]
+fn queue_without_room_and_a_wait_in_vain_are_errors_of_postgresql() {
+    let dead = Dead::start();
+    let authority = Authority::new();
+    let listener = starttls(&authority.issue(&[NAME]), "plaintext: allow");
+    let pool = "queue: { size: 1, timeout: 1s }, health: { tcp: {}, fall: 1 }";
+    let tidegate = Tidegate::start(&format!("{ADMIN_SOCKET}{}", forward(dead.place(), &listener, pool)));
+    tidegate.wait_for_down("b");
+    let ask = || {
+        let mut client = connect(&tidegate.at("in"));
+        client.write_all(&startup(3, 0)).unwrap();
+        client
+    };
+    let waits = ask();
+    eventually(DEADLINE, "it waits", || tidegate.view().pools[0].queue.waiting == 1);
+    for (mut client, code, message) in [
+        (ask(), "53300", "too many connections wait for a database server"),
+        (waits, "57P03", "no database server could take the connection in time"),
+    ] {
+        let fields = read_error(&mut client);
+        assert_eq!(
+            [&fields[&'S'], &fields[&'C'], &fields[&'M']].map(String::as_str),
+            ["FATAL", code, message],
+            "{fields:?}"
+        );
+        assert_eq!(read_to_end(&mut client), (Vec::new(), End::Fin));
+    }
+    eventually(DEADLINE, "both lines", || tidegate.access().len() == 2);
+    let ends: Vec<String> = tidegate.access().iter().map(|line| line.end()).collect();
+    assert_eq!(ends, ["rejected: queue full", "rejected: queue timeout"]);
 }

@@ -12,6 +12,7 @@ use crate::support::pgwire::{cancel, query, read_error, read_message, startup, u
 use crate::support::postgres::{Postgres, tps};
 use crate::support::process::Process;
 use crate::support::starttls::{ALPN, NAME, in_front_of, starttls};
+use crate::support::stats::ADMIN_SOCKET;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::{DEADLINE, eventually};
 
@@ -182,6 +183,31 @@ fn psql_reads_that_no_server_can_take_it() {
         drop(client);
         eventually(DEADLINE, "three lines", || tidegate.access().len() == 3);
         assert!(tidegate.access().iter().all(|line| line.end() == end), "{:?}", tidegate.access());
+    }
+}
+
+#[test]
+fn psql_reads_that_the_queue_is_full_and_that_it_waited_in_vain() {
+    let dead = Dead::start();
+    let authority = Authority::new();
+    let listener = starttls(&authority.issue(&[NAME, "127.0.0.1"]), "plaintext: allow");
+    let postgres = Postgres::bare(&[]); // only for its psql
+    let tidegate = |queue: &str| {
+        let pool = format!("queue: {queue}, health: {{ tcp: {{}}, fall: 1 }}");
+        let tidegate = Tidegate::start(&format!("{ADMIN_SOCKET}{}", forward(dead.address(), &listener, &pool)));
+        tidegate.wait_for_down("b");
+        tidegate
+    };
+    for mode in ["verify-full", "disable"] {
+        let in_vain = tidegate("{ size: 1, timeout: 100ms }");
+        let told = complaint(&psql(&postgres, &in_vain, mode, &authority, "select 1"));
+        assert!(told.contains("FATAL:  no database server could take the connection in time\n"), "{mode}: {told}");
+        let full = tidegate("{ size: 1, timeout: 1m }");
+        let mut waits = connect(&full.at("in"));
+        waits.write_all(&startup(3, 0)).unwrap();
+        eventually(DEADLINE, "it waits", || full.view().pools[0].queue.waiting == 1);
+        let told = complaint(&psql(&postgres, &full, mode, &authority, "select 1"));
+        assert!(told.contains("FATAL:  too many connections wait for a database server\n"), "{mode}: {told}");
     }
 }
 

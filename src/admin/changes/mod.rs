@@ -209,16 +209,14 @@ async fn outcome(
             )
         }
         AnswerForm::Server { pool, name } => {
-            let server = api::server(&*collector.snapshot().await, pool, name);
-            with_json(status, &json!({ "success": true, "data": server }))
+            succeeded(status, applied, &json!(api::server(&*collector.snapshot().await, pool, name)))
         }
         AnswerForm::ServerRemoved { pool, name } => {
             let data = json!({ "id": format!("{pool}/{name}"), "activeConnections": open(plane, leaving) });
-            with_json(StatusCode::OK, &json!({ "success": true, "data": data }))
+            succeeded(StatusCode::OK, applied, &data)
         }
         AnswerForm::Algorithm { pools, algorithm } => {
-            let data = json!({ "algorithm": algorithm, "pools": pools });
-            with_json(StatusCode::OK, &json!({ "success": true, "data": data }))
+            succeeded(StatusCode::OK, applied, &json!({ "algorithm": algorithm, "pools": pools }))
         }
     }
 }
@@ -262,6 +260,11 @@ fn done(status: StatusCode, applied: &Applied, more: Value) -> Response<Response
         value.extend(more);
     }
     tagged(with_json(status, &value), *generation)
+}
+
+/// The same, as plain balancers' clients expect it.
+fn succeeded(status: StatusCode, applied: &Applied, data: &Value) -> Response<ResponseBody> {
+    with_json(status, &json!({ "success": true, "data": data, "warnings": applied.warnings }))
 }
 
 /// With the generation as its entity tag.

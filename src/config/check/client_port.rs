@@ -18,9 +18,8 @@ impl Checker<'_> {
         for (index, (pool, raw)) in pools.iter().zip(raw).enumerate() {
             let takes_it = pool.backends.iter().position(|backend| backend.address.has_client_port());
             let leads_here = |listener: &&ListenerConfig| {
-                let routes = listener.routes.iter().flat_map(|route| route.target.pools());
                 let is_unix = listener.bind.iter().any(|bind| bind.ports().is_none());
-                is_unix && std::iter::once(listener.pool).chain(routes).any(|pool| pool == PoolIndex(index))
+                is_unix && listener.pools().any(|pool| pool == PoolIndex(index))
             };
             let (Some(place), Some(listener)) = (takes_it, listeners.iter().find(leads_here)) else { continue };
             let backends = value(Some(raw)).and_then(|(pool, _)| value(pool.backends.as_ref()));

@@ -18,10 +18,7 @@ impl Checker<'_> {
         for (place, (pool, raw)) in pools.iter().zip(raw).enumerate() {
             let keys = value(Some(raw)).and_then(|(pool, _)| value(pool.tls.as_ref()));
             let (Some(tls), Some((keys, _))) = (&pool.tls, keys) else { continue };
-            let leads_here = |listener: &&ListenerConfig| {
-                let routed = listener.routes.iter().flat_map(|route| route.target.pools());
-                std::iter::once(listener.pool).chain(routed).any(|pool| pool == PoolIndex(place))
-            };
+            let leads_here = |listener: &&ListenerConfig| listener.pools().any(|pool| pool == PoolIndex(place));
             let fronts: Vec<&ListenerConfig> = listeners.iter().filter(leads_here).collect();
             if let (NameSource::Client, Some(key)) = (&tls.server_name, &keys.server_name) {
                 let without = fronts.iter().filter(|listener| listener.tls.is_none());

@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::{Checker, copied, optional_period, value};
-use crate::config::model::{OutlierConfig, PersistConfig, QueueConfig};
+use crate::config::located::Located;
+use crate::config::model::{ListenerConfig, OutlierConfig, PersistConfig, PoolIndex, QueueConfig, Sniff};
 use crate::config::raw::{RawPersistBy, RawPool};
 use crate::config::report::Diagnostic;
 use crate::config::scalars::{Percent, Period};
@@ -35,6 +36,25 @@ impl Checker<'_> {
             max_ejected: copied(raw.max_ejected.as_ref()).map_or(MAX_EJECTED, |Percent(percent)| percent),
             http_5xx: copied(raw.http_5xx.as_ref()).unwrap_or(false),
         })
+    }
+
+    /// Warns of `http_5xx` where no listener in front of the pool reads responses.
+    pub(super) fn ejections_by_status(
+        &mut self,
+        listeners: &[ListenerConfig],
+        raw: Option<&Located<Vec<Located<RawPool>>>>,
+    ) {
+        for (index, pool) in value(raw).map_or(&[][..], |(pools, _)| pools).iter().enumerate() {
+            let outlier = value(Some(pool)).and_then(|(pool, _)| value(pool.outlier.as_ref()));
+            let Some((true, at)) = outlier.and_then(|(outlier, _)| value(outlier.http_5xx.as_ref())) else { continue };
+            let mut fronts =
+                listeners.iter().filter(|listener| listener.pools().any(|pool| pool == PoolIndex(index))).peekable();
+            // An unused pool is reported elsewhere.
+            if fronts.peek().is_some() && fronts.all(|listener| listener.sniff != Sniff::Http) {
+                let what = "has no effect: no listener in front of this pool has `sniff: http`";
+                self.warning(at, Diagnostic::new(what).hint("add `sniff: http` to the listener, or remove `http_5xx`"));
+            }
+        }
     }
 
     pub(super) fn queue(&mut self, pool: &RawPool) -> QueueConfig {

@@ -48,6 +48,11 @@ pub struct ListenerConfig {
 }
 
 impl ListenerConfig {
+    /// Where its connections may go, by routes too. A pool may be there several times.
+    pub fn pools(&self) -> impl Iterator<Item = PoolIndex> {
+        std::iter::once(self.pool).chain(self.routes.iter().flat_map(|route| route.target.pools()))
+    }
+
     /// Every address, those of ranges included.
     pub fn addresses(&self) -> impl Iterator<Item = Address> {
         self.bind.iter().flat_map(ListenAddress::addresses)

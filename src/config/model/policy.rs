@@ -32,7 +32,7 @@ pub struct QueueConfig {
 /// `pools[].persist`: session persistence by the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PersistConfig {
-    /// Time that a client is remembered after its last connection began or ended.
+    /// Time that a client is remembered after its last connection has ended.
     pub ttl: Duration,
     /// Clients that are remembered; beyond that, the one not seen for the longest time is forgotten.
     pub size: NonZeroU32,

@@ -47,7 +47,7 @@ pub(crate) struct RawPersist {
     /// What a client is known by.
     #[schemars(extend("default" = "client_ip"))]
     pub(crate) by: Field<RawPersistBy>,
-    /// Time that a client is remembered after its last connection began or ended.
+    /// Time that a client is remembered after its last connection has ended.
     #[schemars(extend("default" = "30m"))]
     pub(crate) ttl: Field<Period>,
     /// Clients that are remembered; beyond that, the one not seen for the longest time is forgotten.

@@ -1,5 +1,7 @@
 //! Configurations in several files.
 
+use std::os::unix::fs::symlink;
+
 use super::*;
 use crate::config::files::{Part, Unread};
 
@@ -77,7 +79,13 @@ fn included_files_add_listeners_pools_and_sections() {
     assert_eq!(names(&loaded.config), (vec!["l", "m"], vec!["b", "c", "d"]));
     assert_eq!(loaded.config.listeners[0].pool, PoolIndex(1));
     assert_eq!(loaded.config.log.level, LogLevel::Warn);
-    assert_eq!(files.report(), ["more/a1.yml:3:11 pools[0].name: pool `d` is not used"]);
+    assert_eq!(
+        files.report(),
+        [
+            "main.yaml:1:11 include[0]: conf.d/40-directory.yaml is a directory, which is not included",
+            "more/a1.yml:3:11 pools[0].name: pool `d` is not used"
+        ]
+    );
     let texts = loaded.texts();
     let included: Vec<&str> = texts.included().map(|name| name.rsplit('/').next().unwrap()).collect();
     assert_eq!(included, ["10-l.yaml", "20-c.yaml", "30-empty.yaml", "a1.yml"]);
@@ -135,12 +143,32 @@ fn file_that_cannot_be_included_is_an_error_at_the_pattern() {
         let files = main(include);
         fs::write(files.path("dir/latin.conf"), b"a\n\xff").unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, files.path("dir/pipe"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        symlink("elsewhere/gone.yaml", files.path("dir/link")).unwrap();
+        symlink("loop", files.path("dir/loop")).unwrap();
+        fs::create_dir(files.path("dir/old")).unwrap();
         files.report()
     };
     for (include, expected) in [
         ("none.yaml", "main.yaml:1:10 include: cannot read none.yaml: No such file or directory (os error 2)"),
         ("dir", "main.yaml:1:10 include: cannot read dir: Is a directory (os error 21)"),
         ("dir/pipe", "main.yaml:1:10 include: dir/pipe is no regular file"),
+        (
+            "dir/link",
+            "main.yaml:1:10 include: dir/link is a symbolic link to elsewhere/gone.yaml, which does not exist",
+        ),
+        // The same, where a pattern fits them.
+        (
+            "'dir/li*'",
+            "main.yaml:1:10 include: dir/link is a symbolic link to elsewhere/gone.yaml, which does not exist",
+        ),
+        (
+            "'*/link'",
+            "main.yaml:1:10 include: dir/link is a symbolic link to elsewhere/gone.yaml, which does not exist",
+        ),
+        ("'dir/p*'", "main.yaml:1:10 include: dir/pipe is no regular file"),
+        ("'*/pipe'", "main.yaml:1:10 include: dir/pipe is no regular file"),
+        ("'dir/lo*'", "main.yaml:1:10 include: cannot read dir/loop: Too many levels of symbolic links (os error 40)"),
+        ("['dir/*.conf2', 'dir/ol*']", "main.yaml:1:26 include[1]: dir/old is a directory, which is not included"),
         ("dir/*.conf", "main.yaml:1:10 include: dir/latin.conf:2: not UTF-8 text"),
         ("[dir/a.yaml, ./dir/a.yaml]", "main.yaml:1:23 include[1]: ./dir/a.yaml is included twice, or includes itself"),
         ("main.yaml", "main.yaml:1:10 include: main.yaml is included twice, or includes itself"),
@@ -151,7 +179,7 @@ fn file_that_cannot_be_included_is_an_error_at_the_pattern() {
         assert_eq!(report(include), [expected], "{include}");
     }
     // Patterns may have what is there already, and nothing.
-    for include in ["'*.yaml'", "[dir/a.yaml, 'dir/*.yaml']", "'dir/*.none'", "'*/p*'", "", "[]"] {
+    for include in ["'*.yaml'", "[dir/a.yaml, 'dir/*.yaml']", "'dir/*.none'", "'*/none.yaml'", "", "[]"] {
         assert_eq!(report(include), [""; 0], "{include}");
     }
 }

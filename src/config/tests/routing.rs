@@ -209,3 +209,34 @@ fn route_by_client_that_an_earlier_one_covers_is_a_warning() {
     assert_eq!(dead(&[two, one, whole]), [1]);
     assert_eq!(dead(&[one, two]), none);
 }
+
+#[test]
+fn ejection_by_status_without_http_is_a_warning_at_its_key() {
+    let warned = |first: &str, second: &str, outlier: &str| {
+        let text = format!(
+            "listeners:\n- {{ name: a, bind: 127.0.0.1:1, pool: p, {first} }}\n\
+             - {{ name: b, bind: 127.0.0.1:2, pool: q, routes: [{{ match: {{ client: [10.0.0.0/8] }}, \
+             split: [{{ pool: p, weight: 1 }}, {{ pool: q, weight: 1 }}] }}], {second} }}\n\
+             pools:\n- {{ name: q, backends: [{{ address: 127.0.0.1:4 }}] }}\n\
+             - name: p\n  backends: [{{ address: 127.0.0.1:3 }}]\n  outlier: {outlier}\n"
+        );
+        let loaded = loaded(&text);
+        loaded
+            .warnings
+            .iter()
+            .map(|it| (it.message.clone(), text[it.span.clone().unwrap()].to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let expected =
+        ("pools[1].outlier.http_5xx: has no effect: no listener in front of this pool has `sniff: http`", "true");
+    let expected = [(expected.0.to_owned(), expected.1.to_owned())];
+    assert_eq!(warned("", "", "{ http_5xx: true }"), expected);
+    for (first, second, outlier) in [
+        ("sniff: http", "", "{ http_5xx: true }"),
+        ("", "sniff: http", "{ http_5xx: true }"),
+        ("", "", "{ http_5xx: false }"),
+        ("", "", "{}"),
+    ] {
+        assert_eq!(warned(first, second, outlier), [], "{first} {second} {outlier}");
+    }
+}

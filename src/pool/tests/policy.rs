@@ -1,4 +1,4 @@
-//! Outlier ejection, fail open, the queue, persistence.
+//! Outlier ejection, fail open, the queue.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -7,7 +7,7 @@ use std::task::{Poll, Wake, Waker};
 
 use super::super::testing::outlier;
 use super::*;
-use crate::config::model::{AdminState, ForcedHealth, OutlierConfig, PersistConfig, QueueConfig};
+use crate::config::model::{AdminState, ForcedHealth, OutlierConfig, QueueConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -174,7 +174,7 @@ struct TestWaiter<'p> {
 
 impl<'p> TestWaiter<'p> {
     fn join(pool: &'p Pool) -> Option<TestWaiter<'p>> {
-        let mut waiter = TestWaiter { place: pool.enqueue()?, wakes: Arc::default(), seen: 0 };
+        let mut waiter = TestWaiter { place: pool.enqueue().ok()?, wakes: Arc::default(), seen: 0 };
         assert!(waiter.poll().is_none());
         Some(waiter)
     }
@@ -209,7 +209,8 @@ fn newcomers_come_after_those_who_wait() {
     assert_eq!(lease(&pool).unwrap_err(), NoBackend::AllFull { up: 1 });
     let mut first = TestWaiter::join(&pool).unwrap();
     let mut second = TestWaiter::join(&pool).unwrap();
-    assert!(pool.enqueue().is_none(), "two may wait");
+    assert_eq!([&first, &second].map(|waiter| waiter.place.behind()), [0, 1]);
+    assert_eq!(pool.enqueue().unwrap_err(), NotQueued::Full, "two may wait");
     drop(held);
     assert_eq!(lease(&pool).unwrap_err(), NoBackend::Queued, "its turn comes after the others'");
     assert!(second.poll().is_none(), "not its turn");
@@ -221,6 +222,21 @@ fn newcomers_come_after_those_who_wait() {
     let status = pool.queue_status();
     assert_eq!((status.waiting, status.peak, status.queued, status.overflowed), (0, 2, 2, 1));
     assert!(lease(&pool).is_ok(), "nobody waits any more");
+}
+
+/// Each learns of a place of its own, as it is counted when the place is given.
+#[test]
+fn places_of_those_who_join_at_the_same_time_are_different() {
+    let pool = build(&queueing(1000, &[1]));
+    let join = || (0..200).map(|_| pool.enqueue().unwrap()).collect::<Vec<_>>();
+    let slots: Vec<QueueSlot<'_>> = std::thread::scope(|scope| {
+        let joining = [(); 4].map(|()| scope.spawn(join));
+        joining.into_iter().flat_map(|it| it.join().unwrap()).collect()
+    });
+    let mut behind: Vec<u32> = slots.iter().map(QueueSlot::behind).collect();
+    behind.sort_unstable();
+    assert!(behind.into_iter().eq(0..800));
+    assert_eq!(build(&queueing(0, &[1])).enqueue().unwrap_err(), NotQueued::NoQueue);
 }
 
 #[test]
@@ -379,59 +395,6 @@ proptest! {
             prop_assert_eq!(pool.queue_status().waiting as usize, waiting.len() + aside.len());
         }
     }
-}
-
-fn persisting(weights: &[u32]) -> model::PoolConfig {
-    let persist = PersistConfig { ttl: SECOND * 600, size: NonZeroU32::new(1000).unwrap() };
-    model::PoolConfig { persist: Some(persist), ..pool(backends(weights)) }
-}
-
-fn of_client(pool: &Pool, number: u8) -> String {
-    let lease = pool.lease(Some(IpAddr::from([10, 0, 0, number])), &Excluded::new()).unwrap();
-    lease.backend().name().to_string()
-}
-
-#[test]
-fn a_client_stays_with_its_backend_over_changes() {
-    let config = persisting(&[1, 1]);
-    let pool = build(&config);
-    let first: Vec<String> = (0..10).map(|client| of_client(&pool, client)).collect();
-    let again = |pool: &Pool| (0..10).map(|client| of_client(pool, client)).collect::<Vec<_>>();
-    assert_eq!(again(&pool), first);
-    let mut more = persisting(&[1, 100, 5]);
-    pool.update(more.clone());
-    assert_eq!(again(&pool), first, "weights and members have changed");
-    more.backends[0].state = AdminState::Drain;
-    pool.update(more.clone());
-    assert_eq!(again(&pool), first, "drained: those who persist go on");
-    assert_ne!(of_client(&pool, 200), "a", "and no others");
-    more.backends[0].state = AdminState::Maintenance;
-    pool.update(more.clone());
-    assert!(again(&pool).iter().all(|backend| backend != "a"), "maintenance moves them");
-    let moved = again(&pool);
-    more.backends[0].state = AdminState::Ready;
-    pool.update(more);
-    assert_eq!(again(&pool), moved, "and they stay where they are now");
-    assert_eq!(pool.persistent_clients(), 11);
-}
-
-#[test]
-fn a_client_whose_backend_cannot_take_it_gets_another() {
-    let mut config = persisting(&[1, 1]);
-    config.health = Some(model::Health { initial: Initial::Up, ..health(HealthCheck::Tcp) });
-    config.backends[0].max_connections = NonZeroU32::new(1);
-    let pool = build(&config);
-    let client = Some(IpAddr::from([10, 0, 0, 1]));
-    let held = pool.lease(client, &Excluded::new()).unwrap();
-    assert_eq!((&**held.backend().name(), of_client(&pool, 1).as_str()), ("a", "b"), "it is full");
-    drop(held);
-    assert_eq!(of_client(&pool, 1), "b", "where it was last");
-    pool.set_down(id(&pool, 1), "refused");
-    assert_eq!(of_client(&pool, 1), "a");
-    let mut tried = Excluded::new();
-    tried.add(id(&pool, 0));
-    pool.set_up(id(&pool, 1));
-    assert_eq!(&**pool.lease(client, &tried).unwrap().backend().name(), "b", "its backend was tried in vain");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::upstream::Origin;
 use super::failure::Attempts;
-use crate::pool::{Lease, Pool, QueueSlot};
+use crate::pool::{Lease, NotQueued, Pool, QueueSlot};
 use crate::worker::{self, poll_fn};
 
 /// Pause after all backends that are up could not be reached. It doubles up to [`RETRY_MAX`]: until a health check notices, each
@@ -17,7 +17,6 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 pub(super) struct QueueWait<'p> {
     pool: &'p Pool,
     place: Option<QueueSlot<'p>>,
-    timeout: Duration,
     deadline: Instant,
     pause: Duration,
 }
@@ -37,8 +36,7 @@ pub(super) enum QueueEnd {
 
 impl<'p> QueueWait<'p> {
     pub(super) fn new(pool: &'p Pool) -> QueueWait<'p> {
-        let now = worker::now();
-        QueueWait { pool, place: None, timeout: Duration::ZERO, deadline: now, pause: RETRY_MIN }
+        QueueWait { pool, place: None, deadline: worker::now(), pause: RETRY_MIN }
     }
 
     /// Waits for a lease: behind all who came before, and after a pause where backends were there and could not be reached.
@@ -51,22 +49,21 @@ impl<'p> QueueWait<'p> {
         attempts: &mut Attempts,
         unreachable: bool,
     ) -> Result<Lease, QueueEnd> {
-        let QueueWait { pool, place, timeout, deadline, pause } = self;
+        let QueueWait { pool, place, deadline, pause } = self;
         let place = match place {
             Some(place) => place,
             None => {
-                let rules = pool.settings().queue;
-                let behind = pool.queue_status().waiting;
-                let Some(new) = pool.enqueue() else {
-                    return Err(if rules.size == 0 { QueueEnd::NoQueue } else { QueueEnd::Full });
-                };
-                attempts.queued(behind);
-                (*timeout, *deadline) = (rules.timeout, worker::now() + rules.timeout);
+                let new = pool.enqueue().map_err(|why| match why {
+                    NotQueued::NoQueue => QueueEnd::NoQueue,
+                    NotQueued::Full => QueueEnd::Full,
+                })?;
+                attempts.queued(new.behind());
+                *deadline = worker::now() + new.timeout();
                 place.insert(new)
             }
         };
         let began = Instant::now();
-        let until = *deadline;
+        let (until, timeout) = (*deadline, place.timeout());
         let retry_at = unreachable.then(|| worker::now() + *pause);
         let wait = async {
             if let Some(at) = retry_at {
@@ -80,7 +77,7 @@ impl<'p> QueueWait<'p> {
             if origin.client.poll_finished().is_ready() {
                 return Poll::Ready(Err(QueueEnd::ClientLeft));
             }
-            wait.as_mut().poll(cx).map(|lease| lease.ok_or(QueueEnd::TimedOut(*timeout)))
+            wait.as_mut().poll(cx).map(|lease| lease.ok_or(QueueEnd::TimedOut(timeout)))
         })
         .await;
         if unreachable {

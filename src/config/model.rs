@@ -25,7 +25,9 @@ use serde::Deserialize;
 pub use access::{AccessConfig, ClientRule, GeoIpConfig};
 pub use bind::ListenAddress;
 pub use health::{Header, Health, HealthCheck, HttpCheck, Initial};
-pub use listener::{LimitsConfig, ListenerConfig, ListenerSocket, ListenerState, ListenerTimeouts, Rate, ReusePort};
+pub use listener::{
+    LimitsConfig, ListenerConfig, ListenerSocket, ListenerState, ListenerTimeouts, Rate, ReusePort, SpokenProtocol,
+};
 pub use policy::{OutlierConfig, PersistConfig, QueueConfig};
 pub use pool::{
     AdminState, BackendAddress, BackendConfig, Balance, ForcedHealth, HashPrefix, OnDown, PoolConfig, PoolIndex,

@@ -115,6 +115,7 @@ fn absent_keys_have_their_defaults() {
             bind: vec![ListenAddress::One(Address::Tcp("127.0.0.1:8080".parse().unwrap()))],
             pool: PoolIndex(0),
             sniff: Sniff::Off,
+            protocol_hint: None,
             routes: Vec::new(),
             access: AccessConfig::default(),
             tls: None,

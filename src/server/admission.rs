@@ -6,14 +6,14 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::model::{self, AccessConfig, ClientRule, Rate, Sniff};
-use crate::limits::{AccessDenial, AccessList, AddressSlot, Capacity, Exceeded, Limit, Limits, Permit};
+use crate::config::model::{self, AccessConfig, ClientRule, Rate};
+use crate::limits::{AccessDenial, AccessList, AddressSlot, Capacity, Limit, Limits, Permit};
 use crate::net::addr::ClientAddr;
 use crate::net::country::Country;
 use crate::stats::termination::Termination;
 use crate::worker;
 
-/// Clients over a limit that get an answer in their own protocol, at once and per second: few, as an answer costs a TLS handshake
+/// Clients over a limit, or denied, that get an answer in their own protocol, at once and per second: few, as it costs a TLS handshake
 /// and up to some seconds, which limits are there to save. The others are closed at once.
 const MAX_REJECT_SLOTS: usize = 64;
 const REJECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap(); // at compile time, where a zero would be an error
@@ -41,9 +41,11 @@ pub(super) enum Admission {
     Rejected(RejectSlot),
 }
 
-/// A place among the clients over a limit that get an answer.
+/// A place among the clients that get an answer although they may not connect, or are over a limit.
 pub(super) struct RejectSlot {
-    pub(super) exceeded: Exceeded,
+    pub(super) reason: Termination,
+    /// When another try is worth it.
+    pub(super) retry_after: Duration,
     _permit: Permit,
 }
 
@@ -65,8 +67,6 @@ impl AdmissionControl {
     fn with(listener: &model::ListenerConfig, access: Arc<AccessList>, limits: Limits) -> AdmissionControl {
         let now = Instant::now();
         let rate = Rate { count: REJECTS_PER_SECOND, per: Duration::from_secs(1) };
-        let has_words =
-            listener.sniff == Sniff::Http || listener.tls.as_ref().is_some_and(|tls| tls.starttls.is_some());
         // An eighth of the connections: a rejected client holds one while it is answered.
         let slots = listener.max_connections.map_or(MAX_REJECT_SLOTS, |most| most.get() as usize / 8);
         let budget = || RejectBudget {
@@ -76,17 +76,15 @@ impl AdmissionControl {
                 now,
             ),
         };
-        AdmissionControl { access, rules: listener.access.clone(), limits, budget: has_words.then(budget) }
+        AdmissionControl { access, rules: listener.access.clone(), limits, budget: listener.speaks().map(|_| budget()) }
     }
 
     /// Whether admission by one configuration serves for the other.
     pub(super) fn fits(one: &model::ListenerConfig, other: &model::ListenerConfig) -> bool {
-        let starttls = |listener: &model::ListenerConfig| listener.tls.as_ref().and_then(|tls| tls.starttls);
         one.access == other.access
             && one.limits == other.limits
             && one.max_connections == other.max_connections
-            && one.sniff == other.sniff
-            && starttls(one) == starttls(other)
+            && one.speaks() == other.speaks()
     }
 
     /// Whether there is any list or limit.
@@ -121,7 +119,7 @@ impl AdmissionControl {
         // First: a client that may not connect takes no room in the limits' memory.
         if let Err(denial) = self.access.check(client.ip(), country) {
             refuse(&DenialReason { rules: &self.rules, denial, client: client.ip(), country });
-            return Err(Termination::AccessDenied);
+            return self.reject(Termination::AccessDenied, Duration::ZERO);
         }
         let now = worker::now();
         let exceeded = match self.limits.admit(client.ip(), now) {
@@ -129,8 +127,12 @@ impl AdmissionControl {
             Err(exceeded) => exceeded,
         };
         refuse(&self.limits.explain(exceeded.limit));
-        let slot = self.budget.as_ref().and_then(|budget| budget.slot(now));
-        slot.map(|slot| Admission::Rejected(RejectSlot { exceeded, _permit: slot })).ok_or(exceeded.limit.into())
+        self.reject(exceeded.limit.into(), exceeded.wait)
+    }
+
+    fn reject(&self, reason: Termination, retry_after: Duration) -> Result<Admission, Termination> {
+        let permit = self.budget.as_ref().and_then(|budget| budget.slot(worker::now()));
+        permit.map(|permit| Admission::Rejected(RejectSlot { reason, retry_after, _permit: permit })).ok_or(reason)
     }
 }
 

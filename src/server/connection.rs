@@ -71,7 +71,7 @@ pub(super) struct Preamble {
     pub(super) tlvs: Option<ReceivedTlvs>,
     /// The bandwidth of each direction, where it is limited.
     pub(super) pacing: Option<Pacing>,
-    /// The client exceeds a limit, and gets an answer that says so instead of a backend. Boxed: few do.
+    /// The client is denied, or exceeds a limit, and gets an answer that says so instead of a backend. Boxed: few do.
     pub(super) reject_slot: Option<Box<RejectSlot>>,
 }
 

@@ -69,9 +69,9 @@ impl Record {
         self.peeked.take().map_or_else(PeekedBytes::default, |peeked| *peeked)
     }
 
-    /// The limit that the client exceeds, if it gets an answer that says so.
-    pub(super) fn over_limit(&self) -> Option<Termination> {
-        Some(self.connection.preamble()?.reject_slot.as_ref()?.exceeded.limit.into())
+    /// Why the client gets no backend, but an answer that says so.
+    pub(super) fn rejected(&self) -> Option<Termination> {
+        Some(self.connection.preamble()?.reject_slot.as_ref()?.reason)
     }
 
     /// Counts bytes that go to the backend without a relay.

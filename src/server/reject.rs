@@ -1,23 +1,27 @@
-//! The answer to a client that gets no backend, in its own protocol: HTTP 429 or 503, PostgreSQL's 53300 or 57P03.
+//! The answer to a client that gets no backend, in its own protocol: PostgreSQL, MySQL, Redis or HTTP.
 
 use std::time::Duration;
 
 use super::connection::ConnectionState;
 use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
-use super::peek::{Peek, PeekedBytes, after};
+use super::peek::{Peek, PeekedBytes, after, write_all};
 use super::transport::ClientConn;
 use super::worker_state::WorkerState;
-use crate::config::model::{ListenerTls, Sniff, StartTls};
+use crate::config::model::SpokenProtocol;
 use crate::relay::Stream;
 use crate::sniff::http::NotHttp;
-use crate::sniff::{http, postgres};
+use crate::sniff::postgres::Opening;
+use crate::sniff::{http, mysql, postgres};
 use crate::stats::http::{HttpEvent, Method, StatusClass};
 use crate::stats::registry::BackendId;
 use crate::stats::termination::Termination;
 
-/// Tells the client why it gets no backend, if it speaks what the listener is for, and when to try again. `ahead` is what was
-/// read of it.
+/// First messages of a PostgreSQL client before its startup message: requests for TLS and for GSSAPI encryption.
+const MAX_ENCRYPTION_REQUESTS: usize = 2;
+
+/// Tells the client why it gets no backend, if the listener knows what its clients speak, and when to try again. `peeked` is what
+/// was read of it.
 pub(super) async fn reject(
     connection: &ConnectionState,
     client: &ClientConn,
@@ -26,30 +30,70 @@ pub(super) async fn reject(
     retry_after: Duration,
 ) {
     let listener = &*connection.listener;
-    let Some(why) = Why::of(ending) else { return };
-    if let Some((ListenerTls { starttls: Some(StartTls::Postgres), .. }, _)) = listener.tls() {
-        lingering_close(client, &why.to_postgres(), LingerLimit::SHORT).await;
-    } else if listener.config().sniff == Sniff::Http {
-        // An answer before the request would be taken for none, and what is no HTTP gets none.
-        let mut peek = Peek::with(connection, client, peeked, after(listener.config().timeouts.sniff));
-        let Ok(Ok(request)) = peek.until(http::MAX_HEAD, http::recognise).await else { return };
-        let method = Method::named(&request.method);
-        let is_over_limit = matches!(why, Why::OverLimit(_));
-        let class = if is_over_limit { StatusClass::ClientError } else { StatusClass::ServerError };
-        WorkerState::with(|state| state.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class)));
-        lingering_close(client, &why.to_http(method, retry_after), LingerLimit::LONG).await;
+    let (Some(why), Some(protocol)) = (Why::of(ending), listener.config().speaks()) else { return };
+    // The listener has answered the client's request for TLS.
+    let has_begun = listener.tls().is_some_and(|(tls, _)| tls.starttls.is_some());
+    match protocol {
+        SpokenProtocol::Postgres if has_begun => {
+            lingering_close(client, &why.to_postgres(), LingerLimit::SHORT).await;
+        }
+        SpokenProtocol::Postgres => {
+            let mut peek = Peek::with(connection, client, peeked, after(listener.config().timeouts.sniff));
+            if has_startup_message(&mut peek).await {
+                lingering_close(client, &why.to_postgres(), LingerLimit::SHORT).await;
+            }
+        }
+        // The server speaks first.
+        SpokenProtocol::Mysql => lingering_close(client, &why.to_mysql(), LingerLimit::SHORT).await,
+        // As Redis itself does for a client above its maxclients.
+        SpokenProtocol::Redis => lingering_close(client, &why.to_redis(), LingerLimit::SHORT).await,
+        SpokenProtocol::Http => {
+            // An answer before the request would be taken for none, and what is no HTTP gets none.
+            let mut peek = Peek::with(connection, client, peeked, after(listener.config().timeouts.sniff));
+            let Ok(Ok(request)) = peek.until(http::MAX_HEAD, http::recognise).await else { return };
+            let method = Method::named(&request.method);
+            if listener.sniffs_http() {
+                let class = if why.is_the_clients() { StatusClass::ClientError } else { StatusClass::ServerError };
+                WorkerState::with(|state| {
+                    state.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class));
+                });
+            }
+            lingering_close(client, &why.to_http(method, retry_after), LingerLimit::LONG).await;
+        }
     }
+}
+
+/// Reads up to a startup message, which an ErrorResponse may answer: libpq does not show one that comes in place of the answer to
+/// a request for encryption (CVE-2024-10977).
+async fn has_startup_message(peek: &mut Peek<'_, ClientConn>) -> bool {
+    for _ in 0..=MAX_ENCRYPTION_REQUESTS {
+        match peek.until(postgres::MAX_STARTUP_PACKET, postgres::recognise).await {
+            Ok(Ok(Opening::Startup { .. })) => return true,
+            Ok(Ok(Opening::SslRequest | Opening::GssEncRequest)) => {
+                peek.take_off(postgres::SSL_REQUEST.len());
+                if write_all(peek.stream(), &[postgres::REFUSE]).await.is_err() {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Why a client gets no backend, for itself to read.
 #[derive(Clone, Copy)]
 enum Why {
+    /// It may not connect.
+    Denied,
     /// It exceeds a limit.
     OverLimit(&'static str),
     /// The queue is full.
     QueueFull,
     /// It waited in the queue in vain.
     QueueTimeout,
+    /// The process ends.
+    Drain,
     /// No backend is available.
     NoBackend(&'static str),
 }
@@ -58,11 +102,13 @@ impl Why {
     /// Nothing for a client that has done something else wrong.
     fn of(ending: Termination) -> Option<Why> {
         Some(match ending {
+            Termination::AccessDenied => Why::Denied,
             Termination::NoBackend => Why::NoBackend("no backend can take the request now"),
             Termination::ConnectFailed => Why::NoBackend("no backend could be reached"),
             Termination::OutOfResources => Why::NoBackend("the load balancer has no resources left for the request"),
             Termination::QueueFull => Why::QueueFull,
             Termination::QueueTimeout => Why::QueueTimeout,
+            Termination::DrainDeadline | Termination::DrainAborted => Why::Drain,
             Termination::AddressConnections => Why::OverLimit("too many connections from this address"),
             Termination::AddressRate => Why::OverLimit("connections from this address come too fast"),
             Termination::ListenerRate => Why::OverLimit("connections come too fast"),
@@ -70,32 +116,71 @@ impl Why {
         })
     }
 
-    /// An ErrorResponse, which a client takes at any point before its session begins: too_many_connections or
-    /// cannot_connect_now.
-    fn to_postgres(self) -> Vec<u8> {
-        let (code, message) = match self {
-            Why::OverLimit(words) => ("53300", words),
-            Why::QueueFull => ("53300", "too many connections wait for a database server"),
-            Why::QueueTimeout => ("57P03", "no database server could take the connection in time"),
-            Why::NoBackend(_) => ("57P03", "no database server can take the connection now"),
-        };
-        let hint = match self {
-            Why::OverLimit(_) => "Try again later.",
-            _ => "The load balancer's log says why; try again later.",
-        };
-        postgres::error_response(code, message, Some(hint))
+    /// Whether it is up to the client.
+    fn is_the_clients(self) -> bool {
+        matches!(self, Why::Denied | Why::OverLimit(_))
     }
 
-    /// 503 for a request that no backend can take (RFC 9110, 15.6.4), 429 for a client over a limit (RFC 6585, 4).
+    /// For a client of a database.
+    fn in_words(self) -> &'static str {
+        match self {
+            Why::Denied => "connections from this address are not allowed",
+            Why::OverLimit(words) => words,
+            Why::QueueFull => "too many connections wait for a database server",
+            Why::QueueTimeout => "no database server could take the connection in time",
+            Why::Drain => "the server is shutting down",
+            Why::NoBackend(_) => "no database server can take the connection now",
+        }
+    }
+
+    /// An ErrorResponse, which a client takes at any point before its session begins. Codes of PostgreSQL, Appendix A:
+    /// invalid_authorization_specification, too_many_connections, admin_shutdown, cannot_connect_now.
+    fn to_postgres(self) -> Vec<u8> {
+        let code = match self {
+            Why::Denied => "28000",
+            Why::OverLimit(_) | Why::QueueFull => "53300",
+            Why::Drain => "57P01",
+            Why::QueueTimeout | Why::NoBackend(_) => "57P03",
+        };
+        let hint = match self {
+            Why::Denied => "The load balancer's access list decides.",
+            Why::OverLimit(_) | Why::Drain => "Try again later.",
+            _ => "The load balancer's log says why; try again later.",
+        };
+        postgres::error_response(code, self.in_words(), Some(hint))
+    }
+
+    /// An ERR packet. Numbers of MySQL's "Server Error Message Reference": ER_HOST_NOT_PRIVILEGED, ER_CON_COUNT_ERROR,
+    /// ER_SERVER_SHUTDOWN, ER_UNKNOWN_ERROR.
+    fn to_mysql(self) -> Vec<u8> {
+        let (code, state) = match self {
+            Why::Denied => (1130, b"HY000"),
+            Why::OverLimit(_) | Why::QueueFull => (1040, b"08004"),
+            Why::Drain => (1053, b"08S01"),
+            Why::QueueTimeout | Why::NoBackend(_) => (1105, b"HY000"),
+        };
+        mysql::refusal(code, state, self.in_words())
+    }
+
+    /// A simple error (RESP).
+    fn to_redis(self) -> Vec<u8> {
+        format!("-ERR {}\r\n", self.in_words()).into_bytes()
+    }
+
+    /// 503 for a request that no backend can take (RFC 9110, 15.6.4), 429 for a client over a limit (RFC 6585, 4), 403 for one that
+    /// is denied (RFC 9110, 15.5.4).
     fn to_http(self, method: Method, retry_after: Duration) -> Vec<u8> {
         let (status, words) = match self {
+            Why::Denied => (403, self.in_words()),
             Why::OverLimit(words) => (429, words),
             Why::QueueFull => (503, "too many requests wait for a backend"),
             Why::QueueTimeout => (503, "no backend could take the request in time"),
+            Why::Drain => (503, self.in_words()),
             Why::NoBackend(words) => (503, words),
         };
         let seconds = retry_after.as_nanos().div_ceil(1_000_000_000).max(1);
-        http_answer(status, words, method, &format!("Retry-After: {seconds}\r\n"))
+        let fields = if status == 403 { String::new() } else { format!("Retry-After: {seconds}\r\n") };
+        http_answer(status, words, method, &fields)
     }
 }
 
@@ -121,6 +206,7 @@ pub(super) fn status_of(fault: NotHttp) -> u16 {
 fn http_answer(status: u16, error: &str, method: Method, fields: &str) -> Vec<u8> {
     let reason = match status {
         400 => "Bad Request",
+        403 => "Forbidden",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         _ => "Service Unavailable",

@@ -1,6 +1,7 @@
 //! The life of one connection.
 
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ const BULK_THRESHOLD: u64 = 128 * 1024;
 
 /// Turns after which a connection is no longer new, even if its backend has not answered.
 const NEW_FOR: u8 = 8;
+
+/// Time to tell a client at the end of the drain that the process ends: less than the end waits for its connections.
+const DRAIN_ANSWER: Duration = Duration::from_millis(200);
 
 /// Retry-After of a rejection whose end is unknown.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -103,13 +107,13 @@ impl Session {
         {
             return ending;
         }
-        let served = match self.record.over_limit() {
+        let served = match self.record.rejected() {
             Some(ending) => Err(ending),
             None => self.dial().await,
         };
         if let Err(ending) = served {
             self.send_error(ending).await;
-            if self.handle.aborted().is_some() {
+            if self.handle.aborted().is_some() && !ending.is_of_drain() {
                 self.reset_unless_complete(ending);
             }
             return ending;
@@ -176,10 +180,16 @@ impl Session {
         let connection = &*record.connection;
         record.state.look_for_unread(connection, &*client);
         let slot = connection.preamble().and_then(|preamble| preamble.reject_slot.as_ref());
-        let retry_after = slot.map_or(DEFAULT_RETRY_AFTER, |slot| slot.exceeded.wait);
-        let saying = Box::pin(reject(connection, client, peeked, ending, retry_after));
-        // Aborted or not, it is over.
-        let _ = handle.unless_aborted(saying).await;
+        let retry_after = slot.map_or(DEFAULT_RETRY_AFTER, |slot| slot.retry_after);
+        let saying = reject(connection, client, peeked, ending, retry_after);
+        let saying = Box::pin(async {
+            match ending.is_of_drain() {
+                true => worker::until(Some(worker::now() + DRAIN_ANSWER), saying).await,
+                false => handle.unless_aborted(pin!(saying)).await.ok(),
+            }
+        });
+        // Aborted, late or not, it is over.
+        let _ = saying.await;
     }
 
     /// Sends RST unless both sides finished: a truncated stream must not look complete. A no-op on a side that is closed already.

@@ -362,6 +362,11 @@ impl Termination {
         }
     }
 
+    /// Whether the end of the process has cut it.
+    pub fn is_of_drain(self) -> bool {
+        matches!(self, Termination::DrainDeadline | Termination::DrainAborted)
+    }
+
     /// Whether the client got no backend at all.
     pub fn is_rejection(self) -> bool {
         matches!(

@@ -58,6 +58,7 @@ mod protocol_routes;
 mod proxy_protocol_sent;
 mod queue;
 mod readiness;
+mod refusals;
 mod reload;
 mod reload_keeps;
 mod runtime_api;

@@ -40,6 +40,7 @@ mod psql_drain;
 mod queue;
 mod redis;
 mod redis_roles;
+mod refusals;
 mod reload_under_load;
 mod stats_exact;
 #[path = "../support/mod.rs"]

@@ -8,7 +8,7 @@ use super::{Checker, copied, optional_period, value};
 use crate::config::located::Located;
 use crate::config::model::{
     LimitsConfig, ListenAddress, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, ProxyProtocol,
-    ReusePort, RouteConfig, Sniff,
+    ReusePort, RouteConfig, Sniff, SpokenProtocol, StartTls,
 };
 use crate::config::raw::{RawListener, RawListenerTimeouts, RawPool, RawSocket};
 use crate::config::report::{Diagnostic, shown};
@@ -60,6 +60,7 @@ impl Checker<'_> {
             let routes = self.routes(raw, at, &mut pools);
             let tls = self.listener_tls(raw, at);
             let sniff = self.sniff(raw, tls.as_ref());
+            let protocol_hint = self.protocol_hint(raw, sniff, tls.as_ref());
             if raw.tls.is_none() || tls.is_some() {
                 self.dead_routes(&routes, tls.as_ref());
             }
@@ -76,6 +77,7 @@ impl Checker<'_> {
                     bind,
                     pool,
                     sniff,
+                    protocol_hint,
                     routes: routes.into_iter().map(|(route, _)| route).collect(),
                     tls,
                     proxy_protocol,
@@ -112,6 +114,25 @@ impl Checker<'_> {
             self.warning(at, diagnostic.hint("remove one of the two"));
         }
         Sniff::Http
+    }
+
+    fn protocol_hint(
+        &mut self,
+        listener: &RawListener,
+        sniff: Sniff,
+        tls: Option<&ListenerTls>,
+    ) -> Option<SpokenProtocol> {
+        let (hint, at) = value(listener.protocol_hint.as_ref())?;
+        let (known, key) = match (tls.and_then(|tls| tls.starttls), sniff) {
+            (Some(StartTls::Postgres), _) => (SpokenProtocol::Postgres, "tls.starttls: postgres"),
+            (None, Sniff::Http) => (SpokenProtocol::Http, "sniff: http"),
+            (None, Sniff::Off) => return Some(*hint),
+        };
+        if *hint != known {
+            let diagnostic = Diagnostic::new(format!("contradicts `{key}`"));
+            self.error(at, diagnostic.hint("remove it: clients of the listener speak that protocol"));
+        }
+        Some(*hint)
     }
 
     /// `None` if it is absent, or invalid, which is reported.

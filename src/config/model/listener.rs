@@ -13,7 +13,7 @@ use super::bind::ListenAddress;
 use super::pool::PoolIndex;
 use super::proxy_protocol::ProxyProtocol;
 use super::routing::{RouteConfig, Sniff};
-use super::tls::ListenerTls;
+use super::tls::{ListenerTls, StartTls};
 use crate::net::addr::Address;
 
 /// One entry of `listeners`.
@@ -27,6 +27,8 @@ pub struct ListenerConfig {
     pub pool: PoolIndex,
     /// Protocol that is parsed in passing.
     pub sniff: Sniff,
+    /// What its clients speak, where nothing else says it.
+    pub protocol_hint: Option<SpokenProtocol>,
     /// First match wins.
     pub routes: Vec<RouteConfig>,
     /// TLS termination.
@@ -63,9 +65,44 @@ impl ListenerConfig {
         self.bind.iter().any(|bind| bind.is_range() && bind.contains(address))
     }
 
+    /// What its clients speak, inside TLS where that ends here; `None` if it is not known.
+    pub fn speaks(&self) -> Option<SpokenProtocol> {
+        match (self.tls.as_ref().and_then(|tls| tls.starttls), self.sniff) {
+            (Some(StartTls::Postgres), _) => Some(SpokenProtocol::Postgres),
+            (None, Sniff::Http) => Some(SpokenProtocol::Http),
+            (None, Sniff::Off) => self.protocol_hint,
+        }
+    }
+
     /// Whether it binds an address.
     pub fn binds(&self, address: &Address) -> bool {
         self.bind.iter().any(|bind| bind.contains(address))
+    }
+}
+
+/// `listeners[].protocol_hint`: a protocol with an error message of its own for a client that gets no backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpokenProtocol {
+    /// PostgreSQL: ErrorResponse.
+    Postgres,
+    /// MySQL and MariaDB: an ERR packet.
+    Mysql,
+    /// Redis and Valkey: a simple error.
+    Redis,
+    /// HTTP/1.x: a response.
+    Http,
+}
+
+impl SpokenProtocol {
+    /// As in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            SpokenProtocol::Postgres => "postgres",
+            SpokenProtocol::Mysql => "mysql",
+            SpokenProtocol::Redis => "redis",
+            SpokenProtocol::Http => "http",
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::tls::RawListenerTls;
 use crate::config::located::{Field, Located, OneOrMany};
-use crate::config::model::{ListenerState, Sniff};
+use crate::config::model::{ListenerState, Sniff, SpokenProtocol};
 use crate::config::scalars::{
     BindAddress, ByteRate, ClientPattern, CountryCode, FileMode, Frequency, HostRule, NameRule, Network, PathPrefix,
     Period, ProtocolName,
@@ -31,6 +31,8 @@ pub(crate) struct RawListener {
     /// Parse HTTP/1.x in passing, for statistics and routing.
     #[schemars(extend("default" = "off"))]
     pub(crate) sniff: Field<Sniff>,
+    /// What clients speak, for the error message of one that gets no backend. sniff and tls.starttls say it too.
+    pub(crate) protocol_hint: Field<SpokenProtocol>,
     /// First match wins. Without `tls`, sni and alpn are read from the ClientHello: TLS passthrough.
     pub(crate) routes: Field<Vec<Located<RawRoute>>>,
     /// TLS termination. Omit for plain TCP or TLS passthrough.

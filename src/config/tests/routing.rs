@@ -240,3 +240,23 @@ fn ejection_by_status_without_http_is_a_warning_at_its_key() {
         assert_eq!(warned(first, second, outlier), [], "{first} {second} {outlier}");
     }
 }
+
+#[test]
+fn protocol_hint_arrives_as_written_and_may_not_contradict() {
+    let starttls = "tls: { certificates: [{ cert: a, key: b }], starttls: postgres }";
+    for (keys, speaks) in [
+        ("", None),
+        ("protocol_hint: mysql", Some(SpokenProtocol::Mysql)),
+        ("protocol_hint: redis", Some(SpokenProtocol::Redis)),
+        ("sniff: http", Some(SpokenProtocol::Http)),
+        ("sniff: http, protocol_hint: http", Some(SpokenProtocol::Http)),
+        (starttls, Some(SpokenProtocol::Postgres)),
+    ] {
+        assert_eq!(listener(keys).speaks(), speaks, "{keys}");
+    }
+    for (keys, contradicted) in [("sniff: http", "sniff: http"), (starttls, "tls.starttls: postgres")] {
+        let failure = parse("test.yaml", &with(&format!("protocol_hint: mysql, {keys}"), ""), &Unread).unwrap_err();
+        let errors: Vec<String> = failure.errors().iter().map(|error| error.message.clone()).collect();
+        assert_eq!(errors, [format!("listeners[0].protocol_hint: contradicts `{contradicted}`")]);
+    }
+}

@@ -125,7 +125,7 @@ impl Kind {
             Kind::TidegateOutlier => (String::new(), "outlier: { failures: 5, window: 10s }"),
             Kind::TidegateQueue => (String::new(), "queue: { size: 1000, timeout: 5s }"),
             Kind::TidegatePersist => (String::new(), "persist: { by: client_ip, ttl: 30m }"),
-            Kind::TidegateBandwidth => ("limits: { bandwidth: 100GB }".to_owned(), ""),
+            Kind::TidegateBandwidth => ("limits: { bandwidth: 100GiB/s }".to_owned(), ""),
             _ => (String::new(), ""),
         };
         Policy { listener, pool: pool.to_owned() }

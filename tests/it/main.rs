@@ -60,7 +60,6 @@ mod readiness;
 mod reload;
 mod reload_keeps;
 mod runtime_api;
-mod runtime_checks;
 mod runtime_commands;
 mod selftest;
 mod service_manager;

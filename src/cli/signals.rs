@@ -77,7 +77,7 @@ impl Requests {
         let seen = self.seen;
         let _ = self.endings.wait_for(|requested| *requested > seen).await;
         if self.status.accepts() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -155,6 +155,30 @@ mod tests {
         assert_eq!(findings(&after, &[]), findings(&before, &[]), "the port is not known");
     }
 
+    /// What is not shown of a configuration does not hide the rest of it.
+    #[test]
+    fn secrets_are_no_findings_and_hide_none() {
+        let with = |bind: &str, health: &str| {
+            let text = format!(
+                "admin: {{ bind: 127.0.0.1:9, token_file: /run/token }}\n\
+                 listeners: [{{ name: in, bind: {bind}, pool: p, tls: {{ certificates: [{{ cert: c, key: k }}] }} }}]\n\
+                 pools: [{{ name: p, backends: [{{ name: a, address: 127.0.0.1:2 }}], health: {{ {health}, port: 7 }} }}]\n"
+            );
+            parse("test", &text, &Unread).unwrap_or_else(|failure| panic!("{failure}")).config
+        };
+        for health in [
+            "http: { path: /a, headers: { Authorization: 'Basic x' }, body: secret }",
+            "exchange: { send: secret, expect: secret }",
+        ] {
+            let good = with("127.0.0.1:1", health);
+            let mut wrong = with("['127.0.0.1:1', 'unix:/run/in']", health);
+            wrong.pools[0].backends[0].address = crate::config::backend_address("10.0.0.9:*").unwrap();
+            let Findings { errors, .. } = findings(&wrong, &[]).beyond(|| findings(&good, &[]));
+            let expected = "pools.p.backends.a.address: clients of the unix socket of listener `in` connect to no port";
+            assert!(errors.len() == 1 && errors[0].starts_with(expected), "{health}: {errors:?}");
+        }
+    }
+
     #[test]
     fn ports_of_the_kernel_take_the_place_of_zero_only() {
         let all = config("['127.0.0.1:0', '127.0.0.2:5', '127.0.0.3:6-7']", "");

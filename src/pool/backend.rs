@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::members::{Target, full_name};
+use super::persist::HoldId;
 use super::runtime::Runtime;
 use super::slow_start;
 use super::status::Status;
@@ -222,8 +223,8 @@ impl Backend {
         self.runtime.try_acquire(self.limit(), may_be_down)
     }
 
-    pub(super) fn release(&self) {
-        self.runtime.release();
+    pub(super) fn release(&self, held: Option<HoldId>) {
+        self.runtime.release(held);
     }
 }
 

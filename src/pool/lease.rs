@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::persist::PersistHold;
+use super::persist::HoldId;
 use super::snapshot::Tier;
 use super::{Backend, Excluded};
 use crate::balance::{self, Draw, Live};
@@ -15,19 +15,20 @@ use crate::config::model::{AdminState, HashPrefix};
 pub struct Lease {
     backend: Arc<Backend>,
     downs: u32,
-    persist: Option<PersistHold>,
+    /// The entry of its client, where the pool has `persist`.
+    held: Option<HoldId>,
 }
 
 impl Lease {
     /// Takes a connection of `backend`, unless it is full, or down and that matters.
     pub(super) fn new(backend: &Arc<Backend>, may_be_down: bool) -> Option<Lease> {
         let downs = backend.downs(); // before, so that no going down is missed
-        backend.try_acquire(may_be_down).then(|| Lease { backend: Arc::clone(backend), downs, persist: None })
+        backend.try_acquire(may_be_down).then(|| Lease { backend: Arc::clone(backend), downs, held: None })
     }
 
     /// Keeps the client's entry for as long as the lease lives.
-    pub(super) fn hold(&mut self, entry: PersistHold) {
-        self.persist = Some(entry);
+    pub(super) fn hold(&mut self, entry: HoldId) {
+        self.held = Some(entry);
     }
 
     /// The leased backend.
@@ -44,7 +45,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.backend.release();
+        self.backend.release(self.held);
     }
 }
 

@@ -75,7 +75,6 @@ pub struct Pool {
     transitions: RecentEvents<Transition>,
     refused: AtomicU64,
     departed: Mutex<Departed>,
-    persist: PersistTable,
     /// How often it became unusable.
     downs: AtomicU64,
 }
@@ -118,7 +117,6 @@ impl Pool {
             transitions: RecentEvents::new(TRANSITIONS),
             refused: AtomicU64::new(0),
             departed: Mutex::default(),
-            persist: PersistTable::default(),
             downs: AtomicU64::new(0),
         };
         pool.populate();
@@ -202,7 +200,7 @@ impl Pool {
 
     /// Clients that `persist` remembers.
     pub fn persistent_clients(&self) -> usize {
-        self.persist.len()
+        self.persist().len()
     }
 
     /// Whether it is usable, since when, and how long it was not.
@@ -262,13 +260,13 @@ impl Pool {
             return self.pick(&snapshot, client, excluded);
         };
         let (client_key, now) = (lease::client_key(ip, snapshot.settings.hash), Instant::now());
-        let last = self.persist.get(client_key, rules, now);
+        let last = self.persist().get(client_key, rules, now);
         let last = last.and_then(|backend| snapshot.persistent(backend, excluded));
         let mut lease = match last.and_then(|backend| Lease::new(backend, snapshot.fails_open)) {
             Some(lease) => lease,
             None => self.pick(&snapshot, client, excluded)?,
         };
-        lease.hold(self.persist.set(client_key, lease.backend().id(), rules, now));
+        lease.hold(self.persist().hold(client_key, lease.backend().id(), rules, now));
         Ok(lease)
     }
 
@@ -278,8 +276,12 @@ impl Pool {
         if let Some((rules, ip)) = settings.persist.as_ref().zip(client)
             && !backend.is_leaving()
         {
-            self.persist.ended(lease::client_key(ip, settings.hash), backend.id(), rules, Instant::now());
+            self.persist().ended(lease::client_key(ip, settings.hash), backend.id(), rules, Instant::now());
         }
+    }
+
+    fn persist(&self) -> &PersistTable {
+        &self.load.persist
     }
 
     fn queue(&self) -> &Queue {

@@ -1,6 +1,8 @@
 //! Session persistence: which backend a client had last. Bounded by a number of clients and by time.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use lru::LruCache;
@@ -11,73 +13,88 @@ use crate::stats::registry::BackendId;
 /// Entries that one [`PersistTable::expire`] removes at most: it runs every 100 ms, under the lock of the table.
 const EXPIRED_AT_ONCE: usize = 10_000;
 
-/// The backends of clients, the one that was seen last first.
+/// Which backends clients had last.
 #[derive(Debug)]
-pub(super) struct PersistTable(Mutex<LruCache<u64, Persistent>>);
+pub(super) struct PersistTable(Mutex<PersistEntries>);
+
+#[derive(Debug)]
+struct PersistEntries {
+    /// The one that was seen last first.
+    clients: LruCache<u64, Persistent>,
+    /// How many connections hold an entry, of those that are held.
+    holds: HashMap<HoldId, u32>,
+    issued: u32,
+}
 
 #[derive(Debug)]
 struct Persistent {
     backend: BackendId,
     seen: Instant,
-    /// Shared with the holds of the client's open connections.
-    holds: Arc<()>,
+    id: HoldId,
 }
 
-/// Keeps the entry of a client from expiring, as a reference does in HAProxy's stick tables. It may still make room for another one.
-#[derive(Debug)]
-pub(super) struct PersistHold(#[allow(dead_code, reason = "counted by the entry")] Arc<()>);
+/// The entry that a connection keeps from expiring, as a reference does in HAProxy's stick tables. It may still make room for another
+/// one. A number, which fits into a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct HoldId(NonZeroU32);
 
 impl Default for PersistTable {
     fn default() -> PersistTable {
-        PersistTable(Mutex::new(LruCache::unbounded()))
+        PersistTable(Mutex::new(PersistEntries { clients: LruCache::unbounded(), holds: HashMap::new(), issued: 0 }))
     }
 }
 
 impl PersistTable {
     /// The backend that a client had last, unless that was too long ago and it has no connection.
     pub(super) fn get(&self, client: u64, rules: &PersistConfig, now: Instant) -> Option<BackendId> {
-        let entries = self.entries();
-        let entry = entries.peek(&client)?;
-        (entry.is_open() || entry.is_fresh(rules, now)).then_some(entry.backend)
+        self.entries().get(client, rules, now)
     }
 
-    /// The client has this backend now, for as long as the hold lives and for `ttl` after it was seen last.
-    pub(super) fn set(&self, client: u64, backend: BackendId, rules: &PersistConfig, now: Instant) -> PersistHold {
+    /// A connection gets this backend: its client has it until [`PersistTable::release`], and for `ttl` after it was seen last.
+    pub(super) fn hold(&self, client: u64, backend: BackendId, rules: &PersistConfig, now: Instant) -> HoldId {
         let mut entries = self.entries();
-        let holds = entries.peek(&client).map_or_else(Arc::default, |known| Arc::clone(&known.holds));
-        let hold = PersistHold(Arc::clone(&holds));
-        entries.put(client, Persistent { backend, seen: now, holds });
-        while entries.len() > rules.size.get() as usize {
-            entries.pop_lru();
+        let id = entries.put(client, backend, rules, now);
+        *entries.holds.entry(id).or_default() += 1;
+        id
+    }
+
+    /// The connection is gone.
+    pub(super) fn release(&self, id: HoldId) {
+        let mut entries = self.entries();
+        if let Some(holds) = entries.holds.get_mut(&id) {
+            *holds -= 1;
+            if *holds == 0 {
+                entries.holds.remove(&id);
+            }
         }
-        hold
     }
 
     /// A connection of the client to this backend ends: that is when it was last seen. If it has another one by now, it keeps that.
     pub(super) fn ended(&self, client: u64, backend: BackendId, rules: &PersistConfig, now: Instant) {
-        let last = self.get(client, rules, now).unwrap_or(backend);
-        let _ended = self.set(client, last, rules, now);
+        let mut entries = self.entries();
+        let last = entries.get(client, rules, now).unwrap_or(backend);
+        entries.put(client, last, rules, now);
     }
 
     /// Removes those that were not seen for too long, and those beyond the size; all where there are no rules any more.
     pub(super) fn expire(&self, rules: Option<&PersistConfig>, now: Instant) {
         let mut entries = self.entries();
         let Some(rules) = rules else {
-            if !entries.is_empty() {
-                *entries = LruCache::unbounded();
+            if !entries.clients.is_empty() {
+                entries.clients = LruCache::unbounded();
             }
             return;
         };
         for _ in 0..EXPIRED_AT_ONCE {
-            let is_over = entries.len() > rules.size.get() as usize;
-            match entries.peek_lru() {
+            let is_over = entries.clients.len() > rules.size.get() as usize;
+            match entries.clients.peek_lru() {
                 Some((_, entry)) if !is_over && entry.is_fresh(rules, now) => return,
-                Some((client, entry)) if !is_over && entry.is_open() => {
+                Some((client, entry)) if !is_over && entries.is_held(entry) => {
                     let client = *client;
                     // It is seen now, and is not looked at again for `ttl`.
-                    entries.get_mut(&client).into_iter().for_each(|entry| entry.seen = now);
+                    entries.clients.get_mut(&client).into_iter().for_each(|entry| entry.seen = now);
                 }
-                Some(_) => drop(entries.pop_lru()),
+                Some(_) => drop(entries.clients.pop_lru()),
                 None => return,
             }
         }
@@ -85,11 +102,37 @@ impl PersistTable {
 
     /// Clients that are remembered.
     pub(super) fn len(&self) -> usize {
-        self.entries().len()
+        self.entries().clients.len()
     }
 
-    fn entries(&self) -> MutexGuard<'_, LruCache<u64, Persistent>> {
+    fn entries(&self) -> MutexGuard<'_, PersistEntries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PersistEntries {
+    fn get(&self, client: u64, rules: &PersistConfig, now: Instant) -> Option<BackendId> {
+        let entry = self.clients.peek(&client)?;
+        (self.is_held(entry) || entry.is_fresh(rules, now)).then_some(entry.backend)
+    }
+
+    fn put(&mut self, client: u64, backend: BackendId, rules: &PersistConfig, now: Instant) -> HoldId {
+        let known = self.clients.peek(&client).map(|known| known.id);
+        let id = known.unwrap_or_else(|| {
+            // After four billion, numbers come again: by then nothing holds an entry that had the same.
+            self.issued = self.issued.wrapping_add(1);
+            HoldId(NonZeroU32::new(self.issued).unwrap_or(NonZeroU32::MIN))
+        });
+        self.clients.put(client, Persistent { backend, seen: now, id });
+        while self.clients.len() > rules.size.get() as usize {
+            self.clients.pop_lru();
+        }
+        id
+    }
+
+    /// Whether the client has a connection.
+    fn is_held(&self, entry: &Persistent) -> bool {
+        self.holds.contains_key(&entry.id)
     }
 }
 
@@ -97,16 +140,10 @@ impl Persistent {
     fn is_fresh(&self, rules: &PersistConfig, now: Instant) -> bool {
         now.saturating_duration_since(self.seen) < rules.ttl
     }
-
-    /// Whether the client has a connection.
-    fn is_open(&self) -> bool {
-        Arc::strong_count(&self.holds) > 1
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -205,7 +242,7 @@ mod tests {
             for step in steps {
                 match step {
                     PersistStep::Open(client, backend) => {
-                        holds.push(table.set(client, backends[backend], &rules, now));
+                        holds.push(table.hold(client, backends[backend], &rules, now));
                         let number = model.set(client, backend, &rules, now);
                         model.open.push((client, backend, number));
                     }
@@ -215,11 +252,11 @@ mod tests {
                         table.ended(client, backends[backend], &rules, now);
                         let last = model.get(client, &rules, now).unwrap_or(backend);
                         model.set(client, last, &rules, now);
-                        holds.remove(which.index(holds.len()));
+                        table.release(holds.remove(which.index(holds.len())));
                         model.open.remove(which.index(model.open.len()));
                     }
                     PersistStep::GiveUp(which) => {
-                        holds.remove(which.index(holds.len()));
+                        table.release(holds.remove(which.index(holds.len())));
                         model.open.remove(which.index(model.open.len()));
                     }
                     PersistStep::Wait(seconds) => now += Duration::from_secs(seconds),
@@ -236,17 +273,18 @@ mod tests {
                 }
                 prop_assert!(table.len() <= 9, "never more than the largest size, whatever is open");
             }
-            holds.clear();
+            holds.into_iter().for_each(|hold| table.release(hold));
             now += rules.ttl;
             table.expire(Some(&rules), now);
             prop_assert_eq!(table.len(), 0);
+            prop_assert!(table.entries().holds.is_empty(), "nothing stays of connections that are gone");
         }
     }
 
     #[test]
     fn without_rules_nothing_is_kept() {
         let (table, rules, now) = (PersistTable::default(), rules(10, 5), Instant::now());
-        let _hold = table.set(1, Registry::default().backend(), &rules, now);
+        table.hold(1, Registry::default().backend(), &rules, now);
         table.expire(None, now);
         assert_eq!(table.len(), 0);
     }

@@ -128,7 +128,7 @@ impl Pool {
         });
         let rules = snapshot.settings.persist.as_ref().zip(client);
         let last = rules.and_then(|(rules, ip)| {
-            self.persist.get(client_key(ip, snapshot.settings.hash), rules, std::time::Instant::now())
+            self.persist().get(client_key(ip, snapshot.settings.hash), rules, std::time::Instant::now())
         });
         let last = last.and_then(|id| snapshot.persistent(id, &none)).map(Arc::clone);
         let persistent = last.is_some();

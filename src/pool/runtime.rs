@@ -8,6 +8,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 
 use super::outlier::Failures;
+use super::persist::{HoldId, PersistTable};
 use super::queue::Queue;
 use super::slow_start::PARTS;
 use super::status::Status;
@@ -16,7 +17,7 @@ use crate::stats::counters::BackendCounters;
 use crate::stats::registry::BackendId;
 use crate::stats::traffic::Traffic;
 
-/// Connections of all backends of a pool.
+/// Connections of all backends of a pool, and what they change when they end.
 #[derive(Debug, Default)]
 pub(super) struct Load {
     open: CachePadded<AtomicU32>,
@@ -24,6 +25,7 @@ pub(super) struct Load {
     peak: AtomicU32,
     /// Connections that wait for one.
     pub(super) queue: Queue,
+    pub(super) persist: PersistTable,
 }
 
 impl Load {
@@ -191,7 +193,9 @@ impl Runtime {
         false
     }
 
-    pub(super) fn release(&self) {
+    /// A connection ends, which has `held` the entry of its client.
+    pub(super) fn release(&self, held: Option<HoldId>) {
+        held.into_iter().for_each(|held| self.load.persist.release(held));
         self.load.fall(); // first, so that the pool never seems to have more than its backends
         self.free();
     }

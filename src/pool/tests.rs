@@ -207,8 +207,8 @@ fn claims_that_race_never_exceed_the_limit() {
     let pool = build(&limited(&[1], 2));
     let backend = &pool.backends()[0];
     assert_eq!([(); 3].map(|()| backend.try_acquire(false)), [true, true, false]);
-    backend.release();
-    backend.release();
+    backend.release(None);
+    backend.release(None);
 
     let open = AtomicU32::new(0);
     let start = Barrier::new(4);
@@ -220,7 +220,7 @@ fn claims_that_race_never_exceed_the_limit() {
                     if backend.try_acquire(false) {
                         assert!(open.fetch_add(1, SeqCst) < 2);
                         open.fetch_sub(1, SeqCst);
-                        backend.release();
+                        backend.release(None);
                     }
                 }
             });

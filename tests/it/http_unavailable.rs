@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::client::{End, connect, read_to_end};
 use crate::support::http::{Seen, address, observed, rest, seen_by_listener};
 use crate::support::stats::ADMIN_SOCKET;
-use crate::support::tidegate::{Tidegate, forward};
+use crate::support::tidegate::{Access, Tidegate, forward};
 use crate::support::tls::{Authority, Tls, read_all, terminate};
 use crate::support::{DEADLINE, eventually, own_address};
 
@@ -119,6 +119,6 @@ fn a_request_that_the_queue_has_no_room_for_or_kept_too_long_is_answered_503() {
     is_unavailable(&rest(ask()), "too many requests wait for a backend");
     is_unavailable(&rest(waits), "no backend could take the request in time");
     eventually(DEADLINE, "both lines", || tidegate.access().len() == 2);
-    let ends: Vec<String> = tidegate.access().iter().map(|line| line.end()).collect();
+    let ends: Vec<String> = tidegate.access().iter().map(Access::end).collect();
     assert_eq!(ends, ["rejected: queue full", "rejected: queue timeout"]);
 }

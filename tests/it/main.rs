@@ -62,7 +62,6 @@ mod refusals;
 mod reload;
 mod reload_keeps;
 mod runtime_api;
-mod runtime_checks;
 mod runtime_commands;
 mod selftest;
 mod service_manager;

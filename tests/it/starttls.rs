@@ -11,7 +11,7 @@ use crate::support::client::{End, connect, expect, read_to_end, reset};
 use crate::support::pgwire::{GSSENC_REQUEST, SSL_REQUEST, cancel, read_error, startup};
 use crate::support::starttls::{ALPN, NAME, echoes, in_front_of, starttls, wait_for_refusal};
 use crate::support::stats::ADMIN_SOCKET;
-use crate::support::tidegate::{Tidegate, forward};
+use crate::support::tidegate::{Access, Tidegate, forward};
 use crate::support::{DEADLINE, eventually};
 
 /// So that no client of another protocol is taken for one of PostgreSQL's.
@@ -260,6 +260,6 @@ fn queue_without_room_and_a_wait_in_vain_are_errors_of_postgresql() {
         assert_eq!(read_to_end(&mut client), (Vec::new(), End::Fin));
     }
     eventually(DEADLINE, "both lines", || tidegate.access().len() == 2);
-    let ends: Vec<String> = tidegate.access().iter().map(|line| line.end()).collect();
+    let ends: Vec<String> = tidegate.access().iter().map(Access::end).collect();
     assert_eq!(ends, ["rejected: queue full", "rejected: queue timeout"]);
 }

@@ -247,27 +247,46 @@ impl Pool {
     ///
     /// Why no backend can be chosen; [`NoBackend::Queued`] while others wait for one.
     pub fn lease(&self, client: Option<IpAddr>, excluded: &Excluded) -> Result<Lease, NoBackend> {
-        if self.queue().has_waiting() && excluded.is_empty() && self.snapshot.load().settings.queue.size > 0 {
-            return Err(NoBackend::Queued);
+        let snapshot = self.snapshot.load();
+        if self.queue().has_waiting() && excluded.is_empty() && snapshot.settings.queue.size > 0 {
+            // Those who wait get no drained backend: a client that persists there takes nothing from them.
+            let lease = self
+                .persistent_lease(&snapshot, client, excluded, |backend| backend.state() == model::AdminState::Drain);
+            return lease.ok_or(NoBackend::Queued);
         }
+        drop(snapshot);
         self.take_lease(client, excluded)
     }
 
     /// [`Pool::lease`], past those who wait.
     fn take_lease(&self, client: Option<IpAddr>, excluded: &Excluded) -> Result<Lease, NoBackend> {
         let snapshot = self.snapshot.load();
-        let Some((rules, ip)) = snapshot.settings.persist.as_ref().zip(client) else {
-            return self.pick(&snapshot, client, excluded);
-        };
-        let (client_key, now) = (lease::client_key(ip, snapshot.settings.hash), Instant::now());
-        let last = self.persist().get(client_key, rules, now);
-        let last = last.and_then(|backend| snapshot.persistent(backend, excluded));
-        let mut lease = match last.and_then(|backend| Lease::new(backend, snapshot.fails_open)) {
-            Some(lease) => lease,
-            None => self.pick(&snapshot, client, excluded)?,
-        };
-        lease.hold(self.persist().hold(client_key, lease.backend().id(), rules, now));
+        if let Some(lease) = self.persistent_lease(&snapshot, client, excluded, |_| true) {
+            return Ok(lease);
+        }
+        let mut lease = self.pick(&snapshot, client, excluded)?;
+        if let Some((rules, ip)) = snapshot.settings.persist.as_ref().zip(client) {
+            let client_key = lease::client_key(ip, snapshot.settings.hash);
+            lease.hold(self.persist().hold(client_key, lease.backend().id(), rules, Instant::now()));
+        }
         Ok(lease)
+    }
+
+    /// The backend that the client persists on, if that fits and may take it.
+    fn persistent_lease(
+        &self,
+        snapshot: &PoolSnapshot,
+        client: Option<IpAddr>,
+        excluded: &Excluded,
+        fits: impl Fn(&Backend) -> bool,
+    ) -> Option<Lease> {
+        let (rules, ip) = snapshot.settings.persist.as_ref().zip(client)?;
+        let (client_key, now) = (lease::client_key(ip, snapshot.settings.hash), Instant::now());
+        let last = self.persist().get(client_key, rules, now)?;
+        let backend = snapshot.persistent(last, excluded).filter(|backend| fits(backend))?;
+        let mut lease = Lease::new(backend, snapshot.fails_open)?;
+        lease.hold(self.persist().hold(client_key, lease.backend().id(), rules, now));
+        Some(lease)
     }
 
     /// A connection of `client` to `backend` ends.

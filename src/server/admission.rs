@@ -25,7 +25,7 @@ pub(super) struct AdmissionControl {
     rules: AccessConfig,
     limits: Limits,
     /// For a listener whose clients speak a protocol with errors.
-    budget: Option<RejectBudget>,
+    budget: Option<Arc<RejectBudget>>,
 }
 
 struct RejectBudget {
@@ -52,7 +52,7 @@ pub(super) struct RejectSlot {
 impl AdmissionControl {
     pub(super) fn new(listener: &model::ListenerConfig) -> AdmissionControl {
         let access = Arc::new(AccessList::new(&listener.access));
-        AdmissionControl::with(listener, access, Limits::new(listener.limits.clone(), Instant::now()))
+        AdmissionControl::with(listener, access, Limits::new(listener.limits.clone(), Instant::now()), None)
     }
 
     /// By another configuration: what counts now goes on counting.
@@ -61,22 +61,24 @@ impl AdmissionControl {
             true => Arc::clone(&self.access),
             false => Arc::new(AccessList::new(&listener.access)),
         };
-        AdmissionControl::with(listener, access, self.limits.reconfigured(listener.limits.clone()))
+        let limits = self.limits.reconfigured(listener.limits.clone());
+        AdmissionControl::with(listener, access, limits, self.budget.as_ref())
     }
 
-    fn with(listener: &model::ListenerConfig, access: Arc<AccessList>, limits: Limits) -> AdmissionControl {
-        let now = Instant::now();
-        let rate = Rate { count: REJECTS_PER_SECOND, per: Duration::from_secs(1) };
+    fn with(
+        listener: &model::ListenerConfig,
+        access: Arc<AccessList>,
+        limits: Limits,
+        before: Option<&Arc<RejectBudget>>,
+    ) -> AdmissionControl {
         // An eighth of the connections: a rejected client holds one while it is answered.
         let slots = listener.max_connections.map_or(MAX_REJECT_SLOTS, |most| most.get() as usize / 8);
-        let budget = || RejectBudget {
-            slots: Capacity::new(slots.clamp(1, MAX_REJECT_SLOTS)),
-            rate: Limits::new(
-                model::LimitsConfig { connection_rate: Some(rate), ..model::LimitsConfig::default() },
-                now,
-            ),
-        };
-        AdmissionControl { access, rules: listener.access.clone(), limits, budget: listener.speaks().map(|_| budget()) }
+        let budget = (listener.speaks().is_some() && slots > 0).then(|| {
+            let budget = before.map_or_else(RejectBudget::new, Arc::clone);
+            budget.slots.resize(slots.min(MAX_REJECT_SLOTS));
+            budget
+        });
+        AdmissionControl { access, rules: listener.access.clone(), limits, budget }
     }
 
     /// Whether admission by one configuration serves for the other.
@@ -167,6 +169,12 @@ impl fmt::Display for DenialReason<'_> {
 }
 
 impl RejectBudget {
+    fn new() -> Arc<RejectBudget> {
+        let rate = Rate { count: REJECTS_PER_SECOND, per: Duration::from_secs(1) };
+        let rate = model::LimitsConfig { connection_rate: Some(rate), ..model::LimitsConfig::default() };
+        Arc::new(RejectBudget { slots: Capacity::new(0), rate: Limits::new(rate, Instant::now()) })
+    }
+
     fn slot(&self, now: Instant) -> Option<Permit> {
         let slot = self.slots.try_acquire()?;
         self.rate.admit(None, now).ok().map(|_| slot)

@@ -45,14 +45,20 @@ pub(super) type OpenedClient = (ClientConn, Preamble, PeekedBytes);
 
 /// Reads, answers, and chooses. `client` becomes the one that a PROXY header names.
 pub(super) async fn read(connection: &ConnectionState, socket: Socket) -> Result<OpenedClient, Termination> {
-    let preamble = open_within_memory(connection, socket).await;
+    let mut rejected = None;
+    let preamble = open_within_memory(connection, socket, &mut rejected).await;
     if matches!(preamble, Err(Termination::OutOfResources)) {
         connection.listener.log_refusal(connection.client.get(), &MemoryExhausted);
     }
-    preamble
+    // Whatever becomes of the answer to a client that is rejected, the first reason counts.
+    preamble.map_err(|ending| rejected.unwrap_or(ending))
 }
 
-async fn open_within_memory(connection: &ConnectionState, socket: Socket) -> Result<OpenedClient, Termination> {
+async fn open_within_memory(
+    connection: &ConnectionState,
+    socket: Socket,
+    rejected: &mut Option<Termination>,
+) -> Result<OpenedClient, Termination> {
     let listener = &*connection.listener;
     let pacing = listener.config().limits.bandwidth.map(Pacing::new);
     let mut preamble = Preamble { pacing, ..Preamble::default() };
@@ -62,6 +68,7 @@ async fn open_within_memory(connection: &ConnectionState, socket: Socket) -> Res
     let mut named = connection.client.get();
     let peer = identify(listener, &mut named, &mut preamble, &mut peek).await;
     connection.client.set(named);
+    *rejected = preamble.reject_slot.as_ref().map(|slot| slot.reason);
     if peer.is_err() {
         WorkerState::with(|state| state.look_for_unread(connection, &socket));
     }
@@ -304,10 +311,13 @@ async fn terminate(
     mut preamble: Preamble,
 ) -> Result<OpenedClient, Termination> {
     let listener = &*connection.listener;
-    let Some(_permit) = listener.handshakes().try_acquire() else {
+    // Clients that are rejected have a bound of their own: they take no room from the others.
+    let is_rejected = preamble.reject_slot.is_some();
+    let permit = (!is_rejected).then(|| listener.handshakes().try_acquire());
+    if let Some(None) = permit {
         listener.log_refusal(client, &"comes while limits.handshakes others are under way");
         return Err(Termination::HandshakeLimit);
-    };
+    }
     let stream = tls.accept(socket, hello_bytes).map_err(|error| {
         listener.log_refusal(client, &format_args!("cannot be served: {error}"));
         Termination::InternalError

@@ -9,6 +9,7 @@ use super::peek::{Peek, PeekedBytes, after, write_all};
 use super::transport::ClientConn;
 use super::worker_state::WorkerState;
 use crate::config::model::SpokenProtocol;
+use crate::net::protocol::ClientProtocol;
 use crate::relay::Stream;
 use crate::sniff::http::NotHttp;
 use crate::sniff::postgres::Opening;
@@ -16,6 +17,9 @@ use crate::sniff::{http, mysql, postgres};
 use crate::stats::http::{HttpEvent, Method, StatusClass};
 use crate::stats::registry::BackendId;
 use crate::stats::termination::Termination;
+
+/// The longest wait for a first message that is answered: also without timeouts.sniff, clients that are rejected do not stay.
+const MAX_FIRST_MESSAGE: Duration = Duration::from_secs(5);
 
 /// First messages of a PostgreSQL client before its startup message: requests for TLS and for GSSAPI encryption.
 const MAX_ENCRYPTION_REQUESTS: usize = 2;
@@ -30,7 +34,7 @@ pub(super) async fn reject(
     retry_after: Duration,
 ) {
     let listener = &*connection.listener;
-    let (Some(why), Some(protocol)) = (Why::of(ending), listener.config().speaks()) else { return };
+    let (Some(why), Some(protocol)) = (Why::of(ending), spoken(connection)) else { return };
     // The listener has answered the client's request for TLS.
     let has_begun = listener.tls().is_some_and(|(tls, _)| tls.starttls.is_some());
     match protocol {
@@ -38,7 +42,7 @@ pub(super) async fn reject(
             lingering_close(client, &why.to_postgres(), LingerLimit::SHORT).await;
         }
         SpokenProtocol::Postgres => {
-            let mut peek = Peek::with(connection, client, peeked, after(listener.config().timeouts.sniff));
+            let mut peek = Peek::with(connection, client, peeked, after(Some(first_message_limit(listener))));
             if has_startup_message(&mut peek).await {
                 lingering_close(client, &why.to_postgres(), LingerLimit::SHORT).await;
             }
@@ -49,7 +53,7 @@ pub(super) async fn reject(
         SpokenProtocol::Redis => lingering_close(client, &why.to_redis(), LingerLimit::SHORT).await,
         SpokenProtocol::Http => {
             // An answer before the request would be taken for none, and what is no HTTP gets none.
-            let mut peek = Peek::with(connection, client, peeked, after(listener.config().timeouts.sniff));
+            let mut peek = Peek::with(connection, client, peeked, after(Some(first_message_limit(listener))));
             let Ok(Ok(request)) = peek.until(http::MAX_HEAD, http::recognise).await else { return };
             let method = Method::named(&request.method);
             if listener.sniffs_http() {
@@ -61,6 +65,29 @@ pub(super) async fn reject(
             lingering_close(client, &why.to_http(method, retry_after), LingerLimit::LONG).await;
         }
     }
+}
+
+/// What the client speaks, by its first bytes where routes ask for them; otherwise as the listener's clients do.
+fn spoken(connection: &ConnectionState) -> Option<SpokenProtocol> {
+    let listener = &*connection.listener;
+    let preamble = connection.preamble();
+    // An answer to a CancelRequest is read by nobody, and TLS that passes through has no room for one.
+    if preamble.is_some_and(|preamble| preamble.is_cancel || preamble.server_name.is_some() && listener.tls().is_none())
+    {
+        return None;
+    }
+    match preamble.and_then(|preamble| preamble.protocol) {
+        Some(ClientProtocol::Postgres) => Some(SpokenProtocol::Postgres),
+        Some(ClientProtocol::Redis) => Some(SpokenProtocol::Redis),
+        Some(ClientProtocol::Http) => Some(SpokenProtocol::Http),
+        Some(ClientProtocol::Tls | ClientProtocol::Ssh) => None,
+        None => listener.config().speaks(),
+    }
+}
+
+/// Time for the first message of a client that is to be answered.
+fn first_message_limit(listener: &Listener) -> Duration {
+    listener.config().timeouts.sniff.map_or(MAX_FIRST_MESSAGE, |sniff| sniff.min(MAX_FIRST_MESSAGE))
 }
 
 /// Reads up to a startup message, which an ErrorResponse may answer: libpq does not show one that comes in place of the answer to

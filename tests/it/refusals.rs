@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::support::backend::Backend;
-use crate::support::client::{End, connect, read_to_end, talking};
+use crate::support::client::{End, connect, connect_from, read_to_end, talking};
 use crate::support::stats::ADMIN_SOCKET;
 use crate::support::tidegate::{Tidegate, forward};
+use crate::support::tls::{Authority, Tls, client_hello, read_all, terminate};
 use crate::support::{DEADLINE, eventually};
 
 const STARTUP: &[u8] = b"\x00\x00\x00\x13\x00\x03\x00\x00user\0me\0\0\0\0";
@@ -150,4 +151,48 @@ fn postgres_clients_that_ask_for_encryption_first_are_told_too() {
 fn without_a_hint_nothing_is_said() {
     let tidegate = Tidegate::start(&forward("127.0.0.1:1", "", "retries: 0"));
     assert_eq!(read_to_end(&mut connect(&tidegate.at("in"))), (Vec::new(), End::Fin));
+}
+
+/// A denied client says nothing after its connect: it takes no room of others, and its denial is what counts.
+#[test]
+fn denied_clients_take_no_handshakes_and_are_counted_as_denied() {
+    let authority = Authority::new();
+    let issued = authority.issue(&["localhost"]);
+    let backend = Backend::named("b");
+    let keys =
+        "protocol_hint: redis, access: { deny: [127.0.0.2] }, limits: { handshakes: 2 }, timeouts: { handshake: 1h }";
+    let tidegate = Tidegate::start(&terminate(backend.place(), &[&issued], "", keys));
+    let place = tidegate.at("in");
+    let mut connection =
+        rustls::ClientConnection::new(authority.client().into(), "localhost".try_into().unwrap()).unwrap();
+    let hello = client_hello(&mut connection);
+    let denied: Vec<TcpStream> = (0..6)
+        .map(|_| {
+            let mut client = connect_from([127, 0, 0, 2].into(), place.tcp());
+            client.write_all(&hello).unwrap();
+            // The server's answer: the handshake is under way.
+            client.read_exact(&mut [0]).unwrap();
+            client
+        })
+        .collect();
+    assert_eq!(read_all(&Tls::connect(&place, &authority.client(), "localhost")), "b");
+    drop(denied);
+    eventually(DEADLINE, "all are logged", || tidegate.access().len() == 7);
+    let denials = tidegate.access().iter().filter(|line| line.end() == "rejected: access denied").count();
+    assert_eq!(denials, 6);
+}
+
+/// What the first bytes say wins over what is said of the listener.
+#[test]
+fn clients_of_another_protocol_are_not_told_in_the_hinted_one() {
+    let routes =
+        "routes: [{ match: { protocol: [tls, ssh, http, postgres, redis] }, pool: p }], timeouts: { sniff: 300ms }";
+    let tidegate = Tidegate::start(&forward("127.0.0.1:1", &format!("protocol_hint: mysql, {routes}"), "retries: 0"));
+    let words = "no database server can take the connection now";
+    assert_mysql(&answer(&tidegate, b""), 1105, &format!("#HY000{words}"));
+    assert_eq!(answer(&tidegate, b"\x16\x03\x01\x00\x05\x01"), b"");
+    assert_eq!(answer(&tidegate, b"SSH-2.0-x\r\n"), b"");
+    assert_http(&answer(&tidegate, GET), 503, "no backend could be reached");
+    assert_postgres(&answer(&tidegate, STARTUP), "57P03", words);
+    assert_eq!(answer(&tidegate, b"*1\r\n$4\r\nPING\r\n"), format!("-ERR {words}\r\n").as_bytes());
 }

@@ -19,7 +19,9 @@ impl Checker<'_> {
         let networks: Vec<NetworkSet> =
             routes.iter().map(|(route, _)| route.client.iter().copied().collect()).collect();
         let covers = |first: usize, second: usize| match (routes.get(first), routes.get(second), networks.get(first)) {
-            (Some((first, _)), Some((second, _)), Some(networks)) => covers(first, networks, second),
+            (Some((first, _)), Some((second, _)), Some(networks)) => {
+                covers(first, networks, second) && covers_protocol(first, second, tls)
+            }
             _ => false,
         };
         for (index, (route, at)) in routes.iter().enumerate() {
@@ -137,7 +139,18 @@ fn covers(first: &RouteConfig, networks: &NetworkSet, second: &RouteConfig) -> b
         })
         && covers_all(&first.client, &second.client, |_, network| networks.covers(network))
         && covers_all(&first.country, &second.country, <[Country]>::contains)
-        && covers_all(&first.protocol, &second.protocol, <[ClientProtocol]>::contains)
+}
+
+/// Whether a route takes every protocol that another one takes: the one it asks for, or that its other conditions are of.
+fn covers_protocol(first: &RouteConfig, second: &RouteConfig, tls: Option<&ListenerTls>) -> bool {
+    let implied = match tls {
+        Some(tls) if tls.starttls.is_some() => Some(ClientProtocol::Postgres),
+        None if second.needs_tls() => Some(ClientProtocol::Tls),
+        _ if second.needs_request() => Some(ClientProtocol::Http),
+        _ => None,
+    };
+    implied.is_some_and(|implied| first.protocol.contains(&implied))
+        || covers_all(&first.protocol, &second.protocol, <[ClientProtocol]>::contains)
 }
 
 /// Whether a condition covers another. An empty one covers everything.

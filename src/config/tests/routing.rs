@@ -150,9 +150,17 @@ fn protocols_arrive_as_written_and_those_that_exclude_other_conditions_are_warne
         ),
         [0]
     );
+    assert_eq!(indices("", &[tls, "{ sni: [a.x] }", "{ alpn: [h2] }"]), [1, 2], "they are of TLS clients");
+    assert_eq!(
+        indices("sniff: http", &["{ protocol: [http] }", "{ host: [a.x] }", "{ path_prefix: [/x] }", ssh]),
+        [1, 2]
+    );
     let terminates = |keys: &str| format!("tls: {{ certificates: [{{ cert: a, key: b }}], {keys} }}");
     assert_eq!(indices(&terminates(""), &[ssh, "{ sni: [a.x], protocol: [http] }", tls]), [2]);
-    assert_eq!(indices(&terminates("starttls: postgres"), &[ssh, "{ protocol: [postgres] }"]), [0]);
+    assert_eq!(
+        indices(&terminates("starttls: postgres"), &[ssh, "{ protocol: [postgres] }", "{ sni: [a.x] }"]),
+        [0, 2]
+    );
 }
 
 #[test]

@@ -77,3 +77,22 @@ fn a_client_whose_backend_cannot_take_it_gets_another() {
     pool.set_up(id(&pool, 1));
     assert_eq!(&**pool.lease(client, &tried).unwrap().backend().name(), "b", "its backend was tried in vain");
 }
+
+#[test]
+fn a_client_of_a_drained_backend_passes_those_who_wait_for_another() {
+    let mut config = persisting(&[1]);
+    config.queue = model::QueueConfig { size: 1, timeout: SECOND };
+    let pool = build(&config);
+    assert_eq!(of_client(&pool, 1), "a");
+    config.backends[0].state = AdminState::Drain;
+    pool.update(config.clone());
+    let of = |number: u8| pool.lease(Some(IpAddr::from([10, 0, 0, number])), &Excluded::new());
+    assert!(of(2).is_err());
+    let _waits = pool.enqueue().unwrap();
+    assert_eq!(of_client(&pool, 1), "a");
+    assert_eq!(of(2).unwrap_err(), NoBackend::Queued);
+    // Ready again, it is for those who wait first.
+    config.backends[0].state = AdminState::Ready;
+    pool.update(config);
+    assert_eq!(of(1).unwrap_err(), NoBackend::Queued);
+}

@@ -20,6 +20,7 @@ use crate::net::name::normal;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
 use crate::server::{DataPlane, Listener, RouteKey};
 use crate::sniff::http::RequestHead;
+use crate::stats::database::DatabaseState;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -403,7 +404,16 @@ fn at_backend(pool: &Pool, shown: &BackendPreview, preview: &Preview) -> AtBacke
             words
         }
     };
-    AtBackend { backend: backend.name().to_string(), address: backend.shown_address(), chosen, chance, why: state }
+    let why = state + &database(backend);
+    AtBackend { backend: backend.name().to_string(), address: backend.shown_address(), chosen, chance, why }
+}
+
+/// Role and lag of a database, where its health check has learnt them.
+fn database(backend: &Backend) -> String {
+    let Some(DatabaseState { role, lag }) = backend.database() else { return String::new() };
+    let role = role.map(|role| format!(", {}", role.name())).unwrap_or_default();
+    let lag = lag.map(|lag| format!(", {lag} behind")).unwrap_or_default();
+    role + &lag
 }
 
 fn down(backend: &Backend, is_checked: bool) -> String {

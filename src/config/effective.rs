@@ -14,10 +14,11 @@ use crate::config::model::{
     AccessConfig, AdminConfig, Authorities, BackendConfig, CertificateFiles, ClientAuth, ClientRule, Config,
     GeoIpConfig, Health, HealthCheck, HttpCheck, Initial, LimitsConfig, ListenerConfig, ListenerSocket,
     ListenerTimeouts, ListenerTls, LogConfig, LogFormat, LogLevel, NameSource, OnDown, OutlierConfig, PersistConfig,
-    Plaintext, PoolConfig, PoolIndex, PoolTls, ProxyProtocol, Rate, ReusePort, RouteConfig, RouteTarget, SendProxy,
-    Shutdown, Sniff, SplitShare, StartTls, TlsVersion, UnknownSni, VerifiedClients, Verify,
+    Plaintext, PoolConfig, PoolIndex, PoolTls, PostgresCheck, ProxyProtocol, Rate, RedisCheck, RequiredRole, ReusePort,
+    RouteConfig, RouteTarget, SendProxy, Shutdown, Sniff, SplitShare, StartTls, TlsVersion, UnknownSni,
+    VerifiedClients, Verify,
 };
-use crate::config::scalars::{ByteRate, Percent};
+use crate::config::scalars::{ByteCount, ByteRate, Percent};
 
 /// The whole configuration.
 pub fn configuration(config: &Config) -> Value {
@@ -314,6 +315,25 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
             ("http", rules)
         }
         HealthCheck::Exchange { send, expect } => ("exchange", json!({ "send": send, "expect": expect })),
+        HealthCheck::Postgres(PostgresCheck { account, database, role, max_lag }) => {
+            let rules = some([
+                ("user", account.user.as_ref().map(text)),
+                ("password_file", account.password_file.as_ref().map(|path| json!(path))),
+                ("database", Some(text(database))),
+                ("role", Some(self::role(*role).into())),
+                ("max_lag", Some(text(ByteCount(*max_lag)))),
+            ]);
+            ("postgres", rules)
+        }
+        HealthCheck::Redis(RedisCheck { account, role, plaintext }) => {
+            let rules = some([
+                ("user", account.user.as_ref().map(text)),
+                ("password_file", account.password_file.as_ref().map(|path| json!(path))),
+                ("role", Some(self::role(*role).into())),
+                ("plaintext", Some(if *plaintext { "allow" } else { "refuse" }.into())),
+            ]);
+            ("redis", rules)
+        }
     };
     let initial = match initial {
         Initial::Probe => "probe",
@@ -328,6 +348,15 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
         ("port", Some(json!(port.and_then(NonZeroU16::new).map_or(0, u16::from)))),
         ("initial", Some(initial.into())),
     ])
+}
+
+fn role(role: RequiredRole) -> &'static str {
+    match role {
+        RequiredRole::Any => "any",
+        RequiredRole::Primary => "primary",
+        RequiredRole::Replica => "replica",
+        RequiredRole::Synced => "synced",
+    }
 }
 
 fn pool_tls(PoolTls { verify, ca, server_name, alpn, client_certificate, starttls, resumption }: &PoolTls) -> Value {

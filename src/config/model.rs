@@ -24,7 +24,9 @@ use serde::Deserialize;
 
 pub use access::{AccessConfig, ClientRule, GeoIpConfig};
 pub use bind::ListenAddress;
-pub use health::{Header, Health, HealthCheck, HttpCheck, Initial};
+pub use health::{
+    DatabaseAccount, Header, Health, HealthCheck, HttpCheck, Initial, PostgresCheck, RedisCheck, RequiredRole,
+};
 pub use listener::{LimitsConfig, ListenerConfig, ListenerSocket, ListenerState, ListenerTimeouts, Rate, ReusePort};
 pub use policy::{OutlierConfig, PersistConfig, QueueConfig};
 pub use pool::{

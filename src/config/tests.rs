@@ -407,7 +407,7 @@ fn unsupported_key_with_any_value_is_rejected_by_name() {
         assert!(all_keys().iter().all(|(built, _)| *built != path), "{path} is built");
         refused.insert(path);
     }
-    for path in ["listeners[].protocol", "pools[].http", "pools[].health.postgres", "listeners[].udp"] {
+    for path in ["listeners[].protocol", "pools[].http", "pools[].health.mysql", "listeners[].udp"] {
         assert!(refused.contains(path), "{path}");
     }
 }

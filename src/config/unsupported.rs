@@ -6,7 +6,7 @@ const KEYS: [(&str, &[&str]); 6] = [
     ("listeners[].limits", &["request_rate_per_ip"]),
     ("pools[]", &["http"]),
     ("pools[].persist", &["name"]),
-    ("pools[].health", &["tls", "postgres", "mysql", "redis"]),
+    ("pools[].health", &["tls", "mysql"]),
     ("pools[].health.http", &["tls"]),
 ];
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::listener::{HandshakeStats, RateStats};
 use super::measured::{HttpStats, Latency};
 use crate::config::model::{AdminState, Balance, ForcedHealth};
+use crate::stats::database::ServerRole;
 use crate::stats::registry::{BackendId, PoolId};
 
 /// Whether a backend or a pool takes connections, and whether a health check says so.
@@ -178,6 +179,15 @@ pub struct BackendStats {
     pub downtime: f64,
     /// Its health checks; `None` when it has none.
     pub checks: Option<CheckStats>,
+    /// Role that a database states in its health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<ServerRole>,
+    /// Bytes that a replica is behind the primary of its pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+    /// Seconds that a replica is behind its primary, by its own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
     /// Connections it has now.
     pub open: u64,
     /// The most it had at once.
@@ -232,6 +242,8 @@ pub enum CheckKind {
     Tcp,
     Http,
     Exchange,
+    Postgres,
+    Redis,
 }
 
 impl CheckKind {
@@ -241,6 +253,8 @@ impl CheckKind {
             CheckKind::Tcp => "tcp",
             CheckKind::Http => "http",
             CheckKind::Exchange => "exchange",
+            CheckKind::Postgres => "postgres",
+            CheckKind::Redis => "redis",
         }
     }
 }

@@ -90,6 +90,8 @@ impl Checker<'_> {
             raw.tcp.as_ref().map(|key| key.at),
             raw.http.as_ref().map(|key| key.at),
             raw.exchange.as_ref().map(|key| key.at),
+            raw.postgres.as_ref().map(|key| key.at),
+            raw.redis.as_ref().map(|key| key.at),
         ];
         let given: Vec<NodeId> = places.into_iter().flatten().collect();
         if let [first, others @ ..] = given.as_slice() {
@@ -104,18 +106,18 @@ impl Checker<'_> {
         let tcp = value(raw.tcp.as_ref()).map(|_| HealthCheck::Tcp);
         let http = value(raw.http.as_ref()).map(|(http, _)| self.http(http));
         let exchange = value(raw.exchange.as_ref()).and_then(|(exchange, at)| self.exchange(exchange, at));
-        tcp.or(http).or(exchange)
+        let postgres = value(raw.postgres.as_ref()).map(|(postgres, _)| self.postgres(postgres));
+        let redis = value(raw.redis.as_ref()).map(|(redis, at)| self.redis(redis, at));
+        tcp.or(http).or(exchange).or(postgres).or(redis)
     }
 
     fn no_kind(&mut self, at: NodeId) {
-        if !matches!(self.tree.value(at), NodeValue::Map(_))
-            || self.child(at, &["tls", "postgres", "mysql", "redis"]).is_some()
-        {
+        if !matches!(self.tree.value(at), NodeValue::Map(_)) || self.child(at, &["tls", "mysql"]).is_some() {
             // An unsupported kind is reported already.
             return;
         }
         let diagnostic = Diagnostic::new("no kind of health check");
-        match self.child(at, &["tcp", "http", "exchange"]) {
+        match self.child(at, &["tcp", "http", "exchange", "postgres", "redis"]) {
             Some(empty) => {
                 let key = self.tree.key(empty).unwrap_or_default();
                 let diagnostic =
@@ -124,7 +126,7 @@ impl Checker<'_> {
             }
             None => self.error(
                 at,
-                diagnostic.hint("add one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`"),
+                diagnostic.hint("add one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`, `postgres: { user: ... }`, `redis: {}`"),
             ),
         }
     }

@@ -54,6 +54,9 @@ impl Checker<'_> {
         let health = value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends));
         let tls = self.pool_tls(raw, at, &backends);
         self.plain_probes(raw, health.as_ref(), tls.as_ref());
+        if let Some(health) = &health {
+            self.clear_password(raw, health, &backends);
+        }
         PoolConfig {
             name: name.into(),
             balance: self.balance(raw),

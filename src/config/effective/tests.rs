@@ -55,6 +55,12 @@ pools:
     backends: [{ address: "10.0.0.3:80" }]
     health: { tcp: {} }
     tls: { verify: ca, ca: /tmp/ca.pem, server_name: c.example, alpn: [h2], starttls: postgres }
+  - name: pg
+    backends: [{ address: "10.0.0.3:5432" }]
+    health: { postgres: { user: u, password_file: /tmp/p, database: d, role: replica, max_lag: 16MiB } }
+  - name: rd
+    backends: [{ address: "10.0.0.3:6379" }]
+    health: { redis: { user: u, password_file: /tmp/p, role: primary, plaintext: allow } }
   - { name: "d$$", backends: [{ address: "10.0.0.4:*" }, { address: "ports.example:*" }, { address: "[2001:db8::1]:*" }] }
   - { name: empty }
 "#;
@@ -72,6 +78,11 @@ fn comparable(mut config: Config) -> (Config, Config) {
         }
         if let Some(exchange) = pool.pointer_mut("/health/exchange") {
             *exchange = json!({ "expect": "x" });
+        }
+        for kind in ["postgres", "redis"] {
+            if let Some(password_file) = pool.pointer_mut(&format!("/health/{kind}/password_file")) {
+                *password_file = json!("p");
+            }
         }
     }
     // YAML has JSON in it.
@@ -94,6 +105,10 @@ fn comparable(mut config: Config) -> (Config, Config) {
                     http.path = "/health".to_owned().into();
                     (http.host, http.headers, http.body) = (None, Vec::new().into(), None);
                 }
+                Some(
+                    HealthCheck::Postgres(PostgresCheck { account, .. })
+                    | HealthCheck::Redis(RedisCheck { account, .. }),
+                ) => account.password_file = account.password_file.as_ref().map(|_| PathBuf::from("p").into()),
                 _ => {}
             }
         }
@@ -127,11 +142,14 @@ pools:
   - name: q
     backends: [{ address: "10.0.0.1:80" }]
     health: { http: { path: /secret, host: secret.example, headers: { X-Secret: secret }, body: secret, status: 204 } }
+  - name: r
+    backends: [{ address: "10.0.0.1:5432" }]
+    health: { postgres: { user: u, password_file: /secret/password } }
 "#,
     ))
     .to_string();
     assert!(!shown.to_ascii_lowercase().contains("secret"), "{shown}");
-    assert_eq!(shown.matches(HIDDEN).count(), 9, "{shown}");
+    assert_eq!(shown.matches(HIDDEN).count(), 10, "{shown}");
     assert!(shown.contains("\"status\":\"204-204\""), "{shown}");
     assert!(shown.contains("\"mode\":\"optional\"") && shown.contains("crl.pem"), "{shown}");
 }

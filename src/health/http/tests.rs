@@ -23,11 +23,13 @@ fn outcome(check: &HttpCheck, answer: &[u8], part: usize) -> String {
         match state.take(part) {
             Ok(true) => return String::new(),
             Ok(false) => {}
-            Err(ProbeFailure::Backend(reason) | ProbeFailure::Local(reason)) => return reason,
+            Err(ProbeFailure::Backend(reason) | ProbeFailure::Full(reason) | ProbeFailure::Local(reason)) => {
+                return reason;
+            }
         }
     }
     match state.end() {
-        ProbeFailure::Backend(reason) | ProbeFailure::Local(reason) => reason,
+        ProbeFailure::Backend(reason) | ProbeFailure::Full(reason) | ProbeFailure::Local(reason) => reason,
     }
 }
 

@@ -20,7 +20,6 @@ use crate::net::name::normal;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
 use crate::server::{DataPlane, Listener, RouteKey};
 use crate::sniff::http::RequestHead;
-use crate::stats::database::DatabaseState;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -410,10 +409,8 @@ fn at_backend(pool: &Pool, shown: &BackendPreview, preview: &Preview) -> AtBacke
 
 /// Role and lag of a database, where its health check has learnt them.
 fn database(backend: &Backend) -> String {
-    let Some(DatabaseState { role, lag }) = backend.database() else { return String::new() };
-    let role = role.map(|role| format!(", {}", role.name())).unwrap_or_default();
-    let lag = lag.map(|lag| format!(", {lag} behind")).unwrap_or_default();
-    role + &lag
+    let words = backend.database().and_then(|database| database.words());
+    words.map(|words| format!(", {words}")).unwrap_or_default()
 }
 
 fn down(backend: &Backend, is_checked: bool) -> String {

@@ -437,7 +437,9 @@ fn kind(check: &model::HealthCheck) -> CheckKind {
         model::HealthCheck::Tcp => CheckKind::Tcp,
         model::HealthCheck::Http(_) => CheckKind::Http,
         model::HealthCheck::Exchange { .. } => CheckKind::Exchange,
+        model::HealthCheck::Tls { .. } => CheckKind::Tls,
         model::HealthCheck::Postgres(_) => CheckKind::Postgres,
+        model::HealthCheck::Mysql(_) => CheckKind::Mysql,
         model::HealthCheck::Redis(_) => CheckKind::Redis,
     }
 }

@@ -25,7 +25,8 @@ use serde::Deserialize;
 pub use access::{AccessConfig, ClientRule, GeoIpConfig};
 pub use bind::ListenAddress;
 pub use health::{
-    DatabaseAccount, Header, Health, HealthCheck, HttpCheck, Initial, PostgresCheck, RedisCheck, RequiredRole,
+    DatabaseAccount, Header, Health, HealthCheck, HttpCheck, Initial, MysqlCheck, PostgresCheck, RedisCheck,
+    RequiredRole,
 };
 pub use listener::{LimitsConfig, ListenerConfig, ListenerSocket, ListenerState, ListenerTimeouts, Rate, ReusePort};
 pub use policy::{OutlierConfig, PersistConfig, QueueConfig};

@@ -1,7 +1,7 @@
 //! One probe of one backend: connect, PROXY header, TLS, the check itself.
 
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use tokio::io::AsyncWriteExt;
@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::database::{self, Checked, DatabaseShared};
 use super::failure::ProbeFailure;
 use super::tcp::Connection;
-use super::transport::{BackendTls, request_postgres};
+use super::transport::{BackendTls, request_postgres, unverified};
 use super::{exchange, http, tcp};
 use crate::config::model::{self, Health, HealthCheck, SendProxy, StartTls};
 use crate::net::addr::Address;
@@ -23,12 +23,14 @@ use crate::tls::Connector;
 /// What the checks of a pool share.
 pub(super) struct CheckContext {
     connector: ArcSwapOption<Connector>,
+    /// For checks by TLS in a pool that has none.
+    unverified: OnceLock<Arc<Connector>>,
     database: DatabaseShared,
 }
 
 impl CheckContext {
     pub(super) fn new(connector: Option<Arc<Connector>>, database: DatabaseShared) -> CheckContext {
-        CheckContext { connector: ArcSwapOption::from(connector), database }
+        CheckContext { connector: ArcSwapOption::from(connector), unverified: OnceLock::new(), database }
     }
 
     pub(super) fn set_connector(&self, connector: Option<Arc<Connector>>) {
@@ -110,15 +112,37 @@ impl Probe<'_> {
         match &self.health.check {
             HealthCheck::Tcp => {}
             HealthCheck::Http(check) => {
+                if check.tls.unwrap_or_else(|| self.begins_with_tls()) {
+                    let has_alpn = self.settings.tls.as_ref().is_some_and(|tls| !tls.alpn.is_empty());
+                    let protocols = if has_alpn { vec![b"http/1.1".to_vec()] } else { Vec::new() };
+                    let connector = self.connector_or_any()?;
+                    connection = self.tls(&connector, None).start_with(connection, protocols).await?;
+                }
                 let host = http::host(check, self.backend.configured_address(), &address);
                 http::probe(connection, &host, check).await?;
             }
             HealthCheck::Exchange { send, expect } => {
+                if self.begins_with_tls() {
+                    connection = self.secure(connection).await?;
+                }
                 exchange::probe(connection, send.reveal(), expect.reveal()).await?;
+            }
+            HealthCheck::Tls { server_name } => {
+                self.request_tls(&mut connection).await?;
+                let connector = self.connector_or_any()?;
+                let mut stream = self.tls(&connector, server_name.as_deref()).start(connection).await?;
+                // The handshake is what is checked.
+                let _ = stream.shutdown().await;
             }
             HealthCheck::Postgres(check) => {
                 let connection = self.secure(connection).await?;
                 return database::postgres(connection, self.is_private(&address), check, &self.context.database).await;
+            }
+            HealthCheck::Mysql(check) => {
+                let connector = self.connector()?;
+                let tls = connector.as_deref().map(|connector| self.tls(connector, None));
+                let is_unix = matches!(address, Address::Unix(_));
+                return database::mysql(connection, tls, is_unix, check, &self.context.database).await;
             }
             HealthCheck::Redis(check) => {
                 let connection = self.secure(connection).await?;
@@ -130,15 +154,51 @@ impl Probe<'_> {
 
     /// TLS as the pool has it, after the protocol's own request for it.
     async fn secure(&self, mut connection: Connection) -> Result<Connection, ProbeFailure> {
-        let connector = self.context.connector.load_full();
-        let Some(rules) = &self.settings.tls else { return Ok(connection) };
-        // A reload replaces it a moment before the settings.
-        let connector = connector.ok_or_else(|| ProbeFailure::Local("TLS of the pool is being replaced".to_owned()))?;
-        match rules.starttls {
-            Some(StartTls::Postgres) => request_postgres(&mut connection).await?,
-            None => {}
+        let Some(connector) = self.connector()? else { return Ok(connection) };
+        self.request_tls(&mut connection).await?;
+        self.tls(&connector, None).start(connection).await
+    }
+
+    /// The protocol's own request for TLS, where the pool has one.
+    async fn request_tls(&self, connection: &mut Connection) -> Result<(), ProbeFailure> {
+        match self.settings.tls.as_ref().and_then(|rules| rules.starttls) {
+            Some(StartTls::Postgres) => request_postgres(connection).await,
+            None => Ok(()),
         }
-        BackendTls { connector: &connector, backend: self.backend }.start(connection).await
+    }
+
+    fn tls<'s>(&'s self, connector: &'s Connector, server_name: Option<&'s str>) -> BackendTls<'s> {
+        BackendTls { connector, backend: self.backend, server_name }
+    }
+
+    /// Whether connections to the port that is checked begin with TLS.
+    fn begins_with_tls(&self) -> bool {
+        let is_direct = self.settings.tls.as_ref().is_some_and(|tls| tls.starttls.is_none());
+        is_direct && self.health.port.is_none()
+    }
+
+    /// TLS of the pool, or if it has none, one that accepts every certificate.
+    fn connector_or_any(&self) -> Result<Arc<Connector>, ProbeFailure> {
+        match self.connector()? {
+            Some(connector) => Ok(connector),
+            None => match self.context.unverified.get() {
+                Some(connector) => Ok(Arc::clone(connector)),
+                None => {
+                    let connector = Arc::new(unverified(self.pool.name())?);
+                    Ok(Arc::clone(self.context.unverified.get_or_init(|| connector)))
+                }
+            },
+        }
+    }
+
+    /// TLS of the pool; `None` if it has none.
+    fn connector(&self) -> Result<Option<Arc<Connector>>, ProbeFailure> {
+        // A reload replaces it a moment before the settings.
+        let connector = || {
+            let replaced = || ProbeFailure::Local("TLS of the pool is being replaced".to_owned());
+            self.context.connector.load_full().ok_or_else(replaced)
+        };
+        self.settings.tls.as_ref().map(|_| connector()).transpose()
     }
 
     /// Whether nobody between can read what is sent.

@@ -49,6 +49,7 @@ fn http(body: Option<&str>) -> HealthCheck {
         headers: Vec::new().into(),
         status: 200..=399,
         body: body.map(|body| body.as_bytes().to_vec().into()),
+        tls: None,
     })
 }
 

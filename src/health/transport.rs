@@ -4,15 +4,32 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::failure::ProbeFailure;
 use super::tcp::Connection;
+use crate::config::model::{Authorities, NameSource, PoolTls, Verify};
 use crate::pool::Backend;
 use crate::sniff::postgres;
-use crate::tls::{Connector, HandshakeError};
+use crate::tls::{BackendName, Connector, HandshakeError};
 
 /// TLS to one backend.
 #[derive(Clone, Copy)]
 pub(super) struct BackendTls<'a> {
     pub(super) connector: &'a Connector,
     pub(super) backend: &'a Backend,
+    /// Instead of the name by which the pool verifies it.
+    pub(super) server_name: Option<&'a str>,
+}
+
+/// Rules of checks in pools without TLS, whose clients verify their servers themselves: every certificate is accepted.
+pub(super) fn unverified(pool: &str) -> Result<Connector, ProbeFailure> {
+    let rules = PoolTls {
+        verify: Verify::Off,
+        ca: Authorities::System,
+        server_name: NameSource::Backend,
+        alpn: Vec::new(),
+        client_certificate: None,
+        starttls: None,
+        resumption: false,
+    };
+    Connector::new(pool, &rules).map_err(|error| ProbeFailure::Local(error.to_string()))
 }
 
 impl BackendTls<'_> {
@@ -28,7 +45,12 @@ impl BackendTls<'_> {
         connection: Connection,
         protocols: Vec<Vec<u8>>,
     ) -> Result<Connection, ProbeFailure> {
-        let name = self.connector.backend_name(self.backend.configured_address()).map_err(ProbeFailure::Backend)?;
+        let name = match self.server_name {
+            Some(name) => BackendName::parse(name).ok_or_else(|| {
+                ProbeFailure::Backend(format!("{} is no name that a certificate could be for", name.escape_debug()))
+            })?,
+            None => self.connector.backend_name(self.backend.configured_address()).map_err(ProbeFailure::Backend)?,
+        };
         match self.connector.connect_stream(connection, name, protocols).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(HandshakeError::Io(error)) => Err(error.into()),

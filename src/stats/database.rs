@@ -60,6 +60,16 @@ pub struct DatabaseState {
     pub lag: Option<ReplicationLag>,
 }
 
+impl DatabaseState {
+    /// `replica, 1.5 MiB behind`; `None` if nothing is known.
+    pub fn words(&self) -> Option<String> {
+        let role = self.role.map(|role| role.name().to_owned());
+        let lag = self.lag.map(|lag| format!("{lag} behind"));
+        let words: Vec<String> = role.into_iter().chain(lag).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -58,10 +58,12 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
-const PURE: [&str; 8] = [
+const PURE: [&str; 10] = [
     "balance",
     "health/database/client.rs",
+    "health/database/mysql",
     "health/database/postgres.rs",
+    "health/database/redis.rs",
     "health/database/scram.rs",
     "health/rise_fall.rs",
     "limits",

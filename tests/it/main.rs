@@ -74,6 +74,7 @@ mod stats_port;
 mod support;
 mod tls;
 mod tls_backends;
+mod tls_checks;
 mod tls_integrity;
 mod top;
 mod turnaround;

@@ -28,6 +28,7 @@ mod leaks;
 mod man;
 mod metrics;
 mod monitoring;
+mod mysql_checks;
 mod openssl;
 mod postgres;
 mod postgres_checks;

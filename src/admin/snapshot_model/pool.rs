@@ -1,11 +1,13 @@
 //! Pools and their backends.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::listener::{HandshakeStats, RateStats};
 use super::measured::{HttpStats, Latency};
 use crate::config::model::{AdminState, Balance, ForcedHealth};
-use crate::stats::database::ServerRole;
+use crate::stats::database::{DatabaseState, ReplicationLag, ServerRole};
 use crate::stats::registry::{BackendId, PoolId};
 
 /// Whether a backend or a pool takes connections, and whether a health check says so.
@@ -242,7 +244,9 @@ pub enum CheckKind {
     Tcp,
     Http,
     Exchange,
+    Tls,
     Postgres,
+    Mysql,
     Redis,
 }
 
@@ -253,7 +257,9 @@ impl CheckKind {
             CheckKind::Tcp => "tcp",
             CheckKind::Http => "http",
             CheckKind::Exchange => "exchange",
+            CheckKind::Tls => "tls",
             CheckKind::Postgres => "postgres",
+            CheckKind::Mysql => "mysql",
             CheckKind::Redis => "redis",
         }
     }
@@ -306,6 +312,14 @@ impl BackendStats {
     /// Name of its entry in `pools[].backends`.
     pub fn entry(&self) -> &str {
         self.entry.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Role and lag of a database in words, where its health check has learnt them.
+    pub fn database(&self) -> Option<String> {
+        let bytes = self.lag_bytes.map(ReplicationLag::Bytes);
+        let time = || self.lag_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let lag = bytes.or_else(|| time().map(ReplicationLag::Time));
+        DatabaseState { role: self.role, lag }.words()
     }
 
     /// Whether it is up and takes new connections, as far as its weight and its limit allow.

@@ -1,11 +1,14 @@
-//! `pools[].health.postgres`, `redis`.
+//! `pools[].health.postgres`, `mysql`, `redis`.
 
-use super::{Checker, copied, value};
+use std::time::Duration;
+
+use super::{Checker, copied, optional_period, value};
 use crate::config::located::Located;
 use crate::config::model::{
-    BackendAddress, BackendConfig, DatabaseAccount, Health, HealthCheck, PostgresCheck, RedisCheck, RequiredRole,
+    BackendAddress, BackendConfig, DatabaseAccount, Health, HealthCheck, MysqlCheck, PostgresCheck, RedisCheck,
+    RequiredRole,
 };
-use crate::config::raw::{RawPlaintext, RawPool, RawPostgres, RawRedis, RawRole};
+use crate::config::raw::{RawMysql, RawMysqlRole, RawPlaintext, RawPool, RawPostgres, RawRedis, RawRole};
 use crate::config::report::{Diagnostic, shown};
 use crate::config::scalars::{ByteCount, FilePath};
 use crate::config::tree::NodeId;
@@ -38,6 +41,22 @@ impl Checker<'_> {
         }
         let database = database.map_or("postgres", |(database, _)| database).to_owned();
         HealthCheck::Postgres(PostgresCheck { account, database, role: wanted, max_lag })
+    }
+
+    pub(super) fn mysql(&mut self, raw: &RawMysql) -> HealthCheck {
+        let account = self.account(raw.user.as_ref(), raw.password_file.as_ref(), UserRule::Named);
+        let wanted = match copied(raw.role.as_ref()) {
+            None | Some(RawMysqlRole::Any) => RequiredRole::Any,
+            Some(RawMysqlRole::Primary) => RequiredRole::Primary,
+            Some(RawMysqlRole::Replica) => RequiredRole::Replica,
+            Some(RawMysqlRole::Synced) => RequiredRole::Synced,
+        };
+        self.role_needs_user(wanted, raw.role.as_ref().map(|key| key.at), &account);
+        let max_lag = optional_period(raw.max_lag.as_ref(), Duration::ZERO);
+        if let (Some(_), Some(key)) = (max_lag, &raw.max_lag) {
+            self.lag_needs_replica(wanted, key.at);
+        }
+        HealthCheck::Mysql(MysqlCheck { account, role: wanted, max_lag })
     }
 
     pub(super) fn redis(&mut self, raw: &RawRedis, at: NodeId) -> HealthCheck {

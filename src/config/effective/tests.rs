@@ -34,7 +34,7 @@ pools:
       - { name: x, address: "10.0.0.1:80", weight: 0, max_connections: 5, backup: true }
       - { address: "name.example:81" }
       - { address: "unix:/tmp/x.sock" }
-    health: { http: { path: /up, method: HEAD, host: h, status: 200-204 }, interval: 3s, timeout: 500ms, rise: 3, fall: 4, port: 81, initial: up }
+    health: { http: { path: /up, method: HEAD, host: h, status: 200-204, tls: true }, interval: 3s, timeout: 500ms, rise: 3, fall: 4, port: 81, initial: up }
     on_down: cut
     slow_start: 10s
     outlier: { failures: 3, window: 10s, ejection: 5s, max_ejection: 1m, max_ejected: 34%, http_5xx: true }
@@ -53,11 +53,14 @@ pools:
   - name: c
     balance: random
     backends: [{ address: "10.0.0.3:80" }]
-    health: { tcp: {} }
+    health: { tls: { server_name: d.example } }
     tls: { verify: ca, ca: /tmp/ca.pem, server_name: c.example, alpn: [h2], starttls: postgres }
   - name: pg
     backends: [{ address: "10.0.0.3:5432" }]
     health: { postgres: { user: u, password_file: /tmp/p, database: d, role: replica, max_lag: 16MiB } }
+  - name: my
+    backends: [{ address: "10.0.0.3:3306" }]
+    health: { mysql: { user: u, password_file: /tmp/p, role: replica, max_lag: 30s } }
   - name: rd
     backends: [{ address: "10.0.0.3:6379" }]
     health: { redis: { user: u, password_file: /tmp/p, role: primary, plaintext: allow } }
@@ -79,7 +82,7 @@ fn comparable(mut config: Config) -> (Config, Config) {
         if let Some(exchange) = pool.pointer_mut("/health/exchange") {
             *exchange = json!({ "expect": "x" });
         }
-        for kind in ["postgres", "redis"] {
+        for kind in ["postgres", "mysql", "redis"] {
             if let Some(password_file) = pool.pointer_mut(&format!("/health/{kind}/password_file")) {
                 *password_file = json!("p");
             }
@@ -107,6 +110,7 @@ fn comparable(mut config: Config) -> (Config, Config) {
                 }
                 Some(
                     HealthCheck::Postgres(PostgresCheck { account, .. })
+                    | HealthCheck::Mysql(MysqlCheck { account, .. })
                     | HealthCheck::Redis(RedisCheck { account, .. }),
                 ) => account.password_file = account.password_file.as_ref().map(|_| PathBuf::from("p").into()),
                 _ => {}

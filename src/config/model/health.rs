@@ -3,6 +3,7 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -43,8 +44,15 @@ pub enum HealthCheck {
         /// Prefix of the response; never empty.
         expect: Redacted<Vec<u8>>,
     },
+    /// The TLS handshake succeeds.
+    Tls {
+        /// Name to verify and to send as SNI; `None` as for the pool's connections.
+        server_name: Option<Arc<str>>,
+    },
     /// A login to PostgreSQL.
     Postgres(PostgresCheck),
+    /// A login to MySQL or MariaDB.
+    Mysql(MysqlCheck),
     /// PING and ROLE of Redis or Valkey.
     Redis(RedisCheck),
 }
@@ -53,10 +61,10 @@ impl HealthCheck {
     /// The account that a check of a database logs in with.
     pub fn account(&self) -> Option<&DatabaseAccount> {
         match self {
-            HealthCheck::Tcp | HealthCheck::Http(_) | HealthCheck::Exchange { .. } => None,
-            HealthCheck::Postgres(PostgresCheck { account, .. }) | HealthCheck::Redis(RedisCheck { account, .. }) => {
-                Some(account)
-            }
+            HealthCheck::Tcp | HealthCheck::Http(_) | HealthCheck::Exchange { .. } | HealthCheck::Tls { .. } => None,
+            HealthCheck::Postgres(PostgresCheck { account, .. })
+            | HealthCheck::Mysql(MysqlCheck { account, .. })
+            | HealthCheck::Redis(RedisCheck { account, .. }) => Some(account),
         }
     }
 }
@@ -81,6 +89,16 @@ pub enum RequiredRole {
     Replica,
     /// It is a usable member of a cluster of primaries.
     Synced,
+}
+
+/// `pools[].health.mysql`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlCheck {
+    /// Without a user, `role` is `any`.
+    pub account: DatabaseAccount,
+    pub role: RequiredRole,
+    /// Of a replica, by its own account; `None` is no limit.
+    pub max_lag: Option<Duration>,
 }
 
 /// `pools[].health.redis`.
@@ -122,6 +140,8 @@ pub struct HttpCheck {
     pub status: RangeInclusive<u16>,
     /// Substring of the body.
     pub body: Option<Redacted<Vec<u8>>>,
+    /// Whether it goes over TLS; `None` as the pool's connections, where they begin with TLS.
+    pub tls: Option<bool>,
 }
 
 /// A header of a request.

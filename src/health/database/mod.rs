@@ -5,6 +5,7 @@
 //! [`probe`] runs a client over a connection.
 
 mod client;
+mod mysql;
 pub(super) mod password;
 mod postgres;
 mod redis;
@@ -20,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use self::client::{CheckAccount, DatabaseClient, DialogueStep, LagLimit, Observation};
+use self::mysql::MysqlClient;
 use self::password::{PasswordReading, password};
 use self::postgres::PostgresClient;
 use self::redis::RedisClient;
@@ -27,7 +29,7 @@ use self::scram::DerivedKey;
 use super::failure::ProbeFailure;
 use super::tcp::Connection;
 use super::transport::BackendTls;
-use crate::config::model::{DatabaseAccount, PostgresCheck, RedisCheck, RequiredRole};
+use crate::config::model::{DatabaseAccount, MysqlCheck, PostgresCheck, RedisCheck, RequiredRole};
 use crate::stats::database::{DatabaseState, ReplicationLag, ServerRole};
 
 /// Bytes read at once.
@@ -91,6 +93,21 @@ pub(super) async fn postgres(
     *shared.key() = key;
     let seen = outcome?;
     let limit = check.max_lag.map(|most| LagLimit(ReplicationLag::Bytes(most.get())));
+    Ok(judge(&seen, check.role, limit, shared))
+}
+
+/// One check of a MySQL or MariaDB server. `tls` is asked for within the protocol.
+pub(super) async fn mysql(
+    connection: Connection,
+    tls: Option<BackendTls<'_>>,
+    is_unix: bool,
+    check: &MysqlCheck,
+    shared: &DatabaseShared,
+) -> Result<Checked, ProbeFailure> {
+    let account = shared.account("health.mysql", &check.account).await?;
+    let mut client = MysqlClient::new(&account, check.role, tls.is_some(), is_unix);
+    let seen = converse(connection, &mut client, tls).await?;
+    let limit = check.max_lag.map(|most| LagLimit(ReplicationLag::Time(most)));
     Ok(judge(&seen, check.role, limit, shared))
 }
 

@@ -11,7 +11,7 @@ mod query;
 
 use self::auth::{AuthMethod, encrypted_password};
 use self::packet::{Greeting, ServerError, packet, split_packet};
-use self::query::{QueryAnswer, MysqlQuery, ResultSet};
+use self::query::{MysqlQuery, QueryAnswer, ResultSet};
 use super::client::{AnswerBuffer, CheckAccount, DatabaseClient, DialogueStep, Observation, printable};
 use crate::config::model::RequiredRole;
 use crate::health::failure::{ProbeFailure, quoted};
@@ -87,7 +87,9 @@ impl<'a> MysqlClient<'a> {
             MysqlStage::Login { method, scramble, awaits_key } => match body.split_first() {
                 Some((0x00, _)) => return Ok(self.accepted(answer)),
                 Some((0xfe, [])) => {
-                    return Err(self.account.fault("asks for an authentication method of MySQL 4.0, which is not supported"));
+                    return Err(self
+                        .account
+                        .fault("asks for an authentication method of MySQL 4.0, which is not supported"));
                 }
                 Some((0xfe, rest)) => {
                     let (name, seed) = auth::switch(rest).ok_or_else(malformed)?;
@@ -97,9 +99,8 @@ impl<'a> MysqlClient<'a> {
                 }
                 Some((0x01, rest)) if *awaits_key => {
                     *awaits_key = false;
-                    let encrypted = encrypted_password(rest, self.account.password(), scramble).ok_or_else(|| {
-                        ProbeFailure::backend("sends an RSA key that cannot be used")
-                    })?;
+                    let encrypted = encrypted_password(rest, self.account.password(), scramble)
+                        .ok_or_else(|| ProbeFailure::backend("sends an RSA key that cannot be used"))?;
                     answer.extend(packet(sequence.wrapping_add(1), &encrypted));
                 }
                 // The fast authentication has succeeded: OK follows.
@@ -118,9 +119,9 @@ impl<'a> MysqlClient<'a> {
                 _ => return Err(malformed()),
             },
             MysqlStage::Query(query, rows) => {
-                let answered = rows.take(body).ok_or_else(malformed)?;
+                let (query, answered) = (*query, rows.take(body).ok_or_else(malformed)?);
                 let Some(answered) = answered else { return Ok(DialogueStep::More) };
-                return self.answered(*query, answered, answer);
+                return self.answered(query, answered, answer);
             }
         }
         Ok(DialogueStep::More)
@@ -257,7 +258,8 @@ impl DatabaseClient for MysqlClient<'_> {
             return Ok(DialogueStep::More);
         }
         loop {
-            let Some((sequence, length)) = split_packet(self.buffer.peek()).map_err(|()| not_mysql(self.buffer.peek()))?
+            let Some((sequence, length)) =
+                split_packet(self.buffer.peek()).map_err(|()| not_mysql(self.buffer.peek()))?
             else {
                 return Ok(DialogueStep::More);
             };

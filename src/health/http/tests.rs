@@ -13,6 +13,7 @@ fn check(body: Option<&str>) -> HttpCheck {
         headers: Vec::new().into(),
         status: 200..=399,
         body: body.map(|body| body.as_bytes().to_vec().into()),
+        tls: None,
     }
 }
 

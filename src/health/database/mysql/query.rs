@@ -8,8 +8,6 @@ use crate::stats::database::ServerRole;
 
 /// Syntax error: the server does not know the statement.
 const SYNTAX_ERROR: u16 = 1064;
-/// Unknown table or database: the server has no group replication.
-const UNKNOWN: [u16; 3] = [1146, 1049, 1054];
 
 /// A query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +139,10 @@ fn galera(rows: &Rows) -> Observation {
     }
     faulty(match state {
         _ if !is_primary => {
-            format!("is not part of the primary component (wsrep_cluster_status = {})", word(value("wsrep_cluster_status")))
+            format!(
+                "is not part of the primary component (wsrep_cluster_status = {})",
+                word(value("wsrep_cluster_status"))
+            )
         }
         "1" => "is joining (wsrep_local_state = 1)".to_owned(),
         "2" => "is a donor (wsrep_local_state = 2)".to_owned(),

@@ -76,7 +76,8 @@ fn told(outcome: Result<DialogueStep, String>) -> String {
     match outcome {
         Ok(DialogueStep::Done(Observation { role, delay, fault, .. })) => {
             let (role, delay) = (role.map_or("-", ServerRole::name), delay.map(|delay| format!(" {delay:?}")));
-            [role.to_owned(), delay.unwrap_or_default(), fault.map(|fault| format!(" {fault}")).unwrap_or_default()].concat()
+            [role.to_owned(), delay.unwrap_or_default(), fault.map(|fault| format!(" {fault}")).unwrap_or_default()]
+                .concat()
         }
         Ok(DialogueStep::More) => "more".to_owned(),
         Ok(DialogueStep::StartTls) => "TLS".to_owned(),
@@ -118,7 +119,8 @@ fn login(bytes: &[u8]) -> (u8, Vec<u8>, Vec<u8>, Vec<u8>) {
 #[test]
 fn login_by_the_servers_method() {
     let account = account("health.mysql");
-    let (sent, told) = check(&account, RequiredRole::Any, false, &[&greeting("mysql_native_password", false), &packet(2, OK)]);
+    let (sent, told) =
+        check(&account, RequiredRole::Any, false, &[&greeting("mysql_native_password", false), &packet(2, OK)]);
     let (sequence, user, response, method) = login(&sent[0]);
     assert_eq!((sequence, &*user, &*method), (1, &b"check"[..], &b"mysql_native_password\0"[..]));
     assert!(proves_natively(&response, SCRAMBLE));
@@ -151,9 +153,21 @@ fn switched_method_takes_the_new_scramble() {
         assert_eq!(told, "-");
     }
     for (method, is_private, expected) in [
-        ("client_ed25519", true, "asks for the authentication method client_ed25519, which is not supported: see health.mysql"),
-        ("mysql_clear_password", false, "asks for the password in clear text (mysql_clear_password), which is sent over TLS only"),
-        ("sha256_password", false, "asks for the password in clear text (sha256_password), which is sent over TLS only"),
+        (
+            "client_ed25519",
+            true,
+            "asks for the authentication method client_ed25519, which is not supported: see health.mysql",
+        ),
+        (
+            "mysql_clear_password",
+            false,
+            "asks for the password in clear text (mysql_clear_password), which is sent over TLS only",
+        ),
+        (
+            "sha256_password",
+            false,
+            "asks for the password in clear text (sha256_password), which is sent over TLS only",
+        ),
     ] {
         let answers: [&[u8]; 2] = [&greeting("mysql_native_password", false), &switch(method)];
         let (sent, told) = check(&account, RequiredRole::Any, is_private, &answers);
@@ -230,7 +244,11 @@ fn errors_are_told_apart() {
         (1040, "full: too many connections: x (1040)".to_owned(), "full: too many connections: x (1040)"),
         (1203, "full: too many connections: x (1203)".to_owned(), "full: too many connections: x (1203)"),
         (1129, "blocks this host: x (1129); unblock it by FLUSH HOSTS".to_owned(), "blocks this host: x (1129)"),
-        (1130, format!("allows no account from this host: x (1130): {see}"), "allows no account from this host: x (1130)"),
+        (
+            1130,
+            format!("allows no account from this host: x (1130): {see}"),
+            "allows no account from this host: x (1130)",
+        ),
         (1045, format!("refuses the password: x (1045): {see}"), "-"),
         (1698, format!("refuses the password: x (1698): {see}"), "-"),
         (3159, format!("requires TLS, set pools[].tls: x (3159): {see}"), "requires TLS"),
@@ -276,18 +294,30 @@ fn roles_are_asked_for() {
     for (role, answers, told) in [
         (RequiredRole::Primary, vec![pairs(&[("read_only", "OFF"), ("innodb_read_only", "0")])], "primary"),
         (RequiredRole::Primary, vec![pairs(&[("read_only", "ON")])], "replica is read-only (read_only = ON)"),
-        (RequiredRole::Primary, vec![pairs(&[("read_only", "OFF"), ("super_read_only", "ON")])], "replica is read-only (super_read_only = ON)"),
+        (
+            RequiredRole::Primary,
+            vec![pairs(&[("read_only", "OFF"), ("super_read_only", "ON")])],
+            "replica is read-only (super_read_only = ON)",
+        ),
         (RequiredRole::Primary, vec![pairs(&[("read_only", "NO_LOCK")])], "replica is read-only (read_only = NO_LOCK)"),
         (RequiredRole::Replica, vec![status(Some("7"), "")], "replica 7s"),
         (RequiredRole::Replica, vec![status(None, "")], "replica replica whose replication does not run"),
-        (RequiredRole::Replica, vec![status(None, "no route")], "replica replica whose replication does not run: no route"),
+        (
+            RequiredRole::Replica,
+            vec![status(None, "no route")],
+            "replica replica whose replication does not run: no route",
+        ),
         (RequiredRole::Replica, vec![rows(&["Seconds_Behind_Source"], &[])], "primary"),
         (
             RequiredRole::Replica,
             vec![rows(&["Seconds_Behind_Source"], &[&[Some("3")], &[Some("9")], &[Some("1")]])],
             "replica 9s",
         ),
-        (RequiredRole::Replica, vec![failed(1064, "syntax"), rows(&["Seconds_Behind_Master"], &[&[Some("0")]])], "replica 0ns"),
+        (
+            RequiredRole::Replica,
+            vec![failed(1064, "syntax"), rows(&["Seconds_Behind_Master"], &[&[Some("0")]])],
+            "replica 0ns",
+        ),
         (
             RequiredRole::Replica,
             vec![failed(1227, "denied")],
@@ -308,7 +338,11 @@ fn roles_are_asked_for() {
             vec![pairs(&[("wsrep_local_state", "4"), ("wsrep_ready", "OFF"), ("wsrep_cluster_status", "non-Primary")])],
             "- is not part of the primary component (wsrep_cluster_status = non-Primary)",
         ),
-        (RequiredRole::Primary, vec![failed(1047, "not ready")], "is not part of the primary component: not ready (1047)"),
+        (
+            RequiredRole::Primary,
+            vec![failed(1047, "not ready")],
+            "is not part of the primary component: not ready (1047)",
+        ),
     ] {
         assert_eq!(asked(role, &answers).1, told);
     }

@@ -80,7 +80,7 @@ impl<'a> MysqlClient<'a> {
                     self.stage = MysqlStage::Encrypting(greeting);
                     return Ok(DialogueStep::StartTls);
                 }
-                self.login(greeting, sequence.wrapping_add(1), answer)?;
+                self.login(&greeting, sequence.wrapping_add(1), answer)?;
             }
             // Plain text after the request for TLS is not the server's.
             MysqlStage::Encrypting(_) => return Err(malformed()),
@@ -127,7 +127,7 @@ impl<'a> MysqlClient<'a> {
         Ok(DialogueStep::More)
     }
 
-    fn login(&mut self, greeting: Greeting, sequence: u8, answer: &mut Vec<u8>) -> Result<(), ProbeFailure> {
+    fn login(&mut self, greeting: &Greeting, sequence: u8, answer: &mut Vec<u8>) -> Result<(), ProbeFailure> {
         // What the server does not know by that name it switches.
         let method = match AuthMethod::named(&greeting.method) {
             known @ (AuthMethod::Native | AuthMethod::CachingSha2) => known,
@@ -254,7 +254,7 @@ impl DatabaseClient for MysqlClient<'_> {
         {
             let greeting = greeting.clone();
             self.is_private = true;
-            self.login(greeting, 2, answer)?;
+            self.login(&greeting, 2, answer)?;
             return Ok(DialogueStep::More);
         }
         loop {

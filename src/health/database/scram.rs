@@ -21,7 +21,13 @@ const NO_CHANNEL_BINDING: &str = "biws";
 
 /// A derived key, kept between checks: its derivation is what costs.
 #[derive(Clone, Default)]
-pub(super) struct DerivedKey(Option<(Vec<u8>, Vec<u8>, u32, [u8; 32])>);
+pub(super) struct DerivedKey {
+    password: Vec<u8>,
+    salt: Vec<u8>,
+    /// 0 before the first derivation.
+    iterations: u32,
+    key: [u8; 32],
+}
 
 /// Why an exchange failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,17 +102,12 @@ impl Scram {
 
 impl DerivedKey {
     fn derive(&mut self, password: &[u8], salt: &[u8], iterations: NonZeroU32) -> [u8; 32] {
-        if let Some((known_password, known_salt, known_iterations, key)) = &self.0
-            && known_password == password
-            && known_salt == salt
-            && *known_iterations == iterations.get()
-        {
-            return *key;
+        if self.password != password || self.salt != salt || self.iterations != iterations.get() {
+            pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, &mut self.key);
+            (self.password, self.salt) = (password.to_vec(), salt.to_vec());
+            self.iterations = iterations.get();
         }
-        let mut key = [0; 32];
-        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, iterations, salt, password, &mut key);
-        self.0 = Some((password.to_vec(), salt.to_vec(), iterations.get(), key));
-        key
+        self.key
     }
 }
 

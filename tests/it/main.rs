@@ -48,6 +48,7 @@ mod log_syslog;
 mod log_write_errors;
 mod logs;
 mod memory;
+mod mysql_check;
 mod outlier;
 mod passthrough;
 mod persist;

@@ -69,7 +69,7 @@
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay, threads |
 //! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, notices, relay, worker, threads |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net, stats |
-//! | [`health`] | health checks: one kind of probe a file, rise and fall | config::model, log, net, pool, sniff, stats |
+//! | [`health`] | health checks: one kind of probe a file, clients of databases (`database/`), rise and fall | config::files, config::model, log, net, pool, sniff, stats, threads, tls |
 //! | [`server`] | accept, first bytes, route, session, dial | all of the above but health |
 //! | [`admin`] | the admin interface: what is measured, every way to show it (`csv/columns.rs`: HAProxy's columns), calls that change something (`changes/`) | config, control, geoip, limits, log, net, pool, server, sniff, stats, tls, threads |
 //! | [`app`] | wires everything, runs, drains | all |

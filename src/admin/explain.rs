@@ -381,7 +381,14 @@ fn at_backend(pool: &Pool, shown: &BackendPreview, preview: &Preview) -> AtBacke
             words
         }
     };
-    AtBackend { backend: backend.name().to_string(), address: backend.shown_address(), chosen, chance, why: state }
+    let why = state + &database(backend);
+    AtBackend { backend: backend.name().to_string(), address: backend.shown_address(), chosen, chance, why }
+}
+
+/// Role and lag of a database, where its health check has learnt them.
+fn database(backend: &Backend) -> String {
+    let words = backend.database().and_then(|database| database.words());
+    words.map(|words| format!(", {words}")).unwrap_or_default()
 }
 
 fn down(backend: &Backend, is_checked: bool) -> String {

@@ -23,6 +23,7 @@ use crate::log::counters::LogCounters;
 use crate::pool::{self, Departed};
 use crate::server::{self, DataPlane};
 use crate::stats::counters;
+use crate::stats::database::ReplicationLag;
 use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
@@ -210,6 +211,7 @@ fn departed(of: Departed) -> BackendStats {
 
 fn backend(backend: &pool::Backend, config: &model::PoolConfig, latencies: &Latencies, rates: &Rates) -> BackendStats {
     let (id, counters, status) = (backend.id(), backend.counters(), backend.status());
+    let lag = backend.database().and_then(|database| database.lag);
     BackendStats {
         id,
         name: backend.name().to_string(),
@@ -237,6 +239,15 @@ fn backend(backend: &pool::Backend, config: &model::PoolConfig, latencies: &Late
             false => status.reason.map(|reason| reason.to_string()),
         },
         checks: config.health.is_some().then(|| checks(counters.checks())),
+        role: backend.database().and_then(|database| database.role),
+        lag_bytes: lag.and_then(|lag| match lag {
+            ReplicationLag::Bytes(bytes) => Some(bytes),
+            ReplicationLag::Time(_) => None,
+        }),
+        lag_seconds: lag.and_then(|lag| match lag {
+            ReplicationLag::Bytes(_) => None,
+            ReplicationLag::Time(time) => Some(time.as_secs_f64()),
+        }),
         open: u64::from(backend.connections()),
         open_max: u64::from(counters.peak()),
         connections: counters.connections(),
@@ -426,6 +437,10 @@ fn kind(check: &model::HealthCheck) -> CheckKind {
         model::HealthCheck::Tcp => CheckKind::Tcp,
         model::HealthCheck::Http(_) => CheckKind::Http,
         model::HealthCheck::Exchange { .. } => CheckKind::Exchange,
+        model::HealthCheck::Tls { .. } => CheckKind::Tls,
+        model::HealthCheck::Postgres(_) => CheckKind::Postgres,
+        model::HealthCheck::Mysql(_) => CheckKind::Mysql,
+        model::HealthCheck::Redis(_) => CheckKind::Redis,
     }
 }
 

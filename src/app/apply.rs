@@ -62,7 +62,7 @@ pub(super) struct Running {
 struct PoolTasks {
     pool: Arc<Pool>,
     connector: Option<Arc<Connector>>,
-    _checks: health::HealthChecks,
+    checks: health::HealthChecks,
 }
 
 impl PoolTasks {
@@ -253,6 +253,7 @@ impl Running {
         for changed in changed_pools {
             if let Some(tasks) = self.pools.get_mut(&changed.name) {
                 tasks.connector = connectors.remove(&changed.name);
+                tasks.checks.set_connector(tasks.connector.clone());
                 tasks.pool.update(changed);
             }
         }
@@ -378,11 +379,13 @@ impl Running {
 
     /// Starts the checks of new pools, and waits for their first verdicts; too slow ones come in when they come in.
     async fn check(&self, new: Vec<Arc<Pool>>, connectors: &HashMap<Arc<str>, Arc<Connector>>) -> Vec<PoolTasks> {
-        let mut checks: Vec<health::HealthChecks> = new.iter().map(|pool| health::spawn(Arc::clone(pool))).collect();
+        let connector = |pool: &Arc<Pool>| connectors.get(pool.name()).map(Arc::clone);
+        let mut checks: Vec<health::HealthChecks> =
+            new.iter().map(|pool| health::spawn(Arc::clone(pool), connector(pool))).collect();
         let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_outcomes(&mut checks)).await;
         let tasks = |(pool, checks): (Arc<Pool>, health::HealthChecks)| {
-            let connector = connectors.get(pool.name()).map(Arc::clone);
-            PoolTasks { pool, connector, _checks: checks }
+            let connector = connector(&pool);
+            PoolTasks { pool, connector, checks }
         };
         new.into_iter().zip(checks).map(tasks).collect()
     }

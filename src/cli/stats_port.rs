@@ -15,7 +15,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tidegate::config::files::{MAX_TOKEN_FILE, Unread, parse_token};
+use tidegate::config::files::{MAX_SECRET_FILE, Unread, parse_secret};
 use tidegate::config::model::CertificateFiles;
 use tidegate::config::{self, Style};
 use tidegate::tls::{ClientTrust, CommandTls, CommandTlsFailure, TlsCure};
@@ -180,13 +180,13 @@ fn read_token(path: &Path) -> Result<String, String> {
     let name = path.display();
     let told = |error: &dyn Display| format!("cannot read the token in {name}: {error}");
     match fs::metadata(path) {
-        Ok(file) if file.len() > MAX_TOKEN_FILE => return Err(told(&"it is larger than 64 KiB")),
+        Ok(file) if file.len() > MAX_SECRET_FILE => return Err(told(&"it is larger than 64 KiB")),
         Ok(_) => {}
         Err(error) => return Err(told(&error)),
     }
     // Any file, also a pipe: `--token-file <(pass show tidegate)`.
     let text = fs::read_to_string(path).map_err(|error| told(&error))?;
-    parse_token(&text).map(str::to_owned).map_err(|reason| told(&format_args!("it {reason}")))
+    parse_secret(&text).map(str::to_owned).map_err(|reason| told(&format_args!("it {reason}")))
 }
 
 impl Display for StatsPort {

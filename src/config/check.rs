@@ -5,6 +5,7 @@ mod access;
 mod admin;
 mod binds;
 mod client_port;
+mod database;
 mod dead_route;
 mod environment;
 mod files;

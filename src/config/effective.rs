@@ -13,11 +13,12 @@ use crate::config::expand;
 use crate::config::model::{
     AccessConfig, AdminConfig, Authorities, BackendConfig, CertificateFiles, ClientAuth, ClientRule, Config,
     GeoIpConfig, Health, HealthCheck, HttpCheck, Initial, LimitsConfig, ListenerConfig, ListenerSocket,
-    ListenerTimeouts, ListenerTls, LogConfig, LogFormat, LogLevel, NameSource, OnDown, OutlierConfig, PersistConfig,
-    Plaintext, PoolConfig, PoolIndex, PoolTls, ProxyProtocol, Rate, ReusePort, RouteConfig, RouteTarget, SendProxy,
-    Shutdown, Sniff, SplitShare, StartTls, TlsVersion, UnknownSni, VerifiedClients, Verify,
+    ListenerTimeouts, ListenerTls, LogConfig, LogFormat, LogLevel, MysqlCheck, NameSource, OnDown, OutlierConfig,
+    PersistConfig, Plaintext, PoolConfig, PoolIndex, PoolTls, PostgresCheck, ProxyProtocol, Rate, RedisCheck,
+    RequiredRole, ReusePort, RouteConfig, RouteTarget, SendProxy, Shutdown, Sniff, SplitShare, StartTls, TlsVersion,
+    UnknownSni, VerifiedClients, Verify,
 };
-use crate::config::scalars::{ByteRate, Percent};
+use crate::config::scalars::{ByteCount, ByteRate, Percent};
 
 /// The whole configuration.
 pub fn configuration(config: &Config) -> Value {
@@ -305,7 +306,7 @@ fn backend(backend: &BackendConfig) -> Value {
 fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Health) -> Value {
     let (kind, rules) = match check {
         HealthCheck::Tcp => ("tcp", json!({})),
-        HealthCheck::Http(HttpCheck { path, method, host, headers, status, body }) => {
+        HealthCheck::Http(HttpCheck { path, method, host, headers, status, body, tls }) => {
             let rules = some([
                 ("path", Some(json!(path))),
                 ("method", Some(method.as_str().into())),
@@ -313,10 +314,40 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
                 ("headers", (!headers.reveal().is_empty()).then(|| json!(headers))),
                 ("status", Some(format!("{}-{}", status.start(), status.end()).into())),
                 ("body", body.as_ref().map(|body| json!(body))),
+                ("tls", tls.map(|tls| json!(tls))),
             ]);
             ("http", rules)
         }
         HealthCheck::Exchange { send, expect } => ("exchange", json!({ "send": send, "expect": expect })),
+        HealthCheck::Tls { server_name } => ("tls", some([("server_name", server_name.as_ref().map(text))])),
+        HealthCheck::Postgres(PostgresCheck { account, database, role, max_lag }) => {
+            let rules = some([
+                ("user", account.user.as_ref().map(text)),
+                ("password_file", account.password_file.as_ref().map(|path| json!(path))),
+                ("database", Some(text(database))),
+                ("role", Some(self::role(*role).into())),
+                ("max_lag", Some(text(ByteCount(*max_lag)))),
+            ]);
+            ("postgres", rules)
+        }
+        HealthCheck::Mysql(MysqlCheck { account, role, max_lag }) => {
+            let rules = some([
+                ("user", account.user.as_ref().map(text)),
+                ("password_file", account.password_file.as_ref().map(|path| json!(path))),
+                ("role", Some(self::role(*role).into())),
+                ("max_lag", Some(optional(*max_lag))),
+            ]);
+            ("mysql", rules)
+        }
+        HealthCheck::Redis(RedisCheck { account, role, plaintext }) => {
+            let rules = some([
+                ("user", account.user.as_ref().map(text)),
+                ("password_file", account.password_file.as_ref().map(|path| json!(path))),
+                ("role", Some(self::role(*role).into())),
+                ("plaintext", Some(if *plaintext { "allow" } else { "refuse" }.into())),
+            ]);
+            ("redis", rules)
+        }
     };
     let initial = match initial {
         Initial::Probe => "probe",
@@ -331,6 +362,15 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
         ("port", Some(json!(port.and_then(NonZeroU16::new).map_or(0, u16::from)))),
         ("initial", Some(initial.into())),
     ])
+}
+
+fn role(role: RequiredRole) -> &'static str {
+    match role {
+        RequiredRole::Any => "any",
+        RequiredRole::Primary => "primary",
+        RequiredRole::Replica => "replica",
+        RequiredRole::Synced => "synced",
+    }
 }
 
 fn pool_tls(PoolTls { verify, ca, server_name, alpn, client_certificate, starttls, resumption }: &PoolTls) -> Value {

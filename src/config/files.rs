@@ -1,7 +1,7 @@
 //! Checks of the files that a configuration names, and the variables that it has in its values, behind the trait [`Files`].
 
 mod country_database;
-mod token;
+mod secret;
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +11,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 pub use self::country_database::CountryDatabase;
-pub use self::token::{MAX_TOKEN_FILE, TokenFile, parse_token};
+pub use self::secret::{MAX_SECRET_FILE, SecretFile, parse_secret};
 use super::model::CertificateFiles;
 pub use super::report::Diagnostic;
 use crate::net::interfaces;
@@ -30,8 +30,8 @@ pub trait Files {
         Vec::new()
     }
 
-    /// The file of the stats port's token.
-    fn token(&self, _path: &Path) -> Vec<Diagnostic> {
+    /// A file with one secret.
+    fn secret(&self, _path: &Path) -> Vec<Diagnostic> {
         Vec::new()
     }
 
@@ -98,9 +98,9 @@ pub mod host {
         folder(path).or_else(taken).into_iter().collect()
     }
 
-    /// As [`Files::token`].
-    pub fn token(path: &Path) -> Vec<Diagnostic> {
-        TokenFile::read(path).map_or_else(|error| vec![error], |file| file.exposure(path).into_iter().collect())
+    /// As [`Files::secret`].
+    pub fn secret(path: &Path) -> Vec<Diagnostic> {
+        SecretFile::read(path).map_or_else(|error| vec![error], |file| file.exposure(path).into_iter().collect())
     }
 
     /// As [`Files::country_database`].

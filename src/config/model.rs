@@ -24,7 +24,10 @@ use serde::Deserialize;
 
 pub use access::{AccessConfig, ClientRule, GeoIpConfig};
 pub use bind::ListenAddress;
-pub use health::{Header, Health, HealthCheck, HttpCheck, Initial};
+pub use health::{
+    DatabaseAccount, Header, Health, HealthCheck, HttpCheck, Initial, MysqlCheck, PostgresCheck, RedisCheck,
+    RequiredRole,
+};
 pub use listener::{
     LimitsConfig, ListenerConfig, ListenerSocket, ListenerState, ListenerTimeouts, Rate, ReusePort, SpokenProtocol,
 };

@@ -13,7 +13,9 @@ mod tls;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(crate) use health::{RawExchange, RawHeaders, RawHealth, RawHttp};
+pub(crate) use health::{
+    RawExchange, RawHeaders, RawHealth, RawHttp, RawMysql, RawMysqlRole, RawPlaintext, RawPostgres, RawRedis, RawRole,
+};
 pub(crate) use listener::{RawListener, RawListenerTimeouts, RawMatch, RawRoute, RawShare, RawSocket};
 pub(crate) use policy::RawPersistBy;
 pub(crate) use pool::{RawBalance, RawHash, RawPool, RawSendProxy};

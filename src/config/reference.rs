@@ -35,7 +35,7 @@ impl KeyReference {
 
 /// Patterns of the schema, and what they are called.
 #[rustfmt::skip]
-const KINDS: [(&str, &str); 20] = [
+const KINDS: [(&str, &str); 21] = [
     ("^(unix:/.+|(\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]|[0-9.]+):[0-9]+(-[0-9]+)?)$", "address"),
     ("^(unix:/.+|(\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]|[0-9A-Za-z._-]+):([0-9]+|\\*))$", "address or host name with port"),
     ("[^/]$", "file"),
@@ -43,6 +43,7 @@ const KINDS: [(&str, &str); 20] = [
     ("^[0-9]+(ms|s|m|h)$", "duration"),
     ("^(0|[0-9]+/[smh])$", "rate"),
     ("^(0|[0-9]+(B|KiB|MiB|GiB)/s)$", "bandwidth"),
+    ("^(0|[0-9]+(B|KiB|MiB|GiB))$", "size"),
     ("^(100|[0-9]{1,2})%$", "percentage"),
     ("^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "network or IP address"),
     ("^([0-9a-fA-F:.]+(/[0-9]{1,3})?|country:[A-Z]{2})$", "network, IP address or country:DE"),

@@ -156,6 +156,30 @@ impl fmt::Display for Size {
     }
 }
 
+/// A [`Size`]; `0` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteCount(pub(crate) Option<NonZeroU64>);
+
+impl FromStr for ByteCount {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<ByteCount, Diagnostic> {
+        if text == "0" {
+            return Ok(ByteCount(None));
+        }
+        text.parse().map(|Size(bytes)| ByteCount(NonZeroU64::new(bytes)))
+    }
+}
+
+impl fmt::Display for ByteCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(bytes) => Size(bytes.get()).fmt(f),
+            None => f.write_str("0"),
+        }
+    }
+}
+
 /// Bytes in a second: `10MiB/s`; `0` is no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ByteRate(pub(crate) Option<NonZeroU64>);

@@ -11,9 +11,9 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 use super::located::{Located, OneOrMany};
 use super::report::Diagnostic;
 use super::scalars::{
-    AccessTarget, BackendEndpoint, BindAddress, ByteRate, ClientPattern, CountryCode, FileMode, FilePath, FilePattern,
-    Frequency, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent, Period, ProtocolName, ServerName, Size,
-    SourceAddress, StatusRange, TrustedBy,
+    AccessTarget, BackendEndpoint, BindAddress, ByteCount, ByteRate, ClientPattern, CountryCode, FileMode, FilePath,
+    FilePattern, Frequency, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent, Period, ProtocolName,
+    ServerName, Size, SourceAddress, StatusRange, TrustedBy,
 };
 
 /// A whole number; [`check`](super::check) knows its range.
@@ -127,6 +127,12 @@ word!(Frequency, "a rate such as 20/s", {
 word!(ByteRate, "a bandwidth such as 10MiB/s", {
     "type": ["string", "integer"],
     "pattern": "^(0|[0-9]+(B|KiB|MiB|GiB)/s)$",
+    "minimum": 0,
+    "maximum": 0,
+});
+word!(ByteCount, "a size such as 16MiB", {
+    "type": ["string", "integer"],
+    "pattern": "^(0|[0-9]+(B|KiB|MiB|GiB))$",
     "minimum": 0,
     "maximum": 0,
 });

@@ -260,6 +260,7 @@ pools:
         headers: Vec::new().into(),
         status: 204..=204,
         body: Some(b"ok 1".to_vec().into()),
+        tls: None,
     };
     assert_eq!(second.health.as_ref().unwrap().check, HealthCheck::Http(http));
     assert_eq!((second.on_down, second.retries), (OnDown::Cut, 0));
@@ -408,7 +409,7 @@ fn unsupported_key_with_any_value_is_rejected_by_name() {
         assert!(all_keys().iter().all(|(built, _)| *built != path), "{path} is built");
         refused.insert(path);
     }
-    for path in ["listeners[].protocol", "pools[].http", "pools[].health.postgres", "listeners[].udp"] {
+    for path in ["listeners[].protocol", "pools[].http", "pools[].persist.name", "listeners[].udp"] {
         assert!(refused.contains(path), "{path}");
     }
 }

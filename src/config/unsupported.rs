@@ -1,13 +1,11 @@
 //! Keys and values of features that are not built yet. They are rejected by name; the schema and suggestions omit them.
 
 /// Sections, and the keys of each.
-const KEYS: [(&str, &[&str]); 6] = [
+const KEYS: [(&str, &[&str]); 4] = [
     ("listeners[]", &["protocol", "http", "udp"]),
     ("listeners[].limits", &["request_rate_per_ip"]),
     ("pools[]", &["http"]),
     ("pools[].persist", &["name"]),
-    ("pools[].health", &["tls", "postgres", "mysql", "redis"]),
-    ("pools[].health.http", &["tls"]),
 ];
 
 /// Keys, and values of each.

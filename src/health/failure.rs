@@ -10,6 +10,8 @@ use crate::net::errno::{Call, CallError, Scope};
 pub(super) enum ProbeFailure {
     /// An error of the backend; counts towards `fall`.
     Backend(String),
+    /// The backend is alive and takes no more connections: neither a pass nor a failure.
+    Full(String),
     /// An error of this host; does not count.
     Local(String),
 }

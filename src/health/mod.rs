@@ -3,62 +3,81 @@
 //! One task a backend, one file a kind of probe. [`rise_fall`] turns outcomes into transitions, without I/O; this module
 //! passes them to the pool and the log.
 
+mod database;
 mod exchange;
 mod failure;
 mod http;
+mod probe;
 mod rise_fall;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{self, Instant};
 use tracing::{debug, info, warn};
 
+use self::database::DatabaseShared;
+use self::database::password::{self, PasswordReading};
 use self::failure::ProbeFailure;
+use self::probe::{CheckContext, Probe};
 use self::rise_fall::{RiseFall, StateChange};
-use crate::config::model::{self, AdminState, Health, SendProxy};
+use crate::config::model::{AdminState, Health};
 use crate::log::throttle::Throttle;
-use crate::net::addr::Address;
 use crate::pool::{Backend, Pool};
-use crate::sniff::proxy_protocol::Outgoing;
 use crate::stats::counters::CheckRecord;
 use crate::stats::registry::BackendId;
+use crate::tls::Connector;
 
 /// Limits warnings about this host's own errors, of which a thousand checks would fill the log.
 static LOCAL_ERRORS: Throttle = Throttle::new();
 
+/// Limits warnings about backends that are full, which they may be for hours.
+static FULL_BACKENDS: Throttle = Throttle::new();
+
 /// The checks of one pool; dropped, they stop.
 pub struct HealthChecks {
     pool: Arc<Pool>,
+    context: Arc<CheckContext>,
     /// Closes once every backend has its first outcome: until then, its task holds a sender.
     first: mpsc::Receiver<Infallible>,
     _supervisor: JoinSet<()>,
 }
 
-/// Starts to check the backends of `pool`, at once and then at every interval, also those that are added later.
+/// Starts to check the backends of `pool`, at once and then at every interval, also those that are added later. `connector` is TLS
+/// to them.
 ///
 /// Transitions go to [`Pool::set_up`], [`Pool::set_down`] and the log.
 ///
 /// # Panics
 ///
 /// Outside of a tokio runtime with I/O and time enabled.
-pub fn spawn(pool: Arc<Pool>) -> HealthChecks {
+pub fn spawn(pool: Arc<Pool>, connector: Option<Arc<Connector>>) -> HealthChecks {
     let (waiting, first) = mpsc::channel(1);
     let generation = pool.generation();
-    let mut running = CheckTasks::default();
+    let (read, readings) = watch::channel(PasswordReading::default());
+    let context = Arc::new(CheckContext::new(connector, DatabaseShared::new(readings)));
+    let tasks = JoinSet::new();
+    let mut running = CheckTasks { context: Arc::clone(&context), tasks, by_backend: HashMap::new() };
     running.spawn_missing(&pool, Some(&waiting));
     let mut supervisor = JoinSet::new();
     supervisor.spawn(running.supervise(Arc::clone(&pool), generation));
-    HealthChecks { pool, first, _supervisor: supervisor }
+    supervisor.spawn(password::watch(Arc::clone(&pool), read));
+    HealthChecks { pool, context, first, _supervisor: supervisor }
+}
+
+impl HealthChecks {
+    /// Replaces TLS to the backends: before the pool's settings that go with it.
+    pub fn set_connector(&self, connector: Option<Arc<Connector>>) {
+        self.context.set_connector(connector);
+    }
 }
 
 /// Waits until every backend has its first outcome, at most as long as the probes' timeout, and updates the pools.
@@ -71,8 +90,8 @@ pub async fn first_outcomes(checks: &mut [HealthChecks]) {
 }
 
 /// A task for each backend of a pool.
-#[derive(Default)]
 struct CheckTasks {
+    context: Arc<CheckContext>,
     tasks: JoinSet<()>,
     by_backend: HashMap<BackendId, AbortHandle>,
 }
@@ -96,7 +115,8 @@ impl CheckTasks {
             let id = backend.id();
             self.by_backend.entry(id).or_insert_with(|| {
                 let rise_fall = RiseFall::resumed(health, pool.verdict(id));
-                let checker = HealthChecker { pool: Arc::clone(pool), id, rise_fall, waiting: waiting.cloned() };
+                let (pool, context) = (Arc::clone(pool), Arc::clone(&self.context));
+                let checker = HealthChecker { pool, context, id, rise_fall, waiting: waiting.cloned() };
                 self.tasks.spawn(checker.run())
             });
         }
@@ -106,18 +126,11 @@ impl CheckTasks {
 /// Checks one backend.
 struct HealthChecker {
     pool: Arc<Pool>,
+    context: Arc<CheckContext>,
     id: BackendId,
     rise_fall: RiseFall,
     /// Dropped with the first outcome.
     waiting: Option<mpsc::Sender<Infallible>>,
-}
-
-/// One probe of one backend.
-struct Probe<'a> {
-    pool: &'a Pool,
-    settings: &'a model::PoolConfig,
-    health: &'a Health,
-    backend: &'a Backend,
 }
 
 impl HealthChecker {
@@ -127,17 +140,23 @@ impl HealthChecker {
         loop {
             generation.mark_unchanged();
             let settings = self.pool.settings();
-            let (Some(health), Some(backend)) = (&settings.health, self.pool.backend(self.id)) else { return };
+            let Some(backend) = self.pool.backend(self.id) else { return };
+            let Some(health) = &settings.health else {
+                backend.set_database(None);
+                return;
+            };
             if backend.state() == AdminState::Maintenance {
                 self.waiting = None;
                 // Its last verdict is stale by the time it is back.
                 self.rise_fall = RiseFall::new(health);
+                backend.set_database(None);
                 if generation.changed().await.is_err() {
                     return;
                 }
                 continue;
             }
-            let probe = Probe { pool: &self.pool, settings: &settings, health, backend: &backend };
+            let probe =
+                Probe { pool: &self.pool, context: &self.context, settings: &settings, health, backend: &backend };
             let started = Instant::now();
             let outcome = probe.run().await;
             self.rise_fall.adjust(health);
@@ -164,63 +183,6 @@ impl HealthChecker {
     }
 }
 
-impl Probe<'_> {
-    async fn run(&self) -> Result<(), ProbeFailure> {
-        let Some(address) = self.backend.address() else { return Err(self.no_address()) };
-        time::timeout(self.health.timeout, self.probe(address))
-            .await
-            .unwrap_or_else(|_| Err(ProbeFailure::timed_out(self.health.timeout)))
-    }
-
-    fn no_address(&self) -> ProbeFailure {
-        match self.backend.status().reason {
-            Some(why) => ProbeFailure::backend(&*why),
-            None => ProbeFailure::backend("name is not resolved yet"),
-        }
-    }
-
-    async fn probe(&self, own: &Address) -> Result<(), ProbeFailure> {
-        let address = self.probed(own).ok_or_else(no_port)?;
-        let source = self.pool.source(self.settings, &address);
-        let mut connection = tcp::connect(&address, source).await?;
-        // `health.port` is another service, which expects no PROXY header.
-        if let Some(version) = self.settings.send_proxy.filter(|_| address == *own) {
-            match connection.write_all(&header(version)).await {
-                // Closed already: what the backend sent before says more.
-                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
-                sent => sent?,
-            }
-        }
-        match &self.health.check {
-            model::HealthCheck::Tcp => Ok(()),
-            model::HealthCheck::Http(check) => {
-                let host = http::host(check, self.backend.configured_address(), &address);
-                http::probe(connection, &host, check).await
-            }
-            model::HealthCheck::Exchange { send, expect } => {
-                exchange::probe(connection, send.reveal(), expect.reveal()).await
-            }
-        }
-    }
-
-    /// `None` if neither the backend nor its check has a port.
-    fn probed(&self, address: &Address) -> Option<Address> {
-        match (address, self.health.port) {
-            (Address::Tcp(address), Some(port)) => {
-                let mut address = *address;
-                address.set_port(port);
-                Some(Address::Tcp(address))
-            }
-            _ => address.for_client(|| None),
-        }
-    }
-}
-
-/// Changes at run time can lead to this.
-fn no_port() -> ProbeFailure {
-    ProbeFailure::backend("it takes the port that the client connected to: set health.port to one to be checked")
-}
-
 impl HealthChecker {
     /// Counts and logs an outcome, and passes a transition to the pool.
     fn settle(&mut self, checked: &Backend, outcome: Result<(), ProbeFailure>, took: Duration) {
@@ -233,6 +195,15 @@ impl HealthChecker {
                     warn!(%pool, %backend, %reason, more, "health check not possible");
                 }
                 return; // no outcome: nothing was learnt of the backend
+            }
+            Err(ProbeFailure::Full(reason)) => {
+                if let Some(more) = FULL_BACKENDS.admit(Instant::now().into_std()) {
+                    warn!(%pool, %backend, %reason, more, "health check not possible: the backend keeps its state");
+                }
+                let failure = Some(Arc::from(reason));
+                checked.counters().checked(CheckRecord { at: SystemTime::now(), took, failure });
+                self.waiting = None;
+                return;
             }
         };
         let failure = reason.as_deref().map(Arc::from);
@@ -260,15 +231,6 @@ impl HealthChecker {
             (None, None) => {}
         }
         self.waiting = None;
-    }
-}
-
-/// The PROXY header of a connection that is tidegate's own: UNKNOWN, or LOCAL.
-fn header(version: SendProxy) -> Vec<u8> {
-    let own = Outgoing::default();
-    match version {
-        SendProxy::V1 => own.v1(),
-        SendProxy::V2 => own.v2(),
     }
 }
 

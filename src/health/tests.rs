@@ -11,6 +11,7 @@ use super::*;
 use crate::config::model::{self, BackendAddress, HealthCheck, HttpCheck, Initial};
 use crate::pool::Excluded;
 use crate::pool::testing::{backends, capture_log, health, pool};
+use crate::stats::database::{DatabaseState, ServerRole};
 use crate::stats::registry::Registry;
 
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
@@ -48,6 +49,7 @@ fn http(body: Option<&str>) -> HealthCheck {
         headers: Vec::new().into(),
         status: 200..=399,
         body: body.map(|body| body.as_bytes().to_vec().into()),
+        tls: None,
     })
 }
 
@@ -64,11 +66,16 @@ fn checked(check: HealthCheck, address: BackendAddress) -> model::PoolConfig {
     config
 }
 
+fn context() -> CheckContext {
+    let (_, readings) = watch::channel(PasswordReading::default());
+    CheckContext::new(None, DatabaseShared::new(readings))
+}
+
 fn checker(config: model::PoolConfig) -> HealthChecker {
     let rise_fall = RiseFall::new(config.health.as_ref().unwrap());
     let pool = Pool::new(config, &Registry::default(), 1);
     let id = pool.backends()[0].id();
-    HealthChecker { pool, id, rise_fall, waiting: None }
+    HealthChecker { pool, context: Arc::new(context()), id, rise_fall, waiting: None }
 }
 
 fn settle(checker: &mut HealthChecker, outcome: Result<(), ProbeFailure>, took: Duration) {
@@ -79,7 +86,7 @@ fn settle(checker: &mut HealthChecker, outcome: Result<(), ProbeFailure>, took: 
 async fn probe(pool: &Pool) -> Result<(), ProbeFailure> {
     let (settings, backend) = (pool.settings(), Arc::clone(&pool.backends()[0]));
     let health = settings.health.as_ref().unwrap();
-    Probe { pool, settings: &settings, health, backend: &backend }.run().await
+    Probe { pool, context: &context(), settings: &settings, health, backend: &backend }.run().await
 }
 
 /// One probe: `pass`, or the reason.
@@ -87,6 +94,7 @@ async fn outcome(check: HealthCheck, address: impl Into<BackendAddress>) -> Stri
     match probe(&checker(checked(check, address.into())).pool).await {
         Ok(()) => "pass".into(),
         Err(ProbeFailure::Backend(reason)) => reason,
+        Err(ProbeFailure::Full(reason)) => format!("full: {reason}"),
         Err(ProbeFailure::Local(reason)) => format!("ours: {reason}"),
     }
 }
@@ -259,7 +267,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
     let (log, _guard) = capture_log();
     let config = checked(http(None), serve(moody).await.into());
     let pool = Pool::new(config, &Registry::default(), 1);
-    let mut checks = [spawn(Arc::clone(&pool))];
+    let mut checks = [spawn(Arc::clone(&pool), None)];
     assert!(pool.lease(None, &Excluded::new()).is_err(), "not before the first probe");
     time::timeout(Duration::from_secs(1), first_outcomes(&mut checks)).await.unwrap();
     let lease = pool.lease(None, &Excluded::new()).unwrap();
@@ -294,7 +302,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
 async fn a_first_outcome_can_be_bad() {
     let (log, _guard) = capture_log();
     let pool = Pool::new(checked(HealthCheck::Tcp, nobody().await.into()), &Registry::default(), 1);
-    let mut checks = [spawn(Arc::clone(&pool))];
+    let mut checks = [spawn(Arc::clone(&pool), None)];
     time::timeout(Duration::from_secs(1), first_outcomes(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
     assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"connection refused\""]);
@@ -303,7 +311,7 @@ async fn a_first_outcome_can_be_bad() {
 #[tokio::test]
 async fn a_pool_without_checks_has_none() {
     let pool = Pool::new(pool(backends(&[1])), &Registry::default(), 1);
-    let mut checks = [spawn(Arc::clone(&pool))];
+    let mut checks = [spawn(Arc::clone(&pool), None)];
     first_outcomes(&mut checks).await;
     assert!(pool.backends()[0].is_up() && pool.backends()[0].counters().checks().last.is_none());
 }
@@ -332,6 +340,28 @@ async fn our_own_trouble_is_not_the_backends() {
 }
 
 #[tokio::test]
+async fn full_backend_keeps_its_state() {
+    let (log, _guard) = capture_log();
+    let full = || Err(ProbeFailure::Full("too many connections".into()));
+    let mut checker = checker(checked(HealthCheck::Tcp, nobody().await.into()));
+    settle(&mut checker, full(), Duration::ZERO);
+    assert!(!checker.pool.backends()[0].is_up(), "nothing is known yet");
+    settle(&mut checker, Ok(()), Duration::ZERO);
+    for _ in 0..10 {
+        settle(&mut checker, full(), Duration::ZERO);
+    }
+    assert!(checker.pool.backends()[0].is_up());
+    assert!(!log.with("WARN health check not possible: the backend keeps its state").is_empty());
+    // Nor does it interrupt a row of failures.
+    for outcome in [Err(ProbeFailure::backend("refused")), full(), Err(ProbeFailure::backend("refused")), full()] {
+        settle(&mut checker, outcome, Duration::ZERO);
+    }
+    assert!(checker.pool.backends()[0].is_up());
+    settle(&mut checker, Err(ProbeFailure::backend("refused")), Duration::ZERO);
+    assert!(!checker.pool.backends()[0].is_up());
+}
+
+#[tokio::test]
 async fn the_reason_shown_is_the_latest() {
     let mut checker = checker(checked(HealthCheck::Tcp, nobody().await.into()));
     settle(&mut checker, Err(ProbeFailure::backend("refused")), Duration::ZERO);
@@ -348,10 +378,50 @@ async fn probes_begin_an_interval_apart_even_when_they_take_long() {
     config.health = Some(health(ping()));
     let (log, _guard) = capture_log();
     let pool = Pool::new(config, &Registry::default(), 1);
-    let _checks = spawn(pool);
+    let _checks = spawn(pool, None);
     time::sleep(Duration::from_secs(200)).await;
     let probes = log.with("timed out after 1s").len();
     assert!((90..=111).contains(&probes), "{probes} probes in 200 s");
+}
+
+/// What a scripted PostgreSQL answers to the startup message and to each query.
+async fn postgres(answers: &'static [&'static [u8]]) -> SocketAddr {
+    serve(move |mut stream: TcpStream| async move {
+        for answer in answers {
+            let _ = stream.read(&mut [0; 1024]).await?;
+            stream.write_all(answer).await?;
+        }
+        let _ = stream.read(&mut [0; 1024]).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn role_of_a_database_is_recorded_until_it_is_not_known_any_more() {
+    const PRIMARY: &[u8] = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x17in_hot_standby\0off\0Z\0\0\0\x05I";
+    let account = model::DatabaseAccount { user: Some("check".into()), password_file: None };
+    let check = |role| {
+        let (account, database) = (account.clone(), "postgres".to_owned());
+        HealthCheck::Postgres(model::PostgresCheck { account, database, role, max_lag: None })
+    };
+    let up = checker(checked(check(model::RequiredRole::Primary), postgres(&[PRIMARY]).await.into()));
+    assert_eq!(probe(&up.pool).await, Ok(()));
+    let role = |checker: &HealthChecker| checker.pool.backends()[0].database().map(|database| database.role);
+    assert_eq!(role(&up), Some(Some(ServerRole::Primary)));
+    // Also when it is the wrong one.
+    let row: &[u8] = b"D\0\0\0\x17\0\x02\0\0\0\x01f\0\0\0\x080/300000Z\0\0\0\x05I";
+    let answers = Box::leak(Box::new([PRIMARY, row]));
+    let down = checker(checked(check(model::RequiredRole::Replica), postgres(answers).await.into()));
+    let wrong = ProbeFailure::backend("is a primary, role: replica is wanted");
+    assert_eq!(probe(&down.pool).await, Err(wrong));
+    assert_eq!(role(&down), Some(Some(ServerRole::Primary)));
+    down.pool.backends()[0].set_database(None);
+    up.pool.update(checked(check(model::RequiredRole::Primary), nobody().await.into()));
+    let gone = &up.pool.backends()[0];
+    gone.set_database(Some(DatabaseState { role: Some(ServerRole::Primary), lag: None }));
+    assert_eq!(probe(&up.pool).await, Err(ProbeFailure::backend("connection refused")));
+    assert_eq!(gone.database(), None);
 }
 
 #[test]

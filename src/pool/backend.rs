@@ -14,6 +14,7 @@ use crate::config::model::{self, AdminState, BackendAddress, ForcedHealth};
 use crate::log::throttle::ReasonThrottle;
 use crate::net::addr::{Address, backend_text};
 use crate::stats::counters::BackendCounters;
+use crate::stats::database::DatabaseState;
 use crate::stats::registry::BackendId;
 use crate::stats::traffic::Traffic;
 
@@ -152,6 +153,16 @@ impl Backend {
     /// Whether it is up, since when, and why not.
     pub fn status(&self) -> Status {
         self.runtime.status()
+    }
+
+    /// Role and lag, if its health check asks a database for them and the last one got an answer.
+    pub fn database(&self) -> Option<DatabaseState> {
+        self.runtime.database()
+    }
+
+    /// Replaces what [`Backend::database`] returns, and returns what it was.
+    pub fn set_database(&self, state: Option<DatabaseState>) -> Option<DatabaseState> {
+        self.runtime.set_database(state)
     }
 
     /// Connections leased at this moment.

@@ -14,6 +14,7 @@ use super::slow_start::PARTS;
 use super::status::Status;
 use crate::log::throttle::ReasonThrottle;
 use crate::stats::counters::BackendCounters;
+use crate::stats::database::DatabaseState;
 use crate::stats::registry::BackendId;
 use crate::stats::traffic::Traffic;
 
@@ -56,6 +57,8 @@ pub(super) struct Runtime {
     pub(super) counters: CachePadded<BackendCounters>,
     pub(super) traffic: Traffic,
     status: Mutex<Status>,
+    /// By the last health check that got an answer.
+    database: Mutex<Option<DatabaseState>>,
     load: Arc<Load>,
     pub(super) failed_connects: ReasonThrottle,
     /// Failed connects and handshakes, for outlier detection.
@@ -102,6 +105,7 @@ impl Runtime {
             counters: CachePadded::default(),
             traffic: Traffic::new(workers),
             status: Mutex::new(status),
+            database: Mutex::default(),
             load,
             failed_connects: ReasonThrottle::new(),
             connects: Failures::default(),
@@ -115,6 +119,14 @@ impl Runtime {
 
     pub(super) fn status(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn database(&self) -> Option<DatabaseState> {
+        *self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_database(&self, state: Option<DatabaseState>) -> Option<DatabaseState> {
+        std::mem::replace(&mut *self.database.lock().unwrap_or_else(PoisonError::into_inner), state)
     }
 
     pub(super) fn connections(&self) -> u32 {

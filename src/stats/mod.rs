@@ -1,6 +1,7 @@
 //! Measurements: how connections end, how many there are, how many bytes move, how long things take.
 
 pub mod counters;
+pub mod database;
 pub mod histogram;
 pub mod http;
 pub mod latency;

@@ -10,6 +10,7 @@
 mod acceptor;
 mod alert;
 mod authorities;
+mod backend_stream;
 mod backlog;
 mod certificate;
 mod certificates;

@@ -34,8 +34,8 @@ impl Files for OnDisk {
         host::log(path)
     }
 
-    fn token(&self, path: &Path) -> Vec<Diagnostic> {
-        host::token(path)
+    fn secret(&self, path: &Path) -> Vec<Diagnostic> {
+        host::secret(path)
     }
 
     fn country_database(&self, path: &Path) -> Vec<Diagnostic> {

@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("tls", &["config", "log", "net", "notices", "relay", "threads", "tls", "worker"]),
     ("worker", &["net", "relay", "threads"]),
     ("pool", &["balance", "config::model", "log", "net", "pool", "stats"]),
-    ("health", &["config::model", "log", "net", "pool", "sniff", "stats"]),
+    ("health", &["config::files", "config::model", "health", "log", "net", "pool", "sniff", "stats", "threads", "tls"]),
     (
         "server",
         &[
@@ -58,7 +58,18 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
-const PURE: [&str; 5] = ["balance", "health/rise_fall.rs", "limits", "pool/resolve/schedule.rs", "sniff"];
+const PURE: [&str; 10] = [
+    "balance",
+    "health/database/client.rs",
+    "health/database/mysql",
+    "health/database/postgres.rs",
+    "health/database/redis.rs",
+    "health/database/scram.rs",
+    "health/rise_fall.rs",
+    "limits",
+    "pool/resolve/schedule.rs",
+    "sniff",
+];
 
 #[test]
 fn imports_run_downwards() {

@@ -28,7 +28,11 @@ fn check(yaml: &str) -> Output {
     let name = yaml.lines().next().and_then(|line| line.strip_prefix("# ")).expect("the name in the first line");
     // Files of an installation are here as stubs.
     let here = format!("{}/", folder.path().display());
-    let yaml = yaml.replace("/etc/tidegate-token/", &here).replace("/usr/share/GeoIP/", &here);
+    let mut yaml = yaml.replace("/etc/tidegate-token/", &here).replace("/usr/share/GeoIP/", &here);
+    for name in ["pg-password", "mysql-password"] {
+        yaml = yaml.replace(&format!("/etc/tidegate/{name}"), &format!("{here}{name}"));
+        private(&folder.path().join(name), b"secret\n");
+    }
     let countries = Mmdb::new(true).country("192.0.2.0/24", "DE").to_bytes();
     fs::write(folder.path().join("GeoLite2-Country.mmdb"), countries).expect("write the database");
     fs::write(folder.path().join(name), yaml).expect("write the configuration");

@@ -234,7 +234,7 @@ fn token_is_replaced_while_it_runs() {
 
     // Neither of these makes the port open to all, or closed to its owner.
     fs::write(&path, "").unwrap();
-    tidegate.wait_for_log("the empty file", |line| line.text.contains("is empty: store the token in a file"));
+    tidegate.wait_for_log("the empty file", |line| line.text.contains("is empty: store it in a file"));
     assert_eq!((status(""), status("n3w")), (401, 200));
     fs::remove_file(&path).unwrap();
     tidegate.wait_for_log("the missing file", |line| line.text.contains("cannot read"));

@@ -72,14 +72,12 @@ fn postgres_serves_psql() {
 
 #[test]
 fn mysql_serves_mariadb_after_more_checks_than_a_server_bears() {
-    let remedy = "skip_name_resolve  = ON";
-    let server = MariaDb::start(&["--skip-name-resolve=ON"]);
+    let server = MariaDb::start(&["--max-connect-errors=100"]);
     let tidegate = Tidegate::start(&example(
         "mysql.yaml",
         &[
             ("127.0.0.1:6306", "127.0.0.1:0".to_owned()),
             ("127.0.0.1:3306", format!("127.0.0.1:{}", server.port())),
-            (remedy, remedy.to_owned()),
             // The server never refuses 127.0.0.1.
             ("    balance: ", "    source: [127.0.0.77]\n    balance: ".to_owned()),
             ("interval: 2s", "interval: 10ms".to_owned()),

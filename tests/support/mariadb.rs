@@ -54,7 +54,8 @@ impl MariaDb {
         self.port
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its unix socket.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("s")
     }
 

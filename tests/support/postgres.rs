@@ -47,16 +47,8 @@ impl Postgres {
     }
 
     fn with(settings: &[&str], files: Option<(&Path, &Path)>) -> Postgres {
-        let binaries = binaries();
-        let directory =
-            tempfile::Builder::new().prefix("tidegate-pg-").tempdir_in("/tmp").expect("a temporary directory");
+        let (binaries, directory) = (binaries(), directory());
         // The server reads a key only if nobody else does.
-        let own = |path: &Path| {
-            if geteuid().is_root() {
-                chown(path, Some(id("-u")), Some(id("-g"))).expect("chown");
-            }
-        };
-        own(directory.path());
         for (file, name) in files.iter().flat_map(|(cert, key)| [(cert, "server.pem"), (key, "server.key")]) {
             let copy = directory.path().join(name);
             fs::copy(file, &copy).expect("copy");
@@ -65,7 +57,11 @@ impl Postgres {
         let mut initdb = as_server_user(binaries.join("initdb"), "KILL");
         initdb.args(["-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D", "data"]);
         run(initdb.current_dir(directory.path()));
+        Postgres::run_in(directory, settings)
+    }
 
+    fn run_in(directory: TempDir, settings: &[&str]) -> Postgres {
+        let binaries = binaries();
         let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
         let (process, port) = (0..5)
             .find_map(|_| {
@@ -74,6 +70,37 @@ impl Postgres {
             })
             .unwrap_or_else(|| panic!("postgres does not start:\n{}", log(directory.path())));
         Postgres { process: Some(process), port, binaries, settings, directory }
+    }
+
+    /// A standby that streams from this server, with these settings beside its own.
+    pub(crate) fn standby(&self, settings: &[&str]) -> Postgres {
+        let directory = directory();
+        let mut backup = as_server_user(self.binaries.join("pg_basebackup"), "KILL");
+        backup.args(["-h", "127.0.0.1", "-U", "postgres", "-D", "data", "-R", "-X", "stream", "-c", "fast", "-p"]);
+        run(backup.arg(self.port.to_string()).current_dir(directory.path()));
+        Postgres::run_in(directory, settings)
+    }
+
+    /// Replaces pg_hba.conf for TCP; over the unix socket everybody is trusted.
+    pub(crate) fn set_hba(&self, tcp: &str) {
+        let hba = self.directory.path().join("data/pg_hba.conf");
+        fs::write(hba, format!("local all all trust\n{tcp}\nhost replication all 127.0.0.1/32 trust\n"))
+            .expect("write");
+        self.query("select pg_reload_conf()");
+    }
+
+    /// As its superuser, over its unix socket; fails the test on an error.
+    pub(crate) fn query(&self, sql: &str) -> String {
+        let mut psql = bound(self.binaries.join("psql"), "KILL");
+        psql.arg("-h").arg(self.directory.path()).args(["-p", &self.port.to_string(), "-U", "postgres", "-XAtqc", sql]);
+        let output = psql.output().expect("psql");
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        log(self.directory.path())
     }
 
     /// Ends the server: SIGINT, its fast shutdown.
@@ -86,6 +113,12 @@ impl Postgres {
         let started = start_server(&self.binaries, self.directory.path(), &self.settings, self.port);
         assert!(started.is_some(), "postgres does not start again:\n{}", log(self.directory.path()));
         self.process = started;
+    }
+
+    /// Starts it on the same port with these settings, and does not wait until it is ready.
+    pub(crate) fn start_unready(&mut self, settings: &[&str]) {
+        let settings: Vec<String> = settings.iter().map(|&setting| setting.to_owned()).collect();
+        self.process = Some(spawn_server(&self.binaries, self.directory.path(), &settings, self.port));
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -126,7 +159,32 @@ pub(crate) fn tps(pgbench: &mut Command) -> String {
     value("tps =").split('.').next().expect("a number").to_owned()
 }
 
+/// A directory of the server's user.
+fn directory() -> TempDir {
+    let directory = tempfile::Builder::new().prefix("tidegate-pg-").tempdir_in("/tmp").expect("a temporary directory");
+    own(directory.path());
+    directory
+}
+
+fn own(path: &Path) {
+    if geteuid().is_root() {
+        chown(path, Some(id("-u")), Some(id("-g"))).expect("chown");
+    }
+}
+
 fn start_server(binaries: &Path, directory: &Path, settings: &[String], port: u16) -> Option<Process> {
+    let mut process = spawn_server(binaries, directory, settings, port);
+    let ready = || {
+        let mut question = Command::new(binaries.join("pg_isready"));
+        question.args(["-q", "-h"]).arg(directory).args(["-p", &port.to_string()]);
+        question.status().is_ok_and(|status| status.success())
+    };
+    // Asked on the unix socket in our directory, the answer can only be our own server's.
+    holds_within(DEADLINE, || process.has_ended() || ready());
+    (!process.has_ended()).then_some(process)
+}
+
+fn spawn_server(binaries: &Path, directory: &Path, settings: &[String], port: u16) -> Process {
     // SIGINT ends the server at once but in order, with its shared memory: SIGKILL would leave that behind.
     let mut command = as_server_user(binaries.join("postgres"), "INT");
     command.args(["-D", "data", "-p", &port.to_string()]);
@@ -139,15 +197,7 @@ fn start_server(binaries: &Path, directory: &Path, settings: &[String], port: u1
     command.arg("-c").arg(format!("unix_socket_directories={}", directory.display()));
     let out = File::create(directory.join("log")).expect("a log file");
     command.current_dir(directory).stdout(out.try_clone().expect("dup")).stderr(out);
-    let mut process = Process::start(command, Signal::INT);
-    let ready = || {
-        let mut question = Command::new(binaries.join("pg_isready"));
-        question.args(["-q", "-h"]).arg(directory).args(["-p", &port.to_string()]);
-        question.status().is_ok_and(|status| status.success())
-    };
-    // Asked on the unix socket in our directory, the answer can only be our own server's.
-    holds_within(DEADLINE, || process.has_ended() || ready());
-    (!process.has_ended()).then_some(process)
+    Process::start(command, Signal::INT)
 }
 
 /// The newest version that is installed.

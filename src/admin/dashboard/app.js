@@ -201,6 +201,7 @@ function backendName(node, row) {
   if (node.firstChild === null) node.append(make('button', { type: 'button', class: 'link' }), make('small'));
   put(node.firstChild, row.name);
   const notes = [];
+  if (row.database) notes.push(row.database);
   if (row.forced) notes.push(`forced ${row.forced}`);
   if (row.up) notes.push(row.backup && (row.state || !row.checked) ? 'backup' : '');
   else if (!row.reason?.startsWith('forced')) notes.push(row.reason ?? 'down');
@@ -309,6 +310,7 @@ function onView(view) {
   backends.forEach((row) => {
     row.up = row.up === 1;
     row.reason = view.reasons[row.place];
+    row.database = view.databases[row.place];
     row.state = view.states[row.place];
     row.forced = view.forced[row.place];
   });

@@ -220,6 +220,8 @@ pub(super) struct NumbersPayload<'a> {
     backends: Vec<[Option<u64>; BACKEND.len()]>,
     /// Why a backend is down, by its row.
     reasons: BTreeMap<usize, &'a str>,
+    /// Role and lag of a database, by the row of the backend.
+    databases: BTreeMap<usize, String>,
     /// `drain`, `maintenance` and `leaving`, by the row of the backend.
     states: BTreeMap<usize, &'static str>,
     /// Health by decree, `up` or `down`, by the row of the backend.
@@ -242,6 +244,7 @@ impl<'a> NumbersPayload<'a> {
             pools: rows(&POOL, &snapshot.pools),
             backends: snapshot.pools.iter().flat_map(|pool| rows(&BACKEND, &pool.backends)).collect(),
             reasons: all().enumerate().filter_map(|(row, backend)| Some((row, backend.reason.as_deref()?))).collect(),
+            databases: all().enumerate().filter_map(|(row, backend)| Some((row, backend.database()?))).collect(),
             states: all().enumerate().filter_map(|(row, backend)| Some((row, out_of_service(backend)?))).collect(),
             forced: all().enumerate().filter_map(|(row, backend)| Some((row, backend.forced?.name()))).collect(),
         }
@@ -263,6 +266,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::admin::snapshot_model::ResponseCount;
     use crate::config::model::{AdminState, ForcedHealth};
+    use crate::stats::database::ServerRole;
     use crate::stats::http::Method;
 
     /// Two pools with a backend each, the second one down.
@@ -284,6 +288,8 @@ pub(crate) mod tests {
             admin_state: AdminState::Drain,
             forced: Some(ForcedHealth::Down),
             reason: Some("refused".into()),
+            role: Some(ServerRole::Replica),
+            lag_bytes: Some(1536),
             since: 1_700_000_000.4,
             latency: latency(Window::Minute),
             ..BackendStats::default()
@@ -333,6 +339,7 @@ pub(crate) mod tests {
         let web = named(&names["columns"]["listener"], &numbers["listeners"], 0);
         assert_eq!((&web["requests"], &web["server_errors"]), (&json!(9), &json!(3)));
         assert_eq!(numbers["reasons"], json!({ "1": "refused" }));
+        assert_eq!(numbers["databases"], json!({ "1": "replica, 1.5 KiB behind" }));
         assert_eq!(numbers["states"], json!({ "1": "drain" }));
         assert_eq!(numbers["forced"], json!({ "1": "down" }));
         assert_eq!(named(&names["columns"]["pool"], &numbers["pools"], 1)["up"], json!(0));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use tokio::time::sleep;
 
-use crate::config::files::{Diagnostic, TokenFile};
+use crate::config::files::{Diagnostic, SecretFile};
 use crate::threads::BlockingThread;
 
 /// Between two looks at the file.
@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(in crate::admin) struct Token {
     path: PathBuf,
-    file: RefCell<TokenFile>,
+    file: RefCell<SecretFile>,
 }
 
 impl Token {
@@ -26,13 +26,13 @@ impl Token {
     /// # Errors
     /// Why it cannot be used, as the log says it.
     pub(in crate::admin) fn load(path: &Path) -> Result<Token, String> {
-        let file = TokenFile::read(path).map_err(describe)?;
+        let file = SecretFile::read(path).map_err(describe)?;
         Ok(Token { path: path.to_owned(), file: RefCell::new(file) })
     }
 
     #[cfg(test)]
     pub(super) fn fixed(token: &str) -> Token {
-        let file = TokenFile { token: token.to_owned().into(), mode: 0o600 };
+        let file = SecretFile { secret: token.to_owned().into(), mode: 0o600 };
         Token { path: PathBuf::new(), file: RefCell::new(file) }
     }
 
@@ -41,7 +41,7 @@ impl Token {
         let given = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         match given.split_at_checked("Bearer ".len()) {
             Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"Bearer ") => {
-                is_same(given, self.file.borrow().token.reveal().as_bytes())
+                is_same(given, self.file.borrow().secret.reveal().as_bytes())
             }
             _ => false,
         }
@@ -55,16 +55,16 @@ impl Token {
             sleep(INTERVAL).await;
             let path = self.path.clone();
             // Another thread, because a file system may hang.
-            match thread.call(move || TokenFile::read(&path).map_err(describe)).await {
+            match thread.call(move || SecretFile::read(&path).map_err(describe)).await {
                 Some(Ok(file)) => {
                     last_fault = None;
                     let path = self.path.display();
                     let old = self.file.replace(file.clone());
-                    if old.token != file.token {
+                    if old.secret != file.secret {
                         tracing::info!(%path, "admin.token_file has changed: the old token is no longer accepted");
                         replaced();
                     }
-                    if (old.token != file.token || old.mode != file.mode)
+                    if (old.secret != file.secret || old.mode != file.mode)
                         && let Some(warning) = file.exposure(&self.path)
                     {
                         tracing::warn!("{}", describe(warning));

@@ -8,6 +8,7 @@ use crate::admin::snapshot_model::{
     BackendStats, BackendStatus, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, TerminationStats,
 };
 use crate::config::model::{AdminState, ListenerState};
+use crate::stats::database::ServerRole;
 use crate::stats::latency::{Latencies, Measured, Stage};
 
 pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
@@ -236,6 +237,13 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
             (labels, (backend.admin_state == state).into())
         })
     });
+    let roles = all().filter_map(|(labels, backend)| Some((labels, backend.role?))).flat_map(|(labels, current)| {
+        [ServerRole::Primary, ServerRole::Replica, ServerRole::Synced].map(|role| {
+            let mut labels = labels.clone();
+            labels.push(("role", role.name().to_owned()));
+            (labels, (current == role).into())
+        })
+    });
     let seconds = Some(Unit::Seconds);
     let mut families = vec![
         gauge(
@@ -330,6 +338,24 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
             "Duration of the last health check",
             seconds.clone(),
             each(|b| last_check(b.checks.as_ref()?)),
+        ),
+        gauge(
+            "tidegate_backend_role",
+            "1 for the role that a database states in its health check, 0 for the others; none while it is not known",
+            None,
+            roles.collect(),
+        ),
+        gauge(
+            "tidegate_backend_lag",
+            "Bytes that a replica is behind the primary of its pool",
+            Some(Unit::Bytes),
+            each(|b| some(b.lag_bytes?)),
+        ),
+        gauge(
+            "tidegate_backend_lag",
+            "Seconds that a replica is behind its primary, by its own account",
+            seconds.clone(),
+            each(|b| Some(SampleValue::Real(b.lag_seconds?))),
         ),
         gauge(
             "tidegate_backend_ejected",

@@ -1,10 +1,13 @@
 //! Pools and their backends.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::listener::{HandshakeStats, RateStats};
 use super::measured::{HttpStats, Latency};
 use crate::config::model::{AdminState, Balance, ForcedHealth};
+use crate::stats::database::{DatabaseState, ReplicationLag, ServerRole};
 use crate::stats::registry::{BackendId, PoolId};
 
 /// Whether a backend or a pool takes connections, and whether a health check says so.
@@ -178,6 +181,15 @@ pub struct BackendStats {
     pub downtime: f64,
     /// Its health checks; `None` when it has none.
     pub checks: Option<CheckStats>,
+    /// Role that a database states in its health check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<ServerRole>,
+    /// Bytes that a replica is behind the primary of its pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
+    /// Seconds that a replica is behind its primary, by its own account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
     /// Connections it has now.
     pub open: u64,
     /// The most it had at once.
@@ -232,6 +244,10 @@ pub enum CheckKind {
     Tcp,
     Http,
     Exchange,
+    Tls,
+    Postgres,
+    Mysql,
+    Redis,
 }
 
 impl CheckKind {
@@ -241,6 +257,10 @@ impl CheckKind {
             CheckKind::Tcp => "tcp",
             CheckKind::Http => "http",
             CheckKind::Exchange => "exchange",
+            CheckKind::Tls => "tls",
+            CheckKind::Postgres => "postgres",
+            CheckKind::Mysql => "mysql",
+            CheckKind::Redis => "redis",
         }
     }
 }
@@ -292,6 +312,14 @@ impl BackendStats {
     /// Name of its entry in `pools[].backends`.
     pub fn entry(&self) -> &str {
         self.entry.as_deref().unwrap_or(&self.name)
+    }
+
+    /// Role and lag of a database in words, where its health check has learnt them.
+    pub fn database(&self) -> Option<String> {
+        let bytes = self.lag_bytes.map(ReplicationLag::Bytes);
+        let time = || self.lag_seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let lag = bytes.or_else(|| time().map(ReplicationLag::Time));
+        DatabaseState { role: self.role, lag }.words()
     }
 
     /// Whether it is up and takes new connections, as far as its weight and its limit allow.

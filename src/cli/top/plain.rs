@@ -143,7 +143,10 @@ fn cells(row: &Row) -> [String; 10] {
 /// A backend's name is indented under that of its pool.
 pub(super) fn name(row: &Row) -> String {
     match (&row.backend, row.backends) {
-        (Some(backend), _) => format!("  {}", clean(backend)),
+        (Some(backend), _) => match &row.database {
+            Some(database) => format!("  {} ({})", clean(backend), clean(database)),
+            None => format!("  {}", clean(backend)),
+        },
         (None, Some((up, all))) => format!("{} {up}/{all}", clean(&row.pool)),
         (None, None) => clean(&row.pool),
     }

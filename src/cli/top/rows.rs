@@ -96,6 +96,9 @@ pub(super) struct Row {
     /// `None` in a pool's own line.
     pub(super) backend: Option<String>,
     pub(super) state: RowState,
+    /// Role and lag of a database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) database: Option<String>,
     /// Backends that are up, and all; of a pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) backends: Option<(usize, usize)>,
@@ -195,6 +198,7 @@ fn of_backend(
             () if backend.status() == BackendStatus::Unchecked => RowState::Unchecked,
             () => RowState::Up,
         },
+        database: backend.database(),
         backends: None,
         open: backend.open,
         per_second: rate(|it| it.connections).unwrap_or_else(recent),
@@ -226,6 +230,7 @@ fn of_pool(pool: &PoolStats, place: usize, rows: &[Row], choice: &Selection) -> 
             () if pool.status() == BackendStatus::Unchecked => RowState::Unchecked,
             () => RowState::Up,
         },
+        database: None,
         backends: Some((pool.up, pool.present())),
         open: sum(|row| row.open),
         per_second: rows.iter().map(|row| row.per_second).sum(),

@@ -265,6 +265,9 @@ fn describe_backend(backend: &BackendStats, snapshot: &Snapshot) -> String {
     if backend.address != backend.name {
         text.push_str(&format!(", {}", backend.address));
     }
+    if let Some(database) = backend.database() {
+        text.push_str(&format!(", {database}"));
+    }
     text.push_str(&format!(", weight {}", backend.weight));
     if backend.backup {
         text.push_str(", backup");

@@ -44,7 +44,7 @@ impl Checker<'_> {
         }
         let token_file = value(raw.token_file.as_ref());
         if let Some((FilePath(path), at)) = token_file {
-            self.token_file(path, at);
+            self.secret_file(path, at);
         }
         let state_file = value(raw.state_file.as_ref()).map(|(FilePath(path), at)| {
             self.log_file(path, at);

@@ -59,9 +59,9 @@ impl Checker<'_> {
         }
     }
 
-    /// Checks the file of the stats port's token.
-    pub(super) fn token_file(&mut self, path: &Path, at: NodeId) {
-        for fault in self.files.files.token(path) {
+    /// Checks a file with one secret.
+    pub(super) fn secret_file(&mut self, path: &Path, at: NodeId) {
+        for fault in self.files.files.secret(path) {
             self.found(at, fault);
         }
     }

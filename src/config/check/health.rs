@@ -9,7 +9,7 @@ use crate::config::located::Located;
 use crate::config::model::{BackendAddress, BackendConfig, Header, Health, HealthCheck, HttpCheck, Initial};
 use crate::config::raw::{RawExchange, RawHeaders, RawHealth, RawHttp};
 use crate::config::report::{Diagnostic, shown};
-use crate::config::scalars::{Period, StatusRange};
+use crate::config::scalars::{Period, ServerName, StatusRange};
 use crate::config::scalars_serde::Int;
 use crate::config::tree::{NodeId, NodeValue};
 
@@ -34,7 +34,7 @@ impl Checker<'_> {
             self.warning(place, diagnostic.hint("slow backends are then checked less often than every `interval`"));
         }
         let port = self.number(raw.port.as_ref(), 0..=65_535, 0) as u16;
-        self.mysql(raw, port, backends);
+        self.without_login(raw, port, backends);
         if let (Some(any_port), 0) = (backends.iter().find(|backend| backend.address.has_client_port()), port) {
             let name = shown(&any_port.name).to_string();
             let diagnostic = Diagnostic::new(format!("backend `{name}` has no port of its own to check"));
@@ -60,7 +60,7 @@ impl Checker<'_> {
     }
 
     /// Warns of checks that make a MySQL server block this host: it counts them as failed logins.
-    fn mysql(&mut self, raw: &RawHealth, port: u16, backends: &[BackendConfig]) {
+    fn without_login(&mut self, raw: &RawHealth, port: u16, backends: &[BackendConfig]) {
         let probed = |backend: &BackendConfig| match backend.address {
             BackendAddress::Unix(_) => None,
             _ if port != 0 => Some(port),
@@ -75,7 +75,7 @@ impl Checker<'_> {
                 "MariaDB and MySQL count each check without a login as a connection error, and block this host after 100 in a \
                  row (error 1129)",
             );
-            let hint = "set `max_connect_errors = 4294967295` or `skip_name_resolve = ON` on the servers: see config/mysql.yaml";
+            let hint = "log in instead: `mysql: { user: ... }`";
             self.warning(at, diagnostic.hint(hint));
         }
     }
@@ -90,6 +90,10 @@ impl Checker<'_> {
             raw.tcp.as_ref().map(|key| key.at),
             raw.http.as_ref().map(|key| key.at),
             raw.exchange.as_ref().map(|key| key.at),
+            raw.tls.as_ref().map(|key| key.at),
+            raw.postgres.as_ref().map(|key| key.at),
+            raw.mysql.as_ref().map(|key| key.at),
+            raw.redis.as_ref().map(|key| key.at),
         ];
         let given: Vec<NodeId> = places.into_iter().flatten().collect();
         if let [first, others @ ..] = given.as_slice() {
@@ -104,18 +108,22 @@ impl Checker<'_> {
         let tcp = value(raw.tcp.as_ref()).map(|_| HealthCheck::Tcp);
         let http = value(raw.http.as_ref()).map(|(http, _)| self.http(http));
         let exchange = value(raw.exchange.as_ref()).and_then(|(exchange, at)| self.exchange(exchange, at));
-        tcp.or(http).or(exchange)
+        let tls = value(raw.tls.as_ref()).map(|(tls, _)| {
+            let server_name = value(tls.server_name.as_ref()).map(|(ServerName(name), _)| name.as_str().into());
+            HealthCheck::Tls { server_name }
+        });
+        let postgres = value(raw.postgres.as_ref()).map(|(postgres, _)| self.postgres(postgres));
+        let mysql = value(raw.mysql.as_ref()).map(|(mysql, _)| self.mysql(mysql));
+        let redis = value(raw.redis.as_ref()).map(|(redis, at)| self.redis(redis, at));
+        tcp.or(http).or(exchange).or(tls).or(postgres).or(mysql).or(redis)
     }
 
     fn no_kind(&mut self, at: NodeId) {
-        if !matches!(self.tree.value(at), NodeValue::Map(_))
-            || self.child(at, &["tls", "postgres", "mysql", "redis"]).is_some()
-        {
-            // An unsupported kind is reported already.
+        if !matches!(self.tree.value(at), NodeValue::Map(_)) {
             return;
         }
         let diagnostic = Diagnostic::new("no kind of health check");
-        match self.child(at, &["tcp", "http", "exchange"]) {
+        match self.child(at, &["tcp", "http", "exchange", "tls", "postgres", "mysql", "redis"]) {
             Some(empty) => {
                 let key = self.tree.key(empty).unwrap_or_default();
                 let diagnostic =
@@ -124,7 +132,7 @@ impl Checker<'_> {
             }
             None => self.error(
                 at,
-                diagnostic.hint("add one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`"),
+                diagnostic.hint("add one of `tcp: {}`, `http: { path: /health }`, `exchange: { expect: ... }`, `postgres: { user: ... }`, `mysql: { user: ... }`, `redis: {}`"),
             ),
         }
     }
@@ -164,6 +172,7 @@ impl Checker<'_> {
             headers: headers.into(),
             status: value(raw.status.as_ref()).map_or(200..=399, |(StatusRange(range), _)| range.clone()),
             body: body.map(|(body, _)| body.into()),
+            tls: copied(raw.tls.as_ref()),
         })
     }
 

@@ -54,6 +54,9 @@ impl Checker<'_> {
         let health = value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends));
         let tls = self.pool_tls(raw, at, &backends);
         self.plain_probes(raw, health.as_ref(), tls.as_ref());
+        if let Some(health) = &health {
+            self.clear_password(raw, health, &backends);
+        }
         PoolConfig {
             name: name.into(),
             balance: self.balance(raw),
@@ -81,18 +84,22 @@ impl Checker<'_> {
         }
     }
 
-    /// Warns of health checks in plain text to a port that speaks TLS: they always fail.
+    /// Warns of health checks in plain text to a port that speaks TLS, which always fail, and of headers to servers that are not verified.
     fn plain_probes(&mut self, raw: &RawPool, health: Option<&Health>, tls: Option<&PoolTls>) {
-        let (Some(health), Some(PoolTls { starttls: None, .. })) = (health, tls) else {
+        let Some((http, at)) = value(raw.health.as_ref()).and_then(|(kinds, _)| value(kinds.http.as_ref())) else {
             return;
         };
-        let Some((kinds, _)) = value(raw.health.as_ref()) else {
-            return;
-        };
-        let talks = kinds.http.as_ref().map(|key| key.at).or(kinds.exchange.as_ref().map(|key| key.at));
-        if let (Some(at), None) = (talks, health.port) {
-            let diagnostic = Diagnostic::new("the health check sends plain text to backends that use TLS");
-            self.warning(at, diagnostic.hint("set `port` to one that answers without TLS, or use `tcp: {}`"));
+        let is_elsewhere = health.is_none_or(|health| health.port.is_some());
+        match (copied(http.tls.as_ref()), tls) {
+            (Some(false), Some(PoolTls { starttls: None, .. })) if !is_elsewhere => {
+                let diagnostic = Diagnostic::new("the health check sends plain text to backends that use TLS");
+                self.warning(at, diagnostic.hint("remove `tls: false`, or set `port` to one that answers without TLS"));
+            }
+            (Some(true), None) if http.headers.is_some() && raw.tls.is_none() => {
+                let diagnostic = Diagnostic::new("without `tls` in the pool, the check verifies no certificate");
+                self.warning(at, diagnostic.hint("its headers may reach another server: leave secrets out of them"));
+            }
+            _ => {}
         }
     }
 

@@ -34,7 +34,7 @@ pools:
       - { name: x, address: "10.0.0.1:80", weight: 0, max_connections: 5, backup: true }
       - { address: "name.example:81" }
       - { address: "unix:/tmp/x.sock" }
-    health: { http: { path: /up, method: HEAD, host: h, status: 200-204 }, interval: 3s, timeout: 500ms, rise: 3, fall: 4, port: 81, initial: up }
+    health: { http: { path: /up, method: HEAD, host: h, status: 200-204, tls: true }, interval: 3s, timeout: 500ms, rise: 3, fall: 4, port: 81, initial: up }
     on_down: cut
     slow_start: 10s
     outlier: { failures: 3, window: 10s, ejection: 5s, max_ejection: 1m, max_ejected: 34%, http_5xx: true }
@@ -53,8 +53,17 @@ pools:
   - name: c
     balance: random
     backends: [{ address: "10.0.0.3:80" }]
-    health: { tcp: {} }
+    health: { tls: { server_name: d.example } }
     tls: { verify: ca, ca: /tmp/ca.pem, server_name: c.example, alpn: [h2], starttls: postgres }
+  - name: pg
+    backends: [{ address: "10.0.0.3:5432" }]
+    health: { postgres: { user: u, password_file: /tmp/p, database: d, role: replica, max_lag: 16MiB } }
+  - name: my
+    backends: [{ address: "10.0.0.3:3306" }]
+    health: { mysql: { user: u, password_file: /tmp/p, role: replica, max_lag: 30s } }
+  - name: rd
+    backends: [{ address: "10.0.0.3:6379" }]
+    health: { redis: { user: u, password_file: /tmp/p, role: primary, plaintext: allow } }
   - { name: "d$$", backends: [{ address: "10.0.0.4:*" }, { address: "ports.example:*" }, { address: "[2001:db8::1]:*" }] }
   - { name: empty }
 "#;
@@ -72,6 +81,11 @@ fn comparable(mut config: Config) -> (Config, Config) {
         }
         if let Some(exchange) = pool.pointer_mut("/health/exchange") {
             *exchange = json!({ "expect": "x" });
+        }
+        for kind in ["postgres", "mysql", "redis"] {
+            if let Some(password_file) = pool.pointer_mut(&format!("/health/{kind}/password_file")) {
+                *password_file = json!("p");
+            }
         }
     }
     // YAML has JSON in it.
@@ -94,6 +108,11 @@ fn comparable(mut config: Config) -> (Config, Config) {
                     http.path = "/health".to_owned().into();
                     (http.host, http.headers, http.body) = (None, Vec::new().into(), None);
                 }
+                Some(
+                    HealthCheck::Postgres(PostgresCheck { account, .. })
+                    | HealthCheck::Mysql(MysqlCheck { account, .. })
+                    | HealthCheck::Redis(RedisCheck { account, .. }),
+                ) => account.password_file = account.password_file.as_ref().map(|_| PathBuf::from("p").into()),
                 _ => {}
             }
         }
@@ -127,11 +146,14 @@ pools:
   - name: q
     backends: [{ address: "10.0.0.1:80" }]
     health: { http: { path: /secret, host: secret.example, headers: { X-Secret: secret }, body: secret, status: 204 } }
+  - name: r
+    backends: [{ address: "10.0.0.1:5432" }]
+    health: { postgres: { user: u, password_file: /secret/password } }
 "#,
     ))
     .to_string();
     assert!(!shown.to_ascii_lowercase().contains("secret"), "{shown}");
-    assert_eq!(shown.matches(HIDDEN).count(), 9, "{shown}");
+    assert_eq!(shown.matches(HIDDEN).count(), 10, "{shown}");
     assert!(shown.contains("\"status\":\"204-204\""), "{shown}");
     assert!(shown.contains("\"mode\":\"optional\"") && shown.contains("crl.pem"), "{shown}");
 }

@@ -1,7 +1,9 @@
 //! `pools[].health`.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -42,6 +44,85 @@ pub enum HealthCheck {
         /// Prefix of the response; never empty.
         expect: Redacted<Vec<u8>>,
     },
+    /// The TLS handshake succeeds.
+    Tls {
+        /// Name to verify and to send as SNI; `None` as for the pool's connections.
+        server_name: Option<Arc<str>>,
+    },
+    /// A login to PostgreSQL.
+    Postgres(PostgresCheck),
+    /// A login to MySQL or MariaDB.
+    Mysql(MysqlCheck),
+    /// PING and ROLE of Redis or Valkey.
+    Redis(RedisCheck),
+}
+
+impl HealthCheck {
+    /// The account that a check of a database logs in with.
+    pub fn account(&self) -> Option<&DatabaseAccount> {
+        match self {
+            HealthCheck::Tcp | HealthCheck::Http(_) | HealthCheck::Exchange { .. } | HealthCheck::Tls { .. } => None,
+            HealthCheck::Postgres(PostgresCheck { account, .. })
+            | HealthCheck::Mysql(MysqlCheck { account, .. })
+            | HealthCheck::Redis(RedisCheck { account, .. }) => Some(account),
+        }
+    }
+}
+
+/// An account of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseAccount {
+    /// No control characters. `None`: the check stops where a password would be needed.
+    pub user: Option<String>,
+    /// File of the password, read again when it changes.
+    pub password_file: Option<Redacted<PathBuf>>,
+}
+
+/// The role that a backend must have to be up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequiredRole {
+    /// It answers.
+    Any,
+    /// It accepts writes.
+    Primary,
+    /// It follows a primary.
+    Replica,
+    /// It is a usable member of a cluster of primaries.
+    Synced,
+}
+
+/// `pools[].health.mysql`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlCheck {
+    /// Without a user, `role` is `any`.
+    pub account: DatabaseAccount,
+    pub role: RequiredRole,
+    /// Of a replica, by its own account; `None` is no limit.
+    pub max_lag: Option<Duration>,
+}
+
+/// `pools[].health.redis`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisCheck {
+    /// Without a user, the password is that of the default user.
+    pub account: DatabaseAccount,
+    /// Never `synced`.
+    pub role: RequiredRole,
+    /// The password may be sent to other hosts without TLS.
+    pub plaintext: bool,
+}
+
+/// `pools[].health.postgres`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresCheck {
+    /// Without a user, `role` is `any`.
+    pub account: DatabaseAccount,
+    /// No control characters.
+    pub database: String,
+    /// Never `synced`.
+    pub role: RequiredRole,
+    /// Of a replica, in bytes of write-ahead log; `None` is no limit.
+    pub max_lag: Option<NonZeroU64>,
 }
 
 /// `pools[].health.http`.
@@ -59,6 +140,8 @@ pub struct HttpCheck {
     pub status: RangeInclusive<u16>,
     /// Substring of the body.
     pub body: Option<Redacted<Vec<u8>>>,
+    /// Whether it goes over TLS; `None` as the pool's connections, where they begin with TLS.
+    pub tls: Option<bool>,
 }
 
 /// A header of a request.

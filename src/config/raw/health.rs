@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::config::located::{Field, Located};
 use crate::config::model::Initial;
-use crate::config::scalars::{Period, StatusRange};
+use crate::config::scalars::{ByteCount, FilePath, Period, ServerName, StatusRange};
 use crate::config::scalars_serde::Int;
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -18,6 +18,10 @@ use crate::config::scalars_serde::Int;
     { "required": ["tcp"], "properties": { "tcp": { "type": "object" } } },
     { "required": ["http"], "properties": { "http": { "type": "object" } } },
     { "required": ["exchange"], "properties": { "exchange": { "type": "object" } } },
+    { "required": ["tls"], "properties": { "tls": { "type": "object" } } },
+    { "required": ["postgres"], "properties": { "postgres": { "type": "object" } } },
+    { "required": ["mysql"], "properties": { "mysql": { "type": "object" } } },
+    { "required": ["redis"], "properties": { "redis": { "type": "object" } } },
 ] }))]
 pub(crate) struct RawHealth {
     /// The connect succeeds.
@@ -26,6 +30,14 @@ pub(crate) struct RawHealth {
     pub(crate) http: Field<RawHttp>,
     /// Send bytes, expect bytes.
     pub(crate) exchange: Field<RawExchange>,
+    /// The TLS handshake succeeds, by the rules of the pool's `tls`; without them, with any certificate.
+    pub(crate) tls: Field<RawTlsCheck>,
+    /// Log in to PostgreSQL, over the pool's TLS; the role must match, and a replica's lag.
+    pub(crate) postgres: Field<RawPostgres>,
+    /// Log in to MySQL or MariaDB, over the pool's TLS; the role must match, and a replica's lag.
+    pub(crate) mysql: Field<RawMysql>,
+    /// PING and ROLE of Redis or Valkey, over the pool's TLS.
+    pub(crate) redis: Field<RawRedis>,
     /// Start to start, ± 10 % of jitter.
     #[schemars(extend("default" = "2s"))]
     pub(crate) interval: Field<Period>,
@@ -69,6 +81,15 @@ pub(crate) struct RawHttp {
     pub(crate) status: Field<StatusRange>,
     /// Substring of the response body, as bytes. In double quotes `\xff` is one byte.
     pub(crate) body: Field<String>,
+    /// Use TLS. Default: as the pool's `tls`, unless that has starttls or the check a `port`.
+    pub(crate) tls: Field<bool>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawTlsCheck {
+    /// Name to verify and to send as SNI. Default: as for the pool's connections.
+    pub(crate) server_name: Field<ServerName>,
 }
 
 /// Values of a mapping with arbitrary keys; the keys are in the tree.
@@ -126,4 +147,85 @@ pub(crate) struct RawExchange {
     /// Prefix of the response. In double quotes `\xff` is one byte.
     #[schemars(required, length(min = 1))]
     pub(crate) expect: Field<String>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawPostgres {
+    /// User to log in as. Default: none; the check passes when the server asks for a password.
+    pub(crate) user: Field<String>,
+    /// File of the user's password; read again when it changes. Default: none.
+    pub(crate) password_file: Field<FilePath>,
+    /// Database to connect to.
+    #[schemars(extend("default" = "postgres"))]
+    pub(crate) database: Field<String>,
+    /// Role that the server must have.
+    #[schemars(extend("default" = "any"))]
+    pub(crate) role: Field<RawRole>,
+    /// With role replica: bytes of write-ahead log that it may be behind the pool's primary; 0 is no limit.
+    #[schemars(extend("default" = 0))]
+    pub(crate) max_lag: Field<ByteCount>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawMysql {
+    /// User to log in as. Default: none; the check passes when the server refuses the login.
+    pub(crate) user: Field<String>,
+    /// File of the user's password; read again when it changes. Default: none.
+    pub(crate) password_file: Field<FilePath>,
+    /// Role that the server must have.
+    #[schemars(extend("default" = "any"))]
+    pub(crate) role: Field<RawMysqlRole>,
+    /// With role replica: how far it may be behind its source, by its own account; 0s is no limit.
+    #[schemars(extend("default" = "0s"))]
+    pub(crate) max_lag: Field<Period>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawMysqlRole {
+    /// It answers.
+    Any,
+    /// It accepts writes: no variable says read-only.
+    Primary,
+    /// It replicates from a source.
+    Replica,
+    /// It is a usable member of a Galera cluster or a replication group.
+    Synced,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawRedis {
+    /// User of an ACL. Default: the default user.
+    pub(crate) user: Field<String>,
+    /// File of the password; read again when it changes. Default: none.
+    pub(crate) password_file: Field<FilePath>,
+    /// Role that the server must have.
+    #[schemars(extend("default" = "any"))]
+    pub(crate) role: Field<RawRole>,
+    /// Without TLS, a password to other hosts.
+    #[schemars(extend("default" = "refuse"))]
+    pub(crate) plaintext: Field<RawPlaintext>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawPlaintext {
+    /// An error of the configuration.
+    Refuse,
+    /// Send it: everybody between can read it.
+    Allow,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawRole {
+    /// It answers.
+    Any,
+    /// It accepts writes.
+    Primary,
+    /// It follows a primary.
+    Replica,
 }

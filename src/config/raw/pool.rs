@@ -24,7 +24,7 @@ pub(crate) struct RawPool {
     pub(crate) hash: Field<RawHash>,
     /// The servers. Without any, connections are closed until some are added.
     pub(crate) backends: Field<Vec<Located<RawBackend>>>,
-    /// Health check: exactly one of tcp, http, exchange. Omit for none: backends are always up.
+    /// Health check: exactly one of tcp, http, exchange, tls, postgres, mysql, redis. Omit for none: backends are always up.
     pub(crate) health: Field<RawHealth>,
     /// Outlier ejection (circuit breaker, passive health): leave out backends whose connects fail. Omit for none.
     #[schemars(extend("x-given" = true))]

@@ -13,6 +13,7 @@ fn check(body: Option<&str>) -> HttpCheck {
         headers: Vec::new().into(),
         status: 200..=399,
         body: body.map(|body| body.as_bytes().to_vec().into()),
+        tls: None,
     }
 }
 
@@ -23,11 +24,13 @@ fn outcome(check: &HttpCheck, answer: &[u8], part: usize) -> String {
         match state.take(part) {
             Ok(true) => return String::new(),
             Ok(false) => {}
-            Err(ProbeFailure::Backend(reason) | ProbeFailure::Local(reason)) => return reason,
+            Err(ProbeFailure::Backend(reason) | ProbeFailure::Full(reason) | ProbeFailure::Local(reason)) => {
+                return reason;
+            }
         }
     }
     match state.end() {
-        ProbeFailure::Backend(reason) | ProbeFailure::Local(reason) => reason,
+        ProbeFailure::Backend(reason) | ProbeFailure::Full(reason) | ProbeFailure::Local(reason) => reason,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The file of the stats port's token (`admin.token_file`).
+//! Files with one secret: `admin.token_file`, `password_file` of health checks.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -11,27 +11,26 @@ use crate::config::model::Redacted;
 use crate::config::report::Diagnostic;
 
 /// Largest file, in bytes.
-pub const MAX_TOKEN_FILE: u64 = 64 * 1024;
+pub const MAX_SECRET_FILE: u64 = 64 * 1024;
 
-/// Content of a token file.
+/// Content of such a file.
 #[derive(Clone, Debug)]
-pub struct TokenFile {
+pub struct SecretFile {
     /// One line, not empty.
-    pub token: Redacted<String>,
+    pub secret: Redacted<String>,
     /// Permission bits.
     pub mode: u32,
 }
 
-impl TokenFile {
+impl SecretFile {
     /// Reads a regular file. Never blocks on a pipe.
     ///
     /// # Errors
-    /// It cannot be read, or holds no token.
-    pub fn read(path: &Path) -> Result<TokenFile, Diagnostic> {
+    /// It cannot be read, or holds no secret.
+    pub fn read(path: &Path) -> Result<SecretFile, Diagnostic> {
         let name = path.display();
-        let error = |message: String| {
-            Diagnostic::new(message).hint("store the token in a file that only tidegate's user can read")
-        };
+        let error =
+            |message: String| Diagnostic::new(message).hint("store it in a file that only tidegate's user can read");
         let unreadable = |cause: io::Error| error(format!("cannot read {name}: {cause}"));
         // Opening a pipe would otherwise wait for its writer.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -44,12 +43,12 @@ impl TokenFile {
             return Err(error(format!("cannot read {name}: it is not a regular file")));
         }
         let mut text = String::new();
-        file.take(MAX_TOKEN_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > MAX_TOKEN_FILE {
+        file.take(MAX_SECRET_FILE + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_SECRET_FILE {
             return Err(error(format!("cannot read {name}: it is larger than 64 KiB")));
         }
-        let token = parse_token(&text).map_err(|reason| error(format!("{name} {reason}")))?;
-        Ok(TokenFile { token: token.to_owned().into(), mode: metadata.mode() & 0o7777 })
+        let secret = parse_secret(&text).map_err(|reason| error(format!("{name} {reason}")))?;
+        Ok(SecretFile { secret: secret.to_owned().into(), mode: metadata.mode() & 0o7777 })
     }
 
     /// A warning when every user of the host may read it. A group may: files are shared with a service that way.
@@ -63,17 +62,17 @@ impl TokenFile {
     }
 }
 
-/// The token in a file's text, without a byte order mark and surrounding white space.
+/// The secret in a file's text, without a byte order mark and surrounding white space.
 ///
 /// # Errors
 /// What is wrong with the file, as the end of a sentence that names it.
-pub fn parse_token(text: &str) -> Result<&str, &'static str> {
+pub fn parse_secret(text: &str) -> Result<&str, &'static str> {
     // Editors of Windows begin files with a byte order mark.
-    let token = text.trim_start_matches('\u{feff}').trim();
-    match token {
+    let secret = text.trim_start_matches('\u{feff}').trim();
+    match secret {
         "" => Err("is empty"),
-        _ if token.contains(char::is_control) => Err("has several lines or control characters: leave one line in it"),
-        _ => Ok(token),
+        _ if secret.contains(char::is_control) => Err("has several lines or control characters: leave one line in it"),
+        _ => Ok(secret),
     }
 }
 
@@ -92,8 +91,8 @@ mod tests {
         let path = folder.path().join("token");
         let read = |content: &[u8]| {
             fs::write(&path, content).unwrap();
-            match TokenFile::read(&path) {
-                Ok(file) => file.token.reveal().clone(),
+            match SecretFile::read(&path) {
+                Ok(file) => file.secret.reveal().clone(),
                 Err(fault) => {
                     assert!(fault.message.contains(&path.display().to_string()), "{}", fault.message);
                     fault.message
@@ -111,7 +110,7 @@ mod tests {
         assert!(read(b"\xff").contains("cannot read"));
         let pipe = folder.path().join("pipe");
         mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
-        let message = |path: &Path| TokenFile::read(path).unwrap_err().message;
+        let message = |path: &Path| SecretFile::read(path).unwrap_err().message;
         assert!(message(&pipe).ends_with("it is not a regular file"));
         assert!(message(folder.path()).ends_with("is a directory"));
     }
@@ -123,7 +122,7 @@ mod tests {
         fs::write(&path, "s3cret").unwrap();
         for (mode, warned) in [(0o600, false), (0o640, false), (0o644, true), (0o604, true)] {
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(TokenFile::read(&path).unwrap().exposure(&path).is_some(), warned, "{mode:o}");
+            assert_eq!(SecretFile::read(&path).unwrap().exposure(&path).is_some(), warned, "{mode:o}");
         }
     }
 }

@@ -1,0 +1,234 @@
+//! One probe of one backend: connect, PROXY header, TLS, the check itself.
+
+use std::io::ErrorKind;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwapOption;
+use tokio::io::AsyncWriteExt;
+use tokio::time;
+use tracing::{info, warn};
+
+use super::database::{self, Checked, DatabaseShared};
+use super::failure::ProbeFailure;
+use super::tcp::Connection;
+use super::transport::{BackendTls, request_postgres, unverified};
+use super::{exchange, http, tcp};
+use crate::config::model::{self, Health, HealthCheck, SendProxy, StartTls};
+use crate::net::addr::Address;
+use crate::pool::{Backend, Pool};
+use crate::sniff::proxy_protocol::Outgoing;
+use crate::stats::database::{DatabaseState, ServerRole};
+use crate::tls::Connector;
+
+/// What the checks of a pool share.
+pub(super) struct CheckContext {
+    connector: ArcSwapOption<Connector>,
+    /// For checks by TLS in a pool that has none.
+    unverified: OnceLock<Arc<Connector>>,
+    database: DatabaseShared,
+}
+
+impl CheckContext {
+    pub(super) fn new(connector: Option<Arc<Connector>>, database: DatabaseShared) -> CheckContext {
+        CheckContext { connector: ArcSwapOption::from(connector), unverified: OnceLock::new(), database }
+    }
+
+    pub(super) fn set_connector(&self, connector: Option<Arc<Connector>>) {
+        self.connector.store(connector);
+    }
+}
+
+/// One probe of one backend.
+pub(super) struct Probe<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) context: &'a CheckContext,
+    pub(super) settings: &'a model::PoolConfig,
+    pub(super) health: &'a Health,
+    pub(super) backend: &'a Backend,
+}
+
+impl Probe<'_> {
+    /// Probes, and records what a database says of itself.
+    pub(super) async fn run(&self) -> Result<(), ProbeFailure> {
+        let Some(address) = self.backend.address() else { return Err(self.no_address()) };
+        let probed = time::timeout(self.health.timeout, self.probe(address)).await;
+        let probed = probed.unwrap_or_else(|_| Err(ProbeFailure::timed_out(self.health.timeout)));
+        match probed {
+            Ok(checked) => {
+                self.record(checked.state);
+                checked.verdict
+            }
+            // Not its role any more, as far as anybody knows.
+            Err(failure @ ProbeFailure::Backend(_)) => {
+                self.backend.set_database(None);
+                Err(failure)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn record(&self, state: Option<DatabaseState>) {
+        let role = |state: Option<DatabaseState>| state.and_then(|state| state.role);
+        let before = self.backend.set_database(state);
+        if let (Some(before), Some(role)) = (role(before), role(state))
+            && before != role
+        {
+            let (pool, backend, role) = (self.pool.name(), self.backend.name(), role.name());
+            info!(%pool, %backend, role, before = before.name(), "role of the backend has changed");
+        }
+        if role(state) == Some(ServerRole::Primary) && role(before) != Some(ServerRole::Primary) {
+            self.warn_of_two_primaries();
+        }
+    }
+
+    /// After a failover the old primary goes on for a while, or for good if nothing fences it.
+    fn warn_of_two_primaries(&self) {
+        let is_primary = |it: &Backend| it.database().and_then(|state| state.role) == Some(ServerRole::Primary);
+        for other in self.pool.backends().iter().filter(|other| other.id() != self.backend.id() && is_primary(other)) {
+            let (pool, backend, other) = (self.pool.name(), self.backend.name(), other.name());
+            warn!(%pool, %backend, %other, "two primaries: both backends state that they are one");
+        }
+    }
+
+    fn no_address(&self) -> ProbeFailure {
+        match self.backend.status().reason {
+            Some(why) => ProbeFailure::backend(&*why),
+            None => ProbeFailure::backend("name is not resolved yet"),
+        }
+    }
+
+    async fn probe(&self, own: &Address) -> Result<Checked, ProbeFailure> {
+        let address = self.probed(own).ok_or_else(no_port)?;
+        let source = self.pool.source(self.settings, &address);
+        let mut connection = tcp::connect(&address, source).await?;
+        // `health.port` is another service, which expects no PROXY header.
+        if let Some(version) = self.settings.send_proxy.filter(|_| address == *own) {
+            match connection.write_all(&header(version)).await {
+                // Closed already: what the backend sent before says more.
+                Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
+                sent => sent?,
+            }
+        }
+        match &self.health.check {
+            HealthCheck::Tcp => {}
+            HealthCheck::Http(check) => {
+                if check.tls.unwrap_or_else(|| self.begins_with_tls()) {
+                    let has_alpn = self.settings.tls.as_ref().is_some_and(|tls| !tls.alpn.is_empty());
+                    let protocols = if has_alpn { vec![b"http/1.1".to_vec()] } else { Vec::new() };
+                    let connector = self.connector_or_any()?;
+                    connection = self.tls(&connector, None).start_with(connection, protocols).await?;
+                }
+                let host = http::host(check, self.backend.configured_address(), &address);
+                http::probe(connection, &host, check).await?;
+            }
+            HealthCheck::Exchange { send, expect } => {
+                if self.begins_with_tls() {
+                    connection = self.secure(connection).await?;
+                }
+                exchange::probe(connection, send.reveal(), expect.reveal()).await?;
+            }
+            HealthCheck::Tls { server_name } => {
+                self.request_tls(&mut connection).await?;
+                let connector = self.connector_or_any()?;
+                let mut stream = self.tls(&connector, server_name.as_deref()).start(connection).await?;
+                // The handshake is what is checked.
+                let _ = stream.shutdown().await;
+            }
+            HealthCheck::Postgres(check) => {
+                let connection = self.secure(connection).await?;
+                return database::postgres(connection, self.is_private(&address), check, &self.context.database).await;
+            }
+            HealthCheck::Mysql(check) => {
+                let connector = self.connector()?;
+                let tls = connector.as_deref().map(|connector| self.tls(connector, None));
+                let is_unix = matches!(address, Address::Unix(_));
+                return database::mysql(connection, tls, is_unix, check, &self.context.database).await;
+            }
+            HealthCheck::Redis(check) => {
+                let connection = self.secure(connection).await?;
+                return database::redis(connection, check, &self.context.database).await;
+            }
+        }
+        Ok(Checked { state: None, verdict: Ok(()) })
+    }
+
+    /// TLS as the pool has it, after the protocol's own request for it.
+    async fn secure(&self, mut connection: Connection) -> Result<Connection, ProbeFailure> {
+        let Some(connector) = self.connector()? else { return Ok(connection) };
+        self.request_tls(&mut connection).await?;
+        self.tls(&connector, None).start(connection).await
+    }
+
+    /// The protocol's own request for TLS, where the pool has one.
+    async fn request_tls(&self, connection: &mut Connection) -> Result<(), ProbeFailure> {
+        match self.settings.tls.as_ref().and_then(|rules| rules.starttls) {
+            Some(StartTls::Postgres) => request_postgres(connection).await,
+            None => Ok(()),
+        }
+    }
+
+    fn tls<'s>(&'s self, connector: &'s Connector, server_name: Option<&'s str>) -> BackendTls<'s> {
+        BackendTls { connector, backend: self.backend, server_name }
+    }
+
+    /// Whether connections to the port that is checked begin with TLS.
+    fn begins_with_tls(&self) -> bool {
+        let is_direct = self.settings.tls.as_ref().is_some_and(|tls| tls.starttls.is_none());
+        is_direct && self.health.port.is_none()
+    }
+
+    /// TLS of the pool, or if it has none, one that accepts every certificate.
+    fn connector_or_any(&self) -> Result<Arc<Connector>, ProbeFailure> {
+        match self.connector()? {
+            Some(connector) => Ok(connector),
+            None => match self.context.unverified.get() {
+                Some(connector) => Ok(Arc::clone(connector)),
+                None => {
+                    let connector = Arc::new(unverified(self.pool.name())?);
+                    Ok(Arc::clone(self.context.unverified.get_or_init(|| connector)))
+                }
+            },
+        }
+    }
+
+    /// TLS of the pool; `None` if it has none.
+    fn connector(&self) -> Result<Option<Arc<Connector>>, ProbeFailure> {
+        // A reload replaces it a moment before the settings.
+        let connector = || {
+            let replaced = || ProbeFailure::Local("TLS of the pool is being replaced".to_owned());
+            self.context.connector.load_full().ok_or_else(replaced)
+        };
+        self.settings.tls.as_ref().map(|_| connector()).transpose()
+    }
+
+    /// Whether nobody between can read what is sent.
+    fn is_private(&self, address: &Address) -> bool {
+        self.settings.tls.is_some() || matches!(address, Address::Unix(_))
+    }
+
+    /// `None` if neither the backend nor its check has a port.
+    fn probed(&self, address: &Address) -> Option<Address> {
+        match (address, self.health.port) {
+            (Address::Tcp(address), Some(port)) => {
+                let mut address = *address;
+                address.set_port(port);
+                Some(Address::Tcp(address))
+            }
+            _ => address.for_client(|| None),
+        }
+    }
+}
+
+/// Changes at run time can lead to this.
+fn no_port() -> ProbeFailure {
+    ProbeFailure::backend("it takes the port that the client connected to: set health.port to one to be checked")
+}
+
+/// The PROXY header of a connection that is tidegate's own: UNKNOWN, or LOCAL.
+fn header(version: SendProxy) -> Vec<u8> {
+    let own = Outgoing::default();
+    match version {
+        SendProxy::V1 => own.v1(),
+        SendProxy::V2 => own.v2(),
+    }
+}

@@ -29,6 +29,8 @@ impl MariaDb {
         let user: &[&str] = if rustix::process::geteuid().is_root() { &["--user=root"] } else { &[] };
         let mut install = Command::new("mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db", &data]).args(user);
+        // Servers that share a directory for temporary tables take them from each other.
+        install.env("TMPDIR", directory.path());
         let output = install.output().expect("mariadb-install-db");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
@@ -37,7 +39,7 @@ impl MariaDb {
         let mut command = bound("mariadbd", "KILL");
         command.args(["--no-defaults", "--bind-address=127.0.0.1", &data]).args(user).args(options);
         command.arg(format!("--port={port}")).arg(format!("--socket={}", directory.path().join("s").display()));
-        command.stderr(File::create(&log).expect("a log file"));
+        command.env("TMPDIR", directory.path()).stderr(File::create(&log).expect("a log file"));
         let mut server = MariaDb { process: Process::start(command, Signal::KILL), port, directory };
         let starts = holds_within(DEADLINE, || server.process.has_ended() || server.query("select 1").status.success());
         assert!(

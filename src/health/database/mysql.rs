@@ -231,7 +231,7 @@ impl<'a> MysqlClient<'a> {
             )),
             1130 => self.account.fault(&format!("allows no account from this host: {error}")),
             1053 => ProbeFailure::Backend(format!("stops: {error}")),
-            // Whoever refuses a login is alive.
+            // A server that refuses a login is alive.
             1044 | 1045 | 1698 if self.account.user.is_none() => return Ok(DialogueStep::Done(Observation::default())),
             1045 | 1698 => self.account.fault(&format!("refuses the password: {error}")),
             3159 => self.account.fault(&format!("requires TLS, set pools[].tls: {error}")),

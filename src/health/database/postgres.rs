@@ -205,7 +205,7 @@ impl<'a> PostgresClient<'a> {
         Err(match code.as_str() {
             "57P03" => ProbeFailure::Backend(format!("starting: {text} (57P03)")),
             "53300" => ProbeFailure::Full(format!("too many connections: {text} (53300)")),
-            // Whoever refuses a login is alive.
+            // A server that refuses a login is alive.
             "28P01" | "28000" | "3D000" if self.account.user.is_none() => return Ok(Some(Observation::default())),
             "28P01" => self.account.fault(&format!("refuses the password: {text} (28P01)")),
             "28000" => self.account.fault(&format!("refuses the login: {text} (28000)")),

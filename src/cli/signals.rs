@@ -31,7 +31,7 @@ impl Signals {
     /// The next of them, whichever comes first.
     pub(super) async fn next(&mut self) {
         poll_fn(|cx| {
-            // Each is polled, or it would wake nobody.
+            // Each is polled, or it would wake no task.
             let is_ready = self.0.iter_mut().fold(false, |is_ready, signal| signal.poll_recv(cx).is_ready() | is_ready);
             if is_ready { Poll::Ready(()) } else { Poll::Pending }
         })

@@ -19,11 +19,19 @@ use crate::net::interfaces;
 /// Checks the files that a configuration names. Findings are reported at the line that names the file.
 pub trait Files {
     /// A certificate chain and its key: usable, and a pair.
-    fn certificate(&self, files: &CertificateFiles) -> Vec<(Part, Diagnostic)>;
+    fn certificate(&self, _files: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
+        Vec::new()
+    }
+
     /// A file of CA certificates.
-    fn authorities(&self, path: &Path) -> Vec<Diagnostic>;
+    fn authorities(&self, _path: &Path) -> Vec<Diagnostic> {
+        Vec::new()
+    }
+
     /// A file of certificate revocation lists.
-    fn revocations(&self, path: &Path) -> Vec<Diagnostic>;
+    fn revocations(&self, _path: &Path) -> Vec<Diagnostic> {
+        Vec::new()
+    }
 
     /// The path of a log file.
     fn log(&self, _path: &Path) -> Vec<Diagnostic> {
@@ -161,16 +169,4 @@ pub enum Part {
 #[derive(Clone, Copy, Debug)]
 pub struct Unread;
 
-impl Files for Unread {
-    fn certificate(&self, _: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
-        Vec::new()
-    }
-
-    fn authorities(&self, _: &Path) -> Vec<Diagnostic> {
-        Vec::new()
-    }
-
-    fn revocations(&self, _: &Path) -> Vec<Diagnostic> {
-        Vec::new()
-    }
-}
+impl Files for Unread {}

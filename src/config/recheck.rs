@@ -1,6 +1,6 @@
 //! The checks of a file, of a configuration that is changed while it is in effect.
 //!
-//! What can be wrong with values together (forwarding loops, names that collide, ports that nobody has) is checked in one place: here the
+//! What can be wrong with values together (forwarding loops, names that collide, ports that no client has) is checked in one place: here the
 //! changed configuration goes through it as a file would.
 
 use std::collections::HashSet;
@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{Files, Part, host};
-use super::model::{CertificateFiles, Config, ListenAddress};
+use super::files::{Files, host};
+use super::model::{Config, ListenAddress};
 use super::report::{Diagnostic, Severity};
 use super::{effective, parse};
 use crate::net::addr::Address;
@@ -96,18 +96,6 @@ fn by_name(message: &str, config: &Config) -> String {
 struct HostOnly;
 
 impl Files for HostOnly {
-    fn certificate(&self, _: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
-        Vec::new()
-    }
-
-    fn authorities(&self, _: &Path) -> Vec<Diagnostic> {
-        Vec::new()
-    }
-
-    fn revocations(&self, _: &Path) -> Vec<Diagnostic> {
-        Vec::new()
-    }
-
     fn real(&self, path: &Path) -> PathBuf {
         host::real(path)
     }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use crate::config::files::CountryDatabase;
 use crate::net::country::Country;
 
-/// The database in service, if there is one. Whoever looks a country up takes no lock.
+/// The database in service, if there is one. Lookups take no lock.
 #[derive(Debug, Default)]
 pub struct GeoIp {
     database: ArcSwapOption<CountryDatabase>,

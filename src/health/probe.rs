@@ -201,7 +201,7 @@ impl Probe<'_> {
         self.settings.tls.as_ref().map(|_| connector()).transpose()
     }
 
-    /// Whether nobody between can read what is sent.
+    /// Whether no third party can read what is sent.
     fn is_private(&self, address: &Address) -> bool {
         self.settings.tls.is_some() || matches!(address, Address::Unix(_))
     }

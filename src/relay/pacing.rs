@@ -56,7 +56,7 @@ impl Pacer {
         usize::try_from(earned.as_nanos() * u128::from(self.rate.get()) / NANOS).unwrap_or(usize::MAX).max(1)
     }
 
-    /// So many bytes were read, and whether more may have been there.
+    /// Bytes that were read, and whether more may have been there.
     pub(super) fn spend(&self, bytes: usize, held: bool, now: Instant) {
         self.held.set(held);
         if bytes > 0 {

@@ -71,7 +71,7 @@ pub(super) async fn reject(
 fn spoken(connection: &ConnectionState) -> Option<SpokenProtocol> {
     let listener = &*connection.listener;
     let preamble = connection.preamble();
-    // An answer to a CancelRequest is read by nobody, and TLS that passes through has no room for one.
+    // No client reads an answer to a CancelRequest, and TLS that passes through has no room for one.
     if preamble.is_some_and(|preamble| preamble.is_cancel || preamble.server_name.is_some() && listener.tls().is_none())
     {
         return None;

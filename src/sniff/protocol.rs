@@ -22,7 +22,7 @@ const POSTGRES_HEAD: usize = 8;
 /// Digits of the longest count of a command's arguments: Redis takes up to 1,048,576.
 const MAX_COUNT_DIGITS: usize = 7;
 
-/// The client's first bytes are those of no protocol that is told from others.
+/// The client's first bytes are those of another protocol, or of none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("speaks another protocol than {}", list())]
 pub struct UnknownProtocol;

@@ -147,7 +147,7 @@ fn client_that_a_proxy_header_names_is_the_one_that_counts() {
     assert_eq!([through("198.51.100.7"), through("192.0.2.7")], ["a", ""]);
     let line = tidegate.wait_for_access("the named one", |line| line.end() == DENIED);
     assert!(line.field("client").starts_with("192.0.2.7"), "{}", line.field("client"));
-    // One that may name nobody is denied before it is looked at.
+    // A peer that may send no header is denied before it is looked at.
     let mut stranger = connect_from(source(3, 1), tidegate.at("in").tcp());
     assert_eq!(read_to_end(&mut stranger), (Vec::new(), End::Fin));
 }

@@ -103,7 +103,7 @@ fn every_command_runs() {
                 command.replacen("tidegate", program, 1)
             }
             ["tidegate", "kill", id] if id.len() == 16 => {
-                // Nobody has this id: it is the form that is looked at.
+                // No connection has this id: only the form counts.
                 format!("{program} kill --admin unix:{socket} --client 192.0.2.1")
             }
             // They show what a state of their own comes to.

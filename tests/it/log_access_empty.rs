@@ -39,7 +39,7 @@ fn log(directory: &str, empty: bool) -> String {
     format!("{{ format: json, access: {directory}/access.log, access_empty: {empty} }}")
 }
 
-/// Waits until all connections of the listener have ended, of which there were so many.
+/// Waits until all connections of the listener have ended, `count` of them.
 fn ended(tidegate: &Tidegate, name: &str, count: u64) {
     eventually(DEADLINE, &format!("{count} connections of {name} have ended"), || {
         listener(&tidegate.view(), name).ended == count

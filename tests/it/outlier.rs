@@ -73,7 +73,7 @@ fn responses_with_status_5xx_eject_where_http_is_watched() {
 
 #[test]
 fn fail_open_uses_what_checks_call_down() {
-    // Both serve; the checks ask a port at which nobody is.
+    // Both serve; the checks ask a closed port.
     let (one, other, nobody) = (Backend::named("a"), Backend::named("b"), Dead::start());
     let port = nobody.place().tcp().port();
     let pool = format!("fail_open: 50%, health: {{ tcp: {{}}, port: {port}, interval: 50ms, fall: 1 }}");

@@ -10,7 +10,7 @@ use crate::support::stats::ADMIN_SOCKET;
 use crate::support::tidegate::Tidegate;
 use crate::support::{DEADLINE, eventually, proc};
 
-/// The first of so many ports in a row that are free now, at both addresses.
+/// The first of `count` ports in a row that are free now, at both addresses.
 fn free_ports(count: u16) -> u16 {
     // Below the ports that the kernel gives to connections.
     let mut candidates = std::iter::repeat_with(|| fastrand::u16(10_000..30_000));
@@ -61,7 +61,7 @@ fn each_port_of_a_range_goes_to_the_same_port_of_the_backend() {
     assert_eq!(view.pools[0].backends[0].address, "127.0.0.2:*");
     let lines = tidegate.count_logs(|line| line.is("listening"));
     assert_eq!(lines, 1, "one line for all");
-    // Nobody listens on that port of the backend.
+    // Nothing listens on that port of the backend.
     let nobody = free_ports(1);
     tidegate.rewrite(&ranged(&format!("{nobody}-{}", nobody), "127.0.0.2:*", ""));
     tidegate.call("POST", "/api/reload", "");

@@ -351,7 +351,7 @@ fn old_process_of_an_older_version_is_waited_for_as_a_whole() {
     assert_eq!(tidegate.count_logs(|line| line.level() == "ERROR"), 0);
 }
 
-/// A new process that knows only reports: it is told of all connections, its predecessors' predecessors' too.
+/// A new process that knows only reports: it reports all connections, those of earlier predecessors too.
 #[test]
 fn new_process_of_an_older_version_gets_the_sum() {
     require("bash", "bash");

@@ -4,34 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::authority::Authority;
+use crate::support::checked::{checking, down_for, is_up, reason, write_and_read};
 use crate::support::mariadb::MariaDb;
 use crate::support::stats::ADMIN;
 use crate::support::tidegate::Tidegate;
 use crate::support::{DEADLINE, eventually};
-
-const FAST: &str = "interval: 50ms, timeout: 5s, rise: 1, fall: 1";
-
-/// One pool `p` of one backend `b`.
-fn checking(port: u16, check: &str, pool: &str) -> Tidegate {
-    Tidegate::start(&format!(
-        "{ADMIN}listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p }}]\n\
-         pools: [{{ name: p, backends: [{{ name: b, address: \"127.0.0.1:{port}\" }}], {pool}\n\
-         \x20   health: {{ mysql: {{ {check} }}, {FAST} }} }}]\n"
-    ))
-}
-
-fn is_up(tidegate: &Tidegate, pool: &str, name: &str) -> bool {
-    tidegate.resource(&format!("/api/pools/{pool}/backends/{name}"))["health"]["up"].as_bool().unwrap()
-}
-
-fn reason(tidegate: &Tidegate, pool: &str, name: &str) -> String {
-    let shown = tidegate.resource(&format!("/api/pools/{pool}/backends/{name}"));
-    shown["health"]["reason"].as_str().unwrap_or_default().to_owned()
-}
-
-fn down_for(tidegate: &Tidegate, expected: &str) {
-    eventually(DEADLINE, expected, || reason(tidegate, "p", "b").starts_with(expected));
-}
 
 fn run(server: &MariaDb, sql: &str) {
     let output = server.query(sql);
@@ -56,7 +33,7 @@ fn logins_and_what_can_be_wrong_with_them() {
     run(&server, "create user probe@'%' identified by 'pw'");
     let folder = tempfile::tempdir().unwrap();
     let file = password(folder.path(), "pw");
-    let tidegate = checking(server.port(), &format!("user: probe, password_file: {file}, role: primary"), "");
+    let tidegate = checking("mysql", server.port(), &format!("user: probe, password_file: {file}, role: primary"), "");
     tidegate.wait_for_up("b");
     assert_eq!(tidegate.resource("/api/pools/p/backends/b")["role"], "primary");
     run(&server, "set global read_only = 1");
@@ -130,7 +107,7 @@ fn checks_are_never_counted_as_aborted() {
 fn check_without_a_user_never_blocks_the_host() {
     let server = MariaDb::start(&["--max-connect-errors=3"]);
     // The server never blocks 127.0.0.1.
-    let tidegate = checking(server.port(), "", "source: [127.0.0.78],");
+    let tidegate = checking("mysql", server.port(), "", "source: [127.0.0.78],");
     tidegate.wait_for_up("b");
     let checks = || tidegate.view().pools[0].backends[0].checks.as_ref().unwrap().count;
     eventually(DEADLINE, "200 checks", || checks() >= 200);
@@ -152,12 +129,12 @@ fn tls_of_the_pool_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let account = format!("user: probe, password_file: {}, role: primary", password(folder.path(), "pw"));
     let tls = format!("tls: {{ ca: {} }},", authority.file().display());
-    checking(server.port(), &account, &tls).wait_for_up("b");
-    let plain = checking(server.port(), &account, "");
+    checking("mysql", server.port(), &account, &tls).wait_for_up("b");
+    let plain = checking("mysql", server.port(), &account, "");
     let down = plain.wait_for_down("b").field("reason");
     assert!(down.contains("see health.mysql"), "{down}");
     let unknown = Authority::new();
-    let strange = checking(server.port(), &account, &format!("tls: {{ ca: {} }},", unknown.file().display()));
+    let strange = checking("mysql", server.port(), &account, &format!("tls: {{ ca: {} }},", unknown.file().display()));
     down_for(&strange, "TLS handshake failed: the certificate was issued by an unknown authority");
 }
 
@@ -178,23 +155,10 @@ fn roles_and_lag_of_a_primary_and_a_replica() {
             one.port()
         ),
     );
-    let backends = format!(
-        "backends: [{{ name: one, address: \"127.0.0.1:{}\" }}, {{ name: two, address: \"127.0.0.1:{}\" }}]",
-        one.port(),
-        two.port()
-    );
-    let tidegate = Tidegate::start(&format!(
-        "{ADMIN}listeners:\n\
-         - {{ name: write, bind: \"127.0.0.1:0\", pool: write }}\n\
-         - {{ name: read, bind: \"127.0.0.1:0\", pool: read }}\n\
-         pools:\n\
-         - {{ name: write, {backends}, health: {{ mysql: {{ user: probe, role: primary }}, {FAST} }} }}\n\
-         - {{ name: read, {backends}, health: {{ mysql: {{ user: probe, role: replica, max_lag: 1s }}, {FAST} }} }}\n"
-    ));
-    let up = |pool: &str| ["one", "two"].map(|name| is_up(&tidegate, pool, name));
-    eventually(DEADLINE, "the roles", || up("write") == [true, false] && up("read") == [false, true]);
+    let [primary, replica] =
+        ["mysql: { user: probe, role: primary }", "mysql: { user: probe, role: replica, max_lag: 1s }"];
+    let tidegate = write_and_read([one.port(), two.port()], primary, replica);
     assert_eq!(reason(&tidegate, "write", "two"), "is read-only (read_only = ON), role: primary is wanted");
-    assert_eq!(reason(&tidegate, "read", "one"), "is a primary, role: replica is wanted");
     let two_shown = || tidegate.resource("/api/pools/read/backends/two");
     assert_eq!(two_shown()["role"], "replica");
     eventually(DEADLINE, "no lag", || two_shown()["lag_seconds"] == 0.0);

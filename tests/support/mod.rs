@@ -7,6 +7,7 @@
 pub(crate) mod authority;
 pub(crate) mod backend;
 pub(crate) mod browser;
+pub(crate) mod checked;
 pub(crate) mod client;
 pub(crate) mod data;
 pub(crate) mod docs;

@@ -256,7 +256,7 @@ impl Tidegate {
         (0..).find(|file| !open.contains(file)).expect("there is always one more number")
     }
 
-    /// But for the configuration file, which is read anew now and then.
+    /// But for the configuration file, which is read again now and then.
     fn lasting_files(&self) -> BTreeSet<usize> {
         let config_file = self.config_file();
         let files = proc::open_files(self.pid()).filter(|(_, file)| *file != config_file);

@@ -1,4 +1,4 @@
-//! A directory for the files of one demo, which nobody else can open. It is removed at the end.
+//! A directory for the files of one demo, private to its user. It is removed at the end.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -62,7 +62,7 @@ impl DemoDirectory {
 
 impl Drop for DemoDirectory {
     fn drop(&mut self) {
-        // If that fails, there is nobody to tell but the user, who sees it in the temporary directory.
+        // If that fails, the user sees what is left in the temporary directory.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -161,7 +161,7 @@ fn path(number: u32) -> &'static str {
     }
 }
 
-/// Whether the other side has closed it, or sent what nobody has asked for.
+/// Whether the other side has closed it, or sent bytes without a request.
 async fn is_closed(stream: &mut Box<dyn LoadStream>) -> bool {
     tokio::select! {
         biased;

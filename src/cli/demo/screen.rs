@@ -20,7 +20,7 @@ impl DemoScreen {
     /// Prints text, after which the table starts over.
     ///
     /// # Errors
-    /// Those of write(2): EPIPE once nobody reads.
+    /// Those of write(2): EPIPE once the reader is gone.
     pub(super) async fn print(&self, text: String) -> io::Result<()> {
         self.is_interrupted.store(true, Relaxed);
         self.write(text).await

@@ -19,7 +19,7 @@ const MAX_ACCOUNT_NAME: usize = 255;
 /// Whose password it is without `user`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum UserRule {
-    /// Nobody's.
+    /// There is none.
     Named,
     /// The default user's.
     Default,

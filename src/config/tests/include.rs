@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::config::files::{Part, Unread};
+use crate::config::files::Unread;
 
 /// Files of a test alone, the first of which is the configuration.
 struct TestFiles(tempfile::TempDir);
@@ -188,15 +188,6 @@ fn file_that_cannot_be_included_is_an_error_at_the_pattern() {
 fn variables_are_in_patterns_and_included_files() {
     struct Home(String);
     impl Files for Home {
-        fn certificate(&self, _: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
-            Vec::new()
-        }
-        fn authorities(&self, _: &Path) -> Vec<Diagnostic> {
-            Vec::new()
-        }
-        fn revocations(&self, _: &Path) -> Vec<Diagnostic> {
-            Vec::new()
-        }
         fn variable(&self, name: &str) -> Option<Vec<u8>> {
             (name == "HERE").then(|| self.0.clone().into_bytes())
         }
@@ -251,7 +242,7 @@ fn several_files_are_one_text() {
     let text = as_one_text(&files.path("main.yaml"), &Unread).unwrap();
     assert_eq!(loaded(&text).config, files.load().unwrap().config);
     assert!(text.contains("\"127.0.0.1:${PORT:-7}\" # ") && text.contains("conf.d/b:1:"), "{text}");
-    // A pattern that is not known here is known to nobody else; a value may be.
+    // A pattern that is not known here is unknown elsewhere too; a value may be known.
     files.write("main.yaml", &format!("include: '${{NO_SUCH_VARIABLE}}/*'\n{LISTENER}{POOL}"));
     assert_eq!(as_one_text(&files.path("main.yaml"), &Unread).unwrap_err().errors().len(), 1);
     files.write("main.yaml", &format!("include: conf.d/*\nworkers: '${{NO_SUCH_VARIABLE}}'\n{LISTENER}{POOL}"));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::config::files::{Files, Part};
+use crate::config::files::Files;
 
 /// An environment of a test alone.
 #[derive(Default)]
@@ -16,18 +16,6 @@ impl TestEnvironment {
 }
 
 impl Files for TestEnvironment {
-    fn certificate(&self, _: &CertificateFiles) -> Vec<(Part, Diagnostic)> {
-        Vec::new()
-    }
-
-    fn authorities(&self, _: &Path) -> Vec<Diagnostic> {
-        Vec::new()
-    }
-
-    fn revocations(&self, _: &Path) -> Vec<Diagnostic> {
-        Vec::new()
-    }
-
     fn variable(&self, name: &str) -> Option<Vec<u8>> {
         self.0.get(name).map(|value| value.to_vec())
     }

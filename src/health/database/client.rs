@@ -8,6 +8,9 @@ use crate::config::model::RequiredRole;
 use crate::health::failure::ProbeFailure;
 use crate::stats::database::{DatabaseState, ReplicationLag, ServerRole};
 
+/// The user of a check without one. The server refuses its login or asks for its password, and so shows that it answers.
+pub(super) const DEFAULT_USER: &str = "tidegate";
+
 /// The client's side of a protocol: bytes in, bytes out, no I/O.
 pub(super) trait DatabaseClient: Send {
     /// The first bytes to send; none if the server speaks first.
@@ -92,7 +95,7 @@ impl Observation {
 
     /// Whether the server may serve as `wanted`.
     ///
-    /// An unknown lag passes: without a primary nobody could say what the replicas lack, and they are all that is left.
+    /// An unknown lag passes: without a primary there is no position to compare with, and the replicas are all that is left.
     pub(super) fn judge(
         &self,
         wanted: RequiredRole,

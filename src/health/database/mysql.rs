@@ -12,12 +12,9 @@ mod query;
 use self::auth::{AuthMethod, encrypted_password};
 use self::packet::{Greeting, ServerError, packet, split_packet};
 use self::query::{MysqlQuery, QueryAnswer, ResultSet};
-use super::client::{AnswerBuffer, CheckAccount, DatabaseClient, DialogueStep, Observation, printable};
+use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, Observation, printable};
 use crate::config::model::RequiredRole;
 use crate::health::failure::{ProbeFailure, quoted};
-
-/// The user of a check without one: its login is refused, which is answer enough.
-const NOBODY: &str = "tidegate";
 
 /// COM_QUIT.
 const FAREWELL: &[u8] = &[1, 0, 0, 0, 1];
@@ -31,7 +28,7 @@ pub(super) struct MysqlClient<'a> {
     role: RequiredRole,
     /// TLS comes after the server's greeting.
     wants_tls: bool,
-    /// Nobody between can read: TLS, or a unix socket.
+    /// No third party can read it: TLS, or a unix socket.
     is_private: bool,
     buffer: AnswerBuffer,
     stage: MysqlStage,
@@ -133,7 +130,7 @@ impl<'a> MysqlClient<'a> {
             known @ (AuthMethod::Native | AuthMethod::CachingSha2) => known,
             _ => AuthMethod::Native,
         };
-        let user = self.account.user.as_deref().unwrap_or(NOBODY);
+        let user = self.account.user.as_deref().unwrap_or(DEFAULT_USER);
         let name = method.name().to_owned();
         self.stage = MysqlStage::Login { method, scramble: greeting.scramble.clone(), awaits_key: false };
         let response = self.response()?;

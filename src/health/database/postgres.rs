@@ -5,7 +5,7 @@
 
 #![forbid(unsafe_code)]
 
-use super::client::{AnswerBuffer, CheckAccount, DatabaseClient, DialogueStep, Observation, printable};
+use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, Observation, printable};
 use super::scram::{DerivedKey, MECHANISM, Scram, ScramFault};
 use crate::config::model::RequiredRole;
 use crate::health::failure::{ProbeFailure, quoted};
@@ -13,9 +13,6 @@ use crate::stats::database::ServerRole;
 
 /// Bytes of the longest message. An error with the longest texts has a few KiB.
 const MAX_MESSAGE: usize = 64 * 1024;
-
-/// The user of a check without one. It never logs in: the request for its password is answer enough.
-const NOBODY: &str = "tidegate";
 
 const QUERY_ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 
@@ -31,7 +28,7 @@ pub(super) struct PostgresClient<'a> {
     account: &'a CheckAccount,
     database: &'a str,
     role: RequiredRole,
-    /// Nobody between can read: TLS, or a unix socket.
+    /// No third party can read it: TLS, or a unix socket.
     is_private: bool,
     inbox: AnswerBuffer,
     scram: Scram,
@@ -222,7 +219,7 @@ impl<'a> PostgresClient<'a> {
 
 impl DatabaseClient for PostgresClient<'_> {
     fn begin(&mut self) -> Vec<u8> {
-        let user = self.account.user.as_deref().unwrap_or(NOBODY);
+        let user = self.account.user.as_deref().unwrap_or(DEFAULT_USER);
         let mut body = 0x0003_0000_u32.to_be_bytes().to_vec();
         for text in ["user", user, "database", self.database, "application_name", "tidegate"] {
             body.extend_from_slice(text.as_bytes());

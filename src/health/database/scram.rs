@@ -148,7 +148,7 @@ mod tests {
         );
         assert_eq!(scram.verify(b"v=7rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="), Err(ScramFault::Signature));
         let other = scram.last(SERVER_FIRST, b"pencil2", &mut cache).unwrap();
-        assert_ne!(String::from_utf8(other).unwrap(), expected, "another password is derived anew");
+        assert_ne!(String::from_utf8(other).unwrap(), expected, "another password has another key");
     }
 
     #[test]

@@ -44,7 +44,7 @@ fn a_client_stays_with_its_backend_over_changes() {
 #[test]
 fn a_client_with_an_open_connection_is_not_forgotten() {
     let mut config = persisting(&[1, 1, 1]);
-    // Whoever has no connection is forgotten at once.
+    // Clients without a connection are forgotten at once.
     config.persist = config.persist.map(|rules| PersistConfig { ttl: Duration::from_nanos(1), ..rules });
     let pool = build(&config);
     let client = Some(IpAddr::from([10, 0, 0, 1]));

@@ -320,7 +320,7 @@ fn step() -> impl Strategy<Value = QueueStep> {
 }
 
 proptest! {
-    /// Against a list: who waits is served in order, as soon as there is room, and nobody is forgotten.
+    /// Against a list: waiting connections are served in order, as soon as there is room, and none is forgotten.
     #[test]
     fn queue_serves_as_a_list_would(steps in prop::collection::vec(step(), 1..80)) {
         let health = Some(model::Health { initial: Initial::Up, ..health(HealthCheck::Tcp) });

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Nothing is left: no file, no process, and nobody listens.
+/// Nothing is left: no file, no process, and no listener.
 #[test]
 fn a_signal_ends_it_with_the_summary() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {

@@ -164,7 +164,7 @@ fn tcp_server_that_closes_and_comes_back_gets_every_line() {
     let (_log, writer) = log(SyslogServer::Tcp(address));
     line(&writer, "first");
     let (mut stream, _) = listener.accept().unwrap();
-    // What a server says is for nobody, and does not fill a buffer.
+    // What a server sends is discarded, and does not fill a buffer.
     stream.write_all(b"hello").unwrap();
     let mut unread = Vec::new();
     assert_eq!(frame(&mut stream, &mut unread), "first");

@@ -52,6 +52,7 @@ pub(super) struct Running {
     /// At a start: what the replaced process knows of backends.
     verdicts: Mutex<Vec<Verdict>>,
     pools: HashMap<Arc<str>, PoolTasks>,
+    probes: health::SharedProbes,
     tasks: JoinSet<()>,
     resolver: Option<AbortHandle>,
     tls_watch: Option<AbortHandle>,
@@ -128,6 +129,7 @@ impl Running {
             inherited,
             verdicts: Mutex::new(verdicts),
             pools: HashMap::new(),
+            probes: health::SharedProbes::default(),
             tasks: JoinSet::new(),
             resolver: None,
             tls_watch: None,
@@ -380,13 +382,10 @@ impl Running {
     /// Starts the checks of new pools, and waits for their first verdicts; too slow ones come in when they come in.
     async fn check(&self, new: Vec<Arc<Pool>>, connectors: &HashMap<Arc<str>, Arc<Connector>>) -> Vec<PoolTasks> {
         let connector = |pool: &Arc<Pool>| connectors.get(pool.name()).map(Arc::clone);
-        let mut checks: Vec<health::HealthChecks> =
-            new.iter().map(|pool| health::spawn(Arc::clone(pool), connector(pool))).collect();
+        let start = |pool: &Arc<Pool>| health::spawn(Arc::clone(pool), connector(pool), self.probes.clone());
+        let mut checks: Vec<health::HealthChecks> = new.iter().map(start).collect();
         let _ = timeout(FIRST_VERDICTS_LIMIT, health::first_outcomes(&mut checks)).await;
-        let tasks = |(pool, checks): (Arc<Pool>, health::HealthChecks)| {
-            let connector = connector(&pool);
-            PoolTasks { pool, connector, checks }
-        };
+        let tasks = |(pool, checks)| PoolTasks { connector: connector(&pool), pool, checks };
         new.into_iter().zip(checks).map(tasks).collect()
     }
 

@@ -13,9 +13,9 @@ use crate::config::expand;
 use crate::config::model::{
     AccessConfig, AdminConfig, Authorities, BackendConfig, CertificateFiles, ClientAuth, ClientRule, Config,
     GeoIpConfig, Health, HealthCheck, HttpCheck, Initial, LimitsConfig, ListenerConfig, ListenerSocket,
-    ListenerTimeouts, ListenerTls, LogConfig, LogFormat, LogLevel, MysqlCheck, NameSource, OnDown, OutlierConfig,
-    PersistConfig, Plaintext, PoolConfig, PoolIndex, PoolTls, PostgresCheck, ProxyProtocol, Rate, RedisCheck,
-    RequiredRole, ReusePort, RouteConfig, RouteTarget, SendProxy, Shutdown, Sniff, SplitShare, StartTls, TlsVersion,
+    ListenerTimeouts, ListenerTls, LogConfig, LogFormat, LogLevel, MysqlCheck, NameSource, OnConflict, OnDown,
+    OutlierConfig, PersistConfig, Plaintext, PoolConfig, PoolIndex, PoolTls, PostgresCheck, ProxyProtocol, Rate,
+    RedisCheck, ReusePort, RouteConfig, RouteTarget, SendProxy, Shutdown, Sniff, SplitShare, StartTls, TlsVersion,
     UnknownSni, VerifiedClients, Verify,
 };
 use crate::config::scalars::{ByteCount, ByteRate, Percent};
@@ -236,6 +236,7 @@ fn pool(pool: &PoolConfig) -> Value {
         outlier,
         fail_open,
         on_down,
+        on_conflict,
         slow_start,
         retries,
         persist,
@@ -248,6 +249,10 @@ fn pool(pool: &PoolConfig) -> Value {
     let on_down = match on_down {
         OnDown::Keep => "keep",
         OnDown::Cut => "cut",
+    };
+    let on_conflict = match on_conflict {
+        OnConflict::Refuse => "refuse",
+        OnConflict::Newest => "newest",
     };
     let send_proxy = match send_proxy {
         None => "off",
@@ -263,6 +268,7 @@ fn pool(pool: &PoolConfig) -> Value {
         ("outlier", outlier.as_ref().map(self::outlier)),
         ("fail_open", Some(Percent(*fail_open).to_string().into())),
         ("on_down", Some(on_down.into())),
+        ("on_conflict", Some(on_conflict.into())),
         ("slow_start", Some(period(*slow_start))),
         ("retries", Some(json!(retries))),
         ("persist", persist.as_ref().map(self::persist)),
@@ -325,7 +331,7 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
                 ("user", account.user.as_ref().map(text)),
                 ("password_file", account.password_file.as_ref().map(|path| json!(path))),
                 ("database", Some(text(database))),
-                ("role", Some(self::role(*role).into())),
+                ("role", Some(role.name().into())),
                 ("max_lag", Some(text(ByteCount(*max_lag)))),
             ]);
             ("postgres", rules)
@@ -334,7 +340,7 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
             let rules = some([
                 ("user", account.user.as_ref().map(text)),
                 ("password_file", account.password_file.as_ref().map(|path| json!(path))),
-                ("role", Some(self::role(*role).into())),
+                ("role", Some(role.name().into())),
                 ("max_lag", Some(optional(*max_lag))),
             ]);
             ("mysql", rules)
@@ -343,7 +349,7 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
             let rules = some([
                 ("user", account.user.as_ref().map(text)),
                 ("password_file", account.password_file.as_ref().map(|path| json!(path))),
-                ("role", Some(self::role(*role).into())),
+                ("role", Some(role.name().into())),
                 ("plaintext", Some(if *plaintext { "allow" } else { "refuse" }.into())),
             ]);
             ("redis", rules)
@@ -362,15 +368,6 @@ fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Healt
         ("port", Some(json!(port.and_then(NonZeroU16::new).map_or(0, u16::from)))),
         ("initial", Some(initial.into())),
     ])
-}
-
-fn role(role: RequiredRole) -> &'static str {
-    match role {
-        RequiredRole::Any => "any",
-        RequiredRole::Primary => "primary",
-        RequiredRole::Replica => "replica",
-        RequiredRole::Synced => "synced",
-    }
 }
 
 fn pool_tls(PoolTls { verify, ca, server_name, alpn, client_certificate, starttls, resumption }: &PoolTls) -> Value {

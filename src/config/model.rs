@@ -33,7 +33,8 @@ pub use listener::{
 };
 pub use policy::{OutlierConfig, PersistConfig, QueueConfig};
 pub use pool::{
-    AdminState, BackendAddress, BackendConfig, Balance, ForcedHealth, HashPrefix, OnDown, PoolConfig, PoolIndex,
+    AdminState, BackendAddress, BackendConfig, Balance, ForcedHealth, HashPrefix, OnConflict, OnDown, PoolConfig,
+    PoolIndex,
 };
 pub use proxy_protocol::{ProxyProtocol, SendProxy};
 pub use redacted::{HIDDEN, Redacted};

@@ -159,6 +159,7 @@ fn absent_keys_have_their_defaults() {
             outlier: None,
             fail_open: 0,
             on_down: OnDown::Keep,
+            on_conflict: OnConflict::Refuse,
             slow_start: Duration::ZERO,
             retries: 2,
             persist: None,

@@ -10,6 +10,10 @@ use crate::net::errno::{Call, CallError, Scope};
 pub(super) enum ProbeFailure {
     /// An error of the backend; counts towards `fall`.
     Backend(String),
+    /// The backend states another role than is wanted: it is down at once, and up with the first check that finds the right one.
+    WrongRole(String),
+    /// The backend states that it cannot serve, or not well enough, whatever its role is: it is down at once.
+    Unfit(String),
     /// The backend is alive and takes no more connections: neither a pass nor a failure.
     Full(String),
     /// An error of this host; does not count.
@@ -73,6 +77,18 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
     const MAX_QUOTED: usize = 64;
     let cut = if bytes.len() > MAX_QUOTED { "..." } else { "" };
     format!("\"{}{cut}\"", bytes[..bytes.len().min(MAX_QUOTED)].escape_ascii())
+}
+
+/// The text of a failure, whatever it is.
+#[cfg(test)]
+pub(super) fn reason(failure: ProbeFailure) -> String {
+    match failure {
+        ProbeFailure::Backend(reason)
+        | ProbeFailure::WrongRole(reason)
+        | ProbeFailure::Unfit(reason)
+        | ProbeFailure::Full(reason)
+        | ProbeFailure::Local(reason) => reason,
+    }
 }
 
 #[cfg(test)]

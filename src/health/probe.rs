@@ -1,4 +1,4 @@
-//! One probe of one backend: connect, PROXY header, TLS, the check itself.
+//! One probe of one server: connect, PROXY header, TLS, the check itself.
 
 use std::io::ErrorKind;
 use std::sync::{Arc, OnceLock};
@@ -6,10 +6,12 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwapOption;
 use tokio::io::AsyncWriteExt;
 use tokio::time;
-use tracing::{info, warn};
 
-use super::database::{self, Checked, DatabaseShared};
+use super::database::{self, DatabaseShared};
 use super::failure::ProbeFailure;
+use super::observation::{Observation, Questions};
+use super::roles::PoolRoles;
+use super::shared::{ProbeKey, SharedProbes};
 use super::tcp::Connection;
 use super::transport::{BackendTls, request_postgres, unverified};
 use super::{exchange, http, tcp};
@@ -17,7 +19,6 @@ use crate::config::model::{self, Health, HealthCheck, SendProxy, StartTls};
 use crate::net::addr::Address;
 use crate::pool::{Backend, Pool};
 use crate::sniff::proxy_protocol::Outgoing;
-use crate::stats::database::{DatabaseState, ServerRole};
 use crate::tls::Connector;
 
 /// What the checks of a pool share.
@@ -26,11 +27,19 @@ pub(super) struct CheckContext {
     /// For checks by TLS in a pool that has none.
     unverified: OnceLock<Arc<Connector>>,
     database: DatabaseShared,
+    pub(super) roles: PoolRoles,
+    /// Of all pools.
+    pub(super) shared: SharedProbes,
 }
 
 impl CheckContext {
-    pub(super) fn new(connector: Option<Arc<Connector>>, database: DatabaseShared) -> CheckContext {
-        CheckContext { connector: ArcSwapOption::from(connector), unverified: OnceLock::new(), database }
+    pub(super) fn new(
+        connector: Option<Arc<Connector>>,
+        database: DatabaseShared,
+        shared: SharedProbes,
+    ) -> CheckContext {
+        let connector = ArcSwapOption::from(connector);
+        CheckContext { connector, unverified: OnceLock::new(), database, roles: PoolRoles::default(), shared }
     }
 
     pub(super) fn set_connector(&self, connector: Option<Arc<Connector>>) {
@@ -38,7 +47,7 @@ impl CheckContext {
     }
 }
 
-/// One probe of one backend.
+/// A probe of a backend.
 pub(super) struct Probe<'a> {
     pub(super) pool: &'a Pool,
     pub(super) context: &'a CheckContext,
@@ -48,61 +57,37 @@ pub(super) struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Probes, and records what a database says of itself.
-    pub(super) async fn run(&self) -> Result<(), ProbeFailure> {
-        let Some(address) = self.backend.address() else { return Err(self.no_address()) };
-        let probed = time::timeout(self.health.timeout, self.probe(address)).await;
-        let probed = probed.unwrap_or_else(|_| Err(ProbeFailure::timed_out(self.health.timeout)));
-        match probed {
-            Ok(checked) => {
-                self.record(checked.state);
-                checked.verdict
-            }
-            // Not its role any more, as far as anybody knows.
-            Err(failure @ ProbeFailure::Backend(_)) => {
-                self.backend.set_database(None);
-                Err(failure)
-            }
-            Err(failure) => Err(failure),
-        }
+    /// Probes, with one time limit for all of it.
+    pub(super) async fn run(&self, own: &Address, questions: Questions) -> Result<Observation, ProbeFailure> {
+        let probed = time::timeout(self.health.timeout, self.probe(own, questions)).await;
+        probed.unwrap_or_else(|_| Err(ProbeFailure::timed_out(self.health.timeout)))
     }
 
-    fn record(&self, state: Option<DatabaseState>) {
-        let role = |state: Option<DatabaseState>| state.and_then(|state| state.role);
-        let before = self.backend.set_database(state);
-        if let (Some(before), Some(role)) = (role(before), role(state))
-            && before != role
-        {
-            let (pool, backend, role) = (self.pool.name(), self.backend.name(), role.name());
-            info!(%pool, %backend, role, before = before.name(), "role of the backend has changed");
-        }
-        if role(state) == Some(ServerRole::Primary) && role(before) != Some(ServerRole::Primary) {
-            self.warn_of_two_primaries();
-        }
+    /// What tells this check from others.
+    pub(super) fn key(&self, own: &Address) -> Result<ProbeKey, ProbeFailure> {
+        let address = self.probed(own).ok_or_else(no_port)?;
+        Ok(ProbeKey {
+            configured: self.backend.configured_address().clone(),
+            check: self.health.check.without_role(),
+            has_port: self.health.port.is_some(),
+            timeout: self.health.timeout,
+            send_proxy: self.send_proxy(own, &address),
+            source: self.settings.source.clone(),
+            tls: self.settings.tls.clone(),
+            address,
+        })
     }
 
-    /// After a failover the old primary goes on for a while, or for good if nothing fences it.
-    fn warn_of_two_primaries(&self) {
-        let is_primary = |it: &Backend| it.database().and_then(|state| state.role) == Some(ServerRole::Primary);
-        for other in self.pool.backends().iter().filter(|other| other.id() != self.backend.id() && is_primary(other)) {
-            let (pool, backend, other) = (self.pool.name(), self.backend.name(), other.name());
-            warn!(%pool, %backend, %other, "two primaries: both backends state that they are one");
-        }
+    /// `health.port` is another service, which expects no PROXY header.
+    fn send_proxy(&self, own: &Address, probed: &Address) -> Option<SendProxy> {
+        self.settings.send_proxy.filter(|_| own == probed)
     }
 
-    fn no_address(&self) -> ProbeFailure {
-        match self.backend.status().reason {
-            Some(why) => ProbeFailure::backend(&*why),
-            None => ProbeFailure::backend("name is not resolved yet"),
-        }
-    }
-
-    async fn probe(&self, own: &Address) -> Result<Checked, ProbeFailure> {
+    async fn probe(&self, own: &Address, questions: Questions) -> Result<Observation, ProbeFailure> {
         let address = self.probed(own).ok_or_else(no_port)?;
         let source = self.pool.source(self.settings, &address);
         let mut connection = tcp::connect(&address, source).await?;
-        // `health.port` is another service, which expects no PROXY header.
-        if let Some(version) = self.settings.send_proxy.filter(|_| address == *own) {
+        if let Some(version) = self.send_proxy(own, &address) {
             match connection.write_all(&header(version)).await {
                 // Closed already: what the backend sent before says more.
                 Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {}
@@ -136,20 +121,21 @@ impl Probe<'_> {
             }
             HealthCheck::Postgres(check) => {
                 let connection = self.secure(connection).await?;
-                return database::postgres(connection, self.is_private(&address), check, &self.context.database).await;
+                let (is_private, shared) = (self.is_private(&address), &self.context.database);
+                return database::postgres(connection, is_private, check, questions, shared).await;
             }
             HealthCheck::Mysql(check) => {
                 let connector = self.connector()?;
                 let tls = connector.as_deref().map(|connector| self.tls(connector, None));
                 let is_unix = matches!(address, Address::Unix(_));
-                return database::mysql(connection, tls, is_unix, check, &self.context.database).await;
+                return database::mysql(connection, tls, is_unix, check, questions, &self.context.database).await;
             }
             HealthCheck::Redis(check) => {
                 let connection = self.secure(connection).await?;
-                return database::redis(connection, check, &self.context.database).await;
+                return database::redis(connection, check, questions, &self.context.database).await;
             }
         }
-        Ok(Checked { state: None, verdict: Ok(()) })
+        Ok(Observation::default())
     }
 
     /// TLS as the pool has it, after the protocol's own request for it.

@@ -18,10 +18,22 @@ pub(super) struct RiseFall {
 enum HealthState {
     /// Before the first probe; out of rotation until one passes.
     Unknown,
-    /// No probe has passed yet; the first pass is enough, whatever `rise` is.
-    NeverUp,
+    /// The first pass is enough, whatever `rise` is: none has passed yet, or the server stated another role.
+    AwaitsPass,
     Up,
     Down,
+}
+
+/// What came of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProbeResult {
+    Passed,
+    /// Counts towards `fall`.
+    Failed,
+    /// The server itself says that it cannot serve: nothing that another probe would see differently.
+    Unfit,
+    /// The server itself says that it has another role, until it says otherwise.
+    WrongRole,
 }
 
 /// What a probe has changed.
@@ -54,13 +66,20 @@ impl RiseFall {
 
     /// Takes the outcome of a probe into account. A first probe that fails is a change too, so that the log says once why
     /// a backend is not used from the start.
-    pub(super) fn observe(&mut self, passed: bool) -> Option<StateChange> {
-        let (speaks_against, needed, next) = match self.state {
-            HealthState::Unknown if passed => (true, 1, HealthState::Up),
-            HealthState::Unknown => (true, 1, HealthState::NeverUp),
-            HealthState::NeverUp => (passed, 1, HealthState::Up),
-            HealthState::Up => (!passed, self.fall.get(), HealthState::Down),
-            HealthState::Down => (passed, self.rise.get(), HealthState::Up),
+    pub(super) fn observe(&mut self, result: ProbeResult) -> Option<StateChange> {
+        let passed = result == ProbeResult::Passed;
+        let (speaks_against, needed, next) = match (self.state, result) {
+            (HealthState::Unknown | HealthState::Up, ProbeResult::WrongRole) => (true, 1, HealthState::AwaitsPass),
+            (HealthState::Up, ProbeResult::Unfit) => (true, 1, HealthState::Down),
+            (HealthState::Down, ProbeResult::WrongRole) => {
+                (self.state, self.against) = (HealthState::AwaitsPass, 0);
+                return None;
+            }
+            (HealthState::Unknown, ProbeResult::Passed) => (true, 1, HealthState::Up),
+            (HealthState::Unknown, _) => (true, 1, HealthState::AwaitsPass),
+            (HealthState::AwaitsPass, _) => (passed, 1, HealthState::Up),
+            (HealthState::Up, _) => (!passed, self.fall.get(), HealthState::Down),
+            (HealthState::Down, _) => (passed, self.rise.get(), HealthState::Up),
         };
         if !speaks_against {
             self.against = 0;
@@ -77,7 +96,7 @@ impl RiseFall {
 
     /// Whether the backend is thought to be down.
     pub(super) fn is_down(&self) -> bool {
-        matches!(self.state, HealthState::NeverUp | HealthState::Down)
+        matches!(self.state, HealthState::AwaitsPass | HealthState::Down)
     }
 }
 
@@ -89,9 +108,16 @@ mod tests {
     use crate::config::model::HealthCheck;
     use crate::pool::testing::health;
 
-    /// What each of a row of probes changes: `+` passes or goes up, `-` fails or goes down, `.` changes nothing.
+    /// What each of a row of probes changes: `+` passes or goes up, `-` fails or goes down, `u` is unfit, `r` has another role,
+    /// `.` changes nothing.
     fn changes(tracked: &mut RiseFall, probes: &str) -> String {
-        let change = |probe| match tracked.observe(probe == '+') {
+        let result = |probe| match probe {
+            '+' => ProbeResult::Passed,
+            'u' => ProbeResult::Unfit,
+            'r' => ProbeResult::WrongRole,
+            _ => ProbeResult::Failed,
+        };
+        let change = |probe| match tracked.observe(result(probe)) {
             Some(StateChange::Up) => '+',
             Some(StateChange::Down) => '-',
             None => '.',
@@ -111,6 +137,15 @@ mod tests {
             (&probe, "-+---++", "-+..-.+"),
             (&up, "+---", "...-"),
             (&up, "--+---++", ".....-.+"),
+            // What the server says of itself counts at once.
+            (&up, "r+r-+", "-+-.+"),
+            (&up, "u++u+u++", "-.+-...+"),
+            (&probe, "r+", "-+"),
+            (&probe, "u+", "-+"),
+            (&up, "---r+", "..-.+"),
+            (&up, "--r---+", "..-...+"),
+            (&up, "ur+", "-.+"),
+            (&probe, "-r+", "-.+"),
         ] {
             assert_eq!(changes(&mut start.clone(), probes), expected, "for {probes}");
         }
@@ -149,7 +184,7 @@ mod tests {
                     (true, true) => Some(StateChange::Up),
                     (true, false) => Some(StateChange::Down),
                 };
-                prop_assert_eq!(tracked.observe(passed), expected, "probe {} of {:?}", n, probes);
+                prop_assert_eq!(tracked.observe(if passed { ProbeResult::Passed } else { ProbeResult::Failed }), expected, "probe {} of {:?}", n, probes);
                 prop_assert_eq!(tracked.is_down(), !is_up);
             }
         }

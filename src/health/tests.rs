@@ -1,5 +1,7 @@
 //! Probes of real sockets, and what becomes of their outcomes.
 
+mod roles;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -7,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
+use super::observation::Observation;
 use super::*;
 use crate::config::model::{self, BackendAddress, HealthCheck, HttpCheck, Initial};
 use crate::pool::Excluded;
@@ -58,7 +61,7 @@ fn ping() -> HealthCheck {
 }
 
 /// A pool of one backend that is checked like this, every 20 ms.
-fn checked(check: HealthCheck, address: BackendAddress) -> model::PoolConfig {
+fn checked(check: HealthCheck, address: BackendAddress) -> PoolConfig {
     let mut config = pool(backends(&[1]));
     config.backends[0].address = address;
     let interval = Duration::from_millis(20);
@@ -68,32 +71,40 @@ fn checked(check: HealthCheck, address: BackendAddress) -> model::PoolConfig {
 
 fn context() -> CheckContext {
     let (_, readings) = watch::channel(PasswordReading::default());
-    CheckContext::new(None, DatabaseShared::new(readings))
+    CheckContext::new(None, DatabaseShared::new(readings), SharedProbes::default())
 }
 
-fn checker(config: model::PoolConfig) -> HealthChecker {
+fn checker(config: PoolConfig) -> HealthChecker {
     let rise_fall = RiseFall::new(config.health.as_ref().unwrap());
     let pool = Pool::new(config, &Registry::default(), 1);
     let id = pool.backends()[0].id();
-    HealthChecker { pool, context: Arc::new(context()), id, rise_fall, waiting: None }
+    HealthChecker { pool, context: Arc::new(context()), id, rise_fall, probe: None, waiting: None }
 }
 
-fn settle(checker: &mut HealthChecker, outcome: Result<(), ProbeFailure>, took: Duration) {
+fn settle(checker: &mut HealthChecker, result: Result<(), ProbeFailure>, took: Duration) {
     let backend = Arc::clone(&checker.pool.backends()[0]);
-    checker.settle(&backend, outcome, took);
+    let (began, result) = (Instant::now(), result.map(|()| Observation::default()));
+    let outcome = ProbeOutcome { began, ended: began, result };
+    let judgement = checker.context.roles.judge(&checker.pool, &checker.pool.settings(), &backend, &outcome);
+    checker.settle(&backend, &judgement, took);
+    checker.context.roles.conclude(&checker.pool, &judgement);
 }
 
-async fn probe(pool: &Pool) -> Result<(), ProbeFailure> {
-    let (settings, backend) = (pool.settings(), Arc::clone(&pool.backends()[0]));
+/// One probe of the first backend, judged.
+async fn probe(checker: &mut HealthChecker) -> Result<(), ProbeFailure> {
+    let (settings, backend) = (checker.pool.settings(), Arc::clone(&checker.pool.backends()[0]));
     let health = settings.health.as_ref().unwrap();
-    Probe { pool, context: &context(), settings: &settings, health, backend: &backend }.run().await
+    let outcome = checker.outcome(&settings, health, &backend, Instant::now()).await;
+    checker.context.roles.judge(&checker.pool, &settings, &backend, &outcome).verdict
 }
 
 /// One probe: `pass`, or the reason.
 async fn outcome(check: HealthCheck, address: impl Into<BackendAddress>) -> String {
-    match probe(&checker(checked(check, address.into())).pool).await {
+    match probe(&mut checker(checked(check, address.into()))).await {
         Ok(()) => "pass".into(),
         Err(ProbeFailure::Backend(reason)) => reason,
+        Err(ProbeFailure::WrongRole(reason)) => format!("role: {reason}"),
+        Err(ProbeFailure::Unfit(reason)) => format!("unfit: {reason}"),
         Err(ProbeFailure::Full(reason)) => format!("full: {reason}"),
         Err(ProbeFailure::Local(reason)) => format!("ours: {reason}"),
     }
@@ -237,7 +248,7 @@ async fn another_port() {
     if let Some(health) = &mut config.health {
         health.port = Some(address.port());
     }
-    assert_eq!(probe(&checker(config).pool).await, Ok(()));
+    assert_eq!(probe(&mut checker(config)).await, Ok(()));
 }
 
 #[tokio::test]
@@ -251,10 +262,10 @@ async fn one_of_several_addresses_is_enough() {
     // "localhost" may be ::1 as well, where nobody listens.
     let address = serve(|_| async { Ok(()) }).await;
     let name = BackendAddress::Name { host: "localhost".into(), port: address.port() };
-    let checker = checker(checked(HealthCheck::Tcp, name));
+    let mut checker = checker(checked(HealthCheck::Tcp, name));
     let mut resolver = crate::pool::resolve::Resolver::new(std::slice::from_ref(&checker.pool));
     resolver.resolve_all(Duration::from_secs(5)).await;
-    assert_eq!(probe(&checker.pool).await, Ok(()));
+    assert_eq!(probe(&mut checker).await, Ok(()));
 }
 
 #[tokio::test]
@@ -267,7 +278,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
     let (log, _guard) = capture_log();
     let config = checked(http(None), serve(moody).await.into());
     let pool = Pool::new(config, &Registry::default(), 1);
-    let mut checks = [spawn(Arc::clone(&pool), None)];
+    let mut checks = [spawn(Arc::clone(&pool), None, SharedProbes::default())];
     assert!(pool.lease(None, &Excluded::new()).is_err(), "not before the first probe");
     time::timeout(Duration::from_secs(1), first_outcomes(&mut checks)).await.unwrap();
     let lease = pool.lease(None, &Excluded::new()).unwrap();
@@ -302,7 +313,7 @@ async fn goes_up_and_down_and_up_again_and_says_so_once() {
 async fn a_first_outcome_can_be_bad() {
     let (log, _guard) = capture_log();
     let pool = Pool::new(checked(HealthCheck::Tcp, nobody().await.into()), &Registry::default(), 1);
-    let mut checks = [spawn(Arc::clone(&pool), None)];
+    let mut checks = [spawn(Arc::clone(&pool), None, SharedProbes::default())];
     time::timeout(Duration::from_secs(1), first_outcomes(&mut checks)).await.unwrap();
     until("a few probes", || log.with("DEBUG").len() > 2).await;
     assert_eq!(log.with("WARN"), ["WARN backend down pool=p backend=a reason=\"connection refused\""]);
@@ -311,7 +322,7 @@ async fn a_first_outcome_can_be_bad() {
 #[tokio::test]
 async fn a_pool_without_checks_has_none() {
     let pool = Pool::new(pool(backends(&[1])), &Registry::default(), 1);
-    let mut checks = [spawn(Arc::clone(&pool), None)];
+    let mut checks = [spawn(Arc::clone(&pool), None, SharedProbes::default())];
     first_outcomes(&mut checks).await;
     assert!(pool.backends()[0].is_up() && pool.backends()[0].counters().checks().last.is_none());
 }
@@ -378,7 +389,7 @@ async fn probes_begin_an_interval_apart_even_when_they_take_long() {
     config.health = Some(health(ping()));
     let (log, _guard) = capture_log();
     let pool = Pool::new(config, &Registry::default(), 1);
-    let _checks = spawn(pool, None);
+    let _checks = spawn(pool, None, SharedProbes::default());
     time::sleep(Duration::from_secs(200)).await;
     let probes = log.with("timed out after 1s").len();
     assert!((90..=111).contains(&probes), "{probes} probes in 200 s");
@@ -405,22 +416,22 @@ async fn role_of_a_database_is_recorded_until_it_is_not_known_any_more() {
         let (account, database) = (account.clone(), "postgres".to_owned());
         HealthCheck::Postgres(model::PostgresCheck { account, database, role, max_lag: None })
     };
-    let up = checker(checked(check(model::RequiredRole::Primary), postgres(&[PRIMARY]).await.into()));
-    assert_eq!(probe(&up.pool).await, Ok(()));
+    let mut up = checker(checked(check(model::RequiredRole::Primary), postgres(&[PRIMARY]).await.into()));
+    assert_eq!(probe(&mut up).await, Ok(()));
     let role = |checker: &HealthChecker| checker.pool.backends()[0].database().map(|database| database.role);
     assert_eq!(role(&up), Some(Some(ServerRole::Primary)));
     // Also when it is the wrong one.
     let row: &[u8] = b"D\0\0\0\x17\0\x02\0\0\0\x01f\0\0\0\x080/300000Z\0\0\0\x05I";
     let answers = Box::leak(Box::new([PRIMARY, row]));
-    let down = checker(checked(check(model::RequiredRole::Replica), postgres(answers).await.into()));
-    let wrong = ProbeFailure::backend("is a primary, role: replica is wanted");
-    assert_eq!(probe(&down.pool).await, Err(wrong));
+    let mut down = checker(checked(check(model::RequiredRole::Replica), postgres(answers).await.into()));
+    let wrong = ProbeFailure::WrongRole("is a primary, role: replica is wanted".to_owned());
+    assert_eq!(probe(&mut down).await, Err(wrong));
     assert_eq!(role(&down), Some(Some(ServerRole::Primary)));
     down.pool.backends()[0].set_database(None);
     up.pool.update(checked(check(model::RequiredRole::Primary), nobody().await.into()));
     let gone = &up.pool.backends()[0];
     gone.set_database(Some(DatabaseState { role: Some(ServerRole::Primary), lag: None }));
-    assert_eq!(probe(&up.pool).await, Err(ProbeFailure::backend("connection refused")));
+    assert_eq!(probe(&mut up).await, Err(ProbeFailure::backend("connection refused")));
     assert_eq!(gone.database(), None);
 }
 

@@ -96,6 +96,11 @@ impl Backend {
         }
     }
 
+    /// Whether it stands in for backends that the pool prefers, by its role.
+    pub fn is_fallback(&self) -> bool {
+        self.runtime.is_fallback()
+    }
+
     /// The settings of its pool.
     pub fn settings(&self) -> &Arc<model::PoolConfig> {
         &self.settings
@@ -106,9 +111,9 @@ impl Backend {
         self.target.weight
     }
 
-    /// Whether it is used only when no other backend can be.
+    /// Whether it is used only when no other backend can be: as configured, or as the primary in a pool that prefers replicas.
     pub fn is_backup(&self) -> bool {
-        self.target.backup
+        self.target.backup || self.runtime.is_fallback()
     }
 
     /// Whether it was removed: it gets no new connections, and is gone when its last one has ended.

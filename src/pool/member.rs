@@ -28,6 +28,17 @@ pub(super) struct Causes {
     pub(super) forced: Option<ForcedHealth>,
     /// Why it is ejected, if it is.
     pub(super) ejection: Option<Arc<str>>,
+    /// Another backend claims its role too.
+    pub(super) conflict: Option<Conflict>,
+}
+
+/// Why a backend gets no connections although its checks pass: more than one is the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// As it is shown.
+    pub reason: Arc<str>,
+    /// Another one is the primary in its place: its sessions go the way of those of a backend that goes down.
+    pub is_lost: bool,
 }
 
 const FORCED_DOWN: &str = "forced down by an administrator";
@@ -43,7 +54,7 @@ pub(super) enum CauseState {
 impl Causes {
     pub(super) fn of(target: &Target, config: &model::PoolConfig, resolutions: &Resolutions) -> Causes {
         let resolution = resolution(target, resolutions);
-        Causes { health: unchecked(target, config), resolution, forced: target.forced, ejection: None }
+        Causes { health: unchecked(target, config), resolution, forced: target.forced, ejection: None, conflict: None }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -54,10 +65,19 @@ impl Causes {
             CauseState::Bad(reason) => Some(Arc::clone(reason)),
             CauseState::Unknown | CauseState::Good => None,
         });
-        let ejection = self.ejection();
-        let up = causes.into_iter().all(|cause| *cause == CauseState::Good) && ejection.is_none();
+        let (ejection, conflict) = (self.ejection(), self.conflict().map(|conflict| &conflict.reason));
+        let up = causes.into_iter().all(|cause| *cause == CauseState::Good) && ejection.is_none() && conflict.is_none();
+        let reason = reason.or_else(|| conflict.cloned());
         let ejected = reason.is_none() && !up && ejection.is_some() && self.is_known();
         Status { ejected, ..Status::now(up, reason.or_else(|| ejection.cloned())) }
+    }
+
+    /// Whether connections that it has, or that are about to begin, go on: also while it is ejected, and as long as it is open
+    /// which of several primaries is the right one.
+    pub(super) fn keeps_sessions(&self) -> bool {
+        self.health() == CauseState::Good
+            && self.resolution == CauseState::Good
+            && !self.conflict().is_some_and(|conflict| conflict.is_lost)
     }
 
     fn is_known(&self) -> bool {
@@ -68,11 +88,17 @@ impl Causes {
         matches!(self.health(), CauseState::Bad(_))
             || matches!(self.resolution, CauseState::Bad(_))
             || self.ejection().is_some()
+            || self.conflict().is_some()
     }
 
     /// An administrator's word overrides outlier detection, as it does health checks.
     fn ejection(&self) -> Option<&Arc<str>> {
         self.ejection.as_ref().filter(|_| self.forced != Some(ForcedHealth::Up))
+    }
+
+    /// An administrator may know which primary is the right one.
+    fn conflict(&self) -> Option<&Conflict> {
+        self.conflict.as_ref().filter(|_| self.forced != Some(ForcedHealth::Up))
     }
 
     fn health(&self) -> CauseState {

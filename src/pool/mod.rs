@@ -29,7 +29,7 @@ mod update;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -42,6 +42,7 @@ pub use self::departed::Departed;
 pub use self::enqueue::{NotQueued, QueueSlot};
 pub use self::excluded::Excluded;
 pub use self::lease::{Lease, NoBackend};
+pub use self::member::Conflict;
 use self::persist::PersistTable;
 pub use self::preview::{Availability, BackendPreview, Choice, Preview};
 use self::queue::Queue;
@@ -77,6 +78,7 @@ pub struct Pool {
     departed: Mutex<Departed>,
     /// How often it became unusable.
     downs: AtomicU64,
+    primary_conflict: AtomicBool,
 }
 
 /// A backend has gone up or down.
@@ -118,6 +120,7 @@ impl Pool {
             refused: AtomicU64::new(0),
             departed: Mutex::default(),
             downs: AtomicU64::new(0),
+            primary_conflict: AtomicBool::new(false),
         };
         pool.populate();
         Arc::new(pool)
@@ -146,6 +149,11 @@ impl Pool {
     /// The backend with this id; `None` once it has left.
     pub fn backend(&self, id: BackendId) -> Option<Arc<Backend>> {
         self.snapshot.load().backends.iter().find(|backend| backend.id() == id).map(Arc::clone)
+    }
+
+    /// Whether more than one backend states that it is the primary, where one is wanted.
+    pub fn has_primary_conflict(&self) -> bool {
+        self.primary_conflict.load(Relaxed)
     }
 
     /// Changes whenever a backend comes, leaves, or is configured differently.

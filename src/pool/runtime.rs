@@ -1,6 +1,6 @@
 //! What is true of a backend now. It outlives changes of what is configured.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub(super) struct Runtime {
     status: Mutex<Status>,
     /// By the last health check that got an answer.
     database: Mutex<Option<DatabaseState>>,
+    /// Used only when no other backend can be, by its role.
+    fallback: AtomicBool,
     load: Arc<Load>,
     pub(super) failed_connects: ReasonThrottle,
     /// Failed connects and handshakes, for outlier detection.
@@ -106,6 +108,7 @@ impl Runtime {
             traffic: Traffic::new(workers),
             status: Mutex::new(status),
             database: Mutex::default(),
+            fallback: AtomicBool::new(false),
             load,
             failed_connects: ReasonThrottle::new(),
             connects: Failures::default(),
@@ -180,13 +183,24 @@ impl Runtime {
         self.live.latency.update(Relaxed, Relaxed, |old| old - old.div_ceil(16));
     }
 
-    /// Only the pool's writer calls this, under its lock. An ejection is no going down: connections that are about to begin go on.
-    pub(super) fn set_status(&self, new: Status) {
-        let (up, is_ejected) = (new.up, new.ejected);
+    /// Only the pool's writer calls this, under its lock. `went_down`: connections that are about to begin do not go on.
+    pub(super) fn set_status(&self, new: Status, went_down: bool) {
+        let up = new.up;
         self.status.lock().unwrap_or_else(PoisonError::into_inner).change(new);
-        if self.live.up.swap(up, AcqRel) && !up && !is_ejected {
+        self.live.up.store(up, Release);
+        if went_down {
             self.live.downs.fetch_add(1, Release);
         }
+    }
+
+    /// Whether it stands in for backends that the pool prefers.
+    pub(super) fn is_fallback(&self) -> bool {
+        self.fallback.load(Relaxed)
+    }
+
+    /// Only the pool's writer calls this, under its lock. True if that changed it.
+    pub(super) fn set_fallback(&self, fallback: bool) -> bool {
+        self.fallback.swap(fallback, Relaxed) != fallback
     }
 
     /// Counts one more connection, unless the backend has `max` of them, or is down and that matters.

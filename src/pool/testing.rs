@@ -8,8 +8,8 @@ use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::model::{
-    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HealthCheck, Initial, OnDown, OutlierConfig,
-    PoolConfig, QueueConfig,
+    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HealthCheck, Initial, OnConflict, OnDown,
+    OutlierConfig, PoolConfig, QueueConfig,
 };
 use crate::stats::registry::BackendId;
 
@@ -24,6 +24,7 @@ pub(crate) fn pool(backends: Vec<BackendConfig>) -> PoolConfig {
         outlier: None,
         fail_open: 0,
         on_down: OnDown::Keep,
+        on_conflict: OnConflict::Refuse,
         slow_start: Duration::ZERO,
         retries: 2,
         persist: None,

@@ -10,7 +10,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, TryLockResult};
 use std::time::{Duration, Instant};
 
 use super::backend::Backend;
-use super::member::{CauseState, Causes, Member, resolution, unchecked};
+use super::member::{CauseState, Causes, Conflict, Member, resolution, unchecked};
 use super::members::{Identity, Resolutions, Target, targets};
 use super::outlier::Ejections;
 use super::runtime::Runtime;
@@ -98,17 +98,18 @@ impl Pool {
         writer.config = Arc::new(config);
         let config = Arc::clone(&writer.config);
         writer.resolutions.keep_those_of(&config);
-        let up = |writer: &Writer| {
-            let up = writer.members.iter().filter(|member| member.backend.is_up());
-            up.map(|member| Arc::clone(&member.backend)).collect::<Vec<_>>()
+        let downs = |writer: &Writer| {
+            let of = |member: &Member| (Arc::clone(&member.backend), member.backend.downs());
+            writer.members.iter().map(of).collect::<Vec<_>>()
         };
-        let before = up(&writer);
+        let before = downs(&writer);
         let changes = self.reconcile(&mut writer);
         self.end_ejections(&mut writer, Instant::now());
         self.rebuild(&mut writer);
         drop(writer); // what is called may ask
         // Forced down, perhaps.
-        before.iter().filter(|backend| !backend.is_up()).for_each(|backend| self.cut_if_configured(backend));
+        let down = before.iter().filter(|(backend, downs)| backend.downs() != *downs);
+        down.for_each(|(backend, _)| self.cut_if_configured(backend));
         changes
     }
 
@@ -238,7 +239,7 @@ impl Pool {
         // Another reason for being down is no change of state.
         let changed = std::mem::discriminant(&member.causes.health) != std::mem::discriminant(&to);
         let was_up = member.backend.is_up();
-        self.settle(member, Instant::now(), |causes| causes.health = to);
+        let went_down = self.settle(member, Instant::now(), |causes| causes.health = to);
         let (backend, is_up) = (Arc::clone(&member.backend), member.backend.is_up());
         // A first verdict may let the backends leave that stood in for this one.
         if self.retire(&mut writer) || was_up != is_up {
@@ -246,10 +247,46 @@ impl Pool {
             self.publish(&mut writer);
         }
         drop(writer); // what is called may ask
-        if was_up && !is_up {
+        if went_down {
             self.cut_if_configured(&backend);
         }
         changed
+    }
+
+    /// More than one backend is the primary: those in `held` get no new connections, all others are free of conflict.
+    pub fn set_conflicts(&self, held: &[(BackendId, Conflict)]) {
+        let mut writer = self.writer();
+        let (mut cut, mut is_stale) = (Vec::new(), false);
+        for member in &mut writer.members {
+            let conflict = held.iter().find(|(id, _)| *id == member.backend.id()).map(|(_, conflict)| conflict.clone());
+            if member.causes.conflict == conflict {
+                continue;
+            }
+            is_stale = true;
+            if self.settle(member, Instant::now(), |causes| causes.conflict = conflict) {
+                cut.push(Arc::clone(&member.backend));
+            }
+        }
+        if is_stale {
+            self.record_status(&writer);
+            self.publish(&mut writer);
+        }
+        drop(writer); // what is called may ask
+        cut.iter().for_each(|backend| self.cut_if_configured(backend));
+    }
+
+    /// Whether more than one backend is the primary.
+    pub fn set_primary_conflict(&self, is_in_conflict: bool) {
+        self.primary_conflict.store(is_in_conflict, Relaxed);
+    }
+
+    /// Whether the backend is used only when no other can be, by its role.
+    pub fn set_fallback(&self, backend: BackendId, fallback: bool) {
+        let mut writer = self.writer();
+        let is_it = |member: &&Member| member.backend.id() == backend;
+        if writer.members.iter().find(is_it).is_some_and(|member| member.backend.runtime().set_fallback(fallback)) {
+            self.publish(&mut writer);
+        }
     }
 
     fn cut_if_configured(&self, backend: &Backend) {
@@ -260,13 +297,15 @@ impl Pool {
         }
     }
 
-    /// Changes the causes of a member's state, and what follows from them but the snapshot.
-    pub(super) fn settle(&self, member: &mut Member, now: Instant, change: impl FnOnce(&mut Causes)) {
-        let (was_bad, was_up) = (member.causes.is_bad(), member.backend.is_up());
+    /// Changes the causes of a member's state, and what follows from them but the snapshot. True if it went down: its
+    /// sessions go the way of `on_down`.
+    pub(super) fn settle(&self, member: &mut Member, now: Instant, change: impl FnOnce(&mut Causes)) -> bool {
+        let (was_bad, was_up, kept) = (member.causes.is_bad(), member.backend.is_up(), member.causes.keeps_sessions());
         change(&mut member.causes);
         let status = member.causes.status();
         let (is_up, reason) = (status.up, status.reason.clone());
-        member.backend.runtime().set_status(status);
+        let went_down = kept && !member.causes.keeps_sessions();
+        member.backend.runtime().set_status(status, went_down);
         // One that is found down at its first look has never been up.
         if was_up != is_up || !was_bad && member.causes.is_bad() {
             let (backend, name) = (member.backend.id(), Arc::clone(member.backend.name()));
@@ -281,6 +320,7 @@ impl Pool {
             member.slow_since = None;
         }
         member.backend.runtime().set_parts(slow_start::parts(member.slow_since, now, slow_start));
+        went_down
     }
 
     /// The pool as a whole may have become usable, or unusable.

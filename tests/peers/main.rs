@@ -16,6 +16,7 @@ mod container;
 mod dashboard;
 mod dashboard_changes;
 mod dashboard_connections;
+mod database_failover;
 mod debian_package;
 mod docs;
 mod ends;

@@ -56,6 +56,10 @@ impl MariaDb {
         self.port
     }
 
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Its unix socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("s")

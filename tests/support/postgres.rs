@@ -108,6 +108,14 @@ impl Postgres {
         self.process = None;
     }
 
+    /// Ends the server at once, without a word to the standby: SIGQUIT, its immediate shutdown.
+    pub(crate) fn crash(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::QUIT);
+            assert!(process.wait(DEADLINE).is_some(), "postgres does not end");
+        }
+    }
+
     /// Starts it on the same port; returns once it is ready.
     pub(crate) fn start_again(&mut self) {
         let started = start_server(&self.binaries, self.directory.path(), &self.settings, self.port);

@@ -230,6 +230,7 @@ function poolName(node, row) {
   const notes = [];
   if (row.waiting > 0) notes.push(`${count(row.waiting)} wait`);
   if (row.fails_open === 1) notes.push('fail open: too few backends are up');
+  if (row.primary_conflict === 1) notes.push('more than one primary');
   put(node.lastChild, notes.join(' · '));
 }
 

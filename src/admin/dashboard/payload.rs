@@ -35,10 +35,11 @@ const LISTENER: [PayloadColumn<ListenerStats>; 14] = [
     ("server_errors", |listener| server_errors(listener.http.as_ref())),
 ];
 
-const POOL: [PayloadColumn<PoolStats>; 12] = [
+const POOL: [PayloadColumn<PoolStats>; 13] = [
     ("up", |pool| Some(pool.up as u64)),
     ("usable", |pool| Some(pool.usable.into())),
     ("fails_open", |pool| Some(pool.fails_open.into())),
+    ("primary_conflict", |pool| Some(pool.primary_conflict.into())),
     ("waiting", |pool| Some(pool.queue.waiting.into())),
     ("rejected", |pool| Some(pool.rejected)),
     ("retries", |pool| Some(pool.retries)),

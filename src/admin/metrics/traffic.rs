@@ -144,6 +144,12 @@ pub(super) fn pools(snapshot: &Snapshot) -> Vec<MetricFamily> {
             each(|p| p.fails_open.into()),
         ),
         gauge(
+            "tidegate_pool_primary_conflict",
+            "1 while more than one backend states that it is the primary, where one is wanted",
+            None,
+            each(|p| p.primary_conflict.into()),
+        ),
+        gauge(
             "tidegate_pool_queue_size",
             "Connections that may wait in the queue",
             None,

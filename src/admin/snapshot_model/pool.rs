@@ -106,6 +106,9 @@ pub struct PoolStats {
     /// Too few backends are up (`fail_open`): all are used as if they were.
     #[serde(default)]
     pub fails_open: bool,
+    /// More than one backend states that it is the primary, where one is wanted.
+    #[serde(default)]
+    pub primary_conflict: bool,
     /// Clients that `persist` remembers; `None` where it is not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_clients: Option<u64>,

@@ -303,6 +303,9 @@ fn describe_pool(pool: &PoolStats) -> String {
     if pool.fails_open {
         text.push_str(", fail open");
     }
+    if pool.primary_conflict {
+        text.push_str(", more than one primary");
+    }
     text
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::{Checker, copied, optional_period, value};
 use crate::config::located::Located;
 use crate::config::model::{
-    BackendAddress, BackendConfig, DatabaseAccount, Health, HealthCheck, MysqlCheck, PostgresCheck, RedisCheck,
-    RequiredRole,
+    BackendAddress, BackendConfig, DatabaseAccount, Health, HealthCheck, MysqlCheck, OnConflict, PostgresCheck,
+    RedisCheck, RequiredRole,
 };
 use crate::config::raw::{RawMysql, RawMysqlRole, RawPlaintext, RawPool, RawPostgres, RawRedis, RawRole};
 use crate::config::report::{Diagnostic, shown};
-use crate::config::scalars::{ByteCount, FilePath};
+use crate::config::scalars::{ByteCount, FilePath, Percent};
 use crate::config::tree::NodeId;
 
 /// Longest name of a user or database, in bytes. PostgreSQL has 63, MySQL 80.
@@ -49,6 +49,7 @@ impl Checker<'_> {
             None | Some(RawMysqlRole::Any) => RequiredRole::Any,
             Some(RawMysqlRole::Primary) => RequiredRole::Primary,
             Some(RawMysqlRole::Replica) => RequiredRole::Replica,
+            Some(RawMysqlRole::PreferReplica) => RequiredRole::PreferReplica,
             Some(RawMysqlRole::Synced) => RequiredRole::Synced,
         };
         self.role_needs_user(wanted, raw.role.as_ref().map(|key| key.at), &account);
@@ -95,6 +96,25 @@ impl Checker<'_> {
             let remote = shown(&remote.name);
             let diagnostic = Diagnostic::new(format!("the password would go to backend `{remote}` in clear text"));
             self.error(key.at, diagnostic.hint("set pools[].tls; or `plaintext: allow`, if the network is trusted"));
+        }
+    }
+
+    /// What a pool of a primary does with several, and never does.
+    pub(super) fn primaries(&mut self, raw: &RawPool, health: Option<&Health>) {
+        let role = health.and_then(|health| health.check.role());
+        if let (Some((OnConflict::Newest, at)), true) =
+            (value(raw.on_conflict.as_ref()), role != Some(RequiredRole::Primary))
+        {
+            let diagnostic = Diagnostic::new("has no effect without a health check of `role: primary`");
+            self.warning(
+                at,
+                diagnostic.hint("set `role: primary` in health.postgres, mysql or redis, or remove this key"),
+            );
+        }
+        let fail_open = value(raw.fail_open.as_ref()).filter(|(Percent(percent), _)| *percent > 0);
+        if let (Some((_, at)), Some(RequiredRole::Primary)) = (fail_open, role) {
+            let diagnostic = Diagnostic::new("would send writes to replicas: `role: primary` is wanted");
+            self.error(at, diagnostic.hint("remove `fail_open`; clients can wait for a primary by `queue`"));
         }
     }
 
@@ -146,9 +166,14 @@ impl Checker<'_> {
     }
 
     fn lag_needs_replica(&mut self, wanted: RequiredRole, at: NodeId) {
-        if wanted != RequiredRole::Replica {
+        if !wanted.is_of_replicas() {
             let diagnostic = Diagnostic::new("max_lag requires `role: replica`");
-            self.error(at, diagnostic.hint("only a replica can be behind: set `role: replica`, or remove this key"));
+            self.error(
+                at,
+                diagnostic.hint(
+                    "only a replica can be behind: set `role: replica` or `role: prefer_replica`, or remove this key",
+                ),
+            );
         }
     }
 }
@@ -158,5 +183,6 @@ fn required(role: RawRole) -> RequiredRole {
         RawRole::Any => RequiredRole::Any,
         RawRole::Primary => RequiredRole::Primary,
         RawRole::Replica => RequiredRole::Replica,
+        RawRole::PreferReplica => RequiredRole::PreferReplica,
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Checker, copied, period, value};
 use crate::config::located::Located;
 use crate::config::model::{
-    BackendAddress, BackendConfig, Balance, HashPrefix, Health, OnDown, PoolConfig, PoolTls, SendProxy,
+    BackendAddress, BackendConfig, Balance, HashPrefix, Health, OnConflict, OnDown, PoolConfig, PoolTls, SendProxy,
 };
 use crate::config::raw::{RawBalance, RawHash, RawPool, RawSendProxy};
 use crate::config::report::{Diagnostic, shown};
@@ -57,6 +57,7 @@ impl Checker<'_> {
         if let Some(health) = &health {
             self.clear_password(raw, health, &backends);
         }
+        self.primaries(raw, health.as_ref());
         PoolConfig {
             name: name.into(),
             balance: self.balance(raw),
@@ -73,6 +74,7 @@ impl Checker<'_> {
             outlier: self.outlier(raw),
             fail_open: copied(raw.fail_open.as_ref()).map_or(0, |Percent(percent)| percent),
             on_down: copied(raw.on_down.as_ref()).unwrap_or(OnDown::Keep),
+            on_conflict: copied(raw.on_conflict.as_ref()).unwrap_or(OnConflict::Refuse),
             slow_start: period(raw.slow_start.as_ref(), Duration::ZERO),
             retries: self.number(raw.retries.as_ref(), 0..=100, 2) as u32,
             persist: self.persist(raw),

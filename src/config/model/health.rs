@@ -67,6 +67,29 @@ impl HealthCheck {
             | HealthCheck::Redis(RedisCheck { account, .. }) => Some(account),
         }
     }
+
+    /// The same check, whatever role is wanted and how far behind it may be.
+    #[must_use]
+    pub fn without_role(&self) -> HealthCheck {
+        let mut check = self.clone();
+        match &mut check {
+            HealthCheck::Postgres(PostgresCheck { role, max_lag, .. }) => (*role, *max_lag) = (RequiredRole::Any, None),
+            HealthCheck::Mysql(MysqlCheck { role, max_lag, .. }) => (*role, *max_lag) = (RequiredRole::Any, None),
+            HealthCheck::Redis(RedisCheck { role, .. }) => *role = RequiredRole::Any,
+            HealthCheck::Tcp | HealthCheck::Http(_) | HealthCheck::Exchange { .. } | HealthCheck::Tls { .. } => {}
+        }
+        check
+    }
+
+    /// The role that a check of a database wants.
+    pub fn role(&self) -> Option<RequiredRole> {
+        match self {
+            HealthCheck::Tcp | HealthCheck::Http(_) | HealthCheck::Exchange { .. } | HealthCheck::Tls { .. } => None,
+            HealthCheck::Postgres(PostgresCheck { role, .. })
+            | HealthCheck::Mysql(MysqlCheck { role, .. })
+            | HealthCheck::Redis(RedisCheck { role, .. }) => Some(*role),
+        }
+    }
 }
 
 /// An account of a database.
@@ -87,8 +110,28 @@ pub enum RequiredRole {
     Primary,
     /// It follows a primary.
     Replica,
+    /// As `Replica`; a primary only while no other backend can be used.
+    PreferReplica,
     /// It is a usable member of a cluster of primaries.
     Synced,
+}
+
+impl RequiredRole {
+    /// As in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            RequiredRole::Any => "any",
+            RequiredRole::Primary => "primary",
+            RequiredRole::Replica => "replica",
+            RequiredRole::PreferReplica => "prefer_replica",
+            RequiredRole::Synced => "synced",
+        }
+    }
+
+    /// Whether replicas are wanted, which may be behind.
+    pub fn is_of_replicas(self) -> bool {
+        matches!(self, RequiredRole::Replica | RequiredRole::PreferReplica)
+    }
 }
 
 /// `pools[].health.mysql`.

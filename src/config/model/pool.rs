@@ -39,6 +39,8 @@ pub struct PoolConfig {
     pub fail_open: u8,
     /// Connections of a backend that goes down.
     pub on_down: OnDown,
+    /// More than one backend is the primary.
+    pub on_conflict: OnConflict,
     /// Ramp of the weight after a backend comes up; zero is off.
     pub slow_start: Duration,
     /// Other backends to try when a connect fails.
@@ -225,4 +227,14 @@ pub enum OnDown {
     Keep,
     /// They are aborted.
     Cut,
+}
+
+/// `pools[].on_conflict`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// None of them gets new connections.
+    Refuse,
+    /// The one that was promoted last gets them: PostgreSQL by its timeline, MySQL and Redis as the checks have seen it.
+    Newest,
 }

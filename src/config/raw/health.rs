@@ -162,7 +162,7 @@ pub(crate) struct RawPostgres {
     /// Role that the server must have.
     #[schemars(extend("default" = "any"))]
     pub(crate) role: Field<RawRole>,
-    /// With role replica: bytes of write-ahead log that it may be behind the pool's primary; 0 is no limit.
+    /// Of a replica: bytes of write-ahead log that it may be behind the pool's primary; 0 is no limit.
     #[schemars(extend("default" = 0))]
     pub(crate) max_lag: Field<ByteCount>,
 }
@@ -177,7 +177,7 @@ pub(crate) struct RawMysql {
     /// Role that the server must have.
     #[schemars(extend("default" = "any"))]
     pub(crate) role: Field<RawMysqlRole>,
-    /// With role replica: how far it may be behind its source, by its own account; 0s is no limit.
+    /// Of a replica: how far it may be behind its source, by its own account; 0s is no limit.
     #[schemars(extend("default" = "0s"))]
     pub(crate) max_lag: Field<Period>,
 }
@@ -191,6 +191,8 @@ pub(crate) enum RawMysqlRole {
     Primary,
     /// It replicates from a source.
     Replica,
+    /// As replica; a server that accepts writes only while no other backend can be used.
+    PreferReplica,
     /// It is a usable member of a Galera cluster or a replication group.
     Synced,
 }
@@ -228,4 +230,6 @@ pub(crate) enum RawRole {
     Primary,
     /// It follows a primary.
     Replica,
+    /// As replica; a primary only while no other backend can be used.
+    PreferReplica,
 }

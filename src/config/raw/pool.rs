@@ -7,7 +7,7 @@ use super::health::RawHealth;
 use super::policy::{RawOutlier, RawPersist, RawQueue};
 use super::tls::RawPoolTls;
 use crate::config::located::{Field, Located};
-use crate::config::model::{AdminState, OnDown};
+use crate::config::model::{AdminState, OnConflict, OnDown};
 use crate::config::scalars::{BackendEndpoint, Percent, Period, SourceAddress};
 use crate::config::scalars_serde::Int;
 
@@ -35,6 +35,9 @@ pub(crate) struct RawPool {
     /// Connections of a backend that goes down.
     #[schemars(extend("default" = "keep"))]
     pub(crate) on_down: Field<OnDown>,
+    /// With a check of `role: primary`: what to do while more than one backend states that it is the primary.
+    #[schemars(extend("default" = "refuse"))]
+    pub(crate) on_conflict: Field<OnConflict>,
     /// Ramp the weight up over this time after a backend comes up; 0s is off.
     #[schemars(extend("default" = "0s"))]
     pub(crate) slow_start: Field<Period>,

@@ -13,24 +13,23 @@ mod scram;
 #[cfg(test)]
 mod testing;
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::rand;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use self::client::{CheckAccount, DatabaseClient, DialogueStep, LagLimit, Observation};
+use self::client::{CheckAccount, DatabaseClient, DialogueStep};
 use self::mysql::MysqlClient;
 use self::password::{PasswordReading, password};
 use self::postgres::PostgresClient;
 use self::redis::RedisClient;
 use self::scram::DerivedKey;
 use super::failure::ProbeFailure;
+use super::observation::{Observation, Questions};
 use super::tcp::Connection;
 use super::transport::BackendTls;
-use crate::config::model::{DatabaseAccount, MysqlCheck, PostgresCheck, RedisCheck, RequiredRole};
-use crate::stats::database::{DatabaseState, ReplicationLag, ServerRole};
+use crate::config::model::{DatabaseAccount, MysqlCheck, PostgresCheck, RedisCheck};
 
 /// Bytes read at once.
 const READ: usize = 4096;
@@ -38,15 +37,13 @@ const READ: usize = 4096;
 /// What the database checks of a pool share.
 pub(super) struct DatabaseShared {
     passwords: watch::Receiver<PasswordReading>,
-    /// Position of the primary when it was last read, plus one; 0 before.
-    primary: AtomicU64,
     /// Of the account's password. Replicas have the salt of their primary.
     key: Mutex<DerivedKey>,
 }
 
 impl DatabaseShared {
     pub(super) fn new(passwords: watch::Receiver<PasswordReading>) -> DatabaseShared {
-        DatabaseShared { passwords, primary: AtomicU64::new(0), key: Mutex::default() }
+        DatabaseShared { passwords, key: Mutex::default() }
     }
 
     fn key(&self) -> MutexGuard<'_, DerivedKey> {
@@ -63,20 +60,6 @@ impl DatabaseShared {
         }
         Ok(CheckAccount { section, user: of.user.clone(), password: secret, file })
     }
-
-    /// Takes what a server says of itself, and returns what is shown of it.
-    fn learn(&self, seen: &Observation) -> DatabaseState {
-        if let (Some(ServerRole::Primary), Some(position)) = (seen.role, seen.position) {
-            self.primary.store(position.saturating_add(1), Relaxed);
-        }
-        seen.state(self.primary.load(Relaxed).checked_sub(1))
-    }
-}
-
-/// What a check has learnt, and whether the backend passes it.
-pub(super) struct Checked {
-    pub(super) state: Option<DatabaseState>,
-    pub(super) verdict: Result<(), ProbeFailure>,
 }
 
 /// One check of a PostgreSQL server.
@@ -84,16 +67,15 @@ pub(super) async fn postgres(
     connection: Connection,
     is_private: bool,
     check: &PostgresCheck,
+    questions: Questions,
     shared: &DatabaseShared,
-) -> Result<Checked, ProbeFailure> {
+) -> Result<Observation, ProbeFailure> {
     let account = shared.account("health.postgres", &check.account).await?;
     let mut key = shared.key().clone();
-    let mut client = PostgresClient::new(&account, &check.database, check.role, is_private, nonce()?, &mut key);
+    let mut client = PostgresClient::new(&account, &check.database, questions, is_private, nonce()?, &mut key);
     let outcome = converse(connection, &mut client, None).await;
     *shared.key() = key;
-    let seen = outcome?;
-    let limit = check.max_lag.map(|most| LagLimit(ReplicationLag::Bytes(most.get())));
-    Ok(judge(&seen, check.role, limit, shared))
+    outcome
 }
 
 /// One check of a MySQL or MariaDB server. `tls` is asked for within the protocol.
@@ -102,30 +84,24 @@ pub(super) async fn mysql(
     tls: Option<BackendTls<'_>>,
     is_unix: bool,
     check: &MysqlCheck,
+    questions: Questions,
     shared: &DatabaseShared,
-) -> Result<Checked, ProbeFailure> {
+) -> Result<Observation, ProbeFailure> {
     let account = shared.account("health.mysql", &check.account).await?;
-    let mut client = MysqlClient::new(&account, check.role, tls.is_some(), is_unix);
-    let seen = converse(connection, &mut client, tls).await?;
-    let limit = check.max_lag.map(|most| LagLimit(ReplicationLag::Time(most)));
-    Ok(judge(&seen, check.role, limit, shared))
+    let mut client = MysqlClient::new(&account, questions, tls.is_some(), is_unix);
+    converse(connection, &mut client, tls).await
 }
 
 /// One check of a Redis server.
 pub(super) async fn redis(
     connection: Connection,
     check: &RedisCheck,
+    questions: Questions,
     shared: &DatabaseShared,
-) -> Result<Checked, ProbeFailure> {
+) -> Result<Observation, ProbeFailure> {
     let account = shared.account("health.redis", &check.account).await?;
-    let mut client = RedisClient::new(&account, check.role);
-    let seen = converse(connection, &mut client, None).await?;
-    Ok(judge(&seen, check.role, None, shared))
-}
-
-fn judge(seen: &Observation, role: RequiredRole, limit: Option<LagLimit>, shared: &DatabaseShared) -> Checked {
-    let state = shared.learn(seen);
-    Checked { state: Some(state), verdict: seen.judge(role, limit, state) }
+    let mut client = RedisClient::new(&account, questions);
+    converse(connection, &mut client, None).await
 }
 
 /// Random, of letters that need no escape in any protocol.

@@ -12,9 +12,9 @@ mod query;
 use self::auth::{AuthMethod, encrypted_password};
 use self::packet::{Greeting, ServerError, packet, split_packet};
 use self::query::{MysqlQuery, QueryAnswer, ResultSet};
-use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, Observation, printable};
-use crate::config::model::RequiredRole;
+use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, printable};
 use crate::health::failure::{ProbeFailure, quoted};
+use crate::health::observation::{Observation, Questions};
 
 /// COM_QUIT.
 const FAREWELL: &[u8] = &[1, 0, 0, 0, 1];
@@ -25,7 +25,8 @@ const QUERY: u8 = 3;
 /// One check.
 pub(super) struct MysqlClient<'a> {
     account: &'a CheckAccount,
-    role: RequiredRole,
+    questions: Questions,
+    seen: Observation,
     /// TLS comes after the server's greeting.
     wants_tls: bool,
     /// No third party can read it: TLS, or a unix socket.
@@ -51,12 +52,12 @@ impl<'a> MysqlClient<'a> {
     /// `is_private`: a unix socket, or TLS once it is established.
     pub(super) fn new(
         account: &'a CheckAccount,
-        role: RequiredRole,
+        questions: Questions,
         wants_tls: bool,
         is_private: bool,
     ) -> MysqlClient<'a> {
-        let (buffer, stage) = (AnswerBuffer::default(), MysqlStage::Greeting);
-        MysqlClient { account, role, wants_tls, is_private, buffer, stage }
+        let (buffer, stage, seen) = (AnswerBuffer::default(), MysqlStage::Greeting, Observation::default());
+        MysqlClient { account, questions, seen, wants_tls, is_private, buffer, stage }
     }
 
     /// Handles one packet; anything but `More` ends what can be handled now.
@@ -162,20 +163,25 @@ impl<'a> MysqlClient<'a> {
 
     /// The login succeeded: asks what there is to ask.
     fn accepted(&mut self, answer: &mut Vec<u8>) -> DialogueStep {
-        let first = match self.role {
-            _ if self.account.user.is_none() => None,
-            RequiredRole::Any => None,
-            RequiredRole::Primary => Some(MysqlQuery::ReadOnly),
-            RequiredRole::Replica => Some(MysqlQuery::ReplicaStatus),
-            RequiredRole::Synced => Some(MysqlQuery::Galera),
-        };
-        match first {
+        match self.account.user {
             None => DialogueStep::Done(Observation::default()),
-            Some(query) => {
-                self.ask(query, answer);
-                DialogueStep::More
-            }
+            Some(_) => self.ask_next(answer),
         }
+    }
+
+    /// Asks the next question, or ends.
+    fn ask_next(&mut self, answer: &mut Vec<u8>) -> DialogueStep {
+        let Questions { cluster, is_writable, replication, .. } = &mut self.questions;
+        let open = [
+            (cluster, MysqlQuery::Galera),
+            (is_writable, MysqlQuery::ReadOnly),
+            (replication, MysqlQuery::ReplicaStatus),
+        ];
+        let next = open.into_iter().find(|(is_open, _)| **is_open);
+        let Some((is_open, query)) = next else { return DialogueStep::Done(std::mem::take(&mut self.seen)) };
+        *is_open = false;
+        self.ask(query, answer);
+        DialogueStep::More
     }
 
     fn ask(&mut self, query: MysqlQuery, answer: &mut Vec<u8>) {
@@ -202,7 +208,10 @@ impl<'a> MysqlClient<'a> {
             },
         };
         match query.observe(&rows) {
-            Ok(seen) => Ok(DialogueStep::Done(seen)),
+            Ok(seen) => {
+                query.merge(&mut self.seen, seen);
+                Ok(self.ask_next(answer))
+            }
             Err(other) => {
                 self.ask(other, answer);
                 Ok(DialogueStep::More)
@@ -227,7 +236,7 @@ impl<'a> MysqlClient<'a> {
                 "blocks this host: {error}; unblock it by FLUSH HOSTS, or TRUNCATE TABLE performance_schema.host_cache"
             )),
             1130 => self.account.fault(&format!("allows no account from this host: {error}")),
-            1053 => ProbeFailure::Backend(format!("stops: {error}")),
+            1053 => ProbeFailure::Unfit(format!("stops: {error}")),
             // A server that refuses a login is alive.
             1044 | 1045 | 1698 if self.account.user.is_none() => return Ok(DialogueStep::Done(Observation::default())),
             1045 | 1698 => self.account.fault(&format!("refuses the password: {error}")),

@@ -1,14 +1,14 @@
 //! A client of PostgreSQL's protocol 3.0 ("Message Flow" of its manual), up to one query. Pure.
 //!
 //! The role comes from the parameter `in_hot_standby`, which version 14 and later report at the start of a session; older ones,
-//! and poolers that hide it, are asked by a query. Only a check of replicas asks for the position in the write-ahead log.
+//! and poolers that hide it, are asked by a query. The position in the write-ahead log and the timeline are asked for where a pool needs them.
 
 #![forbid(unsafe_code)]
 
-use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, Observation, printable};
+use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, printable};
 use super::scram::{DerivedKey, MECHANISM, Scram, ScramFault};
-use crate::config::model::RequiredRole;
 use crate::health::failure::{ProbeFailure, quoted};
+use crate::health::observation::{Observation, Questions};
 use crate::stats::database::ServerRole;
 
 /// Bytes of the longest message. An error with the longest texts has a few KiB.
@@ -16,9 +16,14 @@ const MAX_MESSAGE: usize = 64 * 1024;
 
 const QUERY_ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 
-/// The columns are the role and the position. Version 10 and later.
+/// The columns are the role, the position, and the timeline of a primary. Version 10 and later.
+///
+/// The name of the file in which it writes begins with the timeline. `pg_control_checkpoint` has the old one until the first
+/// checkpoint after a promotion.
 const QUERY_POSITION: &str = "SELECT pg_catalog.pg_is_in_recovery(), CASE WHEN pg_catalog.pg_is_in_recovery() \
-     THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END";
+     THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, \
+     CASE WHEN NOT pg_catalog.pg_is_in_recovery() \
+     THEN pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) END";
 
 /// Terminate.
 const FAREWELL: &[u8] = b"X\0\0\0\x04";
@@ -27,7 +32,7 @@ const FAREWELL: &[u8] = b"X\0\0\0\x04";
 pub(super) struct PostgresClient<'a> {
     account: &'a CheckAccount,
     database: &'a str,
-    role: RequiredRole,
+    questions: Questions,
     /// No third party can read it: TLS, or a unix socket.
     is_private: bool,
     inbox: AnswerBuffer,
@@ -56,7 +61,7 @@ impl<'a> PostgresClient<'a> {
     pub(super) fn new(
         account: &'a CheckAccount,
         database: &'a str,
-        role: RequiredRole,
+        questions: Questions,
         is_private: bool,
         nonce: String,
         key: &'a mut DerivedKey,
@@ -64,7 +69,7 @@ impl<'a> PostgresClient<'a> {
         PostgresClient {
             account,
             database,
-            role,
+            questions,
             is_private,
             inbox: AnswerBuffer::default(),
             scram: Scram::new(nonce),
@@ -171,10 +176,11 @@ impl<'a> PostgresClient<'a> {
 
     /// What there is still to ask.
     fn query(&self) -> Option<&'static str> {
-        match (self.role, self.seen.role) {
-            (RequiredRole::Replica, _) => Some(QUERY_POSITION),
-            (RequiredRole::Any, _) | (_, Some(_)) => None,
-            (_, None) => Some(QUERY_ROLE),
+        let Questions { is_writable, replication, timeline, .. } = self.questions;
+        match self.seen.role {
+            _ if replication || timeline => Some(QUERY_POSITION),
+            None if is_writable => Some(QUERY_ROLE),
+            _ => None,
         }
     }
 
@@ -189,6 +195,10 @@ impl<'a> PostgresClient<'a> {
         if let Some(position) = columns.next().flatten() {
             self.seen.position = Some(position_of(position).ok_or_else(malformed)?);
         }
+        if let Some(timeline) = columns.next().flatten() {
+            let hex = std::str::from_utf8(timeline).ok().and_then(|hex| u32::from_str_radix(hex, 16).ok());
+            self.seen.timeline = Some(hex.ok_or_else(malformed)?);
+        }
         Ok(())
     }
 
@@ -200,7 +210,7 @@ impl<'a> PostgresClient<'a> {
         let (code, text) = (printable(field(b'C')), printable(field(b'M')));
         let is_login = self.stage != LoginStage::Query;
         Err(match code.as_str() {
-            "57P03" => ProbeFailure::Backend(format!("starting: {text} (57P03)")),
+            "57P03" => ProbeFailure::Unfit(format!("starting: {text} (57P03)")),
             "53300" => ProbeFailure::Full(format!("too many connections: {text} (53300)")),
             // A server that refuses a login is alive.
             "28P01" | "28000" | "3D000" if self.account.user.is_none() => return Ok(Some(Observation::default())),

@@ -4,9 +4,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::client::{AnswerBuffer, CheckAccount, DatabaseClient, DialogueStep, Observation, printable};
-use crate::config::model::RequiredRole;
+use super::client::{AnswerBuffer, CheckAccount, DatabaseClient, DialogueStep, printable};
 use crate::health::failure::{ProbeFailure, quoted};
+use crate::health::observation::{Observation, Questions};
 use crate::stats::database::ServerRole;
 
 /// Bytes of the longest line. Errors and numbers have fewer.
@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 4;
 /// One check.
 pub(super) struct RedisClient<'a> {
     account: &'a CheckAccount,
-    role: RequiredRole,
+    questions: Questions,
     buffer: AnswerBuffer,
     reply: PartialReply,
     asked: RedisCommand,
@@ -54,9 +54,9 @@ struct PartialReply {
 }
 
 impl<'a> RedisClient<'a> {
-    pub(super) fn new(account: &'a CheckAccount, role: RequiredRole) -> RedisClient<'a> {
+    pub(super) fn new(account: &'a CheckAccount, questions: Questions) -> RedisClient<'a> {
         let asked = if account.password.is_some() { RedisCommand::Auth } else { RedisCommand::Ping };
-        RedisClient { account, role, buffer: AnswerBuffer::default(), reply: PartialReply::default(), asked }
+        RedisClient { account, questions, buffer: AnswerBuffer::default(), reply: PartialReply::default(), asked }
     }
 
     /// Handles one reply; `Some` ends the check.
@@ -70,7 +70,7 @@ impl<'a> RedisClient<'a> {
             (RedisCommand::Ping, None) => self.asked = RedisCommand::Role,
             (RedisCommand::Auth | RedisCommand::Ping, Some(error)) => return Err(self.failure(error)),
             (RedisCommand::Role, None) => return role_of(values).map(Some),
-            (RedisCommand::Role, Some(_)) if self.role == RequiredRole::Any => {
+            (RedisCommand::Role, Some(_)) if self.questions == Questions::default() => {
                 return Ok(Some(Observation::default()));
             }
             (RedisCommand::Role, Some(_)) => {
@@ -94,7 +94,8 @@ impl<'a> RedisClient<'a> {
         let text = printable(error);
         let code = text.split(' ').next().unwrap_or_default();
         match code {
-            "LOADING" => ProbeFailure::Backend(format!("starting: {text}")),
+            "LOADING" => ProbeFailure::Unfit(format!("starting: {text}")),
+            "MASTERDOWN" => ProbeFailure::Unfit(format!("answers PING by {text}")),
             "NOAUTH" => self.account.fault(&format!("asks for a password: {text}")),
             "WRONGPASS" => self.account.fault(&format!("refuses the password: {text}")),
             "NOPERM" => self.account.fault(&format!("permission denied: {text}")),
@@ -230,8 +231,8 @@ fn role_of(values: &[RespValue]) -> Result<Observation, ProbeFailure> {
             Some(RespValue::Integer(offset)) => u64::try_from(*offset).ok(),
             _ => None,
         },
-        delay: None,
         fault,
+        ..Observation::default()
     };
     match values {
         [RespValue::Array, RespValue::Text(role), rest @ ..] => match role.as_slice() {
@@ -268,11 +269,11 @@ fn info(text: &[u8]) -> Observation {
         Some("slave" | "replica") => Observation {
             role: Some(ServerRole::Replica),
             position: offset("slave_repl_offset"),
-            delay: None,
             fault: match field("master_link_status") {
                 Some("up") => None,
                 state => Some(disconnected(&printable(state.unwrap_or("unknown").as_bytes()))),
             },
+            ..Observation::default()
         },
         _ => Observation::default(),
     }
@@ -296,9 +297,10 @@ mod tests {
 
     use super::super::testing::{account, dialogue, pieces, survive};
     use super::*;
+    use crate::config::model::RequiredRole;
 
     fn check(account: &CheckAccount, role: RequiredRole, answers: &[&[u8]]) -> (Vec<Vec<u8>>, String) {
-        let (sent, outcome) = dialogue(&mut RedisClient::new(account, role), answers);
+        let (sent, outcome) = dialogue(&mut RedisClient::new(account, Questions::of_role(role)), answers);
         let outcome = match outcome {
             Ok(DialogueStep::Done(Observation { role, position, fault, .. })) => {
                 let role = role.map_or("-", ServerRole::name);
@@ -321,7 +323,7 @@ mod tests {
     #[test]
     fn commands_are_sent_at_once() {
         let tail = b"*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nROLE\r\n";
-        let sent = |account: &CheckAccount| RedisClient::new(account, RequiredRole::Any).begin();
+        let sent = |account: &CheckAccount| RedisClient::new(account, Questions::default()).begin();
         assert_eq!(sent(&nobody()), tail);
         let with = account("health.redis");
         let auth = b"*3\r\n$4\r\nAUTH\r\n$5\r\ncheck\r\n$6\r\npencil\r\n";
@@ -350,8 +352,16 @@ mod tests {
                 "+PONG\r\n*1\r\n$8\r\nsentinel\r\n".to_owned(),
                 "is a Sentinel, which holds no data",
             ),
-            (RequiredRole::Any, "-LOADING Redis is loading\r\n".to_owned(), "starting: LOADING Redis is loading"),
-            (RequiredRole::Any, "-MASTERDOWN Link is down\r\n".to_owned(), "answers PING by MASTERDOWN Link is down"),
+            (
+                RequiredRole::Any,
+                "-LOADING Redis is loading\r\n".to_owned(),
+                "unfit: starting: LOADING Redis is loading",
+            ),
+            (
+                RequiredRole::Any,
+                "-MASTERDOWN Link is down\r\n".to_owned(),
+                "unfit: answers PING by MASTERDOWN Link is down",
+            ),
             (
                 RequiredRole::Any,
                 "-ERR max number of clients reached\r\n".to_owned(),
@@ -417,8 +427,8 @@ mod tests {
         fn arbitrary_replies_never_panic(pieces in pieces(), lines in "([+:$*-][0-9a-z-]{0,12}\r\n){0,40}", wanted in 0..3_usize) {
             let role = [RequiredRole::Any, RequiredRole::Primary, RequiredRole::Replica][wanted];
             let account = account("health.redis");
-            survive(&mut RedisClient::new(&account, role), &pieces);
-            survive(&mut RedisClient::new(&account, role), &[lines.into_bytes()]);
+            survive(&mut RedisClient::new(&account, Questions::of_role(role)), &pieces);
+            survive(&mut RedisClient::new(&account, Questions::of_role(role)), &[lines.into_bytes()]);
         }
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::client::{CheckAccount, DatabaseClient, DialogueStep};
-use crate::health::failure::ProbeFailure;
+use crate::health::failure::{self, ProbeFailure};
 
 /// An account with a password.
 pub(super) fn account(section: &'static str) -> CheckAccount {
@@ -35,11 +35,14 @@ pub(super) fn dialogue(
 
 /// The reason, with what it counts as.
 pub(super) fn reason(failure: ProbeFailure) -> String {
-    match failure {
-        ProbeFailure::Backend(reason) => reason,
-        ProbeFailure::Full(reason) => format!("full: {reason}"),
-        ProbeFailure::Local(reason) => format!("local: {reason}"),
-    }
+    let kind = match failure {
+        ProbeFailure::Backend(_) => "",
+        ProbeFailure::WrongRole(_) => "role: ",
+        ProbeFailure::Unfit(_) => "unfit: ",
+        ProbeFailure::Full(_) => "full: ",
+        ProbeFailure::Local(_) => "local: ",
+    };
+    format!("{kind}{}", failure::reason(failure))
 }
 
 /// Bytes in arbitrary pieces, never more than the limit of all answers and a piece.

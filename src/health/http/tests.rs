@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::model::Header;
+use crate::health::failure;
 
 fn check(body: Option<&str>) -> HttpCheck {
     HttpCheck {
@@ -24,14 +25,10 @@ fn outcome(check: &HttpCheck, answer: &[u8], part: usize) -> String {
         match state.take(part) {
             Ok(true) => return String::new(),
             Ok(false) => {}
-            Err(ProbeFailure::Backend(reason) | ProbeFailure::Full(reason) | ProbeFailure::Local(reason)) => {
-                return reason;
-            }
+            Err(failure) => return failure::reason(failure),
         }
     }
-    match state.end() {
-        ProbeFailure::Backend(reason) | ProbeFailure::Full(reason) | ProbeFailure::Local(reason) => reason,
-    }
+    failure::reason(state.end())
 }
 
 fn expect(check: &HttpCheck, answer: &[u8], expected: &str) {

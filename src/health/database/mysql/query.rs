@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::client::{Observation, printable};
+use super::super::client::printable;
 use super::packet::ServerError;
+use crate::health::observation::Observation;
 use crate::stats::database::ServerRole;
 
 /// Syntax error: the server does not know the statement.
@@ -68,6 +69,34 @@ impl MysqlQuery {
             MysqlQuery::GroupReplication => group(rows),
         })
     }
+
+    /// Adds what it says to what other queries of the same session have said.
+    pub(super) fn merge(self, all: &mut Observation, said: Observation) {
+        let is_first = *all == Observation::default();
+        match self {
+            MysqlQuery::ReadOnly => {
+                if is_first {
+                    *all = said.clone();
+                }
+                (all.is_writable, all.read_only) = (said.role == Some(ServerRole::Primary), said.read_only);
+            }
+            // Whether it accepts writes says more than that it follows nobody.
+            MysqlQuery::ReplicaStatus | MysqlQuery::SlaveStatus if said.role == Some(ServerRole::Primary) => {
+                match &all.read_only {
+                    _ if is_first => all.role = said.role,
+                    Some(read_only) => all.fault = Some(format!("{read_only} and follows no primary")),
+                    None => {}
+                }
+            }
+            MysqlQuery::ReplicaStatus | MysqlQuery::SlaveStatus => {
+                if all.role != Some(ServerRole::Synced) {
+                    let (is_writable, read_only) = (all.is_writable, all.read_only.take());
+                    *all = Observation { is_writable, read_only, ..said };
+                }
+            }
+            MysqlQuery::Galera | MysqlQuery::GroupReplication => *all = said,
+        }
+    }
 }
 
 fn of_role(role: ServerRole) -> Observation {
@@ -91,7 +120,7 @@ fn read_only(rows: &Rows) -> Observation {
     match variables(rows).find(|(_, value)| !is_off(value)) {
         // Other modes too: NO_LOCK and NO_LOCK_NO_ADMIN of MariaDB 12.
         Some((name, value)) => Observation {
-            fault: Some(format!("is read-only ({name} = {})", printable(value.as_bytes()))),
+            read_only: Some(format!("is read-only ({name} = {})", printable(value.as_bytes()))),
             ..of_role(ServerRole::Replica)
         },
         None if rows.is_empty() => faulty("does not say whether it is read-only"),

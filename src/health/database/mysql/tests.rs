@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::testing::{account, dialogue, pieces, reason, survive};
 use super::*;
+use crate::config::model::RequiredRole;
 use crate::stats::database::ServerRole;
 
 const SCRAMBLE: &[u8; 20] = b"abcdefghijklmnopqrst";
@@ -67,14 +68,16 @@ fn pairs(values: &[(&str, &str)]) -> Vec<u8> {
 
 /// What the client sends after nothing, and the outcome.
 fn check(account: &CheckAccount, role: RequiredRole, is_private: bool, answers: &[&[u8]]) -> (Vec<Vec<u8>>, String) {
-    let (mut sent, outcome) = dialogue(&mut MysqlClient::new(account, role, false, is_private), answers);
+    let (mut sent, outcome) =
+        dialogue(&mut MysqlClient::new(account, Questions::of_role(role), false, is_private), answers);
     assert_eq!(sent.remove(0), b"", "the server speaks first");
     (sent, told(outcome))
 }
 
 fn told(outcome: Result<DialogueStep, String>) -> String {
     match outcome {
-        Ok(DialogueStep::Done(Observation { role, delay, fault, .. })) => {
+        Ok(DialogueStep::Done(Observation { role, delay, read_only, fault, .. })) => {
+            let fault = fault.or(read_only);
             let (role, delay) = (role.map_or("-", ServerRole::name), delay.map(|delay| format!(" {delay:?}")));
             [role.to_owned(), delay.unwrap_or_default(), fault.map(|fault| format!(" {fault}")).unwrap_or_default()]
                 .concat()
@@ -212,7 +215,7 @@ fn full_authentication_in_public_is_encrypted() {
 #[test]
 fn tls_comes_after_the_greeting() {
     let account = account("health.mysql");
-    let mut client = MysqlClient::new(&account, RequiredRole::Any, true, false);
+    let mut client = MysqlClient::new(&account, Questions::default(), true, false);
     let mut answer = Vec::new();
     let step = client.take(&greeting("caching_sha2_password", true), &mut answer);
     assert_eq!(step.map_err(reason), Ok(DialogueStep::StartTls));
@@ -226,11 +229,11 @@ fn tls_comes_after_the_greeting() {
     client.take(&packet(3, &[1, 4]), &mut answer).map_err(reason).unwrap();
     assert_eq!(answer, packet(4, b"pencil\0"), "TLS is private");
 
-    let mut plain = MysqlClient::new(&account, RequiredRole::Any, true, false);
+    let mut plain = MysqlClient::new(&account, Questions::default(), true, false);
     let refused = plain.take(&greeting("caching_sha2_password", false), &mut Vec::new()).unwrap_err();
     assert_eq!(reason(refused), "refuses TLS (have_ssl is not YES)");
     // What an attacker has put behind the greeting is no answer within TLS.
-    let mut injected = MysqlClient::new(&account, RequiredRole::Any, true, false);
+    let mut injected = MysqlClient::new(&account, Questions::default(), true, false);
     let both = [greeting("caching_sha2_password", true), packet(2, OK)].concat();
     assert_eq!(reason(injected.take(&both, &mut Vec::new()).unwrap_err()), "sends a malformed packet");
 }
@@ -253,7 +256,7 @@ fn errors_are_told_apart() {
         (1698, format!("refuses the password: x (1698): {see}"), "-"),
         (3159, format!("requires TLS, set pools[].tls: x (3159): {see}"), "requires TLS"),
         (3118, format!("refuses the login: x (3118): {see}"), "refuses the login"),
-        (1053, "stops: x (1053)".to_owned(), "stops"),
+        (1053, "unfit: stops: x (1053)".to_owned(), "stops"),
         (9999, "refuses the connection: x (9999)".to_owned(), "refuses the connection: x (9999)"),
     ] {
         let (hello, error) = (greeting("mysql_native_password", false), failed(code, "x"));
@@ -343,6 +346,26 @@ fn roles_are_asked_for() {
             vec![failed(1047, "not ready")],
             "is not part of the primary component: not ready (1047)",
         ),
+        (
+            RequiredRole::PreferReplica,
+            vec![pairs(&[("read_only", "ON")]), status(Some("7"), "")],
+            "replica 7s is read-only (read_only = ON)",
+        ),
+        (
+            RequiredRole::PreferReplica,
+            vec![pairs(&[("read_only", "OFF")]), rows(&["Seconds_Behind_Source"], &[])],
+            "primary",
+        ),
+        (
+            RequiredRole::PreferReplica,
+            vec![pairs(&[("read_only", "ON")]), rows(&["Seconds_Behind_Source"], &[])],
+            "replica is read-only (read_only = ON) and follows no primary",
+        ),
+        (
+            RequiredRole::PreferReplica,
+            vec![pairs(&[("read_only", "OFF")]), status(None, "")],
+            "replica replica whose replication does not run",
+        ),
     ] {
         assert_eq!(asked(role, &answers).1, told);
     }
@@ -368,7 +391,7 @@ fn roles_are_asked_for() {
 #[test]
 fn session_is_ended_by_quit() {
     let account = account("health.mysql");
-    let mut client = MysqlClient::new(&account, RequiredRole::Any, false, false);
+    let mut client = MysqlClient::new(&account, Questions::default(), false, false);
     dialogue(&mut client, &[&greeting("mysql_native_password", false), &packet(2, OK)]).1.unwrap();
     assert_eq!(client.farewell(), b"\x01\0\0\0\x01");
 }
@@ -378,12 +401,12 @@ proptest! {
     fn arbitrary_packets_never_panic(pieces in pieces(), wanted in 0..4_usize, tls: bool, logged_in: bool) {
         let role = [RequiredRole::Any, RequiredRole::Primary, RequiredRole::Replica, RequiredRole::Synced][wanted];
         let account = account("health.mysql");
-        survive(&mut MysqlClient::new(&account, role, tls, false), &pieces);
+        survive(&mut MysqlClient::new(&account, Questions::of_role(role), tls, false), &pieces);
         let mut messages = vec![greeting("caching_sha2_password", true)];
         if logged_in {
             messages.push(packet(2, OK));
         }
         messages.extend(pieces.iter().filter(|body| !body.is_empty()).map(|body| packet(1, body)));
-        survive(&mut MysqlClient::new(&account, role, tls, true), &messages);
+        survive(&mut MysqlClient::new(&account, Questions::of_role(role), tls, true), &messages);
     }
 }

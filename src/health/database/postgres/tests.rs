@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::super::testing::{account, dialogue, pieces, survive};
 use super::*;
+use crate::config::model::RequiredRole;
 
 const NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
 
@@ -40,7 +41,8 @@ fn row(columns: &[Option<&str>]) -> Vec<u8> {
 /// What the client sends after its first message, and the outcome.
 fn check(account: &CheckAccount, role: RequiredRole, is_private: bool, answers: &[&[u8]]) -> (Vec<Vec<u8>>, String) {
     let mut key = DerivedKey::default();
-    let mut client = PostgresClient::new(account, "db", role, is_private, NONCE.to_owned(), &mut key);
+    let mut client =
+        PostgresClient::new(account, "db", Questions::of_role(role), is_private, NONCE.to_owned(), &mut key);
     let (mut sent, outcome) = dialogue(&mut client, answers);
     sent.remove(0);
     let outcome = match outcome {
@@ -57,8 +59,29 @@ fn check(account: &CheckAccount, role: RequiredRole, is_private: bool, answers: 
 #[test]
 fn startup_names_the_account() {
     let (account, mut key) = (account("health.postgres"), DerivedKey::default());
-    let mut client = PostgresClient::new(&account, "db", RequiredRole::Any, false, NONCE.to_owned(), &mut key);
+    let mut client = PostgresClient::new(&account, "db", Questions::default(), false, NONCE.to_owned(), &mut key);
     assert_eq!(client.begin(), b"\0\0\0\x3a\0\x03\0\0user\0check\0database\0db\0application_name\0tidegate\0\0");
+}
+
+#[test]
+fn timeline_of_a_primary_is_in_the_third_column() {
+    let account = account("health.postgres");
+    let questions = Questions { timeline: true, ..Questions::of_role(RequiredRole::Primary) };
+    for (columns, timeline) in [
+        ([Some("f"), Some("0/3000060"), Some("0000000B")], Ok(Some(11))),
+        ([Some("t"), Some("0/3000060"), None], Ok(None)),
+        ([Some("f"), Some("0/3000060"), Some("x")], Err("sends a malformed message")),
+    ] {
+        let mut key = DerivedKey::default();
+        let mut client = PostgresClient::new(&account, "db", questions, false, NONCE.to_owned(), &mut key);
+        let answers = [authentication(0, b""), standby("off"), ready(), row(&columns), ready()];
+        let (_, outcome) = dialogue(&mut client, &answers.each_ref().map(Vec::as_slice));
+        let seen = outcome.map(|step| match step {
+            DialogueStep::Done(seen) => seen.timeline,
+            step => panic!("{step:?}"),
+        });
+        assert_eq!(seen, timeline.map_err(str::to_owned));
+    }
 }
 
 #[test]
@@ -113,7 +136,7 @@ fn errors_are_told_apart() {
     let without = CheckAccount { section: "health.postgres", user: None, password: None, file: None };
     let see = "see health.postgres (user `check`, password from /etc/pw)";
     for (code, outcome, without_user) in [
-        ("57P03", "starting: words (57P03)".to_owned(), "starting: words (57P03)"),
+        ("57P03", "unfit: starting: words (57P03)".to_owned(), "unfit: starting: words (57P03)"),
         ("53300", "full: too many connections: words (53300)".to_owned(), "full: too many connections: words (53300)"),
         ("28P01", format!("refuses the password: words (28P01): {see}"), "- 0"),
         ("28000", format!("refuses the login: words (28000): {see}"), "- 0"),
@@ -204,13 +227,13 @@ proptest! {
     fn arbitrary_answers_never_panic(pieces in pieces(), role in 0..3, kinds in prop::collection::vec(0..8_usize, 0..20)) {
         let role = [RequiredRole::Any, RequiredRole::Primary, RequiredRole::Replica][role as usize];
         let (account, mut key) = (account("health.postgres"), DerivedKey::default());
-        survive(&mut PostgresClient::new(&account, "db", role, true, NONCE.to_owned(), &mut key), &pieces);
+        survive(&mut PostgresClient::new(&account, "db", Questions::of_role(role), true, NONCE.to_owned(), &mut key), &pieces);
         // Whole messages of every kind get further.
         let messages: Vec<Vec<u8>> = kinds
             .iter()
             .zip(pieces.iter().cycle())
             .map(|(kind, body)| message(b"RSEZDNTC"[*kind], body))
             .collect();
-        survive(&mut PostgresClient::new(&account, "db", role, true, NONCE.to_owned(), &mut key), &messages);
+        survive(&mut PostgresClient::new(&account, "db", Questions::of_role(role), true, NONCE.to_owned(), &mut key), &messages);
     }
 }

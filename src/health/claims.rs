@@ -1,0 +1,248 @@
+//! Backends of a pool that state that they are the primary, and which of them gets connections. Pure: no clock, no I/O.
+//!
+//! After a failover the old primary may go on for a while, or for good if nothing fences it. A statement that is older than
+//! another's first one says nothing: the server may have been demoted since. So nobody is served until it is renewed.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::time::Instant;
+
+use crate::config::model::OnConflict;
+use crate::stats::registry::BackendId;
+
+/// The primaries of one pool, as its checks see them.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    claims: BTreeMap<BackendId, Claim>,
+    /// Those that stated another role last.
+    followers: BTreeSet<BackendId>,
+}
+
+/// A backend that states that it is the primary.
+#[derive(Clone, Debug)]
+struct Claim {
+    /// When the first statement of the row was received.
+    since: Instant,
+    /// When the last check began that got one.
+    renewed: Instant,
+    timeline: Option<u32>,
+    /// The checks saw it in another role before.
+    is_promoted: bool,
+}
+
+/// What a check has found of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Statement {
+    Primary {
+        timeline: Option<u32>,
+    },
+    Other,
+    /// The check failed, or the backend is not checked any more.
+    None,
+}
+
+/// Which of several primaries are not to be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Dispute {
+    /// There is one primary, or none.
+    None,
+    /// All but the one of the last claim are to be checked again, at `since` or later.
+    Unconfirmed { held: Vec<BackendId>, since: Instant },
+    /// At one time, all of them were the primary.
+    Confirmed { held: Vec<BackendId>, newest: Option<BackendId> },
+}
+
+impl Claims {
+    /// Takes the outcome of a check that ran from `began` until `ended`.
+    pub(super) fn state(&mut self, backend: BackendId, statement: Statement, began: Instant, ended: Instant) {
+        match statement {
+            Statement::Primary { timeline } => {
+                let is_promoted = self.followers.remove(&backend);
+                let new = || Claim { since: ended, renewed: began, timeline, is_promoted };
+                let claim = self.claims.entry(backend).or_insert_with(new);
+                (claim.renewed, claim.timeline) = (began, timeline.or(claim.timeline));
+            }
+            Statement::Other => {
+                self.claims.remove(&backend);
+                self.followers.insert(backend);
+            }
+            Statement::None => {
+                self.claims.remove(&backend);
+            }
+        }
+    }
+
+    /// Forgets backends that are gone.
+    pub(super) fn retain(&mut self, is_there: impl Fn(BackendId) -> bool) {
+        self.claims.retain(|&backend, _| is_there(backend));
+        self.followers.retain(|&backend| is_there(backend));
+    }
+
+    /// How many backends it knows of.
+    pub(super) fn len(&self) -> usize {
+        self.claims.len() + self.followers.len()
+    }
+
+    /// All that state it.
+    pub(super) fn backends(&self) -> impl Iterator<Item = BackendId> {
+        self.claims.keys().copied()
+    }
+
+    pub(super) fn timeline(&self, backend: BackendId) -> Option<u32> {
+        self.claims.get(&backend)?.timeline
+    }
+
+    /// Which are not to be used.
+    pub(super) fn dispute(&self, on_conflict: OnConflict) -> Dispute {
+        let Some((last, claim)) = self.claims.iter().max_by_key(|(_, claim)| claim.since) else {
+            return Dispute::None;
+        };
+        if self.claims.len() < 2 {
+            return Dispute::None;
+        }
+        let newest = match on_conflict {
+            OnConflict::Refuse => None,
+            OnConflict::Newest => self.newest(),
+        };
+        let held = self.backends().filter(|&backend| Some(backend) != newest).collect();
+        let mut others = self.claims.iter().filter(|(backend, _)| *backend != last);
+        match others.all(|(_, other)| other.renewed >= claim.since) {
+            true => Dispute::Confirmed { held, newest },
+            false => Dispute::Unconfirmed { held, since: claim.since },
+        }
+    }
+
+    /// The one that was promoted last, if that is known.
+    fn newest(&self) -> Option<BackendId> {
+        let timelines: Option<Vec<(u32, BackendId)>> =
+            self.claims.iter().map(|(&backend, claim)| Some((claim.timeline?, backend))).collect();
+        match timelines {
+            Some(timelines) => {
+                let (highest, backend) = *timelines.iter().max()?;
+                let is_alone = timelines.iter().filter(|(timeline, _)| *timeline == highest).count() == 1;
+                is_alone.then_some(backend)
+            }
+            None => {
+                let promoted = self.claims.iter().filter(|(_, claim)| claim.is_promoted);
+                promoted.max_by_key(|(_, claim)| claim.since).map(|(&backend, _)| backend)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::stats::registry::Registry;
+
+    const PRIMARY: Statement = Statement::Primary { timeline: None };
+
+    fn ids<const N: usize>() -> [BackendId; N] {
+        let registry = Registry::default();
+        std::array::from_fn(|_| registry.backend())
+    }
+
+    fn at(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn two_primaries_are_both_held_once_the_first_has_said_it_again() {
+        let ([one, other], start) = (ids(), Instant::now());
+        let mut claims = Claims::default();
+        let policy = OnConflict::Refuse;
+        claims.state(one, PRIMARY, at(start, 0), at(start, 1));
+        assert_eq!(claims.dispute(policy), Dispute::None);
+        claims.state(other, PRIMARY, at(start, 10), at(start, 12));
+        let (held, since) = (vec![one, other], at(start, 12));
+        assert_eq!(claims.dispute(policy), Dispute::Unconfirmed { held: held.clone(), since });
+        // Began before the other's statement was received.
+        claims.state(one, PRIMARY, at(start, 11), at(start, 13));
+        assert_eq!(claims.dispute(policy), Dispute::Unconfirmed { held: held.clone(), since });
+        claims.state(one, PRIMARY, at(start, 12), at(start, 14));
+        assert_eq!(claims.dispute(policy), Dispute::Confirmed { held, newest: None });
+        claims.state(one, Statement::Other, at(start, 20), at(start, 21));
+        assert_eq!(claims.dispute(policy), Dispute::None);
+    }
+
+    #[test]
+    fn a_primary_that_was_demoted_or_fails_is_no_conflict() {
+        for end in [Statement::Other, Statement::None] {
+            let ([old, new], start) = (ids(), Instant::now());
+            let mut claims = Claims::default();
+            claims.state(old, PRIMARY, at(start, 0), at(start, 1));
+            claims.state(new, PRIMARY, at(start, 10), at(start, 11));
+            claims.state(old, end, at(start, 11), at(start, 12));
+            assert_eq!(claims.dispute(OnConflict::Refuse), Dispute::None);
+        }
+    }
+
+    #[test]
+    fn newest_is_the_higher_timeline_or_the_later_promotion() {
+        let ([one, other], start) = (ids(), Instant::now());
+        let of = |first: Statement, was_follower: bool, second: Statement| {
+            let mut claims = Claims::default();
+            claims.state(one, first, at(start, 0), at(start, 1));
+            if was_follower {
+                claims.state(other, Statement::Other, at(start, 2), at(start, 3));
+            }
+            claims.state(other, second, at(start, 10), at(start, 11));
+            claims.state(one, first, at(start, 12), at(start, 13));
+            match claims.dispute(OnConflict::Newest) {
+                Dispute::Confirmed { held, newest } => {
+                    assert_eq!(held.len(), if newest.is_some() { 1 } else { 2 });
+                    newest
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        let on = |timeline| Statement::Primary { timeline: Some(timeline) };
+        assert_eq!(of(on(1), false, on(2)), Some(other));
+        assert_eq!(of(on(2), true, on(1)), Some(one), "the timeline decides, not what was seen");
+        assert_eq!(of(on(2), true, on(2)), None, "nobody knows");
+        assert_eq!(of(PRIMARY, true, PRIMARY), Some(other), "its promotion was seen");
+        assert_eq!(of(PRIMARY, false, PRIMARY), None, "both were primaries from the start");
+        assert_eq!(of(on(1), false, PRIMARY), None);
+    }
+
+    proptest! {
+        /// Whatever the checks see, of several that say it at most one is used; one that is alone always is.
+        #[test]
+        fn never_two(
+            steps in prop::collection::vec((0..4_usize, 0..4_u8, 0..3_u64, 0..3_u64), 0..60), newest: bool,
+        ) {
+            let (backends, start) = (ids::<4>(), Instant::now());
+            let (mut claims, mut now) = (Claims::default(), 0);
+            let policy = if newest { OnConflict::Newest } else { OnConflict::Refuse };
+            let mut stated = [Statement::None; 4];
+            for (place, what, waits, took) in steps {
+                let began = now + waits;
+                now = began + took;
+                let statement = match what {
+                    0 => Statement::None,
+                    1 => Statement::Other,
+                    number => Statement::Primary { timeline: (number == 3).then_some(number.into()) },
+                };
+                stated[place] = statement;
+                claims.state(backends[place], statement, at(start, began), at(start, now));
+                let says: Vec<BackendId> = (0..4)
+                    .filter(|&it| matches!(stated[it], Statement::Primary { .. }))
+                    .map(|it| backends[it])
+                    .collect();
+                let held = match claims.dispute(policy) {
+                    Dispute::None => Vec::new(),
+                    Dispute::Unconfirmed { held, .. } | Dispute::Confirmed { held, .. } => held,
+                };
+                prop_assert!(held.iter().all(|it| says.contains(it)));
+                prop_assert!(says.len() - held.len() <= 1);
+                prop_assert_eq!(says.len() == 1, says.len() == 1 && held.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Databases whose primary dies under load while a replica is promoted: clients of the writer's port wait, and none fails but those
+//! whose session was on the old primary.
+
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crate::support::checked::{is_up, reason};
+use crate::support::mariadb::{self, MariaDb};
+use crate::support::postgres::Postgres;
+use crate::support::redis::Redis;
+use crate::support::stats::{ADMIN, get};
+use crate::support::tidegate::Tidegate;
+use crate::support::{DEADLINE, eventually, tell};
+
+/// The writer's and the reader's pool over the same two servers. `more` is listeners and pools beside them.
+fn writer_and_reader([one, two]: [u16; 2], kind: &str, account: &str, more: [&str; 2]) -> Tidegate {
+    let backends = format!(
+        "backends: [{{ name: one, address: \"127.0.0.1:{one}\" }}, {{ name: two, address: \"127.0.0.1:{two}\" }}]"
+    );
+    let pool = |name: &str, role: &str, keys: &str| {
+        format!(
+            "- {{ name: {name}, {backends}, {keys} queue: {{ size: 100, timeout: 1m }},\n\
+             \x20   health: {{ {kind}: {{ {account} role: {role} }}, interval: 200ms, timeout: 5s }} }}\n"
+        )
+    };
+    let [listeners, pools] = more;
+    let tidegate = Tidegate::start(&format!(
+        "{ADMIN}workers: 2\nlisteners:\n\
+         - {{ name: write, bind: \"127.0.0.1:0\", pool: write }}\n\
+         - {{ name: read, bind: \"127.0.0.1:0\", pool: read }}\n{listeners}\
+         pools:\n{}{}{}",
+        pool("write", "primary", "on_down: cut,"),
+        pool("read", "prefer_replica", ""),
+        pools.replace("BACKENDS", &backends),
+    ));
+    let up = |pool: &str| ["one", "two"].map(|name| is_up(&tidegate, pool, name));
+    eventually(DEADLINE, "the roles", || up("write") == [true, false] && up("read") == [true, true]);
+    tidegate
+}
+
+/// A client that did one thing, on a connection of its own.
+struct Trial {
+    began: Instant,
+    result: Result<(), String>,
+}
+
+/// Clients that do one thing after another, until they are stopped.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Vec<Trial>>>,
+}
+
+impl Clients {
+    fn start(count: usize, trial: impl Fn() -> Result<(), String> + Send + Clone + 'static) -> Clients {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let client = |_| {
+            let (stop, done, trial) = (Arc::clone(&stop), Arc::clone(&done), trial.clone());
+            thread::spawn(move || {
+                let mut trials = Vec::new();
+                while !stop.load(Ordering::SeqCst) {
+                    let began = Instant::now();
+                    trials.push(Trial { began, result: trial() });
+                    done.fetch_add(1, Ordering::SeqCst);
+                }
+                trials
+            })
+        };
+        let threads = (0..count).map(client).collect();
+        Clients { stop, done, threads }
+    }
+
+    /// Waits until as many more are done.
+    fn reach(&self, more: usize) {
+        let goal = self.done.load(Ordering::SeqCst) + more;
+        eventually(2 * DEADLINE, "the load goes on", || self.done.load(Ordering::SeqCst) >= goal);
+    }
+
+    /// Ends the load. Returns how many succeeded; fails the test when one failed that began after `gone`, when the old primary had
+    /// ended.
+    fn end(self, gone: Instant) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        let clients = self.threads.len();
+        let trials: Vec<Trial> = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let failed: Vec<&Trial> = trials.iter().filter(|trial| trial.result.is_err()).collect();
+        let late: Vec<_> = failed.iter().filter(|trial| trial.began > gone).map(|trial| &trial.result).collect();
+        assert!(late.is_empty(), "{late:?}");
+        assert!(failed.len() <= clients, "more failed than were under way: {}", failed.len());
+        tell(&format!("{} of {} failed, all under way on the old primary", failed.len(), trials.len()));
+        trials.len() - failed.len()
+    }
+}
+
+fn succeeded(output: &Output) -> Result<(), String> {
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}
+
+fn longest_wait(tidegate: &Tidegate) -> f64 {
+    tidegate.access().iter().filter_map(|line| line.number("queue_ms")).fold(0.0, f64::max)
+}
+
+/// Runs pgbench over the failover that `failover` does. Returns the transactions that it counted, and the clients that it lost.
+fn pgbench_over(server: &Postgres, port: u16, tidegate: &Tidegate, failover: impl FnOnce()) -> (usize, usize) {
+    let seconds = std::env::var("FAILOVER_SECONDS").unwrap_or_else(|_| "8".to_owned());
+    let script = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(script.path(), "insert into done default values;\n").unwrap();
+    let mut pgbench = server.pgbench(port);
+    // At this rate, few are under way at any moment; a thread each, as a connect holds its thread.
+    pgbench.args(["-n", "-C", "-c", "20", "-j", "20", "-R", "100", "-T", &seconds, "-f"]).arg(script.path());
+    let before = tidegate.access().len();
+    let load = pgbench.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually(DEADLINE, "pgbench is at work", || tidegate.access().len() > before + 50);
+    failover();
+    let output = load.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let label = "number of transactions actually processed: ";
+    let processed = out.lines().find_map(|line| line.strip_prefix(label));
+    let processed = processed.unwrap_or_else(|| panic!("{out}\n{err}"));
+    assert!(out.contains("number of failed transactions: 0 "), "{out}\n{err}");
+    // A client whose session ends is lost to pgbench.
+    let aborted = err.lines().filter(|line| line.contains("aborted in command"));
+    (processed.split('/').next().unwrap().trim().parse().unwrap(), aborted.count())
+}
+
+#[test]
+fn postgres_under_pgbench() {
+    let mut one = Postgres::bare(&["log_connections=on"]);
+    let two = one.standby(&["log_connections=on"]);
+    // What was acknowledged is on the standby.
+    one.query("alter system set synchronous_standby_names = '*'");
+    one.query("select pg_reload_conf()");
+    one.query("create table done (n serial)");
+    let newest = [
+        "- { name: newest, bind: \"127.0.0.1:0\", pool: newest }\n",
+        "- { name: newest, BACKENDS, on_conflict: newest,\n\
+         \x20   health: { postgres: { user: postgres, role: primary }, interval: 200ms, timeout: 5s } }\n",
+    ];
+    let tidegate = writer_and_reader([one.port(), two.port()], "postgres", "user: postgres,", newest);
+    let port = |listener: &str| tidegate.at(listener).tcp().port();
+    let ask = |server: &Postgres, listener: &str, sql: &str| {
+        let output = server.psql(port(listener)).args(["-XAtc", sql]).output().unwrap();
+        succeeded(&output).map(|()| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let in_recovery = "select pg_is_in_recovery()";
+    assert_eq!(ask(&one, "write", in_recovery).as_deref(), Ok("f"));
+    assert_eq!(ask(&one, "read", in_recovery).as_deref(), Ok("t"));
+
+    let stopped = Instant::now();
+    let (processed, aborted) = pgbench_over(&two, port("write"), &tidegate, || {
+        one.crash();
+        // Clients of the reader's port have no primary to do with.
+        assert_eq!(ask(&two, "read", in_recovery).as_deref(), Ok("t"));
+        two.query("select pg_promote()");
+    });
+    let rows: usize = two.query("select count(*) from done").parse().unwrap();
+    tell(&format!(
+        "pgbench over a crash and a promotion: {processed} transactions, {aborted} of 20 clients were under way, {rows} rows; the \
+         longest wait in the queue was {:.0} ms; {:?} from the crash until pgbench had ended",
+        longest_wait(&tidegate),
+        stopped.elapsed()
+    ));
+    assert!(processed <= rows && rows <= processed + aborted, "{processed} processed, {aborted} aborted, {rows} rows");
+    assert!(aborted < 20, "some clients saw both primaries");
+    assert!(longest_wait(&tidegate) > 0.0);
+    assert_eq!(ask(&two, "read", in_recovery).as_deref(), Ok("f"), "the reader's pool falls back to the primary");
+
+    // Pools with the same servers share their checks.
+    let checks = |pool: usize| tidegate.view().pools[pool].backends[1].checks.as_ref().unwrap().count;
+    let sessions = || two.log().matches("application_name=tidegate").count() as u64;
+    let (checks_before, sessions_before) = ((0..3).map(checks).sum::<u64>(), sessions());
+    eventually(DEADLINE, "30 more checks", || (0..3).map(checks).sum::<u64>() >= checks_before + 30);
+    let more = sessions() - sessions_before;
+    assert!(more <= 20, "{more} sessions for 30 checks of three pools");
+
+    // The old primary comes back as it was: nothing fences it.
+    one.start_again();
+    let conflict = tidegate.wait_for_log("the conflict", |line| {
+        line.text.contains("none of them gets new connections") && line.field("pool") == "write"
+    });
+    assert_eq!(conflict.field("backends"), "one, two");
+    eventually(DEADLINE, "neither is used", || {
+        ["one", "two"].iter().all(|name| reason(&tidegate, "write", name).starts_with("more than one primary: "))
+    });
+    let metric = |pool: &str| {
+        let line = format!("tidegate_pool_primary_conflict{{pool=\"{pool}\"}} 1");
+        get(&tidegate.stats_port(), "/metrics").text().contains(&line)
+    };
+    assert!(metric("write") && !metric("read"));
+    eventually(DEADLINE, "the newer timeline is used", || reason(&tidegate, "newest", "one").contains("(timeline 2)"));
+    assert!(is_up(&tidegate, "newest", "two"));
+    assert_eq!(ask(&two, "newest", "select count(*) from done"), Ok(rows.to_string()));
+    one.stop();
+    eventually(DEADLINE, "no conflict", || is_up(&tidegate, "write", "two") && !metric("write"));
+    tidegate.wait_for_log("the end", |line| line.is("more than one primary: no more"));
+}
+
+/// As an administrator does it: the sessions on the old primary end in order, new ones wait.
+#[test]
+fn postgres_switchover_fails_nothing() {
+    let mut one = Postgres::bare(&[]);
+    let two = one.standby(&[]);
+    one.query("create table done (n serial)");
+    let tidegate = writer_and_reader([one.port(), two.port()], "postgres", "user: postgres,", ["", ""]);
+    let config = tidegate.config_file();
+    let (processed, aborted) = pgbench_over(&two, tidegate.at("write").tcp().port(), &tidegate, || {
+        let command = tidegate.command(&["drain", "write/one", "--wait", "30s", "--config", config.to_str().unwrap()]);
+        command.printed();
+        one.stop();
+        two.query("select pg_promote()");
+    });
+    let rows: usize = two.query("select count(*) from done").parse().unwrap();
+    assert_eq!((aborted, rows), (0, processed));
+    tell(&format!(
+        "pgbench over a switchover: {processed} transactions; the longest wait was {:.0} ms",
+        longest_wait(&tidegate)
+    ));
+}
+
+#[test]
+fn mariadb_under_inserts() {
+    let semi_sync = ["--log-bin=binlog", "--log-slave-updates=ON", "--rpl-semi-sync-slave-enabled=1"];
+    let mut one = MariaDb::start(&[&semi_sync[..], &["--server-id=1", "--rpl-semi-sync-master-enabled=1"]].concat());
+    let two = MariaDb::start(&[&semi_sync[..], &["--server-id=2", "--read-only=1"]].concat());
+    let run = |server: &MariaDb, sql: &str| {
+        let output = server.query(sql);
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    for server in [&one, &two] {
+        run(
+            server,
+            "set sql_log_bin = 0; create user probe@'%' identified by ''; grant slave monitor on *.* to probe@'%'; \
+             grant all on *.* to app@'%'; revoke read_only admin on *.* from app@'%'",
+        );
+    }
+    run(&one, "create user repl@'%' identified by 'repl'; grant replication slave on *.* to repl@'%'");
+    run(
+        &two,
+        &format!(
+            "change master to master_host = '127.0.0.1', master_port = {}, master_user = 'repl', master_password = 'repl', \
+             master_use_gtid = slave_pos; set global gtid_slave_pos = '{}'; start slave",
+            one.port(),
+            run(&one, "select @@gtid_binlog_pos")
+        ),
+    );
+    run(&one, "create database d; create table d.t (n int auto_increment primary key)");
+    eventually(DEADLINE, "the table", || two.query("select * from d.t").status.success());
+    eventually(DEADLINE, "semi-synchronous", || {
+        run(&one, "show status like 'Rpl_semi_sync_master_clients'").ends_with('1')
+    });
+    let tidegate = writer_and_reader([one.port(), two.port()], "mysql", "user: probe,", ["", ""]);
+    let (write, read) = (tidegate.at("write").tcp().port(), tidegate.at("read").tcp().port());
+    let server_of =
+        |port: u16| String::from_utf8_lossy(&mariadb::query(port, "select @@server_id").stdout).trim().to_owned();
+    assert_eq!([server_of(write), server_of(read)], ["1", "2"]);
+
+    let clients = Clients::start(8, move || succeeded(&mariadb::query(write, "insert into d.t values ()")));
+    clients.reach(50);
+    one.kill();
+    let gone = Instant::now();
+    // What it has received is applied first.
+    eventually(DEADLINE, "the relay log is applied", || {
+        run(&two, "show slave status\\G").contains("Slave has read all relay log")
+    });
+    run(&two, "stop slave; reset slave all; set global read_only = 0");
+    clients.reach(50);
+    let inserted = clients.end(gone);
+    let rows: usize = run(&two, "select count(*) from d.t").parse().unwrap();
+    assert!(rows >= inserted, "{rows} rows, {inserted} were acknowledged");
+    assert_eq!([server_of(write), server_of(read)], ["2", "2"], "the reader's pool falls back");
+    tell(&format!("mariadb: the longest wait in the queue was {:.0} ms", longest_wait(&tidegate)));
+}
+
+#[test]
+fn redis_under_increments() {
+    let mut one = Redis::start();
+    let two = Redis::start();
+    two.command(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
+    eventually(DEADLINE, "the replica", || two.command(&["ROLE"]).contains("connected"));
+    let tidegate = writer_and_reader([one.port(), two.port()], "redis", "", ["", ""]);
+    let (write, read) = (tidegate.at("write").tcp().port(), tidegate.at("read").tcp().port());
+    let cli = |port: u16, words: &[&str]| {
+        let output = Command::new("redis-cli").args(["-e", "-p", &port.to_string()]).args(words).output().unwrap();
+        succeeded(&output).map(|()| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    assert!(cli(read, &["SET", "a", "b"]).unwrap_err().contains("READONLY"));
+    let clients = Clients::start(8, move || cli(write, &["INCR", "n"]).map(drop));
+    clients.reach(100);
+    one.kill();
+    let gone = Instant::now();
+    two.command(&["REPLICAOF", "NO", "ONE"]);
+    clients.reach(100);
+    clients.end(gone);
+    assert!(cli(read, &["SET", "a", "b"]).is_ok(), "the reader's pool falls back");
+    tell(&format!("redis: the longest wait in the queue was {:.0} ms", longest_wait(&tidegate)));
+}
+
+/// A session on a primary that is demoted ends, though its server goes on.
+#[test]
+fn sessions_on_a_demoted_primary_are_cut() {
+    let [one, two] = [Redis::start(), Redis::start()];
+    two.command(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
+    eventually(DEADLINE, "the replica", || two.command(&["ROLE"]).contains("connected"));
+    let tidegate = writer_and_reader([one.port(), two.port()], "redis", "", ["", ""]);
+    let port = |listener: &str| tidegate.at(listener).tcp().port().to_string();
+    let session = |listener: &str| {
+        let mut client = Command::new("redis-cli");
+        client.args(["-p", &port(listener), "BLPOP", "nothing", "0"]).stdout(Stdio::null()).stderr(Stdio::null());
+        client.spawn().unwrap()
+    };
+    let mut writer = session("write");
+    let open = || tidegate.view().pools.iter().map(|pool| pool.open).sum::<u64>();
+    eventually(DEADLINE, "the session", || open() == 1);
+    two.command(&["REPLICAOF", "NO", "ONE"]);
+    one.command(&["REPLICAOF", "127.0.0.1", &two.port().to_string()]);
+    tidegate.wait_for_access("cut", |line| line.backend() == Some("one") && line.end() == "backend down");
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    eventually(DEADLINE, "the new primary", || is_up(&tidegate, "write", "two"));
+    assert!(tidegate.log().iter().all(|line| !line.text.contains("none of them gets")), "a switchover is no conflict");
+}

@@ -188,6 +188,7 @@ fn roles_and_lag_of_a_primary_and_a_replica() {
     eventually(DEADLINE, "NULL is no replica", || {
         reason(&tidegate, "read", "two").starts_with("replica whose replication does not run")
     });
+    run(&one, "set global read_only = 1");
     run(&two, "reset slave all; set global read_only = 0");
     eventually(DEADLINE, "the new primary", || is_up(&tidegate, "write", "two"));
     let role = || tidegate.resource("/api/pools/read/backends/two")["role"].clone();

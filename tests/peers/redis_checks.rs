@@ -29,7 +29,8 @@ fn roles_of_a_primary_and_a_replica() {
     eventually(DEADLINE, "the new primary", || up("write") == [false, true]);
     // The old one comes back as it was.
     let one = Redis::start_on(one.port());
-    tidegate.wait_for_log("two primaries", |line| line.text.contains("two primaries") && line.field("pool") == "write");
+    tidegate
+        .wait_for_log("two primaries", |line| line.text.contains("none of them gets") && line.field("pool") == "write");
     one.command(&["REPLICAOF", "127.0.0.1", &two.port().to_string()]);
     eventually(DEADLINE, "the roles", || up("write") == [false, true] && up("read") == [true, false]);
 }

@@ -188,6 +188,14 @@ pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Loaded, Failur
     understand(include::read_alone(name, text, files), files)
 }
 
+/// What the checks of a file find in values that were never one.
+fn diagnose(values: &serde_json::Value, files: &dyn Files) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let _config = read(&tree::Tree::of_values(values), &mut diagnostics, files);
+    diagnostics.sort_by_key(|diagnostic| diagnostic.span.as_ref().map(|span| span.start));
+    diagnostics
+}
+
 /// The texts of a file and of those that it includes, and the files whose change, appearance or disappearance changes them: the
 /// last part of a path may be a pattern. `None` if the file cannot be read.
 pub fn read_texts(path: &Path, files: &dyn Files) -> Option<(ConfigTexts, BTreeSet<PathBuf>)> {

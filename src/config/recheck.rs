@@ -1,7 +1,7 @@
 //! The checks of a file, of a configuration that is changed while it is in effect.
 //!
 //! What can be wrong with values together (forwarding loops, names that collide, ports that no client has) is checked in one place: here the
-//! changed configuration goes through it as a file would.
+//! changed configuration goes through it as a file would, but for the text.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::files::{Files, host};
 use super::model::{Config, ListenAddress};
 use super::report::{Diagnostic, Severity};
-use super::{effective, parse};
+use super::{diagnose, effective};
 use crate::net::addr::Address;
 
 /// What is wrong with a configuration, each in one line, with listeners, pools and backends by name.
@@ -38,12 +38,8 @@ impl Findings {
 /// Looks at the file system: may block.
 pub fn findings(config: &Config, bound: &[(Arc<str>, Address)]) -> Findings {
     let config = as_bound(config, bound);
-    let diagnostics = match parse("", &effective::configuration(&config).to_string(), &HostOnly) {
-        Ok(loaded) => loaded.warnings,
-        Err(failure) => failure.diagnostics,
-    };
     let mut findings = Findings::default();
-    for Diagnostic { severity, message, hint, .. } in diagnostics {
+    for Diagnostic { severity, message, hint, .. } in diagnose(&effective::configuration(&config), &HostOnly) {
         let message = by_name(&message, &config);
         let line = hint.map_or_else(|| message.clone(), |hint| format!("{message}; {hint}"));
         match severity {
@@ -109,6 +105,7 @@ impl Files for HostOnly {
 mod tests {
     use super::*;
     use crate::config::files::Unread;
+    use crate::config::parse;
 
     fn config(binds: &str, backends: &str) -> Config {
         let text = format!(
@@ -165,6 +162,41 @@ mod tests {
             let expected = "pools.p.backends.a.address: clients of the unix socket of listener `in` connect to no port";
             assert!(errors.len() == 1 && errors[0].starts_with(expected), "{health}: {errors:?}");
         }
+    }
+
+    /// The values of a text are checked as the text is.
+    #[test]
+    fn values_are_checked_like_their_text() {
+        let mut checked = 0;
+        for folder in ["config", "tests/broken", "docs", "tests/convert"] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_none_or(|kind| kind != "yaml") {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let Ok(loaded) = parse("test", &text, &Unread) else { continue };
+                // As in effect, and with every backend at the address of a listener.
+                let mut looped = loaded.config.clone();
+                looped.pools.iter_mut().flat_map(|pool| &mut pool.backends).for_each(|backend| {
+                    backend.address = crate::config::backend_address("localhost:*").unwrap();
+                });
+                for config in [loaded.config, looped] {
+                    let values = effective::configuration(&config);
+                    let of_text = match parse("", &values.to_string(), &HostOnly) {
+                        Ok(loaded) => loaded.warnings,
+                        Err(failure) => failure.diagnostics,
+                    };
+                    let bare = |found: Vec<Diagnostic>| -> Vec<_> {
+                        found.into_iter().map(|it| (it.severity, it.message, it.hint)).collect()
+                    };
+                    assert_eq!(bare(diagnose(&values, &HostOnly)), bare(of_text), "{}", path.display());
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 20, "{checked}");
     }
 
     #[test]

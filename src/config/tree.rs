@@ -4,6 +4,7 @@ mod build;
 mod bytes;
 mod join;
 mod node;
+mod values;
 mod variables;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What differs between two configurations, a line for each value, by the keys of the file.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -15,23 +15,19 @@ pub fn differences(old: &Config, new: &Config) -> Vec<String> {
     let mut lines = Vec::new();
     compare("", &configuration(old), &configuration(new), &mut lines);
     // Without a key in the file.
-    for (pool, backend, forced) in forced(new) {
-        let before = self::forced(old).find(|(of, name, _)| *of == pool && *name == backend);
-        let before = before.and_then(|(_, _, forced)| forced);
-        if before != forced && exists(old, pool, backend) {
-            let path = format!("pools.{pool}.backends.{backend}.forced");
-            lines.push(format!("{path}: {} -> {}", shown_forced(before), shown_forced(forced)));
+    let before: HashMap<(&str, &str), Option<ForcedHealth>> = forced(old).collect();
+    for (name, forced) in forced(new) {
+        if let Some(before) = before.get(&name).filter(|before| **before != forced) {
+            let path = format!("pools.{}.backends.{}.forced", name.0, name.1);
+            lines.push(format!("{path}: {} -> {}", shown_forced(*before), shown_forced(forced)));
         }
     }
     lines
 }
 
-fn forced(config: &Config) -> impl Iterator<Item = (&str, &str, Option<ForcedHealth>)> {
-    config.pools.iter().flat_map(|pool| pool.backends.iter().map(|it| (&*pool.name, &*it.name, it.forced)))
-}
-
-fn exists(config: &Config, pool: &str, backend: &str) -> bool {
-    forced(config).any(|(of, name, _)| of == pool && name == backend)
+/// By pool and backend.
+fn forced(config: &Config) -> impl Iterator<Item = ((&str, &str), Option<ForcedHealth>)> {
+    config.pools.iter().flat_map(|pool| pool.backends.iter().map(|it| ((&*pool.name, &*it.name), it.forced)))
 }
 
 fn shown_forced(forced: Option<ForcedHealth>) -> &'static str {
@@ -49,40 +45,47 @@ fn compare(path: &str, old: &Value, new: &Value, lines: &mut Vec<String>) {
                 compare(&below(key), old.get(key).unwrap_or(absent), new.get(key).unwrap_or(absent), lines);
             }
         }
-        (Value::Array(old), Value::Array(new)) if named(old) && named(new) => {
-            let of = |entries: &'_ [Value], name: &Value| entries.iter().position(|entry| entry["name"] == *name);
-            for entry in new {
-                let name = entry["name"].as_str().unwrap_or_default();
-                match of(old, &entry["name"]).and_then(|place| old.get(place)) {
-                    Some(before) => compare(&below(name), before, entry, lines),
-                    None => lines.push(format!("{}: added", below(name))),
+        (Value::Array(old), Value::Array(new)) => match (by_name(old), by_name(new)) {
+            (Some(before), Some(after)) => {
+                for (name, entry) in names(new) {
+                    match before.get(name) {
+                        Some(before) => compare(&below(name), before, entry, lines),
+                        None => lines.push(format!("{}: added", below(name))),
+                    }
+                }
+                let removed = names(old).filter(|(name, _)| !after.contains_key(name));
+                lines.extend(removed.map(|(name, _)| format!("{}: removed", below(name))));
+                let kept = names(old).map(|(name, _)| name).filter(|name| after.contains_key(name));
+                if !kept.eq(names(new).map(|(name, _)| name).filter(|name| before.contains_key(name))) {
+                    lines.push(format!("{path}: another order"));
                 }
             }
-            for entry in old.iter().filter(|entry| of(new, &entry["name"]).is_none()) {
-                lines.push(format!("{}: removed", below(entry["name"].as_str().unwrap_or_default())));
+            _ if old.len().max(new.len()) > SHOWN_ELEMENTS => {
+                let missing = |these: &[Value], those: &[Value]| {
+                    let those: HashSet<&Value> = those.iter().collect();
+                    these.iter().filter(|it| !those.contains(it)).count()
+                };
+                let (added, removed) = (missing(new, old), missing(old, new));
+                lines.push(format!("{path}: {added} added, {removed} removed, {} in all", new.len()));
             }
-            let common = |these: &[Value], those: &[Value]| -> Vec<Value> {
-                let names = these.iter().map(|entry| entry["name"].clone());
-                names.filter(|name| of(those, name).is_some()).collect()
-            };
-            if common(old, new) != common(new, old) {
-                lines.push(format!("{path}: another order"));
-            }
-        }
-        (Value::Array(old), Value::Array(new)) if old.len().max(new.len()) > SHOWN_ELEMENTS => {
-            let missing = |these: &[Value], those: &[Value]| {
-                let those: HashSet<&Value> = those.iter().collect();
-                these.iter().filter(|it| !those.contains(it)).count()
-            };
-            let (added, removed) = (missing(new, old), missing(old, new));
-            lines.push(format!("{path}: {added} added, {removed} removed, {} in all", new.len()));
-        }
-        (old, new) => lines.push(format!("{path}: {} -> {}", shown(old), shown(new))),
+            _ => lines.push(changed(path, &Value::Array(old.clone()), &Value::Array(new.clone()))),
+        },
+        (old, new) => lines.push(changed(path, old, new)),
     }
 }
 
-fn named(entries: &[Value]) -> bool {
-    entries.iter().all(|entry| entry["name"].is_string())
+/// The entries of a list by their names; `None` if one has none.
+fn by_name(entries: &[Value]) -> Option<HashMap<&str, &Value>> {
+    let named: HashMap<&str, &Value> = names(entries).collect();
+    (named.len() == entries.len()).then_some(named)
+}
+
+fn names(entries: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
+    entries.iter().filter_map(|entry| Some((entry["name"].as_str()?, entry)))
+}
+
+fn changed(path: &str, old: &Value, new: &Value) -> String {
+    format!("{path}: {} -> {}", shown(old), shown(new))
 }
 
 fn shown(value: &Value) -> String {

@@ -256,7 +256,7 @@ fn errors_are_told_apart() {
         (1698, format!("refuses the password: x (1698): {see}"), "-"),
         (3159, format!("requires TLS, set pools[].tls: x (3159): {see}"), "requires TLS"),
         (3118, format!("refuses the login: x (3118): {see}"), "refuses the login"),
-        (1053, "unfit: stops: x (1053)".to_owned(), "stops"),
+        (1053, "unfit: stops: x (1053)".to_owned(), "unfit: stops"),
         (9999, "refuses the connection: x (9999)".to_owned(), "refuses the connection: x (9999)"),
     ] {
         let (hello, error) = (greeting("mysql_native_password", false), failed(code, "x"));

@@ -2,6 +2,7 @@
 //!
 //! Listeners, pools and backends are the same if their names are; of a backend the address counts as well.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -113,9 +114,10 @@ fn matched<'c, T>(
     new: &'c [T],
     name: fn(&T) -> &Arc<str>,
 ) -> impl Iterator<Item = (Option<&'c T>, Option<&'c T>)> {
-    let of = move |entries: &'c [T], wanted: &T| entries.iter().find(|entry| name(entry) == name(wanted));
-    let removed = old.iter().filter(move |before| of(new, before).is_none()).map(|before| (Some(before), None));
-    new.iter().map(move |after| (of(old, after), Some(after))).chain(removed)
+    let by_name = |entries: &'c [T]| entries.iter().map(move |entry| (name(entry), entry)).collect::<HashMap<_, _>>();
+    let (before, after) = (by_name(old), by_name(new));
+    let removed = old.iter().filter(move |entry| !after.contains_key(name(entry))).map(|entry| (Some(entry), None));
+    new.iter().map(move |entry| (before.get(name(entry)).copied(), Some(entry))).chain(removed)
 }
 
 fn listener_step(

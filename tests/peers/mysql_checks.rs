@@ -8,7 +8,7 @@ use crate::support::checked::{checking, down_for, is_up, reason, write_and_read}
 use crate::support::mariadb::MariaDb;
 use crate::support::stats::ADMIN;
 use crate::support::tidegate::Tidegate;
-use crate::support::{DEADLINE, eventually};
+use crate::support::{DEADLINE, eventually, free_port};
 
 fn run(server: &MariaDb, sql: &str) {
     let output = server.query(sql);
@@ -197,4 +197,36 @@ fn roles_and_lag_of_a_primary_and_a_replica() {
     eventually(DEADLINE, "an account is missing", || {
         reason(&tidegate, "write", "one").starts_with("refuses the password: ")
     });
+}
+
+#[test]
+fn member_of_a_galera_cluster_is_synced_or_says_why_not() {
+    let group = free_port();
+    let server = MariaDb::start(&[
+        "--wsrep-on=ON",
+        "--wsrep-provider=/usr/lib/galera/libgalera_smm.so",
+        "--wsrep-cluster-address=gcomm://",
+        "--binlog-format=ROW",
+        "--innodb-autoinc-lock-mode=2",
+        "--wsrep-node-address=127.0.0.1",
+        &format!(
+            "--wsrep-provider-options=gmcast.listen_addr=tcp://127.0.0.1:{group};pc.wait_prim_timeout=PT1S;ist.recv_addr=127.0.0.1:{}",
+            free_port()
+        ),
+    ]);
+    run(&server, "create user probe@'%' identified by ''");
+    let tidegate = checking("mysql", server.port(), "user: probe, role: synced", "");
+    tidegate.wait_for_up("b");
+    assert_eq!(tidegate.resource("/api/pools/p/backends/b")["role"], "synced");
+    run(&server, "set global wsrep_desync = ON");
+    down_for(&tidegate, "is a donor (wsrep_local_state = 2), role: synced is wanted");
+    run(&server, "set global wsrep_desync = OFF");
+    eventually(DEADLINE, "synced again", || is_up(&tidegate, "p", "b"));
+    // Members that nobody answers for.
+    run(&server, &format!("set global wsrep_cluster_address = 'gcomm://127.0.0.1:{}'", free_port()));
+    eventually(DEADLINE, "it has left", || !is_up(&tidegate, "p", "b"));
+    let alone = MariaDb::start(&[]);
+    run(&alone, "create user probe@'%' identified by ''");
+    let tidegate = checking("mysql", alone.port(), "user: probe, role: synced", "");
+    down_for(&tidegate, "is not part of the primary component (wsrep_cluster_status = Disconnected)");
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use crate::support::authority::Authority;
 use crate::support::checked::{is_up, reason};
 use crate::support::client::connect;
 use crate::support::mariadb::{self, MariaDb};
@@ -14,7 +15,7 @@ use crate::support::postgres::Postgres;
 use crate::support::redis::{Redis, ping_on};
 use crate::support::stats::{ADMIN_SOCKET, get};
 use crate::support::tidegate::Tidegate;
-use crate::support::{DEADLINE, eventually, tell};
+use crate::support::{DEADLINE, eventually, free_port, tell};
 
 /// The writer's and the reader's pool over the same two servers. `more` is listeners and pools beside them.
 fn writer_and_reader([one, two]: [u16; 2], kind: &str, account: &str, more: [&str; 2]) -> Tidegate {
@@ -319,4 +320,102 @@ fn sessions_on_a_demoted_primary_are_cut() {
     ping_on(reader).unwrap();
     eventually(DEADLINE, "the new primary", || is_up(&tidegate, "write", "two"));
     assert!(tidegate.logs().iter().all(|line| !line.text.contains("none of them gets")), "a switchover is no conflict");
+}
+
+/// With the default `fall`: what a server states of itself counts at once.
+#[test]
+fn lag_is_seen_within_two_checks() {
+    let one = Postgres::bare(&[]);
+    let two = one.standby(&[]);
+    let backends = format!(
+        "backends: [{{ name: one, address: \"127.0.0.1:{}\" }}, {{ name: two, address: \"127.0.0.1:{}\" }}]",
+        one.port(),
+        two.port()
+    );
+    let tidegate = Tidegate::start(&format!(
+        "{ADMIN_SOCKET}listeners: [{{ name: read, bind: \"127.0.0.1:0\", pool: read }}]\n\
+         pools: [{{ name: read, {backends}, health: {{ postgres: {{ user: postgres, role: replica, max_lag: 1MiB }}, \
+         interval: 500ms, timeout: 400ms }} }}]\n"
+    ));
+    tidegate.wait_for_up("two");
+    let checks = |place: usize| tidegate.view().pools[0].backends[place].checks.as_ref().unwrap().count;
+    let is_up = || is_up(&tidegate, "read", "two");
+    two.query("select pg_wal_replay_pause()");
+    one.query("create table t as select n, repeat('x', 100) from generate_series(1, 50000) n");
+    // The primary's position is read.
+    let before = checks(0);
+    eventually(DEADLINE, "a check of the primary", || checks(0) > before + 1);
+    let before = checks(1);
+    eventually(DEADLINE, "it is left out", || !is_up());
+    let took = checks(1) - before;
+    assert!(took <= 2, "{took} checks");
+    two.query("select pg_wal_replay_resume()");
+    eventually(DEADLINE, "it comes back", is_up);
+}
+
+/// The writer's and the reader's port of each database, by its own client, over TLS to tidegate and from there.
+#[test]
+fn ports_of_primary_and_replica_over_tls() {
+    let authority = Authority::new();
+    let issued = authority.issue(&["127.0.0.1", "localhost"]);
+    let ca_file = authority.file();
+    let (cert, key, ca) = (issued.cert.display(), issued.key.display(), ca_file.display());
+    let pool = |name: &str, role: &str, kind: &str, account: &str, starttls: &str, [one, two]: [u16; 2]| {
+        format!(
+            "- {{ name: {name}, backends: [{{ name: one, address: \"127.0.0.1:{one}\" }}, {{ name: two, address: \"127.0.0.1:{two}\" }}],\n\
+             \x20   tls: {{ ca: \"{ca}\"{starttls} }}, health: {{ {kind}: {{ {account} role: {role} }}, interval: 200ms, timeout: 5s }} }}\n"
+        )
+    };
+    let both = |kind: &str, account: &str, starttls: &str, ports: [u16; 2]| {
+        let starttls = if starttls.is_empty() { String::new() } else { format!(", starttls: {starttls}") };
+        let listener = |name: &str| {
+            format!(
+                "- {{ name: {name}, bind: \"127.0.0.1:0\", pool: {name}, \
+                 tls: {{ certificates: [{{ cert: \"{cert}\", key: \"{key}\" }}]{starttls} }} }}\n"
+            )
+        };
+        let tidegate = Tidegate::start(&format!(
+            "{ADMIN_SOCKET}listeners:\n{}{}pools:\n{}{}",
+            listener("write"),
+            listener("read"),
+            pool("write", "primary", kind, account, &starttls, ports),
+            pool("read", "replica", kind, account, &starttls, ports)
+        ));
+        let up = |pool: &str| ["one", "two"].map(|name| is_up(&tidegate, pool, name));
+        eventually(DEADLINE, "the roles", || up("write") == [true, false] && up("read") == [false, true]);
+        let ports = ["write", "read"].map(|listener| tidegate.at(listener).tcp().port());
+        (tidegate, ports)
+    };
+
+    let one = Postgres::with_tls(&issued);
+    let two = one.standby_with_tls(&issued);
+    let (_tidegate, ports) = both("postgres", "user: postgres,", "postgres", [one.port(), two.port()]);
+    let ask = |port: u16| {
+        let mut psql = one.psql(port);
+        psql.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", authority.file());
+        let output = psql
+            .args(["-XAtc", "select pg_is_in_recovery(), ssl from pg_stat_ssl where pid = pg_backend_pid()"])
+            .output();
+        let output = output.unwrap();
+        succeeded(&output).map(|()| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    assert_eq!(ports.map(ask), [Ok("f|t".to_owned()), Ok("t|t".to_owned())]);
+
+    let tls_ports = [free_port(), free_port()];
+    let [one, two] = tls_ports.map(|port| {
+        let (port, cert, key) = (port.to_string(), cert.to_string(), key.to_string());
+        let files = ["--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+        Redis::start_with(&[&["--tls-port", &port][..], &files].concat())
+    });
+    two.command(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
+    eventually(DEADLINE, "the replica", || two.command(&["ROLE"]).contains("connected"));
+    let (_tidegate, ports) = both("redis", "", "", tls_ports);
+    let role = |port: u16| {
+        let mut client = Command::new("redis-cli");
+        client.args(["--tls", "--cacert", &ca.to_string(), "-h", "127.0.0.1", "-p", &port.to_string(), "ROLE"]);
+        let output = client.output().unwrap();
+        succeeded(&output)
+            .map(|()| String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+    };
+    assert_eq!(ports.map(role), [Ok("master".to_owned()), Ok("slave".to_owned())]);
 }

@@ -38,7 +38,7 @@ impl Postgres {
 
     /// As [`Postgres::with_tls`], with a certificate from elsewhere.
     pub(crate) fn with_tls_files(cert: &Path, key: &Path) -> Postgres {
-        Postgres::with(&["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server.key"], Some((cert, key)))
+        Postgres::with(&TLS, Some((cert, key)))
     }
 
     /// A server on a free port, with these settings and nothing in it.
@@ -48,12 +48,7 @@ impl Postgres {
 
     fn with(settings: &[&str], files: Option<(&Path, &Path)>) -> Postgres {
         let (binaries, directory) = (binaries(), directory());
-        // The server reads a key only if nobody else does.
-        for (file, name) in files.iter().flat_map(|(cert, key)| [(cert, "server.pem"), (key, "server.key")]) {
-            let copy = directory.path().join(name);
-            fs::copy(file, &copy).expect("copy");
-            own(&copy);
-        }
+        copy_tls_files(&directory, files);
         let mut initdb = as_server_user(binaries.join("initdb"), "KILL");
         initdb.args(["-U", "postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "-D", "data"]);
         run(initdb.current_dir(directory.path()));
@@ -74,7 +69,17 @@ impl Postgres {
 
     /// A standby that streams from this server, with these settings beside its own.
     pub(crate) fn standby(&self, settings: &[&str]) -> Postgres {
+        self.standby_with(settings, None)
+    }
+
+    /// As [`Postgres::standby`], and it speaks TLS.
+    pub(crate) fn standby_with_tls(&self, files: &Issued) -> Postgres {
+        self.standby_with(&TLS, Some((&files.cert, &files.key)))
+    }
+
+    fn standby_with(&self, settings: &[&str], files: Option<(&Path, &Path)>) -> Postgres {
         let directory = directory();
+        copy_tls_files(&directory, files);
         let mut backup = as_server_user(self.binaries.join("pg_basebackup"), "KILL");
         backup.args(["-h", "127.0.0.1", "-U", "postgres", "-D", "data", "-R", "-X", "stream", "-c", "fast", "-p"]);
         run(backup.arg(self.port.to_string()).current_dir(directory.path()));
@@ -165,6 +170,18 @@ pub(crate) fn tps(pgbench: &mut Command) -> String {
     assert!(value("number of transactions actually processed:").parse::<u64>().expect("a number") > 0, "{told}");
     assert!(value("number of failed transactions:").starts_with("0 "), "{told}");
     value("tps =").split('.').next().expect("a number").to_owned()
+}
+
+/// Settings of a server that speaks TLS.
+const TLS: [&str; 3] = ["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server.key"];
+
+/// The server reads a key only if nobody else does.
+fn copy_tls_files(directory: &TempDir, files: Option<(&Path, &Path)>) {
+    for (file, name) in files.iter().flat_map(|(cert, key)| [(cert, "server.pem"), (key, "server.key")]) {
+        let copy = directory.path().join(name);
+        fs::copy(file, &copy).expect("copy");
+        own(&copy);
+    }
 }
 
 /// A directory of the server's user.

@@ -158,6 +158,11 @@ pub(super) enum DraftProbe {
         send: Vec<u8>,
         expect: Vec<u8>,
     },
+    Database {
+        /// The key: `postgres`, `mysql` or `redis`.
+        kind: &'static str,
+        user: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -271,6 +271,10 @@ fn health(health: &DraftHealth) -> Yaml {
             kind.set("expect", Yaml::Bytes(expect.clone()));
             all.section("exchange", kind);
         }
+        DraftProbe::Database { kind: name, user } => {
+            kind.set_some("user", user.clone().map(Yaml::Text));
+            all.set(name, Yaml::Map(kind.0));
+        }
     }
     all.period("interval", health.interval);
     all.period("timeout", health.timeout);

@@ -23,7 +23,7 @@ pub(super) struct CheckLines {
 }
 
 /// Options that say the kind of a check.
-const KINDS: [&str; 6] = ["tcp-check", "httpchk", "redis-check", "smtpchk", "ldap-check", "pgsql-check"];
+const KINDS: [&str; 7] = ["tcp-check", "httpchk", "redis-check", "smtpchk", "ldap-check", "pgsql-check", "mysql-check"];
 
 /// Whether a line says the kind of a check, or that there is none of this kind.
 pub(super) fn is_kind(line: &CfgLine) -> bool {
@@ -84,7 +84,7 @@ impl CheckLines {
                 }
                 self.probe = DraftProbe::Http(request);
             }
-            ("option", "redis-check") => self.exchange(b"PING\r\n", b"+PONG"),
+            ("option", "redis-check") => self.database("redis", None),
             ("option", "smtpchk") => {
                 self.exchange(b"", b"220");
                 self.helo = (!word(2).is_empty()).then_some(line.id);
@@ -94,16 +94,10 @@ impl CheckLines {
                 self.exchange(b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03\x04\x00\x80\x00", b"\x30");
                 self.notes.push("health: an anonymous bind; any answer of LDAP passes.".to_owned());
             }
-            ("option", "pgsql-check") => {
-                let user = if word(2) == "user" { word(3) } else { "haproxy" };
-                let mut body = b"\0\x03\0\0user\0".to_vec();
-                body.extend(user.bytes().take(64));
-                body.extend(b"\0\0");
-                // At most 80 bytes: the length is one byte.
-                let mut packet = vec![0, 0, 0, u8::try_from(body.len() + 4).unwrap_or(u8::MAX)];
-                packet.append(&mut body);
-                self.exchange(&packet, b"R");
-                self.notes.push("health: a login that stops where the server asks for the password.".to_owned());
+            // Its login stops where the server asks for the password, and so does a check without a user.
+            ("option", "pgsql-check") => self.database("postgres", None),
+            ("option", "mysql-check") => {
+                self.database("mysql", (word(2) == "user").then(|| word(3)).filter(|user| !user.is_empty()));
             }
             ("http-check", _) => self.http(line, ledger),
             ("tcp-check", _) => match &self.kind {
@@ -122,6 +116,12 @@ impl CheckLines {
 
     fn exchange(&mut self, send: &[u8], expect: &[u8]) {
         self.probe = DraftProbe::Exchange { send: send.to_vec(), expect: expect.to_vec() };
+    }
+
+    fn database(&mut self, kind: &'static str, user: Option<&str>) {
+        self.probe = DraftProbe::Database { kind, user: user.map(str::to_owned) };
+        let role = "health: the server answers; with `user`, `password_file` and `role` the check tells primary and replica apart.";
+        self.notes.push(role.to_owned());
     }
 
     fn http(&mut self, line: &CfgLine, ledger: &mut Ledger) {

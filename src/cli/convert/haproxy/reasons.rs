@@ -87,7 +87,6 @@ const OPTIONS: &[(&str, Reason)] = &[
     ("forwardfor", Left("no header is added; `send_proxy: v2` tells servers that read PROXY headers the client's address")),
     ("originalto", HTTP), ("http_proxy", HTTP), ("http-use-htx", TUNING), ("nolinger", Left("connections are closed in order")),
     ("ssl-hello-chk", Left("checks do not speak TLS yet: `tcp` connects only")), ("external-check", Left("no programs are run as checks")),
-    ("mysql-check", Left("checks do not speak MySQL yet: `tcp` connects only, see config/mysql.yaml")),
     ("persist", Left("no cookies are read")), ("accept-invalid-http-request", NotNeeded("HTTP is not judged")), ("http-no-delay", NotNeeded("TCP_NODELAY is set")),
     ("h1-case-adjust-bogus-client", NotNeeded("HTTP passes unchanged")), ("idle-close-on-response", NotNeeded("HTTP passes unchanged")),
 ];

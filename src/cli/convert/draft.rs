@@ -153,6 +153,7 @@ pub(super) struct DraftHealth {
 pub(super) enum DraftProbe {
     #[default]
     Tcp,
+    Tls,
     Http(DraftRequest),
     Exchange {
         send: Vec<u8>,

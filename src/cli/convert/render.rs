@@ -254,6 +254,7 @@ fn health(health: &DraftHealth) -> Yaml {
     let mut kind = Entries::default();
     match &health.probe {
         DraftProbe::Tcp => all.set("tcp", Yaml::Map(Vec::new())),
+        DraftProbe::Tls => all.set("tls", Yaml::Map(Vec::new())),
         DraftProbe::Http(request) => {
             kind.set_some("path", request.path.clone().map(Yaml::Text));
             kind.set_some("method", request.method.clone().map(Yaml::Text));

@@ -261,6 +261,29 @@ async fn a_conflict_cuts_no_sessions_but_the_demotion_after_it_does() {
 }
 
 #[tokio::test]
+async fn an_administrator_decides_a_conflict() {
+    let servers = [ScriptedPostgres::start(1).await, ScriptedPostgres::start(1).await];
+    let config = of_role(&[&servers[0], &servers[1]], RequiredRole::Primary);
+    let mut pool = Checkers::new(config.clone(), &SharedProbes::default());
+    for place in [0, 1, 0] {
+        pool.check_now(place).await;
+    }
+    assert_eq!(pool.chosen(), None);
+    let mut forced = config.clone();
+    forced.backends[1].forced = Some(model::ForcedHealth::Up);
+    pool.pool.update(forced);
+    assert_eq!(pool.chosen(), Some(1));
+    // One in maintenance is not checked: the other is alone.
+    let mut without = config;
+    without.backends[0].state = AdminState::Maintenance;
+    pool.pool.update(without);
+    let gone = Arc::clone(&pool.pool.backends()[0]);
+    pool.checkers[0].context.roles.forget(&pool.pool, &pool.pool.settings(), &gone);
+    assert_eq!(pool.chosen(), Some(1));
+    assert!(!pool.pool.has_primary_conflict());
+}
+
+#[tokio::test]
 async fn a_replica_pool_falls_back_to_the_primary() {
     let (primary, replica) = (ScriptedPostgres::start(1).await, ScriptedPostgres::start(REPLICA).await);
     let mut pool = Checkers::new(of_role(&[&primary, &replica], RequiredRole::PreferReplica), &SharedProbes::default());

@@ -299,15 +299,12 @@ impl Proxy {
         });
         notes.extend(servers.notes.iter().cloned());
         let health = health.map(|mut health| {
-            let plain = servers.tls.is_none() || health.port.is_some();
-            let probe = self.check.used(ledger);
-            if !plain && probe != DraftProbe::Tcp {
-                notes.push("health: connects only, as checks do not speak TLS yet.".to_owned());
-                self.check.lines().for_each(|id| ledger.left(id, "checks do not speak TLS yet: they connect only"));
-            } else {
-                notes.extend(self.check.notes.iter().cloned());
-            }
-            health.probe = if plain { probe } else { DraftProbe::Tcp };
+            let is_plain = servers.tls.is_none() || health.port.is_some();
+            notes.extend(self.check.notes.iter().cloned());
+            health.probe = match self.check.used(ledger) {
+                DraftProbe::Tcp if !is_plain => DraftProbe::Tls,
+                probe => probe,
+            };
             if let (Some(own), Some((port, id))) = (health.port, self.check.port) {
                 ledger.not_needed(id, format!("port {port} takes the place of the servers' port {own}"));
             }

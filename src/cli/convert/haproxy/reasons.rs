@@ -86,7 +86,7 @@ const OPTIONS: &[(&str, Reason)] = &[
     ("http-buffer-request", NotNeeded("requests pass as they come")), ("transparent", Left("the destination cannot be the client's")),
     ("forwardfor", Left("no header is added; `send_proxy: v2` tells servers that read PROXY headers the client's address")),
     ("originalto", HTTP), ("http_proxy", HTTP), ("http-use-htx", TUNING), ("nolinger", Left("connections are closed in order")),
-    ("ssl-hello-chk", Left("checks do not speak TLS yet: `tcp` connects only")), ("external-check", Left("no programs are run as checks")),
+    ("ssl-hello-chk", Left("write `health: { tls: {} }`")), ("external-check", Left("no programs are run as checks")),
     ("persist", Left("no cookies are read")), ("accept-invalid-http-request", NotNeeded("HTTP is not judged")), ("http-no-delay", NotNeeded("TCP_NODELAY is set")),
     ("h1-case-adjust-bogus-client", NotNeeded("HTTP passes unchanged")), ("idle-close-on-response", NotNeeded("HTTP passes unchanged")),
 ];
@@ -182,7 +182,7 @@ const SERVER_OPTIONS: &[(&str, usize, Reason)] = &[
     ("tfo", 0, Left("there is no TCP Fast Open to backends")), ("redir", 1, Left("HTTP passes unchanged")), ("ciphers", 1, CIPHERS),
     ("ciphersuites", 1, CIPHERS), ("no-sslv3", 0, CIPHERS), ("no-tlsv10", 0, CIPHERS), ("no-tlsv11", 0, CIPHERS), ("force-tlsv12", 0, CIPHERS),
     ("ssl-min-ver", 1, CIPHERS), ("ssl-max-ver", 1, CIPHERS), ("no-ssl-reuse", 0, CIPHERS), ("crl-file", 1, Left("backends' certificates are not checked for revocation")),
-    ("check-ssl", 0, Left("checks do not speak TLS yet")), ("check-sni", 1, Left("checks do not speak TLS yet")), ("check-alpn", 1, Left("checks do not speak TLS yet")),
+    ("check-ssl", 0, Left("write `health: { tls: {} }`, or `tls: true` of an http check")), ("check-sni", 1, Left("write `health: { tls: { server_name: ... } }`")), ("check-alpn", 1, Left("checks offer the protocols of the pool's `tls.alpn`")),
     ("check-proto", 1, Left("checks speak HTTP/1.1")), ("proto", 1, Left("the protocol is that of the client")), ("addr", 1, Left("checks go to the backend's own address")),
     ("pool-purge-delay", 1, NotNeeded("connections are not shared")), ("pool-max-conn", 1, NotNeeded("connections are not shared")), ("namespace", 1, Left("no network namespaces")),
 ];

@@ -71,6 +71,8 @@ fn of_role(servers: &[&ScriptedPostgres], role: RequiredRole) -> PoolConfig {
     let account = model::DatabaseAccount { user: Some("check".into()), password_file: None };
     let check = PostgresCheck { account, database: "postgres".to_owned(), role, max_lag: None };
     let mut config = checked(HealthCheck::Postgres(check), servers[0].address.into());
+    // Long enough for a busy machine: no check here is to time out.
+    config.health.iter_mut().for_each(|health| health.timeout = Duration::from_secs(10));
     let weights = vec![1; servers.len()];
     config.backends = backends(&weights);
     let place = |(backend, server): (&mut BackendConfig, &&ScriptedPostgres)| backend.address = server.address.into();

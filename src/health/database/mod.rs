@@ -111,6 +111,20 @@ pub(super) async fn mysql(
     Ok(judge(&seen, check.role, limit, shared))
 }
 
+/// A check of a MySQL server's TLS. It logs in, since servers block a host that breaks off after the handshake, and any answer to that
+/// will do.
+pub(super) async fn mysql_tls(
+    connection: Connection,
+    tls: BackendTls<'_>,
+    is_unix: bool,
+    shared: &DatabaseShared,
+) -> Result<Checked, ProbeFailure> {
+    let account = DatabaseAccount { user: None, password_file: None };
+    let check = MysqlCheck { account, role: RequiredRole::Any, max_lag: None };
+    let checked = mysql(connection, Some(tls), is_unix, &check, shared).await?;
+    Ok(Checked { state: None, ..checked })
+}
+
 /// One check of a Redis server.
 pub(super) async fn redis(
     connection: Connection,

@@ -5,16 +5,16 @@
 
 #![forbid(unsafe_code)]
 
-mod auth;
 mod packet;
 mod query;
 
-use self::auth::{AuthMethod, encrypted_password};
-use self::packet::{Greeting, ServerError, packet, split_packet};
+use self::packet::{ServerError, login, tls_request};
 use self::query::{MysqlQuery, QueryAnswer, ResultSet};
 use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, Observation, printable};
 use crate::config::model::RequiredRole;
 use crate::health::failure::{ProbeFailure, quoted};
+use crate::mysql::auth::{self, AuthMethod, encrypted_password};
+use crate::mysql::packet::{Greeting, packet, split_packet};
 
 /// COM_QUIT.
 const FAREWELL: &[u8] = &[1, 0, 0, 0, 1];
@@ -73,7 +73,7 @@ impl<'a> MysqlClient<'a> {
                     if !greeting.has_tls() {
                         return Err(ProbeFailure::backend("refuses TLS (have_ssl is not YES)"));
                     }
-                    answer.extend(packet(sequence.wrapping_add(1), &greeting.tls_request()));
+                    answer.extend(packet(sequence.wrapping_add(1), &tls_request()));
                     self.stage = MysqlStage::Encrypting(greeting);
                     return Ok(DialogueStep::StartTls);
                 }
@@ -134,7 +134,7 @@ impl<'a> MysqlClient<'a> {
         let name = method.name().to_owned();
         self.stage = MysqlStage::Login { method, scramble: greeting.scramble.clone(), awaits_key: false };
         let response = self.response()?;
-        answer.extend(packet(sequence, &greeting.login(self.wants_tls, user, &response, &name)));
+        answer.extend(packet(sequence, &login(self.wants_tls, user, &response, &name)));
         Ok(())
     }
 
@@ -256,10 +256,13 @@ impl DatabaseClient for MysqlClient<'_> {
         }
         loop {
             let Some((sequence, length)) =
-                split_packet(self.buffer.peek()).map_err(|()| not_mysql(self.buffer.peek()))?
+                split_packet(self.buffer.peek()).map_err(|_| not_mysql(self.buffer.peek()))?
             else {
                 return Ok(DialogueStep::More);
             };
+            if length == 0 {
+                return Err(not_mysql(self.buffer.peek()));
+            }
             let whole = self.buffer.take(4 + length);
             match self.packet(sequence, &whole[4..], answer)? {
                 DialogueStep::More => {}

@@ -4,20 +4,28 @@ use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
 use base64ct::{Base64, Encoding};
 
+use zeroize::Zeroizing;
+
 use super::packet::text;
 
 /// A method that a server asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum AuthMethod {
+pub enum AuthMethod {
+    /// mysql_native_password.
     Native,
+    /// caching_sha2_password.
     CachingSha2,
+    /// sha256_password.
     Sha256,
+    /// mysql_clear_password.
     Clear,
+    /// Another one.
     Other(String),
 }
 
 impl AuthMethod {
-    pub(super) fn named(name: &str) -> AuthMethod {
+    /// By its name.
+    pub fn named(name: &str) -> AuthMethod {
         match name {
             "mysql_native_password" => AuthMethod::Native,
             "caching_sha2_password" => AuthMethod::CachingSha2,
@@ -27,7 +35,8 @@ impl AuthMethod {
         }
     }
 
-    pub(super) fn name(&self) -> &str {
+    /// Its name.
+    pub fn name(&self) -> &str {
         match self {
             AuthMethod::Native => "mysql_native_password",
             AuthMethod::CachingSha2 => "caching_sha2_password",
@@ -39,14 +48,14 @@ impl AuthMethod {
 }
 
 /// The method and the new scramble of an AuthSwitchRequest.
-pub(super) fn switch(body: &[u8]) -> Option<(String, Vec<u8>)> {
+pub fn switch(body: &[u8]) -> Option<(String, Vec<u8>)> {
     let (name, seed) = text(body)?;
     let seed = seed.strip_suffix(b"\0").unwrap_or(seed);
     Some((String::from_utf8_lossy(name).into_owned(), seed.to_vec()))
 }
 
 /// SHA1(password) xor SHA1(scramble, SHA1(SHA1(password))).
-pub(super) fn native(password: &[u8], scramble: &[u8]) -> Vec<u8> {
+pub fn native(password: &[u8], scramble: &[u8]) -> Vec<u8> {
     let hash = |parts: &[&[u8]]| hash(&SHA1_FOR_LEGACY_USE_ONLY, parts);
     let once = hash(&[password]);
     let twice = hash(&[&once]);
@@ -54,7 +63,7 @@ pub(super) fn native(password: &[u8], scramble: &[u8]) -> Vec<u8> {
 }
 
 /// SHA256(password) xor SHA256(SHA256(SHA256(password)), scramble).
-pub(super) fn caching_sha2(password: &[u8], scramble: &[u8]) -> Vec<u8> {
+pub fn caching_sha2(password: &[u8], scramble: &[u8]) -> Vec<u8> {
     let hash = |parts: &[&[u8]]| hash(&SHA256, parts);
     let once = hash(&[password]);
     let twice = hash(&[&once]);
@@ -62,7 +71,7 @@ pub(super) fn caching_sha2(password: &[u8], scramble: &[u8]) -> Vec<u8> {
 }
 
 /// The password for the owner of a public key (PEM), hidden by the scramble as well. `None` if the key cannot be used.
-pub(super) fn encrypted_password(pem: &[u8], password: &[u8], scramble: &[u8]) -> Option<Vec<u8>> {
+pub fn encrypted_password(pem: &[u8], password: &[u8], scramble: &[u8]) -> Option<Vec<u8>> {
     let pem = std::str::from_utf8(pem).ok()?;
     let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
     let key = PublicEncryptingKey::from_der(&Base64::decode_vec(body.trim_end_matches('\0')).ok()?).ok()?;
@@ -70,8 +79,8 @@ pub(super) fn encrypted_password(pem: &[u8], password: &[u8], scramble: &[u8]) -
     if scramble.is_empty() {
         return None;
     }
-    let hidden: Vec<u8> =
-        password.iter().chain(&[0]).zip(scramble.iter().cycle()).map(|(one, other)| one ^ other).collect();
+    let mut hidden = Zeroizing::new(Vec::with_capacity(password.len() + 1));
+    hidden.extend(password.iter().chain(&[0]).zip(scramble.iter().cycle()).map(|(one, other)| one ^ other));
     let mut encrypted = vec![0; key.ciphertext_size()];
     let length = key.encrypt(&OAEP_SHA1_MGF1SHA1, &hidden, &mut encrypted, None).ok()?.len();
     encrypted.truncate(length);

@@ -24,16 +24,16 @@ use crate::stats::latency::Stage;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, poll_fn};
 
-/// Why a client is not served, and the number of the packet that it expects if it speaks MySQL.
+/// Why a client is not served; once a MySQL client has had its greeting, the number of the packet that it expects.
 pub(super) struct Unserved {
     pub(super) ending: Termination,
-    pub(super) sequence: u8,
+    pub(super) sequence: Option<u8>,
 }
 
 impl Unserved {
     /// Before anything was said to it.
     pub(super) fn ungreeted(ending: Termination) -> Unserved {
-        Unserved { ending, sequence: 0 }
+        Unserved { ending, sequence: None }
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn log_in(
     record.took_first_byte(received.took);
     let mut session = LoginSession { client, backend, record, login };
     let ended = handle.unless_aborted(session.run()).await;
-    ended.unwrap_or_else(Err).map_err(|ending| Unserved { ending, sequence: session.login.next_to_client() })
+    ended.unwrap_or_else(Err).map_err(|ending| Unserved { ending, sequence: Some(session.login.next_to_client()) })
 }
 
 /// What TLS and unix sockets make of the two sides.

@@ -8,7 +8,7 @@ use super::listener::Listener;
 use super::peek::{Peek, PeekedBytes, after, write_all};
 use super::transport::ClientConn;
 use super::worker_state::WorkerState;
-use crate::config::model::SpokenProtocol;
+use crate::config::model::{SpokenProtocol, StartTls};
 use crate::mysql::packet::error_packet;
 use crate::net::protocol::ClientProtocol;
 use crate::relay::Stream;
@@ -26,17 +26,19 @@ const MAX_FIRST_MESSAGE: Duration = Duration::from_secs(5);
 const MAX_ENCRYPTION_REQUESTS: usize = 2;
 
 /// Tells the client why it gets no backend, if the listener knows what its clients speak, and when to try again. `peeked` is what
-/// was read of it; `sequence` is the number of the packet that a MySQL client expects.
+/// was read of it; `sequence` is the number of the packet that a MySQL client expects,
+/// which has had a greeting.
 pub(super) async fn reject(
     connection: &ConnectionState,
     client: &ClientConn,
     peeked: PeekedBytes,
     ending: Termination,
     retry_after: Duration,
-    sequence: u8,
+    sequence: Option<u8>,
 ) {
     let listener = &*connection.listener;
-    let (Some(why), Some(protocol)) = (Why::of(ending), spoken(connection)) else { return };
+    let spoken = sequence.map_or_else(|| spoken(connection), |_| Some(SpokenProtocol::Mysql));
+    let (Some(why), Some(protocol)) = (Why::of(ending), spoken) else { return };
     // The listener has answered the client's request for TLS.
     let has_begun = listener.tls().is_some_and(|(tls, _)| tls.starttls.is_some());
     match protocol {
@@ -50,7 +52,9 @@ pub(super) async fn reject(
             }
         }
         // The server speaks first.
-        SpokenProtocol::Mysql => lingering_close(client, &why.to_mysql(sequence), LingerLimit::SHORT).await,
+        SpokenProtocol::Mysql => {
+            lingering_close(client, &why.to_mysql(sequence.unwrap_or_default()), LingerLimit::SHORT).await
+        }
         // As Redis itself does for a client above its maxclients.
         SpokenProtocol::Redis => lingering_close(client, &why.to_redis(), LingerLimit::SHORT).await,
         SpokenProtocol::Http => {
@@ -84,8 +88,14 @@ fn spoken(connection: &ConnectionState) -> Option<SpokenProtocol> {
         Some(ClientProtocol::Redis) => Some(SpokenProtocol::Redis),
         Some(ClientProtocol::Http) => Some(SpokenProtocol::Http),
         Some(ClientProtocol::Tls | ClientProtocol::Ssh) => None,
-        None => listener.config().speaks(),
+        None => listener.config().speaks().or_else(|| asks_as_mysql(connection).then_some(SpokenProtocol::Mysql)),
     }
+}
+
+/// Whether the client's pool asks for TLS as MySQL does.
+fn asks_as_mysql(connection: &ConnectionState) -> bool {
+    let settings = connection.pool().settings();
+    settings.tls.as_ref().is_some_and(|tls| tls.starttls == Some(StartTls::Mysql))
 }
 
 /// Time for the first message of a client that is to be answered.

@@ -182,7 +182,7 @@ impl Session {
     }
 
     /// Tells the client why it gets no backend, unless the connection is cut meanwhile.
-    async fn send_error(&mut self, ending: Termination, sequence: u8) {
+    async fn send_error(&mut self, ending: Termination, sequence: Option<u8>) {
         let Session { client: Some(client), record, handle, .. } = self else { return };
         let peeked = record.take_peeked();
         let connection = &*record.connection;

@@ -1,58 +1,10 @@
-//! Methods of authentication.
+//! Proofs of a password.
 
 use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
 use base64ct::{Base64, Encoding};
 
 use zeroize::Zeroizing;
-
-use super::packet::text;
-
-/// A method that a server asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuthMethod {
-    /// mysql_native_password.
-    Native,
-    /// caching_sha2_password.
-    CachingSha2,
-    /// sha256_password.
-    Sha256,
-    /// mysql_clear_password.
-    Clear,
-    /// Another one.
-    Other(String),
-}
-
-impl AuthMethod {
-    /// By its name.
-    pub fn named(name: &str) -> AuthMethod {
-        match name {
-            "mysql_native_password" => AuthMethod::Native,
-            "caching_sha2_password" => AuthMethod::CachingSha2,
-            "sha256_password" => AuthMethod::Sha256,
-            "mysql_clear_password" => AuthMethod::Clear,
-            other => AuthMethod::Other(other.to_owned()),
-        }
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        match self {
-            AuthMethod::Native => "mysql_native_password",
-            AuthMethod::CachingSha2 => "caching_sha2_password",
-            AuthMethod::Sha256 => "sha256_password",
-            AuthMethod::Clear => "mysql_clear_password",
-            AuthMethod::Other(name) => name,
-        }
-    }
-}
-
-/// The method and the new scramble of an AuthSwitchRequest.
-pub fn switch(body: &[u8]) -> Option<(String, Vec<u8>)> {
-    let (name, seed) = text(body)?;
-    let seed = seed.strip_suffix(b"\0").unwrap_or(seed);
-    Some((String::from_utf8_lossy(name).into_owned(), seed.to_vec()))
-}
 
 /// SHA1(password) xor SHA1(scramble, SHA1(SHA1(password))).
 pub fn native(password: &[u8], scramble: &[u8]) -> Vec<u8> {

@@ -18,7 +18,7 @@ use self::fault::MAX_SERVER_PACKETS;
 pub use self::fault::{LoginFault, Speaker};
 use self::leg::Leg;
 pub use self::leg::SecretBytes;
-use super::auth::{AuthMethod, switch};
+use super::method::{AuthMethod, switch};
 use super::packet::{Greeting, LoginRequest, MULTI_FACTOR, TLS, TLS_REQUEST, capabilities, error_packet, set_tls};
 
 /// Encrypts a password (the second argument) by a public key (PEM), hidden by a scramble. `None` if the key cannot be used.

@@ -5,4 +5,5 @@
 
 pub mod auth;
 pub mod login;
+pub mod method;
 pub mod packet;

@@ -3,10 +3,12 @@
 use std::process::{Command, Output};
 
 use crate::support::authority::{Authority, Issued};
-use crate::support::backend::Dead;
+use crate::support::backend::{Backend, Dead, in_thread};
 use crate::support::checked::is_up;
 use crate::support::client::Place;
 use crate::support::mariadb::MariaDb;
+use crate::support::mysqlwire::{CACHING, Mysql8};
+use crate::support::python;
 use crate::support::stats::ADMIN;
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::{DEADLINE, eventually};
@@ -162,7 +164,7 @@ fn account_that_requires_tls_needs_it_at_the_pool() {
     assert!(told.starts_with("ERROR 1045 (28000)"), "{told}");
     run(&server, "alter user app@'%' require none; set global require_secure_transport = 1");
     let told = complaint(&mariadb(&in_front, &verified, "select 1"));
-    assert!(told.contains("Connections using insecure transport are prohibited"), "{told}");
+    assert!(told.starts_with("ERROR 1045 (28000)"), "{told}");
     // A certificate of the pool's own.
     let own = authority.issue_client("app");
     let requiring = with_tls(&authority, &[&format!("--ssl-ca={}", authority.file().display())]);
@@ -217,4 +219,59 @@ fn tls_check_asks_within_the_protocol() {
     let down = Tidegate::start(&forward(place(&server), "", &check));
     let reason = down.wait_for_down("b").field("reason");
     assert!(reason.starts_with("TLS handshake failed"), "{reason}");
+}
+
+/// What two drivers make of it: `caching_sha2_password` with and without the server's cache, a wrong password, no TLS.
+#[test]
+fn drivers_log_in_by_caching_sha2_password() {
+    let authority = Authority::new();
+    let keys = listener(&authority.issue(&["127.0.0.1"]), "");
+    let oracle = "
+import mysql.connector as driver
+def connect(port, ca, password):
+    tls = dict(ssl_ca=ca, ssl_verify_cert=True, ssl_verify_identity=True) if ca else dict(ssl_disabled=True)
+    driver.connect(host='127.0.0.1', port=port, user='app', password=password, use_pure=True, **tls).close()
+";
+    let pymysql = "
+import pymysql as driver
+def connect(port, ca, password):
+    tls = dict(ssl={'ca': ca, 'check_hostname': True}) if ca else dict(ssl_disabled=True)
+    driver.connect(host='127.0.0.1', port=port, user='app', password=password, **tls).close()
+";
+    let attempts = "
+import sys
+port, ca = int(sys.stdin.readline()), sys.stdin.readline().strip()
+for (ca, password) in [(ca, 'correct horse'), (ca, 'correct horse'), (ca, 'wrong'), (None, 'correct horse')]:
+    try:
+        connect(port, ca, password)
+        print('connected')
+    except driver.Error as error:
+        print(error.args[0])
+";
+    for driver in [oracle, pymysql] {
+        for back in [String::new(), pool(&authority)] {
+            let mut server = Mysql8::new(CACHING);
+            server.answers_ok = true;
+            server.tls = Some(authority.issue(&["127.0.0.1"]).server().into());
+            let backend = Backend::bind(
+                "127.0.0.1:0".parse().unwrap(),
+                in_thread({
+                    let server = server.clone();
+                    move |stream| server.serve(stream)
+                }),
+            );
+            let tidegate = Tidegate::start(&forward(backend.place(), &keys, &back));
+            let input = format!("{}\n{}\n", tidegate.at("in").tcp().port(), authority.file().display());
+            let told = python::run(&format!("{driver}{attempts}"), input.as_bytes());
+            let seen = server.seen();
+            assert_eq!(
+                told.split_whitespace().collect::<Vec<_>>(),
+                ["connected", "connected", "1045", "3159"],
+                "{back}: {seen:?}"
+            );
+            assert_eq!(server.logins(), (1, 1), "{seen:?}");
+            let logins = seen.iter().filter(|it| it.ends_with(" login")).collect::<Vec<_>>();
+            assert_eq!(logins, [if back.is_empty() { "plain login" } else { "ssl login" }; 3], "{seen:?}");
+        }
+    }
 }

@@ -90,6 +90,8 @@ pub(crate) struct Mysql8 {
     /// What comes by it is private, as over a unix socket.
     pub(crate) is_local: bool,
     pub(crate) error_at: Option<ErrorAt>,
+    /// After the login, each command succeeds without a result; otherwise it comes back.
+    pub(crate) answers_ok: bool,
     shared: Arc<Shared>,
 }
 
@@ -125,6 +127,7 @@ impl Mysql8 {
             tls: None,
             is_local: false,
             error_at: None,
+            answers_ok: false,
             shared: Arc::new(shared),
         }
     }
@@ -148,7 +151,7 @@ impl Mysql8 {
         self.shared.is_cached.store(false, Ordering::SeqCst);
     }
 
-    /// Serves one connection: after the login, each packet comes back.
+    /// Serves one connection.
     pub(crate) fn serve(&self, stream: TcpStream) {
         if let Err(error) = self.try_serve(stream) {
             self.saw(format!("error: {error}"));
@@ -193,7 +196,7 @@ impl Mysql8 {
             if body == [1] {
                 return Ok(());
             }
-            wire.send(&body)?;
+            wire.send(if self.answers_ok { OK } else { &body })?;
         }
     }
 

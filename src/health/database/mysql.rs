@@ -13,7 +13,8 @@ use self::query::{MysqlQuery, QueryAnswer, ResultSet};
 use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, Observation, printable};
 use crate::config::model::RequiredRole;
 use crate::health::failure::{ProbeFailure, quoted};
-use crate::mysql::auth::{self, AuthMethod, encrypted_password};
+use crate::mysql::auth::{self, encrypted_password};
+use crate::mysql::method::{self, AuthMethod};
 use crate::mysql::packet::{Greeting, packet, split_packet};
 
 /// COM_QUIT.
@@ -89,7 +90,7 @@ impl<'a> MysqlClient<'a> {
                         .fault("asks for an authentication method of MySQL 4.0, which is not supported"));
                 }
                 Some((0xfe, rest)) => {
-                    let (name, seed) = auth::switch(rest).ok_or_else(malformed)?;
+                    let (name, seed) = method::switch(rest).ok_or_else(malformed)?;
                     (*method, *scramble, *awaits_key) = (AuthMethod::named(&name), seed, false);
                     let response = self.response()?;
                     answer.extend(packet(sequence.wrapping_add(1), &response));

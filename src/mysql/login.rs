@@ -321,6 +321,10 @@ impl Login {
             }
             _ => {}
         }
+        // What came before the question is no answer to it.
+        if !matches!(stage, LoginPhase::Exchange(Speaker::Server)) && self.client.buffered() > 0 {
+            return Err(LoginFault::EarlyAnswer);
+        }
         self.stage = stage;
         self.to_client(body);
         Ok(())

@@ -36,6 +36,8 @@ pub enum LoginFault {
         /// The one that comes next.
         expected: u8,
     },
+    #[error("answers before it is asked in its login")]
+    EarlyAnswer,
     #[error(
         "sends its password by sha256_password over TLS, which does not go on to the database server: set pools[].tls with starttls: mysql"
     )]
@@ -72,6 +74,7 @@ impl LoginFault {
             | LoginFault::MalformedLogin
             | LoginFault::ClientPacketTooLong
             | LoginFault::OutOfOrder { .. }
+            | LoginFault::EarlyAnswer
             | LoginFault::Sha256ToPlainServer
             | LoginFault::Sha256OfPlainClient
             | LoginFault::PlainPassword => Speaker::Client,
@@ -108,7 +111,7 @@ impl LoginFault {
                 b"08004",
                 "caching_sha2_password needs TLS to the load balancer for a first login: connect with TLS (--ssl)",
             ),
-            LoginFault::OutOfOrder { .. } => (1156, b"08S01", "Got packets out of order"),
+            LoginFault::OutOfOrder { .. } | LoginFault::EarlyAnswer => (1156, b"08S01", "Got packets out of order"),
             LoginFault::OldProtocol | LoginFault::ClientPacketTooLong => return None,
             LoginFault::TlsNotOffered | LoginFault::MalformedLogin => (1043, b"08S01", "Bad handshake"),
             _ => (1105, b"HY000", "The load balancer does not understand the database server's answer to the login"),

@@ -17,12 +17,16 @@ fn what_cannot_be_mediated_is_refused_by_name() {
     refused(FRONT, &[Client(1, &plain)], NoTls, Some((2, 3159)));
     refused(BACK, &[Client(1, &request_tls)], TlsNotOffered, Some((2, 1043)));
     refused(FRONT, &[Client(2, &request_tls)], OutOfOrder { sequence: 2, expected: 1 }, Some((1, 1156)));
+    let with = request(TLS, NATIVE);
+    let login = [&opening[..], &[Client(2, &with), ToServer(1, &plain)]].concat();
+    let early = [Client(4, b"proof"), Turn(Speaker::Server), Server(2, SWITCH_TO_CACHING)];
+    refused(FRONT, &[&login[..], &early].concat(), EarlyAnswer, Some((3, 1156)));
     refused(FRONT, &[Client(1, &[0x85, 0xa6, 0x03, 0, 0])], OldProtocol, None);
     refused(FRONT, &[Client(1, b"")], OldProtocol, None);
     // With TLS, a password would be in the login already.
     let login = request(TLS, sha256);
     refused(FRONT, &[&opening[..], &[Client(2, &login)]].concat(), Sha256ToPlainServer, Some((3, 1251)));
-    let (with, without) = (request(TLS, NATIVE), request(0, NATIVE));
+    let without = request(0, NATIVE);
     let login = [&opening[..], &[Client(2, &with), ToServer(1, &without), Server(2, switch)]].concat();
     refused(FRONT, &login, Sha256ToPlainServer, Some((3, 1251)));
     let login = [Client(1, &without), ToServer(1, &with[..32]), ServerTls, ToServer(2, &with), Server(3, switch)];

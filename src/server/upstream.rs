@@ -115,7 +115,8 @@ pub(super) async fn handshake(
     let handshake = matches!(conn, Conn::Tls(_)).then(|| began.elapsed());
     let greeting = match origin.is_mysql || starttls == Some(StartTls::Mysql) {
         true => {
-            let (body, greeting) = by(deadline, read_greeting(&conn)).await??;
+            let greeted = worker::until(Some(deadline), read_greeting(&conn)).await;
+            let (body, greeting) = greeted.ok_or(UpstreamError::Ungreeted)??;
             if starttls == Some(StartTls::Mysql) && !greeting.has_tls() {
                 return Err(UpstreamError::NoMysqlTls);
             }
@@ -215,6 +216,7 @@ pub(super) enum UpstreamError {
     Answer(u8),
     NoMysqlTls,
     NotMysql,
+    Ungreeted,
     ClosedUngreeted,
     MysqlRefuses(u16, String),
 }
@@ -244,6 +246,7 @@ impl fmt::Display for UpstreamError {
                 f.write_str("offers no TLS (MySQL and MariaDB: ssl_cert and ssl_key are not set)")
             }
             UpstreamError::NotMysql => f.write_str("does not begin with a greeting of MySQL"),
+            UpstreamError::Ungreeted => f.write_str("sent no greeting of MySQL within timeouts.connect"),
             UpstreamError::ClosedUngreeted => f.write_str("closed the connection instead of a greeting of MySQL"),
             UpstreamError::MysqlRefuses(code, message) => write!(f, "refuses the connection: {message} ({code})"),
             UpstreamError::Answer(byte) => {

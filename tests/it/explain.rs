@@ -12,7 +12,7 @@ use crate::support::backend::{Backend, Dead};
 use crate::support::client::{Place, connect, connect_from, expect, read_to_end};
 use crate::support::process::{Process, bound};
 use crate::support::stats::ADMIN;
-use crate::support::tidegate::Tidegate;
+use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, read_all, send_name_over_tls, tls_backend};
 use crate::support::{DEADLINE, eventually, free_port};
 
@@ -298,4 +298,17 @@ fn the_configuration_says_where_to_ask() {
     fs::write(&without, rest).unwrap();
     let (code, told) = failure(&["--client", "127.0.0.1", "--config", without.to_str().unwrap()]);
     assert!(code == Some(2) && told.contains("has no stats port") && told.contains("add `admin:"), "{told}");
+}
+
+/// The order of steps is another one.
+#[test]
+fn mysql_server_is_chosen_before_tls() {
+    let (backend, authority) = (Backend::echo(), Authority::new());
+    let certificate = authority.issue(&["db.example.test"]).yaml();
+    let keys = format!("tls: {{ certificates: [{certificate}], starttls: mysql }}");
+    let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(backend.place(), &keys, "")));
+    let found = one(&tidegate, &["--client", "192.0.2.1", "--sni", "db.example.test"]);
+    let note = "its backend is connected before the client's TLS (starttls: mysql): the server speaks first, and the server name chooses a \
+                certificate only";
+    assert_eq!((found.notes.as_slice(), found.backend.as_deref()), (&[note.to_owned()][..], Some("b")));
 }

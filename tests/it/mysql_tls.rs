@@ -18,6 +18,9 @@ use crate::support::{DEADLINE, eventually};
 
 const PASSWORD: &[u8] = b"correct horse";
 
+/// Of a server that the test drives.
+const GREETING: &[u8] = b"\x0a8.4.3\0\x01\0\0\0abcdefgh\0\xff\xff\x2d\x02\0\xff\xdf\x15\0\0\0\0\0\0\0\0\0\0ijklmnopqrst\0mysql_native_password\0";
+
 /// A server behind tidegate: TLS ends at the listener with `front`, and begins at the pool with `back`.
 struct Bench {
     authority: Authority,
@@ -282,8 +285,7 @@ fn plain_text_of_the_server_before_tls_is_no_answer() {
     let tidegate = Tidegate::start(&forward(scripted.place(), "", &back(&authority)));
     let stream = connect(&tidegate.at("in"));
     let mut server = Wire::new(scripted.accept());
-    let greeting = b"\x0a8.4.3\0\x01\0\0\0abcdefgh\0\xff\xff\x2d\x02\0\xff\xdf\x15\0\0\0\0\0\0\0\0\0\0ijklmnopqrst\0mysql_native_password\0";
-    server.send(greeting).unwrap();
+    server.send(GREETING).unwrap();
     let mut client = Wire::new(stream);
     client.receive().unwrap();
     // An attacker's.
@@ -325,11 +327,10 @@ fn login_has_deadlines() {
     let scripted = Scripted::start();
     let listener = format!("{timeouts} {}", starttls(&authority, "plaintext: allow"));
     let tidegate = Tidegate::start(&forward(scripted.place(), &listener, ""));
-    let greeting = b"\x0a8.4.3\0\x01\0\0\0abcdefgh\0\xff\xff\x2d\x02\0\xff\xdf\x15\0\0\0\0\0\0\0\0\0\0ijklmnopqrst\0mysql_native_password\0";
     let begin = || {
         let stream = connect(&tidegate.at("in"));
         let mut server = Wire::new(scripted.accept());
-        server.send(greeting).unwrap();
+        server.send(GREETING).unwrap();
         let mut client = Wire::new(stream);
         client.receive().unwrap();
         (client, server)
@@ -361,11 +362,10 @@ fn sides_that_leave_end_the_login() {
     let authority = Authority::new();
     let scripted = Scripted::start();
     let tidegate = Tidegate::start(&forward(scripted.place(), &starttls(&authority, "plaintext: allow"), ""));
-    let greeting = b"\x0a8.4.3\0\x01\0\0\0abcdefgh\0\xff\xff\x2d\x02\0\xff\xdf\x15\0\0\0\0\0\0\0\0\0\0ijklmnopqrst\0mysql_native_password\0";
     let begin = || {
         let stream = connect(&tidegate.at("in"));
         let mut server = Wire::new(scripted.accept());
-        server.send(greeting).unwrap();
+        server.send(GREETING).unwrap();
         let mut client = Wire::new(stream);
         client.receive().unwrap();
         (client.stream, server.stream)
@@ -437,4 +437,41 @@ fn proxy_header_comes_before_the_greeting() {
     echoes(&mut session, b"x");
     drop(session);
     assert!(tidegate.only_access().field("client").starts_with("192.0.2.1"));
+}
+
+/// A client that waits for the answer to its login: of the server that the test drives.
+fn waiting(tidegate: &Tidegate, scripted: &Scripted) -> (Wire<TcpStream>, Wire<TcpStream>) {
+    let stream = connect(&tidegate.at("in"));
+    let mut server = Wire::new(scripted.accept());
+    server.send(GREETING).unwrap();
+    let mut client = Wire::new(stream);
+    client.receive().unwrap();
+    client.send(&[&head(0x0008_8200)[..], b"app\0\0mysql_native_password\0"].concat()).unwrap();
+    server.receive().unwrap();
+    (client, server)
+}
+
+#[test]
+fn login_is_ended_by_a_drain_and_an_administrator() {
+    let authority = Authority::new();
+    let scripted = Scripted::start();
+    let keys = starttls(&authority, "plaintext: allow");
+    let config = format!("{ADMIN_SOCKET}shutdown: {{ drain: 1m }}\n{}", forward(scripted.place(), &keys, ""));
+    let tidegate = Tidegate::start(&config);
+    let (mut client, _server) = waiting(&tidegate, &scripted);
+    let open = tidegate.resource("/api/connections");
+    let id = open["connections"][0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(open["connections"][0]["backend"], "b", "{open}");
+    let killed = tidegate.call("DELETE", &format!("/api/connections/{id}"), "");
+    assert!(killed.status < 300, "{killed:?}");
+    client.receive().unwrap_err();
+    assert_eq!(tidegate.only_access().end(), "killed by an administrator");
+
+    let (mut client, _server) = waiting(&tidegate, &scripted);
+    tidegate.terminate();
+    tidegate.wait_for_log("the drain", |line| line.text.contains("drain"));
+    tidegate.terminate();
+    let error = as_error(&client.receive().unwrap()).unwrap();
+    assert_eq!(error, LoginEnd::Error(1053, "the server is shutting down".to_owned()));
+    tidegate.wait_for_access("the second", |line| line.end() == "drain aborted");
 }

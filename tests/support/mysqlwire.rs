@@ -90,8 +90,8 @@ pub(crate) struct Mysql8 {
     /// What comes by it is private, as over a unix socket.
     pub(crate) is_local: bool,
     pub(crate) error_at: Option<ErrorAt>,
-    /// After the login, each command succeeds without a result; otherwise it comes back.
-    pub(crate) answers_ok: bool,
+    /// What comes after the login.
+    pub(crate) session: fn(&mut AnyWire) -> Result<()>,
     shared: Arc<Shared>,
 }
 
@@ -127,7 +127,7 @@ impl Mysql8 {
             tls: None,
             is_local: false,
             error_at: None,
-            answers_ok: false,
+            session: echo,
             shared: Arc::new(shared),
         }
     }
@@ -187,17 +187,7 @@ impl Mysql8 {
         });
         self.authenticate(&mut wire, &first, is_private)?;
         self.saw("logged in");
-        loop {
-            wire.next = 0;
-            let body = match wire.receive() {
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-                body => body?,
-            };
-            if body == [1] {
-                return Ok(());
-            }
-            wire.send(if self.answers_ok { OK } else { &body })?;
-        }
+        (self.session)(&mut wire)
     }
 
     fn greeting(&self) -> Vec<u8> {
@@ -217,8 +207,7 @@ impl Mysql8 {
     }
 
     fn authenticate(&self, wire: &mut AnyWire, login: &[u8], is_private: bool) -> Result<()> {
-        let (user, rest) = zero_ended(&login[32..]);
-        assert_eq!(user, b"app");
+        let (_user, rest) = zero_ended(&login[32..]);
         let length = usize::from(rest[0]);
         let (mut proof, rest) = (rest[1..1 + length].to_vec(), &rest[1 + length..]);
         let mut scramble = &SCRAMBLE[..];
@@ -275,6 +264,32 @@ impl Mysql8 {
             shared.is_cached.store(true, Ordering::SeqCst);
         }
         Ok(accepted)
+    }
+}
+
+/// Each packet comes back, until COM_QUIT or the end.
+pub(crate) fn echo(wire: &mut AnyWire) -> Result<()> {
+    while let Some(command) = command(wire)? {
+        wire.send(&command)?;
+    }
+    Ok(())
+}
+
+/// Each command succeeds without a result.
+pub(crate) fn answer_ok(wire: &mut AnyWire) -> Result<()> {
+    while command(wire)?.is_some() {
+        wire.send(OK)?;
+    }
+    Ok(())
+}
+
+/// The next command; `None` for COM_QUIT and the end.
+pub(crate) fn command(wire: &mut AnyWire) -> Result<Option<Vec<u8>>> {
+    wire.next = 0;
+    match wire.receive() {
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        Ok(quit) if quit == [1] => Ok(None),
+        command => command.map(Some),
     }
 }
 

@@ -131,7 +131,7 @@ impl Login {
         login.server.skip();
         let mut offered = Zeroizing::new(body.to_vec());
         greeting.offer_tls(&mut offered, rules.offers_tls);
-        login.to_client(&offered);
+        login.tell_client(&offered);
         login
     }
 
@@ -225,13 +225,13 @@ impl Login {
                 // Servers end the password there.
                 let password = body.strip_suffix(b"\0").unwrap_or(&body);
                 self.stage = LoginPhase::PublicKey(Zeroizing::new(password.to_vec()));
-                self.to_server(REQUEST_KEY);
+                self.tell_server(REQUEST_KEY);
                 Ok(())
             }
             LoginPhase::PlainPassword if *body == REQUEST_KEY => Err(LoginFault::PlainPassword),
             _ => {
                 self.stage = LoginPhase::Exchange(Speaker::Server);
-                self.to_server(&body);
+                self.tell_server(&body);
                 Ok(())
             }
         }
@@ -269,11 +269,11 @@ impl Login {
                 return Err(LoginFault::PlainServerBytes);
             }
             // Of the client's own capabilities: MySQL takes those, and not the ones in the login (`parse_client_handshake_packet`).
-            self.to_server(&body[..TLS_REQUEST]);
+            self.tell_server(&body[..TLS_REQUEST]);
             self.steps.push_back(LoginStep::ServerTls);
         }
         self.stage = LoginPhase::Exchange(Speaker::Server);
-        self.to_server(&body);
+        self.tell_server(&body);
         Ok(())
     }
 
@@ -297,7 +297,7 @@ impl Login {
             let Some(pem) = body.strip_prefix(&[0x01]) else { return Err(LoginFault::NoPublicKey) };
             let encrypted = (self.cipher)(pem, password, &self.scramble).ok_or(LoginFault::BadPublicKey)?;
             self.stage = LoginPhase::Exchange(Speaker::Server);
-            self.to_server(&encrypted);
+            self.tell_server(&encrypted);
             return Ok(());
         }
         let next_factor = self.common_capabilities & MULTI_FACTOR != 0;
@@ -326,13 +326,13 @@ impl Login {
             return Err(LoginFault::EarlyAnswer);
         }
         self.stage = stage;
-        self.to_client(body);
+        self.tell_client(body);
         Ok(())
     }
 
     /// The server's last packet of the login. What follows it, of either side, goes on as it is.
     fn over(&mut self, body: &[u8]) -> Result<(), LoginFault> {
-        self.to_client(body);
+        self.tell_client(body);
         let (server, client) = (self.server.take_all(), self.client.take_all());
         if let (Some(LoginStep::ToClient(last)), false) = (self.steps.back_mut(), server.is_empty()) {
             last.extend_from_slice(&server);
@@ -366,12 +366,12 @@ impl Login {
         self.rules.server != ServerLink::Plain
     }
 
-    fn to_client(&mut self, body: &[u8]) {
+    fn tell_client(&mut self, body: &[u8]) {
         let packet = self.client.packet(body);
         self.steps.push_back(LoginStep::ToClient(packet));
     }
 
-    fn to_server(&mut self, body: &[u8]) {
+    fn tell_server(&mut self, body: &[u8]) {
         let packet = self.server.packet(body);
         self.steps.push_back(LoginStep::ToServer(packet));
     }

@@ -19,6 +19,7 @@ use crate::limits::MemoryExhausted;
 use crate::mysql::auth::encrypted_password;
 use crate::mysql::login::{Login, LoginFault, LoginRules, LoginStep, ServerLink, Speaker};
 use crate::net::addr::ClientAddr;
+use crate::pool::Lease;
 use crate::relay::Stream;
 use crate::stats::latency::Stage;
 use crate::stats::termination::{Side, Termination};
@@ -242,7 +243,7 @@ impl LoginSession<'_> {
 
     fn warn_of_backend(&self, fault: &LoginFault) {
         let lease = self.record.connection.lease();
-        let Some(backend) = lease.as_ref().map(|lease| lease.backend()) else { return };
+        let Some(backend) = lease.as_ref().map(Lease::backend) else { return };
         let reason = fault.to_string();
         if let Some(more) = backend.failed_connects().admit(worker::now(), &reason) {
             let (pool, backend) = (self.record.connection.pool().name(), backend.name());

@@ -53,7 +53,7 @@ pub(super) async fn reject(
         }
         // The server speaks first.
         SpokenProtocol::Mysql => {
-            lingering_close(client, &why.to_mysql(sequence.unwrap_or_default()), LingerLimit::SHORT).await
+            lingering_close(client, &why.to_mysql(sequence.unwrap_or_default()), LingerLimit::SHORT).await;
         }
         // As Redis itself does for a client above its maxclients.
         SpokenProtocol::Redis => lingering_close(client, &why.to_redis(), LingerLimit::SHORT).await,

@@ -224,7 +224,7 @@ fn a_name_that_no_certificate_fits_is_refused() {
     let (authority, backend) = (Authority::new(), Backend::named("b"));
     let issued = authority.issue(&["a.example"]);
     let tls = format!("tls: {{ certificates: [{}], unknown_sni: refuse, alpn: [h2, http/1.1] }}", issued.yaml());
-    let tidegate = Tidegate::start(&format!("{ADMIN}{}", crate::support::tidegate::forward(backend.place(), &tls, "")));
+    let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(backend.place(), &tls, "")));
     let known = one(&tidegate, &["--client", "127.0.0.1", "--sni", "a.example"]);
     assert_eq!((known.rejected, known.backend.as_deref()), (None, Some("b")));
     let unknown = one(&tidegate, &["--client", "127.0.0.1", "--sni", "b.example"]);

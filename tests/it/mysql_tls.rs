@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use rustls::ClientConnection;
 
-use crate::support::authority::Authority;
+use crate::support::authority::{Authority, Issued, client_connection};
 use crate::support::backend::{Backend, Dead, Scripted, in_thread};
 use crate::support::client::{Place, connect, read_to_end, reset};
 use crate::support::mysqlwire::{
@@ -474,4 +474,45 @@ fn login_is_ended_by_a_drain_and_an_administrator() {
     let error = as_error(&client.receive().unwrap()).unwrap();
     assert_eq!(error, LoginEnd::Error(1053, "the server is shutting down".to_owned()));
     tidegate.wait_for_access("the second", |line| line.end() == "drain aborted");
+}
+
+/// TLS that fails after the greeting counts against the backend, though its connect has succeeded.
+#[test]
+fn backend_whose_tls_fails_is_ejected() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let mut server = Mysql8::new(NATIVE);
+    server.tls = Some(other.issue(&[NAME]).server().into());
+    let backend = Backend::start(in_thread(move |stream| server.serve(stream)));
+    let pool = format!("outlier: {{ failures: 2, max_ejected: 100% }}, {}", back(&authority));
+    let tidegate = Tidegate::start(&forward(backend.place(), "", &pool));
+    for end in ["rejected: connect failed", "rejected: connect failed", "rejected: no backend"] {
+        let lines = tidegate.access().len();
+        let client = MysqlClient { password: PASSWORD, method: NATIVE, tls: None, asks_for_key: false };
+        let (error, _) = client.log_in(connect(&tidegate.at("in"))).unwrap();
+        assert!(matches!(error, LoginEnd::Error(1105, _)), "{error:?}");
+        eventually(DEADLINE, "a line", || tidegate.access().len() > lines);
+        assert_eq!(tidegate.access()[lines].end(), end);
+    }
+}
+
+/// Also mTLS, and the server's name as the client asks for it.
+#[test]
+fn client_certificate_is_required_and_the_server_name_goes_on() {
+    let authority = Authority::new();
+    let own = authority.issue_client("app");
+    let mut server = Mysql8::new(CACHING);
+    server.tls = Some(authority.issue(&[NAME]).server().into());
+    let backend = Backend::start(in_thread(move |stream| server.serve(stream)));
+    let keys = starttls(&authority, &format!("client_auth: {{ mode: required, ca: {} }}", authority.file().display()));
+    let pool = format!("tls: {{ starttls: mysql, server_name: sni, ca: {} }}", authority.file().display());
+    let tidegate = Tidegate::start(&forward(backend.place(), &keys, &pool));
+    let log_in = |own: Option<&Issued>| {
+        let config = authority.client_of(rustls::ALL_VERSIONS, &[], own);
+        let tls = Some(client_connection(&config, NAME));
+        let client = MysqlClient { password: PASSWORD, method: CACHING, tls, asks_for_key: false };
+        client.log_in(connect(&tidegate.at("in"))).map(|(end, _)| end)
+    };
+    assert_eq!(log_in(Some(&own)).unwrap(), LoginEnd::Ok);
+    log_in(None).unwrap_err();
+    tidegate.wait_for_access("no certificate", |line| line.end() == "TLS handshake failed");
 }

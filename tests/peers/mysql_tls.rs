@@ -273,3 +273,16 @@ for (ca, password) in [(ca, 'correct horse'), (ca, 'correct horse'), (ca, 'wrong
         }
     }
 }
+
+/// MariaDB takes the header before its greeting, and sees the client's address.
+#[test]
+fn proxy_header_goes_before_the_greeting() {
+    let authority = Authority::new();
+    let server = with_tls(&authority, &["--proxy-protocol-networks=127.0.0.0/8"]);
+    let keys = listener(&authority.issue(&["127.0.0.1"]), "");
+    let tidegate = Tidegate::start(&forward(place(&server), &keys, &format!("send_proxy: v2, {}", pool(&authority))));
+    let host = "select host from information_schema.processlist where id = connection_id()";
+    let port = printed(&mariadb(&tidegate, &verified(&authority), host));
+    drop(tidegate);
+    assert!(port.starts_with("localhost:") || port.starts_with("127.0.0.1:"), "{port}");
+}

@@ -86,13 +86,13 @@ fn follow(mut login: Login, lines: &[DialogueLine<'_>], portion: usize) {
             Server(sequence, body) => feed(&mut login, &packet(*sequence, body), Speaker::Server),
             ToClient(sequence, body) => match login.step() {
                 LoginStep::ToClient(sent) => {
-                    assert_eq!(sent.escape_ascii().to_string(), shown(*sequence, body), "{text}")
+                    assert_eq!(sent.escape_ascii().to_string(), shown(*sequence, body), "{text}");
                 }
                 other => panic!("{text}: {}", describe(&other)),
             },
             ToServer(sequence, body) => match login.step() {
                 LoginStep::ToServer(sent) => {
-                    assert_eq!(sent.escape_ascii().to_string(), shown(*sequence, body), "{text}")
+                    assert_eq!(sent.escape_ascii().to_string(), shown(*sequence, body), "{text}");
                 }
                 other => panic!("{text}: {}", describe(&other)),
             },

@@ -11,9 +11,9 @@ NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-be
 
 VENV := target/compare/venv
 
-# Other people's readers of metrics and histograms, which the tests ask.
+# Other people's readers of metrics and histograms, and clients of MySQL, which the tests ask.
 PYTHON := target/python
-READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8
+READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8 mysql-connector-python==26.10.0 PyMySQL==1.2.4
 
 # Where Debian has haproxy and nginx, which not every user's PATH names.
 export PATH := $(PATH):/usr/sbin

@@ -11,8 +11,9 @@
 //! 3. lease a backend ([`pool`]) by the pool's algorithm ([`balance`]; weights are fixed when `pool/snapshot.rs` builds a
 //!    snapshot), and connect to it, or to another one on failure (`dial.rs`); the PROXY header, STARTTLS and TLS to the backend
 //!    (`upstream.rs`);
-//! 4. peeked bytes first, then all else: [`relay`] copies or splices;
-//! 5. termination -> counters, histograms, access line (`record.rs`).
+//! 4. with MySQL's TLS on either side, the login up to its end, since that server speaks before TLS (`login.rs`);
+//! 5. peeked bytes first, then all else: [`relay`] copies or splices;
+//! 6. termination -> counters, histograms, access line (`record.rs`).
 //!
 //! A connection that has no limits and whose first bytes need no look goes from 1 to 3. One task, no hops between threads
 //! once it has its worker. The lease, the permits and the worker slot are values whose `Drop` gives back, so that every way
@@ -57,6 +58,7 @@
 //! | [`net`] | addresses, sets of networks, listening, inherited and connecting sockets, the one home of `unsafe` | nothing |
 //! | [`threads`] | threads whose absence is an error, and those for calls that may hang | nothing |
 //! | [`notices`] | file-change notifications (inotify) | threads |
+//! | [`mysql`] | MySQL's protocol up to the end of a login: packets, authentication, the login of a client whose TLS ends here; pure | nothing |
 //! | [`stats`] | how connections end, counters, histograms | nothing |
 //! | [`sniff`] | what a connection's first bytes are: yes, no, or more; HTTP as it goes by; pure | net, stats |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
@@ -69,7 +71,7 @@
 //! | [`worker`] | the data plane's thread: loop, sockets, timers, tasks | net, relay, threads |
 //! | [`tls`] | certificates, authorities, their replacement; TLS over a worker's socket | config, log, net, notices, relay, worker, threads |
 //! | [`pool`] | backends, their live state, the snapshot that picks read, the lease | balance, config::model, log, net, stats |
-//! | [`health`] | health checks: one kind of probe a file, clients of databases (`database/`), rise and fall | config::files, config::model, log, net, pool, sniff, stats, threads, tls |
+//! | [`health`] | health checks: one kind of probe a file, clients of databases (`database/`), rise and fall | config::files, config::model, log, mysql, net, pool, sniff, stats, threads, tls |
 //! | [`server`] | accept, first bytes, route, session, dial | all of the above but health |
 //! | [`admin`] | the admin interface: what is measured, every way to show it (`csv/columns.rs`: HAProxy's columns), calls that change something (`changes/`) | config, control, geoip, limits, log, net, pool, server, sniff, stats, tls, threads |
 //! | [`app`] | wires everything, runs, drains | all |
@@ -97,7 +99,8 @@
 //! - No byte that was read ahead is lost. What is not tidegate's own (a PROXY header, the request for TLS, the
 //!   handshake) goes to the backend as it came, before all else (`server/peek.rs`).
 //! - No byte that came in plain text is taken for one that came by TLS: what follows a request for TLS before the
-//!   answer ends the connection, and of a backend's answer one byte is read (`server/preamble/postgres.rs`, `server/upstream.rs`).
+//!   answer ends the connection, and of a backend's answer one byte is read (`server/preamble/postgres.rs`, `server/upstream.rs`);
+//!   a MySQL server that says more than its greeting before TLS gets no login ([`mysql::login`]).
 //! - A certificate that cannot be used is never in service, and what replaces one in service must be valid ([`tls`]).
 //!   What cannot be verified, client or backend, gets no byte of the other side's.
 //! - Nothing from the network grows the process without a bound: connections by the capacity that the limit
@@ -113,6 +116,7 @@ pub mod geoip;
 pub mod health;
 pub mod limits;
 pub mod log;
+pub mod mysql;
 pub mod net;
 pub mod notices;
 pub mod pool;

@@ -16,7 +16,7 @@ pub(super) use self::query::ExplainQuery;
 use self::route::route_in_words;
 use super::snapshot_model::{BackendStatus, Snapshot};
 use super::unix_time::seconds;
-use crate::config::model::{Balance, ListenerState, Plaintext, RouteConfig, UnknownSni};
+use crate::config::model::{Balance, ListenerState, Plaintext, RouteConfig, StartTls, UnknownSni};
 use crate::net::protocol::ClientProtocol;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
 use crate::server::{DataPlane, Listener, RouteKey};
@@ -150,7 +150,7 @@ fn protocol(question: &ExplainQuery, listener: &Listener) -> Option<ClientProtoc
     let by_request = question.request.as_ref().map(|_| ClientProtocol::Http);
     let by_hello = || (question.sni.is_some() || !question.alpn.is_empty()).then_some(ClientProtocol::Tls);
     match terminates {
-        Some(tls) if tls.starttls.is_some() => Some(ClientProtocol::Postgres),
+        Some(tls) if tls.starttls == Some(StartTls::Postgres) => Some(ClientProtocol::Postgres),
         Some(_) => question.protocol.or(by_request),
         None => question.protocol.or_else(by_hello).or(by_request),
     }
@@ -211,6 +211,13 @@ fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_ad
             )),
             false => {}
         }
+    }
+    if config.server_speaks_first() {
+        notes.push(
+            "its backend is connected before the client's TLS (starttls: mysql): the server speaks first, and the server name \
+             chooses a certificate only"
+                .to_owned(),
+        );
     }
     let by_name = config.routes.iter().any(|route| !route.sni.is_empty());
     if by_name && question.sni.is_none() {

@@ -18,6 +18,7 @@ mod policy;
 mod pool;
 mod references;
 mod route;
+mod starttls;
 mod tls;
 
 use std::collections::HashMap;
@@ -110,6 +111,7 @@ impl Checker<'_> {
         self.loops(raw, &binds);
         let (listeners, pools) = (listeners?, pools?);
         self.both_sides(&listeners, &pools, raw.pools.as_ref());
+        self.one_protocol(&listeners, &pools, raw.pools.as_ref());
         self.client_ports(&listeners, &pools, raw.pools.as_ref());
         self.ejections_by_status(&listeners, raw.pools.as_ref());
         Some(Config { workers: workers?, admin, reload, geoip, log, shutdown, listeners, pools })

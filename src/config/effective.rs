@@ -438,7 +438,7 @@ fn version(version: TlsVersion) -> &'static str {
 fn starttls(starttls: Option<StartTls>) -> &'static str {
     match starttls {
         None => "off",
-        Some(StartTls::Postgres) => "postgres",
+        Some(starttls) => starttls.name(),
     }
 }
 

@@ -205,6 +205,8 @@ const VALUES: &[(&str, &[&str], &str)] = &[
     ("pools[].tls.verify", &["verify-ca"], "ca"),
     ("pools[].tls.starttls", &["postgresql", "pgsql", "pg", "true"], "postgres"),
     ("listeners[].tls.starttls", &["postgresql", "pgsql", "pg", "true"], "postgres"),
+    ("pools[].tls.starttls", &["mariadb"], "mysql"),
+    ("listeners[].tls.starttls", &["mariadb"], "mysql"),
     ("listeners[].tls.starttls", &["no", "none"], "off"),
     ("listeners[].tls.client_auth.mode", &["true", "on", "yes", "require", "requireandverifyclientcert", "verify"], "required"),
     ("listeners[].tls.client_auth.mode", &["no", "none", "noclientcert"], "off"),

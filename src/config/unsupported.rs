@@ -9,11 +9,7 @@ const KEYS: [(&str, &[&str]); 4] = [
 ];
 
 /// Keys, and values of each.
-const VALUES: [(&str, &[&str]); 3] = [
-    ("listeners[].tls.starttls", &["mysql"]),
-    ("pools[].persist.by", &["cookie"]),
-    ("pools[].tls.starttls", &["mysql"]),
-];
+const VALUES: [(&str, &[&str]); 1] = [("pools[].persist.by", &["cookie"])];
 
 /// Whether a section will have the key.
 pub(crate) fn is_key(section: &str, key: &str) -> bool {

@@ -113,9 +113,14 @@ impl Probe<'_> {
                 exchange::probe(connection, send.reveal(), expect.reveal()).await?;
             }
             HealthCheck::Tls { server_name } => {
-                self.request_tls(&mut connection).await?;
                 let connector = self.connector_or_any()?;
-                let mut stream = self.tls(&connector, server_name.as_deref()).start(connection).await?;
+                let tls = self.tls(&connector, server_name.as_deref());
+                if self.starttls() == Some(StartTls::Mysql) {
+                    let is_unix = matches!(address, Address::Unix(_));
+                    return database::mysql_tls(connection, tls, is_unix, &self.context.database).await;
+                }
+                self.request_tls(&mut connection).await?;
+                let mut stream = tls.start(connection).await?;
                 // The handshake is what is checked.
                 let _ = stream.shutdown().await;
             }
@@ -147,10 +152,15 @@ impl Probe<'_> {
 
     /// The protocol's own request for TLS, where the pool has one.
     async fn request_tls(&self, connection: &mut Connection) -> Result<(), ProbeFailure> {
-        match self.settings.tls.as_ref().and_then(|rules| rules.starttls) {
+        match self.starttls() {
             Some(StartTls::Postgres) => request_postgres(connection).await,
-            None => Ok(()),
+            // The configuration has no other check by MySQL's TLS than those which log in.
+            Some(StartTls::Mysql) | None => Ok(()),
         }
+    }
+
+    fn starttls(&self) -> Option<StartTls> {
+        self.settings.tls.as_ref().and_then(|rules| rules.starttls)
     }
 
     fn tls<'s>(&'s self, connector: &'s Connector, server_name: Option<&'s str>) -> BackendTls<'s> {

@@ -105,6 +105,11 @@ impl Direction {
         direction
     }
 
+    /// Goes on from this many bytes.
+    pub(super) fn resume(&mut self, moved: u64) {
+        self.moved = moved;
+    }
+
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }

@@ -107,6 +107,16 @@ impl Relay {
         }
     }
 
+    /// Goes on with a connection on which so many bytes have moved each way. If the backend has spoken, its first byte is not timed.
+    pub fn resume(mut self, to_backend: u64, to_client: u64) -> Relay {
+        self.to_backend.resume(to_backend);
+        self.to_client.resume(to_client);
+        if to_client > 0 {
+            self.timing.skip_first_byte();
+        }
+        self
+    }
+
     /// Moves a bounded number of bytes past `tap`, which does not see those that were read ahead.
     ///
     /// After [`Relay::wake_at`], another turn is due without an event; with `pacing`, also after [`Pacing::wake_at`].

@@ -51,6 +51,11 @@ impl Timing {
         }
     }
 
+    /// The backend's first byte has come before.
+    pub(super) fn skip_first_byte(&mut self) {
+        self.first_byte = FirstByte::Reported;
+    }
+
     pub(super) fn take_first_byte(&mut self) -> Option<Duration> {
         let FirstByte::Measured(took) = self.first_byte else { return None };
         self.first_byte = FirstByte::Reported;

@@ -60,11 +60,11 @@ pub(super) struct Preamble {
     /// The protocol of the first bytes, where routes ask for it.
     pub(super) protocol: Option<ClientProtocol>,
     /// The server name that was asked for.
-    pub(super) server_name: Option<Arc<str>>,
+    pub(super) server_name: OnceCell<Arc<str>>,
     /// What the client connected to, where a PROXY header says so.
     pub(super) destination: Option<SocketAddr>,
-    /// How long the TLS handshake took.
-    pub(super) handshake: Option<Duration>,
+    /// How long the TLS handshake took. With `starttls: mysql`, this and the server name are known after the backend is connected.
+    pub(super) handshake: OnceCell<Duration>,
     /// What counts against the limits of the client's address.
     pub(super) address_slot: Option<AddressSlot>,
     /// What a PROXY header says beyond addresses.

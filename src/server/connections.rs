@@ -101,7 +101,7 @@ impl ConnectionFilter {
 
 impl ConnectionInfo {
     fn of(connection: &ConnectionState) -> ConnectionInfo {
-        let server_name = connection.preamble().and_then(|preamble| preamble.server_name.as_ref());
+        let server_name = connection.preamble().and_then(|preamble| preamble.server_name.get());
         ConnectionInfo {
             id: connection.id,
             listener: Arc::clone(&connection.listener.config().name),

@@ -17,7 +17,7 @@ use self::retry_queue::Resource;
 use self::waiting::{QueueEnd, QueueWait};
 use super::listener::Listener;
 use super::transport::BackendConn;
-use super::upstream::{self, Origin};
+use super::upstream::{self, Origin, ReceivedGreeting, Upstream, UpstreamError};
 use super::worker_state::SessionHandle;
 use crate::config::model::OnDown;
 use crate::net::addr::Address;
@@ -37,6 +37,8 @@ pub(super) struct Dialled {
     pub(super) took: Duration,
     /// The TLS handshake after it.
     pub(super) handshake: Option<Duration>,
+    /// Where the client's login is rewritten: the server's greeting.
+    pub(super) greeting: Option<Box<ReceivedGreeting>>,
 }
 
 /// Why a client gets no backend for now.
@@ -138,15 +140,18 @@ async fn try_backends(
                 attempts.add(lease.backend(), ConnectFailure::WentDown.to_string());
                 ending = Termination::ConnectFailed;
             }
-            Ok((backend, took, handshake)) => {
+            Ok((Upstream { backend, handshake, greeting }, took)) => {
                 handle.connection().mark_connected();
-                lease.backend().record_connect(took);
+                // Where TLS comes after the greeting, the backend has still to succeed in it.
+                if !upstream::has_tls_to_come(lease.backend(), greeting.as_deref()) {
+                    lease.backend().record_connect(took);
+                }
                 state.measure(listener, id, Stage::Connect, took);
                 if let Some(handshake) = handshake {
                     state.measure_backend(id, Stage::TlsHandshake, handshake);
                     lease.backend().counters().handshakes().add(backend.is_resumed());
                 }
-                return Ok(Dialled { backend, lease, took, handshake });
+                return Ok(Dialled { backend, lease, took, handshake, greeting });
             }
             Err(scope) if scope.is_ours() => {
                 return Err(DialFailure::Ours(match scope {
@@ -193,8 +198,8 @@ fn give_up(
     ending
 }
 
-/// Connects to the leased backend within the connect timeout, TLS included. Says how long the connect itself took, and the TLS
-/// handshake; or how far the failure reaches.
+/// Connects to the leased backend within the connect timeout, TLS included. Says how long the connect itself took, or how far the
+/// failure reaches.
 async fn connect(
     handle: &SessionHandle,
     listener: &Listener,
@@ -202,7 +207,7 @@ async fn connect(
     lease: &Lease,
     origin: &Origin<'_>,
     attempts: &mut Attempts,
-) -> Result<(BackendConn, Duration, Option<Duration>), Scope> {
+) -> Result<(Upstream, Duration), Scope> {
     let backend = lease.backend();
     let address = backend.address().map(|address| address.for_client(|| origin.port()));
     let connected = match &address {
@@ -223,7 +228,7 @@ async fn connect_to(
     pool: &Pool,
     chosen: &pool::Backend,
     origin: &Origin<'_>,
-) -> Result<(BackendConn, Duration, Option<Duration>), ConnectFailure> {
+) -> Result<(Upstream, Duration), ConnectFailure> {
     let connector = handle.state().plane.connector(pool.id());
     let (started, timeout) = (Instant::now(), chosen.settings().connect_timeout);
     let deadline = worker::now() + timeout;
@@ -242,10 +247,26 @@ async fn connect_to(
         ConnectError::Failed(call, error) => ConnectFailure::of(call, error),
     })?;
     let took = started.elapsed();
-    let backend = upstream::handshake(socket, chosen, connector.as_deref(), origin, deadline)
+    let upstream = upstream::handshake(socket, chosen, connector.as_deref(), origin, deadline)
         .await
         .map_err(ConnectFailure::UpstreamError)?;
-    Ok((backend, took, connector.map(|_| started.elapsed() - took)))
+    Ok((upstream, took))
+}
+
+/// Counts and logs a backend whose TLS failed after the client had got its greeting: no other backend can take the client's login.
+pub(super) fn fail_late(
+    listener: &Listener,
+    pool: &Pool,
+    backend: &pool::Backend,
+    error: UpstreamError,
+    took: Duration,
+    attempts: &mut Attempts,
+) -> Termination {
+    let failure = ConnectFailure::UpstreamError(error);
+    tell_failed(listener, pool, backend, None, &failure, attempts);
+    pool.record_connect_failure(backend, took);
+    pool.record_refusal();
+    Termination::ConnectFailed
 }
 
 /// Starts the connect from the next source address; from the one after that when that one cannot be used, or has no port

@@ -16,6 +16,7 @@ mod dial;
 mod http_tap;
 mod lingering_close;
 mod listener;
+mod login;
 mod peek;
 mod plane_state;
 mod preamble;

@@ -41,6 +41,12 @@ impl PeekedBytes {
         self.bytes.truncate(length);
     }
 
+    /// These, which were read already.
+    pub(super) fn of(bytes: &[u8]) -> Result<PeekedBytes, MemoryExhausted> {
+        let mut peeked = PeekedBytes::default();
+        peeked.extend(bytes).map(|()| peeked)
+    }
+
     fn extend(&mut self, more: &[u8]) -> Result<(), MemoryExhausted> {
         let length = self.bytes.len() + more.len();
         if length > self.bytes.capacity() {

@@ -1,12 +1,14 @@
-//! From accept to a chosen pool: PROXY header, limits, STARTTLS, TLS or a look at the ClientHello, HTTP's first request, route.
+//! From accept to a chosen pool: PROXY header, limits, STARTTLS, TLS or a look at the ClientHello, HTTP's first request, route. Where the
+//! server speaks first (`starttls: mysql`), TLS comes later, in `login.rs`.
 
 mod first_bytes;
 mod postgres;
 mod proxy;
 
+use std::cell::OnceCell;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::first_bytes::Beginning;
 use self::postgres::Asked;
@@ -29,7 +31,7 @@ use crate::sniff::http;
 use crate::stats::latency::Stage;
 use crate::stats::registry::BackendId;
 use crate::stats::termination::Termination;
-use crate::tls::{Acceptor, Alert, Engine, HandshakeError, TlsStream};
+use crate::tls::{Acceptor, Alert, Engine, HandshakeError, ServerEngine, TlsStream};
 use crate::worker::{self, Socket, poll_fn};
 
 /// The protocol's name (ALPN), which a client has to offer that begins with TLS unasked: as PostgreSQL does, which so
@@ -80,14 +82,23 @@ async fn open_within_memory(
     if let proxy::PeerKind::Silent { may_send_header } = peer {
         // What needs its first bytes has waited for them as long as it may.
         let is_undecided = by_client == RouteDecision::Undecided && !listener.routes_by_protocol();
-        if listener.tls().is_some() || is_undecided {
+        if listener.tls().is_some() && !listener.config().server_speaks_first() || is_undecided {
             return Err(Termination::PreambleTimeout);
         }
         preamble.route = accept_route(listener, named, &key, listener.decide(&key, Condition::ALL))?;
+        if listener.config().server_speaks_first() {
+            // A header would be no packet of a login.
+            return Ok((Conn::Plain(socket), preamble, PeekedBytes::default()));
+        }
         let client = Conn::Screened(Box::new(Screened::new(socket, may_send_header)));
         return Ok((client, preamble, PeekedBytes::default()));
     }
     match listener.tls() {
+        // TLS is asked for in answer to the backend.
+        Some(_) if listener.config().server_speaks_first() => {
+            let peeked = peek.into_peeked();
+            Ok((Conn::Plain(socket), preamble, peeked))
+        }
         Some((rules, tls)) => match before_tls(listener, rules, tls, named, &key, &mut peek).await? {
             First::Hello(hello) => {
                 let hello_bytes = peek.into_peeked().into_bytes();
@@ -128,7 +139,7 @@ async fn open_within_memory(
                         return Err(ending);
                     }
                 };
-                preamble.server_name = hello.server_name;
+                preamble.server_name = once(hello.server_name);
             } else {
                 let request = match listener.decide(&key, Condition::BEFORE_REQUEST) {
                     RouteDecision::Undecided if beginning != Beginning::Silence => {
@@ -196,7 +207,11 @@ async fn identify(
     };
     if !proxy::is_trusted(rule, *client) {
         admit(listener, *client, preamble)?;
-        return proxy::refuse_header(listener, *client, peek).await;
+        // A client that waits for the server says nothing yet, and a header would be no packet of its login.
+        return match listener.config().server_speaks_first() {
+            true => Ok(proxy::PeerKind::Known),
+            false => proxy::refuse_header(listener, *client, peek).await,
+        };
     }
     // Until its header names the client, a trusted peer is bounded by max_connections and timeouts.sniff.
     let peer = proxy::take_header(listener, rule, client, preamble, peek).await?;
@@ -248,6 +263,24 @@ async fn before_tls(
             Asked::Directly => direct = true,
         }
     }
+    let hello = read_hello(listener, rules, tls, client, direct, peek).await?;
+    let key = RouteKey { server_name: hello.server_name.as_deref(), ..*key };
+    if let Err(ending) = accept_route(listener, client, &key, listener.decide(&key, Condition::AT_HELLO)) {
+        lingering_close(peek.stream(), &Alert::UnrecognizedName.record(), LingerLimit::SHORT).await;
+        return Err(ending);
+    }
+    Ok(First::Hello(hello))
+}
+
+/// The ClientHello of a client that may go on with its handshake. `direct`: it began with TLS, and must name the protocol in it.
+async fn read_hello(
+    listener: &Listener,
+    rules: &ListenerTls,
+    tls: &Acceptor,
+    client: ClientAddr,
+    direct: bool,
+    peek: &mut Peek<'_, Socket>,
+) -> Result<ClientHello, Termination> {
     let hello = match peek.until(client_hello::MAX_CLIENT_HELLO, client_hello::recognise).await? {
         Ok(hello) => hello,
         Err(fault) if fault.begins_as_hello() => {
@@ -287,17 +320,12 @@ async fn before_tls(
         lingering_close(peek.stream(), &Alert::UnrecognizedName.record(), LingerLimit::SHORT).await;
         return Err(Termination::UnknownName);
     }
-    let key = RouteKey { server_name: hello.server_name.as_deref(), ..*key };
-    if let Err(ending) = accept_route(listener, client, &key, listener.decide(&key, Condition::AT_HELLO)) {
-        lingering_close(peek.stream(), &Alert::UnrecognizedName.record(), LingerLimit::SHORT).await;
-        return Err(ending);
-    }
-    Ok(First::Hello(hello))
+    Ok(hello)
 }
 
 /// The protocol whose own request for TLS the listener answers.
 fn tls_request_protocol(rules: &ListenerTls) -> Option<ClientProtocol> {
-    rules.starttls.map(|StartTls::Postgres| ClientProtocol::Postgres)
+    matches!(rules.starttls, Some(StartTls::Postgres)).then_some(ClientProtocol::Postgres)
 }
 
 /// TLS ends here.
@@ -313,30 +341,8 @@ async fn terminate(
     let listener = &*connection.listener;
     // Clients that are rejected have a bound of their own: they take no room from the others.
     let is_rejected = preamble.reject_slot.is_some();
-    let permit = (!is_rejected).then(|| listener.handshakes().try_acquire());
-    if let Some(None) = permit {
-        listener.log_refusal(client, &"comes while limits.handshakes others are under way");
-        return Err(Termination::HandshakeLimit);
-    }
-    let stream = tls.accept(socket, hello_bytes).map_err(|error| {
-        listener.log_refusal(client, &format_args!("cannot be served: {error}"));
-        Termination::InternalError
-    })?;
-    let began = Instant::now();
-    match handshake(listener, client, &stream).await? {
-        Ok(()) => {}
-        Err(HandshakeError::Tls(error)) => {
-            let remedy = error.remedy("client_auth.ca").map_or(String::new(), |remedy| format!("; {remedy}"));
-            listener.log_refusal(client, &format_args!("fails in its TLS handshake: {error}{remedy}"));
-            return Err(Termination::HandshakeFailed);
-        }
-        Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Termination::ClientLeft),
-    }
-    let took = began.elapsed();
-    preamble.handshake = Some(took);
-    connection.set_sent(false);
-    listener.counters().handshakes().add(stream.is_resumed());
-    WorkerState::with(|state| state.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
+    let (stream, took) = complete_handshake(connection, tls, client, socket, hello_bytes, is_rejected).await?;
+    preamble.handshake = once(Some(took));
     let alpn = stream.alpn_protocol();
     let alpn = alpn.as_deref();
     let (server_name, protocol) = (hello.server_name.as_deref(), tls_request_protocol(rules));
@@ -358,8 +364,71 @@ async fn terminate(
     preamble.protocol = key.protocol;
     key.request = request.as_ref();
     preamble.route = accept_route(listener, client, &key, listener.decide(&key, Condition::ALL))?;
-    preamble.server_name = hello.server_name;
+    preamble.server_name = once(hello.server_name);
     Ok((Conn::Tls(stream), preamble, peeked))
+}
+
+/// Terminates TLS that a client has asked for after its backend was chosen. `beginning` was read with the request for it.
+pub(super) async fn accept_tls(
+    connection: &ConnectionState,
+    socket: Socket,
+    beginning: &[u8],
+) -> Result<ClientConn, Termination> {
+    let listener = &*connection.listener;
+    let Some((rules, tls)) = listener.tls() else { return Err(Termination::InternalError) };
+    let client = connection.client.get();
+    let beginning = PeekedBytes::of(beginning).map_err(|_| Termination::OutOfResources)?;
+    let mut peek = Peek::with(connection, &socket, beginning, after(listener.config().timeouts.sniff));
+    let hello = read_hello(listener, rules, tls, client, false, &mut peek).await?;
+    let hello_bytes = peek.into_peeked().into_bytes();
+    let (stream, took) = complete_handshake(connection, tls, client, socket, hello_bytes, false).await?;
+    if let Some(preamble) = connection.preamble() {
+        // Once in a connection's life.
+        let _ = preamble.handshake.set(took);
+        hello.server_name.into_iter().for_each(|name| drop(preamble.server_name.set(name)));
+    }
+    Ok(Conn::Tls(stream))
+}
+
+/// Takes a client's handshake as far as to its end, within `limits.handshakes`, and says how long it took.
+async fn complete_handshake(
+    connection: &ConnectionState,
+    tls: &Acceptor,
+    client: ClientAddr,
+    socket: Socket,
+    hello_bytes: Vec<u8>,
+    is_rejected: bool,
+) -> Result<(Box<TlsStream<ServerEngine>>, Duration), Termination> {
+    let listener = &*connection.listener;
+    let permit = (!is_rejected).then(|| listener.handshakes().try_acquire());
+    if let Some(None) = permit {
+        listener.log_refusal(client, &"comes while limits.handshakes others are under way");
+        return Err(Termination::HandshakeLimit);
+    }
+    let stream = tls.accept(socket, hello_bytes).map_err(|error| {
+        listener.log_refusal(client, &format_args!("cannot be served: {error}"));
+        Termination::InternalError
+    })?;
+    let began = Instant::now();
+    match handshake(listener, client, &stream).await? {
+        Ok(()) => {}
+        Err(HandshakeError::Tls(error)) => {
+            let remedy = error.remedy("client_auth.ca").map_or(String::new(), |remedy| format!("; {remedy}"));
+            listener.log_refusal(client, &format_args!("fails in its TLS handshake: {error}{remedy}"));
+            return Err(Termination::HandshakeFailed);
+        }
+        Err(HandshakeError::Io(_) | HandshakeError::Left) => return Err(Termination::ClientLeft),
+    }
+    let took = began.elapsed();
+    connection.set_sent(false);
+    listener.counters().handshakes().add(stream.is_resumed());
+    WorkerState::with(|state| state.measure(listener, BackendId::NONE, Stage::TlsHandshake, took));
+    Ok((stream, took))
+}
+
+/// What is known from now on, if it is.
+fn once<T>(known: Option<T>) -> OnceCell<T> {
+    known.map_or_else(OnceCell::new, OnceCell::from)
 }
 
 /// Completes a client's handshake, in bounded time and memory.

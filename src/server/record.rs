@@ -74,13 +74,22 @@ impl Record {
         Some(self.connection.preamble()?.reject_slot.as_ref()?.reason)
     }
 
-    /// Counts bytes that go to the backend without a relay.
-    pub(super) fn count_to_backend(&self, bytes: u64) {
+    /// Counts bytes that are passed on without a relay.
+    pub(super) fn passed(&self, to_backend: u64, to_client: u64) {
         let connection = &self.connection;
         let Some(lease) = &*connection.lease() else { return };
-        connection.moved(connection.bytes_in() + bytes, connection.bytes_out(), worker::now());
-        connection.listener.traffic().add(self.state.worker, bytes, 0);
-        lease.backend().traffic().add(self.state.worker, bytes, 0);
+        connection.moved(connection.bytes_in() + to_backend, connection.bytes_out() + to_client, worker::now());
+        connection.listener.traffic().add(self.state.worker, to_backend, to_client);
+        lease.backend().traffic().add(self.state.worker, to_backend, to_client);
+    }
+
+    /// The backend's first byte came before the relay.
+    pub(super) fn took_first_byte(&mut self, took: Duration) {
+        self.first_byte = Some(took);
+        if let Some(lease) = &*self.connection.lease() {
+            lease.backend().record_first_byte(took);
+        }
+        self.state.measure(&self.connection.listener, self.connection.backend(), Stage::FirstByte, took);
     }
 
     /// Takes down what a turn of the relay has moved and measured. Returns the bytes.
@@ -150,7 +159,7 @@ impl Drop for Record {
                 proxy_tlvs: &tlvs,
                 queued_behind: self.attempts.queued_behind(),
                 connect: self.connect,
-                client_handshake: connection.preamble().and_then(|preamble| preamble.handshake),
+                client_handshake: connection.preamble().and_then(|preamble| preamble.handshake.get().copied()),
                 backend_handshake: self.backend_handshake,
                 first_byte: self.first_byte,
                 turnarounds: self.turnarounds,

@@ -8,15 +8,16 @@ use super::listener::Listener;
 use super::peek::{Peek, PeekedBytes, after, write_all};
 use super::transport::ClientConn;
 use super::worker_state::WorkerState;
-use crate::config::model::SpokenProtocol;
+use crate::config::model::{SpokenProtocol, StartTls};
+use crate::mysql::packet::error_packet;
 use crate::net::protocol::ClientProtocol;
 use crate::relay::Stream;
 use crate::sniff::http::NotHttp;
 use crate::sniff::postgres::Opening;
-use crate::sniff::{http, mysql, postgres};
+use crate::sniff::{http, postgres};
 use crate::stats::http::{HttpEvent, Method, StatusClass};
 use crate::stats::registry::BackendId;
-use crate::stats::termination::Termination;
+use crate::stats::termination::{Side, Termination};
 
 /// The longest wait for a first message that is answered: also without timeouts.sniff, clients that are rejected do not stay.
 const MAX_FIRST_MESSAGE: Duration = Duration::from_secs(5);
@@ -25,16 +26,19 @@ const MAX_FIRST_MESSAGE: Duration = Duration::from_secs(5);
 const MAX_ENCRYPTION_REQUESTS: usize = 2;
 
 /// Tells the client why it gets no backend, if the listener knows what its clients speak, and when to try again. `peeked` is what
-/// was read of it.
+/// was read of it; `sequence` is the number of the packet that a MySQL client expects,
+/// which has had a greeting.
 pub(super) async fn reject(
     connection: &ConnectionState,
     client: &ClientConn,
     peeked: PeekedBytes,
     ending: Termination,
     retry_after: Duration,
+    sequence: Option<u8>,
 ) {
     let listener = &*connection.listener;
-    let (Some(why), Some(protocol)) = (Why::of(ending), spoken(connection)) else { return };
+    let spoken = sequence.map_or_else(|| spoken(connection), |_| Some(SpokenProtocol::Mysql));
+    let (Some(why), Some(protocol)) = (Why::of(ending), spoken) else { return };
     // The listener has answered the client's request for TLS.
     let has_begun = listener.tls().is_some_and(|(tls, _)| tls.starttls.is_some());
     match protocol {
@@ -48,7 +52,9 @@ pub(super) async fn reject(
             }
         }
         // The server speaks first.
-        SpokenProtocol::Mysql => lingering_close(client, &why.to_mysql(), LingerLimit::SHORT).await,
+        SpokenProtocol::Mysql => {
+            lingering_close(client, &why.to_mysql(sequence.unwrap_or_default()), LingerLimit::SHORT).await;
+        }
         // As Redis itself does for a client above its maxclients.
         SpokenProtocol::Redis => lingering_close(client, &why.to_redis(), LingerLimit::SHORT).await,
         SpokenProtocol::Http => {
@@ -72,7 +78,8 @@ fn spoken(connection: &ConnectionState) -> Option<SpokenProtocol> {
     let listener = &*connection.listener;
     let preamble = connection.preamble();
     // No client reads an answer to a CancelRequest, and TLS that passes through has no room for one.
-    if preamble.is_some_and(|preamble| preamble.is_cancel || preamble.server_name.is_some() && listener.tls().is_none())
+    if preamble
+        .is_some_and(|preamble| preamble.is_cancel || preamble.server_name.get().is_some() && listener.tls().is_none())
     {
         return None;
     }
@@ -81,8 +88,14 @@ fn spoken(connection: &ConnectionState) -> Option<SpokenProtocol> {
         Some(ClientProtocol::Redis) => Some(SpokenProtocol::Redis),
         Some(ClientProtocol::Http) => Some(SpokenProtocol::Http),
         Some(ClientProtocol::Tls | ClientProtocol::Ssh) => None,
-        None => listener.config().speaks(),
+        None => listener.config().speaks().or_else(|| asks_as_mysql(connection).then_some(SpokenProtocol::Mysql)),
     }
+}
+
+/// Whether the client's pool asks for TLS as MySQL does.
+fn asks_as_mysql(connection: &ConnectionState) -> bool {
+    let settings = connection.pool().settings();
+    settings.tls.as_ref().is_some_and(|tls| tls.starttls == Some(StartTls::Mysql))
 }
 
 /// Time for the first message of a client that is to be answered.
@@ -132,6 +145,7 @@ impl Why {
             Termination::AccessDenied => Why::Denied,
             Termination::NoBackend => Why::NoBackend("no backend can take the request now"),
             Termination::ConnectFailed => Why::NoBackend("no backend could be reached"),
+            Termination::LoginTimeout(Side::Backend) => Why::NoBackend("the backend did not answer"),
             Termination::OutOfResources => Why::NoBackend("the load balancer has no resources left for the request"),
             Termination::QueueFull => Why::QueueFull,
             Termination::QueueTimeout => Why::QueueTimeout,
@@ -179,14 +193,14 @@ impl Why {
 
     /// An ERR packet. Numbers of MySQL's "Server Error Message Reference": ER_HOST_NOT_PRIVILEGED, ER_CON_COUNT_ERROR,
     /// ER_SERVER_SHUTDOWN, ER_UNKNOWN_ERROR.
-    fn to_mysql(self) -> Vec<u8> {
+    fn to_mysql(self, sequence: u8) -> Vec<u8> {
         let (code, state) = match self {
             Why::Denied => (1130, b"HY000"),
             Why::OverLimit(_) | Why::QueueFull => (1040, b"08004"),
             Why::Drain => (1053, b"08S01"),
             Why::QueueTimeout | Why::NoBackend(_) => (1105, b"HY000"),
         };
-        mysql::refusal(code, state, self.in_words())
+        error_packet(sequence, code, state, self.in_words())
     }
 
     /// A simple error (RESP).

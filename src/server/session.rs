@@ -12,11 +12,12 @@ use super::deadline::{Due, expiry, next_deadline};
 use super::dial::{self, Attempts};
 use super::http_tap::HttpTap;
 use super::listener::Listener;
+use super::login::{self, Unserved};
 use super::preamble;
 use super::record::Record;
 use super::reject::reject;
 use super::transport::{BackendConn, ClientConn, Conn};
-use super::upstream::Origin;
+use super::upstream::{Origin, ReceivedGreeting};
 use super::worker_state::{SessionHandle, WorkerState};
 use crate::limits::Permit;
 use crate::net::addr::ClientAddr;
@@ -108,12 +109,13 @@ impl Session {
             return ending;
         }
         let served = match self.record.rejected() {
-            Some(ending) => Err(ending),
+            Some(ending) => Err(Unserved::ungreeted(ending)),
             None => self.dial().await,
         };
-        if let Err(ending) = served {
-            self.send_error(ending).await;
-            if self.handle.aborted().is_some() && !ending.is_of_drain() {
+        if let Err(Unserved { ending, sequence }) = served {
+            self.send_error(ending, sequence).await;
+            let is_reset = matches!(ending, Termination::Reset(_));
+            if is_reset || self.handle.aborted().is_some() && !ending.is_of_drain() {
                 self.reset_unless_complete(ending);
             }
             return ending;
@@ -135,7 +137,7 @@ impl Session {
             return Termination::InternalError;
         };
         let request = record.take_peeked();
-        record.count_to_backend(request.as_slice().len() as u64);
+        record.passed(request.as_slice().len() as u64, 0);
         let forwarding = Box::pin(cancel::forward(request.as_slice(), client, backend));
         handle.unless_aborted(forwarding).await.unwrap_or_else(|aborted| aborted)
     }
@@ -151,37 +153,43 @@ impl Session {
         Ok(())
     }
 
-    async fn dial(&mut self) -> Result<(), Termination> {
+    /// Connects a backend, and has the client log in where its login is rewritten.
+    async fn dial(&mut self) -> Result<(), Unserved> {
         let Session { client: Some(client), record, handle, .. } = self else {
-            return Err(Termination::InternalError);
+            return Err(Unserved::ungreeted(Termination::InternalError));
         };
         let connection = &*record.connection;
         let (listener, pool) = (&*connection.listener, &**connection.pool());
-        let tls = listener.config().tls.as_ref();
-        let negotiates = tls.is_some_and(|tls| !tls.alpn.is_empty());
-        let verifies = tls.and_then(|tls| tls.client_auth.as_ref()).is_some_and(|auth| auth.verified().is_some());
-        let (address, id, preamble) = (connection.client.get(), connection.id, connection.preamble());
-        let origin = Origin { client, address, id, preamble, negotiates, verifies };
+        let origin = Origin::of(connection, client);
         let mut attempts = Attempts::default();
         let dialled = Box::pin(dial::dial(handle, listener, pool, &origin, &mut attempts)).await;
         record.attempts = attempts;
-        let dialled = dialled?;
+        let dialled = dialled.map_err(Unserved::ungreeted)?;
         record.connect = Some(dialled.took);
         record.backend_handshake = dialled.handshake;
         record.connection.hold(dialled.lease);
         self.backend = Some(dialled.backend);
-        Ok(())
+        match dialled.greeting {
+            Some(greeting) => self.log_in(greeting).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Rewrites the login of a MySQL client, with TLS on either side.
+    async fn log_in(&mut self, greeting: Box<ReceivedGreeting>) -> Result<(), Unserved> {
+        let Session { client, backend, record, handle, .. } = self;
+        Box::pin(login::log_in(greeting, client, backend, record, handle)).await
     }
 
     /// Tells the client why it gets no backend, unless the connection is cut meanwhile.
-    async fn send_error(&mut self, ending: Termination) {
+    async fn send_error(&mut self, ending: Termination, sequence: Option<u8>) {
         let Session { client: Some(client), record, handle, .. } = self else { return };
         let peeked = record.take_peeked();
         let connection = &*record.connection;
         record.state.look_for_unread(connection, &*client);
         let slot = connection.preamble().and_then(|preamble| preamble.reject_slot.as_ref());
         let retry_after = slot.map_or(DEFAULT_RETRY_AFTER, |slot| slot.retry_after);
-        let saying = reject(connection, client, peeked, ending, retry_after);
+        let saying = reject(connection, client, peeked, ending, retry_after, sequence);
         let saying = Box::pin(async {
             match ending.is_of_drain() {
                 true => worker::until(Some(worker::now() + DRAIN_ANSWER), saying).await,
@@ -217,7 +225,7 @@ impl Session {
         if !peeked.is_empty() {
             http_tap.on_bytes(Side::Client, &peeked, worker::now());
         }
-        let mut relay = Relay::new(worker::now(), peeked);
+        let mut relay = Relay::new(worker::now(), peeked).resume(connection.bytes_in(), connection.bytes_out());
         let mut timer = Timer::default();
         let expires = expiry(&connection.listener.config().timeouts, connection.accepted);
         let (mut has_keepalive, mut priority, mut turns) = (false, Priority::New, 0u8);

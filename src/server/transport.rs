@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::Poll;
 
+use rustix::net::AddressFamily;
+
 use super::screened::Screened;
 use crate::relay::Stream;
 use crate::stats::termination::Termination;
@@ -40,6 +42,14 @@ impl<E: Engine> Conn<E> {
             Conn::Plain(socket) => socket.poll_finished(),
             Conn::Screened(screened) => screened.socket().poll_finished(),
             Conn::Tls(tls) => tls.socket().poll_finished(),
+        }
+    }
+
+    /// Whether it is a unix socket, with nothing over it.
+    pub(super) fn is_unix(&self) -> bool {
+        match self {
+            Conn::Plain(socket) => rustix::net::sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX),
+            Conn::Screened(_) | Conn::Tls(_) => false,
         }
     }
 

@@ -1,16 +1,17 @@
-//! What a backend's connection begins with: a PROXY header, the protocol's request for TLS, TLS.
+//! What a backend's connection begins with: a PROXY header, the protocol's request for TLS, TLS; with MySQL, the server's greeting.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::connection::{ConnectionId, Preamble};
+use super::connection::{ConnectionId, ConnectionState, Preamble};
 use super::peek::write_all;
 use super::transport::{BackendConn, ClientConn, Conn};
-use crate::config::model::{SendProxy, StartTls};
+use crate::config::model::{PoolTls, SendProxy, StartTls};
+use crate::mysql::packet::{Greeting, HEADER, split_error};
 use crate::net::addr::ClientAddr;
 use crate::pool;
 use crate::relay::Stream;
@@ -19,11 +20,17 @@ use crate::sniff::proxy_protocol::{ClientCertificate, Ends, Outgoing, TlsFacts};
 use crate::tls::{BackendName, Connector, HandshakeError, Negotiated, TlsError};
 use crate::worker::{self, Socket, poll_fn};
 
+/// Bytes of the longest greeting. MySQL's has about 80 beside its version, MariaDB's about 110.
+const MAX_GREETING: usize = 1024;
+
+/// Characters of a server's error that are logged.
+const MAX_TEXT: usize = 200;
+
 /// The name that the backend's certificate must have for this client.
 fn name(connector: &Connector, backend: &pool::Backend, origin: &Origin<'_>) -> Result<BackendName, UpstreamError> {
-    let asked = origin.preamble.and_then(|preamble| preamble.server_name.as_deref());
+    let asked = origin.preamble.and_then(|preamble| preamble.server_name.get());
     if let (true, Conn::Tls(_), Some(asked)) = (connector.takes_clients_name(), origin.client, asked) {
-        return BackendName::parse(asked).ok_or_else(|| UpstreamError::ClientsName(asked.to_owned()));
+        return BackendName::parse(asked).ok_or_else(|| UpstreamError::ClientsName(asked.to_string()));
     }
     connector.backend_name(backend.configured_address()).map_err(|_| UpstreamError::NoName)
 }
@@ -58,6 +65,26 @@ pub(super) struct Origin<'c> {
     pub(super) negotiates: bool,
     /// Whether its listener verifies certificates of clients.
     pub(super) verifies: bool,
+    /// Whether its listener terminates the TLS of MySQL.
+    pub(super) is_mysql: bool,
+}
+
+/// A backend that takes a client's bytes.
+pub(super) struct Upstream {
+    pub(super) backend: BackendConn,
+    /// The TLS handshake.
+    pub(super) handshake: Option<Duration>,
+    /// Where the client's login is rewritten: the server's greeting.
+    pub(super) greeting: Option<Box<ReceivedGreeting>>,
+}
+
+/// The greeting of a MySQL server.
+pub(super) struct ReceivedGreeting {
+    /// The packet's body.
+    pub(super) body: Vec<u8>,
+    pub(super) greeting: Greeting,
+    /// Time from the connect until it came.
+    pub(super) took: Duration,
 }
 
 /// Makes a connected socket a backend that takes a client's bytes.
@@ -67,16 +94,54 @@ pub(super) async fn handshake(
     connector: Option<&Connector>,
     origin: &Origin<'_>,
     deadline: Instant,
-) -> Result<BackendConn, UpstreamError> {
+) -> Result<Upstream, UpstreamError> {
     if let Some(version) = backend.settings().send_proxy {
         let header = origin.header(version);
         // A fresh socket has room for it.
         by(deadline, write_all(&socket, &header)).await?.map_err(UpstreamError::Io)?;
     }
-    let (Some(connector), Some(rules)) = (connector, &backend.settings().tls) else { return Ok(Conn::Plain(socket)) };
-    if let Some(StartTls::Postgres) = rules.starttls {
+    let began = Instant::now();
+    let tls = connector.zip(backend.settings().tls.as_ref());
+    let starttls = tls.and_then(|(_, rules)| rules.starttls);
+    if let Some(StartTls::Postgres) = starttls {
         by(deadline, ask_postgres(&socket)).await??;
     }
+    let conn = match tls {
+        Some((connector, rules)) if starttls != Some(StartTls::Mysql) => {
+            start_tls(socket, backend, connector, rules, origin, deadline).await?
+        }
+        _ => Conn::Plain(socket),
+    };
+    let handshake = matches!(conn, Conn::Tls(_)).then(|| began.elapsed());
+    let greeting = match origin.is_mysql || starttls == Some(StartTls::Mysql) {
+        true => {
+            let greeted = worker::until(Some(deadline), read_greeting(&conn)).await;
+            let (body, greeting) = greeted.ok_or(UpstreamError::Ungreeted)??;
+            if starttls == Some(StartTls::Mysql) && !greeting.has_tls() {
+                return Err(UpstreamError::NoMysqlTls);
+            }
+            Some(Box::new(ReceivedGreeting { body, greeting, took: began.elapsed() }))
+        }
+        false => None,
+    };
+    Ok(Upstream { backend: conn, handshake, greeting })
+}
+
+/// Whether TLS is asked for within the login of the client.
+pub(super) fn has_tls_to_come(backend: &pool::Backend, greeting: Option<&ReceivedGreeting>) -> bool {
+    let starttls = backend.settings().tls.as_ref().and_then(|rules| rules.starttls);
+    greeting.is_some() && starttls == Some(StartTls::Mysql)
+}
+
+/// Completes a TLS handshake with a backend.
+pub(super) async fn start_tls(
+    socket: Socket,
+    backend: &pool::Backend,
+    connector: &Connector,
+    rules: &PoolTls,
+    origin: &Origin<'_>,
+    deadline: Instant,
+) -> Result<BackendConn, UpstreamError> {
     let name = name(connector, backend, origin)?;
     let connecting = connector.connect(socket, name, origin.protocols(&rules.alpn));
     let stream = by(deadline, connecting).await?.map_err(|error| match error {
@@ -101,6 +166,38 @@ async fn ask_postgres(socket: &Socket) -> Result<(), UpstreamError> {
     }
 }
 
+/// Reads a MySQL server's greeting, and no byte more.
+async fn read_greeting(conn: &BackendConn) -> Result<(Vec<u8>, Greeting), UpstreamError> {
+    let mut packet = Vec::new();
+    let mut part = [0; 256];
+    let body = loop {
+        let whole = match *packet.as_slice() {
+            [low, high, more, sequence, ..] => {
+                let length = u32::from_le_bytes([low, high, more, 0]) as usize;
+                if sequence != 0 || length == 0 || length > MAX_GREETING {
+                    return Err(UpstreamError::NotMysql);
+                }
+                HEADER + length
+            }
+            _ => HEADER,
+        };
+        if packet.len() == whole && whole > HEADER {
+            break packet.split_off(HEADER);
+        }
+        let room = (whole - packet.len()).min(part.len());
+        match poll_fn(|_| conn.poll_read(&mut part[..room])).await.map_err(UpstreamError::Io)? {
+            0 => return Err(UpstreamError::ClosedUngreeted),
+            count => packet.extend_from_slice(&part[..count]),
+        }
+    };
+    if let Some((code, message)) = split_error(&body) {
+        let message = String::from_utf8_lossy(message).escape_debug().take(MAX_TEXT).collect();
+        return Err(UpstreamError::MysqlRefuses(code, message));
+    }
+    let greeting = Greeting::read(&body).ok_or(UpstreamError::NotMysql)?;
+    Ok((body, greeting))
+}
+
 async fn by<T>(deadline: Instant, what: impl Future<Output = T>) -> Result<T, UpstreamError> {
     worker::until(Some(deadline), what).await.ok_or(UpstreamError::TooSlow)
 }
@@ -117,6 +214,11 @@ pub(super) enum UpstreamError {
     NoTls,
     Error,
     Answer(u8),
+    NoMysqlTls,
+    NotMysql,
+    Ungreeted,
+    ClosedUngreeted,
+    MysqlRefuses(u16, String),
 }
 
 impl fmt::Display for UpstreamError {
@@ -140,9 +242,32 @@ impl fmt::Display for UpstreamError {
             UpstreamError::Error => f.write_str(
                 "answers the request for TLS by an error, as PostgreSQL does when it cannot start a process for it",
             ),
+            UpstreamError::NoMysqlTls => {
+                f.write_str("offers no TLS (MySQL and MariaDB: ssl_cert and ssl_key are not set)")
+            }
+            UpstreamError::NotMysql => f.write_str("does not begin with a greeting of MySQL"),
+            UpstreamError::Ungreeted => f.write_str("sent no greeting of MySQL within timeouts.connect"),
+            UpstreamError::ClosedUngreeted => f.write_str("closed the connection instead of a greeting of MySQL"),
+            UpstreamError::MysqlRefuses(code, message) => write!(f, "refuses the connection: {message} ({code})"),
             UpstreamError::Answer(byte) => {
                 write!(f, "answers the request for TLS by byte 0x{byte:02x}, as PostgreSQL never does")
             }
+        }
+    }
+}
+
+impl<'c> Origin<'c> {
+    pub(super) fn of(connection: &'c ConnectionState, client: &'c ClientConn) -> Origin<'c> {
+        let listener = connection.listener.config();
+        let tls = listener.tls.as_ref();
+        Origin {
+            client,
+            address: connection.client.get(),
+            id: connection.id,
+            preamble: connection.preamble(),
+            negotiates: tls.is_some_and(|tls| !tls.alpn.is_empty()),
+            verifies: tls.and_then(|tls| tls.client_auth.as_ref()).is_some_and(|auth| auth.verified().is_some()),
+            is_mysql: listener.server_speaks_first(),
         }
     }
 }
@@ -164,7 +289,7 @@ impl Origin<'_> {
         let id = self.id.to_string();
         let outgoing = Outgoing {
             client: ends,
-            authority: self.preamble.and_then(|preamble| preamble.server_name.as_deref()),
+            authority: self.preamble.and_then(|preamble| preamble.server_name.get()).map(|name| &**name),
             unique_id: Some(id.as_bytes()),
             received: self.preamble.and_then(|preamble| preamble.tlvs.as_ref()),
             ..Outgoing::default()

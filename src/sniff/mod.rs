@@ -6,7 +6,6 @@
 
 pub mod client_hello;
 pub mod http;
-pub mod mysql;
 pub mod postgres;
 pub mod protocol;
 pub mod proxy_protocol;

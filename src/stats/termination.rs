@@ -77,6 +77,10 @@ pub enum Termination {
     /// Both sides have finished; this one did so first, and without the close_notify that TLS wants: what it sent may
     /// have been cut.
     Truncated(Side),
+    /// This side broke the rules of a login that is rewritten (`starttls: mysql`).
+    LoginProtocolError(Side),
+    /// This side's packet of such a login had not come after `timeouts.handshake`.
+    LoginTimeout(Side),
     /// No byte in either direction for `timeouts.idle`.
     IdleTimeout,
     /// One side had finished, the other was silent for `timeouts.half_close`.
@@ -125,6 +129,8 @@ pub enum Termination {
     BadClientHello,
     /// The head of the client's first HTTP request is damaged or too long, and a route depends on it.
     BadRequest,
+    /// A method of authentication needs TLS on both sides of tidegate, or on neither.
+    AuthMethodRefused,
     /// The client asked for a server name that no certificate fits, and the listener says `unknown_sni: refuse`.
     UnknownName,
     /// The peer sent no PROXY header, or a wrong one.
@@ -139,7 +145,7 @@ pub enum Termination {
 
 impl Termination {
     /// Every ending, in the order of [`Termination::index`].
-    pub const ALL: [Termination; 39] = [
+    pub const ALL: [Termination; 44] = [
         Termination::Closed(Side::Client),
         Termination::Closed(Side::Backend),
         Termination::Reset(Side::Client),
@@ -179,6 +185,11 @@ impl Termination {
         Termination::DrainAborted,
         Termination::AccessDenied,
         Termination::RouteRefused,
+        Termination::LoginProtocolError(Side::Client),
+        Termination::LoginProtocolError(Side::Backend),
+        Termination::LoginTimeout(Side::Client),
+        Termination::LoginTimeout(Side::Backend),
+        Termination::AuthMethodRefused,
     ];
 
     /// Its place in [`Termination::ALL`].
@@ -223,6 +234,11 @@ impl Termination {
             Termination::DrainAborted => 36,
             Termination::AccessDenied => 37,
             Termination::RouteRefused => 38,
+            Termination::LoginProtocolError(Side::Client) => 39,
+            Termination::LoginProtocolError(Side::Backend) => 40,
+            Termination::LoginTimeout(Side::Client) => 41,
+            Termination::LoginTimeout(Side::Backend) => 42,
+            Termination::AuthMethodRefused => 43,
         }
     }
 
@@ -238,6 +254,8 @@ impl Termination {
             | Termination::Reset(side)
             | Termination::Unreachable(side)
             | Termination::TlsProtocolError(side)
+            | Termination::LoginProtocolError(side)
+            | Termination::LoginTimeout(side)
             | Termination::Truncated(side) => side.into(),
             Termination::ClientLeft
             | Termination::PreambleTimeout
@@ -265,6 +283,7 @@ impl Termination {
             | Termination::ListenerRate
             | Termination::AccessDenied
             | Termination::RouteRefused
+            | Termination::AuthMethodRefused
             | Termination::OutOfResources
             | Termination::InternalError => Cause::Tidegate,
         }
@@ -277,6 +296,8 @@ impl Termination {
             Termination::Reset(_) => "reset",
             Termination::Unreachable(_) => "unreachable",
             Termination::TlsProtocolError(_) => "TLS protocol error",
+            Termination::LoginProtocolError(_) => "login protocol error",
+            Termination::LoginTimeout(_) => "login timeout",
             Termination::Truncated(_) => "closed without close_notify",
             Termination::IdleTimeout => "idle timeout",
             Termination::HalfCloseTimeout => "half-close timeout",
@@ -299,6 +320,7 @@ impl Termination {
             Termination::ListenerRate => "connection rate exceeded",
             Termination::AccessDenied => "access denied",
             Termination::RouteRefused => "refused by a route",
+            Termination::AuthMethodRefused => "authentication method",
             Termination::NotTls => "no TLS",
             Termination::BadClientHello => "bad ClientHello",
             Termination::BadRequest => "bad HTTP request",
@@ -319,12 +341,16 @@ impl Termination {
             Termination::Reset(Side::Client)
             | Termination::Unreachable(Side::Client)
             | Termination::TlsProtocolError(Side::Client)
+            | Termination::LoginProtocolError(Side::Client)
             | Termination::Truncated(Side::Client) => "CD",
             Termination::Reset(Side::Backend)
             | Termination::Unreachable(Side::Backend)
             | Termination::TlsProtocolError(Side::Backend)
+            | Termination::LoginProtocolError(Side::Backend)
             | Termination::Truncated(Side::Backend) => "SD",
             Termination::IdleTimeout | Termination::HalfCloseTimeout => "cD",
+            Termination::LoginTimeout(Side::Client) => "cD",
+            Termination::LoginTimeout(Side::Backend) => "sD",
             Termination::Lifetime | Termination::DrainDeadline | Termination::DrainAborted | Termination::Killed => {
                 "KD"
             }
@@ -340,6 +366,7 @@ impl Termination {
             | Termination::ListenerRate
             | Termination::AccessDenied
             | Termination::RouteRefused
+            | Termination::AuthMethodRefused
             | Termination::NotTls
             | Termination::BadClientHello
             | Termination::BadRequest
@@ -357,6 +384,8 @@ impl Termination {
             Termination::Reset(side)
             | Termination::Unreachable(side)
             | Termination::TlsProtocolError(side)
+            | Termination::LoginProtocolError(side)
+            | Termination::LoginTimeout(side)
             | Termination::Truncated(side) => Some(side),
             _ => None,
         }
@@ -382,6 +411,7 @@ impl Termination {
                 | Termination::ListenerRate
                 | Termination::AccessDenied
                 | Termination::RouteRefused
+                | Termination::AuthMethodRefused
                 | Termination::NotTls
                 | Termination::BadClientHello
                 | Termination::BadRequest
@@ -399,6 +429,8 @@ impl fmt::Display for Termination {
             | Termination::Reset(_)
             | Termination::Unreachable(_)
             | Termination::TlsProtocolError(_)
+            | Termination::LoginProtocolError(_)
+            | Termination::LoginTimeout(_)
             | Termination::Truncated(_)
             | Termination::BackendDown
             | Termination::ClientLeft => {

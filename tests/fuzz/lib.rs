@@ -1,5 +1,13 @@
 //! The rooms that are fuzzed, out of the sources of tidegate, without the rest of it.
 
+/// Without what encrypts a password.
+#[path = "../../src/mysql"]
+pub mod mysql {
+    pub mod login;
+    pub mod method;
+    pub mod packet;
+}
+
 #[path = "../../src/sniff/mod.rs"]
 pub mod sniff;
 

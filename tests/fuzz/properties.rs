@@ -5,6 +5,8 @@ use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
+use tidegate::mysql::login::{Login, LoginRules, LoginStep, ServerLink};
+use tidegate::mysql::packet::{Greeting, MAX_PACKET};
 use tidegate::net::name;
 use tidegate::net::protocol::ClientProtocol;
 use tidegate::sniff::proxy_protocol::{Addresses, ClientCertificate, Ends, Outgoing, TlsFacts};
@@ -128,6 +130,63 @@ pub(crate) fn protocol(bytes: &[u8]) {
         Some(ClientProtocol::Tls) => assert!(bytes.starts_with(b"\x16\x03")),
         Some(ClientProtocol::Http | ClientProtocol::Postgres) | None => {}
     }
+}
+
+/// The first byte says where TLS is. Then records of what either side sends: a byte with the side and the length, and so many bytes.
+/// The outcome does not depend on the portions in which they come, and nothing is kept but a packet.
+pub(crate) fn mysql_login(bytes: &[u8]) {
+    let Some((&rules, records)) = bytes.split_first() else { return };
+    let whole = logged_in(rules, records, usize::MAX);
+    for portion in [1, 5] {
+        assert_eq!(logged_in(rules, records, portion), whole, "in portions of {portion}");
+    }
+}
+
+/// What the client and the server are sent, and how the login ends. TLS is none here.
+fn logged_in(rules: u8, mut records: &[u8], portion: usize) -> (Vec<u8>, Vec<u8>, String) {
+    let server = match rules & 3 {
+        0 => ServerLink::Plain,
+        1 => ServerLink::Local,
+        _ => ServerLink::Tls,
+    };
+    let rules = LoginRules {
+        offers_tls: rules & 4 != 0,
+        allows_plain: rules & 8 != 0,
+        client_is_local: rules & 16 != 0,
+        server,
+    };
+    let greeting = b"\x0a8.4.3\0\x01\0\0\0abcdefgh\0\xff\xff\x2d\x02\0\xff\xdf\x15\0\0\0\0\0\0\0\0\0\0ijklmnopqrst\0caching_sha2_password\0";
+    let read = Greeting::read(greeting).expect("a greeting");
+    let cipher = |pem: &[u8], password: &[u8], _: &[u8]| pem.starts_with(b"-").then(|| password.to_vec());
+    let mut login = Login::new(greeting, &read, rules, cipher);
+    let (mut client, mut server, mut end) = (Vec::new(), Vec::new(), String::new());
+    while let Some((&head, rest)) = records.split_first() {
+        let (record, rest) = rest.split_at(usize::from(head & 0x7f).min(rest.len()));
+        records = rest;
+        let of_client = head & 0x80 != 0;
+        for part in record.chunks(portion) {
+            match (end.as_str(), of_client) {
+                ("", true) => login.from_client(part),
+                ("", false) => login.from_server(part),
+                ("done", true) => server.extend_from_slice(part),
+                ("done", false) => client.extend_from_slice(part),
+                _ => {}
+            }
+            while end.is_empty() {
+                assert!(login.buffered() <= 4 * (4 + MAX_PACKET));
+                match login.step() {
+                    LoginStep::Read(_) => break,
+                    LoginStep::ToClient(bytes) => client.extend_from_slice(&bytes),
+                    LoginStep::ToServer(bytes) => server.extend_from_slice(&bytes),
+                    LoginStep::ClientTls(rest) => login.from_client(&rest),
+                    LoginStep::ServerTls => {}
+                    LoginStep::Done => end = "done".to_owned(),
+                    LoginStep::Refused(fault, answer) => end = format!("{fault:?} {answer:?}"),
+                }
+            }
+        }
+    }
+    (client, server, end)
 }
 
 pub(crate) fn http(bytes: &[u8]) {

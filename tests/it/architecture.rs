@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("net", &[]),
+    ("mysql", &["mysql"]),
     ("notices", &["threads"]),
     ("threads", &[]),
     ("stats", &[]),
@@ -22,7 +23,22 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("tls", &["config", "log", "net", "notices", "relay", "threads", "tls", "worker"]),
     ("worker", &["net", "relay", "threads"]),
     ("pool", &["balance", "config::model", "log", "net", "pool", "stats"]),
-    ("health", &["config::files", "config::model", "health", "log", "net", "pool", "sniff", "stats", "threads", "tls"]),
+    (
+        "health",
+        &[
+            "config::files",
+            "config::model",
+            "health",
+            "log",
+            "mysql",
+            "net",
+            "pool",
+            "sniff",
+            "stats",
+            "threads",
+            "tls",
+        ],
+    ),
     (
         "server",
         &[
@@ -31,6 +47,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "geoip",
             "limits",
             "log",
+            "mysql",
             "net",
             "pool",
             "relay",
@@ -58,7 +75,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "balance",
     "health/database/client.rs",
     "health/database/mysql",
@@ -67,6 +84,7 @@ const PURE: [&str; 10] = [
     "health/database/scram.rs",
     "health/rise_fall.rs",
     "limits",
+    "mysql",
     "pool/resolve/schedule.rs",
     "sniff",
 ];

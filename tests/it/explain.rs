@@ -12,7 +12,7 @@ use crate::support::backend::{Backend, Dead};
 use crate::support::client::{Place, connect, connect_from, expect, read_to_end};
 use crate::support::process::{Process, bound};
 use crate::support::stats::ADMIN;
-use crate::support::tidegate::Tidegate;
+use crate::support::tidegate::{Tidegate, forward};
 use crate::support::tls::{Authority, Tls, read_all, send_name_over_tls, tls_backend};
 use crate::support::{DEADLINE, eventually, free_port};
 
@@ -224,7 +224,7 @@ fn a_name_that_no_certificate_fits_is_refused() {
     let (authority, backend) = (Authority::new(), Backend::named("b"));
     let issued = authority.issue(&["a.example"]);
     let tls = format!("tls: {{ certificates: [{}], unknown_sni: refuse, alpn: [h2, http/1.1] }}", issued.yaml());
-    let tidegate = Tidegate::start(&format!("{ADMIN}{}", crate::support::tidegate::forward(backend.place(), &tls, "")));
+    let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(backend.place(), &tls, "")));
     let known = one(&tidegate, &["--client", "127.0.0.1", "--sni", "a.example"]);
     assert_eq!((known.rejected, known.backend.as_deref()), (None, Some("b")));
     let unknown = one(&tidegate, &["--client", "127.0.0.1", "--sni", "b.example"]);
@@ -298,4 +298,17 @@ fn the_configuration_says_where_to_ask() {
     fs::write(&without, rest).unwrap();
     let (code, told) = failure(&["--client", "127.0.0.1", "--config", without.to_str().unwrap()]);
     assert!(code == Some(2) && told.contains("has no stats port") && told.contains("add `admin:"), "{told}");
+}
+
+/// The order of steps is another one.
+#[test]
+fn mysql_server_is_chosen_before_tls() {
+    let (backend, authority) = (Backend::echo(), Authority::new());
+    let certificate = authority.issue(&["db.example.test"]).yaml();
+    let keys = format!("tls: {{ certificates: [{certificate}], starttls: mysql }}");
+    let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(backend.place(), &keys, "")));
+    let found = one(&tidegate, &["--client", "192.0.2.1", "--sni", "db.example.test"]);
+    let note = "its backend is connected before the client's TLS (starttls: mysql): the server speaks first, and the server name chooses a \
+                certificate only";
+    assert_eq!((found.notes.as_slice(), found.backend.as_deref()), (&[note.to_owned()][..], Some("b")));
 }

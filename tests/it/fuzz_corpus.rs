@@ -14,10 +14,11 @@ use proptest::prelude::*;
 /// Panics if something does not hold of the bytes.
 type Property = fn(&[u8]);
 
-const TARGETS: [(&str, Property); 6] = [
+const TARGETS: [(&str, Property); 7] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
     ("http_dialogue", properties::http_dialogue),
+    ("mysql_login", properties::mysql_login),
     ("postgres", properties::postgres),
     ("protocol", properties::protocol),
     ("proxy_protocol", properties::proxy_protocol),

@@ -49,6 +49,7 @@ mod log_write_errors;
 mod logs;
 mod memory;
 mod mysql_check;
+mod mysql_tls;
 mod outlier;
 mod passthrough;
 mod persist;

@@ -30,6 +30,7 @@ mod man;
 mod metrics;
 mod monitoring;
 mod mysql_checks;
+mod mysql_tls;
 mod openssl;
 mod postgres;
 mod postgres_checks;

@@ -15,6 +15,7 @@ pub(crate) mod http;
 pub(crate) mod machine;
 pub(crate) mod mariadb;
 pub(crate) mod mmdb;
+pub(crate) mod mysqlwire;
 pub(crate) mod notify;
 pub(crate) mod observed;
 pub(crate) mod peer;

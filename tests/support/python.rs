@@ -1,4 +1,4 @@
-//! Python, with the packages that `make python` installs: other people's readers of what tidegate writes.
+//! Python, with the packages that `make python` installs: other people's readers of what tidegate writes, and clients.
 
 use std::io::Write;
 use std::path::Path;

@@ -111,7 +111,7 @@ impl Checker<'_> {
 
     /// As under a listener, without what belongs to other protocols than HTTP.
     fn admin_tls(&mut self, raw: &RawListenerTls, at: NodeId) -> Option<ListenerTls> {
-        if let Some((RawStartTls::Postgres, at)) = value(raw.starttls.as_ref()) {
+        if let Some((RawStartTls::Postgres | RawStartTls::Mysql, at)) = value(raw.starttls.as_ref()) {
             let diagnostic = Diagnostic::new("the admin interface speaks HTTP, which has no request for TLS");
             self.error(at, diagnostic.hint("remove the key"));
         }

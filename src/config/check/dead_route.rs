@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Checker;
-use crate::config::model::{ListenerTls, RouteConfig};
+use crate::config::model::{ListenerTls, RouteConfig, StartTls};
 use crate::config::report::Diagnostic;
 use crate::config::tree::NodeId;
 use crate::net::country::Country;
@@ -24,7 +24,11 @@ impl Checker<'_> {
             }
             _ => false,
         };
-        for (index, (route, at)) in routes.iter().enumerate() {
+        // An error has refused them.
+        let is_refused =
+            |route: &RouteConfig| route.needs_bytes() && tls.is_some_and(|tls| tls.starttls == Some(StartTls::Mysql));
+        let checked = routes.iter().enumerate().filter(|(_, (route, _))| !is_refused(route));
+        for (index, (route, at)) in checked {
             let first = earlier.candidates(route).filter(|first| covers(*first, index)).min();
             if let Some((place, (_, first_at))) = first.and_then(|first| Some((first, routes.get(first)?))) {
                 let diagnostic = if covers(index, place) {

@@ -14,7 +14,7 @@ use crate::config::scalars_serde::Int;
 use crate::config::tree::{NodeId, NodeValue};
 
 /// The registered port of MySQL's protocol.
-const MYSQL_PORT: u16 = 3306;
+pub(super) const MYSQL_PORT: u16 = 3306;
 
 /// Longest text that a check sends or looks for, in bytes.
 const MAX_TEXT: usize = 16 * 1024;

@@ -61,6 +61,9 @@ impl Checker<'_> {
             let tls = self.listener_tls(raw, at);
             let sniff = self.sniff(raw, tls.as_ref());
             let protocol_hint = self.protocol_hint(raw, sniff, tls.as_ref());
+            if let Some(ListenerTls { starttls: Some(StartTls::Mysql), .. }) = &tls {
+                self.routes_before_bytes(&routes);
+            }
             if raw.tls.is_none() || tls.is_some() {
                 self.dead_routes(&routes, tls.as_ref());
             }
@@ -125,6 +128,7 @@ impl Checker<'_> {
         let (hint, at) = value(listener.protocol_hint.as_ref())?;
         let (known, key) = match (tls.and_then(|tls| tls.starttls), sniff) {
             (Some(StartTls::Postgres), _) => (SpokenProtocol::Postgres, "tls.starttls: postgres"),
+            (Some(StartTls::Mysql), _) => (SpokenProtocol::Mysql, "tls.starttls: mysql"),
             (None, Sniff::Http) => (SpokenProtocol::Http, "sniff: http"),
             (None, Sniff::Off) => return Some(*hint),
         };

@@ -54,6 +54,7 @@ impl Checker<'_> {
         let health = value(raw.health.as_ref()).and_then(|(health, at)| self.health(health, at, &backends));
         let tls = self.pool_tls(raw, at, &backends);
         self.plain_probes(raw, health.as_ref(), tls.as_ref());
+        self.probes_by_starttls(raw, health.as_ref(), tls.as_ref(), &backends);
         if let Some(health) = &health {
             self.clear_password(raw, health, &backends);
         }

@@ -221,6 +221,7 @@ impl Checker<'_> {
         match copied(key)? {
             RawStartTls::Off => None,
             RawStartTls::Postgres => Some(StartTls::Postgres),
+            RawStartTls::Mysql => Some(StartTls::Mysql),
         }
     }
 

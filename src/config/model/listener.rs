@@ -69,9 +69,16 @@ impl ListenerConfig {
     pub fn speaks(&self) -> Option<SpokenProtocol> {
         match (self.tls.as_ref().and_then(|tls| tls.starttls), self.sniff) {
             (Some(StartTls::Postgres), _) => Some(SpokenProtocol::Postgres),
+            (Some(StartTls::Mysql), _) => Some(SpokenProtocol::Mysql),
             (None, Sniff::Http) => Some(SpokenProtocol::Http),
             (None, Sniff::Off) => self.protocol_hint,
         }
+    }
+
+    /// Whether the backend speaks before the client asks for TLS: nothing of the client but its address is known when the backend is
+    /// chosen.
+    pub fn server_speaks_first(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.starttls == Some(StartTls::Mysql))
     }
 
     /// Whether it binds an address.

@@ -97,8 +97,20 @@ pub struct VerifiedClients {
 /// `starttls`, when it is not off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartTls {
-    /// SSLRequest.
+    /// PostgreSQL's SSLRequest.
     Postgres,
+    /// MySQL's SSLRequest, which comes after the server's greeting.
+    Mysql,
+}
+
+impl StartTls {
+    /// As in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            StartTls::Postgres => "postgres",
+            StartTls::Mysql => "mysql",
+        }
+    }
 }
 
 /// `listeners[].tls.plaintext`.

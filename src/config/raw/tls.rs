@@ -12,7 +12,7 @@ use crate::config::scalars_serde::Int;
 #[serde(deny_unknown_fields)]
 #[schemars(extend(
     "if" = { "required": ["plaintext"], "properties": { "plaintext": { "const": "allow" } } },
-    "then" = { "required": ["starttls"], "properties": { "starttls": { "const": "postgres" } } },
+    "then" = { "required": ["starttls"], "properties": { "starttls": { "enum": ["postgres", "mysql"] } } },
 ))]
 pub(crate) struct RawListenerTls {
     /// Selected by SNI; the first one is the default.
@@ -101,6 +101,8 @@ pub(crate) enum RawStartTls {
     Off,
     /// PostgreSQL's SSLRequest.
     Postgres,
+    /// MySQL's SSLRequest, after the server's greeting.
+    Mysql,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -112,16 +112,16 @@ fn server_name_defaults_to_the_address_and_is_required_of_unix_sockets() {
 }
 
 #[test]
-fn unsupported_value_is_rejected_by_name_and_not_in_the_schema() {
-    let starttls = reference::reference().into_iter().filter(|key| key.path.ends_with(".starttls"));
-    let words: Vec<String> = starttls.flat_map(|key| key.values).map(|(word, _)| word).collect();
-    assert!(words.len() >= 4 && !words.contains(&"mysql".to_owned()), "{words:?}");
-    for yaml in [
-        with("tls: { certificates: [{ cert: a, key: b }], starttls: mysql }", ""),
-        with("", "tls: { starttls: mysql }"),
-    ] {
-        let report = parse("test.yaml", &yaml, &Unread).unwrap_err().to_string();
-        assert!(report.contains("tls.starttls: `mysql` is not supported yet"), "{report}");
-        assert!(report.contains("supported values: off or postgres"), "{report}");
-    }
+fn mysql_asks_for_tls_in_its_own_protocol() {
+    let both = with(
+        "tls: { certificates: [{ cert: a, key: b }], starttls: mysql, plaintext: allow }",
+        "tls: { starttls: mysql }",
+    );
+    let parsed = parse("test.yaml", &both, &Unread).unwrap();
+    assert_eq!(parsed.warnings.len(), 0, "{:?}", parsed.warnings);
+    let (listener, pool) = (&parsed.config.listeners[0], &parsed.config.pools[0]);
+    assert_eq!(listener.tls.as_ref().unwrap().starttls, Some(StartTls::Mysql));
+    assert_eq!(pool.tls.as_ref().unwrap().starttls, Some(StartTls::Mysql));
+    assert_eq!(listener.speaks(), Some(SpokenProtocol::Mysql));
+    assert!(listener.server_speaks_first());
 }

@@ -29,7 +29,7 @@ use super::failure::ProbeFailure;
 use super::observation::{Observation, Questions};
 use super::tcp::Connection;
 use super::transport::BackendTls;
-use crate::config::model::{DatabaseAccount, MysqlCheck, PostgresCheck, RedisCheck};
+use crate::config::model::{DatabaseAccount, MysqlCheck, PostgresCheck, RedisCheck, RequiredRole};
 
 /// Bytes read at once.
 const READ: usize = 4096;
@@ -90,6 +90,19 @@ pub(super) async fn mysql(
     let account = shared.account("health.mysql", &check.account).await?;
     let mut client = MysqlClient::new(&account, questions, tls.is_some(), is_unix);
     converse(connection, &mut client, tls).await
+}
+
+/// A check of a MySQL server's TLS. It logs in, since servers block a host that breaks off after the handshake, and any answer to that
+/// will do.
+pub(super) async fn mysql_tls(
+    connection: Connection,
+    tls: BackendTls<'_>,
+    is_unix: bool,
+    shared: &DatabaseShared,
+) -> Result<Observation, ProbeFailure> {
+    let account = DatabaseAccount { user: None, password_file: None };
+    let check = MysqlCheck { account, role: RequiredRole::Any, max_lag: None };
+    mysql(connection, Some(tls), is_unix, &check, Questions::default(), shared).await
 }
 
 /// One check of a Redis server.

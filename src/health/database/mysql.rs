@@ -5,16 +5,17 @@
 
 #![forbid(unsafe_code)]
 
-mod auth;
 mod packet;
 mod query;
 
-use self::auth::{AuthMethod, encrypted_password};
-use self::packet::{Greeting, ServerError, packet, split_packet};
+use self::packet::{ServerError, login, tls_request};
 use self::query::{MysqlQuery, QueryAnswer, ResultSet};
 use super::client::{AnswerBuffer, CheckAccount, DEFAULT_USER, DatabaseClient, DialogueStep, printable};
 use crate::health::failure::{ProbeFailure, quoted};
 use crate::health::observation::{Observation, Questions};
+use crate::mysql::auth::{self, encrypted_password};
+use crate::mysql::method::{self, AuthMethod};
+use crate::mysql::packet::{Greeting, packet, split_packet};
 
 /// COM_QUIT.
 const FAREWELL: &[u8] = &[1, 0, 0, 0, 1];
@@ -74,7 +75,7 @@ impl<'a> MysqlClient<'a> {
                     if !greeting.has_tls() {
                         return Err(ProbeFailure::backend("refuses TLS (have_ssl is not YES)"));
                     }
-                    answer.extend(packet(sequence.wrapping_add(1), &greeting.tls_request()));
+                    answer.extend(packet(sequence.wrapping_add(1), &tls_request()));
                     self.stage = MysqlStage::Encrypting(greeting);
                     return Ok(DialogueStep::StartTls);
                 }
@@ -90,7 +91,7 @@ impl<'a> MysqlClient<'a> {
                         .fault("asks for an authentication method of MySQL 4.0, which is not supported"));
                 }
                 Some((0xfe, rest)) => {
-                    let (name, seed) = auth::switch(rest).ok_or_else(malformed)?;
+                    let (name, seed) = method::switch(rest).ok_or_else(malformed)?;
                     (*method, *scramble, *awaits_key) = (AuthMethod::named(&name), seed, false);
                     let response = self.response()?;
                     answer.extend(packet(sequence.wrapping_add(1), &response));
@@ -135,7 +136,7 @@ impl<'a> MysqlClient<'a> {
         let name = method.name().to_owned();
         self.stage = MysqlStage::Login { method, scramble: greeting.scramble.clone(), awaits_key: false };
         let response = self.response()?;
-        answer.extend(packet(sequence, &greeting.login(self.wants_tls, user, &response, &name)));
+        answer.extend(packet(sequence, &login(self.wants_tls, user, &response, &name)));
         Ok(())
     }
 
@@ -265,10 +266,13 @@ impl DatabaseClient for MysqlClient<'_> {
         }
         loop {
             let Some((sequence, length)) =
-                split_packet(self.buffer.peek()).map_err(|()| not_mysql(self.buffer.peek()))?
+                split_packet(self.buffer.peek()).map_err(|_| not_mysql(self.buffer.peek()))?
             else {
                 return Ok(DialogueStep::More);
             };
+            if length == 0 {
+                return Err(not_mysql(self.buffer.peek()));
+            }
             let whole = self.buffer.take(4 + length);
             match self.packet(sequence, &whole[4..], answer)? {
                 DialogueStep::More => {}

@@ -114,7 +114,7 @@ fn proves_by_sha256(response: &[u8], scramble: &[u8]) -> bool {
 /// User, response and method of a login.
 fn login(bytes: &[u8]) -> (u8, Vec<u8>, Vec<u8>, Vec<u8>) {
     let rest = &bytes[4 + 32..];
-    let (user, rest) = packet::text(rest).unwrap();
+    let (user, rest) = crate::mysql::packet::text(rest).unwrap();
     let (response, method) = rest[1..].split_at(usize::from(rest[0]));
     (bytes[3], user.to_vec(), response.to_vec(), method.to_vec())
 }

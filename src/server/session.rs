@@ -10,11 +10,11 @@ use super::cancel;
 use super::crew::WorkerSlot;
 use super::deadline::{Due, expiry, next_deadline};
 use super::dial::{self, Attempts};
-use super::http_tap::HttpTap;
 use super::listener::Listener;
 use super::preamble;
 use super::record::Record;
 use super::reject::reject;
+use super::sniff_tap::SniffTap;
 use super::transport::{BackendConn, ClientConn, Conn};
 use super::upstream::Origin;
 use super::worker_state::{SessionHandle, WorkerState};
@@ -213,9 +213,9 @@ impl Session {
         let record = &mut self.record;
         let peeked = record.take_peeked().into_bytes();
         let connection = &*record.connection;
-        let mut http_tap = HttpTap::new(&record.state, connection);
+        let mut sniff_tap = SniffTap::new(&record.state, connection);
         if !peeked.is_empty() {
-            http_tap.on_bytes(Side::Client, &peeked, worker::now());
+            sniff_tap.on_bytes(Side::Client, &peeked, worker::now());
         }
         let mut relay = Relay::new(worker::now(), peeked);
         let mut timer = Timer::default();
@@ -233,7 +233,7 @@ impl Session {
                 let mut resources = record.state.relay_resources.borrow_mut();
                 let times = TurnTimes { now, arrived: worker::woken_at() };
                 let pacing = record.connection.pacing();
-                let turn = relay.turn(client, backend, &mut resources, &mut http_tap, times, pacing);
+                let turn = relay.turn(client, backend, &mut resources, &mut sniff_tap, times, pacing);
                 drop(resources);
                 let moved = record.moved(&mut relay);
                 turns = turns.saturating_add(1);

@@ -53,6 +53,12 @@ pub struct AccessLine<'a> {
     pub protocol: Option<ClientProtocol>,
     /// What a trusted peer's PROXY header says beyond addresses: names and values.
     pub proxy_tlvs: &'a [(Cow<'static, str>, String)],
+    /// The user that the client names to a database, where its queries are watched.
+    pub user: Option<&'a str>,
+    /// The database that the client has chosen there.
+    pub database: Option<&'a str>,
+    /// Its queries, answered or not; `None` where they are not watched.
+    pub queries: Option<u64>,
     /// Backends that were tried after the first one.
     pub retries: u32,
     /// The first connects that failed, in order.
@@ -178,6 +184,14 @@ impl AccessLine<'_> {
             };
             object.value("proxy_tlvs", format_args!("[{}]", fmt::from_fn(list)));
         }
+        for (key, name) in [("user", self.user), ("database", self.database)] {
+            if let Some(name) = name {
+                object.text(key, name);
+            }
+        }
+        if let Some(queries) = self.queries {
+            object.value("queries", queries);
+        }
         object.value("turnarounds", self.turnarounds);
         object.value("retries", self.retries);
         object.value("bytes_in", self.bytes_in);
@@ -258,6 +272,9 @@ mod tests {
             queued_behind: 0,
             protocol: None,
             proxy_tlvs: &[],
+            user: None,
+            database: None,
+            queries: None,
             connect: took(2_213),
             client_handshake: None,
             backend_handshake: took(1_500),

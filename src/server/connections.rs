@@ -324,7 +324,7 @@ mod tests {
                 passing.extend((0..60).map(|_| enter(&state, &listener, now)));
                 true
             };
-            go_through(|it| seen.push((worker::turn(), it.id)), change).await;
+            go_through(|it, _| seen.push((worker::turn(), it.id)), change).await;
             (staying, seen)
         });
         let (mut turns, mut times) = (HashMap::<u64, usize>::new(), HashMap::<ConnectionId, usize>::new());
@@ -364,7 +364,7 @@ mod tests {
             let (state, listener, asked) = (WorkerState::current(), listener(), Instant::now());
             let later = asked + Duration::from_secs(1);
             let [before, after] = [asked, later].map(|accepted| enter(&state, &listener, accepted));
-            [before, after].map(|it| ConnectionFilter::default().fits(it.connection(), asked))
+            [before, after].map(|it| ConnectionFilter::default().fits(it.connection(), None, asked))
         });
         assert_eq!(fits, [true, false]);
     }

@@ -346,6 +346,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn json_names_the_user_of_a_database() {
+        let line =
+            AccessLine { user: Some("al\"ice\n"), database: Some("shop"), queries: Some(7), ..line("shop", None) };
+        let parsed: serde_json::Value = serde_json::from_str(&json(&line)).unwrap();
+        let named = [&parsed["user"], &parsed["database"], &parsed["queries"]].map(serde_json::Value::to_string);
+        assert_eq!(named, [r#""al\"ice\n""#, r#""shop""#, "7"]);
+    }
+
     /// A connection's end must be logged whatever the clock says.
     #[test]
     fn any_clock_gives_a_line() {

@@ -1,21 +1,21 @@
-//! Beginnings of messages, over bytes as they come.
+//! Prefixs of messages, over bytes as they come.
 
 #![forbid(unsafe_code)]
 
 /// The first bytes of something, as many as are needed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Beginning<const MOST: usize> {
+pub(super) struct Prefix<const MOST: usize> {
     bytes: [u8; MOST],
     len: u8,
 }
 
-impl<const MOST: usize> Default for Beginning<MOST> {
-    fn default() -> Beginning<MOST> {
-        Beginning { bytes: [0; MOST], len: 0 }
+impl<const MOST: usize> Default for Prefix<MOST> {
+    fn default() -> Prefix<MOST> {
+        Prefix { bytes: [0; MOST], len: 0 }
     }
 }
 
-impl<const MOST: usize> Beginning<MOST> {
+impl<const MOST: usize> Prefix<MOST> {
     /// Takes bytes off `bytes` until it has `wanted` of them, at most all that it holds. True once it has.
     pub(super) fn fill(&mut self, bytes: &mut &[u8], wanted: usize) -> bool {
         let (wanted, len) = (wanted.min(MOST), usize::from(self.len));

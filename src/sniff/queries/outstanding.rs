@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Ended, MAX_OUTSTANDING_QUERIES, Micros, WatchEvent};
+use super::event::{Ended, MAX_OUTSTANDING_QUERIES, Micros, WatchEvent};
 use crate::stats::queries::{PassthroughReason, StatementKind};
 
 /// Places that a quiet connection keeps.

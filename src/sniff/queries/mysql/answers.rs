@@ -2,11 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use super::login::capability;
-use super::packet::length_encoded;
-use super::server::{AnswerPacket, ERR, FILE, OK};
-use super::{Awaited, MALFORMED, MysqlWatcher, PROTOCOL, Phase};
-use crate::sniff::queries::{Ended, Micros, WatchEvent};
+use super::answer_packet::{AnswerPacket, AnswerPlace, Behind, ERR, FILE, OK};
+use super::capability;
+use super::packet::{FULL, length_encoded};
+use super::watch::{AwaitedAnswer, MysqlWatcher, Phase};
+use super::wire::{MALFORMED, PROTOCOL};
+use crate::sniff::queries::event::{Ended, Micros, WatchEvent};
 use crate::stats::queries::PassthroughReason;
 
 /// SERVER_MORE_RESULTS_EXISTS
@@ -14,45 +15,14 @@ const MORE_RESULTS: u16 = 0x0008;
 /// SERVER_STATUS_CURSOR_EXISTS
 const CURSOR_EXISTS: u16 = 0x0040;
 
-/// Where in the answer to the oldest command the next packet is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// At its beginning, or at that of another result.
-    #[default]
-    First,
-    /// So many definitions are to come.
-    Definitions(u32, Behind),
-    /// The end of definitions.
-    DefinitionsEnd(Behind),
-    Rows,
-}
-
-/// What comes behind definitions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Behind {
-    Rows,
-    /// The definitions of so many columns of a prepared statement.
-    Columns(u16),
-}
-
-impl Answer {
-    pub(super) fn is_definition(self) -> bool {
-        matches!(self, Answer::Definitions(..))
-    }
-
-    pub(super) fn may_be_row(self) -> bool {
-        self == Answer::Rows
-    }
-}
-
 impl MysqlWatcher {
     /// A definition has come.
     pub(super) fn defines(&mut self, now: Micros, out: &mut dyn FnMut(WatchEvent<'_>)) {
-        if let Answer::Definitions(left, behind) = self.answer {
+        if let AnswerPlace::Definitions(left, behind) = self.answer {
             match left.saturating_sub(1) {
                 0 if self.deprecates_eof() => self.behind_definitions(behind, now, out),
-                0 => self.answer = Answer::DefinitionsEnd(behind),
-                left => self.answer = Answer::Definitions(left, behind),
+                0 => self.answer = AnswerPlace::DefinitionsEnd(behind),
+                left => self.answer = AnswerPlace::Definitions(left, behind),
             }
         }
     }
@@ -77,34 +47,34 @@ impl MysqlWatcher {
                 _ => Err(MALFORMED),
             };
         };
-        if packet.first() == ERR && packet.length < 0xff_ffff {
+        if packet.first() == ERR && packet.length < FULL {
             self.fails(packet, out);
             self.outstanding.fails();
-            if matches!(awaited, Awaited::Database | Awaited::User) {
+            if matches!(awaited, AwaitedAnswer::Database | AwaitedAnswer::User) {
                 self.asked = None;
             }
             self.is_answered(now, out);
             return Ok(());
         }
         match (self.answer, awaited) {
-            (Answer::First, Awaited::Results) => self.result_begins(packet, now, out)?,
-            (Answer::First, Awaited::Prepared) => self.is_prepared(packet, now, out)?,
-            (Answer::First, Awaited::Packet) => self.is_answered(now, out),
-            (Answer::First, Awaited::Database) => self.is_renamed(now, out),
-            (Answer::First, Awaited::User) if packet.first() == OK => self.is_renamed(now, out),
-            (Answer::First, Awaited::User) => {}
-            (Answer::First, Awaited::Rows | Awaited::Fields) | (Answer::Rows, _) => {
+            (AnswerPlace::First, AwaitedAnswer::Results) => self.result_begins(packet, now, out)?,
+            (AnswerPlace::First, AwaitedAnswer::Prepared) => self.is_prepared(packet, now, out)?,
+            (AnswerPlace::First, AwaitedAnswer::Packet) => self.is_answered(now, out),
+            (AnswerPlace::First, AwaitedAnswer::Database) => self.is_renamed(now, out),
+            (AnswerPlace::First, AwaitedAnswer::User) if packet.first() == OK => self.is_renamed(now, out),
+            (AnswerPlace::First, AwaitedAnswer::User) => {}
+            (AnswerPlace::First, AwaitedAnswer::Rows | AwaitedAnswer::Fields) | (AnswerPlace::Rows, _) => {
                 if packet.is_end() {
                     let status = self.end_status(packet);
                     self.result_ends(status, now, out);
                 }
             }
-            (Answer::DefinitionsEnd(behind), _) => match self.end_status(packet) & CURSOR_EXISTS {
+            (AnswerPlace::DefinitionsEnd(behind), _) => match self.end_status(packet) & CURSOR_EXISTS {
                 // Rows are fetched by commands of their own.
                 1.. if behind == Behind::Rows => self.is_answered(now, out),
                 _ => self.behind_definitions(behind, now, out),
             },
-            (Answer::Definitions(..), _) => return Err(MALFORMED),
+            (AnswerPlace::Definitions(..), _) => return Err(MALFORMED),
         }
         Ok(())
     }
@@ -126,9 +96,9 @@ impl MysqlWatcher {
                 let columns = length_encoded(&mut rest).and_then(|count| u32::try_from(count).ok()).ok_or(MALFORMED)?;
                 let defines = !self.can(capability::CACHE_METADATA) || rest.first() != Some(&0);
                 self.answer = match (defines, self.deprecates_eof()) {
-                    (true, _) => Answer::Definitions(columns, Behind::Rows),
-                    (false, false) => Answer::DefinitionsEnd(Behind::Rows),
-                    (false, true) => Answer::Rows,
+                    (true, _) => AnswerPlace::Definitions(columns, Behind::Rows),
+                    (false, false) => AnswerPlace::DefinitionsEnd(Behind::Rows),
+                    (false, true) => AnswerPlace::Rows,
                 };
             }
         }
@@ -151,23 +121,23 @@ impl MysqlWatcher {
             (u16::from_le_bytes([*columns_low, *columns_high]), u16::from_le_bytes([*low, *high]));
         match parameters {
             0 => self.behind_definitions(Behind::Columns(columns), now, out),
-            parameters => self.answer = Answer::Definitions(parameters.into(), Behind::Columns(columns)),
+            parameters => self.answer = AnswerPlace::Definitions(parameters.into(), Behind::Columns(columns)),
         }
         Ok(())
     }
 
     fn behind_definitions(&mut self, behind: Behind, now: Micros, out: &mut dyn FnMut(WatchEvent<'_>)) {
         match behind {
-            Behind::Rows => self.answer = Answer::Rows,
+            Behind::Rows => self.answer = AnswerPlace::Rows,
             Behind::Columns(0) => self.is_answered(now, out),
-            Behind::Columns(columns) => self.answer = Answer::Definitions(columns.into(), Behind::Columns(0)),
+            Behind::Columns(columns) => self.answer = AnswerPlace::Definitions(columns.into(), Behind::Columns(0)),
         }
     }
 
     fn result_ends(&mut self, status: u16, now: Micros, out: &mut dyn FnMut(WatchEvent<'_>)) {
         match status & MORE_RESULTS {
             0 => self.is_answered(now, out),
-            _ => self.answer = Answer::First,
+            _ => self.answer = AnswerPlace::First,
         }
     }
 
@@ -188,10 +158,10 @@ impl MysqlWatcher {
     }
 
     fn is_answered(&mut self, now: Micros, out: &mut dyn FnMut(WatchEvent<'_>)) {
-        self.answer = Answer::First;
+        self.answer = AnswerPlace::First;
         if let Some(entry) = self.outstanding.front() {
             let statement = match entry.kind {
-                Awaited::Prepared => PROTOCOL.statement(b"PREPARE"),
+                AwaitedAnswer::Prepared => PROTOCOL.statement(b"PREPARE"),
                 _ => entry.statement,
             };
             self.outstanding.answered(statement, now, out);

@@ -2,32 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+use super::capability;
 use super::packet::length_encoded;
-use super::{AskedNames, MALFORMED};
+use super::wire::MALFORMED;
+use crate::sniff::queries::event::{Ended, shortened};
 use crate::sniff::queries::framing::until_nul;
-use crate::sniff::queries::{Ended, shortened};
 use crate::stats::queries::PassthroughReason;
 
 /// Bytes of a greeting or a login that are looked at: users and databases lie in them.
 pub(super) const MAX_SEEN: usize = 1024;
-
-/// Capabilities (`CLIENT_…` of MySQL, `MARIADB_CLIENT_…` in the upper half).
-pub(super) mod capability {
-    /// MariaDB has none in the upper half where it is set.
-    pub(in super::super) const MYSQL: u64 = 1;
-    pub(in super::super) const CONNECT_WITH_DB: u64 = 1 << 3;
-    pub(in super::super) const COMPRESS: u64 = 1 << 5;
-    pub(in super::super) const PROTOCOL_41: u64 = 1 << 9;
-    pub(in super::super) const SSL: u64 = 1 << 11;
-    pub(in super::super) const SECURE_CONNECTION: u64 = 1 << 15;
-    pub(in super::super) const AUTH_LENGTH: u64 = 1 << 21;
-    pub(in super::super) const DEPRECATE_EOF: u64 = 1 << 24;
-    pub(in super::super) const OPTIONAL_METADATA: u64 = 1 << 25;
-    pub(in super::super) const ZSTD: u64 = 1 << 26;
-    pub(in super::super) const QUERY_ATTRIBUTES: u64 = 1 << 27;
-    pub(in super::super) const COM_MULTI: u64 = 1 << 33;
-    pub(in super::super) const CACHE_METADATA: u64 = 1 << 36;
-}
 
 /// Length of an SSLRequest: a login without names.
 const SSL_REQUEST: u32 = 32;
@@ -37,6 +20,13 @@ const SSL_REQUEST: u32 = 32;
 pub struct MysqlLogin {
     /// Capabilities that both sides have: those of MySQL in the lower 32 bits, those of MariaDB in the upper ones.
     pub capabilities: u64,
+}
+
+/// User and database that the client has asked for by a command.
+#[derive(Debug, Default)]
+pub(super) struct AskedNames {
+    pub(super) user: Option<Vec<u8>>,
+    pub(super) database: Option<Vec<u8>>,
 }
 
 /// The capabilities that a greeting lists.

@@ -2,15 +2,15 @@
 
 #![forbid(unsafe_code)]
 
-use crate::sniff::queries::framing::{Beginning, take};
+use crate::sniff::queries::framing::{Prefix, take};
 
 /// A payload of this length goes on in the next packet.
-const FULL: u32 = 0xff_ffff;
+pub(super) const FULL: u32 = 0xff_ffff;
 
 /// Where the next byte of one side is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Framing {
-    header: Beginning<4>,
+pub(super) struct PacketFraming {
+    header: Prefix<4>,
     /// What is to come of the payload whose header is known.
     left: Option<u32>,
     is_full: bool,
@@ -34,7 +34,7 @@ pub(super) enum Piece<'a> {
     Payload { bytes: &'a [u8], ends: bool },
 }
 
-impl Framing {
+impl PacketFraming {
     /// Takes a piece off `bytes`; `None` where there are too few of them.
     pub(super) fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Piece<'a>> {
         while !bytes.is_empty() {
@@ -108,7 +108,7 @@ mod tests {
         bytes.resize(4 + FULL as usize, 1);
         bytes.extend([3, 0, 0, 8, 1, 2, 3, 0, 0, 0, 9]);
         for portion in [1000, 65_536, bytes.len()] {
-            let (mut framing, mut headers, mut ends, mut seen) = (Framing::default(), Vec::new(), 0, 0);
+            let (mut framing, mut headers, mut ends, mut seen) = (PacketFraming::default(), Vec::new(), 0, 0);
             for mut part in bytes.chunks(portion) {
                 while let Some(piece) = framing.next(&mut part) {
                     match piece {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn payload_that_is_skipped_ends_where_it_ends() {
-        let mut framing = Framing::default();
+        let mut framing = PacketFraming::default();
         let mut bytes = &[10, 0, 0, 0, 1][..];
         while framing.next(&mut bytes).is_some() {}
         assert_eq!(framing.left(), 9);

@@ -2,9 +2,9 @@
 
 #![forbid(unsafe_code)]
 
-use super::MALFORMED;
+use super::wire::MALFORMED;
+use crate::sniff::queries::event::{Ended, WatchEvent, shortened};
 use crate::sniff::queries::framing::{take, until_nul};
-use crate::sniff::queries::{Ended, WatchEvent, shortened};
 use crate::stats::queries::PassthroughReason;
 
 /// Bytes of a first message that are looked at: the names of user and database lie in them, as clients send them first.
@@ -20,7 +20,7 @@ pub(super) struct FirstMessage(Vec<u8>);
 
 /// What a client begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Began {
+pub(super) enum FirstRequest {
     /// It asks for encryption.
     AsksEncryption,
     /// It logs in; so many bytes of the message follow.
@@ -33,13 +33,13 @@ impl FirstMessage {
         &mut self,
         bytes: &mut &[u8],
         out: &mut dyn FnMut(WatchEvent<'_>),
-    ) -> Result<Option<Began>, Ended> {
+    ) -> Result<Option<FirstRequest>, Ended> {
         let FirstMessage(seen) = self;
         let wanted = 8_usize.saturating_sub(seen.len());
         seen.extend_from_slice(take(bytes, wanted as u64));
         let Some([length, code]) = seen.first_chunk::<8>().map(words) else { return Ok(None) };
         let length = match (length, code) {
-            (8, SSL_REQUEST | GSS_ENC_REQUEST) => return Ok(Some(Began::AsksEncryption)),
+            (8, SSL_REQUEST | GSS_ENC_REQUEST) => return Ok(Some(FirstRequest::AsksEncryption)),
             // Nothing is answered.
             (12.., CANCEL_REQUEST) => return Err(None),
             // The record of a TLS handshake (sslnegotiation=direct).
@@ -53,7 +53,7 @@ impl FirstMessage {
             return Ok(None);
         }
         parameters(seen.get(8..).unwrap_or_default(), out)?;
-        Ok(Some(Began::Startup((length - wanted) as u64)))
+        Ok(Some(FirstRequest::Startup((length - wanted) as u64)))
     }
 }
 

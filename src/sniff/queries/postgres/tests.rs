@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::wire::PROTOCOL;
 use crate::sniff::queries::testing::{Dialogue, WatchedDialogue, cuts, seen_in_pieces, seen_whole};
+use crate::stats::termination::Side;
 
 fn message(kind: u8, body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();

@@ -2,9 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-use super::MALFORMED;
-use crate::sniff::queries::Ended;
+use crate::sniff::queries::event::Ended;
 use crate::sniff::queries::framing::take;
+use crate::stats::queries::{PassthroughReason, QueryProtocol};
+
+pub(super) const PROTOCOL: QueryProtocol = QueryProtocol::Redis;
+
+pub(super) const MALFORMED: Ended = Some(PassthroughReason::Malformed);
 
 /// A number up to the end of its line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,5 +80,41 @@ pub(super) fn line<'a>(bytes: &mut &'a [u8]) -> (&'a [u8], bool) {
             (line, true)
         }
         None => (std::mem::take(bytes), false),
+    }
+}
+
+/// The first bytes of a string.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word<const MOST: usize> {
+    bytes: [u8; MOST],
+    len: u8,
+    pub(super) is_cut: bool,
+}
+
+impl<const MOST: usize> Default for Word<MOST> {
+    fn default() -> Word<MOST> {
+        Word { bytes: [0; MOST], len: 0, is_cut: false }
+    }
+}
+
+impl<const MOST: usize> Word<MOST> {
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        let from = usize::from(self.len);
+        let count = bytes.len().min(MOST - from);
+        if let (Some(places), Some(taken)) = (self.bytes.get_mut(from..from + count), bytes.get(..count)) {
+            places.copy_from_slice(taken);
+        }
+        // At most MOST, which fits.
+        self.len = (from + count) as u8;
+        self.is_cut |= count < bytes.len();
+    }
+
+    /// What there is of it.
+    pub(super) fn get(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    pub(super) fn is(&self, word: &[u8]) -> bool {
+        !self.is_cut && self.get().eq_ignore_ascii_case(word)
     }
 }

@@ -13,7 +13,7 @@ VENV := target/compare/venv
 
 # Other people's readers of metrics and histograms, which the tests ask.
 PYTHON := target/python
-READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8
+READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8 mysql-connector-python==26.10.0 psycopg[binary]==3.3.9 redis==8.1.0
 
 # Where Debian has haproxy and nginx, which not every user's PATH names.
 export PATH := $(PATH):/usr/sbin

@@ -7,6 +7,8 @@ pub mod sniff;
 #[path = "../../src/stats"]
 pub mod stats {
     pub mod http;
+    pub mod queries;
+    pub mod termination;
 }
 
 /// As above.

@@ -14,13 +14,16 @@ use proptest::prelude::*;
 /// Panics if something does not hold of the bytes.
 type Property = fn(&[u8]);
 
-const TARGETS: [(&str, Property); 6] = [
+const TARGETS: [(&str, Property); 9] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
     ("http_dialogue", properties::http_dialogue),
+    ("mysql_queries", properties::mysql_queries),
     ("postgres", properties::postgres),
     ("protocol", properties::protocol),
+    ("postgres_queries", properties::postgres_queries),
     ("proxy_protocol", properties::proxy_protocol),
+    ("redis_queries", properties::redis_queries),
 ];
 
 #[test]

@@ -1,9 +1,11 @@
 //! `sniff: redis`: what is counted of commands that redis-cli, redis-benchmark and a client in Python send to the real Redis.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::Command;
 
 use crate::support::authority::Authority;
+use crate::support::client::{connect, expect};
 use crate::support::http::observed;
 use crate::support::process::require;
 use crate::support::python;
@@ -58,7 +60,8 @@ fn commands_of_redis_benchmark_are_counted_exactly_with_pipelining() {
     assert_eq!(seen, expected);
     assert!(seen["SET"] >= 32_000 && seen["GET"] >= 32_000 && config > 0, "{seen:?}");
     let batches = seen.values().sum::<u64>();
-    assert_eq!(pipelined.pipelined, batches / 16 * 15, "all but the first of each 16");
+    let expected = batches / 16 * 15 + (config - 1);
+    assert_eq!(pipelined.pipelined, expected, "all but the first of each 16, and of the questions before");
     assert_eq!((pipelined.failed, pipelined.unanswered, pipelined.opaque.len()), (0, 0, 0));
 }
 
@@ -107,9 +110,11 @@ fn clients_of_resp3_with_users_and_channels_are_followed() {
     assert_eq!(told, "50\n2\n['subscribe', 'message']\n");
     let seen = queries_everywhere(&tidegate);
     let of = |word: &str| seen.statements.get(word).copied().unwrap_or_default();
-    assert_eq!((of("INCR"), of("MULTI"), of("EXEC"), of("SUBSCRIBE"), of("PUBLISH")), (50, 1, 1, 1, 1), "{seen:?}");
+    assert_eq!((of("INCRBY"), of("MULTI"), of("EXEC"), of("SUBSCRIBE"), of("PUBLISH")), (50, 1, 1, 1, 1), "{seen:?}");
     assert!(of("HELLO") >= 1 && of("SELECT") >= 1 && seen.pipelined >= 50, "{seen:?}");
-    assert_eq!((seen.failed, seen.unanswered, seen.opaque.len()), (0, 0, 0), "{seen:?}");
+    // It tells its name by a command that Redis 7.0 does not know.
+    assert_eq!(seen.errors.values().sum::<u64>(), seen.failed);
+    assert_eq!((seen.unanswered, seen.opaque.len()), (0, 0), "{seen:?}");
     let lines = tidegate.access();
     assert!(lines.iter().all(|line| line.field("user") == "alice" && line.field("database") == "2"), "{lines:?}");
 }
@@ -127,7 +132,8 @@ fn commands_over_tls_are_counted_too() {
     );
     let seen = queries_everywhere(&tidegate);
     assert_eq!(seen.statements["SET"], calls(&redis)["SET"]);
-    assert_eq!((seen.pipelined, seen.opaque.len()), (seen.statements["SET"] / 16 * 15, 0), "{seen:?}");
+    let expected = seen.statements["SET"] / 16 * 15 + seen.statements["CONFIG"] - 1;
+    assert_eq!((seen.pipelined, seen.opaque.len()), (expected, 0), "{seen:?}");
 }
 
 #[test]
@@ -135,13 +141,12 @@ fn monitors_turn_opaque() {
     let redis = Redis::start();
     let tidegate = in_front_of(&redis);
     run("redis-cli", &tidegate, &["ping"]);
-    let mut monitor = Command::new("redis-cli");
-    let port = tidegate.at("in").tcp().port().to_string();
-    let mut monitor = monitor.args(["-p", &port, "monitor"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let mut line = [0; 4];
-    std::io::Read::read_exact(&mut monitor.stdout.take().unwrap(), &mut line).unwrap();
-    monitor.kill().unwrap();
-    monitor.wait().unwrap();
+    let mut monitor = connect(&tidegate.at("in"));
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    expect(&mut monitor, b"+OK\r\n");
+    redis.command(&["get", "a"]);
+    expect(&mut monitor, b"+");
+    drop(monitor);
     let expected = SeenQueries {
         statements: numbers(&[("PING", 1)]),
         opaque: numbers(&[("streaming", 1)]),

@@ -113,3 +113,20 @@ fn reload_changes_what_is_watched_of_new_connections() {
     tidegate.wait_for_log("that it is applied", |line| line.field("result") == "applied");
     converse(1);
 }
+
+#[test]
+fn clients_without_a_backend_read_why_in_the_protocol_that_is_watched() {
+    let scripted = Scripted::start();
+    for (protocol, begin, says) in [
+        ("redis", &b""[..], &b"-ERR "[..]),
+        ("mysql", b"", b"\xff"),
+        ("postgres", b"\0\0\0\x0f\0\x03\0\0user\0\0\0", b"E\0\0\0"),
+    ] {
+        let keys = format!("sniff: {protocol}, access: {{ deny: [127.0.0.0/8] }}");
+        let tidegate = observed(&forward(scripted.place(), &keys, ""));
+        let mut client = connect(&tidegate.at("in"));
+        client.write_all(begin).unwrap();
+        let read = read_to_end(&mut client).0;
+        assert!(read.windows(says.len()).any(|part| part == says), "{protocol}: {:?}", String::from_utf8_lossy(&read));
+    }
+}

@@ -18,7 +18,7 @@ pub(super) const ERR: u8 = 0xff;
 const PROGRESS: u16 = 0xffff;
 
 /// What a packet of a server is, as far as it is read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) enum MysqlServerState {
     Greeting(Vec<u8>),
     Packet {
@@ -28,13 +28,8 @@ pub(super) enum MysqlServerState {
         may_be_row: bool,
     },
     /// What it says does not matter.
+    #[default]
     Other,
-}
-
-impl Default for MysqlServerState {
-    fn default() -> MysqlServerState {
-        MysqlServerState::Other
-    }
 }
 
 /// A packet of a server: the beginning of its payload, and how long that is.

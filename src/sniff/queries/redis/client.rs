@@ -28,7 +28,7 @@ impl RedisWatcher {
                     // Nothing is answered.
                     Some(None | Some(0)) => self.client = RedisClientState::Next,
                     Some(Some(left)) => {
-                        self.client = RedisClientState::Dollar(WatchedCommand { left, ..WatchedCommand::default() })
+                        self.client = RedisClientState::Dollar(WatchedCommand { left, ..WatchedCommand::default() });
                     }
                 },
                 RedisClientState::Dollar(command) => {
@@ -81,6 +81,7 @@ impl RedisWatcher {
         self.client = RedisClientState::Next;
         let statement = PROTOCOL.statement(if command.name.is_cut { &[] } else { command.name.get() });
         let mut name = [0; MAX_WORD];
+        // At most MAX_WORD, as the name is kept.
         let length = command.name.get().len();
         name[..length].copy_from_slice(command.name.get());
         name.make_ascii_uppercase();

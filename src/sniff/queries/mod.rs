@@ -54,9 +54,16 @@ impl QueryWatcher {
         QueryWatcher { began: now, protocol }
     }
 
-    /// Of a connection of MySQL or MariaDB whose login is over.
-    pub fn after_mysql_login(login: MysqlLogin, now: Instant) -> QueryWatcher {
-        QueryWatcher { began: now, protocol: WatchedProtocol::Mysql(MysqlWatcher::after_login(login)) }
+    /// Of a connection of MySQL or MariaDB whose login is over, as where `starttls: mysql` has tidegate take part in it.
+    pub fn after_mysql_login(login: MysqlLogin, now: Instant, out: &mut dyn FnMut(WatchEvent<'_>)) -> QueryWatcher {
+        let protocol = match MysqlWatcher::after_login(login, out) {
+            Ok(watcher) => WatchedProtocol::Mysql(watcher),
+            Err(ended) => {
+                ended.into_iter().for_each(|reason| out(WatchEvent::Opaque(reason)));
+                WatchedProtocol::Opaque
+            }
+        };
+        QueryWatcher { began: now, protocol }
     }
 
     /// These bytes come next from a side.

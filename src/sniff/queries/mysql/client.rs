@@ -3,13 +3,13 @@
 #![forbid(unsafe_code)]
 
 use super::commands::CommandState;
-use super::login::AskedNames;
+use super::login::{AskedNames, MysqlLogin};
 use super::packet::{PacketHeader, Piece};
 use super::watch::{AwaitedAnswer, MysqlWatcher, Phase};
 use super::wire::{MALFORMED, PROTOCOL};
-use super::{capability, command, login};
+use super::{command, login};
 use crate::sniff::queries::event::{Ended, Micros, WatchEvent};
-use crate::stats::queries::{PassthroughReason, StatementKind};
+use crate::stats::queries::StatementKind;
 
 /// The number with which MariaDB's clients execute the statement that they have prepared last.
 const LAST_STATEMENT: u32 = u32::MAX;
@@ -116,14 +116,21 @@ impl MysqlWatcher {
         let (agreed, names) = login::login(seen, length, self.capabilities)?;
         self.names(names, out);
         self.capabilities = agreed;
-        if self.can(capability::COMPRESS | capability::ZSTD) {
-            return Err(Some(PassthroughReason::Compressed));
-        }
-        if self.can(capability::OPTIONAL_METADATA | capability::COM_MULTI) {
-            return Err(Some(PassthroughReason::Unsupported));
-        }
+        login::is_followed(agreed)?;
         self.phase = Phase::Authentication;
         Ok(())
+    }
+
+    /// The login is over, and was not watched.
+    pub(in crate::sniff::queries) fn after_login(
+        login: MysqlLogin,
+        out: &mut dyn FnMut(WatchEvent<'_>),
+    ) -> Result<MysqlWatcher, Ended> {
+        let MysqlLogin { agreed, names } = login;
+        let watcher = MysqlWatcher { phase: Phase::Commands, capabilities: agreed, ..MysqlWatcher::default() };
+        watcher.names(names, out);
+        login::is_followed(agreed)?;
+        Ok(watcher)
     }
 
     /// These are in effect from now on.

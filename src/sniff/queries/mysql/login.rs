@@ -15,11 +15,33 @@ pub(super) const MAX_SEEN: usize = 1024;
 /// Length of an SSLRequest: a login without names.
 const SSL_REQUEST: u32 = 32;
 
-/// What both sides have agreed on at a login that is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What both sides have agreed on at a login that was not watched.
+#[derive(Debug)]
 pub struct MysqlLogin {
     /// Capabilities that both sides have: those of MySQL in the lower 32 bits, those of MariaDB in the upper ones.
-    pub capabilities: u64,
+    pub(super) agreed: u64,
+    pub(super) names: AskedNames,
+}
+
+impl MysqlLogin {
+    /// From the payloads of the server's greeting and of the client's login, whether or not they ask for TLS. `None` if they are
+    /// none.
+    pub fn read(greeting: &[u8], login: &[u8]) -> Option<MysqlLogin> {
+        let server = self::greeting(greeting)? & !capability::SSL;
+        let (agreed, names) = self::login(login, u32::MAX, server).ok()?;
+        Some(MysqlLogin { agreed, names })
+    }
+}
+
+/// Whether what follows a login with these capabilities can be followed.
+pub(super) fn is_followed(agreed: u64) -> Result<(), Ended> {
+    if agreed & (capability::COMPRESS | capability::ZSTD) != 0 {
+        return Err(Some(PassthroughReason::Compressed));
+    }
+    if agreed & (capability::OPTIONAL_METADATA | capability::COM_MULTI) != 0 {
+        return Err(Some(PassthroughReason::Unsupported));
+    }
+    Ok(())
 }
 
 /// User and database that the client has asked for by a command.

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
+use super::MysqlLogin;
 use super::capability as can;
 use super::wire::PROTOCOL;
-use super::{MysqlLogin, MysqlWatcher};
+use crate::sniff::queries::QueryWatcher;
 use crate::sniff::queries::testing::{Dialogue, WatchedDialogue, cuts, seen_in_pieces, seen_whole};
 use crate::stats::termination::Side;
 
@@ -214,13 +215,26 @@ fn what_cannot_be_followed_is_opaque() {
 
 #[test]
 fn watch_may_begin_after_the_login() {
-    use crate::sniff::queries::event::Protocol;
-
-    let mut watcher = MysqlWatcher::after_login(MysqlLogin { capabilities: BASE });
+    let after = |client: u64, seen: &mut Vec<String>| {
+        // The server's offer of TLS, and the client's request for it, were between them and tidegate.
+        let (greeting, login) = (greeting(client | can::SSL), login(client | can::SSL, "alice", "shop"));
+        let login = MysqlLogin::read(&greeting[4..], &login[4..]).unwrap();
+        let now = std::time::Instant::now();
+        QueryWatcher::after_mysql_login(login, now, &mut |event| seen.push(format!("{event:?}")))
+    };
+    let mut seen = Vec::new();
+    let mut watcher = after(BASE, &mut seen);
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    let now = std::time::Instant::now();
     let mut answered = 0;
-    watcher.read(Side::Client, &query("select 1"), 0, &mut |_| ()).unwrap();
-    watcher.read(Side::Backend, &rows(BASE, 2), 0, &mut |_| answered += 1).unwrap();
-    assert_eq!((answered, watcher.unanswered()), (1, 0));
+    watcher.read(Side::Client, &query("select 1"), now, &mut |event| panic!("{event:?}"));
+    watcher.read(Side::Backend, &rows(BASE, 2), now, &mut |_| answered += 1);
+    watcher.ended(&mut |event| panic!("{event:?}"));
+    assert_eq!(answered, 1);
+    let mut seen = Vec::new();
+    let watcher = after(BASE | can::COMPRESS, &mut seen);
+    assert_eq!((seen[2].as_str(), watcher.skippable(Side::Client)), ("Opaque(Compressed)", u64::MAX));
+    assert!(MysqlLogin::read(b"", b"").is_none() && MysqlLogin::read(b"\x0a", b"\x01").is_none());
 }
 
 fn exchange(capabilities: u64) -> impl Strategy<Value = (Dialogue, &'static [&'static str])> {

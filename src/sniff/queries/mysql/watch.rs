@@ -4,7 +4,7 @@
 
 use super::answer_packet::{AnswerPlace, MysqlServerState};
 use super::commands::CommandState;
-use super::login::{AskedNames, MysqlLogin};
+use super::login::AskedNames;
 use super::packet::PacketFraming;
 use crate::sniff::queries::memory::StatementMemory;
 use crate::sniff::queries::outstanding::{AnswerKind, Outstanding};
@@ -73,11 +73,6 @@ pub(in crate::sniff::queries) struct MysqlWatcher {
 }
 
 impl MysqlWatcher {
-    /// Of a connection whose login is over.
-    pub(in crate::sniff::queries) fn after_login(login: MysqlLogin) -> MysqlWatcher {
-        MysqlWatcher { phase: Phase::Commands, capabilities: login.capabilities, ..MysqlWatcher::default() }
-    }
-
     pub(super) fn can(&self, capability: u64) -> bool {
         self.capabilities & capability != 0
     }

@@ -13,7 +13,8 @@ VENV := target/compare/venv
 
 # Other people's readers of metrics and histograms, and clients of MySQL, which the tests ask.
 PYTHON := target/python
-READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8 mysql-connector-python==26.10.0 PyMySQL==1.2.4
+READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8 mysql-connector-python==26.10.0 PyMySQL==1.2.4 \
+	psycopg[binary]==3.3.9 redis==8.1.0
 
 # Where Debian has haproxy and nginx, which not every user's PATH names.
 export PATH := $(PATH):/usr/sbin

@@ -1,7 +1,7 @@
 //! `/api/connections`: who is connected, and ending some of that.
 //!
 //! The query of a list is what must fit: `listener`, `pool`, `backend` (names), `client` (an address or a network), `older` (than a
-//! duration, such as `5m`), `id`; and `limit`. To end connections takes one of them at least, or the id in the path.
+//! duration, such as `5m`), `user` (that the client names to a database), `id`; and `limit`. To end connections takes one of them at least, or the id in the path.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -87,6 +87,12 @@ pub struct ConnectionRow {
     /// The server name that the client asked for by TLS, where tidegate has read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
+    /// The user that the client names to a database, where its queries are watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The database that the client has chosen there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 /// The answer of `DELETE /api/connections`.
@@ -200,7 +206,7 @@ pub(super) fn ending(query: &str, id: Option<&str>) -> Result<ConnectionFilter, 
 }
 
 /// What a filter can say.
-const KEYS: &str = "listener, pool, backend, client, older and id";
+const KEYS: &str = "listener, pool, backend, client, older, user and id";
 
 /// What a query says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -220,6 +226,7 @@ impl Query {
                 "backend" => set(&mut filter.backend, &key, name(value)),
                 "client" => set(&mut filter.client, &key, network(&value)),
                 "older" => set(&mut filter.older, &key, parse_duration(&value)),
+                "user" => set(&mut filter.user, &key, name(value)),
                 "id" => set(&mut filter.id, &key, value.parse()),
                 "limit" => set(limit, &key, rows(&value)),
                 _ => Err(format!("`{}` is not known: {KEYS} are, and limit in a list", key.escape_debug())),
@@ -273,6 +280,8 @@ fn row(connection: &ConnectionInfo, now: (SystemTime, Instant)) -> ConnectionRow
         bytes_out: connection.bytes_out,
         idle_s: seconds(now.1.saturating_duration_since(connection.last_moved)),
         sni: name(&connection.server_name),
+        user: name(&connection.user),
+        database: name(&connection.database),
     }
 }
 
@@ -289,7 +298,7 @@ mod tests {
     fn query_is_read() {
         let id = "8000000000000abc";
         let read = Query::parse(&format!(
-            "listener=in&pool=p&backend=db%4010.0.0.1%3A1&client=10.1.0.0%2F16&older=5m&id={id}&limit=7"
+            "listener=in&pool=p&backend=db%4010.0.0.1%3A1&client=10.1.0.0%2F16&older=5m&user=al%20ice&id={id}&limit=7"
         ));
         let filter = ConnectionFilter {
             id: Some(id.parse().unwrap()),
@@ -299,6 +308,7 @@ mod tests {
             backend_id: None,
             client: Some("10.1.0.0/16".parse().unwrap()),
             older: Some(Duration::from_secs(300)),
+            user: Some("al ice".to_owned()),
         };
         assert_eq!(read, Ok(Query { filter, limit: Some(7) }));
         assert_eq!(Query::parse(""), Ok(Query::default()));
@@ -315,7 +325,7 @@ mod tests {
         let cases = [
             (
                 "cliet=::1",
-                "`cliet` is not known: listener, pool, backend, client, older and id are, and limit in a list",
+                "`cliet` is not known: listener, pool, backend, client, older, user and id are, and limit in a list",
             ),
             (
                 "client=nobody",
@@ -345,7 +355,7 @@ mod tests {
         assert_eq!(ending("", Some(id)).unwrap().id, Some(id.parse().unwrap()));
         assert_eq!(ending("pool=p", None).unwrap().pool.as_deref(), Some("p"));
         let cases = [
-            ("", None, "which connections? Say one of listener, pool, backend, client, older and id at least"),
+            ("", None, "which connections? Say one of listener, pool, backend, client, older, user and id at least"),
             ("pool=p", Some(id), "an id names one connection: leave the query out"),
             ("pool=p&limit=3", None, "limit: is for lists: all connections that fit are ended"),
             ("", Some("x"), "`x` is no connection's id: it has 16 hexadecimal digits"),

@@ -9,6 +9,7 @@ use crate::pool::Pool;
 use crate::server::DataPlane;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured};
+use crate::stats::queries::QueryCounts;
 use crate::stats::rate::RateCounter;
 use crate::stats::registry::{BackendId, ListenerId, PoolId};
 
@@ -55,8 +56,10 @@ impl Rates {
         for listener in plane.listeners() {
             let mut rates = listeners.remove(&listener.id()).unwrap_or_default();
             rates.connections.observe(listener.counters().accepted(), now);
-            let http = latencies.listener(listener.id()).and_then(Measured::http);
-            rates.requests.observe(http.map_or(0, HttpCounts::requests), now);
+            let measured = latencies.listener(listener.id());
+            let http = measured.and_then(Measured::http).map_or(0, HttpCounts::requests);
+            let queries = measured.and_then(Measured::queries).map_or(0, QueryCounts::queries);
+            rates.requests.observe(http + queries, now);
             self.listeners.insert(listener.id(), rates);
         }
         for pool in plane.pools() {

@@ -11,8 +11,8 @@ use super::readiness::not_ready;
 use super::snapshot_model::{
     AdminStats, BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, ConfigStats, DrainingPredecessor,
     GeoIpStats, HandshakeStats, HttpStats, Latency, LatencySummary, ListenerStats, LogStats, PlaneStats, PoolStats,
-    QueueStats, RejectedClient, ResponseCount, ServedCertificate, Snapshot, StatusChange, TerminationStats, TlsFiles,
-    TlsOwner,
+    QueryStats, QueueStats, RejectedClient, ResponseCount, ServedCertificate, Snapshot, StatusChange, TerminationStats,
+    TlsFiles, TlsOwner,
 };
 use super::sources::Sources;
 use super::unix_time::seconds;
@@ -149,6 +149,7 @@ fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> L
         terminations,
         latency: Latency::default(),
         http: measured.and_then(Measured::http).map(http),
+        queries: measured.and_then(Measured::queries).map(QueryStats::of).unwrap_or_default(),
     }
 }
 
@@ -264,6 +265,7 @@ fn backend(backend: &pool::Backend, config: &model::PoolConfig, latencies: &Late
         average_us: backend.latency_us(),
         latency: Latency::default(),
         http: latencies.backend(id).and_then(Measured::http).map(http),
+        queries: latencies.backend(id).and_then(Measured::queries).map(QueryStats::of).unwrap_or_default(),
     }
 }
 

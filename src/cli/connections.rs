@@ -29,6 +29,9 @@ struct FilterArgs {
     /// Only those that are at least this old, such as 90s, 5m or 2h
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     older: Option<String>,
+    /// Only those of this user of a database, at listeners that watch queries (`sniff`)
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
 }
 
 /// What is asked.
@@ -52,8 +55,8 @@ pub(crate) struct Kill {
     /// The connection with this id, which `tidegate connections` and the access log show
     #[arg(
         value_name = "ID",
-        required_unless_present_any = ["listener", "pool", "backend", "client", "older"],
-        conflicts_with_all = ["listener", "pool", "backend", "client", "older"]
+        required_unless_present_any = ["listener", "pool", "backend", "client", "older", "user"],
+        conflicts_with_all = ["listener", "pool", "backend", "client", "older", "user"]
     )]
     id: Option<String>,
     #[command(flatten)]
@@ -93,6 +96,7 @@ impl FilterArgs {
             ("backend", &backend),
             ("client", &client),
             ("older", &self.older),
+            ("user", &self.user),
         ];
         all.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect()
     }
@@ -230,7 +234,7 @@ fn failed(error: &str) -> ExitCode {
 }
 
 /// A column's heading, and whether its values are numbers.
-const COLUMNS: [(&str, bool); 11] = [
+const COLUMNS: [(&str, bool); 13] = [
     ("ID", false),
     ("LISTENER", false),
     ("CLIENT", false),
@@ -241,23 +245,37 @@ const COLUMNS: [(&str, bool); 11] = [
     ("IN", true),
     ("OUT", true),
     ("SNI", false),
+    // Left out where no connection has one.
+    ("USER", false),
+    ("DATABASE", false),
     // Left out where all connections are those of the process that answers.
     ("PROCESS", true),
 ];
+
+/// The column of the users.
+const USER: usize = COLUMNS.len() - 3;
+/// The column of the processes.
+const PROCESS: usize = COLUMNS.len() - 1;
 
 /// Aligned columns under their headings.
 fn table(connections: &[ConnectionRow], serving: u32) -> String {
     let mut rows: Vec<Vec<String>> = vec![COLUMNS.map(|(heading, _)| heading.to_owned()).into()];
     rows.extend(connections.iter().map(|row| cells(row).into()));
+    let mut columns: Vec<(&str, bool)> = COLUMNS.into();
     if connections.iter().all(|row| row.pid == serving) {
-        rows.iter_mut().for_each(|row| row.truncate(COLUMNS.len() - 1));
+        rows.iter_mut().for_each(|row| _ = row.remove(PROCESS));
+        columns.remove(PROCESS);
+    }
+    if connections.iter().all(|row| row.user.is_none() && row.database.is_none()) {
+        rows.iter_mut().for_each(|row| _ = row.drain(USER..=USER + 1));
+        columns.drain(USER..=USER + 1);
     }
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();
-        for ((cell, (_, is_number)), width) in row.iter().zip(COLUMNS).zip(&widths) {
+        for ((cell, (_, is_number)), width) in row.iter().zip(&columns).zip(&widths) {
             _ = match is_number {
                 true => write!(line, "{cell:>width$}  "),
                 false => write!(line, "{cell:width$}  "),
@@ -282,6 +300,8 @@ fn cells(row: &ConnectionRow) -> [String; COLUMNS.len()] {
         count(row.bytes_in as f64),
         count(row.bytes_out as f64),
         row.sni.clone().unwrap_or_default(),
+        row.user.clone().unwrap_or_default(),
+        row.database.clone().unwrap_or_default(),
         row.pid.to_string(),
     ];
     // A client chooses the name that it asks for.
@@ -306,6 +326,8 @@ mod tests {
             bytes_out: 7,
             idle_s: 2.25,
             sni: sni.map(str::to_owned),
+            user: None,
+            database: None,
         }
     }
 
@@ -329,6 +351,18 @@ ID                LISTENER  CLIENT          POOL  BACKEND    AGE  IDLE     IN  O
 8000000000000abe  in        10.0.0.7:50000  -     -        1h 2m    2s  12.3k    7                 123
 ";
         assert_eq!(of_two, expected);
+        let user = |name: &str| ConnectionRow {
+            user: Some(name.to_owned()),
+            database: Some("shop".to_owned()),
+            ..row("8000000000000abe", None, None)
+        };
+        let of_users = table(&[row("8000000000000abd", None, None), user("al\u{1b}ice")], 7);
+        let expected = "\
+ID                LISTENER  CLIENT          POOL  BACKEND    AGE  IDLE     IN  OUT  SNI  USER   DATABASE
+8000000000000abd  in        10.0.0.7:50000  -     -        1h 2m    2s  12.3k    7
+8000000000000abe  in        10.0.0.7:50000  -     -        1h 2m    2s  12.3k    7       alice  shop
+";
+        assert_eq!(of_users, expected);
         assert_eq!(table(&[], 7), "ID  LISTENER  CLIENT  POOL  BACKEND  AGE  IDLE  IN  OUT  SNI\n");
     }
 
@@ -340,8 +374,10 @@ ID                LISTENER  CLIENT          POOL  BACKEND    AGE  IDLE     IN  O
             backend: Some("db@10.0.0.1:1".to_owned()),
             client: Some("10.0.0.0/8".parse().unwrap()),
             older: Some("5m".to_owned()),
+            user: Some("al ice".to_owned()),
         };
-        let expected = "/api/connections?pool=a%20b&backend=db%4010.0.0.1%3A1&client=10.0.0.0%2F8&older=5m";
+        let expected =
+            "/api/connections?pool=a%20b&backend=db%4010.0.0.1%3A1&client=10.0.0.0%2F8&older=5m&user=al%20ice";
         assert_eq!(path(None, &filter.pairs()), expected);
         assert_eq!(path(Some("a/b"), &[]), "/api/connections/a%2Fb");
     }

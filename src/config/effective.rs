@@ -15,8 +15,8 @@ use crate::config::model::{
     GeoIpConfig, Health, HealthCheck, HttpCheck, Initial, LimitsConfig, ListenerConfig, ListenerSocket,
     ListenerTimeouts, ListenerTls, LogConfig, LogFormat, LogLevel, MysqlCheck, NameSource, OnConflict, OnDown,
     OutlierConfig, PersistConfig, Plaintext, PoolConfig, PoolIndex, PoolTls, PostgresCheck, ProxyProtocol, Rate,
-    RedisCheck, ReusePort, RouteConfig, RouteTarget, SendProxy, Shutdown, Sniff, SplitShare, StartTls, TlsVersion,
-    UnknownSni, VerifiedClients, Verify,
+    RedisCheck, ReusePort, RouteConfig, RouteTarget, SendProxy, Shutdown, SplitShare, StartTls, TlsVersion, UnknownSni,
+    VerifiedClients, Verify,
 };
 use crate::config::scalars::{ByteCount, ByteRate, Percent};
 
@@ -124,7 +124,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         ("name", Some(text(name))),
         ("bind", Some(bind.iter().map(text).collect())),
         ("pool", named(*pool)),
-        ("sniff", Some(self::sniff(*sniff).into())),
+        ("sniff", Some(sniff.name().into())),
         ("protocol_hint", protocol_hint.map(|hint| hint.name().into())),
         ("routes", (!routes.is_empty()).then(|| routes.iter().map(route).collect())),
         ("tls", tls.as_ref().map(listener_tls)),
@@ -168,13 +168,6 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         ),
         ("state", Some(state.name().into())),
     ])
-}
-
-fn sniff(sniff: Sniff) -> &'static str {
-    match sniff {
-        Sniff::Off => "off",
-        Sniff::Http => "http",
-    }
 }
 
 fn proxy_protocol(ProxyProtocol { trusted, required }: &ProxyProtocol) -> Value {

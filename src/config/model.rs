@@ -29,7 +29,8 @@ pub use health::{
     RequiredRole,
 };
 pub use listener::{
-    LimitsConfig, ListenerConfig, ListenerSocket, ListenerState, ListenerTimeouts, Rate, ReusePort, SpokenProtocol,
+    LimitsConfig, ListenerConfig, ListenerSocket, ListenerState, ListenerTimeouts, Rate, ReusePort, Sniff,
+    SpokenProtocol,
 };
 pub use policy::{OutlierConfig, PersistConfig, QueueConfig};
 pub use pool::{
@@ -38,7 +39,7 @@ pub use pool::{
 };
 pub use proxy_protocol::{ProxyProtocol, SendProxy};
 pub use redacted::{HIDDEN, Redacted};
-pub use routing::{RouteConfig, RouteTarget, Sniff, SplitShare};
+pub use routing::{RouteConfig, RouteTarget, SplitShare};
 pub use tls::{
     Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, StartTls, TlsVersion,
     UnknownSni, VerifiedClients, Verify,

@@ -91,6 +91,9 @@ pub struct Login {
     scramble: Vec<u8>,
     server_packets: u8,
     passes_clear_text: bool,
+    /// The client's login, for those who watch what comes after it.
+    request: Option<SecretBytes>,
+    keeps_request: bool,
     steps: VecDeque<LoginStep>,
 }
 
@@ -126,6 +129,8 @@ impl Login {
             scramble: greeting.scramble.clone(),
             server_packets: 0,
             passes_clear_text: false,
+            request: None,
+            keeps_request: false,
             steps: VecDeque::new(),
         };
         login.server.skip();
@@ -133,6 +138,16 @@ impl Login {
         greeting.offer_tls(&mut offered, rules.offers_tls);
         login.tell_client(&offered);
         login
+    }
+
+    /// Keeps the client's login until the end.
+    pub fn keep_request(&mut self) {
+        self.keeps_request = true;
+    }
+
+    /// The body of the client's login, if it is kept.
+    pub fn request_body(&self) -> Option<&[u8]> {
+        self.request.as_deref().map(AsRef::as_ref)
     }
 
     /// Bytes of the client.
@@ -264,6 +279,7 @@ impl Login {
         self.admit_method()?;
         let tls = self.rules.server == ServerLink::Tls;
         set_tls(&mut body, tls);
+        self.request = self.keeps_request.then(|| body.clone());
         if tls {
             if self.server.buffered() > 0 {
                 return Err(LoginFault::PlainServerBytes);

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::connection::{Abort, ConnectionId, ConnectionState};
 use super::crew::CrewMember;
+use super::database_session::DatabaseSession;
 use super::plane_state::PlaneState;
 use super::worker_state::WorkerState;
 use crate::net::addr::ClientAddr;
@@ -41,6 +42,8 @@ pub struct ConnectionFilter {
     pub client: Option<IpNet>,
     /// The least time since it was accepted.
     pub older: Option<Duration>,
+    /// The user that its client names to a database, where `sniff` has its queries watched.
+    pub user: Option<String>,
 }
 
 /// An open connection.
@@ -66,6 +69,10 @@ pub struct ConnectionInfo {
     pub bytes_out: u64,
     /// The server name that the client asked for by TLS, where tidegate has read it.
     pub server_name: Option<Arc<str>>,
+    /// The user that the client names to a database, where its queries are watched.
+    pub user: Option<Arc<str>>,
+    /// The database that the client has chosen there.
+    pub database: Option<Arc<str>>,
 }
 
 /// Open connections that fit a filter.
@@ -84,12 +91,13 @@ impl ConnectionFilter {
     }
 
     /// `asked` is when the question was asked: what has come since is not meant.
-    fn fits(&self, connection: &ConnectionState, asked: Instant) -> bool {
+    fn fits(&self, connection: &ConnectionState, session: Option<&DatabaseSession>, asked: Instant) -> bool {
         let is = |wanted: &Option<String>, name: Option<&str>| wanted.as_deref().is_none_or(|it| Some(it) == name);
         let age = asked.checked_duration_since(connection.accepted);
         let lies_in = |network: &IpNet| connection.client.get().ip().is_some_and(|ip: IpAddr| network.contains(&ip));
         age.is_some_and(|age| self.older.is_none_or(|older| age >= older))
             && self.id.is_none_or(|id| id == connection.id)
+            && self.user.as_ref().is_none_or(|user| session.is_some_and(|session| session.is_of(user)))
             && self.backend_id.is_none_or(|backend| backend == connection.leased())
             && self.client.as_ref().is_none_or(lies_in)
             && is(&self.listener, Some(&connection.listener.config().name))
@@ -100,7 +108,7 @@ impl ConnectionFilter {
 }
 
 impl ConnectionInfo {
-    fn of(connection: &ConnectionState) -> ConnectionInfo {
+    fn of(connection: &ConnectionState, session: Option<&DatabaseSession>) -> ConnectionInfo {
         let server_name = connection.preamble().and_then(|preamble| preamble.server_name.get());
         ConnectionInfo {
             id: connection.id,
@@ -113,6 +121,8 @@ impl ConnectionInfo {
             bytes_in: connection.bytes_in(),
             bytes_out: connection.bytes_out(),
             server_name: server_name.map(Arc::clone),
+            user: session.and_then(DatabaseSession::user),
+            database: session.and_then(DatabaseSession::database),
         }
     }
 }
@@ -127,7 +137,7 @@ struct Oldest {
 struct ByAge(ConnectionInfo);
 
 impl Oldest {
-    fn add(&mut self, connection: &ConnectionState) {
+    fn add(&mut self, connection: &ConnectionState, session: Option<&DatabaseSession>) {
         self.matched += 1;
         if self.kept.len() == self.limit {
             match self.kept.peek() {
@@ -135,7 +145,7 @@ impl Oldest {
                 _ => return,
             }
         }
-        self.kept.push(ByAge(ConnectionInfo::of(connection)));
+        self.kept.push(ByAge(ConnectionInfo::of(connection, session)));
     }
 }
 
@@ -205,9 +215,9 @@ where
 
 async fn list_here(filter: Arc<ConnectionFilter>, asked: Instant, limit: usize, answer: oneshot::Sender<Oldest>) {
     let mut oldest = Oldest { limit, kept: BinaryHeap::new(), matched: 0 };
-    let see = |connection: &ConnectionState| {
-        if filter.fits(connection, asked) {
-            oldest.add(connection);
+    let see = |connection: &ConnectionState, session: Option<&DatabaseSession>| {
+        if filter.fits(connection, session, asked) {
+            oldest.add(connection, session);
         }
     };
     // Of no use to one that has gone.
@@ -223,8 +233,8 @@ async fn list_here(filter: Arc<ConnectionFilter>, asked: Instant, limit: usize, 
 
 async fn end_here(filter: Arc<ConnectionFilter>, asked: Instant, answer: oneshot::Sender<usize>) {
     let mut ended = 0;
-    let see = |connection: &ConnectionState| {
-        if filter.fits(connection, asked) && connection.abort(Abort::Killed) {
+    let see = |connection: &ConnectionState, session: Option<&DatabaseSession>| {
+        if filter.fits(connection, session, asked) && connection.abort(Abort::Killed) {
             ended += 1;
         }
     };
@@ -234,7 +244,7 @@ async fn end_here(filter: Arc<ConnectionFilter>, asked: Instant, answer: oneshot
 }
 
 /// Shows all of this worker's connections to `see`, a portion in each turn of its loop, as long as `goes_on`.
-async fn go_through(mut see: impl FnMut(&ConnectionState), goes_on: impl Fn() -> bool) {
+async fn go_through(mut see: impl FnMut(&ConnectionState, Option<&DatabaseSession>), goes_on: impl Fn() -> bool) {
     // As a connection with small messages: neither before newcomers nor behind bulk.
     worker::set_priority(Priority::Interactive);
     let state = WorkerState::current();
@@ -314,7 +324,7 @@ mod tests {
                 passing.extend((0..60).map(|_| enter(&state, &listener, now)));
                 true
             };
-            go_through(|it| seen.push((worker::turn(), it.id)), change).await;
+            go_through(|it, _| seen.push((worker::turn(), it.id)), change).await;
             (staying, seen)
         });
         let (mut turns, mut times) = (HashMap::<u64, usize>::new(), HashMap::<ConnectionId, usize>::new());
@@ -337,7 +347,7 @@ mod tests {
             let mut kept = Vec::new();
             for limit in [0, 3, 100] {
                 let mut oldest = Oldest { limit, kept: BinaryHeap::new(), matched: 0 };
-                state.visit(0, 100, |connection| oldest.add(connection));
+                state.visit(0, 100, |connection, session| oldest.add(connection, session));
                 let mut ages: Vec<u64> =
                     oldest.kept.iter().map(|ByAge(it)| now.duration_since(it.accepted).as_secs()).collect();
                 ages.sort_unstable();
@@ -354,7 +364,7 @@ mod tests {
             let (state, listener, asked) = (WorkerState::current(), listener(), Instant::now());
             let later = asked + Duration::from_secs(1);
             let [before, after] = [asked, later].map(|accepted| enter(&state, &listener, accepted));
-            [before, after].map(|it| ConnectionFilter::default().fits(it.connection(), asked))
+            [before, after].map(|it| ConnectionFilter::default().fits(it.connection(), None, asked))
         });
         assert_eq!(fits, [true, false]);
     }

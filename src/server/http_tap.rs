@@ -32,7 +32,7 @@ struct HttpSink {
 
 impl HttpTap {
     /// For a connection with a backend; `None` where HTTP is not watched, or its events have no reader.
-    pub(super) fn new(state: &Rc<WorkerState>, connection: &ConnectionState) -> Option<Box<HttpTap>> {
+    pub(super) fn new(state: &Rc<WorkerState>, connection: &ConnectionState) -> Option<HttpTap> {
         let listener = &connection.listener;
         if !listener.sniffs_http() {
             return None;
@@ -46,7 +46,7 @@ impl HttpTap {
         }
         let (state, listener, backend) = (Rc::clone(state), Arc::clone(listener), connection.backend());
         let sink = HttpSink { state, listener, backend, outlier };
-        Some(Box::new(HttpTap { watcher: Watcher::default(), sink }))
+        Some(HttpTap { watcher: Watcher::default(), sink })
     }
 }
 

@@ -14,13 +14,14 @@ use super::record::Record;
 use super::transport::{BackendConn, ClientConn, Conn};
 use super::upstream::{self, Origin, ReceivedGreeting, UpstreamError};
 use super::worker_state::SessionHandle;
-use crate::config::model::{Plaintext, StartTls};
+use crate::config::model::{Plaintext, Sniff, StartTls};
 use crate::limits::MemoryExhausted;
 use crate::mysql::auth::encrypted_password;
 use crate::mysql::login::{Login, LoginFault, LoginRules, LoginStep, ServerLink, Speaker};
 use crate::net::addr::ClientAddr;
 use crate::pool::Lease;
 use crate::relay::Stream;
+use crate::sniff::queries::MysqlLogin;
 use crate::stats::latency::Stage;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, poll_fn};
@@ -46,21 +47,28 @@ struct LoginSession<'s> {
     login: Login,
 }
 
-/// Relays a login as far as to the server's OK or error. What ends it before is told to the client where it reads errors.
+/// Relays a login as far as to the server's OK or error. What ends it before is told to the client where it reads errors. Returns
+/// the login where what follows it is watched.
 pub(super) async fn log_in(
     received: Box<ReceivedGreeting>,
     client: &mut Option<ClientConn>,
     backend: &mut Option<BackendConn>,
     record: &mut Record,
     handle: &SessionHandle,
-) -> Result<(), Unserved> {
+) -> Result<Option<Box<MysqlLogin>>, Unserved> {
     let rules = rules(&record.connection, backend.as_ref());
     let mut login = Login::new(&received.body, &received.greeting, rules, encrypted_password);
+    if record.listener().config().sniff == Sniff::Mysql {
+        login.keep_request();
+    }
     login.from_client(record.take_peeked().as_slice());
     record.took_first_byte(received.took);
     let mut session = LoginSession { client, backend, record, login };
     let ended = handle.unless_aborted(session.run()).await;
-    ended.unwrap_or_else(Err).map_err(|ending| Unserved { ending, sequence: Some(session.login.next_to_client()) })
+    let unserved = |ending| Unserved { ending, sequence: Some(session.login.next_to_client()) };
+    ended.unwrap_or_else(Err).map_err(unserved)?;
+    let request = session.login.request_body();
+    Ok(request.and_then(|request| MysqlLogin::read(&received.body, request)).map(Box::new))
 }
 
 /// What TLS and unix sockets make of the two sides.

@@ -125,6 +125,7 @@ impl Drop for Record {
         let connection = &*self.connection;
         let listener = &connection.listener;
         let duration = connection.accepted.elapsed();
+        let session = self.state.database_sessions.end(connection.id);
         let lease = connection.take_lease();
         let backend = lease.as_ref().map(|lease| Arc::clone(lease.backend()));
         // This connection among them.
@@ -146,6 +147,8 @@ impl Drop for Record {
         self.state.measure(listener, connection.backend(), Stage::Session, duration);
         let tlvs = connection.preamble().and_then(|preamble| preamble.tlvs.as_ref());
         let tlvs = tlvs.map_or_else(Vec::new, ReceivedTlvs::described);
+        let user = session.as_ref().and_then(|session| session.user());
+        let database = session.as_ref().and_then(|session| session.database());
         if let (Some(writer), Some(open)) = (&mut *self.state.access(), open) {
             writer.write(&AccessLine {
                 time: SystemTime::now(),
@@ -157,6 +160,9 @@ impl Drop for Record {
                 queue: Some(self.attempts.time_waited()).filter(|waited| self.connect.is_some() || !waited.is_zero()),
                 protocol: connection.preamble().and_then(|preamble| preamble.protocol),
                 proxy_tlvs: &tlvs,
+                user: user.as_deref(),
+                database: database.as_deref(),
+                queries: session.as_ref().map(|session| session.queries()),
                 queued_behind: self.attempts.queued_behind(),
                 connect: self.connect,
                 client_handshake: connection.preamble().and_then(|preamble| preamble.handshake.get().copied()),

@@ -10,18 +10,19 @@ use super::cancel;
 use super::crew::WorkerSlot;
 use super::deadline::{Due, expiry, next_deadline};
 use super::dial::{self, Attempts};
-use super::http_tap::HttpTap;
 use super::listener::Listener;
 use super::login::{self, Unserved};
 use super::preamble;
 use super::record::Record;
 use super::reject::reject;
+use super::sniff_tap::SniffTap;
 use super::transport::{BackendConn, ClientConn, Conn};
 use super::upstream::{Origin, ReceivedGreeting};
 use super::worker_state::{SessionHandle, WorkerState};
 use crate::limits::Permit;
 use crate::net::addr::ClientAddr;
 use crate::relay::{End, Relay, Stream, Tap, Turn, TurnTimes};
+use crate::sniff::queries::MysqlLogin;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, Priority, Socket, Timer, Transport, poll_fn};
 
@@ -112,18 +113,21 @@ impl Session {
             Some(ending) => Err(Unserved::ungreeted(ending)),
             None => self.dial().await,
         };
-        if let Err(Unserved { ending, sequence }) = served {
-            self.send_error(ending, sequence).await;
-            let is_reset = matches!(ending, Termination::Reset(_));
-            if is_reset || self.handle.aborted().is_some() && !ending.is_of_drain() {
-                self.reset_unless_complete(ending);
+        let login = match served {
+            Ok(login) => login,
+            Err(Unserved { ending, sequence }) => {
+                self.send_error(ending, sequence).await;
+                let is_reset = matches!(ending, Termination::Reset(_));
+                if is_reset || self.handle.aborted().is_some() && !ending.is_of_drain() {
+                    self.reset_unless_complete(ending);
+                }
+                return ending;
             }
-            return ending;
-        }
+        };
         let ending = match self.record.connection.preamble().is_some_and(|preamble| preamble.is_cancel) {
             true => self.forward_cancel().await,
             false => {
-                let ending = self.relay().await;
+                let ending = self.relay(login).await;
                 self.classify(ending)
             }
         };
@@ -153,8 +157,8 @@ impl Session {
         Ok(())
     }
 
-    /// Connects a backend, and has the client log in where its login is rewritten.
-    async fn dial(&mut self) -> Result<(), Unserved> {
+    /// Connects a backend, and has the client log in where its login is rewritten; returns that login where it is watched.
+    async fn dial(&mut self) -> Result<Option<Box<MysqlLogin>>, Unserved> {
         let Session { client: Some(client), record, handle, .. } = self else {
             return Err(Unserved::ungreeted(Termination::InternalError));
         };
@@ -171,12 +175,12 @@ impl Session {
         self.backend = Some(dialled.backend);
         match dialled.greeting {
             Some(greeting) => self.log_in(greeting).await,
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
     /// Rewrites the login of a MySQL client, with TLS on either side.
-    async fn log_in(&mut self, greeting: Box<ReceivedGreeting>) -> Result<(), Unserved> {
+    async fn log_in(&mut self, greeting: Box<ReceivedGreeting>) -> Result<Option<Box<MysqlLogin>>, Unserved> {
         let Session { client, backend, record, handle, .. } = self;
         Box::pin(login::log_in(greeting, client, backend, record, handle)).await
     }
@@ -217,13 +221,13 @@ impl Session {
     /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
     ///
     /// No async fn, which would keep its arguments and locals twice while the connection is idle.
-    fn relay(&mut self) -> impl Future<Output = Termination> {
+    fn relay(&mut self, login: Option<Box<MysqlLogin>>) -> impl Future<Output = Termination> {
         let record = &mut self.record;
         let peeked = record.take_peeked().into_bytes();
         let connection = &*record.connection;
-        let mut http_tap = HttpTap::new(&record.state, connection);
+        let mut sniff_tap = SniffTap::new(&record.state, connection, login);
         if !peeked.is_empty() {
-            http_tap.on_bytes(Side::Client, &peeked, worker::now());
+            sniff_tap.on_bytes(Side::Client, &peeked, worker::now());
         }
         let mut relay = Relay::new(worker::now(), peeked).resume(connection.bytes_in(), connection.bytes_out());
         let mut timer = Timer::default();
@@ -241,7 +245,7 @@ impl Session {
                 let mut resources = record.state.relay_resources.borrow_mut();
                 let times = TurnTimes { now, arrived: worker::woken_at() };
                 let pacing = record.connection.pacing();
-                let turn = relay.turn(client, backend, &mut resources, &mut http_tap, times, pacing);
+                let turn = relay.turn(client, backend, &mut resources, &mut sniff_tap, times, pacing);
                 drop(resources);
                 let moved = record.moved(&mut relay);
                 turns = turns.saturating_add(1);

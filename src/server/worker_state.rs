@@ -15,6 +15,7 @@ use slab::Slab;
 use super::accepting::Accepting;
 use super::connection::{Abort, ConnectionState};
 use super::crew::CrewMember;
+use super::database_session::{DatabaseSession, DatabaseSessions};
 use super::dial::retry_queue::RetryQueues;
 use super::listener::Listener;
 use super::plane_state::PlaneState;
@@ -24,6 +25,7 @@ use crate::net::addr::{Address, ClientAddr};
 use crate::relay::RelayResources;
 use crate::stats::http::HttpEvent;
 use crate::stats::latency::{Sample, Stage};
+use crate::stats::queries::{QueryEvent, QueryProtocol};
 use crate::stats::registry::{BackendId, ListenerId};
 use crate::stats::termination::Termination;
 use crate::worker::{self, poll_fn};
@@ -46,6 +48,7 @@ pub(super) struct WorkerState {
     stopped_accepting: Cell<Option<Instant>>,
     acceptors: RefCell<Vec<Rc<Accepting>>>,
     pub(super) retry_queues: RetryQueues,
+    pub(super) database_sessions: DatabaseSessions,
 }
 
 impl WorkerState {
@@ -63,6 +66,7 @@ impl WorkerState {
             stopped_accepting: Cell::new(None),
             acceptors: RefCell::default(),
             retry_queues,
+            database_sessions: DatabaseSessions::default(),
         });
         STATE.with(|cell| {
             // Empty on a new worker's thread.
@@ -183,6 +187,20 @@ impl WorkerState {
         }
     }
 
+    /// Writes down what was seen of queries.
+    pub(super) fn saw_query(
+        &self,
+        listener: &Listener,
+        backend: BackendId,
+        protocol: QueryProtocol,
+        event: QueryEvent,
+        took: Duration,
+    ) {
+        if let Some(samples) = &mut *self.samples.borrow_mut() {
+            samples.add(Sample::query(listener.id(), backend, protocol, event, took));
+        }
+    }
+
     /// Hands over what was written down so far.
     pub(super) fn hand_over(&self) {
         if let Some(samples) = &mut *self.samples.borrow_mut() {
@@ -251,10 +269,17 @@ impl WorkerState {
     /// Shows a portion of the list to `see`: the places from `from` on, `count` of them. Returns where the next portion
     /// begins, if there is one. A connection keeps its place for life: over all portions it is seen once, while others come and
     /// go between them.
-    pub(super) fn visit(&self, from: usize, count: usize, mut see: impl FnMut(&ConnectionState)) -> Option<usize> {
+    pub(super) fn visit(
+        &self,
+        from: usize,
+        count: usize,
+        mut see: impl FnMut(&ConnectionState, Option<&DatabaseSession>),
+    ) -> Option<usize> {
         let connections = self.connections.borrow();
         let end = from.saturating_add(count).min(connections.capacity());
-        (from..end).filter_map(|place| connections.get(place)).for_each(|connection| see(connection));
+        for connection in (from..end).filter_map(|place| connections.get(place)) {
+            see(connection, self.database_sessions.get(connection.id).as_deref());
+        }
         (end < connections.capacity()).then_some(end)
     }
 }

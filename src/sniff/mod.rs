@@ -1,6 +1,8 @@
 //! Recognisers of a connection's first bytes: TLS by its ClientHello (SNI, ALPN), HTTP/1, PostgreSQL, the PROXY protocol,
 //! and which protocol it is at all.
 //!
+//! [`http`] and [`queries`] also watch a whole connection.
+//!
 //! Pure functions: all bytes so far come in; yes, no, or more comes out. Their caller keeps the deadline and passes the
 //! bytes on unchanged. A constant `MAX_…` bounds the bytes that each of them inspects, counted from the first.
 
@@ -9,6 +11,7 @@ pub mod http;
 pub mod postgres;
 pub mod protocol;
 pub mod proxy_protocol;
+pub mod queries;
 
 use std::num::NonZeroUsize;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::histogram::Histogram;
 use super::http::{HttpCounts, HttpEvent};
+use super::queries::{PackedQuery, QueryCounts, QueryEvent, QueryProtocol};
 use super::registry::{BackendId, ListenerId, PoolId};
 use super::series::LONG;
 pub use super::series::{Series, Window};
@@ -36,11 +37,15 @@ pub enum Stage {
     HttpFirstByte,
     /// With `sniff: http`, from the end of a request's head to its response's end.
     HttpResponse,
+    /// With `sniff: postgres`, `mysql` or `redis`, from the end of a query to its answer's first message.
+    QueryFirstByte,
+    /// With these, from the end of a query to its answer's end.
+    Query,
 }
 
 impl Stage {
     /// Every stage, in the order of a connection's life.
-    pub const ALL: [Stage; 8] = [
+    pub const ALL: [Stage; 10] = [
         Stage::Queue,
         Stage::Connect,
         Stage::TlsHandshake,
@@ -49,6 +54,8 @@ impl Stage {
         Stage::Session,
         Stage::HttpFirstByte,
         Stage::HttpResponse,
+        Stage::QueryFirstByte,
+        Stage::Query,
     ];
 
     /// As it is written in every format.
@@ -62,6 +69,8 @@ impl Stage {
             Stage::Session => "session",
             Stage::HttpFirstByte => "http_first_byte",
             Stage::HttpResponse => "http_response",
+            Stage::QueryFirstByte => "query_first_byte",
+            Stage::Query => "query",
         }
     }
 
@@ -74,6 +83,7 @@ impl Stage {
 /// One measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
+    /// Microseconds; of queries those in the lower [`QUERY_MICROS`] bits, and a [`PackedQuery`] in the others.
     micros: u64,
     backend: BackendId,
     listener: ListenerId,
@@ -84,7 +94,11 @@ pub struct Sample {
 enum SampleKind {
     Took(Stage),
     Http(HttpEvent),
+    Query(QueryProtocol),
 }
+
+/// Bits of a query's time in microseconds: 8.9 years.
+const QUERY_MICROS: u32 = 48;
 
 impl Sample {
     /// So long it took.
@@ -97,6 +111,20 @@ impl Sample {
     pub fn http(listener: ListenerId, backend: BackendId, event: HttpEvent) -> Sample {
         Sample { micros: 0, backend, listener, kind: SampleKind::Http(event) }
     }
+
+    /// What was seen of queries, and how long one took that was answered.
+    pub fn query(
+        listener: ListenerId,
+        backend: BackendId,
+        protocol: QueryProtocol,
+        event: QueryEvent,
+        took: Duration,
+    ) -> Sample {
+        let most = (1 << QUERY_MICROS) - 1;
+        let took = u64::try_from(took.as_micros()).map_or(most, |micros| micros.min(most));
+        let micros = u64::from(PackedQuery::from(event).bits()) << QUERY_MICROS | took;
+        Sample { micros, backend, listener, kind: SampleKind::Query(protocol) }
+    }
 }
 
 /// What is measured of one listener or one backend.
@@ -104,6 +132,7 @@ impl Sample {
 pub struct Measured {
     stages: [Option<Box<Series>>; Stage::ALL.len()],
     http: Option<Box<HttpCounts>>,
+    queries: Option<Box<QueryCounts>>,
 }
 
 impl Measured {
@@ -117,10 +146,23 @@ impl Measured {
         self.http.as_deref()
     }
 
+    /// What was seen of queries; `None` where there were none.
+    pub fn queries(&self) -> Option<&QueryCounts> {
+        self.queries.as_deref()
+    }
+
     fn absorb(&mut self, sample: &Sample) {
         match sample.kind {
             SampleKind::Took(stage) => self.stages[stage as usize].get_or_insert_default().record(sample.micros),
             SampleKind::Http(event) => self.http.get_or_insert_default().count(event),
+            SampleKind::Query(protocol) => {
+                let event = PackedQuery::of_bits((sample.micros >> QUERY_MICROS) as u16).into();
+                self.queries.get_or_insert_default().count(protocol, event);
+                if let QueryEvent::Answered { .. } = event {
+                    let took = sample.micros & ((1 << QUERY_MICROS) - 1);
+                    self.stages[Stage::Query as usize].get_or_insert_default().record(took);
+                }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod database;
 pub mod histogram;
 pub mod http;
 pub mod latency;
+pub mod queries;
 pub mod rate;
 pub mod recent_events;
 pub mod registry;

@@ -12,9 +12,12 @@ pub mod mysql {
 pub mod sniff;
 
 /// What src/sniff uses of the others.
+#[allow(dead_code, reason = "counters use more of it than what is fuzzed")]
 #[path = "../../src/stats"]
 pub mod stats {
     pub mod http;
+    pub mod queries;
+    pub mod termination;
 }
 
 /// As above.

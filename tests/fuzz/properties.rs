@@ -10,7 +10,10 @@ use tidegate::mysql::packet::{Greeting, MAX_PACKET};
 use tidegate::net::name;
 use tidegate::net::protocol::ClientProtocol;
 use tidegate::sniff::proxy_protocol::{Addresses, ClientCertificate, Ends, Outgoing, TlsFacts};
+use tidegate::sniff::queries::{QueryWatcher, WatchEvent};
 use tidegate::sniff::{Recognition, client_hello, http, postgres, protocol, proxy_protocol};
+use tidegate::stats::queries::QueryProtocol;
+use tidegate::stats::termination::Side;
 
 /// Bytes up to which every cut is tried; of longer inputs some are.
 const EVERY_CUT: usize = 1024;
@@ -208,6 +211,62 @@ pub(crate) fn http(bytes: &[u8]) {
 
 /// Two sides speak in turns, the client first; 0xff ends a turn, and an empty one of the backend's is its FIN. What is
 /// told of that does not depend on the pieces it comes in, nor on whether what need not be seen is seen.
+pub(crate) fn postgres_queries(bytes: &[u8]) {
+    queries(QueryProtocol::Postgres, bytes);
+}
+
+pub(crate) fn mysql_queries(bytes: &[u8]) {
+    queries(QueryProtocol::Mysql, bytes);
+}
+
+pub(crate) fn redis_queries(bytes: &[u8]) {
+    queries(QueryProtocol::Redis, bytes);
+}
+
+fn queries(protocol: QueryProtocol, bytes: &[u8]) {
+    let whole = watched_queries(protocol, bytes, usize::MAX, false);
+    for (portion, skips) in [(1, false), (usize::MAX, true), (3, true)] {
+        let seen = watched_queries(protocol, bytes, portion, skips);
+        assert_eq!(seen, whole, "in portions of {portion}, skipping: {skips}");
+    }
+    assert!(whole.iter().filter(|event| event.starts_with("Opaque")).count() <= 1);
+    assert!(whole.len() <= bytes.len(), "{} events of {} bytes", whole.len(), bytes.len());
+}
+
+/// What is seen of a dialogue, without times. Each turn has two bytes in front: whose it is, and its length.
+fn watched_queries(protocol: QueryProtocol, mut bytes: &[u8], portion: usize, skips: bool) -> Vec<String> {
+    let now = Instant::now();
+    let (mut watcher, mut seen) = (QueryWatcher::new(protocol, now), Vec::new());
+    let mut out = |event: WatchEvent<'_>| {
+        seen.push(match event {
+            WatchEvent::Answered { statement, failed, pipelined, .. } => {
+                format!("{} {failed} {pipelined}", protocol.statement_name(statement))
+            }
+            event => format!("{event:?}"),
+        });
+    };
+    while let Some((&[first, second], rest)) = bytes.split_first_chunk() {
+        let from = if first & 0x80 == 0 { Side::Client } else { Side::Backend };
+        let length = usize::from(u16::from_be_bytes([first & 0x7f, second])).min(rest.len());
+        let (mut turn, behind) = rest.split_at(length);
+        bytes = behind;
+        while !turn.is_empty() {
+            let unseen = watcher.skippable(from);
+            let count = portion.min(turn.len());
+            if skips && unseen > 0 {
+                let count = usize::try_from(unseen).map_or(count, |unseen| unseen.min(count));
+                watcher.skip(from, count as u64, now, &mut out);
+                turn = &turn[count..];
+                continue;
+            }
+            watcher.read(from, &turn[..count], now, &mut out);
+            turn = &turn[count..];
+        }
+    }
+    watcher.ended(&mut out);
+    seen
+}
+
 pub(crate) fn http_dialogue(bytes: &[u8]) {
     let whole = watched(bytes, usize::MAX, false);
     for (portion, pass) in [(1, false), (usize::MAX, true), (3, true)] {

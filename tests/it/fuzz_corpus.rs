@@ -14,14 +14,17 @@ use proptest::prelude::*;
 /// Panics if something does not hold of the bytes.
 type Property = fn(&[u8]);
 
-const TARGETS: [(&str, Property); 7] = [
+const TARGETS: [(&str, Property); 10] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
     ("http_dialogue", properties::http_dialogue),
     ("mysql_login", properties::mysql_login),
+    ("mysql_queries", properties::mysql_queries),
     ("postgres", properties::postgres),
     ("protocol", properties::protocol),
+    ("postgres_queries", properties::postgres_queries),
     ("proxy_protocol", properties::proxy_protocol),
+    ("redis_queries", properties::redis_queries),
 ];
 
 #[test]

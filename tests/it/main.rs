@@ -58,6 +58,7 @@ mod port_ranges;
 mod privileges;
 mod protocol_routes;
 mod proxy_protocol_sent;
+mod query_sniff;
 mod queue;
 mod readiness;
 mod refusals;

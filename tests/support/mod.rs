@@ -24,6 +24,7 @@ pub(crate) mod postgres;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod python;
+pub(crate) mod queries;
 pub(crate) mod redis;
 pub(crate) mod rfc5424;
 pub(crate) mod starttls;

@@ -119,9 +119,7 @@ pub(super) const COLUMNS: [Column; 128] = [
     column("hanafail"),
     column("req_rate").frontend(|row| number(row.listener.request_rate.now)),
     column("req_rate_max").frontend(|row| number(row.listener.request_rate.max)),
-    column("req_tot")
-        .frontend(|row| number(row.listener.http.as_ref().map_or(0, |http| http.requests)))
-        .both(|row| number(row.requests()?)),
+    column("req_tot").frontend(|row| number(row.requests())).both(|row| number(row.requests()?)),
     column("cli_abrt").both(|row| number(row.sum(|backend| backend.client_aborts))),
     column("srv_abrt").both(|row| number(row.sum(|backend| backend.failures))),
     column("comp_in"),

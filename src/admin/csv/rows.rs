@@ -3,7 +3,8 @@
 use std::ops::Deref;
 
 use crate::admin::snapshot_model::{
-    BackendStats, BackendStatus, CheckKind, CheckResult, HttpStats, LatencySummary, ListenerStats, PoolStats, Snapshot,
+    BackendStats, BackendStatus, CheckKind, CheckResult, HttpStats, LatencySummary, ListenerStats, PoolStats,
+    QueryStats, Snapshot,
 };
 use crate::config::model::Balance;
 use crate::stats::http::StatusClass;
@@ -58,6 +59,11 @@ impl Frontend<'_> {
         unread + self.ended(&[Termination::HandshakeTimeout, Termination::HandshakeFailed])
     }
 
+    /// Of HTTP or a database.
+    pub(super) fn requests(&self) -> u64 {
+        self.listener.http.as_ref().map_or(0, |http| http.requests) + queries(&self.listener.queries)
+    }
+
     /// `None` where HTTP is not watched.
     pub(super) fn responses(&self, class: StatusClass) -> Option<u64> {
         self.listener.sniffs_http.then(|| responses(self.listener.http.iter(), class))
@@ -74,9 +80,11 @@ impl Group<'_> {
         self.snapshot.listeners.iter().any(|listener| listener.sniffs_http && listener.pools.contains(&self.pool.name))
     }
 
-    /// `None` where HTTP is not watched.
+    /// `None` where neither HTTP nor queries are watched.
     pub(super) fn requests(&self) -> Option<u64> {
-        self.is_http().then(|| self.http().map(|http| http.requests).sum())
+        let queries: u64 = self.backends.iter().map(|backend| queries(&backend.queries)).sum();
+        let is_watched = self.is_http() || queries > 0;
+        is_watched.then(|| self.http().map(|http| http.requests).sum::<u64>() + queries)
     }
 
     /// `None` where HTTP is not watched.
@@ -214,6 +222,10 @@ pub(super) fn algorithm(balance: Balance) -> &'static str {
         Balance::PowerOfTwo => "random",
         Balance::LeastLatency | Balance::Random => balance.name(),
     }
+}
+
+fn queries(all: &[QueryStats]) -> u64 {
+    all.iter().map(|it| it.queries).sum()
 }
 
 fn responses<'a>(http: impl Iterator<Item = &'a HttpStats>, class: StatusClass) -> u64 {

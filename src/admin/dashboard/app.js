@@ -98,9 +98,9 @@ const changes = new Changes({
 const stage = () => $('table-stage').value;
 const percentile = (row, which) => row[`${stage()}_${which}`] ?? null;
 
-/** Requests of HTTP, where it was seen: a second, and below all of them, and how many got a 5xx. */
+/** Requests of HTTP or queries, where they were seen: a second, and below all of them, and how many got a 5xx or an error. */
 const http = {
-  title: 'HTTP/s',
+  title: 'Requests/s',
   css: 'number wide http',
   largest: true,
   value: (row) => (row.requests === null ? null : row.requests_rate),
@@ -211,9 +211,9 @@ function backendName(node, row) {
 
 function httpRequests(node, row) {
   if (node.firstChild === null) node.append(make('span'), make('small'));
-  const { requests, server_errors } = row;
+  const { requests, server_errors, queries } = row;
   put(node.firstChild, requests === null ? '–' : rate(row.requests_rate));
-  put(node.lastChild, requests === null ? '' : `${count(requests)}, ${share(server_errors, requests)} 5xx`);
+  put(node.lastChild, requests === null ? '' : `${count(requests)}, ${share(server_errors, requests)} ${queries === null ? '5xx' : 'errors'}`);
 }
 
 function poolName(node, row) {

@@ -23,6 +23,7 @@ const columns = [
   { title: 'In', css: 'number wide', text: (row) => bytes(row.bytes_in) },
   { title: 'Out', css: 'number wide', text: (row) => bytes(row.bytes_out) },
   { title: 'Server name', css: 'wide', text: (row) => row.sni ?? '–' },
+  { title: 'User', css: 'wide', text: (row) => [row.user, row.database].filter(Boolean).join(' / ') || '–' },
   { title: 'Id', css: 'wide path', text: (row) => row.id },
   { title: 'Process', css: 'number wide', text: (row) => String(row.pid) },
 ];

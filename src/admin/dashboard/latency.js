@@ -12,6 +12,8 @@ const MEANS = {
   session: 'Session: the whole connection, from accept to end.',
   http_first_byte: 'HTTP first byte: from the end of a request’s head to its response’s first byte.',
   http_response: 'HTTP response: from the end of a request’s head to its response’s end.',
+  query_first_byte: 'Query first byte: from the end of a query to its answer’s first message.',
+  query: 'Query: from its end to its answer’s end.',
 };
 
 /** Seconds that are kept. */

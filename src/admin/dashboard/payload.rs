@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::admin::snapshot_model::{
     BackendStats, BackendStatus, CheckKind, GeoIpStats, HttpStats, Latency, LatencySummary, ListenerStats, LogStats,
-    PoolStats, RejectedClient, ServedCertificate, Snapshot, StatusChange, TlsFiles,
+    PoolStats, QueryStats, RejectedClient, ServedCertificate, Snapshot, StatusChange, TlsFiles,
 };
 use crate::config::model::{Balance, ListenerState};
 use crate::stats::http::StatusClass;
@@ -18,7 +18,7 @@ use crate::stats::registry::{BackendId, ListenerId, PoolId};
 /// A column: its name, and its value of one row. Whole numbers; times are seconds since 1970, latencies microseconds.
 type PayloadColumn<T> = (&'static str, fn(&T) -> Option<u64>);
 
-const LISTENER: [PayloadColumn<ListenerStats>; 14] = [
+const LISTENER: [PayloadColumn<ListenerStats>; 15] = [
     ("open", |listener| Some(listener.open)),
     ("accepted", |listener| Some(listener.accepted)),
     ("rejected", |listener| Some(listener.rejected)),
@@ -31,8 +31,9 @@ const LISTENER: [PayloadColumn<ListenerStats>; 14] = [
     ("connect_p99", |listener| percentile(&listener.latency, Stage::Connect, |summary| summary.p99_us)),
     ("first_byte_p50", |listener| percentile(&listener.latency, Stage::FirstByte, |summary| summary.p50_us)),
     ("first_byte_p99", |listener| percentile(&listener.latency, Stage::FirstByte, |summary| summary.p99_us)),
-    ("requests", |listener| requests(listener.http.as_ref())),
-    ("server_errors", |listener| server_errors(listener.http.as_ref())),
+    ("requests", |listener| requests(listener.http.as_ref(), &listener.queries)),
+    ("server_errors", |listener| server_errors(listener.http.as_ref(), &listener.queries)),
+    ("queries", |listener| queries(&listener.queries)),
 ];
 
 const POOL: [PayloadColumn<PoolStats>; 13] = [
@@ -51,7 +52,7 @@ const POOL: [PayloadColumn<PoolStats>; 13] = [
     ("first_byte_p99", |pool| percentile(&pool.latency, Stage::FirstByte, |summary| summary.p99_us)),
 ];
 
-const BACKEND: [PayloadColumn<BackendStats>; 17] = [
+const BACKEND: [PayloadColumn<BackendStats>; 18] = [
     ("up", |backend| Some(backend.up.into())),
     ("since", |backend| Some(backend.since as u64)),
     ("open", |backend| Some(backend.open)),
@@ -67,8 +68,9 @@ const BACKEND: [PayloadColumn<BackendStats>; 17] = [
     ("connect_p99", |backend| percentile(&backend.latency, Stage::Connect, |summary| summary.p99_us)),
     ("first_byte_p50", |backend| percentile(&backend.latency, Stage::FirstByte, |summary| summary.p50_us)),
     ("first_byte_p99", |backend| percentile(&backend.latency, Stage::FirstByte, |summary| summary.p99_us)),
-    ("requests", |backend| requests(backend.http.as_ref())),
-    ("server_errors", |backend| server_errors(backend.http.as_ref())),
+    ("requests", |backend| requests(backend.http.as_ref(), &backend.queries)),
+    ("server_errors", |backend| server_errors(backend.http.as_ref(), &backend.queries)),
+    ("queries", |backend| queries(&backend.queries)),
 ];
 
 /// Of the last 10 s; `None` when nothing was measured in them.
@@ -76,15 +78,21 @@ fn percentile(latency: &Latency, stage: Stage, of: fn(&LatencySummary) -> u64) -
     latency.get(stage, Window::TenSeconds).map(of)
 }
 
-/// Of HTTP; `None` where none was seen.
-fn requests(http: Option<&HttpStats>) -> Option<u64> {
-    http.map(|http| http.requests)
+/// Of HTTP, or queries; `None` where none was seen.
+fn requests(http: Option<&HttpStats>, all: &[QueryStats]) -> Option<u64> {
+    http.map(|http| http.requests).or_else(|| queries(all))
 }
 
-/// Responses of the class 5xx; `None` where no HTTP was seen.
-fn server_errors(http: Option<&HttpStats>) -> Option<u64> {
-    let of_class = http?.responses.iter().filter(|responses| responses.class == StatusClass::ServerError);
+/// Responses of the class 5xx, or queries that failed; `None` where neither HTTP nor a query was seen.
+fn server_errors(http: Option<&HttpStats>, all: &[QueryStats]) -> Option<u64> {
+    let Some(http) = http else { return queries(all).map(|_| all.iter().map(|it| it.failed).sum()) };
+    let of_class = http.responses.iter().filter(|responses| responses.class == StatusClass::ServerError);
     Some(of_class.map(|responses| responses.count).sum())
+}
+
+/// Queries of databases; `None` where none was seen.
+fn queries(all: &[QueryStats]) -> Option<u64> {
+    (!all.is_empty()).then(|| all.iter().map(|it| it.queries).sum())
 }
 
 fn rows<T, const N: usize>(columns: &[PayloadColumn<T>; N], rows: &[T]) -> Vec<[Option<u64>; N]> {

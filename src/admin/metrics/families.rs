@@ -265,9 +265,26 @@ fn of_owner(owner: &TlsOwner) -> Labels {
 mod tests {
     use super::*;
     use crate::admin::metrics::{protobuf, text};
-    use crate::admin::snapshot_model::{BackendStats, HttpStats, ListenerStats, PoolStats, ResponseCount};
+    use crate::admin::snapshot_model::{BackendStats, HttpStats, ListenerStats, PoolStats, QueryStats, ResponseCount};
     use crate::config::model::{AdminState, ListenerState};
     use crate::stats::http::{Method, StatusClass};
+    use crate::stats::queries::{PassthroughReason, QueryCounts, QueryEvent, QueryProtocol, StatementKind};
+
+    fn queries() -> Vec<QueryStats> {
+        let (mut counts, protocol) = (QueryCounts::default(), QueryProtocol::Postgres);
+        let answered = |statement, pipelined| QueryEvent::Answered { statement, failed: false, pipelined };
+        for event in [
+            answered(protocol.statement(b"SELECT"), false),
+            answered(protocol.statement(b"SELECT"), true),
+            answered(StatementKind::OTHER, true),
+            QueryEvent::Failed(protocol.error_class(b"42")),
+            QueryEvent::Unanswered,
+            QueryEvent::Passthrough(PassthroughReason::Encrypted),
+        ] {
+            counts.count(protocol, event);
+        }
+        QueryStats::of(&counts)
+    }
 
     fn snapshot() -> Snapshot {
         let responses = vec![ResponseCount { method: Method::Get, class: StatusClass::Successful, count: 7 }];
@@ -276,6 +293,7 @@ mod tests {
             name: "b".to_owned(),
             admin_state: AdminState::Drain,
             http: http.clone(),
+            queries: queries(),
             downtime: 1.5,
             ..BackendStats::default()
         };
@@ -345,6 +363,27 @@ mod tests {
         assert_eq!(text.matches("tidegate_certificate_not_after_seconds{").count(), 1, "{text}");
         let nothing = text::encode(families(&Snapshot::default(), &Latencies::default())).unwrap();
         assert!(!nothing.contains("_http_") && !nothing.contains("latency"), "{nothing}");
+    }
+
+    #[test]
+    fn queries_are_there_where_they_were_seen() {
+        let mut snapshot = snapshot();
+        snapshot.listeners[0].queries = queries();
+        let text = text::encode(families(&snapshot, &Latencies::default())).unwrap();
+        for (owner, labels) in [("listener", "listener=\"in\""), ("backend", "pool=\"p\",backend=\"b\"")] {
+            let labels = format!("{labels},protocol=\"postgres\"");
+            for line in [
+                format!("queries_total{{{labels},statement=\"SELECT\"}} 2"),
+                format!("queries_total{{{labels},statement=\"other\"}} 1"),
+                format!("query_errors_total{{{labels},class=\"42\"}} 1"),
+                format!("queries_pipelined_total{{{labels}}} 2"),
+                format!("queries_no_response_total{{{labels}}} 1"),
+                format!("query_passthrough_total{{{labels},reason=\"encrypted\"}} 1"),
+            ] {
+                let line = format!("tidegate_{owner}_{line}");
+                assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod classic;
 mod families;
 mod family;
 mod protobuf;
+mod queries;
 mod text;
 mod traffic;
 

@@ -4,6 +4,7 @@ use prometheus_client::registry::Unit;
 
 use super::buckets::Distribution;
 use super::family::{Labels, MetricFamily, SampleValue, Values, counter, gauge};
+use super::queries;
 use crate::admin::snapshot_model::{
     BackendStats, BackendStatus, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, TerminationStats,
 };
@@ -112,6 +113,8 @@ pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metri
         "tidegate_listener_http_passthrough",
     ];
     families.extend(http(names, || all().filter_map(|(labels, l)| Some((labels, l.http.as_ref()?)))));
+    families
+        .extend(queries::families(queries::OF_LISTENERS, || all().map(|(labels, l)| (labels, l.queries.as_slice()))));
     let measured = all().map(|(labels, l)| (labels, latencies.listener(l.id)));
     families.push(latency("tidegate_listener_latency", measured));
     families
@@ -402,6 +405,8 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
         "tidegate_backend_http_passthrough",
     ];
     families.extend(http(names, || all().filter_map(|(labels, b)| Some((labels, b.http.as_ref()?)))));
+    families
+        .extend(queries::families(queries::OF_BACKENDS, || all().map(|(labels, b)| (labels, b.queries.as_slice()))));
     let measured = all().map(|(labels, b)| (labels, latencies.backend(b.id)));
     families.push(latency("tidegate_backend_latency", measured));
     families

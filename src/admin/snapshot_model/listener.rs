@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::measured::{HttpStats, Latency};
+use super::queries::QueryStats;
 use crate::config::model::ListenerState;
 use crate::stats::registry::ListenerId;
 use crate::stats::termination::Termination;
@@ -52,7 +53,7 @@ pub struct ListenerStats {
     /// Connections accepted a second.
     #[serde(default)]
     pub rate: RateStats,
-    /// Requests of HTTP a second, where it is watched; counted at their end.
+    /// Requests of HTTP or queries a second, where they are watched; counted at their end.
     #[serde(default)]
     pub request_rate: RateStats,
     /// TLS handshakes with clients; `None` where TLS does not end.
@@ -65,6 +66,9 @@ pub struct ListenerStats {
     pub latency: Latency,
     /// What was seen of HTTP.
     pub http: Option<HttpStats>,
+    /// What was seen of queries, by protocol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<QueryStats>,
 }
 
 /// How many a second.

@@ -8,6 +8,7 @@ mod config;
 mod listener;
 mod measured;
 mod pool;
+mod queries;
 mod tls;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ pub use self::measured::{HttpStats, Latency, LatencySummary, ResponseCount};
 pub use self::pool::{
     BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, PoolStats, QueueStats, StatusChange,
 };
+pub use self::queries::{PassthroughCount, QueryErrorCount, QueryStats, StatementCount};
 pub use self::tls::{ServedCertificate, TlsFiles, TlsOwner};
 
 /// Everything, at one moment.

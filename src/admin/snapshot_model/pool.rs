@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::listener::{HandshakeStats, RateStats};
 use super::measured::{HttpStats, Latency};
+use super::queries::QueryStats;
 use crate::config::model::{AdminState, Balance, ForcedHealth};
 use crate::stats::database::{DatabaseState, ReplicationLag, ServerRole};
 use crate::stats::registry::{BackendId, PoolId};
@@ -227,6 +228,9 @@ pub struct BackendStats {
     pub latency: Latency,
     /// What was seen of HTTP.
     pub http: Option<HttpStats>,
+    /// What was seen of queries, by protocol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queries: Vec<QueryStats>,
 }
 
 /// Health checks of one backend.

@@ -47,7 +47,8 @@ const HELP: &str = "\
  s  right    sort by the next column            S  left   by the one before
  r           reverse the order
  t  T        another stage of connections: queue, connect, tls_handshake,
-             first_byte, turnaround, session, http_first_byte, http_response
+             first_byte, turnaround, session, http_first_byte, http_response,
+             query_first_byte, query
  w  W        another window of time: 10s, 1m, 5m, since the start
  /           show only names and addresses with what you type; Esc: all again
  up down     walk, also by k and j; PageUp, PageDown, Home, End

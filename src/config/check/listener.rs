@@ -111,12 +111,15 @@ impl Checker<'_> {
     }
 
     fn sniff(&mut self, listener: &RawListener, tls: Option<&ListenerTls>) -> Sniff {
-        let Some((Sniff::Http, at)) = value(listener.sniff.as_ref()) else { return Sniff::Off };
-        if tls.is_some_and(|tls| tls.starttls.is_some()) {
-            let diagnostic = Diagnostic::new("has no effect: clients of `tls.starttls` do not speak HTTP");
-            self.warning(at, diagnostic.hint("remove one of the two"));
+        let Some((sniff, at)) = value(listener.sniff.as_ref()) else { return Sniff::Off };
+        let begun = tls.and_then(|tls| tls.starttls).map(StartTls::speaks);
+        if let (Some(spoken), Some(begun)) = (sniff.speaks(), begun)
+            && spoken != begun
+        {
+            let what = format!("has no effect: clients of `tls.starttls: {}` speak another protocol", begun.name());
+            self.warning(at, Diagnostic::new(what).hint("remove one of the two"));
         }
-        Sniff::Http
+        *sniff
     }
 
     fn protocol_hint(
@@ -126,11 +129,10 @@ impl Checker<'_> {
         tls: Option<&ListenerTls>,
     ) -> Option<SpokenProtocol> {
         let (hint, at) = value(listener.protocol_hint.as_ref())?;
-        let (known, key) = match (tls.and_then(|tls| tls.starttls), sniff) {
-            (Some(StartTls::Postgres), _) => (SpokenProtocol::Postgres, "tls.starttls: postgres"),
-            (Some(StartTls::Mysql), _) => (SpokenProtocol::Mysql, "tls.starttls: mysql"),
-            (None, Sniff::Http) => (SpokenProtocol::Http, "sniff: http"),
-            (None, Sniff::Off) => return Some(*hint),
+        let (known, key) = match (tls.and_then(|tls| tls.starttls), sniff.speaks()) {
+            (Some(starttls), _) => (starttls.speaks(), format!("tls.starttls: {}", starttls.name())),
+            (None, Some(known)) => (known, format!("sniff: {}", sniff.name())),
+            (None, None) => return Some(*hint),
         };
         if *hint != known {
             let diagnostic = Diagnostic::new(format!("contradicts `{key}`"));

@@ -50,7 +50,7 @@ impl Checker<'_> {
             return Vec::new();
         };
         let reads_requests = match &raw.sniff {
-            Some(key) => !matches!(key.value, Some(Sniff::Off)),
+            Some(key) => key.value.is_none_or(|sniff| sniff == Sniff::Http),
             None => self.is_typo_of(owner, "sniff"),
         };
         let mut routes = Vec::with_capacity(list.len());

@@ -5,7 +5,7 @@ use super::{Checker, value};
 use crate::config::located::Located;
 use crate::config::model::{
     BackendAddress, BackendConfig, Health, HealthCheck, ListenerConfig, PoolConfig, PoolIndex, PoolTls, RouteConfig,
-    SpokenProtocol, StartTls,
+    StartTls,
 };
 use crate::config::raw::RawPool;
 use crate::config::report::{Diagnostic, shown};
@@ -84,10 +84,7 @@ impl Checker<'_> {
             let key = value(Some(raw)).and_then(|(pool, _)| value(pool.tls.as_ref()));
             let key = key.and_then(|(tls, _)| tls.starttls.as_ref());
             let (Some(starttls), Some(key)) = (pool.tls.as_ref().and_then(|tls| tls.starttls), key) else { continue };
-            let wanted = match starttls {
-                StartTls::Postgres => SpokenProtocol::Postgres,
-                StartTls::Mysql => SpokenProtocol::Mysql,
-            };
+            let wanted = starttls.speaks();
             for listener in listeners.iter().filter(|listener| listener.pools().any(|pool| pool == PoolIndex(place))) {
                 let Some(spoken) = listener.speaks().filter(|spoken| *spoken != wanted) else { continue };
                 let (name, spoken) = (shown(&listener.name), spoken.name());

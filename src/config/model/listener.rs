@@ -12,7 +12,7 @@ use super::access::AccessConfig;
 use super::bind::ListenAddress;
 use super::pool::PoolIndex;
 use super::proxy_protocol::ProxyProtocol;
-use super::routing::{RouteConfig, Sniff};
+use super::routing::RouteConfig;
 use super::tls::{ListenerTls, StartTls};
 use crate::net::addr::Address;
 
@@ -67,12 +67,8 @@ impl ListenerConfig {
 
     /// What its clients speak, inside TLS where that ends here; `None` if it is not known.
     pub fn speaks(&self) -> Option<SpokenProtocol> {
-        match (self.tls.as_ref().and_then(|tls| tls.starttls), self.sniff) {
-            (Some(StartTls::Postgres), _) => Some(SpokenProtocol::Postgres),
-            (Some(StartTls::Mysql), _) => Some(SpokenProtocol::Mysql),
-            (None, Sniff::Http) => Some(SpokenProtocol::Http),
-            (None, Sniff::Off) => self.protocol_hint,
-        }
+        let starttls = self.tls.as_ref().and_then(|tls| tls.starttls);
+        starttls.map(StartTls::speaks).or(self.sniff.speaks()).or(self.protocol_hint)
     }
 
     /// Whether the backend speaks before the client asks for TLS: nothing of the client but its address is known when the backend is
@@ -109,6 +105,40 @@ impl SpokenProtocol {
             SpokenProtocol::Mysql => "mysql",
             SpokenProtocol::Redis => "redis",
             SpokenProtocol::Http => "http",
+        }
+    }
+}
+
+/// `listeners[].sniff`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sniff {
+    /// Bytes are not parsed.
+    Off,
+    /// HTTP/1.x is parsed in passing: statistics, and routes by host and path_prefix.
+    Http,
+    /// PostgreSQL: statistics of queries.
+    Postgres,
+    /// MySQL and MariaDB: statistics of queries.
+    Mysql,
+    /// Redis and Valkey: statistics of commands.
+    Redis,
+}
+
+impl Sniff {
+    /// As in the file.
+    pub fn name(self) -> &'static str {
+        self.speaks().map_or("off", SpokenProtocol::name)
+    }
+
+    /// The protocol that is parsed.
+    pub fn speaks(self) -> Option<SpokenProtocol> {
+        match self {
+            Sniff::Off => None,
+            Sniff::Http => Some(SpokenProtocol::Http),
+            Sniff::Postgres => Some(SpokenProtocol::Postgres),
+            Sniff::Mysql => Some(SpokenProtocol::Mysql),
+            Sniff::Redis => Some(SpokenProtocol::Redis),
         }
     }
 }

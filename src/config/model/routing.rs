@@ -1,10 +1,8 @@
-//! `listeners[].routes` and `listeners[].sniff`.
+//! `listeners[].routes`.
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::pool::PoolIndex;
 use crate::net::country::Country;
@@ -104,14 +102,4 @@ impl RouteConfig {
     pub fn needs_request(&self) -> bool {
         !(self.host.is_empty() && self.path_prefix.is_empty())
     }
-}
-
-/// `listeners[].sniff`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Sniff {
-    /// Bytes are not parsed.
-    Off,
-    /// HTTP/1.x is parsed in passing: statistics, and routes by host and path_prefix.
-    Http,
 }

@@ -28,7 +28,7 @@ pub(crate) struct RawListener {
     /// Concurrent connections; further ones wait in the kernel's accept queue. 0 is no limit.
     #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
     pub(crate) max_connections: Field<Int>,
-    /// Parse HTTP/1.x in passing, for statistics and routing.
+    /// Parse a protocol in passing, for statistics; of HTTP/1.x also for routing.
     #[schemars(extend("default" = "off"))]
     pub(crate) sniff: Field<Sniff>,
     /// What clients speak, for the error message of one that gets no backend. sniff and tls.starttls say it too.

@@ -47,8 +47,12 @@ fn sniffing_with_starttls_is_a_warning() {
     let warnings = |keys: String| loaded(&with(&keys, "")).warnings;
     let [warning] = &warnings(format!("sniff: http, {}", tls("postgres")))[..] else { panic!() };
     assert!(warning.message.starts_with("listeners[0].sniff: has no effect"), "{}", warning.message);
+    let [warning] = &warnings(format!("sniff: redis, {}", tls("postgres")))[..] else { panic!() };
+    assert!(warning.message.ends_with("clients of `tls.starttls: postgres` speak another protocol"));
     assert_eq!(warnings(format!("sniff: off, {}", tls("postgres"))), []);
+    assert_eq!(warnings(format!("sniff: postgres, {}", tls("postgres"))), []);
     assert_eq!(warnings(format!("sniff: http, {}", tls("off"))), []);
+    assert_eq!(warnings(format!("sniff: redis, {}", tls("off"))), []);
 }
 
 #[test]
@@ -258,11 +262,16 @@ fn protocol_hint_arrives_as_written_and_may_not_contradict() {
         ("protocol_hint: redis", Some(SpokenProtocol::Redis)),
         ("sniff: http", Some(SpokenProtocol::Http)),
         ("sniff: http, protocol_hint: http", Some(SpokenProtocol::Http)),
+        ("sniff: postgres", Some(SpokenProtocol::Postgres)),
+        ("sniff: mysql, protocol_hint: mysql", Some(SpokenProtocol::Mysql)),
+        ("sniff: redis", Some(SpokenProtocol::Redis)),
         (starttls, Some(SpokenProtocol::Postgres)),
     ] {
         assert_eq!(listener(keys).speaks(), speaks, "{keys}");
     }
-    for (keys, contradicted) in [("sniff: http", "sniff: http"), (starttls, "tls.starttls: postgres")] {
+    for (keys, contradicted) in
+        [("sniff: http", "sniff: http"), ("sniff: postgres", "sniff: postgres"), (starttls, "tls.starttls: postgres")]
+    {
         let failure = parse("test.yaml", &with(&format!("protocol_hint: mysql, {keys}"), ""), &Unread).unwrap_err();
         let errors: Vec<String> = failure.errors().iter().map(|error| error.message.clone()).collect();
         assert_eq!(errors, [format!("listeners[0].protocol_hint: contradicts `{contradicted}`")]);

@@ -53,6 +53,12 @@ pub struct AccessLine<'a> {
     pub protocol: Option<ClientProtocol>,
     /// What a trusted peer's PROXY header says beyond addresses: names and values.
     pub proxy_tlvs: &'a [(Cow<'static, str>, String)],
+    /// The user that the client names to a database, where its queries are watched.
+    pub user: Option<&'a str>,
+    /// The database that the client has chosen there.
+    pub database: Option<&'a str>,
+    /// Its queries, answered or not; `None` where they are not watched.
+    pub queries: Option<u64>,
     /// Backends that were tried after the first one.
     pub retries: u32,
     /// The first connects that failed, in order.
@@ -178,6 +184,14 @@ impl AccessLine<'_> {
             };
             object.value("proxy_tlvs", format_args!("[{}]", fmt::from_fn(list)));
         }
+        for (key, name) in [("user", self.user), ("database", self.database)] {
+            if let Some(name) = name {
+                object.text(key, name);
+            }
+        }
+        if let Some(queries) = self.queries {
+            object.value("queries", queries);
+        }
         object.value("turnarounds", self.turnarounds);
         object.value("retries", self.retries);
         object.value("bytes_in", self.bytes_in);
@@ -258,6 +272,9 @@ mod tests {
             queued_behind: 0,
             protocol: None,
             proxy_tlvs: &[],
+            user: None,
+            database: None,
+            queries: None,
             connect: took(2_213),
             client_handshake: None,
             backend_handshake: took(1_500),
@@ -327,6 +344,15 @@ mod tests {
         for key in ["backend", "queue_ms", "connect_ms", "first_byte_ms", "turnaround_ms"] {
             assert_eq!(parsed[key], serde_json::Value::Null, "{key}");
         }
+    }
+
+    #[test]
+    fn json_names_the_user_of_a_database() {
+        let line =
+            AccessLine { user: Some("al\"ice\n"), database: Some("shop"), queries: Some(7), ..line("shop", None) };
+        let parsed: serde_json::Value = serde_json::from_str(&json(&line)).unwrap();
+        let named = [&parsed["user"], &parsed["database"], &parsed["queries"]].map(serde_json::Value::to_string);
+        assert_eq!(named, [r#""al\"ice\n""#, r#""shop""#, "7"]);
     }
 
     /// A connection's end must be logged whatever the clock says.

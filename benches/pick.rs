@@ -10,7 +10,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::balance::{Balancer, Candidate, Draw, Live, identity};
 use tidegate::config::model::{
-    AdminState, BackendAddress, BackendConfig, Balance, HashPrefix, OnDown, PoolConfig as Config, QueueConfig,
+    AdminState, BackendAddress, BackendConfig, Balance, HashPrefix, OnConflict, OnDown, PoolConfig as Config,
+    QueueConfig,
 };
 use tidegate::pool::{Excluded, Pool};
 use tidegate::stats::registry::Registry;
@@ -98,6 +99,7 @@ fn config(balance: Balance) -> Config {
         persist: None,
         queue: QueueConfig { size: 0, timeout: Duration::from_secs(5) },
         on_down: OnDown::Keep,
+        on_conflict: OnConflict::Refuse,
         slow_start: Duration::ZERO,
         retries: 2,
         connect_timeout: Duration::from_secs(5),

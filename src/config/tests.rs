@@ -83,8 +83,7 @@ pools: [{ name: web, backends: [{ address: 127.0.0.1:3001 }] }]
 /// A listener and a pool with these keys more.
 fn with(listener: &str, pool: &str) -> String {
     format!(
-        "listeners: [{{ name: l, bind: 127.0.0.1:1, pool: p, {listener} }}]
-pools: [{{ name: p, backends: [{{ address: db.example:2 }}], {pool} }}]
+        "listeners: [{{ name: l, bind: 127.0.0.1:1, pool: p, {listener} }}]\npools: [{{ name: p, backends: [{{ address: db.example:2 }}], {pool} }}]
 "
     )
 }

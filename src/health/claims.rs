@@ -15,14 +15,14 @@ use crate::stats::registry::BackendId;
 /// The primaries of one pool, as its checks see them.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    claims: BTreeMap<BackendId, Claim>,
+    claims: BTreeMap<BackendId, PrimaryClaim>,
     /// Those that stated another role last.
     followers: BTreeSet<BackendId>,
 }
 
 /// A backend that states that it is the primary.
 #[derive(Clone, Debug)]
-struct Claim {
+struct PrimaryClaim {
     /// When the first statement of the row was received.
     since: Instant,
     /// When the last check began that got one.
@@ -34,7 +34,7 @@ struct Claim {
 
 /// What a check has found of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Statement {
+pub(super) enum RoleStatement {
     Primary {
         timeline: Option<u32>,
     },
@@ -56,19 +56,19 @@ pub(super) enum Dispute {
 
 impl Claims {
     /// Takes the outcome of a check that ran from `began` until `ended`.
-    pub(super) fn state(&mut self, backend: BackendId, statement: Statement, began: Instant, ended: Instant) {
+    pub(super) fn state(&mut self, backend: BackendId, statement: RoleStatement, began: Instant, ended: Instant) {
         match statement {
-            Statement::Primary { timeline } => {
+            RoleStatement::Primary { timeline } => {
                 let is_promoted = self.followers.remove(&backend);
-                let new = || Claim { since: ended, renewed: began, timeline, is_promoted };
+                let new = || PrimaryClaim { since: ended, renewed: began, timeline, is_promoted };
                 let claim = self.claims.entry(backend).or_insert_with(new);
                 (claim.renewed, claim.timeline) = (began, timeline.or(claim.timeline));
             }
-            Statement::Other => {
+            RoleStatement::Other => {
                 self.claims.remove(&backend);
                 self.followers.insert(backend);
             }
-            Statement::None => {
+            RoleStatement::None => {
                 self.claims.remove(&backend);
             }
         }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use crate::stats::registry::Registry;
 
-    const PRIMARY: Statement = Statement::Primary { timeline: None };
+    const PRIMARY: RoleStatement = RoleStatement::Primary { timeline: None };
 
     fn ids<const N: usize>() -> [BackendId; N] {
         let registry = Registry::default();
@@ -167,13 +167,13 @@ mod tests {
         assert_eq!(claims.dispute(policy), Dispute::Unconfirmed { held: held.clone(), since });
         claims.state(one, PRIMARY, at(start, 12), at(start, 14));
         assert_eq!(claims.dispute(policy), Dispute::Confirmed { held, newest: None });
-        claims.state(one, Statement::Other, at(start, 20), at(start, 21));
+        claims.state(one, RoleStatement::Other, at(start, 20), at(start, 21));
         assert_eq!(claims.dispute(policy), Dispute::None);
     }
 
     #[test]
     fn a_primary_that_was_demoted_or_fails_is_no_conflict() {
-        for end in [Statement::Other, Statement::None] {
+        for end in [RoleStatement::Other, RoleStatement::None] {
             let ([old, new], start) = (ids(), Instant::now());
             let mut claims = Claims::default();
             claims.state(old, PRIMARY, at(start, 0), at(start, 1));
@@ -186,11 +186,11 @@ mod tests {
     #[test]
     fn newest_is_the_higher_timeline_or_the_later_promotion() {
         let ([one, other], start) = (ids(), Instant::now());
-        let of = |first: Statement, was_follower: bool, second: Statement| {
+        let of = |first: RoleStatement, was_follower: bool, second: RoleStatement| {
             let mut claims = Claims::default();
             claims.state(one, first, at(start, 0), at(start, 1));
             if was_follower {
-                claims.state(other, Statement::Other, at(start, 2), at(start, 3));
+                claims.state(other, RoleStatement::Other, at(start, 2), at(start, 3));
             }
             claims.state(other, second, at(start, 10), at(start, 11));
             claims.state(one, first, at(start, 12), at(start, 13));
@@ -202,7 +202,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let on = |timeline| Statement::Primary { timeline: Some(timeline) };
+        let on = |timeline| RoleStatement::Primary { timeline: Some(timeline) };
         assert_eq!(of(on(1), false, on(2)), Some(other));
         assert_eq!(of(on(2), true, on(1)), Some(one), "the timeline decides, not what was seen");
         assert_eq!(of(on(2), true, on(2)), None, "nobody knows");
@@ -220,19 +220,19 @@ mod tests {
             let (backends, start) = (ids::<4>(), Instant::now());
             let (mut claims, mut now) = (Claims::default(), 0);
             let policy = if newest { OnConflict::Newest } else { OnConflict::Refuse };
-            let mut stated = [Statement::None; 4];
+            let mut stated = [RoleStatement::None; 4];
             for (place, what, waits, took) in steps {
                 let began = now + waits;
                 now = began + took;
                 let statement = match what {
-                    0 => Statement::None,
-                    1 => Statement::Other,
-                    number => Statement::Primary { timeline: (number == 3).then_some(number.into()) },
+                    0 => RoleStatement::None,
+                    1 => RoleStatement::Other,
+                    number => RoleStatement::Primary { timeline: (number == 3).then_some(number.into()) },
                 };
                 stated[place] = statement;
                 claims.state(backends[place], statement, at(start, began), at(start, now));
                 let says: Vec<BackendId> = (0..4)
-                    .filter(|&it| matches!(stated[it], Statement::Primary { .. }))
+                    .filter(|&it| matches!(stated[it], RoleStatement::Primary { .. }))
                     .map(|it| backends[it])
                     .collect();
                 let held = match claims.dispute(policy) {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::claims::{Claims, Dispute, Statement};
+use super::claims::{Claims, Dispute, RoleStatement};
 use super::failure::ProbeFailure;
 use super::observation::{Observation, max_lag};
 use super::shared::ProbeOutcome;
@@ -87,12 +87,12 @@ impl PoolRoles {
         };
         let statement = match &outcome.result {
             // Several primaries are a conflict where one is wanted.
-            Ok(_) if wanted != RequiredRole::Primary => Some(Statement::None),
-            Ok(seen) if seen.is_primary() => Some(Statement::Primary { timeline: seen.timeline }),
-            Ok(_) => Some(Statement::Other),
+            Ok(_) if wanted != RequiredRole::Primary => Some(RoleStatement::None),
+            Ok(seen) if seen.is_primary() => Some(RoleStatement::Primary { timeline: seen.timeline }),
+            Ok(_) => Some(RoleStatement::Other),
             // Alive, or not asked: what it said last stands.
             Err(ProbeFailure::Full(_) | ProbeFailure::Local(_)) => None,
-            Err(_) => Some(Statement::None),
+            Err(_) => Some(RoleStatement::None),
         };
         let dispute = {
             let mut claims = self.claims();
@@ -108,7 +108,7 @@ impl PoolRoles {
         let verdict = match &outcome.result {
             Ok(seen) => self.learn(pool, settings, wanted, backend, seen, &dispute),
             Err(failure) => {
-                if matches!(statement, Some(Statement::None)) {
+                if matches!(statement, Some(RoleStatement::None)) {
                     // Not its role any more, as far as anybody knows.
                     backend.set_database(None);
                 }
@@ -137,7 +137,7 @@ impl PoolRoles {
         }
         let dispute = {
             let (mut claims, now) = (self.claims(), Instant::now());
-            claims.state(backend.id(), Statement::None, now, now);
+            claims.state(backend.id(), RoleStatement::None, now, now);
             claims.dispute(settings.on_conflict)
         };
         self.apply(pool, &dispute);

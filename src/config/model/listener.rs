@@ -49,6 +49,16 @@ pub struct ListenerConfig {
     pub state: ListenerState,
 }
 
+impl StartTls {
+    /// The protocol within which TLS is asked for.
+    pub fn speaks(self) -> SpokenProtocol {
+        match self {
+            StartTls::Postgres => SpokenProtocol::Postgres,
+            StartTls::Mysql => SpokenProtocol::Mysql,
+        }
+    }
+}
+
 impl ListenerConfig {
     /// Where its connections may go, by routes too. A pool may be there several times.
     pub fn pools(&self) -> impl Iterator<Item = PoolIndex> {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::listener::SpokenProtocol;
 use super::redacted::Redacted;
 
 /// `listeners[].tls`: TLS termination.
@@ -105,14 +104,6 @@ pub enum StartTls {
 }
 
 impl StartTls {
-    /// The protocol within which TLS is asked for.
-    pub fn speaks(self) -> SpokenProtocol {
-        match self {
-            StartTls::Postgres => SpokenProtocol::Postgres,
-            StartTls::Mysql => SpokenProtocol::Mysql,
-        }
-    }
-
     /// As in the file.
     pub fn name(self) -> &'static str {
         match self {

@@ -224,16 +224,18 @@ fn postgres_switchover_fails_nothing() {
     ));
 }
 
-#[test]
-fn mariadb_under_inserts() {
+fn run(server: &MariaDb, sql: &str) -> String {
+    let output = server.query(sql);
+    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A primary and its replica, which has what was acknowledged, with the table `d.t`. The accounts are `probe` and `app`.
+fn replicated_mariadb(options: &[&str]) -> [MariaDb; 2] {
     let semi_sync = ["--log-bin=binlog", "--log-slave-updates=ON", "--rpl-semi-sync-slave-enabled=1"];
-    let mut one = MariaDb::start(&[&semi_sync[..], &["--server-id=1", "--rpl-semi-sync-master-enabled=1"]].concat());
-    let two = MariaDb::start(&[&semi_sync[..], &["--server-id=2", "--read-only=1"]].concat());
-    let run = |server: &MariaDb, sql: &str| {
-        let output = server.query(sql);
-        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    };
+    let first = ["--server-id=1", "--rpl-semi-sync-master-enabled=1"];
+    let one = MariaDb::start(&[&semi_sync[..], &first, options].concat());
+    let two = MariaDb::start(&[&semi_sync[..], &["--server-id=2", "--read-only=1"], options].concat());
     for server in [&one, &two] {
         run(
             server,
@@ -256,6 +258,12 @@ fn mariadb_under_inserts() {
     eventually(DEADLINE, "semi-synchronous", || {
         run(&one, "show status like 'Rpl_semi_sync_master_clients'").ends_with('1')
     });
+    [one, two]
+}
+
+#[test]
+fn mariadb_under_inserts() {
+    let [mut one, two] = replicated_mariadb(&[]);
     let tidegate = writer_and_reader([one.port(), two.port()], "mysql", "user: probe,", ["", ""]);
     let (write, read) = (tidegate.at("write").tcp().port(), tidegate.at("read").tcp().port());
     let server_of =
@@ -370,7 +378,7 @@ fn ports_of_primary_and_replica_over_tls() {
         let starttls = if starttls.is_empty() { String::new() } else { format!(", starttls: {starttls}") };
         let listener = |name: &str| {
             format!(
-                "- {{ name: {name}, bind: \"127.0.0.1:0\", pool: {name}, \
+                "- {{ name: {name}, bind: \"127.0.0.1:0\", pool: {name}, sniff: {kind}, \
                  tls: {{ certificates: [{{ cert: \"{cert}\", key: \"{key}\" }}]{starttls} }} }}\n"
             )
         };
@@ -389,7 +397,7 @@ fn ports_of_primary_and_replica_over_tls() {
 
     let one = Postgres::with_tls(&issued);
     let two = one.standby_with_tls(&issued);
-    let (_tidegate, ports) = both("postgres", "user: postgres,", "postgres", [one.port(), two.port()]);
+    let (tidegate, ports) = both("postgres", "user: postgres,", "postgres", [one.port(), two.port()]);
     let ask = |port: u16| {
         let mut psql = one.psql(port);
         psql.env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", authority.file());
@@ -400,6 +408,22 @@ fn ports_of_primary_and_replica_over_tls() {
         succeeded(&output).map(|()| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     };
     assert_eq!(ports.map(ask), [Ok("f|t".to_owned()), Ok("t|t".to_owned())]);
+    counted(&tidegate, "postgres", "SELECT");
+
+    let files = [format!("--ssl-cert={cert}"), format!("--ssl-key={key}")];
+    let [one, two] = replicated_mariadb(&files.each_ref().map(String::as_str));
+    let (tidegate, ports) = both("mysql", "user: probe,", "mysql", [one.port(), two.port()]);
+    let asks = "select concat(@@server_id, (select variable_value <> '' from information_schema.session_status \
+                where variable_name = 'Ssl_cipher'))";
+    let ask = |port: u16| {
+        let mut client = Command::new("mariadb");
+        client.args(["--no-defaults", "--host=127.0.0.1", "--user=app", "--password=app", "-Nse", asks]);
+        client.args([format!("--port={port}"), format!("--ssl-ca={ca}"), "--ssl-verify-server-cert".to_owned()]);
+        let output = client.output().unwrap();
+        succeeded(&output).map(|()| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    assert_eq!(ports.map(ask), [Ok("11".to_owned()), Ok("21".to_owned())]);
+    counted(&tidegate, "mysql", "SELECT");
 
     let tls_ports = [free_port(), free_port()];
     let [one, two] = tls_ports.map(|port| {
@@ -409,7 +433,7 @@ fn ports_of_primary_and_replica_over_tls() {
     });
     two.command(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
     eventually(DEADLINE, "the replica", || two.command(&["ROLE"]).contains("connected"));
-    let (_tidegate, ports) = both("redis", "", "", tls_ports);
+    let (tidegate, ports) = both("redis", "", "", tls_ports);
     let role = |port: u16| {
         let mut client = Command::new("redis-cli");
         client.args(["--tls", "--cacert", &ca.to_string(), "-h", "127.0.0.1", "-p", &port.to_string(), "ROLE"]);
@@ -418,4 +442,18 @@ fn ports_of_primary_and_replica_over_tls() {
             .map(|()| String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
     };
     assert_eq!(ports.map(role), [Ok("master".to_owned()), Ok("slave".to_owned())]);
+    counted(&tidegate, "redis", "ROLE");
+}
+
+/// Waits until a query of this kind is counted at both ports, seen inside TLS that ends there.
+fn counted(tidegate: &Tidegate, protocol: &str, statement: &str) {
+    for listener in ["write", "read"] {
+        let line = format!(
+            "tidegate_listener_queries_total{{listener=\"{listener}\",protocol=\"{protocol}\",statement=\"{statement}\"}} "
+        );
+        eventually(DEADLINE, &line, || {
+            let text = get(&tidegate.stats_port(), "/metrics").text();
+            text.lines().filter_map(|it| it.strip_prefix(&line)).any(|count| count != "0")
+        });
+    }
 }

@@ -6,17 +6,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connection::ConnectionId;
+use crate::sniff::queries::MysqlLogin;
 
 /// What a watched connection is used for.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct DatabaseSession {
     user: RefCell<Option<Arc<str>>>,
     database: RefCell<Option<Arc<str>>>,
     queries: Cell<u64>,
+    /// That tidegate took part in, until what follows it is watched.
+    login: Cell<Option<MysqlLogin>>,
 }
 
 /// Those of a worker's connections that are watched. Others take no room for it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct DatabaseSessions(RefCell<HashMap<ConnectionId, Rc<DatabaseSession>>>);
 
 impl DatabaseSession {
@@ -43,6 +46,14 @@ impl DatabaseSession {
 
     pub(super) fn set_database(&self, name: &[u8]) {
         self.database.replace(Some(readable(name)));
+    }
+
+    pub(super) fn set_login(&self, login: MysqlLogin) {
+        self.login.set(Some(login));
+    }
+
+    pub(super) fn take_login(&self) -> Option<MysqlLogin> {
+        self.login.take()
     }
 
     pub(super) fn count_query(&self) {

@@ -47,15 +47,15 @@ struct LoginSession<'s> {
     login: Login,
 }
 
-/// Relays a login as far as to the server's OK or error. What ends it before is told to the client where it reads errors. Returns
-/// the login where what follows it is watched.
+/// Relays a login as far as to the server's OK or error. What ends it before is told to the client where it reads errors.
+/// What follows is watched from there on.
 pub(super) async fn log_in(
     received: Box<ReceivedGreeting>,
     client: &mut Option<ClientConn>,
     backend: &mut Option<BackendConn>,
     record: &mut Record,
     handle: &SessionHandle,
-) -> Result<Option<Box<MysqlLogin>>, Unserved> {
+) -> Result<(), Unserved> {
     let rules = rules(&record.connection, backend.as_ref());
     let mut login = Login::new(&received.body, &received.greeting, rules, encrypted_password);
     if record.listener().config().sniff == Sniff::Mysql {
@@ -67,8 +67,11 @@ pub(super) async fn log_in(
     let ended = handle.unless_aborted(session.run()).await;
     let unserved = |ending| Unserved { ending, sequence: Some(session.login.next_to_client()) };
     ended.unwrap_or_else(Err).map_err(unserved)?;
-    let request = session.login.request_body();
-    Ok(request.and_then(|request| MysqlLogin::read(&received.body, request)).map(Box::new))
+    let LoginSession { record, login, .. } = session;
+    if let Some(login) = login.request_body().and_then(|request| MysqlLogin::read(&received.body, request)) {
+        record.state.database_sessions.begin(record.connection.id).set_login(login);
+    }
+    Ok(())
 }
 
 /// What TLS and unix sockets make of the two sides.

@@ -11,7 +11,7 @@ use super::listener::Listener;
 use super::worker_state::WorkerState;
 use crate::config::model::Sniff;
 use crate::relay::Tap;
-use crate::sniff::queries::{MysqlLogin, QueryWatcher, WatchEvent};
+use crate::sniff::queries::{QueryWatcher, WatchEvent};
 use crate::stats::latency::Stage;
 use crate::stats::queries::{QueryEvent, QueryProtocol};
 use crate::stats::registry::BackendId;
@@ -35,12 +35,7 @@ struct QuerySink {
 
 impl QueryTap {
     /// For a connection with a backend; `None` where no queries are watched, or nothing reads what is seen of them.
-    /// `login` is over, if there is one.
-    pub(super) fn new(
-        state: &Rc<WorkerState>,
-        connection: &ConnectionState,
-        login: Option<Box<MysqlLogin>>,
-    ) -> Option<QueryTap> {
+    pub(super) fn new(state: &Rc<WorkerState>, connection: &ConnectionState) -> Option<QueryTap> {
         let listener = &connection.listener;
         let protocol = match listener.config().sniff {
             Sniff::Off | Sniff::Http => return None,
@@ -52,11 +47,12 @@ impl QueryTap {
             return None;
         }
         let session = state.database_sessions.begin(connection.id);
+        let login = session.take_login();
         let (state, listener, backend) = (Rc::clone(state), Arc::clone(listener), connection.backend());
         let sink = QuerySink { state, listener, backend, protocol, session };
         let watcher = match login {
             None => QueryWatcher::new(protocol, worker::now()),
-            Some(login) => QueryWatcher::after_mysql_login(*login, worker::now(), &mut |event| sink.of(event)),
+            Some(login) => QueryWatcher::after_mysql_login(login, worker::now(), &mut |event| sink.of(event)),
         };
         Some(QueryTap { watcher, sink })
     }

@@ -22,7 +22,6 @@ use super::worker_state::{SessionHandle, WorkerState};
 use crate::limits::Permit;
 use crate::net::addr::ClientAddr;
 use crate::relay::{End, Relay, Stream, Tap, Turn, TurnTimes};
-use crate::sniff::queries::MysqlLogin;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, Priority, Socket, Timer, Transport, poll_fn};
 
@@ -113,21 +112,18 @@ impl Session {
             Some(ending) => Err(Unserved::ungreeted(ending)),
             None => self.dial().await,
         };
-        let login = match served {
-            Ok(login) => login,
-            Err(Unserved { ending, sequence }) => {
-                self.send_error(ending, sequence).await;
-                let is_reset = matches!(ending, Termination::Reset(_));
-                if is_reset || self.handle.aborted().is_some() && !ending.is_of_drain() {
-                    self.reset_unless_complete(ending);
-                }
-                return ending;
+        if let Err(Unserved { ending, sequence }) = served {
+            self.send_error(ending, sequence).await;
+            let is_reset = matches!(ending, Termination::Reset(_));
+            if is_reset || self.handle.aborted().is_some() && !ending.is_of_drain() {
+                self.reset_unless_complete(ending);
             }
-        };
+            return ending;
+        }
         let ending = match self.record.connection.preamble().is_some_and(|preamble| preamble.is_cancel) {
             true => self.forward_cancel().await,
             false => {
-                let ending = self.relay(login).await;
+                let ending = self.relay().await;
                 self.classify(ending)
             }
         };
@@ -157,8 +153,8 @@ impl Session {
         Ok(())
     }
 
-    /// Connects a backend, and has the client log in where its login is rewritten; returns that login where it is watched.
-    async fn dial(&mut self) -> Result<Option<Box<MysqlLogin>>, Unserved> {
+    /// Connects a backend, and has the client log in where its login is rewritten.
+    async fn dial(&mut self) -> Result<(), Unserved> {
         let Session { client: Some(client), record, handle, .. } = self else {
             return Err(Unserved::ungreeted(Termination::InternalError));
         };
@@ -175,12 +171,12 @@ impl Session {
         self.backend = Some(dialled.backend);
         match dialled.greeting {
             Some(greeting) => self.log_in(greeting).await,
-            None => Ok(None),
+            None => Ok(()),
         }
     }
 
     /// Rewrites the login of a MySQL client, with TLS on either side.
-    async fn log_in(&mut self, greeting: Box<ReceivedGreeting>) -> Result<Option<Box<MysqlLogin>>, Unserved> {
+    async fn log_in(&mut self, greeting: Box<ReceivedGreeting>) -> Result<(), Unserved> {
         let Session { client, backend, record, handle, .. } = self;
         Box::pin(login::log_in(greeting, client, backend, record, handle)).await
     }
@@ -221,11 +217,11 @@ impl Session {
     /// Moves bytes until the connection ends by itself, or a timeout or the outside ends it.
     ///
     /// No async fn, which would keep its arguments and locals twice while the connection is idle.
-    fn relay(&mut self, login: Option<Box<MysqlLogin>>) -> impl Future<Output = Termination> {
+    fn relay(&mut self) -> impl Future<Output = Termination> {
         let record = &mut self.record;
         let peeked = record.take_peeked().into_bytes();
         let connection = &*record.connection;
-        let mut sniff_tap = SniffTap::new(&record.state, connection, login);
+        let mut sniff_tap = SniffTap::new(&record.state, connection);
         if !peeked.is_empty() {
             sniff_tap.on_bytes(Side::Client, &peeked, worker::now());
         }

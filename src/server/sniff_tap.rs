@@ -8,7 +8,6 @@ use super::http_tap::HttpTap;
 use super::query_tap::QueryTap;
 use super::worker_state::WorkerState;
 use crate::relay::Tap;
-use crate::sniff::queries::MysqlLogin;
 use crate::stats::termination::Side;
 
 /// The watch of a connection.
@@ -18,13 +17,9 @@ pub(super) enum SniffTap {
 }
 
 impl SniffTap {
-    /// For a connection with a backend; `None` where nothing is watched, or has no reader. `login` is over, if there is one.
-    pub(super) fn new(
-        state: &Rc<WorkerState>,
-        connection: &ConnectionState,
-        login: Option<Box<MysqlLogin>>,
-    ) -> Option<Box<SniffTap>> {
-        let queries = || QueryTap::new(state, connection, login).map(SniffTap::Queries);
+    /// For a connection with a backend; `None` where nothing is watched, or has no reader.
+    pub(super) fn new(state: &Rc<WorkerState>, connection: &ConnectionState) -> Option<Box<SniffTap>> {
+        let queries = || QueryTap::new(state, connection).map(SniffTap::Queries);
         HttpTap::new(state, connection).map(SniffTap::Http).or_else(queries).map(Box::new)
     }
 }

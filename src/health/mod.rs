@@ -152,7 +152,10 @@ impl HealthChecker {
         loop {
             generation.mark_unchanged();
             let settings = self.pool.settings();
-            let Some(backend) = self.pool.backend(self.id) else { return };
+            let Some(backend) = self.pool.backend(self.id) else {
+                self.context.roles.forget_gone(&self.pool);
+                return;
+            };
             let Some(health) = &settings.health else {
                 self.context.roles.forget(&self.pool, &settings, &backend);
                 return;
@@ -171,7 +174,8 @@ impl HealthChecker {
             let recent = || Instant::now().checked_sub(health.interval / 2).unwrap_or_else(Instant::now);
             let outcome = self.outcome(&settings, health, &backend, outdated.take().unwrap_or_else(recent)).await;
             self.rise_fall.adjust(health);
-            let judgement = self.context.roles.judge(&self.pool, &settings, &backend, &outcome);
+            let judgement =
+                self.context.roles.judge(&self.pool, &settings, &backend, &outcome, self.rise_fall.is_down());
             self.settle(&backend, &judgement, outcome.ended.duration_since(outcome.began));
             self.context.roles.conclude(&self.pool, &judgement);
             // From start to start. After a probe longer than the interval, the next one starts at once; missed ones are skipped.

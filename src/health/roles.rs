@@ -12,7 +12,8 @@ use super::claims::{Claims, Dispute, RoleStatement};
 use super::failure::ProbeFailure;
 use super::observation::{Observation, max_lag};
 use super::shared::ProbeOutcome;
-use crate::config::model::{PoolConfig, RequiredRole};
+use crate::config::model::{ForcedHealth, PoolConfig, RequiredRole};
+use crate::net::addr::Address;
 use crate::pool::{Backend, Conflict, Pool};
 use crate::stats::database::ServerRole;
 use crate::stats::registry::BackendId;
@@ -71,7 +72,7 @@ impl PoolRoles {
         }
     }
 
-    /// Takes the outcome of a check into account. Backends that it puts in doubt get no connections from now on; those that it
+    /// Takes the outcome of a check into account, of a backend that was down before or not. Backends that it puts in doubt get no connections from now on; those that it
     /// clears get them with [`PoolRoles::conclude`].
     pub(super) fn judge(
         &self,
@@ -79,6 +80,7 @@ impl PoolRoles {
         settings: &PoolConfig,
         backend: &Backend,
         outcome: &ProbeOutcome,
+        is_down: bool,
     ) -> Judgement {
         let wanted = settings.health.as_ref().and_then(|health| health.check.role());
         let Some(wanted) = wanted else {
@@ -87,12 +89,16 @@ impl PoolRoles {
         };
         let statement = match &outcome.result {
             // Several primaries are a conflict where one is wanted.
-            Ok(_) if wanted != RequiredRole::Primary => Some(RoleStatement::None),
+            _ if wanted != RequiredRole::Primary || backend.forced() == Some(ForcedHealth::Down) => {
+                Some(RoleStatement::None)
+            }
+            Ok(seen) if seen.is_primary() && self.is_known(pool, backend) => Some(RoleStatement::None),
             Ok(seen) if seen.is_primary() => Some(RoleStatement::Primary { timeline: seen.timeline }),
             Ok(_) => Some(RoleStatement::Other),
-            // Alive, or not asked: what it said last stands.
-            Err(ProbeFailure::Full(_) | ProbeFailure::Local(_)) => None,
-            Err(_) => Some(RoleStatement::None),
+            Err(ProbeFailure::Full(_)) => Some(RoleStatement::Full),
+            // Not asked: what it said last stands.
+            Err(ProbeFailure::Local(_)) => None,
+            Err(_) => Some(RoleStatement::Failed { is_down }),
         };
         let dispute = {
             let mut claims = self.claims();
@@ -108,7 +114,7 @@ impl PoolRoles {
         let verdict = match &outcome.result {
             Ok(seen) => self.learn(pool, settings, wanted, backend, seen, &dispute),
             Err(failure) => {
-                if matches!(statement, Some(RoleStatement::None)) {
+                if !matches!(failure, ProbeFailure::Full(_) | ProbeFailure::Local(_)) {
                     // Not its role any more, as far as anybody knows.
                     backend.set_database(None);
                 }
@@ -143,6 +149,30 @@ impl PoolRoles {
         self.apply(pool, &dispute);
     }
 
+    /// A backend has left the pool.
+    pub(super) fn forget_gone(&self, pool: &Pool) {
+        let dispute = {
+            let (mut claims, backends) = (self.claims(), pool.backends());
+            claims.retain(|id| backends.iter().any(|backend| backend.id() == id && !backend.is_leaving()));
+            claims.dispute(pool.settings().on_conflict)
+        };
+        self.apply(pool, &dispute);
+    }
+
+    /// Whether it is a primary that is known by another address: `localhost` is 127.0.0.1 and ::1.
+    fn is_known(&self, pool: &Pool, backend: &Backend) -> bool {
+        let is_loopback = |it: &Backend| {
+            let address = it.address().and_then(|address| match address {
+                Address::Tcp(address) => Some(address.ip().to_canonical()),
+                Address::Unix(_) => None,
+            });
+            address.is_some_and(|ip| ip.is_loopback())
+        };
+        let claims = self.claims();
+        let mut others = claims.backends().filter(|id| *id != backend.id()).filter_map(|id| pool.backend(id));
+        is_loopback(backend) && others.any(|other| other.entry() == backend.entry() && is_loopback(&other))
+    }
+
     /// What the backend says of itself is shown, and judged.
     fn learn(
         &self,
@@ -155,7 +185,9 @@ impl PoolRoles {
     ) -> Result<(), ProbeFailure> {
         let is_held = match dispute {
             Dispute::None => false,
-            Dispute::Unconfirmed { held, .. } | Dispute::Confirmed { held, .. } => held.contains(&backend.id()),
+            Dispute::Superseded { held } | Dispute::Unconfirmed { held, .. } | Dispute::Confirmed { held, .. } => {
+                held.contains(&backend.id())
+            }
         };
         if let (true, Some(position), false) = (seen.is_primary(), seen.position, is_held) {
             self.position.store(position.saturating_add(1), Relaxed);
@@ -188,6 +220,9 @@ impl PoolRoles {
         let names = || all.iter().map(name).collect::<Vec<_>>().join(", ");
         let (held, reason, is_lost): (&[BackendId], String, bool) = match dispute {
             Dispute::None => (&[], String::new(), false),
+            Dispute::Superseded { held } => {
+                (held, "another backend is the primary, and checks of this one fail".to_owned(), false)
+            }
             Dispute::Unconfirmed { held, since } => {
                 self.outdated.send_if_modified(|outdated| {
                     let is_later = outdated.is_none_or(|before| before < *since);
@@ -220,8 +255,8 @@ impl ConflictEffect {
         let (reported, name) = (&mut self.reported, pool.name());
         match dispute {
             Dispute::Unconfirmed { .. } => {}
-            Dispute::None if reported.is_empty() => {}
-            Dispute::None => {
+            Dispute::None | Dispute::Superseded { .. } if reported.is_empty() => {}
+            Dispute::None | Dispute::Superseded { .. } => {
                 reported.clear();
                 pool.set_primary_conflict(false);
                 info!(pool = %name, "more than one primary: no more");

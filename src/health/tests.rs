@@ -85,7 +85,7 @@ fn settle(checker: &mut HealthChecker, result: Result<(), ProbeFailure>, took: D
     let backend = Arc::clone(&checker.pool.backends()[0]);
     let (began, result) = (Instant::now(), result.map(|()| Observation::default()));
     let outcome = ProbeOutcome { began, ended: began, result };
-    let judgement = checker.context.roles.judge(&checker.pool, &checker.pool.settings(), &backend, &outcome);
+    let judgement = checker.context.roles.judge(&checker.pool, &checker.pool.settings(), &backend, &outcome, false);
     checker.settle(&backend, &judgement, took);
     checker.context.roles.conclude(&checker.pool, &judgement);
 }
@@ -95,7 +95,7 @@ async fn probe(checker: &mut HealthChecker) -> Result<(), ProbeFailure> {
     let (settings, backend) = (checker.pool.settings(), Arc::clone(&checker.pool.backends()[0]));
     let health = settings.health.as_ref().unwrap();
     let outcome = checker.outcome(&settings, health, &backend, Instant::now()).await;
-    checker.context.roles.judge(&checker.pool, &settings, &backend, &outcome).verdict
+    checker.context.roles.judge(&checker.pool, &settings, &backend, &outcome, false).verdict
 }
 
 /// One probe: `pass`, or the reason.

@@ -109,7 +109,8 @@ impl Checkers {
         let (settings, backend) = (self.pool.settings(), Arc::clone(&self.pool.backends()[place]));
         let checker = self.checkers.iter_mut().find(|checker| checker.id == backend.id()).unwrap();
         let outcome = checker.outcome(&settings, settings.health.as_ref().unwrap(), &backend, since).await;
-        let judgement = checker.context.roles.judge(&self.pool, &settings, &backend, &outcome);
+        let is_down = checker.rise_fall.is_down();
+        let judgement = checker.context.roles.judge(&self.pool, &settings, &backend, &outcome, is_down);
         checker.settle(&backend, &judgement, Duration::ZERO);
         checker.context.roles.conclude(&self.pool, &judgement);
     }
@@ -207,9 +208,8 @@ async fn a_failover_is_no_conflict() {
         new.becomes(2);
         pool.check_now(1).await;
         pool.check_now(0).await;
-        // One that fails is in rotation until `fall`, but says nothing.
-        let used = pool.chosen();
-        assert!(used == Some(1) || end == FAILS && used == Some(0), "{used:?}");
+        // One that fails is in rotation until `fall`, but not beside another primary.
+        assert_eq!(pool.chosen(), Some(1));
         assert!(log.with("more than one primary").is_empty());
     }
 }
@@ -260,6 +260,33 @@ async fn a_conflict_cuts_no_sessions_but_the_demotion_after_it_does() {
     one.becomes(REPLICA);
     pool.check_now(0).await;
     assert_eq!((pool.chosen(), cut.load(Relaxed)), (Some(1), 1));
+}
+
+#[tokio::test]
+async fn one_failed_check_does_not_let_both_primaries_serve() {
+    let servers = [ScriptedPostgres::start(1).await, ScriptedPostgres::start(1).await];
+    let config = of_role(&[&servers[0], &servers[1]], RequiredRole::Primary);
+    let mut pool = Checkers::new(config.clone(), &SharedProbes::default());
+    for place in [0, 1, 0] {
+        pool.check_now(place).await;
+    }
+    servers[1].becomes(FAILS);
+    for failure in 1..=3 {
+        pool.check_now(1).await;
+        assert_eq!(pool.chosen(), None, "after {failure} failures");
+    }
+    // It is down: `fall` failures.
+    pool.check_now(1).await;
+    assert_eq!(pool.chosen(), Some(0));
+    servers[1].becomes(1);
+    pool.check_now(1).await;
+    assert_eq!(pool.chosen(), None);
+    // Removed, it is no primary any more.
+    let mut without = config;
+    without.backends.truncate(1);
+    pool.pool.update(without);
+    pool.checkers[0].context.roles.forget_gone(&pool.pool);
+    assert_eq!(pool.chosen(), Some(0));
 }
 
 #[tokio::test]

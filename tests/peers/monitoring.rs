@@ -139,8 +139,22 @@ fn what_is_asked_for_is_there() {
     }
 }
 
-/// Metrics that only backends with database checks have.
-const OF_DATABASES: [&str; 3] = ["tidegate_backend_role", "tidegate_backend_lag_bytes", "tidegate_backend_lag_seconds"];
+/// Metrics that only backends with database checks have, and only listeners that watch queries.
+const OF_DATABASES: [&str; 13] = [
+    "tidegate_backend_role",
+    "tidegate_backend_lag_bytes",
+    "tidegate_backend_lag_seconds",
+    "tidegate_listener_queries_total",
+    "tidegate_listener_query_errors_total",
+    "tidegate_listener_queries_pipelined_total",
+    "tidegate_listener_queries_no_response_total",
+    "tidegate_listener_query_passthrough_total",
+    "tidegate_backend_queries_total",
+    "tidegate_backend_query_errors_total",
+    "tidegate_backend_queries_pipelined_total",
+    "tidegate_backend_queries_no_response_total",
+    "tidegate_backend_query_passthrough_total",
+];
 
 /// The manual's table of metrics: each is there, and each that is there is in it.
 #[test]

@@ -76,7 +76,7 @@ fn commands_and_errors_of_redis_cli_are_counted() {
     run("redis-cli", &tidegate, &["set", "big", &big]);
     assert_eq!(run("redis-cli", &tidegate, &["get", "big"]).trim(), big);
     run("redis-cli", &tidegate, &["-n", "3", "incr", "n"]);
-    assert!(tidegate.access().iter().any(|line| line.has("database") && line.field("database") == "3"));
+    tidegate.wait_for_access("database 3", |line| line.has("database") && line.field("database") == "3");
     let seen = queries_everywhere(&tidegate);
     let expected = SeenQueries {
         failed: 2,

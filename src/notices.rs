@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
-
-use crate::threads;
 
 /// Notices of the file system, where it gives them.
 pub struct Notices {
@@ -29,13 +27,18 @@ impl Notices {
                 to.notify_one();
             }
         };
-        // The watcher's own thread fails silently, and panics when it is dropped.
-        let has_threads = threads::spawn("notices", || {}).is_ok_and(|probe| probe.join().is_ok());
-        if !has_threads {
-            tracing::warn!("{what}: no thread is left: changes of files are noticed within seconds instead of at once");
-            return Notices { what, notice, watcher: None, watched: BTreeSet::new() };
-        }
         let watcher = notify::recommended_watcher(handler).map_err(|failure| without(what, &failure)).ok();
+        let watcher = watcher.and_then(|mut watcher| match watcher.configure(Config::default()) {
+            Ok(_) => Some(watcher),
+            // Its own thread has not started, which nothing else says. Its drop would panic.
+            Err(_) => {
+                std::mem::forget(watcher);
+                tracing::warn!(
+                    "{what}: no thread is left: changes of files are noticed within seconds instead of at once"
+                );
+                None
+            }
+        });
         Notices { what, notice, watcher, watched: BTreeSet::new() }
     }
 

@@ -1,7 +1,7 @@
 //! Backends of a pool that state that they are the primary, and which of them gets connections. Pure: no clock, no I/O.
 //!
 //! After a failover the old primary may go on for a while, or for good if nothing fences it. A statement that is older than
-//! another's first one says nothing: the server may have been demoted since. So nobody is served until it is renewed.
+//! another's first one says nothing: the server may have been demoted since. So neither is used until it is renewed.
 
 #![forbid(unsafe_code)]
 
@@ -271,7 +271,7 @@ mod tests {
         let on = |timeline| RoleStatement::Primary { timeline: Some(timeline) };
         assert_eq!(of(on(1), false, on(2)), Some(other));
         assert_eq!(of(on(2), true, on(1)), Some(one), "the timeline decides, not what was seen");
-        assert_eq!(of(on(2), true, on(2)), None, "nobody knows");
+        assert_eq!(of(on(2), true, on(2)), None, "it is not known");
         assert_eq!(of(PRIMARY, true, PRIMARY), Some(other), "its promotion was seen");
         assert_eq!(of(PRIMARY, false, PRIMARY), None, "both were primaries from the start");
         assert_eq!(of(on(1), false, PRIMARY), None);

@@ -72,8 +72,8 @@ impl PoolRoles {
         }
     }
 
-    /// Takes the outcome of a check into account, of a backend that was down before or not. Backends that it puts in doubt get no connections from now on; those that it
-    /// clears get them with [`PoolRoles::conclude`].
+    /// Takes the outcome of a check into account; `is_down`: the checks before it had the backend down. Backends that it puts in
+    /// doubt get no connections from now on; those that it clears get them with [`PoolRoles::conclude`].
     pub(super) fn judge(
         &self,
         pool: &Pool,
@@ -159,18 +159,11 @@ impl PoolRoles {
         self.apply(pool, &dispute);
     }
 
-    /// Whether it is a primary that is known by another address: `localhost` is 127.0.0.1 and ::1.
+    /// Whether the backend is a primary that is known by another address.
     fn is_known(&self, pool: &Pool, backend: &Backend) -> bool {
-        let is_loopback = |it: &Backend| {
-            let address = it.address().and_then(|address| match address {
-                Address::Tcp(address) => Some(address.ip().to_canonical()),
-                Address::Unix(_) => None,
-            });
-            address.is_some_and(|ip| ip.is_loopback())
-        };
         let claims = self.claims();
         let mut others = claims.backends().filter(|id| *id != backend.id()).filter_map(|id| pool.backend(id));
-        is_loopback(backend) && others.any(|other| other.entry() == backend.entry() && is_loopback(&other))
+        others.any(|other| is_same_server(&other, backend))
     }
 
     /// What the backend says of itself is shown, and judged.
@@ -243,10 +236,23 @@ impl PoolRoles {
             }
         };
         let conflict = Conflict { reason: Arc::from(reason), is_lost };
-        let held: Vec<_> = held.iter().map(|&id| (id, conflict.clone())).collect();
-        pool.set_conflicts(&held);
+        let (backends, mut all_held) = (pool.backends(), Vec::new());
+        for backend in backends.iter().filter(|backend| held.contains(&backend.id())) {
+            let addresses = backends.iter().filter(|other| *other == backend || is_same_server(other, backend));
+            all_held.extend(addresses.map(|other| (other.id(), conflict.clone())));
+        }
+        pool.set_conflicts(&all_held);
         effect.report(pool, dispute, &all, &names());
     }
+}
+
+/// Whether two backends are one server: `localhost` is 127.0.0.1 and ::1.
+fn is_same_server(one: &Backend, other: &Backend) -> bool {
+    let is_loopback = |backend: &Backend| match backend.address() {
+        Some(Address::Tcp(address)) => address.ip().to_canonical().is_loopback(),
+        Some(Address::Unix(_)) | None => false,
+    };
+    one.entry() == other.entry() && is_loopback(one) && is_loopback(other)
 }
 
 impl ConflictEffect {

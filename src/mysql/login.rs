@@ -1,7 +1,7 @@
 //! The login of a client of MySQL or MariaDB whose TLS ends here, or begins here: a state machine without I/O.
 //!
 //! Client and server count the packets of a login together, and each side's request for TLS is a packet that the other side does not
-//! see. So headers are rewritten, until the server's OK or error ends the login; packets after it are nobody's business.
+//! see. So headers are rewritten, until the server's OK or error ends the login; packets after it pass as they are.
 //!
 //! A password is the one thing in a login that depends on TLS: with `caching_sha2_password`, a client over TLS sends it in clear text,
 //! and a server without TLS expects it encrypted by its RSA key. Where only the client has TLS, the server's key is asked for and used

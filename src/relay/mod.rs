@@ -107,7 +107,7 @@ impl Relay {
         }
     }
 
-    /// Goes on with a connection on which so many bytes have moved each way. If the backend has spoken, its first byte is not timed.
+    /// Goes on with a connection on which these counts of bytes have moved each way. If the backend has spoken, its first byte is not timed.
     pub fn resume(mut self, to_backend: u64, to_client: u64) -> Relay {
         self.to_backend.resume(to_backend);
         self.to_client.resume(to_client);

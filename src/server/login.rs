@@ -47,7 +47,7 @@ struct LoginSession<'s> {
     login: Login,
 }
 
-/// Relays a login as far as to the server's OK or error. What ends it before is told to the client where it reads errors.
+/// Relays a login as far as to the server's OK or error. A client reads what ends it before, where it reads errors.
 /// What follows is watched from there on.
 pub(super) async fn log_in(
     received: Box<ReceivedGreeting>,

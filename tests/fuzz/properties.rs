@@ -135,7 +135,7 @@ pub(crate) fn protocol(bytes: &[u8]) {
     }
 }
 
-/// The first byte says where TLS is. Then records of what either side sends: a byte with the side and the length, and so many bytes.
+/// The first byte says where TLS is. Then records of what either side sends: a byte with the side and the length, and the bytes.
 /// The outcome does not depend on the portions in which they come, and nothing is kept but a packet.
 pub(crate) fn mysql_login(bytes: &[u8]) {
     let Some((&rules, records)) = bytes.split_first() else { return };

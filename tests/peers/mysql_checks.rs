@@ -222,7 +222,7 @@ fn member_of_a_galera_cluster_is_synced_or_says_why_not() {
     down_for(&tidegate, "is a donor (wsrep_local_state = 2), role: synced is wanted");
     run(&server, "set global wsrep_desync = OFF");
     eventually(DEADLINE, "synced again", || is_up(&tidegate, "p", "b"));
-    // Members that nobody answers for.
+    // Members that do not answer.
     run(&server, &format!("set global wsrep_cluster_address = 'gcomm://127.0.0.1:{}'", free_port()));
     eventually(DEADLINE, "it has left", || !is_up(&tidegate, "p", "b"));
     let alone = MariaDb::start(&[]);

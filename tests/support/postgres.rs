@@ -175,7 +175,7 @@ pub(crate) fn tps(pgbench: &mut Command) -> String {
 /// Settings of a server that speaks TLS.
 const TLS: [&str; 3] = ["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server.key"];
 
-/// The server reads a key only if nobody else does.
+/// The server refuses a key that others can read.
 fn copy_tls_files(directory: &TempDir, files: Option<(&Path, &Path)>) {
     for (file, name) in files.iter().flat_map(|(cert, key)| [(cert, "server.pem"), (key, "server.key")]) {
         let copy = directory.path().join(name);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use super::*;
 use crate::config::model::{BackendConfig, OnConflict, OnDown, PostgresCheck, RequiredRole};
+use crate::net::addr::Address;
 use crate::pool::testing::backends;
 
 /// A server of which each session is answered by its role at that moment.
@@ -88,8 +89,11 @@ struct Checkers {
 
 impl Checkers {
     fn new(config: PoolConfig, shared: &SharedProbes) -> Checkers {
-        let health = config.health.clone().unwrap();
-        let pool = Pool::new(config, &Registry::default(), 1);
+        Checkers::of(Pool::new(config, &Registry::default(), 1), shared)
+    }
+
+    fn of(pool: Arc<Pool>, shared: &SharedProbes) -> Checkers {
+        let health = pool.settings().health.clone().unwrap();
         let (_, readings) = watch::channel(PasswordReading::default());
         let context = Arc::new(CheckContext::new(None, DatabaseShared::new(readings), shared.clone()));
         let checker = |backend: &Arc<Backend>| HealthChecker {
@@ -236,7 +240,7 @@ async fn newest_is_used_and_sessions_of_the_other_are_cut() {
         pool.reason(0),
         format!("is no primary any more: {} (timeline 2) was promoted later", config.backends[1].name)
     );
-    // The same timeline: nobody knows.
+    // The same timeline says nothing.
     old.becomes(2);
     pool.check_now(0).await;
     assert_eq!(pool.chosen(), None);
@@ -290,6 +294,53 @@ async fn one_failed_check_does_not_let_both_primaries_serve() {
 }
 
 #[tokio::test]
+async fn addresses_of_localhost_are_one_server() {
+    let (local, other) = (ScriptedPostgres::start(1).await, ScriptedPostgres::start(REPLICA).await);
+    let mut config = of_role(&[&local, &other], RequiredRole::Primary);
+    config.backends[0].address = BackendAddress::Name { host: "localhost".into(), port: local.address.port() };
+    let entry = Arc::clone(&config.backends[0].name);
+    // As if the server listened at two addresses, of which both lead to it.
+    let pool = Pool::new(config, &Registry::default(), 1);
+    let second = SocketAddr::from(([127, 0, 0, 2], local.address.port()));
+    pool.resolve(&entry, Ok(vec![Address::Tcp(local.address), Address::Tcp(second)]));
+    let mut pool = Checkers::of(pool, &SharedProbes::default());
+    let [first, second, third] = [0, 1, 2].map(|place| pool.pool.backends()[place].id());
+    let server = |pool: &Checkers, place: usize| {
+        pool.checkers[place].context.roles.judge(
+            &pool.pool,
+            &pool.pool.settings(),
+            &pool.pool.backend([first, second, third][place]).unwrap(),
+            &says_primary(),
+            false,
+        )
+    };
+    for place in [0, 1, 0, 1] {
+        let judgement = server(&pool, place);
+        assert_eq!(judgement.verdict, Ok(()));
+        let backend = pool.pool.backend([first, second, third][place]).unwrap();
+        pool.checkers[place].settle(&backend, &judgement, Duration::ZERO);
+        pool.checkers[place].context.roles.conclude(&pool.pool, &judgement);
+    }
+    assert!(pool.chosen().is_some() && !pool.pool.has_primary_conflict());
+    // Another server: the conflict holds both addresses.
+    for place in [2, 0, 1] {
+        let judgement = server(&pool, place);
+        let backend = pool.pool.backend([first, second, third][place]).unwrap();
+        pool.checkers[place].settle(&backend, &judgement, Duration::ZERO);
+        pool.checkers[place].context.roles.conclude(&pool.pool, &judgement);
+    }
+    assert!(pool.pool.has_primary_conflict());
+    assert_eq!(pool.chosen(), None);
+}
+
+/// A check that has just found a primary.
+fn says_primary() -> ProbeOutcome {
+    let now = Instant::now();
+    let seen = Observation { role: Some(ServerRole::Primary), ..Observation::default() };
+    ProbeOutcome { began: now, ended: now, result: Ok(seen) }
+}
+
+#[tokio::test]
 async fn an_administrator_decides_a_conflict() {
     let servers = [ScriptedPostgres::start(1).await, ScriptedPostgres::start(1).await];
     let config = of_role(&[&servers[0], &servers[1]], RequiredRole::Primary);
@@ -300,8 +351,19 @@ async fn an_administrator_decides_a_conflict() {
     assert_eq!(pool.chosen(), None);
     let mut forced = config.clone();
     forced.backends[1].forced = Some(model::ForcedHealth::Up);
-    pool.pool.update(forced);
+    pool.pool.update(forced.clone());
     assert_eq!(pool.chosen(), Some(1));
+    // One that is forced down states nothing.
+    (forced.backends[0].forced, forced.backends[1].forced) = (Some(model::ForcedHealth::Down), None);
+    pool.pool.update(forced);
+    assert_eq!(pool.chosen(), None);
+    pool.check_now(0).await;
+    assert_eq!(pool.chosen(), Some(1));
+    pool.pool.update(config.clone());
+    for place in [0, 1, 0] {
+        pool.check_now(place).await;
+    }
+    assert_eq!(pool.chosen(), None);
     // One in maintenance is not checked: the other is alone.
     let mut without = config;
     without.backends[0].state = AdminState::Maintenance;

@@ -80,7 +80,7 @@ impl MysqlQuery {
                 }
                 (all.is_writable, all.read_only) = (said.role == Some(ServerRole::Primary), said.read_only);
             }
-            // Whether it accepts writes says more than that it follows nobody.
+            // Whether it accepts writes says more than that it follows no source.
             MysqlQuery::ReplicaStatus | MysqlQuery::SlaveStatus if said.role == Some(ServerRole::Primary) => {
                 match &all.read_only {
                     _ if is_first => all.role = said.role,

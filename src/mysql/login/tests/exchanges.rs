@@ -216,7 +216,7 @@ fn error_of_the_server_ends_the_login_at_any_point() {
         ToServer(5, b"RSA:secret:abcdefghijklmnopqrst"),
         Turn(Speaker::Server),
     ];
-    // Of the prefix of so many lines, with the number that the client expects.
+    // After each number of lines, with the number that the client expects.
     for (length, sequence) in [(0, 1), (2, 2), (4, 3), (6, 4), (8, 5), (10, 5)] {
         let ends = [Server(9, DENIED), ToClient(sequence, DENIED), Done];
         dialogue(FRONT, ALL, CACHING, &[&lines[..length], &ends].concat());

@@ -100,7 +100,7 @@ pub(super) enum AnswerPlace {
     /// At its beginning, or at that of another result.
     #[default]
     First,
-    /// So many definitions are to come.
+    /// Definitions that are still to come.
     Definitions(u32, Behind),
     /// The end of definitions.
     DefinitionsEnd(Behind),
@@ -111,7 +111,7 @@ pub(super) enum AnswerPlace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Behind {
     Rows,
-    /// The definitions of so many columns of a prepared statement.
+    /// Definitions of a prepared statement's columns that are still to come.
     Columns(u16),
 }
 

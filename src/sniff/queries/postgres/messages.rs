@@ -15,7 +15,7 @@ pub(super) enum PgClientState {
     First(FirstMessage),
     /// Type and length.
     Header(Prefix<5>),
-    /// So many bytes of a message are to come.
+    /// Bytes of a message that are still to come.
     Body(u64, ClientMessage),
 }
 

@@ -12,7 +12,7 @@ use crate::stats::queries::PassthroughReason;
 pub(super) enum PgServerState {
     /// Type and length.
     Header(Prefix<5>),
-    /// So many bytes of a message of this type are to come.
+    /// Bytes of a message of this type that are still to come.
     Body(u64, u8),
     /// The same of an ErrorResponse.
     Error(u64, ErrorFields),

@@ -23,7 +23,7 @@ pub(super) struct FirstMessage(Vec<u8>);
 pub(super) enum FirstRequest {
     /// It asks for encryption.
     AsksEncryption,
-    /// It logs in; so many bytes of the message follow.
+    /// It logs in; bytes of the message that are still to come.
     Startup(u64),
 }
 

@@ -76,7 +76,7 @@ impl RedisWatcher {
         Ok(())
     }
 
-    /// All of a command has come, with so many strings as `place` says.
+    /// A whole command has come; `place` counts its strings.
     fn commands(&mut self, command: &WatchedCommand, now: Micros) -> Result<(), Ended> {
         self.client = RedisClientState::Next;
         let statement = PROTOCOL.statement(if command.name.is_cut { &[] } else { command.name.get() });

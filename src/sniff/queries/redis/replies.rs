@@ -42,7 +42,7 @@ pub(super) enum Element {
     /// The length of a string.
     Length(Number),
     String(Bulk),
-    /// The number of elements of an aggregate, each of which is so many.
+    /// The number of elements of an aggregate, and values that make up one of them.
     Count(Number, Aggregate),
 }
 
@@ -105,7 +105,7 @@ impl RedisServerState {
         Ok(())
     }
 
-    /// An element with so many others in it has come. True at the end of the reply.
+    /// An element has come, with this count of others in it. True at the end of the reply.
     pub(super) fn element(&mut self, within: u64, is_one: bool) -> Result<bool, Ended> {
         self.next = Element::Type;
         self.has_word |= self.word.get() != b"";

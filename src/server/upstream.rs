@@ -100,8 +100,12 @@ pub(super) async fn handshake(
         // A fresh socket has room for it.
         by(deadline, write_all(&socket, &header)).await?.map_err(UpstreamError::Io)?;
     }
-    let began = Instant::now();
     let tls = connector.zip(backend.settings().tls.as_ref());
+    if tls.is_none() && !origin.is_mysql {
+        // Most connections: no clock is read.
+        return Ok(Upstream { backend: Conn::Plain(socket), handshake: None, greeting: None });
+    }
+    let began = Instant::now();
     let starttls = tls.and_then(|(_, rules)| rules.starttls);
     if let Some(StartTls::Postgres) = starttls {
         by(deadline, ask_postgres(&socket)).await??;

@@ -44,14 +44,20 @@ pub(crate) fn runs(pid: u32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, after_name)| !after_name.trim_start().starts_with('Z'))
 }
 
-/// Each of its descriptors, and what it refers to, such as `socket:[4711]`.
+/// Each of its descriptors, and what it refers to, such as `socket:[4711]`. None of a process that has ended.
 pub(crate) fn open_files(pid: u32) -> impl Iterator<Item = (usize, PathBuf)> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("files of a process of our own");
-    descriptors.flatten().filter_map(|descriptor| {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+    descriptors.into_iter().flatten().flatten().filter_map(|descriptor| {
         let number = descriptor.file_name().to_str()?.parse().ok()?;
         // One that was closed meanwhile has no link.
         Some((number, fs::read_link(descriptor.path()).ok()?))
     })
+}
+
+/// Whether it holds one of the sockets that listen on an IPv4 address.
+pub(crate) fn listens(pid: u32, address: SocketAddr) -> bool {
+    let sockets: Vec<PathBuf> = listening(address).iter().map(|inode| format!("socket:[{inode}]").into()).collect();
+    open_files(pid).any(|(_, file)| sockets.contains(&file))
 }
 
 /// Whether each of its threads waits for something other than a CPU.

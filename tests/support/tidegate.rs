@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -115,15 +115,22 @@ impl Tidegate {
         pids
     }
 
-    /// SIGUSR2, to the process that runs now: this one or a successor. Returns the one that has taken over.
+    /// SIGUSR2, to the process that runs now: this one or a successor. Returns the one that has taken over,
+    /// once the one before accepts nothing any more.
     pub(crate) fn upgrade(&self) -> u32 {
         let before = self.count_logs(|line| line.is("took over from the process that ran before"));
-        proc::signal(self.successors().last().copied().unwrap_or(self.pid()), Signal::USR2);
+        let old = self.successors().last().copied().unwrap_or(self.pid());
+        proc::signal(old, Signal::USR2);
         eventually(DEADLINE, "the upgrade", || {
             let failed = self.logs().into_iter().find(|line| line.is("upgrade failed"));
             assert!(failed.is_none(), "{failed:?}");
             self.count_logs(|line| line.is("took over from the process that ran before")) > before
         });
+        let listening = self.logs().into_iter().filter(|line| line.is("listening"));
+        let addresses: BTreeSet<SocketAddr> = listening.filter_map(|line| line.field("address").parse().ok()).collect();
+        for address in addresses.into_iter().filter(SocketAddr::is_ipv4) {
+            eventually(DEADLINE, "the process before has closed its sockets", || !proc::listens(old, address));
+        }
         *self.successors().last().expect("one was started")
     }
 

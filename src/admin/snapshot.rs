@@ -177,7 +177,7 @@ fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
         queue: queue(pool.queue_status(), &config),
         fails_open: pool.fails_open(),
         primary_conflict: pool.has_primary_conflict(),
-        persistent_clients: config.persist.is_some().then(|| pool.persistent_clients() as u64),
+        persistent_clients: config.persistence().is_some().then(|| pool.persistent_clients() as u64),
         retries: departed.retries + backends.iter().map(|backend| backend.retries).sum::<u64>(),
         departed: self::departed(departed),
         rate: rates.pool(pool.id()),

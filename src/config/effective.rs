@@ -75,6 +75,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         name,
         bind,
         pool,
+        http: _,
         sniff,
         protocol_hint,
         routes,
@@ -100,9 +101,28 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         freebind,
         mode,
     } = socket;
-    let LimitsConfig { connections_per_ip, connection_rate_per_ip, connection_rate, handshakes, bandwidth } = limits;
+    let LimitsConfig {
+        connections_per_ip,
+        connection_rate_per_ip,
+        connection_rate,
+        handshakes,
+        bandwidth,
+        request_rate_per_ip: _,
+    } = limits;
     let named = |pool: PoolIndex| config.pool(pool).map(|pool| text(&pool.name));
-    let route = |RouteConfig { sni, alpn, host, path_prefix, client, country, protocol, target }: &RouteConfig| {
+    let route = |RouteConfig {
+                     sni,
+                     alpn,
+                     host,
+                     path_prefix,
+                     client,
+                     country,
+                     protocol,
+                     target,
+                     path: _,
+                     method: _,
+                     header: _,
+                 }: &RouteConfig| {
         let matched = some([
             ("sni", (!sni.is_empty()).then(|| sni.iter().map(text).collect())),
             ("alpn", (!alpn.is_empty()).then(|| alpn.iter().map(text).collect())),
@@ -232,12 +252,13 @@ fn pool(pool: &PoolConfig) -> Value {
         on_conflict,
         slow_start,
         retries,
-        persist,
+        persist: _,
         queue,
         connect_timeout,
         send_proxy,
         tls,
         source,
+        http: _,
     } = pool;
     let on_down = match on_down {
         OnDown::Keep => "keep",
@@ -264,7 +285,7 @@ fn pool(pool: &PoolConfig) -> Value {
         ("on_conflict", Some(on_conflict.into())),
         ("slow_start", Some(period(*slow_start))),
         ("retries", Some(json!(retries))),
-        ("persist", persist.as_ref().map(self::persist)),
+        ("persist", pool.persistence().map(self::persist)),
         ("queue", Some(json!({ "size": queue.size, "timeout": period(queue.timeout) }))),
         ("timeouts", Some(json!({ "connect": period(*connect_timeout) }))),
         ("send_proxy", Some(send_proxy.into())),

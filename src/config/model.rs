@@ -4,6 +4,7 @@
 mod access;
 mod bind;
 mod health;
+mod http;
 mod listener;
 mod policy;
 mod pool;
@@ -28,11 +29,12 @@ pub use health::{
     DatabaseAccount, Header, Health, HealthCheck, HttpCheck, Initial, MysqlCheck, PostgresCheck, RedisCheck,
     RequiredRole,
 };
+pub use http::{Forwarded, HeaderMatch, HttpListener, HttpPool, HttpRetry, HttpVersion, PersistCookie, SameSite};
 pub use listener::{
     LimitsConfig, ListenerConfig, ListenerSocket, ListenerState, ListenerTimeouts, Rate, ReusePort, Sniff,
     SpokenProtocol,
 };
-pub use policy::{OutlierConfig, PersistConfig, QueueConfig};
+pub use policy::{OutlierConfig, Persist, PersistConfig, QueueConfig};
 pub use pool::{
     AdminState, BackendAddress, BackendConfig, Balance, ForcedHealth, HashPrefix, OnConflict, OnDown, PoolConfig,
     PoolIndex,

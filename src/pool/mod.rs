@@ -273,7 +273,7 @@ impl Pool {
             return Ok(lease);
         }
         let mut lease = self.pick(&snapshot, client, excluded)?;
-        if let Some((rules, ip)) = snapshot.settings.persist.as_ref().zip(client) {
+        if let Some((rules, ip)) = snapshot.settings.persistence().zip(client) {
             let client_key = lease::client_key(ip, snapshot.settings.hash);
             lease.hold(self.persist().hold(client_key, lease.backend().id(), rules, Instant::now()));
         }
@@ -288,7 +288,7 @@ impl Pool {
         excluded: &Excluded,
         fits: impl Fn(&Backend) -> bool,
     ) -> Option<Lease> {
-        let (rules, ip) = snapshot.settings.persist.as_ref().zip(client)?;
+        let (rules, ip) = snapshot.settings.persistence().zip(client)?;
         let (client_key, now) = (lease::client_key(ip, snapshot.settings.hash), Instant::now());
         let last = self.persist().get(client_key, rules, now)?;
         let backend = snapshot.persistent(last, excluded).filter(|backend| fits(backend))?;
@@ -300,7 +300,7 @@ impl Pool {
     /// A connection of `client` to `backend` ends.
     pub fn record_end(&self, client: Option<IpAddr>, backend: &Backend) {
         let settings = &self.snapshot.load().settings;
-        if let Some((rules, ip)) = settings.persist.as_ref().zip(client)
+        if let Some((rules, ip)) = settings.persistence().zip(client)
             && !backend.is_leaving()
         {
             self.persist().ended(lease::client_key(ip, settings.hash), backend.id(), rules, Instant::now());

@@ -126,7 +126,7 @@ impl Pool {
             let instead_of = tier.balancer.pick(&draw, &Roomy(&now)).filter(|&other| !now.can_take(other));
             Some(Choice::One { backend: member(backend), instead_of: instead_of.map(member) })
         });
-        let rules = snapshot.settings.persist.as_ref().zip(client);
+        let rules = snapshot.settings.persistence().zip(client);
         let last = rules.and_then(|(rules, ip)| {
             self.persist().get(client_key(ip, snapshot.settings.hash), rules, std::time::Instant::now())
         });

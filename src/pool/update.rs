@@ -348,7 +348,7 @@ impl Pool {
     /// control thread; costs nothing when there is nothing to do.
     pub fn tick(&self, now: Instant) {
         let mut writer = self.writer();
-        self.persist().expire(writer.config.persist.as_ref(), now);
+        self.persist().expire(writer.config.persistence(), now);
         let mut stale = std::mem::take(&mut writer.stale) | self.end_ejections(&mut writer, now);
         for member in &mut writer.members {
             let slow_start = member.backend.settings().slow_start;

@@ -79,6 +79,7 @@ impl Checker<'_> {
                     name: name.as_str().into(),
                     bind,
                     pool,
+                    http: None,
                     sniff,
                     protocol_hint,
                     routes: routes.into_iter().map(|(route, _)| route).collect(),
@@ -168,6 +169,7 @@ impl Checker<'_> {
         let Some((raw, _)) = value(listener.limits.as_ref()) else { return LimitsConfig::default() };
         let rate = |key: Option<&Located<Frequency>>| copied(key).and_then(|Frequency(rate)| rate);
         let limits = LimitsConfig {
+            request_rate_per_ip: None,
             connections_per_ip: self.limit(raw.connections_per_ip.as_ref()),
             connection_rate_per_ip: rate(raw.connection_rate_per_ip.as_ref()),
             connection_rate: rate(raw.connection_rate.as_ref()),

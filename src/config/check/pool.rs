@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::{Checker, copied, period, value};
 use crate::config::located::Located;
 use crate::config::model::{
-    BackendAddress, BackendConfig, Balance, HashPrefix, Health, OnConflict, OnDown, PoolConfig, PoolTls, SendProxy,
+    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HttpPool, OnConflict, OnDown, Persist, PoolConfig,
+    PoolTls, SendProxy,
 };
 use crate::config::raw::{RawBalance, RawHash, RawPool, RawSendProxy};
 use crate::config::report::{Diagnostic, shown};
@@ -78,7 +79,8 @@ impl Checker<'_> {
             on_conflict: copied(raw.on_conflict.as_ref()).unwrap_or(OnConflict::Refuse),
             slow_start: period(raw.slow_start.as_ref(), Duration::ZERO),
             retries: self.number(raw.retries.as_ref(), 0..=100, 2) as u32,
-            persist: self.persist(raw),
+            persist: self.persist(raw).map(Persist::ClientIp),
+            http: HttpPool::default(),
             queue: self.queue(raw),
             connect_timeout: {
                 let connect = value(raw.timeouts.as_ref()).and_then(|(timeouts, _)| timeouts.connect.as_ref());

@@ -66,7 +66,19 @@ impl Checker<'_> {
             if let (Some(conditions), Some(target)) = (conditions, target) {
                 let Conditions { sni, alpn, host, path_prefix, client, country, protocol } = conditions;
                 let client = client.into();
-                let route = RouteConfig { sni, alpn, host, path_prefix, client, country, protocol, target };
+                let route = RouteConfig {
+                    sni,
+                    alpn,
+                    host,
+                    path_prefix,
+                    client,
+                    country,
+                    protocol,
+                    target,
+                    path: vec![],
+                    method: vec![],
+                    header: vec![],
+                };
                 let key = typed.pool.as_ref().map(|key| key.at).or(typed.split.as_ref().map(|key| key.at));
                 if let (Some(key), None) = (key, &raw.tls)
                     && route.needs_tls()

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::AccessConfig;
 use super::bind::ListenAddress;
+use super::http::HttpListener;
 use super::pool::PoolIndex;
 use super::proxy_protocol::ProxyProtocol;
 use super::routing::RouteConfig;
@@ -25,6 +26,8 @@ pub struct ListenerConfig {
     pub bind: Vec<ListenAddress>,
     /// Pool of the connections that match no route.
     pub pool: PoolIndex,
+    /// `protocol: http`: each request is balanced by itself. `None` balances connections.
+    pub http: Option<HttpListener>,
     /// Protocol that is parsed in passing.
     pub sniff: Sniff,
     /// What its clients speak, where nothing else says it.
@@ -190,6 +193,8 @@ pub struct LimitsConfig {
     pub handshakes: Option<NonZeroU32>,
     /// Bytes in a second, of one connection in each direction.
     pub bandwidth: Option<NonZeroU64>,
+    /// Requests per IPv4 address or IPv6 /64, with `protocol: http`; over it, 429.
+    pub request_rate_per_ip: Option<Rate>,
 }
 
 /// Events per period. [`Display`](fmt::Display) writes it as in the file: `20/s`.

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::http::PersistCookie;
+
 /// `pools[].outlier`: passive health, by failures of clients' connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutlierConfig {
@@ -29,7 +31,26 @@ pub struct QueueConfig {
     pub timeout: Duration,
 }
 
-/// `pools[].persist`: session persistence by the client's address.
+/// `pools[].persist`: session persistence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Persist {
+    /// By the client's address.
+    ClientIp(PersistConfig),
+    /// By a cookie.
+    Cookie(PersistCookie),
+}
+
+impl Persist {
+    /// The rules, where it is by the client's address.
+    pub fn by_client_ip(&self) -> Option<&PersistConfig> {
+        match self {
+            Persist::ClientIp(rules) => Some(rules),
+            Persist::Cookie(_) => None,
+        }
+    }
+}
+
+/// `pools[].persist` with `by: client_ip`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PersistConfig {
     /// Time that a client is remembered after its last connection has ended.

@@ -11,7 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::health::Health;
-use super::policy::{OutlierConfig, PersistConfig, QueueConfig};
+use super::http::{HttpPool, PersistCookie};
+use super::policy::{OutlierConfig, Persist, PersistConfig, QueueConfig};
 use super::proxy_protocol::SendProxy;
 use super::tls::PoolTls;
 use crate::net::addr::{CLIENT_PORT, backend_text};
@@ -46,7 +47,9 @@ pub struct PoolConfig {
     /// Other backends to try when a connect fails.
     pub retries: u32,
     /// Session persistence; `None` is off.
-    pub persist: Option<PersistConfig>,
+    pub persist: Option<Persist>,
+    /// Requests to the backends, with `protocol: http`.
+    pub http: HttpPool,
     /// Connections that wait for a backend.
     pub queue: QueueConfig,
     /// Time limit of one connect.
@@ -57,6 +60,21 @@ pub struct PoolConfig {
     pub tls: Option<PoolTls>,
     /// Local addresses to connect from, in turn; empty lets the kernel choose.
     pub source: Vec<IpAddr>,
+}
+
+impl PoolConfig {
+    /// Session persistence by the client's address.
+    pub fn persistence(&self) -> Option<&PersistConfig> {
+        self.persist.as_ref().and_then(Persist::by_client_ip)
+    }
+
+    /// Session persistence by a cookie.
+    pub fn persistence_cookie(&self) -> Option<&PersistCookie> {
+        match &self.persist {
+            Some(Persist::Cookie(cookie)) => Some(cookie),
+            Some(Persist::ClientIp(_)) | None => None,
+        }
+    }
 }
 
 /// `pools[].balance`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::http::HeaderMatch;
 use super::pool::PoolIndex;
 use crate::net::country::Country;
 use crate::net::name::NamePattern;
@@ -18,8 +19,14 @@ pub struct RouteConfig {
     pub alpn: Vec<Arc<str>>,
     /// Hosts of the first request, any of them.
     pub host: Vec<NamePattern>,
+    /// Whole paths of requests, any of them.
+    pub path: Vec<Arc<str>>,
     /// Prefixes of the first request's path, any of them.
     pub path_prefix: Vec<Arc<str>>,
+    /// Methods of requests, any of them.
+    pub method: Vec<Arc<str>>,
+    /// Fields of requests, all of them.
+    pub header: Vec<HeaderMatch>,
     /// Networks of clients, any of them.
     pub client: Arc<[IpNet]>,
     /// Countries of clients, any of them.
@@ -100,6 +107,10 @@ impl RouteConfig {
 
     /// Whether it needs the first HTTP request.
     pub fn needs_request(&self) -> bool {
-        !(self.host.is_empty() && self.path_prefix.is_empty())
+        !(self.host.is_empty()
+            && self.path.is_empty()
+            && self.path_prefix.is_empty()
+            && self.method.is_empty()
+            && self.header.is_empty())
     }
 }

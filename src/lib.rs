@@ -114,6 +114,7 @@ pub mod config;
 pub mod control;
 pub mod geoip;
 pub mod health;
+pub mod http;
 pub mod limits;
 pub mod log;
 pub mod mysql;

@@ -285,7 +285,7 @@ fn pool(pool: &PoolConfig) -> Value {
         ("on_conflict", Some(on_conflict.into())),
         ("slow_start", Some(period(*slow_start))),
         ("retries", Some(json!(retries))),
-        ("persist", pool.persistence().map(self::persist)),
+        ("persist", pool.persistence().map(persist)),
         ("queue", Some(json!({ "size": queue.size, "timeout": period(queue.timeout) }))),
         ("timeouts", Some(json!({ "connect": period(*connect_timeout) }))),
         ("send_proxy", Some(send_proxy.into())),

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::super::connection::{Abort, Preamble};
+use super::super::connection::Preamble;
 use super::super::dial::{self, FirstChoice, Link};
 use super::super::listener::Listener;
 use super::super::route::{RequestView, RouteKey, RouteMatch};
@@ -30,7 +30,6 @@ use crate::http::forward::{ForwardedFacts, set_forwarded, strip_hop_by_hop};
 use crate::http::request::{authority, check_request};
 use crate::pool::{Backend, Excluded, Pool};
 use crate::relay::Stream;
-use crate::stats::http;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, poll_fn};
 
@@ -55,16 +54,15 @@ pub(super) async fn exchange(
 ) -> Result<Response<ResponseBody>, ForwardError> {
     let under_way = UnderWay::new(&client);
     let (parts, incoming) = request.into_parts();
-    let method = http::Method::named(parts.method.as_str());
     let (pool, route) = match admit(&client, &parts) {
         Ok(admitted) => admitted,
         Err((answer, ending)) => {
-            let mut record = RequestRecord::new(client.enter(None), client.connection.listener.pool(None), method);
+            let mut record = RequestRecord::new(client.enter(None), client.connection.listener.pool(None), &parts);
             record.answered(answer.status, ending);
             return Ok(answer.into_response(under_way));
         }
     };
-    let mut record = RequestRecord::new(client.enter(route), &pool, method);
+    let mut record = RequestRecord::new(client.enter(route), &pool, &parts);
     match forward(&client, parts, incoming, &mut record).await {
         Ok(Forwarded::Response(head, incoming, link)) => {
             client.responds(true);
@@ -118,7 +116,7 @@ fn admit(client: &HttpClient, parts: &Parts) -> Result<Routed, (Answer, Terminat
     }
     if let Err(wait) = listener.admission.admit_request(client.connection.client.get()) {
         let answer = Answer::new(429, "requests from this address come too fast").retry_after(wait);
-        return Err((answer, Termination::AddressRate));
+        return Err((answer, Termination::RequestRate));
     }
     if listener.config().routes.is_empty() {
         return Ok((Arc::clone(listener.pool(None)), None));
@@ -218,7 +216,7 @@ async fn forward(
             Ok(None) => {
                 record.record_outcome(&backend, None);
                 let answer = Answer::new(504, "the backend did not answer in time");
-                return Err(Unanswered::Answer(answer, Termination::IdleTimeout));
+                return Err(Unanswered::Answer(answer, Termination::ResponseTimeout));
             }
             Ok(Some(None)) => return Err(Unanswered::Reset(Termination::ClientLeft)),
             Ok(Some(Some(sent))) => sent,

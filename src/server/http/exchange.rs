@@ -27,7 +27,8 @@ use super::sticky;
 use super::tunnel::Tunnel;
 use crate::config::model::{HttpListener, HttpRetry, HttpVersion};
 use crate::http::forward::{ForwardedFacts, set_forwarded, strip_hop_by_hop};
-use crate::http::request::{authority, check_request};
+use crate::http::request::check_request;
+use crate::http::target::authority;
 use crate::pool::{Backend, Excluded, Pool};
 use crate::relay::Stream;
 use crate::stats::termination::{Side, Termination};
@@ -337,7 +338,11 @@ async fn dial(
 
 /// The request as the backend gets it.
 fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, parts: &mut Parts) -> Wishes {
-    let host = authority(parts).map(str::to_owned);
+    // A clone of a value copies no bytes.
+    let host = match parts.uri.authority() {
+        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
+        None => parts.headers.get(HOST).cloned(),
+    };
     let headers = &mut parts.headers;
     let upgrade = match version {
         HttpVersion::Http1 if parts.version == Version::HTTP_11 && names(headers, &CONNECTION, "upgrade") => {
@@ -358,10 +363,14 @@ fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, part
     }
     let scheme = if client.is_tls { "https" } else { "http" };
     let address = client.connection.client.get().ip();
-    set_forwarded(headers, rules.forwarded, &ForwardedFacts { client: address, scheme, host: host.as_deref() });
+    set_forwarded(
+        headers,
+        rules.forwarded,
+        ForwardedFacts { client: address, is_tls: client.is_tls, host: host.as_ref() },
+    );
     match version {
         HttpVersion::Http1 => {
-            if let Some(Ok(host)) = host.filter(|_| !headers.contains_key(HOST)).map(HeaderValue::try_from) {
+            if let Some(host) = host {
                 headers.insert(HOST, host);
             }
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -371,7 +380,9 @@ fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, part
         HttpVersion::Http2 => {
             headers.remove(HOST);
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            let uri = Uri::builder().scheme(scheme).authority(host.as_deref().unwrap_or("localhost"));
+            let uri = Uri::builder()
+                .scheme(scheme)
+                .authority(host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost"));
             parts.uri = uri.path_and_query(target).build().unwrap_or_else(|_| Uri::from_static("/"));
             parts.version = Version::HTTP_2;
         }

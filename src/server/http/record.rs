@@ -11,7 +11,7 @@ use hyper::http::request::Parts;
 use super::super::connection::Abort;
 use super::super::dial::Attempts;
 use super::super::worker_state::{SessionHandle, WorkerState};
-use crate::http::request::authority;
+use crate::http::target::authority;
 use crate::log::access::{AccessLine, OpenConnections, RequestLine};
 use crate::pool::{Backend, Pool};
 use crate::stats::http::{HttpEvent, Method, StatusClass};

@@ -1,6 +1,7 @@
 //! The language as a whole: what the schema says, what the examples have and what is in effect agree.
 
 mod files;
+mod http;
 mod include;
 mod policy;
 mod routing;
@@ -342,7 +343,8 @@ fn full_yaml_has_exactly_the_supported_keys() {
 }
 
 /// Keys whose value in full.yaml is an example, which its comment says.
-const EXAMPLES: [&str; 2] = ["listeners[].sniff", "pools[].balance"];
+const EXAMPLES: [&str; 5] =
+    ["listeners[].protocol", "listeners[].sniff", "pools[].balance", "pools[].persist.by", "pools[].persist.ttl"];
 
 #[test]
 fn full_yaml_has_the_defaults_of_the_schema() {

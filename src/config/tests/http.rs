@@ -10,9 +10,8 @@ fn found(listener: &str, pool: &str) -> (Vec<String>, Vec<String>) {
     };
     let (errors, warnings): (Vec<_>, Vec<_>) =
         diagnostics.into_iter().partition(|diagnostic| diagnostic.severity == Severity::Error);
-    let messages = |found: Vec<report::Diagnostic>| {
-        found.into_iter().map(|it| it.message.replacen("listeners[0].", "", 1)).collect()
-    };
+    let messages =
+        |found: Vec<Diagnostic>| found.into_iter().map(|it| it.message.replacen("listeners[0].", "", 1)).collect();
     (messages(errors), messages(warnings))
 }
 
@@ -275,7 +274,7 @@ fn route_by_requests_that_an_earlier_one_covers_is_a_warning() {
     let [a, ab, under_a, below_a] = ["path: [/a]", "path: [/a/b, /a]", "path_prefix: [/a]", "path_prefix: [/a/]"];
     assert_eq!(dead(&[under_a, a, ab, below_a]), [1, 2, 3]);
     assert_eq!(dead(&[a, ab, below_a, under_a]), none);
-    assert_eq!(dead(&[under_a, "path_prefix: [/ab]", "path: [/ab]", "path_prefix: [/a/b]"]), [3], "by segments");
+    assert_eq!(dead(&[under_a, "path_prefix: [/ab]", "path: [/abc]", "path_prefix: [/a/b]"]), [3], "by segments");
     assert_eq!(dead(&[below_a, a, under_a, "path: [/a/]"]), [3]);
     assert_eq!(dead(&["path_prefix: [/]", a, under_a, "host: [a.x]"]), [1, 2]);
     let [get, get_or_put, get_a] = ["method: [GET]", "method: [PUT, GET]", "method: [GET], path: [/a]"];

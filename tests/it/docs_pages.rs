@@ -192,7 +192,7 @@ fn row(key: &KeyReference) -> String {
         None if key.required => "required".to_owned(),
         None => String::new(),
     };
-    let mut text = key.description.clone();
+    let mut text = key.description.replace('\n', " ");
     let word = |(word, meaning): &(String, String)| match meaning.trim_end_matches('.') {
         "" => format!("`{word}`"),
         meaning => format!("`{word}` ({meaning})"),

@@ -212,6 +212,7 @@ fn values_out_of_their_range_are_refused() {
         "persist: { name: a }",
         "persist: { by: client_ip, same_site: lax }",
         "persist: { by: header, name: a }",
+        "persist: { by: cookie, name: a, ttl: 1500ms }",
     ] {
         assert_eq!(errors("protocol: http", wrong).len(), 1, "{wrong}");
     }
@@ -247,6 +248,11 @@ fn rules_of_requests_at_a_pool_depend_on_the_listeners_in_front() {
         let message = format!("pools[1].persist.by: listener `{named}` balances connections, not requests");
         assert_eq!(two_fronts(first, second, cookie), (vec![message], vec![]));
     }
+    let message = "pools[1].persist.same_site: listener `b` has no `tls`: browsers refuse its cookie";
+    let with_tls = format!("{http}, tls: {{ {TLS} }}");
+    let of_any_site = "persist: { by: cookie, name: a, same_site: none }";
+    assert_eq!(two_fronts(&with_tls, http, of_any_site), (vec![], vec![message.to_owned()]));
+    assert_eq!(two_fronts(&with_tls, &with_tls, of_any_site), (vec![], vec![]));
     let rules = "http: { version: 1.1 }";
     for (first, second) in [(http, ""), ("", http)] {
         assert_eq!(two_fronts(first, second, rules), (vec![], vec![]));

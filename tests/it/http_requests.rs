@@ -6,7 +6,7 @@ use std::net::TcpStream;
 
 use crate::support::backend::{Backend, Dead, Scripted};
 use crate::support::client::{End, connect, expect, read_to_end, reset};
-use crate::support::http::observed;
+
 use crate::support::tidegate::{Tidegate, forward};
 use crate::support::{DEADLINE, eventually};
 
@@ -486,8 +486,9 @@ fn each_request_has_its_route() {
 fn cookie_keeps_a_client_with_its_backend() {
     let backends = ["1", "2", "3"].map(kept);
     let pool = pool(&backends.each_ref(), "persist: { by: cookie, name: tide }");
-    let tidegate =
-        observed(&format!("listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p, {HTTP} }}]\npools:\n  {pool}\n"));
+    let tidegate = Tidegate::start(&format!(
+        "admin: {{ bind: \"unix:DIRECTORY/admin.sock\" }}\nlisteners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p, {HTTP} }}]\npools:\n  {pool}\n"
+    ));
     let mut client = connect(&tidegate.at("in"));
     let ask = |client: &mut TcpStream, cookie: &str| {
         client.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n").as_bytes()).unwrap();

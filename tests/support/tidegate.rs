@@ -142,7 +142,7 @@ impl Tidegate {
     }
 
     /// The address of a listener whose log is text.
-    pub(crate) fn at_text(&self, listener: &str) -> std::net::SocketAddr {
+    pub(crate) fn at_text(&self, listener: &str) -> SocketAddr {
         let wanted = format!("listening listener={listener} address=");
         let line = self.wait_for_log("where it listens", |line| line.text.contains(&wanted));
         let (_, address) = line.text.split_once(&wanted).expect("just found");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tidegate::balance::{Balancer, Candidate, Draw, Live, identity};
 use tidegate::config::model::{
-    AdminState, BackendAddress, BackendConfig, Balance, HashPrefix, OnConflict, OnDown, PoolConfig as Config,
+    AdminState, BackendAddress, BackendConfig, Balance, HashPrefix, HttpPool, OnConflict, OnDown, PoolConfig as Config,
     QueueConfig,
 };
 use tidegate::pool::{Excluded, Pool};
@@ -97,6 +97,7 @@ fn config(balance: Balance) -> Config {
         outlier: None,
         fail_open: 0,
         persist: None,
+        http: HttpPool::default(),
         queue: QueueConfig { size: 0, timeout: Duration::from_secs(5) },
         on_down: OnDown::Keep,
         on_conflict: OnConflict::Refuse,

@@ -3,25 +3,24 @@
 //!
 //! Everything is taken apart by its fields, so that one that is added cannot be forgotten here.
 
-use std::collections::HashSet;
-use std::fmt::Display;
-use std::num::NonZeroU32;
-use std::time::Duration;
+mod health;
+mod http;
+mod values;
 
-use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use values::{limit, optional, period, rate, some, text};
 
 use crate::config::expand;
 use crate::config::model::{
     AccessConfig, AdminConfig, Authorities, BackendConfig, CertificateFiles, ClientAuth, ClientRule, Config,
     GeoIpConfig, HttpPool, LimitsConfig, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, LogConfig,
     LogFormat, LogLevel, NameSource, OnConflict, OnDown, OutlierConfig, Persist, PersistConfig, PersistCookie,
-    Plaintext, PoolConfig, PoolIndex, PoolTls, ProxyProtocol, Rate, ReusePort, RouteConfig, RouteTarget, SameSite,
-    SendProxy, Shutdown, SplitShare, StartTls, TlsVersion, UnknownSni, VerifiedClients, Verify,
+    Plaintext, PoolConfig, PoolIndex, PoolTls, ProxyProtocol, ReusePort, RouteConfig, RouteTarget, SameSite, SendProxy,
+    Shutdown, SplitShare, StartTls, TlsVersion, UnknownSni, VerifiedClients, Verify,
 };
 use crate::config::scalars::{ByteRate, Percent};
-
-mod health;
-mod http;
 
 /// The whole configuration.
 pub fn configuration(config: &Config) -> Value {
@@ -419,43 +418,6 @@ fn plaintext(plaintext: Plaintext) -> &'static str {
         Plaintext::Refuse => "refuse",
         Plaintext::Allow => "allow",
     }
-}
-
-/// Those that are there.
-fn some<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
-    let fields = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    Value::Object(fields.collect::<Map<_, _>>())
-}
-
-fn text(value: impl Display) -> Value {
-    Value::String(value.to_string())
-}
-
-/// 0 is no limit.
-fn limit(limit: Option<NonZeroU32>) -> Value {
-    json!(limit.map_or(0, u32::from))
-}
-
-fn rate(rate: Option<Rate>) -> Value {
-    rate.map_or(json!(0), |rate| json!(rate.to_string()))
-}
-
-/// 0s is off.
-fn optional(length: Option<Duration>) -> Value {
-    period(length.unwrap_or_default())
-}
-
-/// As the file has it: a whole number of milliseconds, seconds, minutes or hours.
-fn period(length: Duration) -> Value {
-    let millis = length.as_millis();
-    let (count, unit) = match millis {
-        0 => (0, "s"),
-        _ if millis.is_multiple_of(3_600_000) => (millis / 3_600_000, "h"),
-        _ if millis.is_multiple_of(60_000) => (millis / 60_000, "m"),
-        _ if millis.is_multiple_of(1000) => (millis / 1000, "s"),
-        _ => (millis, "ms"),
-    };
-    Value::String(format!("{count}{unit}"))
 }
 
 #[cfg(test)]

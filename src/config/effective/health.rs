@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use serde_json::{Value, json};
 
-use super::{optional, period, some, text};
+use super::values::{optional, period, some, text};
 use crate::config::model::{Health, HealthCheck, HttpCheck, Initial, MysqlCheck, PostgresCheck, RedisCheck};
 use crate::config::scalars::ByteCount;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::optional;
+use super::values::optional;
 use crate::config::model::{Forwarded, HeaderMatch, HttpListener, HttpPool, HttpRetry};
 use crate::config::scalars::{BackendHttp, Size};
 

@@ -19,7 +19,7 @@ use super::unix_time::seconds;
 use crate::config::model::{Balance, ListenerState, Plaintext, RouteConfig, StartTls, UnknownSni};
 use crate::net::protocol::ClientProtocol;
 use crate::pool::{Availability, Backend, BackendPreview, Choice, NoBackend, Pool, Preview};
-use crate::server::{DataPlane, Listener, RouteKey};
+use crate::server::{DataPlane, Listener, RequestView, RouteKey};
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,7 +111,8 @@ fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, 
     // The share of a client without an address is drawn for each connection.
     let key = listener.route_client(client, fastrand::u64(..));
     let (alpn, protocol) = (&*alpn, protocol(question, listener));
-    let route = listener.route(&RouteKey { client: key, server_name, alpn, protocol, request });
+    let route =
+        listener.route(&RouteKey { client: key, server_name, alpn, protocol, request: request.map(RequestView::from) });
     let refused =
         route.filter(|route| listener.refuses(*route)).map(|route| format!("routes[{}] refuses it", route.route));
     let rejected = rejected.or(refused);

@@ -7,3 +7,4 @@
 pub mod forward;
 pub mod gate;
 pub mod request;
+pub mod target;

@@ -297,6 +297,12 @@ impl Pool {
         Some(lease)
     }
 
+    /// A backend that a client was with before, also a drained one.
+    pub fn lease_kept(&self, backend: BackendId) -> Option<Lease> {
+        let snapshot = self.snapshot.load();
+        Lease::new(snapshot.persistent(backend, &Excluded::new())?, snapshot.fails_open)
+    }
+
     /// A connection of `client` to `backend` ends.
     pub fn record_end(&self, client: Option<IpAddr>, backend: &Backend) {
         let settings = &self.snapshot.load().settings;

@@ -24,6 +24,8 @@ pub(super) struct AdmissionControl {
     /// What `access` was made from.
     rules: AccessConfig,
     limits: Limits,
+    /// Of requests, with `protocol: http`.
+    requests: Limits,
     /// For a listener whose clients speak a protocol with errors.
     budget: Option<Arc<RejectBudget>>,
 }
@@ -52,7 +54,13 @@ pub(super) struct RejectSlot {
 impl AdmissionControl {
     pub(super) fn new(listener: &model::ListenerConfig) -> AdmissionControl {
         let access = Arc::new(AccessList::new(&listener.access));
-        AdmissionControl::with(listener, access, Limits::new(listener.limits.clone(), Instant::now()), None)
+        AdmissionControl::with(
+            listener,
+            access,
+            Limits::new(listener.limits.clone(), Instant::now()),
+            Limits::new(of_requests(listener), Instant::now()),
+            None,
+        )
     }
 
     /// By another configuration: what counts now goes on counting.
@@ -62,13 +70,15 @@ impl AdmissionControl {
             false => Arc::new(AccessList::new(&listener.access)),
         };
         let limits = self.limits.reconfigured(listener.limits.clone());
-        AdmissionControl::with(listener, access, limits, self.budget.as_ref())
+        let requests = self.requests.reconfigured(of_requests(listener));
+        AdmissionControl::with(listener, access, limits, requests, self.budget.as_ref())
     }
 
     fn with(
         listener: &model::ListenerConfig,
         access: Arc<AccessList>,
         limits: Limits,
+        requests: Limits,
         before: Option<&Arc<RejectBudget>>,
     ) -> AdmissionControl {
         // An eighth of the connections: a rejected client holds one while it is answered.
@@ -78,7 +88,7 @@ impl AdmissionControl {
             budget.slots.resize(slots.min(MAX_REJECT_SLOTS));
             budget
         });
-        AdmissionControl { access, rules: listener.access.clone(), limits, budget }
+        AdmissionControl { access, rules: listener.access.clone(), limits, requests, budget }
     }
 
     /// Whether admission by one configuration serves for the other.
@@ -92,6 +102,17 @@ impl AdmissionControl {
     /// Whether there is any list or limit.
     pub(super) fn may_refuse(&self) -> bool {
         self.access.is_set() || self.limits.are_set()
+    }
+
+    /// Lets one more request of `client` in.
+    ///
+    /// # Errors
+    /// Requests of its address come too fast; when another try is worth it.
+    pub(super) fn admit_request(&self, client: ClientAddr) -> Result<(), Duration> {
+        if !self.requests.are_set() {
+            return Ok(());
+        }
+        self.requests.admit(client.ip(), worker::now()).map(drop).map_err(|exceeded| exceeded.wait)
     }
 
     /// Whether it depends on the client's country.
@@ -136,6 +157,12 @@ impl AdmissionControl {
         let permit = self.budget.as_ref().and_then(|budget| budget.slot(worker::now()));
         permit.map(|permit| Admission::Rejected(RejectSlot { reason, retry_after, _permit: permit })).ok_or(reason)
     }
+}
+
+/// The limits of requests, as limits of connections.
+fn of_requests(listener: &model::ListenerConfig) -> model::LimitsConfig {
+    let connection_rate_per_ip = listener.limits.request_rate_per_ip;
+    model::LimitsConfig { connection_rate_per_ip, ..model::LimitsConfig::default() }
 }
 
 /// Why a client may not connect, after "it". The entry is looked for when this is written, which a throttle permits once a second.

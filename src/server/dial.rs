@@ -4,6 +4,7 @@ mod failure;
 pub(super) mod retry_queue;
 mod waiting;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::pin::pin;
@@ -30,15 +31,50 @@ use crate::stats::termination::Termination;
 use crate::worker::{self, ConnectError, Transport, poll_fn};
 
 /// A backend, and the claim on it.
-pub(super) struct Dialled {
-    pub(super) backend: BackendConn,
+pub(super) struct Dialled<R> {
+    pub(super) link: Link<R>,
     pub(super) lease: Lease,
-    /// The connect.
+    /// The connect. Zero where a connection is reused.
     pub(super) took: Duration,
     /// The TLS handshake after it.
     pub(super) handshake: Option<Duration>,
     /// Where the client's login is rewritten: the server's greeting.
     pub(super) greeting: Option<Box<ReceivedGreeting>>,
+}
+
+/// The connection to a backend.
+pub(super) enum Link<R> {
+    New(BackendConn),
+    Reused(R),
+}
+
+/// Idle connections to backends.
+pub(super) trait Reuse {
+    /// One of them.
+    type Kept;
+
+    /// Takes one to this backend.
+    fn take(&self, backend: &Arc<pool::Backend>) -> Option<Self::Kept>;
+}
+
+/// Each connection is a new one.
+pub(super) struct NoReuse;
+
+impl Reuse for NoReuse {
+    type Kept = Infallible;
+
+    fn take(&self, _: &Arc<pool::Backend>) -> Option<Infallible> {
+        None
+    }
+}
+
+/// Where to begin.
+#[derive(Default)]
+pub(super) struct FirstChoice {
+    /// A backend that was chosen already.
+    pub(super) lease: Option<Lease>,
+    /// Backends that failed before.
+    pub(super) tried: Excluded,
 }
 
 /// Why a client gets no backend for now.
@@ -56,19 +92,21 @@ enum DialFailure {
 ///
 /// `attempts` keeps what failed. A client that has reset its connection ends this; one that has only sent FIN may have sent a request
 /// before, and waits for the answer.
-pub(super) async fn dial(
+pub(super) async fn dial<R: Reuse>(
     handle: &SessionHandle,
     listener: &Listener,
     pool: &Pool,
     origin: &Origin<'_>,
+    reuse: &R,
+    first: FirstChoice,
     attempts: &mut Attempts,
-) -> Result<Dialled, Termination> {
-    let mut dialling = pin!(dial_in_turn(handle, listener, pool, origin, attempts));
+) -> Result<Dialled<R::Kept>, Termination> {
+    let mut dialling = pin!(dial_in_turn(handle, listener, pool, origin, reuse, first, attempts));
     poll_fn(|cx| {
         if let Some(abort) = handle.aborted() {
             return Poll::Ready(Err(abort.into()));
         }
-        if origin.client.poll_reset().is_ready() {
+        if !origin.is_stream && origin.client.poll_reset().is_ready() {
             return Poll::Ready(Err(Termination::ClientLeft));
         }
         dialling.as_mut().poll(cx)
@@ -76,17 +114,18 @@ pub(super) async fn dial(
     .await
 }
 
-async fn dial_in_turn(
+async fn dial_in_turn<R: Reuse>(
     handle: &SessionHandle,
     listener: &Listener,
     pool: &Pool,
     origin: &Origin<'_>,
+    reuse: &R,
+    mut first: FirstChoice,
     attempts: &mut Attempts,
-) -> Result<Dialled, Termination> {
+) -> Result<Dialled<R::Kept>, Termination> {
     let mut waiting = QueueWait::new(pool);
-    let mut lease = None;
     loop {
-        let failure = match try_backends(handle, listener, pool, origin, attempts, lease.take()).await {
+        let failure = match try_backends(handle, listener, pool, origin, reuse, first, attempts).await {
             Ok(dialled) => return Ok(dialled),
             Err(failure) => failure,
         };
@@ -99,27 +138,28 @@ async fn dial_in_turn(
             }
         };
         match waiting.lease(origin, attempts, unreachable).await {
-            Ok(waited_for) => lease = Some(waited_for),
+            Ok(waited_for) => first = FirstChoice { lease: Some(waited_for), tried: Excluded::new() },
             Err(end) => return Err(give_up(listener, pool, origin, attempts, &failure, end)),
         }
     }
 }
 
-/// Tries a backend, and `retries` further ones; `waited_for` is the first, where the connection has waited for it.
-async fn try_backends(
+/// Tries a backend, and `retries` further ones.
+async fn try_backends<R: Reuse>(
     handle: &SessionHandle,
     listener: &Listener,
     pool: &Pool,
     origin: &Origin<'_>,
+    reuse: &R,
+    first: FirstChoice,
     attempts: &mut Attempts,
-    mut waited_for: Option<Lease>,
-) -> Result<Dialled, DialFailure> {
+) -> Result<Dialled<R::Kept>, DialFailure> {
     let state = handle.state();
-    let mut tried = Excluded::new();
+    let FirstChoice { lease: mut chosen, mut tried } = first;
     let mut failed: Option<Arc<pool::Backend>> = None;
     let mut ending = Termination::OutOfResources;
     for _ in 0..=pool.settings().retries {
-        let lease = match waited_for.take().map_or_else(|| pool.lease(origin.address.ip(), &tried), Ok) {
+        let lease = match chosen.take().map_or_else(|| pool.lease(origin.address.ip(), &tried), Ok) {
             Ok(lease) => lease,
             Err(_) if !tried.is_empty() => break,
             Err(why) => return Err(DialFailure::NoBackend(why)),
@@ -133,6 +173,16 @@ async fn try_backends(
                 listener.counters().retried();
             }
             None => state.measure(listener, id, Stage::Queue, attempts.time_waited()),
+        }
+        if let Some(kept) = reuse.take(lease.backend()) {
+            handle.connection().mark_connected();
+            return Ok(Dialled {
+                link: Link::Reused(kept),
+                lease,
+                took: Duration::ZERO,
+                handshake: None,
+                greeting: None,
+            });
         }
         let started = Instant::now();
         match connect(handle, listener, pool, &lease, origin, attempts).await {
@@ -151,7 +201,7 @@ async fn try_backends(
                     state.measure_backend(id, Stage::TlsHandshake, handshake);
                     lease.backend().counters().handshakes().add(backend.is_resumed());
                 }
-                return Ok(Dialled { backend, lease, took, handshake, greeting });
+                return Ok(Dialled { link: Link::New(backend), lease, took, handshake, greeting });
             }
             Err(scope) if scope.is_ours() => {
                 return Err(DialFailure::Ours(match scope {

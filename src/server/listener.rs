@@ -145,14 +145,18 @@ impl Listener {
 
     /// The first route that a connection matches, once everything is known of it.
     pub fn route(&self, key: &RouteKey<'_>) -> Option<RouteMatch> {
-        match self.decide(key, Condition::ALL) {
+        match self.routes.decide(&self.config.routes, key, Condition::ALL) {
             RouteDecision::Match(found) => Some(found),
             RouteDecision::NoMatch | RouteDecision::Undecided => None,
         }
     }
 
-    /// The first route that a connection matches, as far as that can be said by what is known.
+    /// The first route that a connection matches, as far as that can be said by what is known. With `protocol: http`, each request
+    /// has a route of its own.
     pub(super) fn decide(&self, key: &RouteKey<'_>, known: &[Condition]) -> RouteDecision {
+        if self.config.http.is_some() {
+            return RouteDecision::NoMatch;
+        }
         self.routes.decide(&self.config.routes, key, known)
     }
 

@@ -17,7 +17,7 @@ use super::connection::{ConnectionState, Preamble};
 use super::lingering_close::{LingerLimit, lingering_close};
 use super::listener::Listener;
 use super::peek::{Peek, PeekError, PeekedBytes, after, memory_claim};
-use super::route::{Condition, RouteDecision, RouteKey, RouteMatch};
+use super::route::{Condition, RequestView, RouteDecision, RouteKey, RouteMatch};
 use super::screened::Screened;
 use super::transport::{ClientConn, Conn};
 use super::worker_state::WorkerState;
@@ -147,7 +147,7 @@ async fn open_within_memory(
                     }
                     _ => None,
                 };
-                key.request = request.as_ref();
+                key.request = request.as_ref().map(RequestView::from);
                 preamble.route = accept_route(listener, named, &key, listener.decide(&key, Condition::ALL))?;
             }
             let peeked = peek.into_peeked();
@@ -176,7 +176,7 @@ fn accept_route(
         return Ok(Some(found));
     }
     let number = found.route;
-    let host = key.request.and_then(|request| request.host.as_deref());
+    let host = key.request.and_then(|request| request.host);
     match (key.server_name, host) {
         (Some(name), _) => {
             listener.log_refusal(client, &format_args!("asks for server name {name}, which routes[{number}] refuses"));
@@ -362,7 +362,7 @@ async fn terminate(
         peeked = peek.into_peeked();
     }
     preamble.protocol = key.protocol;
-    key.request = request.as_ref();
+    key.request = request.as_ref().map(RequestView::from);
     preamble.route = accept_route(listener, client, &key, listener.decide(&key, Condition::ALL))?;
     preamble.server_name = once(hello.server_name);
     Ok((Conn::Tls(stream), preamble, peeked))

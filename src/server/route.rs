@@ -3,8 +3,10 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use hyper::header::{HeaderMap, HeaderValue};
+
 use crate::balance::{self, Split};
-use crate::config::model::{RouteConfig, RouteTarget};
+use crate::config::model::{HeaderMatch, RouteConfig, RouteTarget};
 use crate::net::country::Country;
 use crate::net::networks::NetworkSet;
 use crate::net::protocol::ClientProtocol;
@@ -22,8 +24,27 @@ pub struct RouteKey<'a> {
     pub alpn: &'a [&'a [u8]],
     /// The protocol of the client's first bytes.
     pub protocol: Option<ClientProtocol>,
-    /// The first request.
-    pub request: Option<&'a RequestHead>,
+    /// The request.
+    pub request: Option<RequestView<'a>>,
+}
+
+/// What routes may ask for of a request.
+#[derive(Clone, Copy)]
+pub struct RequestView<'a> {
+    /// Normal: lowercase, without port.
+    pub host: Option<&'a str>,
+    /// Without the query.
+    pub path: &'a str,
+    /// As sent.
+    pub method: &'a str,
+    /// `None` where only the first request of a connection is looked at.
+    pub headers: Option<&'a HeaderMap>,
+}
+
+impl<'a> From<&'a RequestHead> for RequestView<'a> {
+    fn from(head: &'a RequestHead) -> RequestView<'a> {
+        RequestView { host: head.host.as_deref(), path: &head.path, method: &head.method, headers: None }
+    }
 }
 
 /// What routes may ask for of a client.
@@ -163,11 +184,29 @@ impl RouteKey<'_> {
     }
 
     fn fits_request(&self, route: &RouteConfig) -> bool {
-        let Some(RequestHead { host, path, .. }) = self.request else { return false };
-        let fits = |name: &Arc<str>| route.host.iter().any(|pattern| pattern.fits(name));
-        (route.host.is_empty() || host.as_ref().is_some_and(fits))
-            && (route.path_prefix.is_empty() || route.path_prefix.iter().any(|prefix| path.starts_with(&**prefix)))
+        let Some(RequestView { host, path, method, headers }) = self.request else { return false };
+        let fits = |name: &str| route.host.iter().any(|pattern| pattern.fits(name));
+        let begins = |prefix: &Arc<str>| match headers {
+            Some(_) => has_segments(path, prefix),
+            None => path.starts_with(&**prefix),
+        };
+        let in_paths = route.path.iter().any(|wanted| **wanted == *path) || route.path_prefix.iter().any(begins);
+        (route.host.is_empty() || host.is_some_and(fits))
+            && (route.path.is_empty() && route.path_prefix.is_empty() || in_paths)
+            && (route.method.is_empty() || route.method.iter().any(|wanted| **wanted == *method))
+            && route.header.iter().all(|wanted| headers.is_some_and(|headers| has_field(headers, wanted)))
     }
+}
+
+/// Whether a path is `prefix`, or below it.
+fn has_segments(path: &str, prefix: &str) -> bool {
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn has_field(headers: &HeaderMap, wanted: &HeaderMatch) -> bool {
+    let value = |value: &HeaderValue| wanted.value.as_ref().is_none_or(|wanted| value == wanted.as_bytes());
+    headers.get_all(&*wanted.name).iter().any(value)
 }
 
 /// What decides the share of a client with this address: the address itself, and of IPv6 the network of 64 bits that one
@@ -189,7 +228,10 @@ mod tests {
             sni: Vec::new(),
             alpn: Vec::new(),
             host: Vec::new(),
+            path: Vec::new(),
             path_prefix: Vec::new(),
+            method: Vec::new(),
+            header: Vec::new(),
             client: Arc::default(),
             country: Vec::new(),
             protocol: Vec::new(),

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use super::cancel;
 use super::crew::WorkerSlot;
 use super::deadline::{Due, expiry, next_deadline};
-use super::dial::{self, Attempts};
+use super::dial::{self, Attempts, FirstChoice, Link, NoReuse};
+use super::http;
 use super::listener::Listener;
 use super::login::{self, Unserved};
+use super::peek::write_all;
 use super::preamble;
 use super::record::Record;
 use super::reject::reject;
@@ -108,6 +110,9 @@ impl Session {
         {
             return ending;
         }
+        if self.record.rejected().is_none() && self.record.listener().config().http.is_some() {
+            return self.serve_http().await;
+        }
         let served = match self.record.rejected() {
             Some(ending) => Err(Unserved::ungreeted(ending)),
             None => self.dial().await,
@@ -129,6 +134,42 @@ impl Session {
         };
         self.reset_unless_complete(ending);
         ending
+    }
+
+    /// Answers requests, and relays what comes after a switch of protocols.
+    async fn serve_http(&mut self) -> Termination {
+        let Some(client) = self.client.take() else { return Termination::InternalError };
+        let peeked = self.record.take_peeked();
+        match Box::pin(http::serve(client, peeked, &self.handle)).await {
+            http::Served::Ended(ending) => ending,
+            http::Served::Switched(client, tunnel) => {
+                let ahead = tunnel.ahead;
+                self.record.connection.connects_to(tunnel.lease.backend().id());
+                self.record.connection.mark_connected();
+                self.record.connection.hold(tunnel.lease);
+                self.client = Some(client);
+                self.backend = Some(tunnel.backend);
+                let ending = match self.send_ahead(ahead).await {
+                    Ok(()) => self.relay().await,
+                    Err(ending) => ending,
+                };
+                let ending = self.classify(ending);
+                self.reset_unless_complete(ending);
+                ending
+            }
+        }
+    }
+
+    /// Gives the client what its backend has sent already.
+    async fn send_ahead(&self, ahead: Vec<u8>) -> Result<(), Termination> {
+        let Session { client: Some(client), handle, .. } = self else { return Err(Termination::InternalError) };
+        let sending = Box::pin(async {
+            write_all(client, &ahead).await?;
+            poll_fn(|_| client.poll_flush()).await
+        });
+        handle.unless_aborted(sending).await?.map_err(|_| Termination::Reset(Side::Client))?;
+        self.record.passed(0, ahead.len() as u64);
+        Ok(())
     }
 
     /// Forwards a CancelRequest, the only bytes of the client that its backend gets.
@@ -162,13 +203,15 @@ impl Session {
         let (listener, pool) = (&*connection.listener, &**connection.pool());
         let origin = Origin::of(connection, client);
         let mut attempts = Attempts::default();
-        let dialled = Box::pin(dial::dial(handle, listener, pool, &origin, &mut attempts)).await;
+        let dialling = dial::dial(handle, listener, pool, &origin, &NoReuse, FirstChoice::default(), &mut attempts);
+        let dialled = Box::pin(dialling).await;
         record.attempts = attempts;
         let dialled = dialled.map_err(Unserved::ungreeted)?;
         record.connect = Some(dialled.took);
         record.backend_handshake = dialled.handshake;
         record.connection.hold(dialled.lease);
-        self.backend = Some(dialled.backend);
+        let Link::New(backend) = dialled.link;
+        self.backend = Some(backend);
         match dialled.greeting {
             Some(greeting) => self.log_in(greeting).await,
             None => Ok(()),

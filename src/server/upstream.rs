@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::connection::{ConnectionId, ConnectionState, Preamble};
 use super::peek::write_all;
 use super::transport::{BackendConn, ClientConn, Conn};
-use crate::config::model::{PoolTls, SendProxy, StartTls};
+use crate::config::model::{HttpVersion, PoolTls, SendProxy, StartTls};
 use crate::mysql::packet::{Greeting, HEADER, split_error};
 use crate::net::addr::ClientAddr;
 use crate::pool;
@@ -22,6 +22,10 @@ use crate::worker::{self, Socket, poll_fn};
 
 /// Bytes of the longest greeting. MySQL's has about 80 beside its version, MariaDB's about 110.
 const MAX_GREETING: usize = 1024;
+
+/// Names of HTTP's versions in TLS (ALPN).
+const H2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";
 
 /// Characters of a server's error that are logged.
 const MAX_TEXT: usize = 200;
@@ -46,6 +50,10 @@ impl Origin<'_> {
             Conn::Plain(_) | Conn::Screened(_) => None,
         };
         match agreed {
+            _ if self.http.is_some() => {
+                let offered = if self.http == Some(HttpVersion::Http2) { H2 } else { HTTP_1 };
+                vec![offered.to_vec()]
+            }
             _ if configured.is_empty() => Vec::new(),
             Some(agreed) => vec![agreed],
             None if self.negotiates && configured.len() > 1 => Vec::new(),
@@ -67,6 +75,10 @@ pub(super) struct Origin<'c> {
     pub(super) verifies: bool,
     /// Whether its listener terminates the TLS of MySQL.
     pub(super) is_mysql: bool,
+    /// Whether it is one stream of several on the client's connection, which another task waits for.
+    pub(super) is_stream: bool,
+    /// The version of HTTP that requests are forwarded in. `None` relays what the client sends.
+    pub(super) http: Option<HttpVersion>,
 }
 
 /// A backend that takes a client's bytes.
@@ -272,6 +284,8 @@ impl<'c> Origin<'c> {
             negotiates: tls.is_some_and(|tls| !tls.alpn.is_empty()),
             verifies: tls.and_then(|tls| tls.client_auth.as_ref()).is_some_and(|auth| auth.verified().is_some()),
             is_mysql: listener.server_speaks_first(),
+            is_stream: false,
+            http: None,
         }
     }
 }

@@ -31,7 +31,7 @@ pub enum Recognition<T, E> {
 
 impl<T, E> Recognition<T, E> {
     /// More: with at least one byte in addition to the `len` there are.
-    fn one_more(len: usize) -> Recognition<T, E> {
+    pub(crate) fn one_more(len: usize) -> Recognition<T, E> {
         Recognition::More(NonZeroUsize::MIN.saturating_add(len))
     }
 

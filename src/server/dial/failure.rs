@@ -57,7 +57,7 @@ impl Attempts {
         self.0.get_or_insert_default().waited += time;
     }
 
-    pub(super) fn retried(&mut self) {
+    pub(in crate::server) fn retried(&mut self) {
         self.0.get_or_insert_default().retries += 1;
     }
 

@@ -74,7 +74,7 @@ impl<'p> QueueWait<'p> {
         };
         let mut wait = std::pin::pin!(worker::until(Some(until), wait));
         let outcome = poll_fn(|cx| {
-            if origin.client.poll_finished().is_ready() {
+            if !origin.is_stream && origin.client.poll_finished().is_ready() {
                 return Poll::Ready(Err(QueueEnd::ClientLeft));
             }
             wait.as_mut().poll(cx).map(|lease| lease.ok_or(QueueEnd::TimedOut(timeout)))

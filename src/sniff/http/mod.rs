@@ -12,5 +12,5 @@ mod watch;
 
 pub use limits::MAX_HEAD;
 pub use opaque::OpaqueReason;
-pub use request::{NotHttp, RequestHead, looks_like_http, recognise, recognise_request_line};
+pub use request::{NotHttp, RequestHead, host, looks_like_http, recognise, recognise_request_line};
 pub use watch::{Event, MAX_OUTSTANDING, Watcher};

@@ -166,7 +166,7 @@ fn is_unambiguous(authority: &str) -> bool {
 }
 
 /// The host of `host:port`, normal.
-fn host(authority: &str) -> Option<Arc<str>> {
+pub fn host(authority: &str) -> Option<Arc<str>> {
     let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

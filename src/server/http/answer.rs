@@ -1,0 +1,67 @@
+//! Responses of tidegate itself.
+
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::client::UnderWay;
+
+/// Why a request gets no response of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) reason: String,
+    pub(super) retry_after: Option<Duration>,
+    /// Whether the connection cannot go on.
+    pub(super) closes: bool,
+}
+
+impl Answer {
+    pub(super) fn new(status: u16, reason: impl Into<String>) -> Answer {
+        Answer { status, reason: reason.into(), retry_after: None, closes: false }
+    }
+
+    pub(super) fn retry_after(self, wait: Duration) -> Answer {
+        Answer { retry_after: Some(wait), ..self }
+    }
+
+    fn json(&self) -> String {
+        serde_json::json!({ "error": self.reason }).to_string()
+    }
+
+    /// For hyper to send.
+    pub(super) fn into_response(self, under_way: UnderWay) -> Response<ResponseBody> {
+        let body = ResponseBody::own(Bytes::from(self.json()), under_way);
+        let mut response = Response::new(body);
+        *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(wait) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// The bytes of a response that ends a connection of HTTP/1.
+    pub(super) fn to_last_bytes(&self) -> Vec<u8> {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let (phrase, body) = (status.canonical_reason().unwrap_or("Error"), self.json());
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}",
+            self.status
+        )
+        .into_bytes()
+    }
+}
+
+/// Rounded up, and at least one: a client that comes too early is refused again.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}

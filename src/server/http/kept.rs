@@ -1,0 +1,150 @@
+//! Idle connections to backends, kept by each worker for itself.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use super::super::dial::Reuse;
+use super::link::HttpLink;
+use crate::config::model::{HttpVersion, NameSource, PoolConfig};
+use crate::pool::Backend;
+use crate::stats::registry::BackendId;
+use crate::worker;
+
+/// Between two looks for connections that have been idle for too long, or that the backend has closed.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The idle connections of a worker.
+#[derive(Default)]
+pub(in crate::server) struct KeptLinks {
+    backends: RefCell<HashMap<BackendId, KeptOfBackend>>,
+    is_swept: Cell<bool>,
+}
+
+struct KeptOfBackend {
+    backend: Arc<Backend>,
+    /// The one that was idle for the shortest time is the last, and the first to be taken.
+    links: Vec<HttpLink>,
+}
+
+impl KeptOfBackend {
+    /// Whether connections that were made by `settings` fit the backend as it is configured now.
+    fn fits(&self, settings: &PoolConfig) -> bool {
+        let own = self.backend.settings();
+        own.tls == settings.tls && own.http.version == settings.http.version && own.source == settings.source
+    }
+}
+
+impl KeptLinks {
+    /// Takes one to this backend.
+    fn take(&self, backend: &Arc<Backend>) -> Option<HttpLink> {
+        let mut backends = self.backends.borrow_mut();
+        let kept = backends.get_mut(&backend.id())?;
+        if !kept.fits(backend.settings()) {
+            backends.remove(&backend.id());
+            return None;
+        }
+        // Streams share a connection of HTTP/2.
+        if let Some(HttpLink::Http2(link)) = kept.links.last() {
+            let link = HttpLink::Http2(link.clone());
+            if link.is_ready() {
+                return Some(link);
+            }
+            kept.links.pop();
+            return None;
+        }
+        while let Some(link) = kept.links.pop() {
+            if link.is_ready() {
+                return Some(link);
+            }
+        }
+        None
+    }
+
+    /// Keeps one for a next request, if there is room.
+    pub(super) fn keep(self: &Rc<Self>, backend: &Arc<Backend>, mut link: HttpLink) {
+        let settings = backend.settings();
+        let most = settings.http.idle_connections as usize;
+        if most == 0 || !may_share(settings) || backend.is_leaving() || !link.is_ready() {
+            return;
+        }
+        if let HttpLink::Http1(link) = &mut link {
+            link.since = worker::now();
+        }
+        let mut backends = self.backends.borrow_mut();
+        let kept = backends
+            .entry(backend.id())
+            .or_insert_with(|| KeptOfBackend { backend: Arc::clone(backend), links: Vec::new() });
+        if !kept.fits(settings) {
+            kept.links.clear();
+        }
+        kept.backend = Arc::clone(backend);
+        let most = if settings.http.version == HttpVersion::Http2 { 1 } else { most };
+        if kept.links.len() < most {
+            kept.links.push(link);
+        }
+        drop(backends);
+        if !self.is_swept.replace(true) {
+            let kept = Rc::clone(self);
+            worker::spawn(async move {
+                while kept.sweep() {
+                    worker::sleep_until(worker::now() + SWEEP).await;
+                }
+                kept.is_swept.set(false);
+            });
+        }
+    }
+
+    /// Closes those that are of no use any more. Returns whether there are others.
+    fn sweep(&self) -> bool {
+        let now = worker::now();
+        let mut backends = self.backends.borrow_mut();
+        backends.retain(|_, kept| {
+            let idle_timeout = kept.backend.settings().http.idle_timeout;
+            let is_old = |link: &HttpLink| match link {
+                HttpLink::Http1(link) => {
+                    idle_timeout.is_some_and(|most| now.saturating_duration_since(link.since) >= most)
+                }
+                HttpLink::Http2(_) => false,
+            };
+            let is_up = kept.backend.is_up() && !kept.backend.is_leaving();
+            kept.links.retain(|link| is_up && link.is_ready() && !is_old(link));
+            !kept.links.is_empty()
+        });
+        !backends.is_empty()
+    }
+
+    /// Closes all.
+    pub(in crate::server) fn clear(&self) {
+        let _ = self.backends.take();
+    }
+}
+
+/// Whether different clients may share connections: not where each begins with what is said of one client.
+pub(super) fn may_share(settings: &PoolConfig) -> bool {
+    let takes_clients_name = settings.tls.as_ref().is_some_and(|tls| tls.server_name == NameSource::Client);
+    settings.send_proxy.is_none() && !takes_clients_name
+}
+
+/// The idle connections for one request.
+pub(super) struct ReuseKept<'k> {
+    pub(super) kept: &'k KeptLinks,
+    /// Whether a new connection is wanted: another request has found an idle one closed.
+    pub(super) fresh: bool,
+}
+
+impl Reuse for ReuseKept<'_> {
+    type Kept = HttpLink;
+
+    fn take(&self, backend: &Arc<Backend>) -> Option<HttpLink> {
+        if self.fresh { None } else { self.kept.take(backend) }
+    }
+}
+
+/// Polls a link once, so that hyper sees that the last response is whole.
+pub(super) fn settle(link: &mut HttpLink) {
+    link.drive(&mut Context::from_waker(std::task::Waker::noop()));
+}

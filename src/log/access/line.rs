@@ -103,7 +103,10 @@ impl AccessLine<'_> {
     pub(super) fn text(&self, line: &mut String) {
         if let Some(request) = &self.request {
             request.combined(self, line);
-            self.end_of_text(line);
+            self.push_failed_connects(line);
+            if !matches!(self.ending, Termination::Closed(_)) {
+                let _ = write!(line, " reason=\"{}\"", self.ending);
+            }
             return;
         }
         let accepted = self.time.checked_sub(self.duration).unwrap_or(self.time);
@@ -132,10 +135,11 @@ impl AccessLine<'_> {
             self.bytes_in,
             self.id,
         );
-        self.end_of_text(line);
+        self.push_failed_connects(line);
+        let _ = write!(line, " reason=\"{}\"", self.ending);
     }
 
-    fn end_of_text(&self, line: &mut String) {
+    fn push_failed_connects(&self, line: &mut String) {
         if !self.failed_connects.is_empty() {
             line.push_str(" failed_connects=\"");
             for (index, FailedConnect { backend, reason }) in self.failed_connects.iter().enumerate() {
@@ -144,7 +148,6 @@ impl AccessLine<'_> {
             }
             line.push('"');
         }
-        let _ = write!(line, " reason=\"{}\"", self.ending);
     }
 
     /// Appends a JSON object of the [shared shape](super::super::json); times in milliseconds with three decimals, `null` for a

@@ -53,6 +53,8 @@ fn requests_are_checked_by_version_and_form() {
         (v11, "GET", "/", &[a, ("upgrade", "websocket")], Ok(())),
         (v11, "POST", "/", &[a, ("upgrade", "x"), ("content-length", "0")], Ok(())),
         (v11, "POST", "/", &[a, ("upgrade", "x"), ("content-length", "1")], Err(UpgradeWithBody)),
+        (v11, "POST", "/", &[a, ("upgrade", "H2C"), ("content-length", "1")], Ok(())),
+        (v11, "POST", "/", &[a, ("upgrade", "h2c"), ("upgrade", "x"), ("content-length", "1")], Err(UpgradeWithBody)),
         (v11, "POST", "/", &[a, ("upgrade", "x"), ("transfer-encoding", "chunked")], Err(UpgradeWithBody)),
         (v11, "POST", "/", &[a, ("expect", "100-Continue")], Ok(())),
         (v11, "POST", "/", &[a, ("expect", "100-continue"), ("expect", "100-continue")], Err(BadExpect)),
@@ -137,4 +139,29 @@ fn hosts_are_a_name_or_an_address_with_an_optional_port() {
 fn statuses_are_those_of_rfc_9110() {
     assert_eq!(RequestFault::BadExpect.status(), 417);
     assert_eq!(RequestFault::HostMismatch.status(), 400);
+}
+
+#[test]
+fn upgrades_are_asked_for_by_connection_and_upgrade_of_http_1_1() {
+    let rows: &[(Version, &[(&str, &str)], Option<&str>)] = &[
+        (Version::HTTP_11, &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")], Some("websocket")),
+        (Version::HTTP_11, &[("connection", "a"), ("connection", "upgrade"), ("upgrade", "a/1, b")], Some("a/1, b")),
+        (Version::HTTP_11, &[("upgrade", "websocket")], None),
+        (Version::HTTP_11, &[("connection", "upgrade")], None),
+        (Version::HTTP_11, &[("connection", "xupgrade"), ("upgrade", "websocket")], None),
+        (Version::HTTP_11, &[("connection", "upgrade"), ("upgrade", "a"), ("upgrade", "b")], None),
+        (Version::HTTP_11, &[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")], None),
+        (Version::HTTP_11, &[("connection", "upgrade"), ("upgrade", "websocket, H2C")], None),
+        (Version::HTTP_10, &[("connection", "upgrade"), ("upgrade", "websocket")], None),
+        (Version::HTTP_2, &[("connection", "upgrade"), ("upgrade", "websocket")], None),
+    ];
+    for row in rows {
+        let (version, fields, wanted) = row;
+        let mut request = Request::builder().version(*version).uri("/");
+        for (name, value) in *fields {
+            request = request.header(*name, *value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        assert_eq!(requested_upgrade(&parts).map(|value| value.to_str().unwrap()), *wanted, "{row:?}");
+    }
 }

@@ -71,7 +71,7 @@ fn what_routes_and_frames_cannot_be_nominated() {
 }
 
 /// What came, what is known, and what goes.
-type Row<'a> = (Forwarded, Option<&'a str>, bool, &'a [(&'a str, &'a str)], [Option<&'a str>; 4]);
+type ForwardedRow<'a> = (Forwarded, Option<&'a str>, bool, &'a [(&'a str, &'a str)], [Option<&'a str>; 4]);
 
 #[test]
 fn forwarded_fields_say_who_the_client_is() {
@@ -86,7 +86,7 @@ fn forwarded_fields_say_who_the_client_is() {
         ("x-forwarded-host", "evil"),
     ];
     let joined = "10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.1";
-    let rows: &[Row<'_>] = &[
+    let rows: &[ForwardedRow<'_>] = &[
         (Forwarded::Append, Some("192.0.2.1"), false, &[], [Some("192.0.2.1"), Some("192.0.2.1"), Some("http"), None]),
         (Forwarded::Append, Some("192.0.2.1"), false, spoofed, [Some(joined), Some("192.0.2.1"), Some("http"), None]),
         (

@@ -11,12 +11,15 @@ fn checked(version: Version, method: &str, target: &str, fields: &[(&str, &str)]
     check_request(&request.body(()).unwrap().into_parts().0)
 }
 
+/// Version, method, target, fields, and the verdict.
+type CheckedRow<'a> = (Version, &'a str, &'a str, &'a [(&'a str, &'a str)], Result<(), RequestFault>);
+
 #[test]
 fn requests_are_checked_by_version_and_form() {
     use RequestFault::*;
     let (v10, v11, v2) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
     let a: (&str, &str) = ("host", "a");
-    let rows: &[(Version, &str, &str, &[(&str, &str)], Result<(), RequestFault>)] = &[
+    let rows: &[CheckedRow<'_>] = &[
         (v11, "GET", "/", &[a], Ok(())),
         (v11, "GET", "/", &[], Err(NoHost)),
         (v11, "GET", "http://a/", &[], Err(NoHost)),
@@ -141,9 +144,12 @@ fn statuses_are_those_of_rfc_9110() {
     assert_eq!(RequestFault::HostMismatch.status(), 400);
 }
 
+/// Version, fields, and the protocol that is asked for.
+type UpgradeRow<'a> = (Version, &'a [(&'a str, &'a str)], Option<&'a str>);
+
 #[test]
 fn upgrades_are_asked_for_by_connection_and_upgrade_of_http_1_1() {
-    let rows: &[(Version, &[(&str, &str)], Option<&str>)] = &[
+    let rows: &[UpgradeRow<'_>] = &[
         (Version::HTTP_11, &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")], Some("websocket")),
         (Version::HTTP_11, &[("connection", "a"), ("connection", "upgrade"), ("upgrade", "a/1, b")], Some("a/1, b")),
         (Version::HTTP_11, &[("upgrade", "websocket")], None),

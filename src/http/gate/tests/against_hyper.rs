@@ -15,9 +15,9 @@ use proptest::prelude::*;
 use super::*;
 
 /// A client that has sent all, and reads what comes.
-struct Sent(Vec<u8>, usize);
+struct SentBytes(Vec<u8>, usize);
 
-impl Read for Sent {
+impl Read for SentBytes {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -30,7 +30,7 @@ impl Read for Sent {
     }
 }
 
-impl Write for Sent {
+impl Write for SentBytes {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         Poll::Ready(Ok(bytes.len()))
     }
@@ -45,10 +45,10 @@ impl Write for Sent {
 }
 
 /// A request: its method, its target, and its body if it came to its end.
-type Seen = (String, String, Option<Vec<u8>>);
+type ReadRequest = (String, String, Option<Vec<u8>>);
 
 /// The requests that hyper reads.
-fn read_by_hyper(bytes: &[u8]) -> Vec<Seen> {
+fn read_by_hyper(bytes: &[u8]) -> Vec<ReadRequest> {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let service = service_fn(|request: Request<Incoming>| {
         let seen = Arc::clone(&seen);
@@ -63,7 +63,7 @@ fn read_by_hyper(bytes: &[u8]) -> Vec<Seen> {
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.half_close(true);
     // An error is the end of what it reads.
-    drop(runtime.block_on(builder.serve_connection(Sent(bytes.to_vec(), 0), service)));
+    drop(runtime.block_on(builder.serve_connection(SentBytes(bytes.to_vec(), 0), service)));
     std::mem::take(&mut seen.lock().unwrap())
 }
 
@@ -114,7 +114,7 @@ impl SentRequest {
         bytes
     }
 
-    fn seen(&self) -> Seen {
+    fn seen(&self) -> ReadRequest {
         let body = match &self.body {
             SentBody::None => Vec::new(),
             SentBody::Length(body) => body.clone(),
@@ -163,7 +163,7 @@ proptest! {
         let bytes: Vec<u8> = requests.iter().flat_map(SentRequest::bytes).collect();
         let heads = requests.len() as u64;
         prop_assert_eq!(passed(&split(&bytes, &cuts)), (bytes.len(), heads, None));
-        let seen: Vec<Seen> = requests.iter().map(SentRequest::seen).collect();
+        let seen: Vec<ReadRequest> = requests.iter().map(SentRequest::seen).collect();
         prop_assert_eq!(read_by_hyper(&bytes), seen);
     }
 }
@@ -209,7 +209,7 @@ proptest! {
         prop_assert!(all.len() as u64 <= heads, "{all:?} of {heads}");
         // Each request by itself is one request, and the same as in the sequence.
         let starts = [0].into_iter().chain(ends.iter().copied());
-        let alone: Vec<Vec<Seen>> = starts.zip(&ends).map(|(start, end)| read_by_hyper(&bytes[start..*end])).collect();
+        let alone: Vec<Vec<ReadRequest>> = starts.zip(&ends).map(|(start, end)| read_by_hyper(&bytes[start..*end])).collect();
         for (index, seen) in all.iter().enumerate().take(ends.len()) {
             prop_assert_eq!(std::slice::from_ref(seen), alone[index].as_slice());
             prop_assert!(seen.2.is_some(), "the body of {:?} is cut", seen);

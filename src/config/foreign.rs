@@ -45,7 +45,8 @@ const fn other(section: &'static str, words: &'static [&'static str], hint: &'st
     Synonym { section, words, key: None, hint }
 }
 
-const MODE: &str = "TCP needs no key; for statistics and routing of HTTP, set `sniff: http` of a listener";
+const MODE: &str =
+    "TCP needs no key; to balance each HTTP request, set `protocol: http` of a listener; to watch HTTP, `sniff: http`";
 
 #[rustfmt::skip]
 const WORDS: &[Synonym] = &[
@@ -99,7 +100,10 @@ const WORDS: &[Synonym] = &[
     same(ROUTE, &["reject", "deny", "block"], "refuse"),
     same(ROUTE, &["use_backend", "default_backend", "backend", "proxy_pass", "service", "upstream", "cluster", "to"], "pool"),
     same(MATCH, &["server_name", "server_names", "servername", "hostsni", "req_ssl_sni", "ssl_fc_sni", "req.ssl_sni"], "sni"),
-    same(MATCH, &["path", "path_beg", "paths", "location", "prefix", "pathprefix", "uri", "url"], "path_prefix"),
+    same(MATCH, &["path_beg", "location", "prefix", "pathprefix"], "path_prefix"),
+    same(MATCH, &["paths", "uri", "url"], "path"),
+    same(MATCH, &["methods"], "method"),
+    same(MATCH, &["headers", "hdr", "fields"], "header"),
     same(MATCH, &["hdr(host)", "hosts", "hostname", "authority", "domains", "hdr_host"], "host"),
     same(MATCH, &["src", "source", "source_prefix_ranges", "client_ip", "clientip", "remote_addr"], "client"),
     same(MATCH, &["geo", "geoip", "countries", "geoip_country_code"], "country"),
@@ -121,6 +125,7 @@ const WORDS: &[Synonym] = &[
     same(LISTENER_TIMEOUTS, &["client_hs", "tls", "ssl"], "handshake"),
     same(LIMITS, &["maxconnrate", "rate_limit", "rate_limit_sessions"], "connection_rate"),
     same(LIMITS, &["limit_conn", "per_ip", "max_per_ip"], "connections_per_ip"),
+    same(LIMITS, &["limit_req", "request_rate", "requests_per_ip", "http_req_rate"], "request_rate_per_ip"),
     same(LIMITS, &["maxsslrate"], "handshakes"),
     same(SOCKET, &["tcp_nodelay", "tcpnodelay"], "nodelay"),
     same(SOCKET, &["so_keepalive", "tcp_keepalive", "tcpka"], "keepalive"),
@@ -136,7 +141,7 @@ const WORDS: &[Synonym] = &[
     form(POOL, &["ip_hash", "hash_type"], "balance", "write `balance: ip_hash`: sticky sessions by consistent hashing"),
     form(POOL, &["sticky", "stick_table", "stick", "session_affinity", "stick_on"],
         "persist", "write `persist: {}`, a table of clients, or `balance: ip_hash`, consistent hashing"),
-    form(POOL, &["cookie"], "persist", "sessions stick by address: `persist: {}`; cookies are not built"),
+    form(POOL, &["cookie"], "persist", "write `persist: { by: cookie, name: backend }`, with `protocol: http` of the listeners"),
     form(POOL, &["circuit_breaker", "circuit_breakers", "outlier_detection", "observe", "passive_health_check", "max_fails"],
         "outlier", "write `outlier: { failures: 5, ejection: 30s }`"),
     form(POOL, &["check", "checks", "health_check", "health_checks", "healthcheck", "healthchecks", "option_httpchk", "option_tcp_check", "tcp_check", "httpchk"],
@@ -208,6 +213,8 @@ const VALUES: &[(&str, &[&str], &str)] = &[
     ("pools[].tls.starttls", &["mariadb"], "mysql"),
     ("listeners[].tls.starttls", &["mariadb"], "mysql"),
     ("listeners[].tls.starttls", &["no", "none"], "off"),
+    ("listeners[].protocol", &["https", "http1", "http2", "http/1.1", "h2", "h2c", "grpc"], "http"),
+    ("listeners[].protocol", &["tls", "ssl"], "tcp"),
     ("listeners[].tls.client_auth.mode", &["true", "on", "yes", "require", "requireandverifyclientcert", "verify"], "required"),
     ("listeners[].tls.client_auth.mode", &["no", "none", "noclientcert"], "off"),
     ("listeners[].tls.unknown_sni", &["strict", "reject", "deny", "close"], "refuse"),

@@ -1,6 +1,7 @@
 //! The language as a whole: what the schema says, what the examples have and what is in effect agree.
 
 mod files;
+mod http;
 mod include;
 mod policy;
 mod routing;
@@ -342,7 +343,8 @@ fn full_yaml_has_exactly_the_supported_keys() {
 }
 
 /// Keys whose value in full.yaml is an example, which its comment says.
-const EXAMPLES: [&str; 2] = ["listeners[].sniff", "pools[].balance"];
+const EXAMPLES: [&str; 5] =
+    ["listeners[].protocol", "listeners[].sniff", "pools[].balance", "pools[].persist.by", "pools[].persist.ttl"];
 
 #[test]
 fn full_yaml_has_the_defaults_of_the_schema() {
@@ -413,9 +415,7 @@ fn unsupported_key_with_any_value_is_rejected_by_name() {
         assert!(all_keys().iter().all(|(built, _)| *built != path), "{path} is built");
         refused.insert(path);
     }
-    for path in ["listeners[].protocol", "pools[].http", "pools[].persist.name", "listeners[].udp"] {
-        assert!(refused.contains(path), "{path}");
-    }
+    assert_eq!(refused, BTreeSet::from(["listeners[].udp".to_owned()]));
 }
 
 #[test]
@@ -423,13 +423,18 @@ fn reference_fails_only_for_unsupported_keys() {
     let failure = parse("reference.yaml", &repository("tests/it/reference.yaml"), &Unread).unwrap_err();
     let (errors, warnings): (Vec<_>, Vec<_>) =
         failure.diagnostics.iter().partition(|diagnostic| diagnostic.severity == Severity::Error);
-    // Its routes are examples, and its `sniff` and `alpn` are the defaults; together they mean nothing.
+    // Its routes and sections are examples, and its `protocol`, `sniff` and `alpn` are the defaults; together they mean nothing.
     let (unbuilt, others): (Vec<_>, Vec<_>) =
         errors.into_iter().partition(|diagnostic| diagnostic.message.ends_with("is not supported yet"));
-    assert_eq!(unbuilt.len(), 2, "{failure}");
-    let [unread] = others.as_slice() else { panic!("{failure}") };
-    assert_eq!(unread.message, "listeners[0].routes[1].match.host: requires `sniff: http`");
-    let [dead] = warnings.as_slice() else { panic!("{failure}") };
+    assert_eq!(unbuilt.len(), 1, "{failure}");
+    let [host, path, of_requests] = others.as_slice() else { panic!("{failure}") };
+    for (unread, key) in [(host, "host"), (path, "path_prefix")] {
+        let message = format!("listeners[0].routes[1].match.{key}: requires `protocol: http` or `sniff: http`");
+        assert_eq!(unread.message, message);
+    }
+    assert_eq!(of_requests.message, "listeners[0].http: requires `protocol: http`");
+    let [dead, unused] = warnings.as_slice() else { panic!("{failure}") };
+    assert!(unused.message.starts_with("pools[0].http: has no effect"), "{failure}");
     assert_eq!(
         dead.message,
         "listeners[0].routes[0]: never matches: the listener's `tls.alpn` has none of these protocols"

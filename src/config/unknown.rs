@@ -85,7 +85,8 @@ fn distance(from: &str, to: &str) -> usize {
     steps(from).count() + steps(to).count() - 2 * common
 }
 
-/// Whether an unknown key was probably meant as `name`.
+/// Whether a key is unknown, and was probably meant as `name`.
 pub(crate) fn means(section: &str, key: &str, name: &str) -> bool {
-    key != name && (similar(key, [name]).is_some() || foreign::means(section, key, name))
+    let is_known = || schema::keys().iter().any(|(of, known)| of == section && known == key);
+    key != name && (similar(key, [name]).is_some() || foreign::means(section, key, name)) && !is_known()
 }

@@ -142,6 +142,16 @@ mod tests {
             differences(&denied(0..1), &denied(1..2)),
             ["listeners.in.access.deny: [\"10.0.0.0\"] -> [\"10.0.0.1\"]"]
         );
+        let of_requests = |http: &str| {
+            let keys = format!(
+                ", protocol: http, http: {{ {http} }}, routes: [{{ match: {{ header: {{ a: b }} }}, pool: p }}]"
+            );
+            config(&keys, ", backends: [{ address: '127.0.0.1:2' }]")
+        };
+        assert_eq!(
+            differences(&of_requests(""), &of_requests("keep_alive: 1s")),
+            ["listeners.in.http.keep_alive: 75s -> 1s"]
+        );
         let mut forced = old.clone();
         forced.pools[0].backends[1].forced = Some(ForcedHealth::Down);
         assert_eq!(differences(&old, &forced), ["pools.p.backends.b.forced: none -> down"]);

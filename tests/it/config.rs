@@ -103,6 +103,7 @@ fn every_example_is_valid() {
     for name in [
         "full.yaml",
         "game.yaml",
+        "http.yaml",
         "mysql.yaml",
         "passthrough.yaml",
         "postgres.yaml",

@@ -161,11 +161,12 @@ fn readme_is_two_screens() {
 }
 
 /// Sections of the configuration, and their pages.
-const EXPLAINED: [(&str, &str); 14] = [
+const EXPLAINED: [(&str, &str); 17] = [
     ("admin", "[Admin access](operations.md#admin-access)"),
+    ("listeners[].http", "[HTTP: each request is balanced by itself](http-requests.md)"),
     ("listeners[].limits", "[Limits on clients](limits-on-clients.md)"),
     ("listeners[].proxy_protocol", "[PROXY protocol](recipes/proxy-protocol.md)"),
-    ("listeners[].routes", "[TLS](tls.md), [HTTP](http.md)"),
+    ("listeners[].routes", "[TLS](tls.md), [HTTP by request](http-requests.md), [HTTP, watched](http.md)"),
     ("listeners[].timeouts", "[Timeouts](concepts.md#timeouts)"),
     ("listeners[].tls", "[TLS termination](tls.md#tls-termination)"),
     ("listeners[].tls.client_auth", "[mTLS](recipes/mtls.md)"),
@@ -173,6 +174,8 @@ const EXPLAINED: [(&str, &str); 14] = [
     ("pools[].backends", "[Concepts](concepts.md)"),
     ("pools[].hash", "[Sticky sessions](concepts.md#sticky-sessions)"),
     ("pools[].health", "[Health checks](concepts.md#health-checks)"),
+    ("pools[].http", "[HTTP: each request is balanced by itself](http-requests.md)"),
+    ("pools[].persist", "[Availability](availability.md#session-persistence)"),
     ("pools[].tls", "[TLS to backends](tls.md#tls-to-backends)"),
     ("reload", "[Operations](operations.md#changing-it-while-it-runs)"),
     ("shutdown", "[Start and stop](operations.md#start-and-stop)"),
@@ -189,7 +192,7 @@ fn row(key: &KeyReference) -> String {
         None if key.required => "required".to_owned(),
         None => String::new(),
     };
-    let mut text = key.description.clone();
+    let mut text = key.description.replace('\n', " ");
     let word = |(word, meaning): &(String, String)| match meaning.trim_end_matches('.') {
         "" => format!("`{word}`"),
         meaning => format!("`{word}` ({meaning})"),

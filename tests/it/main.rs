@@ -35,6 +35,7 @@ mod healthcheck;
 mod histograms;
 mod host_names;
 mod http_dialogues;
+mod http_requests;
 mod http_routes;
 mod http_sniff;
 mod http_unavailable;

@@ -84,6 +84,11 @@ pools:
             two(&[("127.0.0.1:1, pool: p", "127.0.0.1:1, pool: p, sniff: http, routes: [{ match: { host: [x] }, pool: p }]")]),
             "~ listener a".into(),
         ),
+        ("protocol", one(&[]), one(&[("pool: p }", "pool: p, protocol: http }")]), "~ listener a".into()),
+        ("a key of http", one(&[("pool: p }", "pool: p, protocol: http }")]), one(&[("pool: p }", "pool: p, protocol: http, http: { keep_alive: 1s } }")]), "~ listener a".into()),
+        ("a limit of requests", one(&[("pool: p }", "pool: p, protocol: http }")]), one(&[("pool: p }", "pool: p, protocol: http, limits: { request_rate_per_ip: 1/s } }")]), "~ listener a".into()),
+        ("http of a pool", one(&[]), one(&[(of_p, ", http: { retry: [] }, backends: [{ name: b1, address: 127.0.0.1:11 }]")]), "~ pool p".into()),
+        ("persistence by a cookie", one(&[("pool: p }", "pool: p, protocol: http }")]), one(&[("pool: p }", "pool: p, protocol: http }"), (of_p, ", persist: { by: cookie, name: b }, backends: [{ name: b1, address: 127.0.0.1:11 }]")]), "~ pool p".into()),
         ("a socket option", one(&[]), one(&[("pool: p }", "pool: p, socket: { backlog: 5 } }")]), "~ listener a".into()),
         ("MPTCP", one(&[]), one(&[("pool: p }", "pool: p, socket: { mptcp: true } }")]), format!("~ listener a\n{}", restarts(&["listeners.a.socket.mptcp"]))),
         ("MPTCP at another port", one(&[]), one(&[("127.0.0.1:1, pool: p }", "127.0.0.1:9, pool: p, socket: { mptcp: true } }")]), "~ listener a: + 127.0.0.1:9, - 127.0.0.1:1".into()),
@@ -132,4 +137,11 @@ fn tls_is_loaded_where_its_rules_change() {
     assert!(!loads(&with, &with) && !loads(&with, &edited(ONE, &[])));
     let weight = edited(ONE, &[("name: p, ", &format!("name: p, {tls}")), (":11 }", ":11, weight: 5 }")]);
     assert!(!loads(&with, &weight));
+    let terminated = |protocol: &str| {
+        let tls = "tls: { certificates: [{ cert: a, key: b }] }";
+        edited(ONE, &[("pool: p }", &format!("pool: p, protocol: {protocol}, {tls} }}"))])
+    };
+    let by_listener = |old: &Config, new: &Config| Plan::between(old, new).listeners[0].loads_tls;
+    assert!(by_listener(&terminated("tcp"), &terminated("http")), "it negotiates HTTP now");
+    assert!(!by_listener(&terminated("http"), &terminated("http")));
 }

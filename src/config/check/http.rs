@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::{Checker, copied, optional_period, value};
 use crate::config::located::Located;
 use crate::config::model::{
-    Forwarded, HeaderMatch, HttpListener, HttpPool, HttpVersion, ListenerConfig, ListenerTls, Persist, PoolConfig,
-    PoolIndex, Sniff,
+    Forwarded, HeaderMatch, HttpListener, HttpPool, HttpVersion, ListenerConfig, ListenerTls, PersistCookie,
+    PoolConfig, PoolIndex, SameSite, Sniff,
 };
 use crate::config::raw::{RawHeaders, RawHttpListener, RawHttpPool, RawListener, RawPool, RawProtocol, RawStartTls};
 use crate::config::report::{Diagnostic, shown};
@@ -186,20 +186,36 @@ impl Checker<'_> {
             let leads_here = |listener: &&ListenerConfig| listener.pools().any(|pool| pool == PoolIndex(place));
             let (of_requests, of_connections): (Vec<&ListenerConfig>, Vec<_>) =
                 listeners.iter().filter(leads_here).partition(|listener| listener.http.is_some());
-            if let (Some(Persist::Cookie(_)), Some((persist, _)), [listener, ..]) =
-                (&pool.persist, value(raw.persist.as_ref()), of_connections.as_slice())
+            if let (Some(_), Some((persist, _)), [listener, ..]) =
+                (pool.persistence_cookie(), value(raw.persist.as_ref()), of_connections.as_slice())
                 && let Some(key) = &persist.by
             {
                 let what = format!("listener `{}` balances connections, not requests", shown(&listener.name));
                 let hint = "set `protocol: http` at the listener, use `by: client_ip`, or give it another pool";
                 self.error(key.at, Diagnostic::new(what).hint(hint));
             }
+            self.cookie_without_tls(pool, raw, &of_requests);
             if !of_requests.is_empty() {
                 self.alpn_to_backends(pool, raw, &of_connections);
             } else if let (Some(key), false) = (&raw.http, of_connections.is_empty()) {
                 let what = "has no effect: no listener in front of this pool has `protocol: http`";
                 self.warning(key.at, Diagnostic::new(what).hint("set it at the listener, or remove the section"));
             }
+        }
+    }
+
+    /// Warns of a cookie that browsers do not keep: it is not Secure where no TLS ends.
+    fn cookie_without_tls(&mut self, pool: &PoolConfig, raw: &RawPool, of_requests: &[&ListenerConfig]) {
+        let same_site = value(raw.persist.as_ref()).and_then(|(persist, _)| persist.same_site.as_ref());
+        let plain = of_requests.iter().find(|listener| listener.tls.is_none());
+        if let (Some(PersistCookie { same_site: SameSite::None, .. }), Some(key), Some(listener)) =
+            (pool.persistence_cookie(), same_site, plain)
+        {
+            let what = format!("listener `{}` has no `tls`: browsers refuse its cookie", shown(&listener.name));
+            self.warning(
+                key.at,
+                Diagnostic::new(what).hint("`same_site: none` needs TLS; use lax, or add `tls` to the listener"),
+            );
         }
     }
 

@@ -268,7 +268,7 @@ impl Checker<'_> {
         }
     }
 
-    fn whole_seconds(&mut self, length: Duration, at: NodeId) {
+    pub(super) fn whole_seconds(&mut self, length: Duration, at: NodeId) {
         if length.subsec_nanos() != 0 {
             let diagnostic = Diagnostic::new(format!("{} is not a whole number of seconds", Period(length)))
                 .hint(format!("write whole seconds: {}s", length.as_secs() + 1));

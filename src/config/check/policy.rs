@@ -97,6 +97,10 @@ impl Checker<'_> {
             let diagnostic = Diagnostic::new("`size` and `by: cookie` exclude each other");
             self.error(key.at, diagnostic.hint("remove it: the cookie names the backend, and no client is remembered"));
         }
+        if let Some((Period(ttl), at)) = value(raw.ttl.as_ref()) {
+            // Max-Age is.
+            self.whole_seconds(*ttl, at);
+        }
         let hint = "name: the cookie's name, such as backend";
         let (CookieName(name), _) = self.required(raw.name.as_ref(), "name", at, hint)?;
         Some(PersistCookie {

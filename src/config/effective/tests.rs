@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::model::HIDDEN;
+use crate::config::model::{HIDDEN, HealthCheck, MysqlCheck, PostgresCheck, RedisCheck};
 use crate::config::{files::Unread, parse};
 
 /// Every key has another value than its default somewhere.
@@ -25,6 +25,16 @@ listeners:
       - { match: { sni: ["*.example", b.example], alpn: [h2] }, pool: b }
       - { match: { alpn: [h3] }, pool: c }
   - { name: two, bind: "127.0.0.1:8082", pool: b, socket: { reuse_port: false } }
+  - name: web
+    bind: "127.0.0.1:8083"
+    pool: w
+    protocol: http
+    http: { forwarded: replace, max_head: 3KiB, head_timeout: 1s, keep_alive: 0s, request_timeout: 0s }
+    limits: { request_rate_per_ip: 100/s }
+    tls: { certificates: [{ cert: /tmp/c.pem, key: /tmp/c.key }] }
+    routes:
+      - match: { sni: [a.example], host: [b.example], path: [/a], path_prefix: [/], method: [GET, M-SEARCH], header: { X-B: "$$1", x-a: "*" } }
+        pool: w2
   - { name: "$${PORTS}", bind: ["127.0.0.1:9000-9009", "[::1]:9000-9001"], pool: "d$$" }
 pools:
   - name: a
@@ -66,6 +76,12 @@ pools:
     health: { redis: { user: u, password_file: /tmp/p, role: primary, plaintext: allow } }
   - { name: "d$$", backends: [{ address: "10.0.0.4:*" }, { address: "ports.example:*" }, { address: "[2001:db8::1]:*" }] }
   - { name: empty }
+  - name: w
+    backends: [{ address: "10.0.0.5:80" }]
+    http: { version: 2, idle_connections: 0, idle_timeout: 0s, retry: [504, closed] }
+    persist: { by: cookie, name: b, ttl: 1h, same_site: none }
+    tls: {}
+  - { name: w2, backends: [{ address: "10.0.0.6:80" }], persist: { by: cookie, name: c, same_site: strict } }
 "#;
 
 fn read(text: &str) -> Config {

@@ -49,7 +49,7 @@ pub(crate) struct RawPersist {
     #[schemars(extend("default" = "client_ip"))]
     pub(crate) by: Field<RawPersistBy>,
     /// Time that a client is remembered after its last connection has ended. With by: cookie, the cookie's Max-Age, 0s by default:
-    /// until the browser is closed.
+    /// until the browser is closed; whole seconds.
     #[schemars(extend("default" = "30m"))]
     pub(crate) ttl: Field<Period>,
     /// Clients that are remembered; beyond that, the one not seen for the longest time is forgotten. Not with by: cookie.

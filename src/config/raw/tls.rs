@@ -116,7 +116,7 @@ pub(crate) struct RawPoolTls {
     pub(crate) ca: Field<TrustedBy>,
     /// Name to verify and to send as SNI; default: the backend's host. sni: the client's SNI.
     pub(crate) server_name: Field<ServerName>,
-    /// Application protocols to offer, in order of preference.
+    /// Application protocols to offer, in order of preference. With http.version: 2 the default is [h2].
     #[schemars(extend("default" = []))]
     pub(crate) alpn: Field<Vec<Located<ProtocolName>>>,
     /// For backends that require mTLS.

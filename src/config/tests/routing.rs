@@ -242,8 +242,10 @@ fn ejection_by_status_without_http_is_a_warning_at_its_key() {
             .map(|it| (it.message.clone(), text[it.span.clone().unwrap()].to_owned()))
             .collect::<Vec<_>>()
     };
-    let expected =
-        ("pools[1].outlier.http_5xx: has no effect: no listener in front of this pool has `sniff: http`", "true");
+    let expected = (
+        "pools[1].outlier.http_5xx: has no effect: no listener in front of this pool has `protocol: http` or `sniff: http`",
+        "true",
+    );
     let expected = [(expected.0.to_owned(), expected.1.to_owned())];
     assert_eq!(warned("", "", "{ http_5xx: true }"), expected);
     for (first, second, outlier) in [

@@ -101,7 +101,8 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     }
 }
 
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+/// The members of a comma-separated list, without the empty ones.
+pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 

@@ -52,8 +52,7 @@ pub struct RequestGate {
     progress: u8,
     /// Which of the known names the field's name may still become: a bit for each.
     candidates: u8,
-    /// Major and minor, as digits.
-    version: [u8; 2],
+    is_http10: bool,
     has_length: bool,
     is_chunked: bool,
     in_trailers: bool,
@@ -120,7 +119,7 @@ impl RequestGate {
             empty_lines: 0,
             progress: 0,
             candidates: 0,
-            version: [0; 2],
+            is_http10: false,
             has_length: false,
             is_chunked: false,
             in_trailers: false,
@@ -325,11 +324,11 @@ impl RequestGate {
     fn version(&mut self, byte: u8) -> Result<usize, Violation> {
         match (self.progress, byte) {
             (place @ 0..=4, _) if byte == b"HTTP/"[usize::from(place)] => {}
-            (5, b'0'..=b'9') => self.version[0] = byte,
-            (6, b'.') => {}
-            (7, b'0'..=b'9') => self.version[1] = byte,
-            (8, b'\r') if matches!(&self.version, b"11" | b"10") => self.state = GateState::LineLf,
-            (8, b'\r') => return Err(Violation::UnsupportedVersion),
+            (5, b'1') | (6, b'.') => {}
+            (7, b'0' | b'1') => self.is_http10 = byte == b'0',
+            // At once: hyper answers by itself what it sees of another version.
+            (5 | 7, b'0'..=b'9') => return Err(Violation::UnsupportedVersion),
+            (8, b'\r') => self.state = GateState::LineLf,
             (8, b'\n') => return Err(Violation::BareLf),
             _ => return Err(Violation::BadRequestLine),
         }

@@ -3,9 +3,13 @@
 //! Fields whose names contain `_` pass. A backend that reads `X_Real_Ip` as X-Real-IP must refuse them itself.
 
 use hyper::Version;
-use hyper::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
+
+use super::forward::tokens;
 
 /// A rule that a parsed request breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -28,7 +32,8 @@ pub enum RequestFault {
     /// A form of target that the method does not have (RFC 9112 3.2).
     #[error("request target does not fit the method")]
     TargetForm,
-    /// A request for another protocol with a body: peers disagree on which comes first.
+    /// A request for another protocol with a body: peers disagree on which comes first. h2c is not one, see
+    /// [`requested_upgrade`].
     #[error("Upgrade in a request with a body")]
     UpgradeWithBody,
     /// Not a decimal number, or more than one field.
@@ -58,8 +63,7 @@ pub fn check_request(parts: &Parts) -> Result<(), RequestFault> {
     check_target(parts)?;
     check_host(parts)?;
     check_length(&parts.headers)?;
-    let has_upgrade = parts.headers.contains_key(UPGRADE);
-    if has_upgrade && has_body(&parts.headers) {
+    if parts.headers.get_all(UPGRADE).iter().any(|value| !is_h2c(value)) && has_body(&parts.headers) {
         return Err(RequestFault::UpgradeWithBody);
     }
     match one(&parts.headers, &EXPECT) {
@@ -67,6 +71,25 @@ pub fn check_request(parts: &Parts) -> Result<(), RequestFault> {
         Ok(Some(value)) if value.eq_ignore_ascii_case(b"100-continue") => Ok(()),
         Ok(Some(_)) | Err(Several) => Err(RequestFault::BadExpect),
     }
+}
+
+/// The protocol to which a client wants to change. HTTP/1.1 alone has Upgrade (RFC 9110 7.8).
+///
+/// `h2c` is none: Java's client offers it with each request, bodies included, and a backend that took it would get requests
+/// that no route has seen.
+pub fn requested_upgrade(parts: &Parts) -> Option<&HeaderValue> {
+    let is_asked =
+        parts.headers.get_all(CONNECTION).iter().flat_map(tokens).any(|o| o.eq_ignore_ascii_case(b"upgrade"));
+    let mut values = parts.headers.get_all(UPGRADE).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) if is_asked && parts.version == Version::HTTP_11 && !is_h2c(value) => Some(value),
+        _ => None,
+    }
+}
+
+/// Whether the value offers HTTP/2, alone or in a list.
+fn is_h2c(value: &HeaderValue) -> bool {
+    tokens(value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 fn check_target(parts: &Parts) -> Result<(), RequestFault> {
@@ -183,7 +206,7 @@ struct Several;
 fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h [u8]>, Several> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (value, None) => Ok(value.map(hyper::header::HeaderValue::as_bytes)),
+        (value, None) => Ok(value.map(HeaderValue::as_bytes)),
         _ => Err(Several),
     }
 }

@@ -8,6 +8,12 @@ pub mod mysql {
     pub mod packet;
 }
 
+/// Without what needs hyper.
+#[path = "../../src/http"]
+pub mod http {
+    pub mod gate;
+}
+
 #[path = "../../src/sniff/mod.rs"]
 pub mod sniff;
 

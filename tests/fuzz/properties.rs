@@ -1,6 +1,8 @@
 //! What must hold of the recognisers whatever the bytes are. The fuzz targets try it with bytes of their own, the test
 //! `fuzz_corpus` with those in `corpus/`.
 
+mod http_gate;
+
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -14,6 +16,8 @@ use tidegate::sniff::queries::{QueryWatcher, WatchEvent};
 use tidegate::sniff::{Recognition, client_hello, http, postgres, protocol, proxy_protocol};
 use tidegate::stats::queries::QueryProtocol;
 use tidegate::stats::termination::Side;
+
+pub(crate) use http_gate::http_gate;
 
 /// Bytes up to which every cut is tried; of longer inputs some are.
 const EVERY_CUT: usize = 1024;

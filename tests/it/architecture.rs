@@ -46,6 +46,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "balance",
             "config::model",
             "geoip",
+            "http",
             "limits",
             "log",
             "mysql",

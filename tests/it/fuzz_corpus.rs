@@ -14,10 +14,11 @@ use proptest::prelude::*;
 /// Panics if something does not hold of the bytes.
 type Property = fn(&[u8]);
 
-const TARGETS: [(&str, Property); 10] = [
+const TARGETS: [(&str, Property); 11] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
     ("http_dialogue", properties::http_dialogue),
+    ("http_gate", properties::http_gate),
     ("mysql_login", properties::mysql_login),
     ("mysql_queries", properties::mysql_queries),
     ("postgres", properties::postgres),
@@ -99,6 +100,7 @@ proptest! {
         ], 0..40),
     ) {
         properties::http_dialogue(&scraps.concat());
+        properties::http_gate(&scraps.concat());
     }
 }
 

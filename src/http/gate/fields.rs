@@ -66,7 +66,7 @@ impl RequestGate {
                 self.has_length = true;
                 GateState::LengthValue
             }
-            Some(TRANSFER_ENCODING) if self.version[1] == b'0' => return Err(Violation::TransferEncodingOnHttp10),
+            Some(TRANSFER_ENCODING) if self.is_http10 => return Err(Violation::TransferEncodingOnHttp10),
             Some(TRANSFER_ENCODING) if self.has_length => return Err(Violation::LengthAndTransferEncoding),
             Some(TRANSFER_ENCODING) if self.is_chunked => return Err(Violation::SeveralTransferEncodings),
             Some(TRANSFER_ENCODING) => {

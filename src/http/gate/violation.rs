@@ -18,7 +18,7 @@ pub enum Violation {
     /// Not three parts with one space between.
     #[error("malformed request line")]
     BadRequestLine,
-    /// A well-formed version other than 1.0 and 1.1.
+    /// A version other than 1.0 and 1.1.
     #[error("unsupported HTTP version")]
     UnsupportedVersion,
     /// Not a token.

@@ -2,6 +2,7 @@
 
 mod line;
 mod request;
+mod text;
 
 use std::fmt::Display;
 use std::io;

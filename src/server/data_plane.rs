@@ -15,6 +15,7 @@ use super::accept;
 use super::connection::Abort;
 use super::connections::{self, ConnectionFilter, ConnectionList};
 use super::crew::{Crew, CrewMember, WorkerSlot};
+use super::http::KeptLinks;
 use super::listener::Listener;
 use super::plane_state::{Members, PlaneState};
 use super::samples::Samples;
@@ -125,7 +126,7 @@ impl DataPlane {
         while prepared.active.len() < workers {
             let known = || threads.iter().map(|(member, _)| member).chain(&prepared.active);
             let index = (0..).find(|index| known().all(|worker| worker.index != *index)).unwrap_or(0);
-            let worker = Worker::start(&format!("worker-{index}"), WorkerState::release)?;
+            let worker = Worker::start(&format!("worker-{index}"), release)?;
             let entered = self.entered().get(&index).copied().unwrap_or(0);
             let member = CrewMember::new(index, Arc::clone(worker.remote()), entered);
             let (of_worker, state) = (Arc::clone(&member), Arc::clone(&self.state));
@@ -295,4 +296,10 @@ impl DataPlane {
             let _ = answered.await;
         }
     }
+}
+
+/// Gives up what a worker's thread-locals hold. Called at the end of its thread.
+fn release() {
+    KeptLinks::release();
+    WorkerState::release();
 }

@@ -2,13 +2,14 @@
 //!
 //! hyper reads and writes HTTP. What it is given has passed a gate first, and what it asks for runs on the worker.
 
-mod answer;
-mod body;
 mod client;
 mod exchange;
 mod kept;
 mod link;
 mod record;
+mod reply;
+mod request_body;
+mod response_body;
 mod sticky;
 mod tunnel;
 
@@ -22,11 +23,11 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
 
-use self::answer::Answer;
-use self::body::{ForwardError, ResponseBody};
 use self::client::{ClientIo, HttpClient};
 pub(super) use self::kept::KeptLinks;
 use self::link::WorkerExecutor;
+use self::reply::LocalReply;
+use self::response_body::{ForwardError, HttpResponseBody};
 pub(super) use self::tunnel::Tunnel;
 use super::deadline::expiry;
 use super::lingering_close::{LingerLimit, lingering_close};
@@ -77,7 +78,7 @@ pub(super) async fn serve(conn: ClientConn, peeked: PeekedBytes, handle: &Sessio
     let unread = http.end();
     if let Some(tunnel) = client.take_tunnel() {
         // Bytes that came before the 101 are of neither protocol.
-        let is_clean = matches!(outcome, Outcome::Done(Ok(()))) && unread == 0 && client.violation().is_none();
+        let is_clean = matches!(outcome, HttpEnd::Done(Ok(()))) && unread == 0 && client.violation().is_none();
         return match Rc::into_inner(client) {
             Some(client) if is_clean => Served::Switched(client.into_conn(), Box::new(tunnel)),
             Some(client) => {
@@ -174,9 +175,9 @@ impl HttpConn {
 struct HttpService(Rc<HttpClient>);
 
 impl Service<Request<Incoming>> for HttpService {
-    type Response = Response<ResponseBody>;
+    type Response = Response<HttpResponseBody>;
     type Error = ForwardError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, ForwardError>>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<HttpResponseBody>, ForwardError>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         Box::pin(exchange::exchange(Rc::clone(&self.0), request))
@@ -184,7 +185,7 @@ impl Service<Request<Incoming>> for HttpService {
 }
 
 /// Why hyper's side has ended.
-enum Outcome {
+enum HttpEnd {
     Done(hyper::Result<()>),
     /// From outside, or by a timeout.
     Ended(Termination),
@@ -200,12 +201,12 @@ enum HttpDue {
     Finish,
 }
 
-async fn drive(http: &mut HttpConn, client: &HttpClient, rules: &HttpListener, handle: &SessionHandle) -> Outcome {
+async fn drive(http: &mut HttpConn, client: &HttpClient, rules: &HttpListener, handle: &SessionHandle) -> HttpEnd {
     let expires = expiry(&client.connection.listener.config().timeouts, client.connection.accepted);
     let (mut timer, mut is_finishing) = (Timer::default(), false);
     poll_fn(|cx| {
         if let Some(abort) = handle.aborted() {
-            return Poll::Ready(Outcome::Ended(abort.into()));
+            return Poll::Ready(HttpEnd::Ended(abort.into()));
         }
         if !is_finishing && handle.state().draining_since().is_some() {
             is_finishing = true;
@@ -213,7 +214,7 @@ async fn drive(http: &mut HttpConn, client: &HttpClient, rules: &HttpListener, h
         }
         loop {
             if let Poll::Ready(done) = http.poll(cx) {
-                return Poll::Ready(Outcome::Done(done));
+                return Poll::Ready(HttpEnd::Done(done));
             }
             let Some((deadline, due)) = next_due(client, rules, expires.filter(|_| !is_finishing)) else {
                 return Poll::Pending;
@@ -222,9 +223,9 @@ async fn drive(http: &mut HttpConn, client: &HttpClient, rules: &HttpListener, h
                 return Poll::Pending;
             }
             match due {
-                HttpDue::End(ending) => return Poll::Ready(Outcome::Ended(ending)),
-                HttpDue::HeadTimeout => return Poll::Ready(Outcome::HeadTimeout),
-                HttpDue::Finish if is_finishing => return Poll::Ready(Outcome::Ended(Termination::IdleTimeout)),
+                HttpDue::End(ending) => return Poll::Ready(HttpEnd::Ended(ending)),
+                HttpDue::HeadTimeout => return Poll::Ready(HttpEnd::HeadTimeout),
+                HttpDue::Finish if is_finishing => return Poll::Ready(HttpEnd::Ended(Termination::IdleTimeout)),
                 HttpDue::Finish => {
                     is_finishing = true;
                     http.finish();
@@ -261,14 +262,14 @@ fn next_due(client: &HttpClient, rules: &HttpListener, expires: Option<Instant>)
 }
 
 /// Says a last word where there is one to say, and says how the connection ended.
-async fn close(client: &HttpClient, outcome: Outcome) -> Termination {
+async fn close(client: &HttpClient, outcome: HttpEnd) -> Termination {
     let last = match (client.violation(), &outcome) {
         (Some(violation), _) => {
             client.connection.listener.log_refusal(client.connection.client.get(), &violation);
-            Some((Answer::new(violation.status(), violation.to_string()), Termination::BadRequest))
+            Some((LocalReply::new(violation.status(), violation.to_string()), Termination::BadRequest))
         }
-        (None, Outcome::HeadTimeout) => {
-            let answer = Answer::new(408, "the request's head was not complete in time");
+        (None, HttpEnd::HeadTimeout) => {
+            let answer = LocalReply::new(408, "the request's head was not complete in time");
             Some((answer, Termination::PreambleTimeout))
         }
         (None, _) => None,
@@ -282,25 +283,25 @@ async fn close(client: &HttpClient, outcome: Outcome) -> Termination {
         return ending;
     }
     match outcome {
-        Outcome::Done(Ok(())) => {
+        HttpEnd::Done(Ok(())) => {
             if !client.has_finished() {
                 lingering_close(&client.conn, b"", LingerLimit::SHORT).await;
             }
             Termination::Closed(Side::Client)
         }
-        Outcome::Done(Err(error)) => {
+        HttpEnd::Done(Err(error)) => {
             client.conn.reset_on_close();
             match error.is_user() || error.is_body_write_aborted() {
                 true => Termination::Reset(Side::Backend),
                 false => Termination::Reset(Side::Client),
             }
         }
-        Outcome::Ended(ending) => {
+        HttpEnd::Ended(ending) => {
             if !client.is_idle() || client.is_responding() {
                 client.conn.reset_on_close();
             }
             ending
         }
-        Outcome::HeadTimeout => Termination::PreambleTimeout,
+        HttpEnd::HeadTimeout => Termination::PreambleTimeout,
     }
 }

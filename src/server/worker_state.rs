@@ -17,7 +17,6 @@ use super::connection::{Abort, ConnectionState};
 use super::crew::CrewMember;
 use super::database_session::{DatabaseSession, DatabaseSessions};
 use super::dial::retry_queue::RetryQueues;
-use super::http::KeptLinks;
 use super::listener::Listener;
 use super::plane_state::PlaneState;
 use super::samples::Samples;
@@ -50,7 +49,6 @@ pub(super) struct WorkerState {
     acceptors: RefCell<Vec<Rc<Accepting>>>,
     pub(super) retry_queues: RetryQueues,
     pub(super) database_sessions: DatabaseSessions,
-    pub(super) kept_links: Rc<KeptLinks>,
 }
 
 impl WorkerState {
@@ -69,7 +67,6 @@ impl WorkerState {
             acceptors: RefCell::default(),
             retry_queues,
             database_sessions: DatabaseSessions::default(),
-            kept_links: Rc::default(),
         });
         STATE.with(|cell| {
             // Empty on a new worker's thread.
@@ -83,7 +80,6 @@ impl WorkerState {
             let Some(state) = cell.get() else { return };
             state.set_samples(None);
             state.set_access(None);
-            state.kept_links.clear();
         });
     }
 

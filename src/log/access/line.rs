@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::request::RequestLine;
+use super::text::{WholeMillis, push_quoted, push_word};
 use crate::log::date;
 use crate::log::json::{JsonObject, JsonText};
 use crate::net::addr::ClientAddr;
@@ -102,7 +103,10 @@ impl AccessLine<'_> {
     /// milliseconds. Fields that tcplog lacks follow. What names the process is the caller's.
     pub(super) fn text(&self, line: &mut String) {
         if let Some(request) = &self.request {
-            request.combined(self, line);
+            let began = self.time.checked_sub(self.duration).unwrap_or(self.time);
+            request.combined(line, self.client.ip(), began, self.bytes_out);
+            self.push_stages(line);
+            request.more(line);
             self.push_failed_connects(line);
             if !matches!(self.ending, Termination::Closed(_)) {
                 let _ = write!(line, " reason=\"{}\"", self.ending);
@@ -137,6 +141,27 @@ impl AccessLine<'_> {
         );
         self.push_failed_connects(line);
         let _ = write!(line, " reason=\"{}\"", self.ending);
+    }
+
+    /// Where a request went, and how long each stage took.
+    fn push_stages(&self, line: &mut String) {
+        line.push_str(" listener=");
+        push_word(line, self.listener);
+        line.push_str(" backend=");
+        push_word(line, self.pool);
+        line.push('/');
+        push_word(line, self.backend.unwrap_or("<NOSRV>"));
+        let _ = write!(
+            line,
+            " queue_ms={} connect_ms={} first_byte_ms={} duration_ms={} bytes_in={} retries={} id={:016x}",
+            WholeMillis(self.queue),
+            WholeMillis(self.connect),
+            WholeMillis(self.first_byte),
+            WholeMillis(Some(self.duration)),
+            self.bytes_in,
+            self.retries,
+            self.id,
+        );
     }
 
     fn push_failed_connects(&self, line: &mut String) {
@@ -228,35 +253,6 @@ impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros();
         write!(f, "{}.{:03}", micros / 1000, micros % 1000)
-    }
-}
-
-/// Whole milliseconds; -1 for a stage that was not reached.
-pub(super) struct WholeMillis(pub(super) Option<Duration>);
-
-impl fmt::Display for WholeMillis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(took) => took.as_millis().fmt(f),
-            None => f.write_str("-1"),
-        }
-    }
-}
-
-/// A name as one word: white space, quotes and slashes become `_`, so that fields stay apart. JSON needs no such thing.
-pub(super) fn push_word(line: &mut String, name: &str) {
-    let fits = |c: char| !c.is_control() && !c.is_whitespace() && c != '"' && c != '/';
-    line.extend(name.chars().map(|c| if fits(c) { c } else { '_' }));
-}
-
-/// The inside of a quoted value, escaped so that neither the value nor the line ends early.
-pub(super) fn push_quoted(line: &mut String, value: &str) {
-    for c in value.chars() {
-        match c {
-            '"' | '\\' => line.extend(['\\', c]),
-            c if c.is_control() => line.extend(c.escape_default()),
-            c => line.push(c),
-        }
     }
 }
 

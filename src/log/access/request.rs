@@ -1,8 +1,10 @@
 //! What the line of a request has beyond that of a connection: the combined format, and members of JSON.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::SystemTime;
 
-use super::line::{AccessLine, WholeMillis, push_quoted, push_word};
+use super::text::push_quoted;
 use crate::log::date;
 use crate::log::json::JsonObject;
 
@@ -28,11 +30,11 @@ pub struct RequestLine<'a> {
 }
 
 impl RequestLine<'_> {
-    /// Appends the combined log format of Apache and nginx; fields that it lacks follow.
-    pub(super) fn combined(&self, of: &AccessLine<'_>, line: &mut String) {
-        let began = of.time.checked_sub(of.duration).unwrap_or(of.time);
+    /// Appends the combined log format of Apache and nginx. `began` is when the request came, `bytes` is the size of the
+    /// response's body.
+    pub(super) fn combined(&self, line: &mut String, client: Option<IpAddr>, began: SystemTime, bytes: u64) {
         // Writing to a String cannot fail.
-        let _ = match of.client.ip() {
+        let _ = match client {
             Some(ip) => write!(line, "{ip}"),
             None => write!(line, "unix:"),
         };
@@ -45,29 +47,16 @@ impl RequestLine<'_> {
             Some(status) => write!(line, "{status}"),
             None => write!(line, "-"),
         };
-        let _ = write!(line, " {}", of.bytes_out);
+        let _ = write!(line, " {bytes}");
         for field in [self.referer, self.user_agent] {
             line.push_str(" \"");
             push_quoted(line, field.unwrap_or("-"));
             line.push('"');
         }
-        line.push_str(" listener=");
-        push_word(line, of.listener);
-        line.push_str(" backend=");
-        push_word(line, of.pool);
-        line.push('/');
-        push_word(line, of.backend.unwrap_or("<NOSRV>"));
-        let _ = write!(
-            line,
-            " queue_ms={} connect_ms={} first_byte_ms={} duration_ms={} bytes_in={} retries={} id={:016x}",
-            WholeMillis(of.queue),
-            WholeMillis(of.connect),
-            WholeMillis(of.first_byte),
-            WholeMillis(Some(of.duration)),
-            of.bytes_in,
-            of.retries,
-            of.id,
-        );
+    }
+
+    /// Appends what the combined format lacks.
+    pub(super) fn more(&self, line: &mut String) {
         for (key, value) in [("host", self.host), ("traceparent", self.traceparent)] {
             if let Some(value) = value {
                 let _ = write!(line, " {key}=\"");

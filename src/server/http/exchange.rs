@@ -17,12 +17,13 @@ use super::super::route::{RequestView, RouteKey, RouteMatch};
 use super::super::transport::BackendConn;
 use super::super::upstream::Origin;
 use super::super::worker_state::SessionHandle;
-use super::answer::Answer;
-use super::body::{ForwardError, ForwardedBody, RequestBody, ResponseBody};
 use super::client::{HttpClient, UnderWay};
-use super::kept::ReuseKept;
+use super::kept::{KeptLinks, ReuseKept};
 use super::link::{HttpLink, SendFailed};
 use super::record::RequestRecord;
+use super::reply::LocalReply;
+use super::request_body::RequestBody;
+use super::response_body::{ForwardError, ForwardedBody, HttpResponseBody};
 use super::sticky;
 use super::tunnel::Tunnel;
 use crate::config::model::{HttpListener, HttpRetry, HttpVersion};
@@ -40,7 +41,7 @@ const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(1);
 /// What becomes of a request that no backend has answered.
 enum Unanswered {
     /// tidegate answers.
-    Answer(Answer, Termination),
+    Reply(LocalReply, Termination),
     /// The connection, or the stream, is reset.
     Reset(Termination),
 }
@@ -52,7 +53,7 @@ enum Unanswered {
 pub(super) async fn exchange(
     client: Rc<HttpClient>,
     request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, ForwardError> {
+) -> Result<Response<HttpResponseBody>, ForwardError> {
     let under_way = UnderWay::new(&client);
     let (parts, incoming) = request.into_parts();
     let (pool, route) = match admit(&client, &parts) {
@@ -65,20 +66,20 @@ pub(super) async fn exchange(
     };
     let mut record = RequestRecord::new(client.enter(route), &pool, &parts);
     match forward(&client, parts, incoming, &mut record).await {
-        Ok(Forwarded::Response(head, incoming, link)) => {
+        Ok(ForwardedResponse::Response(head, incoming, link)) => {
             client.responds(true);
             Ok(Response::from_parts(head, ForwardedBody::new(incoming, link, record, under_way)))
         }
-        Ok(Forwarded::Switched(head, backend, ahead)) => {
+        Ok(ForwardedResponse::Switched(head, backend, ahead)) => {
             record.answered(101, Termination::Closed(Side::Client));
             // From here on, the connection has it.
             match record.handle.connection().take_lease() {
                 Some(lease) => client.switch(Tunnel { backend, ahead, lease }),
                 None => return Err("the request is reset: its backend has gone".into()),
             }
-            Ok(Response::from_parts(head, ResponseBody::own(hyper::body::Bytes::new(), under_way)))
+            Ok(Response::from_parts(head, HttpResponseBody::own(hyper::body::Bytes::new(), under_way)))
         }
-        Err(Unanswered::Answer(answer, ending)) => {
+        Err(Unanswered::Reply(answer, ending)) => {
             record.answered(answer.status, ending);
             Ok(answer.into_response(under_way))
         }
@@ -105,18 +106,18 @@ impl HttpClient {
 type Routed = (Arc<Pool>, Option<RouteMatch>);
 
 /// Checks a request, and finds its pool.
-fn admit(client: &HttpClient, parts: &Parts) -> Result<Routed, (Answer, Termination)> {
+fn admit(client: &HttpClient, parts: &Parts) -> Result<Routed, (LocalReply, Termination)> {
     let listener = &*client.connection.listener;
     if let Err(fault) = check_request(parts) {
-        let answer = Answer { closes: true, ..Answer::new(fault.status(), fault.to_string()) };
+        let answer = LocalReply { closes: true, ..LocalReply::new(fault.status(), fault.to_string()) };
         return Err((answer, Termination::BadRequest));
     }
     if parts.method == Method::CONNECT {
-        let answer = Answer { closes: true, ..Answer::new(405, "CONNECT is not supported") };
+        let answer = LocalReply { closes: true, ..LocalReply::new(405, "CONNECT is not supported") };
         return Err((answer, Termination::BadRequest));
     }
     if let Err(wait) = listener.admission.admit_request(client.connection.client.get()) {
-        let answer = Answer::new(429, "requests from this address come too fast").retry_after(wait);
+        let answer = LocalReply::new(429, "requests from this address come too fast").retry_after(wait);
         return Err((answer, Termination::RequestRate));
     }
     if listener.config().routes.is_empty() {
@@ -125,7 +126,7 @@ fn admit(client: &HttpClient, parts: &Parts) -> Result<Routed, (Answer, Terminat
     let route = route(listener, client, parts);
     match route {
         Some(found) if listener.refuses(found) => {
-            Err((Answer::new(403, "the route refuses this request"), Termination::RouteRefused))
+            Err((LocalReply::new(403, "the route refuses this request"), Termination::RouteRefused))
         }
         route => Ok((Arc::clone(listener.pool(route)), route)),
     }
@@ -156,7 +157,7 @@ fn route(listener: &Listener, client: &HttpClient, parts: &Parts) -> Option<Rout
 }
 
 /// A backend's response.
-enum Forwarded {
+enum ForwardedResponse {
     Response(hyper::http::response::Parts, Incoming, HttpLink),
     /// 101, and the backend's socket.
     Switched(hyper::http::response::Parts, BackendConn, Vec<u8>),
@@ -174,7 +175,7 @@ async fn forward(
     mut parts: Parts,
     incoming: Incoming,
     record: &mut RequestRecord,
-) -> Result<Forwarded, Unanswered> {
+) -> Result<ForwardedResponse, Unanswered> {
     let listener = Arc::clone(&client.connection.listener);
     let Some(rules) = &listener.config().http else { return Err(Unanswered::Reset(Termination::InternalError)) };
     let pool = Arc::clone(&record.pool);
@@ -216,8 +217,8 @@ async fn forward(
             Err(ending) => return Err(aborted(ending)),
             Ok(None) => {
                 record.record_outcome(&backend, None);
-                let answer = Answer::new(504, "the backend did not answer in time");
-                return Err(Unanswered::Answer(answer, Termination::ResponseTimeout));
+                let answer = LocalReply::new(504, "the backend did not answer in time");
+                return Err(Unanswered::Reply(answer, Termination::ResponseTimeout));
             }
             Ok(Some(None)) => return Err(Unanswered::Reset(Termination::ClientLeft)),
             Ok(Some(Some(sent))) => sent,
@@ -240,8 +241,8 @@ async fn forward(
             }
             Err(SendFailed { request, error }) => {
                 let was_sent = request.is_none();
-                let answer = Answer::new(502, format!("the backend ended the connection: {}", describe(&error)));
-                let ended = Unanswered::Answer(answer, Termination::Reset(Side::Backend));
+                let answer = LocalReply::new(502, format!("the backend ended the connection: {}", describe(&error)));
+                let ended = Unanswered::Reply(answer, Termination::Reset(Side::Backend));
                 let repeats = match (was_sent, is_reused) {
                     (false, _) => true,
                     (true, true) => may_repeat && settings.http.retry.contains(&HttpRetry::Closed),
@@ -316,7 +317,7 @@ async fn dial(
         http: Some(version),
         ..Origin::of(&client.connection, &client.conn)
     };
-    let reuse = ReuseKept { kept: &client.state.kept_links, fresh };
+    let reuse = ReuseKept { fresh };
     let dialled = Box::pin(dial::dial(handle, &listener, pool, &origin, &reuse, first, attempts)).await?;
     let backend = Arc::clone(dialled.lease.backend());
     record.handle.connection().hold(dialled.lease);
@@ -329,7 +330,7 @@ async fn dial(
             let link = link.map_err(|_| Termination::ConnectFailed)?;
             if let HttpLink::Http2(link) = &link {
                 // At once, for other streams to share it.
-                client.state.kept_links.keep(&backend, HttpLink::Http2(link.clone()));
+                KeptLinks::keep(&backend, HttpLink::Http2(link.clone()));
             }
             Ok((link, false))
         }
@@ -430,7 +431,7 @@ async fn respond(
     backend: &Backend,
     response: Response<Incoming>,
     link: HttpLink,
-) -> Result<Forwarded, Unanswered> {
+) -> Result<ForwardedResponse, Unanswered> {
     let (mut head, incoming) = response.into_parts();
     let upgrade = head.headers.get(UPGRADE).cloned();
     strip_hop_by_hop(&mut head.headers);
@@ -440,11 +441,11 @@ async fn respond(
     }
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         head.version = Version::HTTP_11;
-        return Ok(Forwarded::Response(head, incoming, link));
+        return Ok(ForwardedResponse::Response(head, incoming, link));
     }
     let bad = || {
-        let answer = Answer::new(502, "the backend switched protocols unasked");
-        Unanswered::Answer(answer, Termination::Reset(Side::Backend))
+        let answer = LocalReply::new(502, "the backend switched protocols unasked");
+        Unanswered::Reply(answer, Termination::Reset(Side::Backend))
     };
     if wishes.upgrade.is_none() || client.is_http2 {
         return Err(bad());
@@ -461,14 +462,14 @@ async fn respond(
     if let Some(upgrade) = upgrade {
         head.headers.insert(UPGRADE, upgrade);
     }
-    Ok(Forwarded::Switched(head, socket, ahead))
+    Ok(ForwardedResponse::Switched(head, socket, ahead))
 }
 
 /// What an end of the request from outside means.
 fn aborted(ending: Termination) -> Unanswered {
     match ending {
         Termination::BackendDown => {
-            Unanswered::Answer(Answer::new(502, "the backend has gone down"), Termination::BackendDown)
+            Unanswered::Reply(LocalReply::new(502, "the backend has gone down"), Termination::BackendDown)
         }
         ending => Unanswered::Reset(ending),
     }
@@ -477,20 +478,20 @@ fn aborted(ending: Termination) -> Unanswered {
 /// The answer to a request for which no backend was found.
 fn of_dial(ending: Termination) -> Unanswered {
     let answer = match ending {
-        Termination::ConnectFailed => Answer::new(502, "no backend could be reached"),
+        Termination::ConnectFailed => LocalReply::new(502, "no backend could be reached"),
         Termination::NoBackend => {
-            Answer::new(503, "no backend can take the request now").retry_after(RETRY_AFTER_UNAVAILABLE)
+            LocalReply::new(503, "no backend can take the request now").retry_after(RETRY_AFTER_UNAVAILABLE)
         }
         Termination::QueueFull => {
-            Answer::new(503, "too many requests wait for a backend").retry_after(RETRY_AFTER_UNAVAILABLE)
+            LocalReply::new(503, "too many requests wait for a backend").retry_after(RETRY_AFTER_UNAVAILABLE)
         }
         Termination::QueueTimeout => {
-            Answer::new(503, "no backend could take the request in time").retry_after(RETRY_AFTER_UNAVAILABLE)
+            LocalReply::new(503, "no backend could take the request in time").retry_after(RETRY_AFTER_UNAVAILABLE)
         }
-        Termination::OutOfResources => Answer::new(503, "the load balancer has no resources left for the request")
+        Termination::OutOfResources => LocalReply::new(503, "the load balancer has no resources left for the request")
             .retry_after(RETRY_AFTER_UNAVAILABLE),
-        Termination::BackendDown => Answer::new(502, "the backend has gone down"),
+        Termination::BackendDown => LocalReply::new(502, "the backend has gone down"),
         ending => return Unanswered::Reset(ending),
     };
-    Unanswered::Answer(answer, ending)
+    Unanswered::Reply(answer, ending)
 }

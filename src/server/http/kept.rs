@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
 use std::time::Duration;
 
 use super::super::dial::Reuse;
@@ -16,6 +15,10 @@ use crate::worker;
 
 /// Between two looks for connections that have been idle for too long, or that the backend has closed.
 const SWEEP: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static KEPT: Rc<KeptLinks> = Rc::default();
+}
 
 /// The idle connections of a worker.
 #[derive(Default)]
@@ -65,7 +68,11 @@ impl KeptLinks {
     }
 
     /// Keeps one for a next request, if there is room.
-    pub(super) fn keep(self: &Rc<Self>, backend: &Arc<Backend>, mut link: HttpLink) {
+    pub(super) fn keep(backend: &Arc<Backend>, link: HttpLink) {
+        KEPT.with(|kept| kept.put(backend, link));
+    }
+
+    fn put(self: &Rc<Self>, backend: &Arc<Backend>, mut link: HttpLink) {
         let settings = backend.settings();
         let most = settings.http.idle_connections as usize;
         if most == 0 || !may_share(settings) || backend.is_leaving() || !link.is_ready() {
@@ -117,9 +124,9 @@ impl KeptLinks {
         !backends.is_empty()
     }
 
-    /// Closes all.
-    pub(in crate::server) fn clear(&self) {
-        let _ = self.backends.take();
+    /// Closes those of this worker. Called at the end of its thread.
+    pub(in crate::server) fn release() {
+        KEPT.with(|kept| drop(kept.backends.take()));
     }
 }
 
@@ -130,21 +137,15 @@ pub(super) fn may_share(settings: &PoolConfig) -> bool {
 }
 
 /// The idle connections for one request.
-pub(super) struct ReuseKept<'k> {
-    pub(super) kept: &'k KeptLinks,
+pub(super) struct ReuseKept {
     /// Whether a new connection is wanted: another request has found an idle one closed.
     pub(super) fresh: bool,
 }
 
-impl Reuse for ReuseKept<'_> {
+impl Reuse for ReuseKept {
     type Kept = HttpLink;
 
     fn take(&self, backend: &Arc<Backend>) -> Option<HttpLink> {
-        if self.fresh { None } else { self.kept.take(backend) }
+        if self.fresh { None } else { KEPT.with(|kept| kept.take(backend)) }
     }
-}
-
-/// Polls a link once, so that hyper sees that the last response is whole.
-pub(super) fn settle(link: &mut HttpLink) {
-    link.drive(&mut Context::from_waker(std::task::Waker::noop()));
 }

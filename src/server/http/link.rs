@@ -14,7 +14,7 @@ use hyper::rt::{Executor, Read, ReadBufCursor, Write};
 use hyper::{Request, Response};
 
 use super::super::transport::BackendConn;
-use super::body::RequestBody;
+use super::request_body::RequestBody;
 use crate::config::model::HttpVersion;
 use crate::pool::Backend;
 use crate::relay::Stream;
@@ -121,6 +121,11 @@ impl HttpLink {
         {
             link.has_ended = with_waker(cx, |cx| link.conn.poll_without_shutdown(cx).is_ready());
         }
+    }
+
+    /// Polls it once, so that hyper sees that the last response is whole.
+    pub(super) fn settle(&mut self) {
+        self.drive(&mut Context::from_waker(std::task::Waker::noop()));
     }
 
     /// Whether HTTP has ended on it.

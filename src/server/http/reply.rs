@@ -6,12 +6,12 @@ use hyper::body::Bytes;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
-use super::body::ResponseBody;
 use super::client::UnderWay;
+use super::response_body::HttpResponseBody;
 
 /// Why a request gets no response of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct LocalReply {
     pub(super) status: u16,
     pub(super) reason: String,
     pub(super) retry_after: Option<Duration>,
@@ -19,13 +19,13 @@ pub(super) struct Answer {
     pub(super) closes: bool,
 }
 
-impl Answer {
-    pub(super) fn new(status: u16, reason: impl Into<String>) -> Answer {
-        Answer { status, reason: reason.into(), retry_after: None, closes: false }
+impl LocalReply {
+    pub(super) fn new(status: u16, reason: impl Into<String>) -> LocalReply {
+        LocalReply { status, reason: reason.into(), retry_after: None, closes: false }
     }
 
-    pub(super) fn retry_after(self, wait: Duration) -> Answer {
-        Answer { retry_after: Some(wait), ..self }
+    pub(super) fn retry_after(self, wait: Duration) -> LocalReply {
+        LocalReply { retry_after: Some(wait), ..self }
     }
 
     fn json(&self) -> String {
@@ -33,8 +33,8 @@ impl Answer {
     }
 
     /// For hyper to send.
-    pub(super) fn into_response(self, under_way: UnderWay) -> Response<ResponseBody> {
-        let body = ResponseBody::own(Bytes::from(self.json()), under_way);
+    pub(super) fn into_response(self, under_way: UnderWay) -> Response<HttpResponseBody> {
+        let body = HttpResponseBody::own(Bytes::from(self.json()), under_way);
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();

@@ -12,6 +12,7 @@ mod request_body;
 mod response_body;
 mod sticky;
 mod tunnel;
+mod upstream_head;
 
 use std::pin::Pin;
 use std::rc::Rc;

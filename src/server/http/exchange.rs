@@ -2,13 +2,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::super::connection::Preamble;
 use super::super::dial::{self, FirstChoice, Link};
@@ -21,30 +19,20 @@ use super::client::{HttpClient, UnderWay};
 use super::kept::{KeptLinks, ReuseKept};
 use super::link::{HttpLink, SendFailed};
 use super::record::RequestRecord;
-use super::reply::LocalReply;
+use super::reply::{LocalReply, Unanswered, aborted, of_dial};
 use super::request_body::RequestBody;
 use super::response_body::{ForwardError, ForwardedBody, HttpResponseBody};
 use super::sticky;
 use super::tunnel::Tunnel;
-use crate::config::model::{HttpListener, HttpRetry, HttpVersion};
-use crate::http::forward::{ForwardedFacts, set_forwarded, strip_hop_by_hop};
+use super::upstream_head::{Wishes, expect_continue, prepare};
+use crate::config::model::{HttpRetry, HttpVersion};
+use crate::http::forward::strip_hop_by_hop;
 use crate::http::request::check_request;
 use crate::http::target::authority;
 use crate::pool::{Backend, Excluded, Pool};
 use crate::relay::Stream;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, poll_fn};
-
-/// Retry-After of a response that says no backend can take the request.
-const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(1);
-
-/// What becomes of a request that no backend has answered.
-enum Unanswered {
-    /// tidegate answers.
-    Reply(LocalReply, Termination),
-    /// The connection, or the stream, is reset.
-    Reset(Termination),
-}
 
 /// Forwards a request, or answers it.
 ///
@@ -161,13 +149,6 @@ enum ForwardedResponse {
     Response(hyper::http::response::Parts, Incoming, HttpLink),
     /// 101, and the backend's socket.
     Switched(hyper::http::response::Parts, BackendConn, Vec<u8>),
-}
-
-/// What is asked of the backend beyond the request itself.
-struct Wishes {
-    /// The protocol to switch to.
-    upgrade: Option<HeaderValue>,
-    expects_continue: bool,
 }
 
 async fn forward(
@@ -337,91 +318,6 @@ async fn dial(
     }
 }
 
-/// The request as the backend gets it.
-fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, parts: &mut Parts) -> Wishes {
-    // A clone of a value copies no bytes.
-    let host = match parts.uri.authority() {
-        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
-        None => parts.headers.get(HOST).cloned(),
-    };
-    let headers = &mut parts.headers;
-    let upgrade = match version {
-        HttpVersion::Http1 if parts.version == Version::HTTP_11 && names(headers, &CONNECTION, "upgrade") => {
-            headers.get(UPGRADE).cloned()
-        }
-        _ => None,
-    };
-    let expects_continue = headers.contains_key(EXPECT);
-    strip_hop_by_hop(headers);
-    if version == HttpVersion::Http1 {
-        // It would be an announcement that only a backend of HTTP/2 can rely on.
-        headers.remove(hyper::header::TE);
-        join_cookies(headers);
-        if let Some(upgrade) = &upgrade {
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, upgrade.clone());
-        }
-    }
-    let scheme = if client.is_tls { "https" } else { "http" };
-    let address = client.connection.client.get().ip();
-    set_forwarded(
-        headers,
-        rules.forwarded,
-        ForwardedFacts { client: address, is_tls: client.is_tls, host: host.as_ref() },
-    );
-    match version {
-        HttpVersion::Http1 => {
-            if let Some(host) = host {
-                headers.insert(HOST, host);
-            }
-            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            parts.uri = target.parse().unwrap_or_else(|_| Uri::from_static("/"));
-            parts.version = Version::HTTP_11;
-        }
-        HttpVersion::Http2 => {
-            headers.remove(HOST);
-            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            let uri = Uri::builder()
-                .scheme(scheme)
-                .authority(host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost"));
-            parts.uri = uri.path_and_query(target).build().unwrap_or_else(|_| Uri::from_static("/"));
-            parts.version = Version::HTTP_2;
-        }
-    }
-    parts.extensions.clear();
-    Wishes { upgrade, expects_continue }
-}
-
-/// Whether a list of tokens has this one.
-fn names(headers: &HeaderMap, field: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(field).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
-}
-
-/// One field of cookies, as HTTP/1 wants it (RFC 9113, 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut all = headers.get_all(COOKIE).iter();
-    if all.next().is_none() || all.next().is_none() {
-        return;
-    }
-    let joined = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, joined);
-    }
-}
-
-/// Holds the body back until the backend asks for it. hyper asks the client when the body is first read.
-fn expect_continue(request: &mut Request<RequestBody>) {
-    let is_wanted = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&is_wanted);
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            seen.store(true, Ordering::Relaxed);
-        }
-    });
-    request.body_mut().hold(is_wanted);
-}
-
 /// The response as the client gets it.
 async fn respond(
     client: &Rc<HttpClient>,
@@ -463,35 +359,4 @@ async fn respond(
         head.headers.insert(UPGRADE, upgrade);
     }
     Ok(ForwardedResponse::Switched(head, socket, ahead))
-}
-
-/// What an end of the request from outside means.
-fn aborted(ending: Termination) -> Unanswered {
-    match ending {
-        Termination::BackendDown => {
-            Unanswered::Reply(LocalReply::new(502, "the backend has gone down"), Termination::BackendDown)
-        }
-        ending => Unanswered::Reset(ending),
-    }
-}
-
-/// The answer to a request for which no backend was found.
-fn of_dial(ending: Termination) -> Unanswered {
-    let answer = match ending {
-        Termination::ConnectFailed => LocalReply::new(502, "no backend could be reached"),
-        Termination::NoBackend => {
-            LocalReply::new(503, "no backend can take the request now").retry_after(RETRY_AFTER_UNAVAILABLE)
-        }
-        Termination::QueueFull => {
-            LocalReply::new(503, "too many requests wait for a backend").retry_after(RETRY_AFTER_UNAVAILABLE)
-        }
-        Termination::QueueTimeout => {
-            LocalReply::new(503, "no backend could take the request in time").retry_after(RETRY_AFTER_UNAVAILABLE)
-        }
-        Termination::OutOfResources => LocalReply::new(503, "the load balancer has no resources left for the request")
-            .retry_after(RETRY_AFTER_UNAVAILABLE),
-        Termination::BackendDown => LocalReply::new(502, "the backend has gone down"),
-        ending => return Unanswered::Reset(ending),
-    };
-    Unanswered::Reply(answer, ending)
 }

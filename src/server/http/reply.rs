@@ -8,6 +8,7 @@ use hyper::{Response, StatusCode};
 
 use super::client::UnderWay;
 use super::response_body::HttpResponseBody;
+use crate::stats::termination::Termination;
 
 /// Why a request gets no response of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,4 +65,46 @@ impl LocalReply {
 /// Rounded up, and at least one: a client that comes too early is refused again.
 fn whole_seconds(wait: Duration) -> u64 {
     (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// Retry-After of a response that says no backend can take the request.
+const RETRY_AFTER_UNAVAILABLE: Duration = Duration::from_secs(1);
+
+/// What becomes of a request that no backend has answered.
+pub(super) enum Unanswered {
+    /// tidegate answers.
+    Reply(LocalReply, Termination),
+    /// The connection, or the stream, is reset.
+    Reset(Termination),
+}
+
+/// What an end of the request from outside means.
+pub(super) fn aborted(ending: Termination) -> Unanswered {
+    match ending {
+        Termination::BackendDown => {
+            Unanswered::Reply(LocalReply::new(502, "the backend has gone down"), Termination::BackendDown)
+        }
+        ending => Unanswered::Reset(ending),
+    }
+}
+
+/// The answer to a request for which no backend was found.
+pub(super) fn of_dial(ending: Termination) -> Unanswered {
+    let answer = match ending {
+        Termination::ConnectFailed => LocalReply::new(502, "no backend could be reached"),
+        Termination::NoBackend => {
+            LocalReply::new(503, "no backend can take the request now").retry_after(RETRY_AFTER_UNAVAILABLE)
+        }
+        Termination::QueueFull => {
+            LocalReply::new(503, "too many requests wait for a backend").retry_after(RETRY_AFTER_UNAVAILABLE)
+        }
+        Termination::QueueTimeout => {
+            LocalReply::new(503, "no backend could take the request in time").retry_after(RETRY_AFTER_UNAVAILABLE)
+        }
+        Termination::OutOfResources => LocalReply::new(503, "the load balancer has no resources left for the request")
+            .retry_after(RETRY_AFTER_UNAVAILABLE),
+        Termination::BackendDown => LocalReply::new(502, "the backend has gone down"),
+        ending => return Unanswered::Reset(ending),
+    };
+    Unanswered::Reply(answer, ending)
 }

@@ -1,0 +1,105 @@
+//! The head of a request as its backend gets it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hyper::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use hyper::http::request::Parts;
+use hyper::{Request, StatusCode, Uri, Version};
+
+use super::client::HttpClient;
+use super::request_body::RequestBody;
+use crate::config::model::{HttpListener, HttpVersion};
+use crate::http::forward::{ForwardedFacts, set_forwarded, strip_hop_by_hop};
+
+/// What is asked of the backend beyond the request itself.
+pub(super) struct Wishes {
+    /// The protocol to switch to.
+    pub(super) upgrade: Option<HeaderValue>,
+    pub(super) expects_continue: bool,
+}
+
+/// The request as the backend gets it.
+pub(super) fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, parts: &mut Parts) -> Wishes {
+    // A clone of a value copies no bytes.
+    let host = match parts.uri.authority() {
+        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
+        None => parts.headers.get(HOST).cloned(),
+    };
+    let headers = &mut parts.headers;
+    let upgrade = match version {
+        HttpVersion::Http1 if parts.version == Version::HTTP_11 && names(headers, &CONNECTION, "upgrade") => {
+            headers.get(UPGRADE).cloned()
+        }
+        _ => None,
+    };
+    let expects_continue = headers.contains_key(EXPECT);
+    strip_hop_by_hop(headers);
+    if version == HttpVersion::Http1 {
+        // It would be an announcement that only a backend of HTTP/2 can rely on.
+        headers.remove(hyper::header::TE);
+        join_cookies(headers);
+        if let Some(upgrade) = &upgrade {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, upgrade.clone());
+        }
+    }
+    let scheme = if client.is_tls { "https" } else { "http" };
+    let address = client.connection.client.get().ip();
+    set_forwarded(
+        headers,
+        rules.forwarded,
+        ForwardedFacts { client: address, is_tls: client.is_tls, host: host.as_ref() },
+    );
+    match version {
+        HttpVersion::Http1 => {
+            if let Some(host) = host {
+                headers.insert(HOST, host);
+            }
+            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+            parts.uri = target.parse().unwrap_or_else(|_| Uri::from_static("/"));
+            parts.version = Version::HTTP_11;
+        }
+        HttpVersion::Http2 => {
+            headers.remove(HOST);
+            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+            let uri = Uri::builder()
+                .scheme(scheme)
+                .authority(host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost"));
+            parts.uri = uri.path_and_query(target).build().unwrap_or_else(|_| Uri::from_static("/"));
+            parts.version = Version::HTTP_2;
+        }
+    }
+    parts.extensions.clear();
+    Wishes { upgrade, expects_continue }
+}
+
+/// Whether a list of tokens has this one.
+fn names(headers: &HeaderMap, field: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(field).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+/// One field of cookies, as HTTP/1 wants it (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut all = headers.get_all(COOKIE).iter();
+    if all.next().is_none() || all.next().is_none() {
+        return;
+    }
+    let joined = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Holds the body back until the backend asks for it. hyper asks the client when the body is first read.
+pub(super) fn expect_continue(request: &mut Request<RequestBody>) {
+    let is_wanted = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_wanted);
+    hyper::ext::on_informational(request, move |response| {
+        if response.status() == StatusCode::CONTINUE {
+            seen.store(true, Ordering::Relaxed);
+        }
+    });
+    request.body_mut().hold(is_wanted);
+}

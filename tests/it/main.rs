@@ -34,6 +34,7 @@ mod half_close;
 mod healthcheck;
 mod histograms;
 mod host_names;
+mod http2_frames;
 mod http_dialogues;
 mod http_requests;
 mod http_routes;

@@ -136,7 +136,7 @@ fn measure(
     let (cpus, load_cpus): (&[usize], &[usize]) = if workers == 1 { (&[0], &[1]) } else { (&[0, 1], &[0, 1]) };
     let tls = scenario.tls.map(|_| certificate);
     let flood = (scenario.hellos > 0).then_some(certificate);
-    let setup = Setup { listen, backends: &backends, tls, flood, workers, cpus, dir: out };
+    let setup = Setup { listen, backends: &backends, tls, http: scenario.http, flood, workers, cpus, dir: out };
     let flooded = setup.flooded();
     let mut process = peer.start(&setup)?;
     let _scrapers = (peer.kind == Kind::TidegateScraped).then(|| Scrapers::start(setup.stats_port()));
@@ -158,6 +158,9 @@ fn measure(
     option("--warmup", args.warmup.to_string());
     if !pids.is_empty() {
         option("--watch", joined(pids.iter().map(ToString::to_string).collect()));
+    }
+    if scenario.http.is_some() && process.is_some() {
+        command.push("--forwarded".into());
     }
     if let Some(certificate) = flood {
         let flood = [OsString::from("--flood"), flooded.to_string().into(), "--certificate".into()];

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::hub::{Hub, STREAM, Side, broken, token};
@@ -121,11 +122,12 @@ impl Backends {
                 return Ok(());
             }
             // Room for more than a request, so that a byte too many is seen.
-            let Some((_, received)) =
-                sock::ready(rustix::net::recv(socket, &mut hub.scratch[..http::MAX_HEAD], RecvFlags::empty()))?
-            else {
-                return Ok(());
-            };
+            let received = rustix::net::recv(socket, &mut hub.scratch[..http::MAX_HEAD], RecvFlags::empty());
+            // HAProxy resets connections that it no longer keeps.
+            if received == Err(Errno::CONNRESET) && hub.scenario.http.is_some() && slot.head.is_empty() {
+                return self.close(index);
+            }
+            let Some((_, received)) = sock::ready(received)? else { return Ok(()) };
             if received == 0 {
                 if slot.got > 0 || !slot.head.is_empty() {
                     return broken(format!("a backend saw the end after {} bytes of a request", slot.got));

@@ -61,6 +61,7 @@
 //! | [`mysql`] | MySQL's protocol up to the end of a login: packets, authentication, the login of a client whose TLS ends here; pure | nothing |
 //! | [`stats`] | how connections end, counters, histograms | nothing |
 //! | [`sniff`] | what a connection's first bytes are: yes, no, or more; HTTP (`http/`) and queries of databases (`queries/`) as they go by; pure | net, stats |
+//! | [`http`] | rules of `protocol: http`: requests refused before they are parsed (`gate.rs`) and after (`request.rs`), forwarded fields (`forward.rs`); pure | config::model |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
 //! | [`geoip`] | the countries of clients: the database in service, and its replacement when its file changes | config, net, notices, threads |
 //! | [`control`] | changes of the running configuration: requests, what was changed at run time, differences | config, net |

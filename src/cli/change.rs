@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::completions::{backends, listeners, pools, pools_and_backends};
 use super::output::{print, say};
-use super::stats_port::{Refused, StatsPort, Which, encoded};
+use super::stats_port::{FailedCall, StatsPort, Which, encoded};
 
 /// How long a change may take: the configuration may lie on a slow file system, and health checks of new pools are waited for.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -216,7 +216,7 @@ pub(crate) fn diff(asked: Diff) -> ExitCode {
 }
 
 /// A call about the file that the instance reads. `given` is the one by which it was found.
-async fn of_own_file(port: &StatsPort, path: &str, given: Option<&Path>) -> Result<(), Refused> {
+async fn of_own_file(port: &StatsPort, path: &str, given: Option<&Path>) -> Result<(), FailedCall> {
     let answer = shown(port.call(&Method::POST, path, None, CHANGE_TIMEOUT).await)?;
     let whole = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     if let (Some(given), Some(own)) = (given, answer["file"].as_str().map(Path::new))
@@ -347,7 +347,7 @@ enum Until {
 }
 
 /// Waits until a backend has no connections, here and in a process that an upgrade has replaced.
-async fn wait(port: &StatsPort, backend: &BackendArg, limit: Option<Duration>, until: Until) -> Result<(), Refused> {
+async fn wait(port: &StatsPort, backend: &BackendArg, limit: Option<Duration>, until: Until) -> Result<(), FailedCall> {
     let end = limit.map(|limit| Instant::now() + limit);
     let mut last = String::new();
     loop {
@@ -363,7 +363,7 @@ async fn wait(port: &StatsPort, backend: &BackendArg, limit: Option<Duration>, u
         }
         if end.is_some_and(|end| Instant::now() >= end) {
             let state = if until == Until::Drained { "stays drained" } else { "is removed once they have ended" };
-            return Err(Refused::from(format!("{left} at the end of --wait: the backend {state}")));
+            return Err(FailedCall::from(format!("{left} at the end of --wait: the backend {state}")));
         }
         last = left;
         sleep(WAIT_POLL).await;
@@ -391,7 +391,7 @@ impl fmt::Display for BackendSessions {
     }
 }
 
-async fn connections(port: &StatsPort, backend: &BackendArg) -> Result<BackendSessions, Refused> {
+async fn connections(port: &StatsPort, backend: &BackendArg) -> Result<BackendSessions, FailedCall> {
     let path = format!("/api/pools/{}/backends", encoded(&backend.pool));
     let (_, answer) = port.call(&Method::GET, &path, None, CHANGE_TIMEOUT).await?;
     let here = open(&answer["backends"], &backend.name);
@@ -421,11 +421,11 @@ fn open(backends: &Value, name: &str) -> Option<u64> {
 }
 
 /// Makes a change and shows what it has changed.
-async fn change(port: &StatsPort, method: &Method, path: &str, body: Option<&Value>) -> Result<(), Refused> {
+async fn change(port: &StatsPort, method: &Method, path: &str, body: Option<&Value>) -> Result<(), FailedCall> {
     shown(port.call(method, path, body.map(Value::to_string), CHANGE_TIMEOUT).await).map(drop)
 }
 
-fn shown(answer: Result<(StatusCode, Value), Refused>) -> Result<Value, Refused> {
+fn shown(answer: Result<(StatusCode, Value), FailedCall>) -> Result<Value, FailedCall> {
     let (_, answer) = answer?;
     let changes: Vec<&str> = lines(&answer, "changes").collect();
     let text = if changes.is_empty() { "nothing changes".to_owned() } else { changes.join("\n") };
@@ -435,14 +435,14 @@ fn shown(answer: Result<(StatusCode, Value), Refused>) -> Result<Value, Refused>
 }
 
 /// Finds the instance, and does something with it.
-fn on(which: Which, act: impl AsyncFnOnce(&StatsPort) -> Result<(), Refused>) -> ExitCode {
+fn on(which: Which, act: impl AsyncFnOnce(&StatsPort) -> Result<(), FailedCall>) -> ExitCode {
     match which.find() {
         Ok(port) => run(async || act(&port).await),
         Err(code) => code,
     }
 }
 
-fn run(act: impl AsyncFnOnce() -> Result<(), Refused>) -> ExitCode {
+fn run(act: impl AsyncFnOnce() -> Result<(), FailedCall>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.to_string()),
@@ -450,11 +450,11 @@ fn run(act: impl AsyncFnOnce() -> Result<(), Refused>) -> ExitCode {
     match runtime.block_on(act()) {
         Ok(()) => ExitCode::SUCCESS,
         // As `check` prints it.
-        Err(Refused { report: Some(report), .. }) => {
+        Err(FailedCall { report: Some(report), .. }) => {
             say(report.trim_end());
             ExitCode::FAILURE
         }
-        Err(Refused { message, report: None }) => failed(&message),
+        Err(FailedCall { message, report: None }) => failed(&message),
     }
 }
 

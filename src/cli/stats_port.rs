@@ -76,16 +76,16 @@ struct AdminLocation {
 
 /// Why a call has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct FailedCall {
     /// In a sentence.
     pub(super) message: String,
     /// All errors of a configuration, as `check` prints them.
     pub(super) report: Option<String>,
 }
 
-impl From<String> for Refused {
-    fn from(message: String) -> Refused {
-        Refused { message, report: None }
+impl From<String> for FailedCall {
+    fn from(message: String) -> FailedCall {
+        FailedCall { message, report: None }
     }
 }
 
@@ -235,7 +235,7 @@ impl StatsPort {
         path: &str,
         body: Option<String>,
         limit: Duration,
-    ) -> Result<(StatusCode, Value), Refused> {
+    ) -> Result<(StatusCode, Value), FailedCall> {
         let (status, body) = timeout(limit, self.request(method, path, body.unwrap_or_default()))
             .await
             .map_err(|_| format!("the stats port at {self} does not answer within {} s", limit.as_secs()))??;
@@ -247,7 +247,7 @@ impl StatsPort {
             }
             (_, Ok(value)) => {
                 let message = value["error"].as_str().unwrap_or("refused").to_owned();
-                Err(Refused { message: shown(&message), report: value["report"].as_str().map(shown) })
+                Err(FailedCall { message: shown(&message), report: value["report"].as_str().map(shown) })
             }
             (_, Err(_)) => Err(shown(String::from_utf8_lossy(&body).trim()).into()),
         }

@@ -10,6 +10,7 @@ mod dead_route;
 mod environment;
 mod files;
 mod health;
+mod http;
 mod listener;
 mod lookup;
 mod loops;
@@ -109,7 +110,8 @@ impl Checker<'_> {
         self.overlaps(&binds);
         self.bindable(&binds);
         self.loops(raw, &binds);
-        let (listeners, pools) = (listeners?, pools?);
+        let (listeners, mut pools) = (listeners?, pools?);
+        self.pools_of_requests(&listeners, &mut pools, raw.pools.as_ref());
         self.both_sides(&listeners, &pools, raw.pools.as_ref());
         self.one_protocol(&listeners, &pools, raw.pools.as_ref());
         self.client_ports(&listeners, &pools, raw.pools.as_ref());

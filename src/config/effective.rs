@@ -3,8 +3,9 @@
 //!
 //! Everything is taken apart by its fields, so that one that is added cannot be forgotten here.
 
+use std::collections::HashSet;
 use std::fmt::Display;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -12,13 +13,15 @@ use serde_json::{Map, Value, json};
 use crate::config::expand;
 use crate::config::model::{
     AccessConfig, AdminConfig, Authorities, BackendConfig, CertificateFiles, ClientAuth, ClientRule, Config,
-    GeoIpConfig, Health, HealthCheck, HttpCheck, Initial, LimitsConfig, ListenerConfig, ListenerSocket,
-    ListenerTimeouts, ListenerTls, LogConfig, LogFormat, LogLevel, MysqlCheck, NameSource, OnConflict, OnDown,
-    OutlierConfig, PersistConfig, Plaintext, PoolConfig, PoolIndex, PoolTls, PostgresCheck, ProxyProtocol, Rate,
-    RedisCheck, ReusePort, RouteConfig, RouteTarget, SendProxy, Shutdown, SplitShare, StartTls, TlsVersion, UnknownSni,
-    VerifiedClients, Verify,
+    GeoIpConfig, HttpPool, LimitsConfig, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, LogConfig,
+    LogFormat, LogLevel, NameSource, OnConflict, OnDown, OutlierConfig, Persist, PersistConfig, PersistCookie,
+    Plaintext, PoolConfig, PoolIndex, PoolTls, ProxyProtocol, Rate, ReusePort, RouteConfig, RouteTarget, SameSite,
+    SendProxy, Shutdown, SplitShare, StartTls, TlsVersion, UnknownSni, VerifiedClients, Verify,
 };
-use crate::config::scalars::{ByteCount, ByteRate, Percent};
+use crate::config::scalars::{ByteRate, Percent};
+
+mod health;
+mod http;
 
 /// The whole configuration.
 pub fn configuration(config: &Config) -> Value {
@@ -39,6 +42,9 @@ fn whole(config: &Config) -> Value {
     let Config { workers, admin, reload, geoip, log, shutdown, listeners, pools } = config;
     let (LogConfig { level, format, access, access_empty }, Shutdown { delay, drain }) = (log, shutdown);
     let listener = |it: &ListenerConfig| listener(it, config);
+    let of_requests: HashSet<PoolIndex> =
+        listeners.iter().filter(|it| it.http.is_some()).flat_map(ListenerConfig::pools).collect();
+    let takes_requests = |pool: PoolIndex| of_requests.contains(&pool);
     some([
         ("workers", Some(json!(workers.get()))),
         ("admin", admin.as_ref().map(self::admin)),
@@ -55,7 +61,10 @@ fn whole(config: &Config) -> Value {
         ),
         ("shutdown", Some(json!({ "delay": period(*delay), "drain": period(*drain) }))),
         ("listeners", Some(listeners.iter().map(listener).collect())),
-        ("pools", Some(pools.iter().map(pool).collect())),
+        (
+            "pools",
+            Some(pools.iter().enumerate().map(|(place, it)| pool(it, takes_requests(PoolIndex(place)))).collect()),
+        ),
     ])
 }
 
@@ -75,7 +84,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         name,
         bind,
         pool,
-        http: _,
+        http,
         sniff,
         protocol_hint,
         routes,
@@ -107,27 +116,20 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         connection_rate,
         handshakes,
         bandwidth,
-        request_rate_per_ip: _,
+        request_rate_per_ip,
     } = limits;
     let named = |pool: PoolIndex| config.pool(pool).map(|pool| text(&pool.name));
-    let route = |RouteConfig {
-                     sni,
-                     alpn,
-                     host,
-                     path_prefix,
-                     client,
-                     country,
-                     protocol,
-                     target,
-                     path: _,
-                     method: _,
-                     header: _,
-                 }: &RouteConfig| {
+    let route = |route: &RouteConfig| {
+        let RouteConfig { sni, alpn, host, path, path_prefix, method, header, client, country, protocol, target } =
+            route;
         let matched = some([
             ("sni", (!sni.is_empty()).then(|| sni.iter().map(text).collect())),
             ("alpn", (!alpn.is_empty()).then(|| alpn.iter().map(text).collect())),
             ("host", (!host.is_empty()).then(|| host.iter().map(text).collect())),
+            ("path", (!path.is_empty()).then(|| path.iter().map(text).collect())),
             ("path_prefix", (!path_prefix.is_empty()).then(|| path_prefix.iter().map(text).collect())),
+            ("method", (!method.is_empty()).then(|| method.iter().map(text).collect())),
+            ("header", (!header.is_empty()).then(|| http::header(header))),
             ("client", (!client.is_empty()).then(|| client.iter().map(text).collect())),
             ("country", (!country.is_empty()).then(|| country.iter().map(text).collect())),
             ("protocol", (!protocol.is_empty()).then(|| protocol.iter().map(text).collect())),
@@ -144,6 +146,8 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         ("name", Some(text(name))),
         ("bind", Some(bind.iter().map(text).collect())),
         ("pool", named(*pool)),
+        ("protocol", Some(if http.is_some() { "http" } else { "tcp" }.into())),
+        ("http", http.as_ref().map(http::listener)),
         ("sniff", Some(sniff.name().into())),
         ("protocol_hint", protocol_hint.map(|hint| hint.name().into())),
         ("routes", (!routes.is_empty()).then(|| routes.iter().map(route).collect())),
@@ -158,6 +162,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
                 "connection_rate": rate(*connection_rate),
                 "bandwidth": ByteRate(*bandwidth).to_string(),
                 "handshakes": limit(*handshakes),
+                "request_rate_per_ip": rate(*request_rate_per_ip),
             })),
         ),
         ("max_connections", Some(limit(*max_connections))),
@@ -239,7 +244,8 @@ fn client_auth(auth: &ClientAuth) -> Value {
     ])
 }
 
-fn pool(pool: &PoolConfig) -> Value {
+/// With `http` if it takes requests, or would by other rules than the defaults.
+fn pool(pool: &PoolConfig, takes_requests: bool) -> Value {
     let PoolConfig {
         name,
         balance,
@@ -252,13 +258,13 @@ fn pool(pool: &PoolConfig) -> Value {
         on_conflict,
         slow_start,
         retries,
-        persist: _,
+        persist,
         queue,
         connect_timeout,
         send_proxy,
         tls,
         source,
-        http: _,
+        http,
     } = pool;
     let on_down = match on_down {
         OnDown::Keep => "keep",
@@ -278,18 +284,19 @@ fn pool(pool: &PoolConfig) -> Value {
         ("balance", Some(balance.name().into())),
         ("hash", Some(json!({ "ipv4_prefix": hash.ipv4, "ipv6_prefix": hash.ipv6 }))),
         ("backends", Some(backends.iter().map(backend).collect())),
-        ("health", health.as_ref().map(self::health)),
+        ("health", health.as_ref().map(health::health)),
         ("outlier", outlier.as_ref().map(self::outlier)),
         ("fail_open", Some(Percent(*fail_open).to_string().into())),
         ("on_down", Some(on_down.into())),
         ("on_conflict", Some(on_conflict.into())),
         ("slow_start", Some(period(*slow_start))),
         ("retries", Some(json!(retries))),
-        ("persist", pool.persistence().map(self::persist)),
+        ("persist", persist.as_ref().map(self::persist)),
         ("queue", Some(json!({ "size": queue.size, "timeout": period(queue.timeout) }))),
         ("timeouts", Some(json!({ "connect": period(*connect_timeout) }))),
         ("send_proxy", Some(send_proxy.into())),
         ("tls", tls.as_ref().map(pool_tls)),
+        ("http", (takes_requests || *http != HttpPool::default()).then(|| http::pool(http))),
         ("source", Some(source.iter().map(text).collect())),
     ])
 }
@@ -306,8 +313,20 @@ fn outlier(outlier: &OutlierConfig) -> Value {
     })
 }
 
-fn persist(PersistConfig { ttl, size }: &PersistConfig) -> Value {
-    json!({ "by": "client_ip", "ttl": period(*ttl), "size": size })
+fn persist(persist: &Persist) -> Value {
+    match persist {
+        Persist::ClientIp(PersistConfig { ttl, size }) => {
+            json!({ "by": "client_ip", "ttl": period(*ttl), "size": size })
+        }
+        Persist::Cookie(PersistCookie { name, ttl, same_site }) => {
+            let same_site = match same_site {
+                SameSite::Lax => "lax",
+                SameSite::Strict => "strict",
+                SameSite::None => "none",
+            };
+            json!({ "by": "cookie", "name": text(name), "ttl": optional(*ttl), "same_site": same_site })
+        }
+    }
 }
 
 fn backend(backend: &BackendConfig) -> Value {
@@ -321,67 +340,6 @@ fn backend(backend: &BackendConfig) -> Value {
         "backup": backup,
         "state": state.name(),
     })
-}
-
-fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Health) -> Value {
-    let (kind, rules) = match check {
-        HealthCheck::Tcp => ("tcp", json!({})),
-        HealthCheck::Http(HttpCheck { path, method, host, headers, status, body, tls }) => {
-            let rules = some([
-                ("path", Some(json!(path))),
-                ("method", Some(method.as_str().into())),
-                ("host", host.as_ref().map(|host| json!(host))),
-                ("headers", (!headers.reveal().is_empty()).then(|| json!(headers))),
-                ("status", Some(format!("{}-{}", status.start(), status.end()).into())),
-                ("body", body.as_ref().map(|body| json!(body))),
-                ("tls", tls.map(|tls| json!(tls))),
-            ]);
-            ("http", rules)
-        }
-        HealthCheck::Exchange { send, expect } => ("exchange", json!({ "send": send, "expect": expect })),
-        HealthCheck::Tls { server_name } => ("tls", some([("server_name", server_name.as_ref().map(text))])),
-        HealthCheck::Postgres(PostgresCheck { account, database, role, max_lag }) => {
-            let rules = some([
-                ("user", account.user.as_ref().map(text)),
-                ("password_file", account.password_file.as_ref().map(|path| json!(path))),
-                ("database", Some(text(database))),
-                ("role", Some(role.name().into())),
-                ("max_lag", Some(text(ByteCount(*max_lag)))),
-            ]);
-            ("postgres", rules)
-        }
-        HealthCheck::Mysql(MysqlCheck { account, role, max_lag }) => {
-            let rules = some([
-                ("user", account.user.as_ref().map(text)),
-                ("password_file", account.password_file.as_ref().map(|path| json!(path))),
-                ("role", Some(role.name().into())),
-                ("max_lag", Some(optional(*max_lag))),
-            ]);
-            ("mysql", rules)
-        }
-        HealthCheck::Redis(RedisCheck { account, role, plaintext }) => {
-            let rules = some([
-                ("user", account.user.as_ref().map(text)),
-                ("password_file", account.password_file.as_ref().map(|path| json!(path))),
-                ("role", Some(role.name().into())),
-                ("plaintext", Some(if *plaintext { "allow" } else { "refuse" }.into())),
-            ]);
-            ("redis", rules)
-        }
-    };
-    let initial = match initial {
-        Initial::Probe => "probe",
-        Initial::Up => "up",
-    };
-    some([
-        (kind, Some(rules)),
-        ("interval", Some(period(*interval))),
-        ("timeout", Some(period(*timeout))),
-        ("rise", Some(json!(rise))),
-        ("fall", Some(json!(fall))),
-        ("port", Some(json!(port.and_then(NonZeroU16::new).map_or(0, u16::from)))),
-        ("initial", Some(initial.into())),
-    ])
 }
 
 fn pool_tls(PoolTls { verify, ca, server_name, alpn, client_certificate, starttls, resumption }: &PoolTls) -> Value {

@@ -5,6 +5,7 @@
 //! errors.
 
 mod health;
+mod http;
 mod listener;
 mod policy;
 mod pool;
@@ -16,8 +17,9 @@ use serde::Deserialize;
 pub(crate) use health::{
     RawExchange, RawHeaders, RawHealth, RawHttp, RawMysql, RawMysqlRole, RawPlaintext, RawPostgres, RawRedis, RawRole,
 };
+pub(crate) use http::{RawHttpListener, RawHttpPool, RawProtocol};
 pub(crate) use listener::{RawListener, RawListenerTimeouts, RawMatch, RawRoute, RawShare, RawSocket};
-pub(crate) use policy::RawPersistBy;
+pub(crate) use policy::{RawPersist, RawPersistBy};
 pub(crate) use pool::{RawBalance, RawHash, RawPool, RawSendProxy};
 pub(crate) use tls::{RawCertificate, RawClientAuth, RawClientAuthMode, RawListenerTls, RawStartTls};
 

@@ -35,7 +35,7 @@ impl KeyReference {
 
 /// Patterns of the schema, and what they are called.
 #[rustfmt::skip]
-const KINDS: [(&str, &str); 21] = [
+const KINDS: [(&str, &str); 24] = [
     ("^(unix:/.+|(\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]|[0-9.]+):[0-9]+(-[0-9]+)?)$", "address"),
     ("^(unix:/.+|(\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]|[0-9A-Za-z._-]+):([0-9]+|\\*))$", "address or host name with port"),
     ("[^/]$", "file"),
@@ -44,6 +44,7 @@ const KINDS: [(&str, &str); 21] = [
     ("^(0|[0-9]+/[smh])$", "rate"),
     ("^(0|[0-9]+(B|KiB|MiB|GiB)/s)$", "bandwidth"),
     ("^(0|[0-9]+(B|KiB|MiB|GiB))$", "size"),
+    ("^[0-9]+(B|KiB|MiB|GiB)$", "size"),
     ("^(100|[0-9]{1,2})%$", "percentage"),
     ("^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "network or IP address"),
     ("^([0-9a-fA-F:.]+(/[0-9]{1,3})?|country:[A-Z]{2})$", "network, IP address or country:DE"),
@@ -53,6 +54,8 @@ const KINDS: [(&str, &str); 21] = [
     ("^[0-9A-Za-z_.:-]+$", "host name or IP address"),
     ("^/[!-~]*$", "path"),
     ("^/", "path"),
+    ("^[0-9A-Z!#$%&'*+.^_`|~-]+$", "HTTP method"),
+    ("^[0-9A-Za-z!#$%&'*+.^_`|~-]+$", "name of a cookie"),
     ("^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$", "status or range"),
     ("^(off|stderr|syslog:/[^/](.*[^/])?|syslog(\\+tcp)?:(\\[[0-9a-fA-F:.]+(%[^\\]%]+)?\\]|[0-9.]+):[0-9]+|(?!syslog[:+]).*/.*[^/])$", "off, stderr, file or syslog server"),
     ("^auto$", "auto or integer"),

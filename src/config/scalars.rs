@@ -3,6 +3,7 @@
 
 mod address;
 mod client;
+mod http;
 mod mode;
 mod pattern;
 mod proxy_protocol;
@@ -18,10 +19,11 @@ use std::time::Duration;
 
 pub(crate) use address::{BackendEndpoint, BindAddress, SourceAddress};
 pub(crate) use client::{ClientPattern, CountryCode};
+pub(crate) use http::{BackendHttp, CookieName, MethodName, RetryReason, is_token};
 pub(crate) use mode::FileMode;
 pub(crate) use pattern::{FilePattern, part_of};
 pub(crate) use proxy_protocol::Network;
-pub(crate) use routing::{HostRule, NameRule, PathPrefix};
+pub(crate) use routing::{HostRule, NameRule, PathPrefix, WholePath};
 pub(crate) use tls::{FilePath, MinVersion, ProtocolName, ServerName, TrustedBy};
 
 use super::model::{AccessLog, Rate};

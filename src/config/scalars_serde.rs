@@ -11,9 +11,10 @@ use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
 use super::located::{Located, OneOrMany};
 use super::report::Diagnostic;
 use super::scalars::{
-    AccessTarget, BackendEndpoint, BindAddress, ByteCount, ByteRate, ClientPattern, CountryCode, FileMode, FilePath,
-    FilePattern, Frequency, HostRule, MinVersion, NameRule, Network, PathPrefix, Percent, Period, ProtocolName,
-    ServerName, Size, SourceAddress, StatusRange, TrustedBy,
+    AccessTarget, BackendEndpoint, BackendHttp, BindAddress, ByteCount, ByteRate, ClientPattern, CookieName,
+    CountryCode, FileMode, FilePath, FilePattern, Frequency, HostRule, MethodName, MinVersion, NameRule, Network,
+    PathPrefix, Percent, Period, ProtocolName, RetryReason, ServerName, Size, SourceAddress, StatusRange, TrustedBy,
+    WholePath,
 };
 
 /// A whole number; [`check`](super::check) knows its range.
@@ -136,6 +137,7 @@ word!(ByteCount, "a size such as 16MiB", {
     "minimum": 0,
     "maximum": 0,
 });
+word!(Size, "a size such as 64KiB", { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
 word!(Percent, "a percentage such as 50%", { "type": "string", "pattern": "^(100|[0-9]{1,2})%$" });
 word!(StatusRange, "a range of HTTP statuses such as 200-399", {
     "type": ["string", "integer"],
@@ -161,11 +163,18 @@ word!(AccessTarget, "off, stderr, a path or a syslog server", {
     "examples": ["off", "stderr", "/var/log/tidegate/access.log", "syslog:/dev/log", "syslog:10.0.0.9:514", "syslog+tcp:10.0.0.9:601"],
 });
 word!(MinVersion, "a version of TLS such as \"1.2\"", { "enum": ["1.2", "1.3", 1.2, 1.3] });
+word!(BackendHttp, "a version of HTTP: 1.1 or 2", { "enum": ["1.1", "2", 1.1, 2] });
+word!(RetryReason, "connect, closed or a status", {
+    "enum": ["connect", "closed", "502", "503", "504", 502, 503, 504],
+});
 
 text!(ProtocolName, { "type": "string", "minLength": 1, "maxLength": 255 });
 text!(NameRule, { "type": "string", "pattern": "^(\\*\\.)?[0-9A-Za-z_.-]+$", "examples": ["www.example.com", "*.example.com"] });
 text!(HostRule, { "type": "string", "pattern": "^(\\*\\.)?[0-9A-Za-z_.-]+$", "examples": ["www.example.com", "*.example.com", "10.0.0.1"] });
 text!(PathPrefix, { "type": "string", "pattern": "^/[!-~]*$", "examples": ["/api/"] });
+text!(WholePath, { "type": "string", "pattern": "^/[!-~]*$", "examples": ["/login"] });
+text!(MethodName, { "type": "string", "pattern": "^[0-9A-Z!#$%&'*+.^_`|~-]+$", "examples": ["GET", "POST"] });
+text!(CookieName, { "type": "string", "pattern": "^[0-9A-Za-z!#$%&'*+.^_`|~-]+$", "examples": ["backend"] });
 text!(ServerName, { "type": "string", "pattern": "^[0-9A-Za-z_.:-]+$" });
 text!(FilePath, { "type": "string", "pattern": "[^/]$" });
 text!(FilePattern, { "type": "string", "pattern": "^[^\\n]*[^/]$", "examples": ["conf.d/*.yaml"] });
@@ -175,7 +184,6 @@ text!(CountryCode, { "type": "string", "pattern": "^[A-Z]{2}$", "examples": ["DE
 text!(Network, { "type": "string", "pattern": "^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", "examples": ["10.0.0.0/8", "::1"] });
 
 schema!(FileMode, { "type": "string", "pattern": "^(0o)?0{0,3}[0-7]{3}$", "examples": ["0600", "0660"] });
-schema!(Size, { "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB)$" });
 schema!(Int, { "type": "integer" });
 schema!(Workers, { "type": ["string", "integer"], "pattern": "^auto$", "minimum": 1, "maximum": 1024, "examples": ["auto"] });
 schema!(Switch, { "enum": ["auto", true, false, "on", "off"] });

@@ -2,6 +2,7 @@
 
 mod files;
 mod include;
+mod policy;
 mod routing;
 mod schema;
 mod tls;
@@ -113,6 +114,7 @@ fn absent_keys_have_their_defaults() {
             name: "web".into(),
             bind: vec![ListenAddress::One(Address::Tcp("127.0.0.1:8080".parse().unwrap()))],
             pool: PoolIndex(0),
+            http: None,
             sniff: Sniff::Off,
             protocol_hint: None,
             routes: Vec::new(),
@@ -162,6 +164,7 @@ fn absent_keys_have_their_defaults() {
             slow_start: Duration::ZERO,
             retries: 2,
             persist: None,
+            http: HttpPool::default(),
             queue: QueueConfig { size: 0, timeout: Duration::from_secs(5) },
             connect_timeout: Duration::from_secs(5),
             send_proxy: None,
@@ -313,6 +316,7 @@ fn proxy_headers_limits_and_timeouts_arrive_as_written() {
         connection_rate: rate(600, 60),
         handshakes: NonZeroU32::new(9),
         bandwidth: std::num::NonZeroU64::new(10 << 20),
+        request_rate_per_ip: None,
     };
     assert_eq!(l.limits, limits);
     assert_eq!(l.timeouts.sniff, Some(Duration::from_secs(1)));
@@ -472,29 +476,4 @@ proptest! {
             prop_assert!(!failure.to_string().is_empty());
         }
     }
-}
-
-#[test]
-fn what_happens_when_backends_fail_arrives_as_written() {
-    let p = pool(
-        "outlier: { failures: 3, window: 10s, ejection: 5s, max_ejection: 1m, max_ejected: 34%, http_5xx: true }, \
-         fail_open: 20%, persist: { by: client_ip, ttl: 1h, size: 7 }, queue: { size: 9, timeout: 250ms }",
-    );
-    let outlier = OutlierConfig {
-        failures: NonZeroU32::new(3).unwrap(),
-        window: Some(Duration::from_secs(10)),
-        ejection: Duration::from_secs(5),
-        max_ejection: Duration::from_secs(60),
-        max_ejected: 34,
-        http_5xx: true,
-    };
-    assert_eq!((p.outlier, p.fail_open), (Some(outlier), 20));
-    let persist = PersistConfig { ttl: Duration::from_secs(3600), size: NonZeroU32::new(7).unwrap() };
-    let queue = QueueConfig { size: 9, timeout: Duration::from_millis(250) };
-    assert_eq!((p.persist, p.queue), (Some(persist), queue));
-    let p = pool("outlier: {}, persist: {}");
-    let outlier = p.outlier.expect("it is given");
-    assert_eq!((outlier.failures.get(), outlier.window, outlier.max_ejected), (5, None, 50));
-    assert_eq!((outlier.ejection, outlier.max_ejection), (Duration::from_secs(30), Duration::from_secs(300)));
-    assert_eq!(p.persist.expect("it is given").ttl, Duration::from_secs(1800));
 }

@@ -1,15 +1,10 @@
 //! Keys and values of features that are not built yet. They are rejected by name; the schema and suggestions omit them.
 
 /// Sections, and the keys of each.
-const KEYS: [(&str, &[&str]); 4] = [
-    ("listeners[]", &["protocol", "http", "udp"]),
-    ("listeners[].limits", &["request_rate_per_ip"]),
-    ("pools[]", &["http"]),
-    ("pools[].persist", &["name"]),
-];
+const KEYS: [(&str, &[&str]); 1] = [("listeners[]", &["udp"])];
 
 /// Keys, and values of each.
-const VALUES: [(&str, &[&str]); 1] = [("pools[].persist.by", &["cookie"])];
+const VALUES: [(&str, &[&str]); 1] = [("listeners[].protocol", &["udp"])];
 
 /// Whether a section will have the key.
 pub(crate) fn is_key(section: &str, key: &str) -> bool {

@@ -1,5 +1,10 @@
-//! HTTP/1 and HTTP/2 as a proxy must treat them: what is refused, and which fields pass. Pure.
+//! Rules of `protocol: http`: which requests are let in, and which fields are forwarded.
+//!
+//! Pure functions over bytes and header fields. hyper parses; what it repairs in silence, [`gate`] refuses before.
+
+#![forbid(unsafe_code)]
 
 pub mod forward;
 pub mod gate;
 pub mod request;
+pub mod target;

@@ -1,6 +1,7 @@
 //! The access log: one line for each finished connection, to stderr, a file or a syslog server.
 
 mod line;
+mod request;
 
 use std::fmt::Display;
 use std::io;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use tracing::Level;
 
 pub use self::line::{AccessLine, FailedConnect, OpenConnections};
+pub use self::request::RequestLine;
 use super::file::LogFile;
 use super::syslog::{SyslogHeader, SyslogSink};
 use super::writer::{LogThread, LogWriter};

@@ -28,9 +28,20 @@ pub fn day(at: SystemTime) -> impl fmt::Display {
     fmt::from_fn(move |f| write!(f, "{}", date.day()))
 }
 
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// As the common log format has it: `06/Feb/2009:12:14:14 +0000`.
+pub fn common(at: SystemTime) -> impl fmt::Display {
+    let date = Date::of(at);
+    fmt::from_fn(move |f| {
+        let Date { year, month, day, .. } = date;
+        let month = MONTHS[month as usize - 1];
+        write!(f, "{day:02}/{month}/{year:04}:{} +0000", date.time())
+    })
+}
+
 /// As HAProxy's log has it: `06/Feb/2009:12:14:14.655`.
 pub fn haproxy(at: SystemTime) -> impl fmt::Display {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let date = Date::of(at);
     fmt::from_fn(move |f| {
         let Date { year, month, day, millisecond, .. } = date;

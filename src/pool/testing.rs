@@ -8,7 +8,7 @@ use std::time::Duration;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::model::{
-    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HealthCheck, Initial, OnConflict, OnDown,
+    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HealthCheck, HttpPool, Initial, OnConflict, OnDown,
     OutlierConfig, PoolConfig, QueueConfig,
 };
 use crate::stats::registry::BackendId;
@@ -28,6 +28,7 @@ pub(crate) fn pool(backends: Vec<BackendConfig>) -> PoolConfig {
         slow_start: Duration::ZERO,
         retries: 2,
         persist: None,
+        http: HttpPool::default(),
         queue: QueueConfig { size: 0, timeout: Duration::from_secs(5) },
         connect_timeout: Duration::from_secs(5),
         send_proxy: None,

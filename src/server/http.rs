@@ -37,7 +37,7 @@ use crate::config::model::HttpListener;
 use crate::relay::Stream;
 use crate::sniff::Recognition;
 use crate::stats::termination::{Side, Termination};
-use crate::worker::{self, Timer, poll_fn};
+use crate::worker::{Timer, poll_fn};
 
 /// What a client of HTTP/2 sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -149,7 +149,8 @@ impl Drop for Record {
         let tlvs = tlvs.map_or_else(Vec::new, ReceivedTlvs::described);
         let user = session.as_ref().and_then(|session| session.user());
         let database = session.as_ref().and_then(|session| session.database());
-        if let (Some(writer), Some(open)) = (&mut *self.state.access(), open) {
+        let is_quiet = listener.config().http.is_some() && backend.is_none() && !self.ending.is_rejection();
+        if let (Some(writer), Some(open), false) = (&mut *self.state.access(), open, is_quiet) {
             writer.write(&AccessLine {
                 time: SystemTime::now(),
                 listener: &listener.config().name,
@@ -158,6 +159,7 @@ impl Drop for Record {
                 backend: backend.as_ref().map(|backend| &**backend.name()),
                 id: connection.id.get(),
                 queue: Some(self.attempts.time_waited()).filter(|waited| self.connect.is_some() || !waited.is_zero()),
+                request: None,
                 protocol: connection.preamble().and_then(|preamble| preamble.protocol),
                 proxy_tlvs: &tlvs,
                 user: user.as_deref(),

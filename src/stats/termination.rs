@@ -101,6 +101,8 @@ pub enum Termination {
     QueueFull,
     /// It waited in the pool's queue for `queue.timeout`.
     QueueTimeout,
+    /// Its backend had not answered a request after `http.request_timeout`.
+    ResponseTimeout,
     /// No connect to a backend succeeded.
     ConnectFailed,
     /// The client left before a backend was connected.
@@ -119,6 +121,8 @@ pub enum Termination {
     AddressRate,
     /// All clients together connect faster than `limits.connection_rate`.
     ListenerRate,
+    /// Requests of the client's address come faster than `limits.request_rate_per_ip`.
+    RequestRate,
     /// The listener's `access` lists do not let the client in.
     AccessDenied,
     /// The route that the client matches says `refuse: true`.
@@ -145,7 +149,7 @@ pub enum Termination {
 
 impl Termination {
     /// Every ending, in the order of [`Termination::index`].
-    pub const ALL: [Termination; 44] = [
+    pub const ALL: [Termination; 46] = [
         Termination::Closed(Side::Client),
         Termination::Closed(Side::Backend),
         Termination::Reset(Side::Client),
@@ -190,6 +194,8 @@ impl Termination {
         Termination::LoginTimeout(Side::Client),
         Termination::LoginTimeout(Side::Backend),
         Termination::AuthMethodRefused,
+        Termination::ResponseTimeout,
+        Termination::RequestRate,
     ];
 
     /// Its place in [`Termination::ALL`].
@@ -239,6 +245,8 @@ impl Termination {
             Termination::LoginTimeout(Side::Client) => 41,
             Termination::LoginTimeout(Side::Backend) => 42,
             Termination::AuthMethodRefused => 43,
+            Termination::ResponseTimeout => 44,
+            Termination::RequestRate => 45,
         }
     }
 
@@ -267,7 +275,7 @@ impl Termination {
             | Termination::UnknownName
             | Termination::BadProxyHeader
             | Termination::UntrustedProxyHeader => Cause::Client,
-            Termination::BackendDown | Termination::ConnectFailed => Cause::Backend,
+            Termination::BackendDown | Termination::ConnectFailed | Termination::ResponseTimeout => Cause::Backend,
             Termination::IdleTimeout
             | Termination::HalfCloseTimeout
             | Termination::Lifetime
@@ -281,6 +289,7 @@ impl Termination {
             | Termination::AddressConnections
             | Termination::AddressRate
             | Termination::ListenerRate
+            | Termination::RequestRate
             | Termination::AccessDenied
             | Termination::RouteRefused
             | Termination::AuthMethodRefused
@@ -309,6 +318,7 @@ impl Termination {
             Termination::NoBackend => "no backend",
             Termination::QueueFull => "queue full",
             Termination::QueueTimeout => "queue timeout",
+            Termination::ResponseTimeout => "response timeout",
             Termination::ConnectFailed => "connect failed",
             Termination::ClientLeft => "left",
             Termination::PreambleTimeout => "preamble timeout",
@@ -318,6 +328,7 @@ impl Termination {
             Termination::AddressConnections => "per-IP connection limit exceeded",
             Termination::AddressRate => "per-IP connection rate exceeded",
             Termination::ListenerRate => "connection rate exceeded",
+            Termination::RequestRate => "per-IP request rate exceeded",
             Termination::AccessDenied => "access denied",
             Termination::RouteRefused => "refused by a route",
             Termination::AuthMethodRefused => "authentication method",
@@ -351,6 +362,7 @@ impl Termination {
             Termination::IdleTimeout | Termination::HalfCloseTimeout => "cD",
             Termination::LoginTimeout(Side::Client) => "cD",
             Termination::LoginTimeout(Side::Backend) => "sD",
+            Termination::ResponseTimeout => "sH",
             Termination::Lifetime | Termination::DrainDeadline | Termination::DrainAborted | Termination::Killed => {
                 "KD"
             }
@@ -364,6 +376,7 @@ impl Termination {
             | Termination::AddressConnections
             | Termination::AddressRate
             | Termination::ListenerRate
+            | Termination::RequestRate
             | Termination::AccessDenied
             | Termination::RouteRefused
             | Termination::AuthMethodRefused
@@ -409,6 +422,7 @@ impl Termination {
                 | Termination::AddressConnections
                 | Termination::AddressRate
                 | Termination::ListenerRate
+                | Termination::RequestRate
                 | Termination::AccessDenied
                 | Termination::RouteRefused
                 | Termination::AuthMethodRefused

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("net", &[]),
     ("mysql", &["mysql"]),
     ("notices", &["threads"]),
     ("threads", &[]),
     ("stats", &[]),
     ("sniff", &["net", "sniff", "stats"]),
+    ("http", &["config::model"]),
     ("config/model.rs", &["net"]),
     ("config", &["config", "net"]),
     ("geoip", &["config", "net", "notices", "threads"]),
@@ -75,7 +76,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "balance",
     "health/database/client.rs",
     "health/database/mysql",
@@ -83,6 +84,7 @@ const PURE: [&str; 11] = [
     "health/database/redis.rs",
     "health/database/scram.rs",
     "health/rise_fall.rs",
+    "http",
     "limits",
     "mysql",
     "pool/resolve/schedule.rs",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Checker;
-use crate::config::model::{ListenerTls, RouteConfig, StartTls};
+use crate::config::model::{HeaderMatch, ListenerTls, RouteConfig, StartTls};
 use crate::config::report::Diagnostic;
 use crate::config::tree::NodeId;
 use crate::net::country::Country;
@@ -13,14 +13,20 @@ use crate::net::networks::NetworkSet;
 use crate::net::protocol::ClientProtocol;
 
 impl Checker<'_> {
-    /// Warns of routes that never match. With `tls`, the protocol of a connection is one of its `alpn`.
-    pub(super) fn dead_routes(&mut self, routes: &[(RouteConfig, NodeId)], tls: Option<&ListenerTls>) {
+    /// Warns of routes that never match. With `tls`, the protocol of a connection is one of its `alpn`; with `by_request`,
+    /// path prefixes end at a segment.
+    pub(super) fn dead_routes(
+        &mut self,
+        routes: &[(RouteConfig, NodeId)],
+        tls: Option<&ListenerTls>,
+        by_request: bool,
+    ) {
         let mut earlier = Earlier::default();
         let networks: Vec<NetworkSet> =
             routes.iter().map(|(route, _)| route.client.iter().copied().collect()).collect();
         let covers = |first: usize, second: usize| match (routes.get(first), routes.get(second), networks.get(first)) {
             (Some((first, _)), Some((second, _)), Some(networks)) => {
-                covers(first, networks, second) && covers_protocol(first, second, tls)
+                covers(first, networks, second, by_request) && covers_protocol(first, second, tls)
             }
             _ => false,
         };
@@ -35,7 +41,8 @@ impl Checker<'_> {
                     Diagnostic::new("never matches: an earlier route is identical")
                         .hint("first match wins: remove one of the two")
                 } else {
-                    Diagnostic::new("never matches: an earlier route takes all of its connections")
+                    let what = if by_request { "requests" } else { "connections" };
+                    Diagnostic::new(format!("never matches: an earlier route takes all of its {what}"))
                         .hint("first match wins: put the more specific route first")
                 };
                 let diagnostic = self.located(*at, diagnostic).related(self.tree.span(*first_at), "this one");
@@ -48,13 +55,18 @@ impl Checker<'_> {
                     Diagnostic::new("never matches: the listener's `tls.alpn` has none of these protocols")
                         .hint("with TLS termination, only protocols in `tls.alpn` are negotiated");
                 self.warning(*at, diagnostic);
-            } else if tls.is_none() && route.needs_request() && route.needs_tls() {
+            } else if tls.is_none() && !by_request && route.needs_request() && route.needs_tls() {
                 let diagnostic =
                     Diagnostic::new("never matches: it requires both TLS passthrough and a request in plain text")
                         .hint("add `tls` to the listener: requests inside TLS passthrough are encrypted");
                 self.warning(*at, diagnostic);
             } else if let Some((why, hint)) = contradiction(route, tls) {
                 self.warning(*at, Diagnostic::new(format!("never matches: {why}")).hint(hint));
+            } else if !route.path.is_empty()
+                && route.path.iter().all(|path| !has_prefix(&route.path_prefix, path, true))
+            {
+                let diagnostic = Diagnostic::new("never matches: no `path` has a prefix of `path_prefix`");
+                self.warning(*at, diagnostic.hint("all conditions must match: remove one of the two"));
             }
             earlier.add(index, route);
         }
@@ -131,18 +143,39 @@ impl<'r> Earlier<'r> {
 }
 
 /// Whether a route alone matches all connections of another. `networks` are the first one's clients.
-fn covers(first: &RouteConfig, networks: &NetworkSet, second: &RouteConfig) -> bool {
+fn covers(first: &RouteConfig, networks: &NetworkSet, second: &RouteConfig, by_request: bool) -> bool {
     let name = |names: &[NamePattern], name: &NamePattern| {
         names.contains(name) || wildcard_over(name).is_some_and(|wildcard| names.contains(&wildcard))
     };
     covers_all(&first.sni, &second.sni, name)
         && covers_all(&first.alpn, &second.alpn, <[Arc<str>]>::contains)
         && covers_all(&first.host, &second.host, name)
-        && covers_all(&first.path_prefix, &second.path_prefix, |prefixes, path| {
-            prefixes.iter().any(|prefix| path.starts_with(&**prefix))
-        })
+        && covers_all(&first.path, &second.path, <[Arc<str>]>::contains)
+        && covers_path(first, second, by_request)
+        && covers_all(&first.method, &second.method, <[Arc<str>]>::contains)
+        && first.header.iter().all(|field| second.header.iter().any(|other| covers_header(field, other)))
         && covers_all(&first.client, &second.client, |_, network| networks.covers(network))
         && covers_all(&first.country, &second.country, <[Country]>::contains)
+}
+
+/// Whether the prefixes of a route are prefixes of all paths of another.
+fn covers_path(first: &RouteConfig, second: &RouteConfig, by_request: bool) -> bool {
+    let takes = |prefixes: &[Arc<str>], path: &Arc<str>| has_prefix(prefixes, path, by_request);
+    covers_all(&first.path_prefix, &second.path_prefix, takes) || covers_all(&first.path_prefix, &second.path, takes)
+}
+
+/// Whether a path has one of the prefixes; by request, one that ends where a segment does.
+fn has_prefix(prefixes: &[Arc<str>], path: &str, by_request: bool) -> bool {
+    let fits = |prefix: &Arc<str>| {
+        let rest = path.strip_prefix(&**prefix);
+        rest.is_some_and(|rest| !by_request || rest.is_empty() || rest.starts_with('/') || prefix.ends_with('/'))
+    };
+    prefixes.is_empty() || prefixes.iter().any(fits)
+}
+
+/// Whether a field matches whatever another one does.
+fn covers_header(first: &HeaderMatch, second: &HeaderMatch) -> bool {
+    first.name == second.name && (first.value.is_none() || first.value == second.value)
 }
 
 /// Whether a route takes every protocol that another one takes: the one it asks for, or that its other conditions are of.

@@ -9,7 +9,7 @@ use crate::config::located::Located;
 use crate::config::model::{BackendAddress, BackendConfig, Header, Health, HealthCheck, HttpCheck, Initial};
 use crate::config::raw::{RawExchange, RawHeaders, RawHealth, RawHttp};
 use crate::config::report::{Diagnostic, shown};
-use crate::config::scalars::{Period, ServerName, StatusRange};
+use crate::config::scalars::{Period, ServerName, StatusRange, is_token};
 use crate::config::scalars_serde::Int;
 use crate::config::tree::{NodeId, NodeValue};
 
@@ -200,7 +200,7 @@ impl Checker<'_> {
         headers
     }
 
-    fn header_value(&mut self, value: &[u8], at: NodeId) {
+    pub(super) fn header_value(&mut self, value: &[u8], at: NodeId) {
         if value.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
             let diagnostic = Diagnostic::new("control characters are not allowed");
             self.error(at, diagnostic.hint("a header is one line"));
@@ -285,8 +285,7 @@ impl Checker<'_> {
 
 /// What is wrong with the name of a header; `None` if a check may send it.
 fn header_name(name: &str) -> Option<Diagnostic> {
-    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(is_token) {
+    if !is_token(name) {
         let diagnostic = Diagnostic::new(format!("`{}` is not the name of a header", shown(name)));
         return Some(diagnostic.hint("allowed are letters, digits and `-`, without the colon"));
     }

@@ -58,14 +58,19 @@ impl Checker<'_> {
             let bind = self.bind(raw, at);
             let pool = self.pool_of(raw.pool.as_ref(), at, &mut pools);
             let routes = self.routes(raw, at, &mut pools);
-            let tls = self.listener_tls(raw, at);
+            let requests = self.balances_requests(raw, at);
+            let http = self.http_listener(raw, requests);
+            let mut tls = self.listener_tls(raw, at);
+            if let (Some(tls), Some(_)) = (&mut tls, &http) {
+                self.alpn_of_requests(raw, tls);
+            }
             let sniff = self.sniff(raw, tls.as_ref());
             let protocol_hint = self.protocol_hint(raw, sniff, tls.as_ref());
             if let Some(ListenerTls { starttls: Some(StartTls::Mysql), .. }) = &tls {
                 self.routes_before_bytes(&routes);
             }
             if raw.tls.is_none() || tls.is_some() {
-                self.dead_routes(&routes, tls.as_ref());
+                self.dead_routes(&routes, tls.as_ref(), http.is_some());
             }
             let proxy_protocol = self.proxy_protocol(raw, at);
             let access = self.access(raw);
@@ -79,7 +84,7 @@ impl Checker<'_> {
                     name: name.as_str().into(),
                     bind,
                     pool,
-                    http: None,
+                    http,
                     sniff,
                     protocol_hint,
                     routes: routes.into_iter().map(|(route, _)| route).collect(),
@@ -169,7 +174,7 @@ impl Checker<'_> {
         let Some((raw, _)) = value(listener.limits.as_ref()) else { return LimitsConfig::default() };
         let rate = |key: Option<&Located<Frequency>>| copied(key).and_then(|Frequency(rate)| rate);
         let limits = LimitsConfig {
-            request_rate_per_ip: None,
+            request_rate_per_ip: rate(raw.request_rate_per_ip.as_ref()),
             connections_per_ip: self.limit(raw.connections_per_ip.as_ref()),
             connection_rate_per_ip: rate(raw.connection_rate_per_ip.as_ref()),
             connection_rate: rate(raw.connection_rate.as_ref()),
@@ -188,6 +193,7 @@ impl Checker<'_> {
         let by_address = [
             limits.connections_per_ip.and(raw.connections_per_ip.as_ref()).map(|key| key.at),
             limits.connection_rate_per_ip.and(raw.connection_rate_per_ip.as_ref()).map(|key| key.at),
+            limits.request_rate_per_ip.and(raw.request_rate_per_ip.as_ref()).map(|key| key.at),
         ];
         for at in by_address.into_iter().flatten().filter(|_| !has_addresses) {
             let diagnostic =

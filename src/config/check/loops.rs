@@ -24,7 +24,7 @@ struct Hop<'r> {
     bind: NodeId,
     /// Whether any connection of the listener may reach the backend: no route, host name or backup decides.
     certain: bool,
-    /// Whether the next listener gets the same bytes, and so routes the same.
+    /// Whether the next listener gets the same bytes or the same requests, and so routes the same.
     same_bytes: bool,
 }
 
@@ -97,6 +97,10 @@ impl Checker<'_> {
                 let shares = shares.iter().filter_map(|share| value(Some(share))).map(|(share, _)| share.pool.as_ref());
                 std::iter::once(route.pool.as_ref()).chain(shares)
             });
+            // Requests go on with other fields, X-Forwarded-For among them.
+            let by_header = routes.iter().filter_map(|route| value(Some(route))).any(|(route, _)| {
+                value(route.r#match.as_ref()).is_some_and(|(conditions, _)| conditions.header.is_some())
+            });
             let mut seen: HashSet<&str> = HashSet::new();
             for key in std::iter::once(listener.pool.as_ref()).chain(by_route) {
                 let Some((name, _)) = value(key) else { continue };
@@ -111,7 +115,7 @@ impl Checker<'_> {
                         at: door.at,
                         bind: door.bind,
                         certain: door.certain && routes.is_empty(),
-                        same_bytes: door.certain && listener.tls.is_none() && pool.tls.is_none(),
+                        same_bytes: door.certain && !by_header && listener.tls.is_none() && pool.tls.is_none(),
                     });
                 }
             }

@@ -41,7 +41,8 @@ impl Checker<'_> {
                 }
             }
             if let (Some(key), false) = (&keys.alpn, tls.alpn.is_empty()) {
-                for listener in fronts {
+                // Of `protocol: http`, the protocol to the backend is another matter than that to the client.
+                for listener in fronts.into_iter().filter(|listener| listener.http.is_none()) {
                     let agreed = listener.tls.as_ref().map_or(&[][..], |tls| &tls.alpn);
                     let name = shown(&listener.name);
                     if let Some(other) = agreed.iter().find(|protocol| !tls.alpn.contains(protocol)) {

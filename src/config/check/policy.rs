@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use super::{Checker, copied, optional_period, value};
 use crate::config::located::Located;
-use crate::config::model::{ListenerConfig, OutlierConfig, PersistConfig, PoolIndex, QueueConfig, Sniff};
-use crate::config::raw::{RawPersistBy, RawPool};
+use crate::config::model::{
+    ListenerConfig, OutlierConfig, Persist, PersistConfig, PersistCookie, PoolIndex, QueueConfig, Sniff,
+};
+use crate::config::raw::{RawPersist, RawPersistBy, RawPool};
 use crate::config::report::Diagnostic;
-use crate::config::scalars::{Percent, Period};
+use crate::config::scalars::{CookieName, Percent, Period};
+use crate::config::tree::NodeId;
 
 const EJECTION: Duration = Duration::from_secs(30);
 const MAX_EJECTION: Duration = Duration::from_secs(300);
@@ -50,9 +53,9 @@ impl Checker<'_> {
             let mut fronts =
                 listeners.iter().filter(|listener| listener.pools().any(|pool| pool == PoolIndex(index))).peekable();
             // An unused pool is reported elsewhere.
-            if fronts.peek().is_some() && fronts.all(|listener| listener.sniff != Sniff::Http) {
-                let what = "has no effect: no listener in front of this pool has `sniff: http`";
-                self.warning(at, Diagnostic::new(what).hint("add `sniff: http` to the listener, or remove `http_5xx`"));
+            if fronts.peek().is_some() && fronts.all(|listener| !reads_responses(listener)) {
+                let what = "has no effect: no listener in front of this pool has `protocol: http` or `sniff: http`";
+                self.warning(at, Diagnostic::new(what).hint("add one to the listener, or remove `http_5xx`"));
             }
         }
     }
@@ -67,15 +70,50 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn persist(&mut self, pool: &RawPool) -> Option<PersistConfig> {
-        let (raw, _) = value(pool.persist.as_ref())?;
-        // There is no other yet.
-        let RawPersistBy::ClientIp = copied(raw.by.as_ref()).unwrap_or(RawPersistBy::ClientIp);
-        Some(PersistConfig {
+    /// `None` if it is absent, or invalid, which is reported.
+    pub(super) fn persist(&mut self, pool: &RawPool) -> Option<Persist> {
+        let (raw, at) = value(pool.persist.as_ref())?;
+        if is_by_cookie(raw) {
+            return self.persist_cookie(raw, at).map(Persist::Cookie);
+        }
+        // Whether they are wrong depends on what could not be read.
+        let is_unread = raw.by.as_ref().is_some_and(|key| key.value.is_none()) || self.is_typo_of(at, "by");
+        let of_cookies = [raw.name.as_ref().map(|key| key.at), raw.same_site.as_ref().map(|key| key.at)];
+        for at in of_cookies.into_iter().flatten().filter(|_| !is_unread) {
+            let diagnostic = Diagnostic::new("requires `by: cookie`");
+            self.error(
+                at,
+                diagnostic.hint("clients are known by their address: write `by: cookie`, or remove the key"),
+            );
+        }
+        Some(Persist::ClientIp(PersistConfig {
             ttl: self.positive(raw.ttl.as_ref(), PERSIST_TTL),
             size: positive_number(self.number(raw.size.as_ref(), 1..=10_000_000, 100_000)),
+        }))
+    }
+
+    fn persist_cookie(&mut self, raw: &RawPersist, at: NodeId) -> Option<PersistCookie> {
+        if let Some(key) = &raw.size {
+            let diagnostic = Diagnostic::new("`size` and `by: cookie` exclude each other");
+            self.error(key.at, diagnostic.hint("remove it: the cookie names the backend, and no client is remembered"));
+        }
+        let hint = "name: the cookie's name, such as backend";
+        let (CookieName(name), _) = self.required(raw.name.as_ref(), "name", at, hint)?;
+        Some(PersistCookie {
+            name: name.clone(),
+            ttl: optional_period(raw.ttl.as_ref(), Duration::ZERO),
+            same_site: copied(raw.same_site.as_ref()).unwrap_or_default(),
         })
     }
+}
+
+/// Whether clients are known by a cookie.
+pub(super) fn is_by_cookie(persist: &RawPersist) -> bool {
+    copied(persist.by.as_ref()) == Some(RawPersistBy::Cookie)
+}
+
+fn reads_responses(listener: &ListenerConfig) -> bool {
+    listener.http.is_some() || listener.sniff == Sniff::Http
 }
 
 /// A number whose range begins at 1.

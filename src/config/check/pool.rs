@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::policy::is_by_cookie;
 use super::{Checker, copied, period, value};
 use crate::config::located::Located;
 use crate::config::model::{
-    BackendAddress, BackendConfig, Balance, HashPrefix, Health, HttpPool, OnConflict, OnDown, Persist, PoolConfig,
-    PoolTls, SendProxy,
+    BackendAddress, BackendConfig, Balance, HashPrefix, Health, OnConflict, OnDown, PoolConfig, PoolTls, SendProxy,
 };
 use crate::config::raw::{RawBalance, RawHash, RawPool, RawSendProxy};
 use crate::config::report::{Diagnostic, shown};
@@ -79,8 +79,8 @@ impl Checker<'_> {
             on_conflict: copied(raw.on_conflict.as_ref()).unwrap_or(OnConflict::Refuse),
             slow_start: period(raw.slow_start.as_ref(), Duration::ZERO),
             retries: self.number(raw.retries.as_ref(), 0..=100, 2) as u32,
-            persist: self.persist(raw).map(Persist::ClientIp),
-            http: HttpPool::default(),
+            persist: self.persist(raw),
+            http: self.http_pool(raw),
             queue: self.queue(raw),
             connect_timeout: {
                 let connect = value(raw.timeouts.as_ref()).and_then(|(timeouts, _)| timeouts.connect.as_ref());
@@ -125,10 +125,10 @@ impl Checker<'_> {
         if let Some((_, at)) = given
             && prefix != default
             && self.balance(raw) != Balance::IpHash
-            && raw.persist.is_none()
+            && value(raw.persist.as_ref()).is_none_or(|(persist, _)| is_by_cookie(persist))
         {
-            let diagnostic =
-                Diagnostic::new("has no effect").hint("it applies to `balance: ip_hash` and to `persist` only");
+            let diagnostic = Diagnostic::new("has no effect")
+                .hint("it applies to `balance: ip_hash` and to `persist` by client_ip only");
             self.warning(at, diagnostic);
         }
         prefix

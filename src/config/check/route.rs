@@ -2,9 +2,6 @@
 
 use std::fmt::Display;
 use std::hash::Hash;
-use std::sync::Arc;
-
-use ipnet::IpNet;
 
 use super::references::Pools;
 use super::{Checker, value};
@@ -12,24 +9,21 @@ use crate::config::located::Located;
 use crate::config::model::{RouteConfig, RouteTarget, Sniff, SplitShare};
 use crate::config::raw::{RawListener, RawMatch, RawRoute, RawShare};
 use crate::config::report::Diagnostic;
-use crate::config::scalars::{CountryCode, HostRule, NameRule, Network, PathPrefix};
+use crate::config::scalars::{CountryCode, HostRule, MethodName, NameRule, Network, PathPrefix, WholePath};
 use crate::config::tree::NodeId;
-use crate::net::country::Country;
-use crate::net::name::NamePattern;
-use crate::net::protocol::ClientProtocol;
 
 /// Largest weight of a share.
 const MAX_WEIGHT: i64 = 1000;
 
-/// What `match` says.
-struct Conditions {
-    sni: Vec<NamePattern>,
-    alpn: Vec<Arc<str>>,
-    host: Vec<NamePattern>,
-    path_prefix: Vec<Arc<str>>,
-    client: Vec<IpNet>,
-    country: Vec<Country>,
-    protocol: Vec<ClientProtocol>,
+/// Which requests a listener reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RequestsRead {
+    None,
+    /// The first one of a connection.
+    First,
+    Each,
+    /// A key could not be read, which is reported.
+    Unclear,
 }
 
 impl Checker<'_> {
@@ -49,10 +43,7 @@ impl Checker<'_> {
             }
             return Vec::new();
         };
-        let reads_requests = match &raw.sniff {
-            Some(key) => key.value.is_none_or(|sniff| sniff == Sniff::Http),
-            None => self.is_typo_of(owner, "sniff"),
-        };
+        let requests = self.requests_read(raw, owner);
         let mut routes = Vec::with_capacity(list.len());
         for element in list {
             let Some((typed, at)) = value(Some(element)) else {
@@ -62,25 +53,12 @@ impl Checker<'_> {
             let target = self.target(typed, at, pools);
             let hint = "match: the conditions, such as { sni: [\"www.example.com\"] }";
             let given = self.required(typed.r#match.as_ref(), "match", at, hint);
-            let conditions = given.and_then(|(given, at)| self.conditions(given, at, reads_requests));
+            let is_passthrough = raw.tls.is_none();
+            let conditions = given.and_then(|(given, at)| self.conditions(given, at, requests, is_passthrough));
             if let (Some(conditions), Some(target)) = (conditions, target) {
-                let Conditions { sni, alpn, host, path_prefix, client, country, protocol } = conditions;
-                let client = client.into();
-                let route = RouteConfig {
-                    sni,
-                    alpn,
-                    host,
-                    path_prefix,
-                    client,
-                    country,
-                    protocol,
-                    target,
-                    path: vec![],
-                    method: vec![],
-                    header: vec![],
-                };
+                let route = RouteConfig { target, ..conditions };
                 let key = typed.pool.as_ref().map(|key| key.at).or(typed.split.as_ref().map(|key| key.at));
-                if let (Some(key), None) = (key, &raw.tls)
+                if let (Some(key), true) = (key, is_passthrough && requests != RequestsRead::Each)
                     && route.needs_tls()
                     && route.target.pools().any(|pool| pools.speaks_tls(pool))
                 {
@@ -95,6 +73,19 @@ impl Checker<'_> {
             }
         }
         routes
+    }
+
+    fn requests_read(&self, raw: &RawListener, owner: NodeId) -> RequestsRead {
+        let sniffs = match &raw.sniff {
+            Some(key) => key.value.map(|sniff| sniff == Sniff::Http),
+            None => (!self.is_typo_of(owner, "sniff")).then_some(false),
+        };
+        match (self.balances_requests(raw, owner), sniffs) {
+            (Some(true), _) => RequestsRead::Each,
+            (None, _) | (_, None) => RequestsRead::Unclear,
+            (Some(false), Some(true)) => RequestsRead::First,
+            (Some(false), Some(false)) => RequestsRead::None,
+        }
     }
 
     /// Where a route leads: exactly one of `pool`, `split` and `refuse` says so.
@@ -154,14 +145,29 @@ impl Checker<'_> {
         None
     }
 
-    /// `None` if one is invalid, which is reported.
-    fn conditions(&mut self, raw: &RawMatch, at: NodeId, reads_requests: bool) -> Option<Conditions> {
-        let keys = ["sni", "alpn", "host", "path_prefix", "client", "country", "protocol"];
-        let misspelt = keys.iter().any(|key| self.is_typo_of(at, key));
-        let RawMatch { sni, alpn, host, path_prefix, client, country, protocol } = raw;
-        let is_given = [sni.is_some(), alpn.is_some(), host.is_some(), path_prefix.is_some()].contains(&true)
-            || [client.is_some(), country.is_some(), protocol.is_some()].contains(&true);
-        if !is_given {
+    /// A route that leads nowhere yet; `None` if a condition is invalid, which is reported.
+    fn conditions(
+        &mut self,
+        raw: &RawMatch,
+        at: NodeId,
+        requests: RequestsRead,
+        is_passthrough: bool,
+    ) -> Option<RouteConfig> {
+        let RawMatch { sni, alpn, host, path, path_prefix, method, header, client, country, protocol } = raw;
+        let keys = [
+            ("sni", sni.as_ref().map(|key| key.at)),
+            ("alpn", alpn.as_ref().map(|key| key.at)),
+            ("host", host.as_ref().map(|key| key.at)),
+            ("path", path.as_ref().map(|key| key.at)),
+            ("path_prefix", path_prefix.as_ref().map(|key| key.at)),
+            ("method", method.as_ref().map(|key| key.at)),
+            ("header", header.as_ref().map(|key| key.at)),
+            ("client", client.as_ref().map(|key| key.at)),
+            ("country", country.as_ref().map(|key| key.at)),
+            ("protocol", protocol.as_ref().map(|key| key.at)),
+        ];
+        let misspelt = keys.iter().any(|(key, _)| self.is_typo_of(at, key));
+        if keys.iter().all(|(_, place)| place.is_none()) {
             if !misspelt {
                 let diagnostic = Diagnostic::new("no condition: the route would take every connection");
                 self.error(
@@ -171,15 +177,18 @@ impl Checker<'_> {
             }
             return None;
         }
-        let needs_request = raw.host.as_ref().map(|key| key.at).or(raw.path_prefix.as_ref().map(|key| key.at));
-        if let (Some(at), false) = (needs_request, reads_requests) {
-            let diagnostic = Diagnostic::new("requires `sniff: http`");
-            self.error(at, diagnostic.hint("add it to the listener, beside `routes`"));
+        for (key, place) in keys {
+            if let Some(at) = place {
+                self.is_known(key, at, requests, is_passthrough);
+            }
         }
-        let sni = self.listed(raw.sni.as_ref(), |NameRule(name)| name.clone());
-        let host = self.listed(raw.host.as_ref(), |HostRule(name)| name.clone());
-        let path_prefix = self.listed(raw.path_prefix.as_ref(), |PathPrefix(path)| path.clone());
-        let alpn = match &raw.alpn {
+        let sni = self.listed(sni.as_ref(), |NameRule(name)| name.clone());
+        let host = self.listed(host.as_ref(), |HostRule(name)| name.clone());
+        let path = self.listed(path.as_ref(), |WholePath(path)| path.clone());
+        let path_prefix = self.listed(path_prefix.as_ref(), |PathPrefix(path)| path.clone());
+        let method = self.listed(method.as_ref(), |MethodName(method)| method.clone());
+        let header = self.header_matches(header.as_ref());
+        let alpn = match alpn {
             Some(alpn) if self.is_empty(alpn) => None,
             alpn => self.protocols(alpn.as_ref()),
         };
@@ -189,16 +198,43 @@ impl Checker<'_> {
         }
         let country = self.listed(country.as_ref(), |CountryCode(country)| *country);
         let protocol = self.listed(protocol.as_ref(), |protocol| *protocol);
-        let conditions = Conditions {
+        let conditions = RouteConfig {
             sni: sni?,
             alpn: alpn?,
             host: host?,
+            path: path?,
             path_prefix: path_prefix?,
-            client: client?,
+            method: method?,
+            header: header?,
+            client: client?.into(),
             country: country?,
             protocol: protocol?,
+            target: RouteTarget::Refuse,
         };
         (!misspelt).then_some(conditions)
+    }
+
+    /// Refuses a condition by what the listener does not read.
+    fn is_known(&mut self, key: &str, at: NodeId, requests: RequestsRead, is_passthrough: bool) {
+        let (what, hint) = match (key, requests) {
+            ("path" | "method" | "header", RequestsRead::None | RequestsRead::First) => (
+                "requires `protocol: http`",
+                "set it at the listener: `sniff: http` reads the first request of a connection only, and routes by `host` and `path_prefix`",
+            ),
+            ("host" | "path_prefix", RequestsRead::None) => (
+                "requires `protocol: http` or `sniff: http`",
+                "add one to the listener, beside `routes`: the first routes each request, the second each connection by its first one",
+            ),
+            ("protocol", RequestsRead::Each) => {
+                ("has no effect: with `protocol: http` at the listener, every client speaks HTTP", "remove it")
+            }
+            ("sni" | "alpn", RequestsRead::Each) if is_passthrough => (
+                "requires `tls`: with `protocol: http`, TLS does not pass through",
+                "add `tls` to the listener, or match by `host`",
+            ),
+            _ => return,
+        };
+        self.error(at, Diagnostic::new(what).hint(hint));
     }
 
     /// The elements of a list that must not be empty; none if it is absent.

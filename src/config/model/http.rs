@@ -67,7 +67,7 @@ pub enum HttpVersion {
 }
 
 /// `pools[].http.retry`: a failure of a request at a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HttpRetry {
     /// The connect, or the TLS handshake.
     Connect,

@@ -81,8 +81,8 @@ impl ListenerConfig {
     /// What its clients speak, inside TLS where that ends here; `None` if it is not known.
     pub fn speaks(&self) -> Option<SpokenProtocol> {
         let starttls = self.tls.as_ref().and_then(|tls| tls.starttls);
-        let http = self.http.as_ref().map(|_| SpokenProtocol::Http);
-        starttls.map(StartTls::speaks).or(http).or(self.sniff.speaks()).or(self.protocol_hint)
+        let of_requests = self.http.as_ref().map(|_| SpokenProtocol::Http);
+        starttls.map(StartTls::speaks).or(of_requests).or(self.sniff.speaks()).or(self.protocol_hint)
     }
 
     /// Whether the backend speaks before the client asks for TLS: nothing of the client but its address is known when the backend is

@@ -3,12 +3,14 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::health::RawHeaders;
+use super::http::{RawHttpListener, RawProtocol};
 use super::tls::RawListenerTls;
 use crate::config::located::{Field, Located, OneOrMany};
 use crate::config::model::{ListenerState, Sniff, SpokenProtocol};
 use crate::config::scalars::{
-    BindAddress, ByteRate, ClientPattern, CountryCode, FileMode, Frequency, HostRule, NameRule, Network, PathPrefix,
-    Period, ProtocolName,
+    BindAddress, ByteRate, ClientPattern, CountryCode, FileMode, Frequency, HostRule, MethodName, NameRule, Network,
+    PathPrefix, Period, ProtocolName, WholePath,
 };
 use crate::config::scalars_serde::{Int, Switch};
 use crate::net::protocol::ClientProtocol;
@@ -22,13 +24,16 @@ pub(crate) struct RawListener {
     /// One address or a list; with port 0 the kernel chooses. A range of ports is as many sockets.
     #[schemars(required)]
     pub(crate) bind: Field<OneOrMany<BindAddress>>,
-    /// Default pool: connections that match no route go there.
+    /// What is balanced: connections, or requests.
+    #[schemars(extend("default" = "tcp"))]
+    pub(crate) protocol: Field<RawProtocol>,
+    /// Default pool: connections and requests that match no route go there.
     #[schemars(required)]
     pub(crate) pool: Field<String>,
     /// Concurrent connections; further ones wait in the kernel's accept queue. 0 is no limit.
     #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
     pub(crate) max_connections: Field<Int>,
-    /// Parse a protocol in passing, for statistics; of HTTP/1.x also for routing.
+    /// Parse a protocol in passing, for statistics; of HTTP/1.x also for routing. Excludes protocol: http.
     #[schemars(extend("default" = "off"))]
     pub(crate) sniff: Field<Sniff>,
     /// What clients speak, for the error message of one that gets no backend. sniff and tls.starttls say it too.
@@ -43,6 +48,8 @@ pub(crate) struct RawListener {
     pub(crate) proxy_protocol: Field<RawProxyProtocol>,
     /// Which clients may connect; decided before anything is read of them.
     pub(crate) access: Field<RawAccess>,
+    /// HTTP to clients; with protocol: http only.
+    pub(crate) http: Field<RawHttpListener>,
     /// Connection and rate limits; connections above one are rejected.
     pub(crate) limits: Field<RawLimits>,
     /// Limits of the phases of a connection; 0s is no limit.
@@ -95,12 +102,23 @@ pub(crate) struct RawMatch {
     /// Application protocols, any of them: offered by the client or, with `tls`, negotiated.
     #[schemars(length(min = 1))]
     pub(crate) alpn: Field<Vec<Located<ProtocolName>>>,
-    /// Hosts of the first request, any of them; a leading `*.` matches one label. Requires sniff: http.
+    /// Hosts of the request, any of them; a leading `*.` matches one label. Requires protocol: http, or sniff: http, which sees
+    /// the first request.
     #[schemars(length(min = 1))]
     pub(crate) host: Field<Vec<Located<HostRule>>>,
-    /// Prefixes of the first request's path, any of them; `/a` also matches `/ab`. Requires sniff: http.
+    /// Whole paths of the request, any of them. Requires protocol: http.
+    #[schemars(length(min = 1))]
+    pub(crate) path: Field<Vec<Located<WholePath>>>,
+    /// Prefixes of the request's path, any of them. With protocol: http `/a` matches `/a` and `/a/b`; with sniff: http, of the
+    /// first request, also `/ab`.
     #[schemars(length(min = 1))]
     pub(crate) path_prefix: Field<Vec<Located<PathPrefix>>>,
+    /// Methods of the request, any of them. Requires protocol: http.
+    #[schemars(length(min = 1))]
+    pub(crate) method: Field<Vec<Located<MethodName>>>,
+    /// Fields that the request must have, all of them: the whole value, or "*" for any. Requires protocol: http.
+    #[schemars(extend("minProperties" = 1, "examples" = [{ "X-Canary": "1" }]))]
+    pub(crate) header: Field<RawHeaders>,
     /// Networks and addresses of clients, any of them.
     #[schemars(length(min = 1))]
     pub(crate) client: Field<Vec<Located<Network>>>,
@@ -108,7 +126,7 @@ pub(crate) struct RawMatch {
     #[schemars(length(min = 1))]
     pub(crate) country: Field<Vec<Located<CountryCode>>>,
     /// Protocols of the client's first bytes, any of them; with `tls`, of those inside TLS. A client that says nothing for
-    /// timeouts.sniff matches none.
+    /// timeouts.sniff matches none. Not with protocol: http.
     #[schemars(length(min = 1))]
     pub(crate) protocol: Field<Vec<Located<ClientProtocol>>>,
 }
@@ -147,12 +165,15 @@ pub(crate) struct RawLimits {
     /// New connections of the whole listener, such as 1000/s: a token bucket. 0 is no limit.
     #[schemars(extend("default" = 0))]
     pub(crate) connection_rate: Field<Frequency>,
-    /// Bandwidth of one connection in each direction, such as 10MiB/s; 0 is no limit.
+    /// Bandwidth of one connection in each direction, such as 10MiB/s; 0 is no limit. Not with protocol: http.
     #[schemars(extend("default" = 0))]
     pub(crate) bandwidth: Field<ByteRate>,
     /// Concurrent TLS handshakes; 0 is no limit.
     #[schemars(extend("default" = 0), range(min = 0, max = 4_294_967_295_u32))]
     pub(crate) handshakes: Field<Int>,
+    /// Requests per IPv4 address or IPv6 /64, such as 100/s: a token bucket; above it, 429. 0 is no limit. Requires protocol: http.
+    #[schemars(extend("default" = 0))]
+    pub(crate) request_rate_per_ip: Field<Frequency>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

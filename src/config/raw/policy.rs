@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::located::Field;
-use crate::config::scalars::{Percent, Period};
+use crate::config::model::SameSite;
+use crate::config::scalars::{CookieName, Percent, Period};
 use crate::config::scalars_serde::Int;
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -25,7 +26,7 @@ pub(crate) struct RawOutlier {
     /// Backends that may be ejected at once, of those that are not drained, in maintenance or without weight; rounded down.
     #[schemars(extend("default" = "50%"))]
     pub(crate) max_ejected: Field<Percent>,
-    /// HTTP responses with status 5xx count as failures; needs sniff: http at the listener.
+    /// HTTP responses with status 5xx count as failures; needs protocol: http or sniff: http at the listener.
     #[schemars(extend("default" = false))]
     pub(crate) http_5xx: Field<bool>,
 }
@@ -47,12 +48,18 @@ pub(crate) struct RawPersist {
     /// What a client is known by.
     #[schemars(extend("default" = "client_ip"))]
     pub(crate) by: Field<RawPersistBy>,
-    /// Time that a client is remembered after its last connection has ended.
+    /// Time that a client is remembered after its last connection has ended. With by: cookie, the cookie's Max-Age, 0s by default:
+    /// until the browser is closed.
     #[schemars(extend("default" = "30m"))]
     pub(crate) ttl: Field<Period>,
-    /// Clients that are remembered; beyond that, the one not seen for the longest time is forgotten.
+    /// Clients that are remembered; beyond that, the one not seen for the longest time is forgotten. Not with by: cookie.
     #[schemars(extend("default" = 100_000), range(min = 1, max = 10_000_000))]
     pub(crate) size: Field<Int>,
+    /// With by: cookie, required: the cookie's name.
+    pub(crate) name: Field<CookieName>,
+    /// With by: cookie: requests of other sites that carry the cookie.
+    #[schemars(extend("default" = "lax"))]
+    pub(crate) same_site: Field<SameSite>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -60,4 +67,6 @@ pub(crate) struct RawPersist {
 pub(crate) enum RawPersistBy {
     /// The client's address, of which `hash` says how many bits count.
     ClientIp,
+    /// A cookie that names the backend; for listeners with protocol: http only.
+    Cookie,
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::health::RawHealth;
+use super::http::RawHttpPool;
 use super::policy::{RawOutlier, RawPersist, RawQueue};
 use super::tls::RawPoolTls;
 use crate::config::located::{Field, Located};
@@ -60,6 +61,8 @@ pub(crate) struct RawPool {
     /// TLS to the backends (re-encryption). Omit for plain TCP.
     #[schemars(extend("x-given" = true))]
     pub(crate) tls: Field<RawPoolTls>,
+    /// HTTP to the backends; for listeners with protocol: http only.
+    pub(crate) http: Field<RawHttpPool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -27,7 +27,7 @@ pub(crate) struct RawListenerTls {
     /// Maximum TLS version.
     #[schemars(extend("default" = "1.3"))]
     pub(crate) max_version: Field<MinVersion>,
-    /// Application protocols in order of preference; empty for no ALPN.
+    /// Application protocols in order of preference; empty for no ALPN. With protocol: http the default is [h2, http/1.1].
     #[schemars(extend("default" = []))]
     pub(crate) alpn: Field<Vec<Located<ProtocolName>>>,
     /// Mutual TLS (mTLS): client certificates.

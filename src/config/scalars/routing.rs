@@ -1,4 +1,4 @@
-//! Conditions of routes: server names, hosts, path prefixes.
+//! Conditions of routes: server names, hosts, paths.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -77,21 +77,43 @@ impl FromStr for PathPrefix {
     type Err = Diagnostic;
 
     fn from_str(text: &str) -> Result<PathPrefix, Diagnostic> {
-        let diagnostic = Diagnostic::new(format!("`{}` is not a path prefix", shown(text)));
-        if !text.starts_with('/') {
-            return Err(diagnostic.hint(format!("paths begin with a slash: write /{}", shown(text))));
-        }
-        if text.contains(['?', '#']) {
-            return Err(diagnostic.hint("the query is not matched: write the path only"));
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(diagnostic.hint("percent-encode other characters, as requests do: %20 for a space"));
-        }
-        Ok(PathPrefix(text.into()))
+        path(text, "path prefix").map(PathPrefix)
     }
 }
 
+fn path(text: &str, kind: &str) -> Result<Arc<str>, Diagnostic> {
+    let diagnostic = Diagnostic::new(format!("`{}` is not a {kind}", shown(text)));
+    if !text.starts_with('/') {
+        return Err(diagnostic.hint(format!("paths begin with a slash: write /{}", shown(text))));
+    }
+    if text.contains(['?', '#']) {
+        return Err(diagnostic.hint("the query is not matched: write the path only"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(diagnostic.hint("percent-encode other characters, as requests do: %20 for a space"));
+    }
+    Ok(text.into())
+}
+
 impl fmt::Display for PathPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The whole path of a request: `/login`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WholePath(pub(crate) Arc<str>);
+
+impl FromStr for WholePath {
+    type Err = Diagnostic;
+
+    fn from_str(text: &str) -> Result<WholePath, Diagnostic> {
+        path(text, "path").map(WholePath)
+    }
+}
+
+impl fmt::Display for WholePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::request::RequestLine;
 use crate::log::date;
 use crate::log::json::{JsonObject, JsonText};
 use crate::net::addr::ClientAddr;
@@ -51,6 +52,8 @@ pub struct AccessLine<'a> {
     pub bytes_out: u64,
     /// The protocol of its first bytes, where routes ask for it.
     pub protocol: Option<ClientProtocol>,
+    /// The request, on the line of one.
+    pub request: Option<RequestLine<'a>>,
     /// What a trusted peer's PROXY header says beyond addresses: names and values.
     pub proxy_tlvs: &'a [(Cow<'static, str>, String)],
     /// The user that the client names to a database, where its queries are watched.
@@ -98,6 +101,14 @@ impl AccessLine<'_> {
     /// Appends the fields of HAProxy's `option tcplog` in their order (its configuration manual, 8.2.2), times in whole
     /// milliseconds. Fields that tcplog lacks follow. What names the process is the caller's.
     pub(super) fn text(&self, line: &mut String) {
+        if let Some(request) = &self.request {
+            request.combined(self, line);
+            self.push_failed_connects(line);
+            if !matches!(self.ending, Termination::Closed(_)) {
+                let _ = write!(line, " reason=\"{}\"", self.ending);
+            }
+            return;
+        }
         let accepted = self.time.checked_sub(self.duration).unwrap_or(self.time);
         let redispatched = if self.retries > 0 { "+" } else { "" };
         // Writing to a String cannot fail.
@@ -124,6 +135,11 @@ impl AccessLine<'_> {
             self.bytes_in,
             self.id,
         );
+        self.push_failed_connects(line);
+        let _ = write!(line, " reason=\"{}\"", self.ending);
+    }
+
+    fn push_failed_connects(&self, line: &mut String) {
         if !self.failed_connects.is_empty() {
             line.push_str(" failed_connects=\"");
             for (index, FailedConnect { backend, reason }) in self.failed_connects.iter().enumerate() {
@@ -132,7 +148,6 @@ impl AccessLine<'_> {
             }
             line.push('"');
         }
-        let _ = write!(line, " reason=\"{}\"", self.ending);
     }
 
     /// Appends a JSON object of the [shared shape](super::super::json); times in milliseconds with three decimals, `null` for a
@@ -146,6 +161,9 @@ impl AccessLine<'_> {
         match self.backend {
             Some(backend) => object.text("backend", backend),
             None => object.value("backend", "null"),
+        }
+        if let Some(request) = &self.request {
+            request.json(&mut object);
         }
         if let Some(protocol) = self.protocol {
             object.text("protocol", protocol.name());
@@ -214,7 +232,7 @@ impl fmt::Display for Millis {
 }
 
 /// Whole milliseconds; -1 for a stage that was not reached.
-struct WholeMillis(Option<Duration>);
+pub(super) struct WholeMillis(pub(super) Option<Duration>);
 
 impl fmt::Display for WholeMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -226,13 +244,13 @@ impl fmt::Display for WholeMillis {
 }
 
 /// A name as one word: white space, quotes and slashes become `_`, so that fields stay apart. JSON needs no such thing.
-fn push_word(line: &mut String, name: &str) {
+pub(super) fn push_word(line: &mut String, name: &str) {
     let fits = |c: char| !c.is_control() && !c.is_whitespace() && c != '"' && c != '/';
     line.extend(name.chars().map(|c| if fits(c) { c } else { '_' }));
 }
 
 /// The inside of a quoted value, escaped so that neither the value nor the line ends early.
-fn push_quoted(line: &mut String, value: &str) {
+pub(super) fn push_quoted(line: &mut String, value: &str) {
     for c in value.chars() {
         match c {
             '"' | '\\' => line.extend(['\\', c]),
@@ -271,6 +289,7 @@ mod tests {
             queue: took(0),
             queued_behind: 0,
             protocol: None,
+            request: None,
             proxy_tlvs: &[],
             user: None,
             database: None,

@@ -3,13 +3,13 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::config::model::{AdminState, PersistConfig};
+use crate::config::model::{AdminState, Persist, PersistConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn persisting(weights: &[u32]) -> model::PoolConfig {
     let persist = PersistConfig { ttl: SECOND * 600, size: NonZeroU32::new(1000).unwrap() };
-    model::PoolConfig { persist: Some(persist), ..pool(backends(weights)) }
+    model::PoolConfig { persist: Some(Persist::ClientIp(persist)), ..pool(backends(weights)) }
 }
 
 fn of_client(pool: &Pool, number: u8) -> String {
@@ -45,7 +45,8 @@ fn a_client_stays_with_its_backend_over_changes() {
 fn a_client_with_an_open_connection_is_not_forgotten() {
     let mut config = persisting(&[1, 1, 1]);
     // Clients without a connection are forgotten at once.
-    config.persist = config.persist.map(|rules| PersistConfig { ttl: Duration::from_nanos(1), ..rules });
+    let rules = PersistConfig { ttl: Duration::from_nanos(1), size: NonZeroU32::new(1000).unwrap() };
+    config.persist = Some(Persist::ClientIp(rules));
     let pool = build(&config);
     let client = Some(IpAddr::from([10, 0, 0, 1]));
     let held = pool.lease(client, &Excluded::new()).unwrap();

@@ -90,7 +90,7 @@ impl Body for RequestBody {
 /// The body of a response to a client.
 pub(super) enum ResponseBody {
     /// Of tidegate itself.
-    Own(Option<Bytes>, Option<UnderWay>),
+    Own(Option<Bytes>, #[allow(dead_code, reason = "counts the request until its response is sent")] UnderWay),
     Forwarded(Box<ForwardedBody>),
 }
 
@@ -151,7 +151,7 @@ impl Drop for ForwardedBody {
 
 impl ResponseBody {
     pub(super) fn own(bytes: Bytes, under_way: UnderWay) -> ResponseBody {
-        ResponseBody::Own(Some(bytes).filter(|bytes| !bytes.is_empty()), Some(under_way))
+        ResponseBody::Own(Some(bytes).filter(|bytes| !bytes.is_empty()), under_way)
     }
 }
 

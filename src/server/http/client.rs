@@ -229,7 +229,8 @@ impl Write for ClientIo {
         with_waker(cx, |_| self.0.conn.poll_flush())
     }
 
+    /// FIN is left to who closes the connection: an answer may come before it.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with_waker(cx, |_| self.0.conn.poll_shutdown(false))
+        self.poll_flush(cx)
     }
 }

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::super::connection::{Abort, Preamble};
+use super::super::connection::Preamble;
 use super::super::dial::{self, FirstChoice, Link};
 use super::super::listener::Listener;
 use super::super::route::{RequestView, RouteKey, RouteMatch};
@@ -27,10 +27,10 @@ use super::sticky;
 use super::tunnel::Tunnel;
 use crate::config::model::{HttpListener, HttpRetry, HttpVersion};
 use crate::http::forward::{ForwardedFacts, set_forwarded, strip_hop_by_hop};
-use crate::http::request::{authority, check_request};
+use crate::http::request::check_request;
+use crate::http::target::authority;
 use crate::pool::{Backend, Excluded, Pool};
 use crate::relay::Stream;
-use crate::stats::http;
 use crate::stats::termination::{Side, Termination};
 use crate::worker::{self, poll_fn};
 
@@ -55,16 +55,15 @@ pub(super) async fn exchange(
 ) -> Result<Response<ResponseBody>, ForwardError> {
     let under_way = UnderWay::new(&client);
     let (parts, incoming) = request.into_parts();
-    let method = http::Method::named(parts.method.as_str());
     let (pool, route) = match admit(&client, &parts) {
         Ok(admitted) => admitted,
         Err((answer, ending)) => {
-            let mut record = RequestRecord::new(client.enter(None), client.connection.listener.pool(None), method);
+            let mut record = RequestRecord::new(client.enter(None), client.connection.listener.pool(None), &parts);
             record.answered(answer.status, ending);
             return Ok(answer.into_response(under_way));
         }
     };
-    let mut record = RequestRecord::new(client.enter(route), &pool, method);
+    let mut record = RequestRecord::new(client.enter(route), &pool, &parts);
     match forward(&client, parts, incoming, &mut record).await {
         Ok(Forwarded::Response(head, incoming, link)) => {
             client.responds(true);
@@ -118,7 +117,7 @@ fn admit(client: &HttpClient, parts: &Parts) -> Result<Routed, (Answer, Terminat
     }
     if let Err(wait) = listener.admission.admit_request(client.connection.client.get()) {
         let answer = Answer::new(429, "requests from this address come too fast").retry_after(wait);
-        return Err((answer, Termination::AddressRate));
+        return Err((answer, Termination::RequestRate));
     }
     if listener.config().routes.is_empty() {
         return Ok((Arc::clone(listener.pool(None)), None));
@@ -218,7 +217,7 @@ async fn forward(
             Ok(None) => {
                 record.record_outcome(&backend, None);
                 let answer = Answer::new(504, "the backend did not answer in time");
-                return Err(Unanswered::Answer(answer, Termination::IdleTimeout));
+                return Err(Unanswered::Answer(answer, Termination::ResponseTimeout));
             }
             Ok(Some(None)) => return Err(Unanswered::Reset(Termination::ClientLeft)),
             Ok(Some(Some(sent))) => sent,
@@ -339,7 +338,11 @@ async fn dial(
 
 /// The request as the backend gets it.
 fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, parts: &mut Parts) -> Wishes {
-    let host = authority(parts).map(str::to_owned);
+    // A clone of a value copies no bytes.
+    let host = match parts.uri.authority() {
+        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
+        None => parts.headers.get(HOST).cloned(),
+    };
     let headers = &mut parts.headers;
     let upgrade = match version {
         HttpVersion::Http1 if parts.version == Version::HTTP_11 && names(headers, &CONNECTION, "upgrade") => {
@@ -360,10 +363,14 @@ fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, part
     }
     let scheme = if client.is_tls { "https" } else { "http" };
     let address = client.connection.client.get().ip();
-    set_forwarded(headers, rules.forwarded, &ForwardedFacts { client: address, scheme, host: host.as_deref() });
+    set_forwarded(
+        headers,
+        rules.forwarded,
+        ForwardedFacts { client: address, is_tls: client.is_tls, host: host.as_ref() },
+    );
     match version {
         HttpVersion::Http1 => {
-            if let Some(Ok(host)) = host.filter(|_| !headers.contains_key(HOST)).map(HeaderValue::try_from) {
+            if let Some(host) = host {
                 headers.insert(HOST, host);
             }
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
@@ -373,7 +380,9 @@ fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, part
         HttpVersion::Http2 => {
             headers.remove(HOST);
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            let uri = Uri::builder().scheme(scheme).authority(host.as_deref().unwrap_or("localhost"));
+            let uri = Uri::builder()
+                .scheme(scheme)
+                .authority(host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost"));
             parts.uri = uri.path_and_query(target).build().unwrap_or_else(|_| Uri::from_static("/"));
             parts.version = Version::HTTP_2;
         }

@@ -50,7 +50,6 @@ pub(super) struct Http1Link {
 #[derive(Clone)]
 pub(super) struct Http2Link {
     sender: http2::SendRequest<RequestBody>,
-    socket: Rc<BackendSocket>,
 }
 
 /// A request that got no response.
@@ -92,7 +91,7 @@ impl HttpLink {
                 worker::spawn(async move {
                     let _ = conn.await;
                 });
-                Ok(HttpLink::Http2(Http2Link { sender, socket }))
+                Ok(HttpLink::Http2(Http2Link { sender }))
             }
         }
     }

@@ -2,16 +2,28 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+use hyper::Version;
+use hyper::header::{HeaderName, REFERER, USER_AGENT};
+use hyper::http::request::Parts;
 
 use super::super::connection::Abort;
 use super::super::dial::Attempts;
 use super::super::worker_state::{SessionHandle, WorkerState};
+use crate::http::target::authority;
+use crate::log::access::{AccessLine, OpenConnections, RequestLine};
 use crate::pool::{Backend, Pool};
 use crate::stats::http::{HttpEvent, Method, StatusClass};
 use crate::stats::latency::Stage;
 use crate::stats::termination::{Side, Termination};
 use crate::worker;
+
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Characters of a field that are logged.
+const MAX_LOGGED: usize = 2048;
 
 /// A request, counted and logged when dropped.
 pub(super) struct RequestRecord {
@@ -21,6 +33,8 @@ pub(super) struct RequestRecord {
     pub(super) connect: Option<Duration>,
     pub(super) backend_handshake: Option<Duration>,
     method: Method,
+    /// For the access line, where there is one.
+    facts: Option<Box<RequestFacts>>,
     began: Instant,
     first_byte: Option<Duration>,
     /// Of the response whose head the client has.
@@ -31,14 +45,16 @@ pub(super) struct RequestRecord {
 }
 
 impl RequestRecord {
-    pub(super) fn new(handle: SessionHandle, pool: &Arc<Pool>, method: Method) -> RequestRecord {
+    pub(super) fn new(handle: SessionHandle, pool: &Arc<Pool>, parts: &Parts) -> RequestRecord {
+        let is_logged = handle.state().access().is_some();
         RequestRecord {
             handle,
             pool: Arc::clone(pool),
             attempts: Attempts::default(),
             connect: None,
             backend_handshake: None,
-            method,
+            method: Method::named(parts.method.as_str()),
+            facts: is_logged.then(|| Box::new(RequestFacts::of(parts))),
             began: Instant::now(),
             first_byte: None,
             status: None,
@@ -94,12 +110,69 @@ impl RequestRecord {
     }
 }
 
+/// What the access line says of a request.
+struct RequestFacts {
+    method: String,
+    target: String,
+    version: &'static str,
+    host: Option<String>,
+    referer: Option<String>,
+    user_agent: Option<String>,
+    traceparent: Option<String>,
+}
+
+impl RequestFacts {
+    fn of(parts: &Parts) -> RequestFacts {
+        let field = |name: &HeaderName| {
+            let value = parts.headers.get(name)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).chars().take(MAX_LOGGED).collect())
+        };
+        let target = parts.uri.path_and_query().map_or("*", |target| target.as_str());
+        RequestFacts {
+            method: parts.method.as_str().chars().take(MAX_LOGGED).collect(),
+            target: target.chars().take(MAX_LOGGED).collect(),
+            version: if parts.version == Version::HTTP_2 {
+                "HTTP/2.0"
+            } else if parts.version == Version::HTTP_10 {
+                "HTTP/1.0"
+            } else {
+                "HTTP/1.1"
+            },
+            host: authority(parts).map(str::to_owned),
+            referer: field(&REFERER),
+            user_agent: field(&USER_AGENT),
+            traceparent: field(&TRACEPARENT),
+        }
+    }
+
+    fn line(&self, status: Option<u16>) -> RequestLine<'_> {
+        RequestLine {
+            method: &self.method,
+            target: &self.target,
+            host: self.host.as_deref(),
+            version: self.version,
+            status,
+            referer: self.referer.as_deref(),
+            user_agent: self.user_agent.as_deref(),
+            traceparent: self.traceparent.as_deref(),
+        }
+    }
+}
+
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         let connection = self.handle.connection();
         let listener = &connection.listener;
         let took = self.began.elapsed();
-        if let Some(lease) = connection.take_lease() {
+        let lease = connection.take_lease();
+        let backend = lease.as_ref().map(|lease| Arc::clone(lease.backend()));
+        let open = self.facts.is_some().then(|| OpenConnections {
+            process: self.state().plane.open(),
+            listener: listener.counters().open(),
+            pool: self.pool.connections(),
+            backend: backend.as_ref().map_or(0, |backend| backend.connections()),
+        });
+        if let Some(lease) = lease {
             self.pool.record_end(connection.client.get().ip(), lease.backend());
             match (self.is_whole, self.ending.fault()) {
                 (false, Some(Side::Backend)) => lease.backend().counters().failed(),
@@ -116,5 +189,37 @@ impl Drop for RequestRecord {
             self.state().measure(listener, connection.leased(), Stage::HttpResponse, took);
         }
         self.state().saw_http(listener, connection.leased(), event);
+        if let (Some(facts), Some(writer), Some(open)) = (&self.facts, &mut *self.state().access(), open) {
+            writer.write(&AccessLine {
+                time: SystemTime::now(),
+                listener: &listener.config().name,
+                pool: self.pool.name(),
+                client: connection.client.get(),
+                backend: backend.as_ref().map(|backend| &**backend.name()),
+                id: connection.id.get(),
+                queue: Some(self.attempts.time_waited()).filter(|waited| backend.is_some() || !waited.is_zero()),
+                queued_behind: self.attempts.queued_behind(),
+                protocol: None,
+                request: Some(facts.line(self.status)),
+                proxy_tlvs: &[],
+                user: None,
+                database: None,
+                queries: None,
+                connect: self.connect,
+                client_handshake: None,
+                backend_handshake: self.backend_handshake,
+                first_byte: self.first_byte,
+                turnarounds: 0,
+                turnaround: None,
+                duration: took,
+                bytes_in: connection.bytes_in(),
+                bytes_out: connection.bytes_out(),
+                retries: self.attempts.retries(),
+                failed_connects: self.attempts.failed(),
+                open,
+                is_empty: false,
+                ending: self.ending,
+            });
+        }
     }
 }

@@ -83,7 +83,11 @@ impl Head {
         self.partial.extend_from_slice(bytes);
         let Some(end) = end(&self.partial) else {
             let received = self.partial.len();
-            return if received < MAX_HEAD { Ok(None) } else { broken(format!("no end of a head in {received} bytes")) };
+            return if received < MAX_HEAD {
+                Ok(None)
+            } else {
+                broken(format!("no end of a head in {received} bytes"))
+            };
         };
         let completed = complete(&self.partial[..end], self.partial.len() - end);
         self.partial.clear();

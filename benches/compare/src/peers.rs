@@ -464,7 +464,8 @@ fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display())
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+/// A program, where users who are root find it.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     // Daemons live where the path of users who are not root does not lead.
     let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);

@@ -110,7 +110,8 @@ pub(crate) fn markdown(results: &Results) -> String {
     });
 
     text += &newcomers(results, &shaped(&[Shape::Newcomers]), &peers);
-    let about = "TLS 1.3 with X25519, AES-128-GCM and a certificate of ECDSA P-256 towards clients, plain towards backends.";
+    let about =
+        "TLS 1.3 with X25519, AES-128-GCM and a certificate of ECDSA P-256 towards clients, plain towards backends.";
     text += &section(results, &over_tls, "Over TLS", about, "Connections, round trips and GB");
     let about = "Requests are balanced one by one. Connections to clients and to backends are kept.";
     text += &section(results, &of_http, "HTTP", about, "Requests");
@@ -234,7 +235,10 @@ fn section(results: &Results, scenarios: &[&Scenario], title: &str, about: &str,
 /// Those that took part in any of them, but for the control.
 fn balancers_in<'a>(results: &'a Results, scenarios: &[&Scenario]) -> Vec<&'a str> {
     let ran = |peer: &str| {
-        results.runs.iter().any(|run| run.peer == peer && scenarios.iter().any(|scenario| scenario.name == run.scenario))
+        results
+            .runs
+            .iter()
+            .any(|run| run.peer == peer && scenarios.iter().any(|scenario| scenario.name == run.scenario))
     };
     let peers = results.peers.iter().map(|peer| peer.name.as_str());
     peers.filter(|&peer| peer != "direct" && ran(peer)).collect()

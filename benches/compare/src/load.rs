@@ -3,6 +3,7 @@
 
 mod backends;
 mod clients;
+mod h2load;
 mod hub;
 mod newcomers;
 mod tls;
@@ -21,7 +22,7 @@ use self::hub::{Hub, Side, broken, whose};
 use self::tls::Connector;
 use self::watch::Cpu;
 use crate::result::{Latency, Memory, Outcome};
-use crate::scenario::{self, Scenario, Shape};
+use crate::scenario::{self, Http, Scenario, Shape};
 
 /// Until all connections are up, and until all are closed at the end.
 const DRAIN_TIMEOUT: u64 = 15_000_000_000;
@@ -54,6 +55,9 @@ pub(crate) struct Args {
     /// Where ClientHellos go, for scenarios with a flood of them.
     #[arg(long)]
     flood: Option<SocketAddrV4>,
+    /// Make sure that HTTP requests reach backends with X-Forwarded-For, which balancers add.
+    #[arg(long)]
+    forwarded: bool,
     /// Processes whose CPU time and memory are read at the window's start and end.
     #[arg(long, value_delimiter = ',')]
     watch: Vec<u32>,
@@ -105,7 +109,7 @@ struct Load<'a> {
 
 impl<'a> Load<'a> {
     fn new(args: &'a Args, scenario: Scenario) -> io::Result<Load<'a>> {
-        let hub = Hub::new(scenario)?;
+        let hub = Hub::new(scenario, args.forwarded)?;
         let backends = Backends::new(&hub, &args.backend)?;
         let connector = match (scenario.tls, &args.certificate) {
             (None, _) => None,
@@ -120,14 +124,14 @@ impl<'a> Load<'a> {
         let measured = match self.scenario.shape {
             Shape::Idle => self.hold(outcome),
             Shape::Newcomers => self.newcomers(outcome),
+            _ if self.scenario.http == Some(Http::Version2) => self.measure_h2load(outcome),
             _ => self.measure(outcome),
         };
         measured?;
         self.hub.stopping = true;
         self.clients.stop()?;
         let deadline = self.clients.now() + DRAIN_TIMEOUT;
-        let closed = |load: &Load| load.clients.open() == 0 && load.backends.open() == 0;
-        let result = self.turn_until(deadline, closed);
+        let result = self.close_all(deadline);
         outcome.ledger = self.hub.ledger;
         outcome.handshakes = self.clients.handshakes();
         if !result? {
@@ -169,10 +173,18 @@ impl<'a> Load<'a> {
 
         outcome.seconds = (end - start) as f64 / 1e9;
         outcome.bytes = self.hub.ledger.answers_received - bytes;
-        // The kernel counts ticks of 10 ms towards /proc, whatever its own are.
-        (outcome.cpu_ns, outcome.user_ms, outcome.system_ms) = (cpu.ns, cpu.user_ticks * 10, cpu.system_ticks * 10);
-        (outcome.waited_ns, outcome.load_cpu_ns) = (cpu.waited_ns, load.ns);
+        outcome.count_cpu(cpu, load);
         Ok(())
+    }
+
+    /// Waits for the end of all connections. Returns whether it came in time.
+    fn close_all(&mut self, deadline: u64) -> io::Result<bool> {
+        if self.scenario.http.is_some() {
+            let closed = self.turn_until(deadline, |load| load.clients.open() == 0)?;
+            self.backends.close_kept(&mut self.hub)?;
+            return Ok(closed);
+        }
+        self.turn_until(deadline, |load| load.clients.open() == 0 && load.backends.open() == 0)
     }
 
     /// Opens connections and looks at the memory.
@@ -243,6 +255,15 @@ impl<'a> Load<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Outcome {
+    /// Notes the CPU time of the watched processes and of the load.
+    fn count_cpu(&mut self, cpu: Cpu, load: Cpu) {
+        // The kernel counts ticks of 10 ms towards /proc, whatever its own are.
+        (self.cpu_ns, self.user_ms, self.system_ms) = (cpu.ns, cpu.user_ticks * 10, cpu.system_ticks * 10);
+        (self.waited_ns, self.load_cpu_ns) = (cpu.waited_ns, load.ns);
     }
 }
 

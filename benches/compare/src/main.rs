@@ -6,6 +6,7 @@ mod certificate;
 mod chart;
 mod child;
 mod goals;
+mod http;
 mod limit;
 mod load;
 mod peers;

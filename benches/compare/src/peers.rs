@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::certificate::Certificate;
 use crate::child::Process;
 use crate::result;
-use crate::scenario::{Scenario, Shape};
+use crate::scenario::{Http, Scenario, Shape};
 
 /// Connections that each is allowed. No more, because HAProxy refuses to start unless all of them have
 /// descriptors, and there may be only 20,000.
@@ -137,9 +137,14 @@ impl Kind {
             // A flood needs a second listener, which those have that newcomers are compared with.
             _ if scenario.hellos > 0 => matches!(self, Kind::Tidegate | Kind::Nginx | Kind::Haproxy),
             Kind::Direct if scenario.shape == Shape::Idle => false,
-            Kind::Direct | Kind::Limit => workers == 1 && scenario.tls.is_none(),
-            // What is encrypted passes through the process: it would be the same HAProxy three times.
-            Kind::HaproxySplice | Kind::HaproxyAuto => scenario.tls.is_none(),
+            // Backends speak HTTP/1.1 only.
+            Kind::Direct => workers == 1 && scenario.tls.is_none() && scenario.http != Some(Http::Version2),
+            Kind::Limit => workers == 1 && scenario.tls.is_none() && scenario.http.is_none(),
+            // What is encrypted passes through the process: it would be the same HAProxy three times. Of HTTP, bodies
+            // are too small to splice.
+            Kind::HaproxySplice | Kind::HaproxyAuto => scenario.tls.is_none() && scenario.http.is_none(),
+            // Routes by protocol are of TCP.
+            Kind::TidegateProtocol => scenario.http.is_none(),
             _ => true,
         }
     }
@@ -167,6 +172,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) backends: &'a [SocketAddrV4],
     /// With what it speaks TLS to clients.
     pub(crate) tls: Option<&'a Certificate>,
+    /// The HTTP that its clients speak.
+    pub(crate) http: Option<Http>,
     /// With what it speaks TLS on a second listener, [`Setup::flooded`].
     pub(crate) flood: Option<&'a Certificate>,
     /// Its workers.
@@ -270,7 +277,8 @@ impl Peer {
                 vec!["run".into(), "--config".into(), config]
             }
             Kind::Nginx => {
-                let config = write("nginx.conf", nginx(setup))?;
+                let config = setup.http.map_or_else(|| nginx(setup), |version| nginx_http(setup, version));
+                let config = write("nginx.conf", config)?;
                 vec!["-p".into(), setup.dir.into(), "-e".into(), "stderr".into(), "-c".into(), config]
             }
             // -db: in the foreground, one process.
@@ -278,6 +286,8 @@ impl Peer {
                 // `splice-auto` goes by heuristics which hardly ever splice in these scenarios, with 2.6 at least.
                 // Whoever configures it with care would do better: hence both.
                 let options: &[&str] = match self.kind {
+                    // It keeps connections, and reuses them among clients once they have answered, as shipped.
+                    _ if setup.http.is_some() => &["forwardfor"],
                     Kind::HaproxySplice => &["splice-request", "splice-response"],
                     Kind::HaproxyAuto => &["splice-auto"],
                     _ => &[],
@@ -313,10 +323,12 @@ fn tidegate(setup: &Setup, policy: &Policy) -> String {
     });
     format!(
         "workers: {}\nlog: {{ level: warn, access: off }}\nshutdown: {{ drain: 1s }}\n\
-         listeners:\n  - name: compare\n    bind: {}\n    pool: compare\n    {listener}\n{}{}\
+         listeners:\n  - name: compare\n    bind: {}\n{}    pool: compare\n    {listener}\n{}{}\
          pools:\n  - name: compare\n    balance: round_robin\n    {pool}\n    backends:\n{backends}",
         setup.workers,
         setup.listen,
+        // Its defaults add X-Forwarded-For, and keep 64 connections to each backend.
+        if setup.http.is_some() { "    protocol: http\n" } else { "" },
         tls(setup.tls),
         flooded.unwrap_or_default(),
     )
@@ -324,8 +336,6 @@ fn tidegate(setup: &Setup, policy: &Policy) -> String {
 
 fn nginx(setup: &Setup) -> String {
     let backends = each(setup, |backend| format!("        server {backend} max_fails=0;\n"));
-    // Its workers read nothing of other users this way, and the directory may be one of root's. Only root may
-    // say it.
     let tls = |certificate: &Certificate| {
         let (cert, key) = (quoted(&certificate.cert), quoted(&certificate.key));
         format!("        ssl_protocols TLSv1.3;\n        ssl_certificate {cert};\n        ssl_certificate_key {key};\n")
@@ -334,22 +344,55 @@ fn nginx(setup: &Setup) -> String {
         let (listen, tls) = (setup.flooded(), tls(certificate));
         format!("    server {{\n        listen {listen} backlog=4096 ssl;\n{tls}        proxy_pass compare;\n    }}\n")
     });
-    let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
     format!(
-        "load_module {NGINX_STREAM};\n{user}daemon off;\nworker_processes {};\npid nginx.pid;\nerror_log stderr error;\n\
-         events {{\n    worker_connections {};\n    multi_accept on;\n}}\n\
+        "load_module {NGINX_STREAM};\n{}\
          stream {{\n    access_log off;\n    upstream compare {{\n{backends}    }}\n    server {{\n        \
          listen {} backlog=4096{}{};\n{}        proxy_pass compare;\n        proxy_timeout 1h;\n    }}\n{}}}\n",
-        setup.workers,
-        // It counts both sides.
-        3 * CONNECTIONS,
+        nginx_main(setup),
         setup.listen,
-        // Otherwise all workers share one queue, and whoever wakes first takes most.
-        if setup.workers > 1 { " reuseport" } else { "" },
+        reuse_port(setup),
         if setup.tls.is_some() { " ssl" } else { "" },
         setup.tls.map(tls).unwrap_or_default(),
         flooded.unwrap_or_default(),
     )
+}
+
+/// Connections to backends are kept, and neither they nor clients' are closed after 1,000 requests. Its directories
+/// for temporary files are not those of the system's nginx, whose owner it would change.
+fn nginx_http(setup: &Setup, version: Http) -> String {
+    let backends = each(setup, |backend| format!("        server {backend} max_fails=0;\n"));
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|what| format!("    {what}_temp_path nginx-temporary;\n"))
+        .concat();
+    format!(
+        "{}http {{\n{temporary}    access_log off;\n    keepalive_requests 1000000000;\n    upstream compare {{\n{backends}        \
+         keepalive 128;\n        keepalive_requests 1000000000;\n    }}\n    server {{\n        listen {} backlog=4096{}{};\n        \
+         location / {{\n            proxy_pass http://compare;\n            proxy_http_version 1.1;\n            \
+         proxy_set_header Connection \"\";\n            proxy_set_header Host $host;\n            \
+         proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n        }}\n    }}\n}}\n",
+        nginx_main(setup),
+        setup.listen,
+        reuse_port(setup),
+        if version == Http::Version2 { " http2" } else { "" },
+    )
+}
+
+fn nginx_main(setup: &Setup) -> String {
+    // Its workers read nothing of other users this way, and the directory may be one of root's. Only root may
+    // say it.
+    let user = if rustix::process::getuid().is_root() { "user root;\n" } else { "" };
+    // It counts both sides.
+    let connections = 3 * CONNECTIONS;
+    format!(
+        "{user}daemon off;\nworker_processes {};\npid nginx.pid;\nerror_log stderr error;\n\
+         events {{\n    worker_connections {connections};\n    multi_accept on;\n}}\n",
+        setup.workers,
+    )
+}
+
+/// Otherwise all workers share one queue, and whoever wakes first takes most.
+fn reuse_port(setup: &Setup) -> &'static str {
+    if setup.workers > 1 { " reuseport" } else { "" }
 }
 
 fn haproxy(setup: &Setup, options: &[&str]) -> String {
@@ -357,11 +400,13 @@ fn haproxy(setup: &Setup, options: &[&str]) -> String {
     let options: String = options.iter().map(|option| format!("    option {option}\n")).collect();
     let tls = |certificate: &Certificate| format!(" ssl crt {} ssl-min-ver TLSv1.3", quoted(&certificate.pair));
     let flooded = setup.flood.map(|certificate| format!("    bind {}{}\n", setup.flooded(), tls(certificate)));
+    let mode = if setup.http.is_some() { "http" } else { "tcp" };
+    let version = if setup.http == Some(Http::Version2) { " proto h2" } else { "" };
     format!(
         "global\n    nbthread {}\n    maxconn {CONNECTIONS}\n\
-         defaults\n    mode tcp\n    maxconn {CONNECTIONS}\n    backlog 4096\n{options}    timeout connect 5s\n    \
+         defaults\n    mode {mode}\n    maxconn {CONNECTIONS}\n    backlog 4096\n{options}    timeout connect 5s\n    \
          timeout client 1h\n    timeout server 1h\n\
-         listen compare\n    bind {}{}\n{}    balance roundrobin\n{backends}",
+         listen compare\n    bind {}{}{version}\n{}    balance roundrobin\n{backends}",
         setup.workers,
         setup.listen,
         setup.tls.map(tls).unwrap_or_default(),
@@ -385,13 +430,24 @@ fn envoy(setup: &Setup) -> String {
         )
     });
     // Its circuit breakers would stop at 1,024 connections.
+    let filter = if setup.http.is_some() {
+        // It tells HTTP/2 by its preface. X-Forwarded-For is added where the client's address is trusted.
+        "      - name: envoy.filters.network.http_connection_manager\n        typed_config:\n          \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n          \
+         stat_prefix: compare\n          use_remote_address: true\n          route_config:\n            virtual_hosts:\n            \
+         - name: compare\n              domains: [\"*\"]\n              routes: [{ match: { prefix: / }, route: { cluster: compare } }]\n          \
+         http_filters:\n          - name: envoy.filters.http.router\n            typed_config:\n              \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router\n"
+    } else {
+        "      - name: envoy.filters.network.tcp_proxy\n        typed_config:\n          \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n          \
+         stat_prefix: compare\n          cluster: compare\n"
+    };
     format!(
         "static_resources:\n  listeners:\n  - name: compare\n    address: {}\n    tcp_backlog_size: 4096\n    \
-         filter_chains:\n    - filters:\n      - name: envoy.filters.network.tcp_proxy\n        typed_config:\n          \
-         \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n          \
-         stat_prefix: compare\n          cluster: compare\n{}\
+         filter_chains:\n    - filters:\n{filter}{}\
          \x20 clusters:\n  - name: compare\n    type: STATIC\n    lb_policy: ROUND_ROBIN\n    connect_timeout: 5s\n    \
-         circuit_breakers:\n      thresholds:\n      - {{ max_connections: {n}, max_pending_requests: {n} }}\n    \
+         circuit_breakers:\n      thresholds:\n      - {{ max_connections: {n}, max_pending_requests: {n}, max_requests: {n} }}\n    \
          load_assignment:\n      cluster_name: compare\n      endpoints:\n      - lb_endpoints:\n{backends}",
         address(&setup.listen),
         tls.unwrap_or_default(),
@@ -408,7 +464,8 @@ fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display())
 }
 
-fn on_path(name: &str) -> Option<PathBuf> {
+/// A program, where users who are root find it.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     // Daemons live where the path of users who are not root does not lead.
     let more = ["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from);

@@ -88,8 +88,9 @@ pub(crate) fn markdown(results: &Results) -> String {
         let ran = |name: &str| results.runs.iter().any(|run| run.workers == 1 && run.scenario == name);
         scenario::ALL.iter().filter(|scenario| shapes.contains(&scenario.shape) && ran(scenario.name)).collect()
     };
-    let (over_tls, closed): (Vec<&Scenario>, Vec<&Scenario>) =
-        shaped(&[Shape::Short, Shape::Closed, Shape::Bulk]).into_iter().partition(|scenario| scenario.tls.is_some());
+    let mut closed = shaped(&[Shape::Short, Shape::Closed, Shape::Bulk]);
+    let over_tls: Vec<&Scenario> = closed.extract_if(.., |scenario| scenario.tls.is_some()).collect();
+    let of_http: Vec<&Scenario> = closed.extract_if(.., |scenario| scenario.http.is_some()).collect();
     let paced = shaped(&[Shape::Paced]);
 
     text += "\n## CPU per unit, one worker\n\nUser and system time of all of a balancer's processes.\n\n";
@@ -109,7 +110,11 @@ pub(crate) fn markdown(results: &Results) -> String {
     });
 
     text += &newcomers(results, &shaped(&[Shape::Newcomers]), &peers);
-    text += &tls(results, &over_tls);
+    let about =
+        "TLS 1.3 with X25519, AES-128-GCM and a certificate of ECDSA P-256 towards clients, plain towards backends.";
+    text += &section(results, &over_tls, "Over TLS", about, "Connections, round trips and GB");
+    let about = "Requests are balanced one by one. Connections to clients and to backends are kept.";
+    text += &section(results, &of_http, "HTTP", about, "Requests");
 
     text += "\n## Memory, one worker\n\nOf the processes, for each idle connection.\n\n";
     text += &grid(results, &shaped(&[Shape::Idle]), &balancers, named_with_unit, |_, summary| {
@@ -118,7 +123,8 @@ pub(crate) fn markdown(results: &Results) -> String {
 
     text += &two_workers(results, &balancers);
     text += &the_load(results, &closed);
-    text += &the_load_over_tls(results, &over_tls);
+    text += &the_load_beside(results, &over_tls, "Over TLS");
+    text += &the_load_beside(results, &of_http, "HTTP");
 
     text += "\n## Goals\n\ntidegate's figure divided by the other's.\n\n";
     let mut table = Table::new(&["goal", "at most", "measured", ""], &[]);
@@ -206,19 +212,16 @@ fn the_load(results: &Results, scenarios: &[&Scenario]) -> String {
 }
 
 /// CPU per unit, and what a second of it is worth.
-fn tls(results: &Results, scenarios: &[&Scenario]) -> String {
+fn section(results: &Results, scenarios: &[&Scenario], title: &str, about: &str, units: &str) -> String {
     if scenarios.is_empty() {
         return String::new();
     }
-    let balancers = tls_balancers(results);
-    let mut text =
-        "\n## Over TLS, one worker\n\nTLS 1.3 with X25519, AES-128-GCM and a certificate of ECDSA P-256 towards \
-                    clients, plain towards backends. CPU per unit:\n\n"
-            .to_owned();
+    let balancers = balancers_in(results, scenarios);
+    let mut text = format!("\n## {title}, one worker\n\n{about} CPU per unit:\n\n");
     text += &grid(results, scenarios, &balancers, named_with_unit, |scenario, summary| {
         Some(figure(scenario, summary.cost?))
     });
-    text += "\nConnections, round trips and GB for a second of CPU:\n\n";
+    text += &format!("\n{units} for a second of CPU:\n\n");
     text += &grid(results, scenarios, &balancers, named, |scenario, summary| {
         let a_second = if scenario.per_byte() { 1.0 } else { 1e6 };
         Some(quantity(scenario, a_second / summary.cost?))
@@ -229,27 +232,31 @@ fn tls(results: &Results, scenarios: &[&Scenario]) -> String {
     })
 }
 
-/// Those that took part and speak it.
-fn tls_balancers(results: &Results) -> Vec<&str> {
+/// Those that took part in any of them, but for the control.
+fn balancers_in<'a>(results: &'a Results, scenarios: &[&Scenario]) -> Vec<&'a str> {
     let ran = |peer: &str| {
         results
             .runs
             .iter()
-            .any(|run| run.peer == peer && scenario::find(&run.scenario).is_some_and(|s| s.tls.is_some()))
+            .any(|run| run.peer == peer && scenarios.iter().any(|scenario| scenario.name == run.scenario))
     };
-    results.peers.iter().map(|peer| peer.name.as_str()).filter(|peer| ran(peer)).collect()
+    let peers = results.peers.iter().map(|peer| peer.name.as_str());
+    peers.filter(|&peer| peer != "direct" && ran(peer)).collect()
 }
 
-/// Whether it was the load that was slow. There is no control: with it, backends would have to speak TLS.
-fn the_load_over_tls(results: &Results, scenarios: &[&Scenario]) -> String {
+/// Whether it was the load that was slow. There is no control over TLS and HTTP/2: with it, backends would have to
+/// speak them.
+fn the_load_beside(results: &Results, scenarios: &[&Scenario], title: &str) -> String {
     if scenarios.is_empty() {
         return String::new();
     }
-    let balancers = tls_balancers(results);
-    let text = "\nOver TLS, beside each balancer. Where the load's CPU per unit is more than the balancer's (above), the \
-                throughput is the load's.\n\n";
+    let balancers = balancers_in(results, scenarios);
+    let text = format!(
+        "\n{title}, beside each balancer. Where the load's CPU per unit is more than the balancer's (above), the \
+         throughput is the load's.\n\n"
+    );
     let cell = |scenario: &Scenario, summary: &Summary| Some(figure(scenario, summary.load_cost?));
-    text.to_owned() + &grid(results, scenarios, &balancers, named_with_unit, cell)
+    text + &grid(results, scenarios, &balancers, named_with_unit, cell)
 }
 
 /// Scenarios against peers. Cells without a valid run say so.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use crate::certificate::Certificate;
 use crate::child;
-use crate::peers::{Kind, Peer, Setup};
+use crate::peers::{Kind, Peer, Setup, on_path};
 use crate::report;
 use crate::result::{Machine, Outcome, Results, Run};
-use crate::scenario::{self, Scenario};
+use crate::scenario::{self, Http, Scenario};
 use crate::scrape::Scrapers;
 
 /// Backends: 127.0.0.2 and the following.
@@ -63,13 +63,17 @@ pub(crate) fn run(args: &Args) -> Result<String, String> {
     let out = args.out.canonicalize().map_err(text)?;
     let kinds = if args.peers.is_empty() { Kind::ALL.to_vec() } else { args.peers.clone() };
     let found: Vec<_> = kinds.iter().map(|&kind| Peer::find(kind, &args.tidegate, &out.join("venv"))).collect();
-    let missing: Vec<String> = found.iter().filter_map(|peer| peer.as_ref().err().cloned()).collect();
+    let plan = plan(args)?;
+    let mut missing: Vec<String> = found.iter().filter_map(|peer| peer.as_ref().err().cloned()).collect();
+    let needs_h2load = plan.iter().any(|(scenario, _)| scenario.http == Some(Http::Version2));
+    if needs_h2load && on_path("h2load").is_none() {
+        missing.push("h2load is missing: apt-get install nghttp2-client".into());
+    }
     if !missing.is_empty() {
         return Err(missing.join("\nerror: "));
     }
     let peers: Vec<Peer> = found.into_iter().flatten().collect();
 
-    let plan = plan(args)?;
     let machine = machine(args).map_err(text)?;
     if machine.cores < 2 {
         return Err("two CPUs are needed: one for the balancer, one for the load".into());
@@ -136,7 +140,7 @@ fn measure(
     let (cpus, load_cpus): (&[usize], &[usize]) = if workers == 1 { (&[0], &[1]) } else { (&[0, 1], &[0, 1]) };
     let tls = scenario.tls.map(|_| certificate);
     let flood = (scenario.hellos > 0).then_some(certificate);
-    let setup = Setup { listen, backends: &backends, tls, flood, workers, cpus, dir: out };
+    let setup = Setup { listen, backends: &backends, tls, http: scenario.http, flood, workers, cpus, dir: out };
     let flooded = setup.flooded();
     let mut process = peer.start(&setup)?;
     let _scrapers = (peer.kind == Kind::TidegateScraped).then(|| Scrapers::start(setup.stats_port()));
@@ -158,6 +162,9 @@ fn measure(
     option("--warmup", args.warmup.to_string());
     if !pids.is_empty() {
         option("--watch", joined(pids.iter().map(ToString::to_string).collect()));
+    }
+    if scenario.http.is_some() && process.is_some() {
+        command.push("--forwarded".into());
     }
     if let Some(certificate) = flood {
         let flood = [OsString::from("--flood"), flooded.to_string().into(), "--certificate".into()];

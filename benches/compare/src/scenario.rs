@@ -1,5 +1,7 @@
 //! What is measured: the list of scenarios, known by name to the load, the rounds and the report.
 
+use crate::http;
+
 /// How clients behave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Shape {
@@ -31,6 +33,15 @@ pub(crate) enum Tls {
     Resumed,
 }
 
+/// HTTP between clients, balancer and backends, which it always speaks HTTP/1.1 to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Http {
+    /// Clients speak HTTP/1.1.
+    Version1,
+    /// Clients speak HTTP/2 by prior knowledge.
+    Version2,
+}
+
 /// One workload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
@@ -42,7 +53,7 @@ pub(crate) struct Scenario {
     pub(crate) connections: usize,
     /// Bytes of a request.
     pub(crate) request: usize,
-    /// Bytes of an answer.
+    /// Bytes of an answer; of HTTP, of its body.
     pub(crate) answer: usize,
     /// Requests per second, of all connections together. 0 = as fast as it goes.
     pub(crate) rate: u64,
@@ -50,6 +61,8 @@ pub(crate) struct Scenario {
     pub(crate) beside: usize,
     /// Clients speak TLS to the balancer; it speaks plain TCP to the backends.
     pub(crate) tls: Option<Tls>,
+    /// The balancer is one of HTTP.
+    pub(crate) http: Option<Http>,
     /// ClientHellos that are sent at once to a listener with TLS, beside the plain one of the clients.
     pub(crate) hellos: usize,
     /// What the report says of it.
@@ -65,8 +78,18 @@ const ROUND_TRIPS: Scenario = Scenario {
     rate: 0,
     beside: 0,
     tls: None,
+    http: None,
     hellos: 0,
     about: "64 B asked, 64 B answered, on 64 connections",
+};
+
+const REQUESTS: Scenario = Scenario {
+    name: "http64",
+    connections: 32,
+    request: http::REQUEST.len(),
+    http: Some(Http::Version1),
+    about: "GET and a response with a body of 64 B, eight fields each, on 32 connections",
+    ..ROUND_TRIPS
 };
 
 /// All of them, in the order in which they are run and shown.
@@ -194,6 +217,14 @@ pub(crate) const ALL: &[Scenario] = &[
         tls: Some(Tls::Full),
         about: "1,000 connections, a handshake and one 64 B exchange on each, then held",
         ..ROUND_TRIPS
+    },
+    REQUESTS,
+    Scenario { name: "http16k", answer: 16 << 10, about: "the same with bodies of 16 KiB", ..REQUESTS },
+    Scenario {
+        name: "http2",
+        http: Some(Http::Version2),
+        about: "the same with bodies of 64 B by h2load over HTTP/2: 4 connections with 8 streams each; HTTP/1.1 to backends",
+        ..REQUESTS
     },
 ];
 

@@ -1,8 +1,13 @@
 //! The comparison's figures: what counts as a valid run, medians, ratios, goals, what is drawn.
 
+use std::net::TcpListener;
+
+use clap::Parser;
+
+use crate::http::{self, ResponseReader};
 use crate::result::{self, Latency, Ledger, Memory, Outcome, Results, Run};
 use crate::summary::{Summary, median, ratio};
-use crate::{chart, goals, report};
+use crate::{Cli, Task, chart, goals, load, report};
 
 #[test]
 fn a_run_counts_only_if_every_byte_is_accounted_for() {
@@ -80,6 +85,83 @@ fn goals_are_met_or_short() {
     assert_eq!(met(&two_peers(147_000, 100_000)), "short by 50 %");
     // What was not measured is no goal.
     assert!(goals::goals(&results).iter().all(|goal| !goal.what.contains("envoy")));
+}
+
+#[test]
+fn requests_have_goals_of_their_own() {
+    let mut results = two_peers(96_000, 100_000);
+    for (peer, micros) in [("tidegate", 40_000), ("nginx", 40_000), ("haproxy", 50_000), ("envoy", 100_000)] {
+        results.runs.push(run(peer, 1, 1, "http64", Ok(outcome(1_000, micros))));
+    }
+    let goals: Vec<(String, f64, String)> =
+        goals::goals(&results).into_iter().map(|goal| (goal.what.clone(), goal.target, goal.verdict())).collect();
+    for (rival, target, verdict) in [("nginx", 0.95, "short by 5 %"), ("haproxy", 0.85, "met"), ("envoy", 0.5, "met")] {
+        let expected = (format!("http64: CPU against {rival}"), target, verdict.to_owned());
+        assert!(goals.contains(&expected), "{goals:?}");
+    }
+    // They are shown apart from what is forwarded unread.
+    let report = report::markdown(&results);
+    let [plain, http] = ["## CPU per unit", "## HTTP"].map(|title| report.find(title).unwrap());
+    assert!(plain < http && report[http..].contains("| http64 (µs) |"), "{report}");
+    assert!(!report[plain..http].contains("http64 (µs)"), "{report}");
+    assert!(chart::svg(&results).contains("HTTP, relative to nginx = 1"));
+}
+
+#[test]
+fn responses_are_read_in_any_pieces() {
+    let response = http::response(300);
+    for first in 1..response.len() {
+        let mut reader = ResponseReader::default();
+        let mut read = 0;
+        for piece in [&response[..first], &response[first..], &response] {
+            if reader.in_body() {
+                reader.add_body(piece.len()).unwrap();
+                read += piece.len();
+            } else {
+                read += reader.add(piece, 300).unwrap();
+            }
+        }
+        assert_eq!((read, reader.in_body()), (600, false), "first piece of {first} bytes");
+    }
+}
+
+#[test]
+fn only_the_expected_response_counts() {
+    let refused = |bytes: &[u8]| ResponseReader::default().add(bytes, 64).unwrap_err().to_string();
+    let response = String::from_utf8(http::response(64)).unwrap();
+    assert_eq!(ResponseReader::default().add(response.as_bytes(), 64).unwrap(), 64);
+    assert_eq!(
+        ResponseReader::default().add(response.replace("Content-Length", "content-length").as_bytes(), 64).unwrap(),
+        64
+    );
+    assert!(refused(response.replace("200 OK", "502 Bad Gateway").as_bytes()).contains("502 Bad Gateway"));
+    assert!(refused(response.replace("Content-Length: 64", "Content-Length: 65").as_bytes()).contains("65"));
+    assert!(
+        refused(response.replace("Content-Length: 64", "Transfer-Encoding: chunked").as_bytes()).contains("chunked")
+    );
+    assert_eq!(refused((response + ".").as_bytes()), "a client received 1 bytes behind a response");
+    assert_eq!(refused(&[b'.'; http::MAX_HEAD]), "no end of a head in 4096 bytes");
+}
+
+#[test]
+fn the_load_exchanges_http_with_itself() {
+    let exchanged = |options: &[&str]| {
+        let backend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let mut arguments = vec!["compare", "load", "--seconds", "0.2", "--warmup", "0", "--target", &backend];
+        arguments.extend(["--backend", &backend].iter().chain(options));
+        let Task::Load(args) = Cli::parse_from(arguments).command else { panic!("it is the load") };
+        load::run(&args).unwrap().checked()
+    };
+    for (scenario, answer) in [("http64", 64), ("http16k", 16 << 10)] {
+        let outcome = exchanged(&["--scenario", scenario]).unwrap();
+        let ledger = outcome.ledger;
+        assert!(outcome.operations > 0, "{outcome:?}");
+        assert_eq!(ledger.answers_received / answer, ledger.requests_sent / http::REQUEST.len() as u64, "{ledger:?}");
+        assert_eq!(ledger.answers_received % answer, 0, "{ledger:?}");
+    }
+    // Nobody stands between them to add the field.
+    let error = exchanged(&["--scenario", "http64", "--forwarded"]).unwrap_err();
+    assert!(error.starts_with("a backend received \"GET /api"), "{error}");
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::hub::{Hub, STREAM, Side, broken, token};
+use crate::http::{self, Head};
 use crate::scenario::Shape;
 use crate::sock::{self, EventFlags};
 
@@ -15,6 +17,10 @@ pub(crate) struct Backends {
     listeners: Vec<OwnedFd>,
     slots: Vec<Backend>,
     free: Vec<usize>,
+    /// Connections that were accepted.
+    accepted: u64,
+    /// Requests that were answered.
+    pub(crate) answered: u64,
 }
 
 #[derive(Default)]
@@ -22,6 +28,8 @@ struct Backend {
     socket: Option<OwnedFd>,
     /// Of the request that is being read.
     got: usize,
+    /// Of the HTTP request that is being read.
+    head: Head,
     /// Of the answer that is being sent.
     owed: usize,
     streams: bool,
@@ -33,7 +41,11 @@ impl Backends {
     /// Listens on all addresses.
     pub(crate) fn new(hub: &Hub, addresses: &[SocketAddrV4]) -> io::Result<Backends> {
         // Some more than clients: a closed connection's slot is only free once its end was seen.
-        let count = 2 * (hub.scenario.connections + hub.scenario.beside) + hub.scenario.newcomers() + 64;
+        let mut count = 2 * (hub.scenario.connections + hub.scenario.beside) + hub.scenario.newcomers() + 64;
+        if hub.scenario.http.is_some() {
+            // Each backend may have, or keep, as many connections as there are requests at once.
+            count *= addresses.len();
+        }
         let mut listeners = Vec::with_capacity(addresses.len());
         for (index, &address) in addresses.iter().enumerate() {
             let listener = sock::listen(address)?;
@@ -41,7 +53,7 @@ impl Backends {
             listeners.push(listener);
         }
         let slots = (0..count).map(|_| Backend::default()).collect();
-        Ok(Backends { listeners, slots, free: (0..count).rev().collect() })
+        Ok(Backends { listeners, slots, free: (0..count).rev().collect(), accepted: 0, answered: 0 })
     }
 
     /// Connections that are open.
@@ -55,6 +67,7 @@ impl Backends {
             let Some(index) = self.free.pop() else {
                 return broken("more connections reached backends than were opened");
             };
+            self.accepted += 1;
             self.slots[index] = Backend { socket: Some(socket), ..Backend::default() };
             self.serve(hub, index)?;
             // A short connection whose request was already there is answered and closed without ever having
@@ -87,16 +100,18 @@ impl Backends {
         let Some(socket) = &slot.socket else { return Ok(()) };
         loop {
             if slot.owed > 0 {
-                let Some(sent) =
-                    sock::ready(rustix::net::send(socket, &hub.payload[..slot.owed], SendFlags::NOSIGNAL))?
-                else {
+                let rest = &hub.payload[hub.answer - slot.owed..hub.answer];
+                let Some(sent) = sock::ready(rustix::net::send(socket, rest, SendFlags::NOSIGNAL))? else {
                     return Ok(());
                 };
-                hub.ledger.answers_sent += sent as u64;
+                // A head is not counted: balancers write their own.
+                let body = hub.scenario.answer;
+                hub.ledger.answers_sent += (slot.owed.min(body) - (slot.owed - sent).min(body)) as u64;
                 slot.owed -= sent;
                 if slot.owed > 0 {
                     continue;
                 }
+                self.answered += 1;
                 if hub.scenario.shape == Shape::Short {
                     // The backend closes first. TIME_WAIT then stays on accepted sockets, here and at the
                     // balancer's listener, where it takes no port: tens of thousands of connections a second
@@ -107,16 +122,25 @@ impl Backends {
                 return Ok(());
             }
             // Room for more than a request, so that a byte too many is seen.
-            let Some((_, received)) =
-                sock::ready(rustix::net::recv(socket, &mut hub.scratch[..1024], RecvFlags::empty()))?
-            else {
-                return Ok(());
-            };
+            let received = rustix::net::recv(socket, &mut hub.scratch[..http::MAX_HEAD], RecvFlags::empty());
+            // HAProxy resets connections that it no longer keeps.
+            if received == Err(Errno::CONNRESET) && hub.scenario.http.is_some() && slot.head.is_empty() {
+                return self.close(index);
+            }
+            let Some((_, received)) = sock::ready(received)? else { return Ok(()) };
             if received == 0 {
-                if slot.got > 0 {
+                if slot.got > 0 || !slot.head.is_empty() {
                     return broken(format!("a backend saw the end after {} bytes of a request", slot.got));
                 }
                 return self.close(index);
+            }
+            if hub.scenario.http.is_some() {
+                if slot.head.add(&hub.scratch[..received], |head, rest| request(head, rest, hub.forwarded))?.is_some() {
+                    // As long as it was when the client sent it.
+                    hub.ledger.requests_received += hub.scenario.request as u64;
+                    slot.owed = hub.answer;
+                }
+                continue;
             }
             hub.ledger.requests_received += received as u64;
             let kind = hub.scratch[0];
@@ -137,7 +161,7 @@ impl Backends {
                     hub.streams.push_back(token(Side::Backend, index));
                     return Ok(());
                 }
-                slot.owed = hub.scenario.answer;
+                slot.owed = hub.answer;
             }
         }
     }
@@ -160,9 +184,43 @@ impl Backends {
         Ok(())
     }
 
+    /// Closes the connections that a balancer keeps, when there are no more clients.
+    pub(crate) fn close_kept(&mut self, hub: &mut Hub) -> io::Result<()> {
+        // Two accepted connections in ten requests are far more than balancers that keep them need.
+        if self.accepted > 64 + self.answered / 5 {
+            return broken(format!(
+                "backends' connections were not kept: {} for {} requests",
+                self.accepted, self.answered
+            ));
+        }
+        for index in 0..self.slots.len() {
+            if self.slots[index].socket.is_none() {
+                continue;
+            }
+            // What came unasked is an error, and the end may have come already.
+            self.serve(hub, index)?;
+            if self.slots[index].owed > 0 {
+                return broken("a backend still has to answer when there are no more clients");
+            }
+            if self.slots[index].socket.is_some() {
+                self.close(index)?;
+            }
+        }
+        Ok(())
+    }
+
     fn close(&mut self, index: usize) -> io::Result<()> {
         self.slots[index].socket = None;
         self.free.push(index);
         Ok(())
     }
+}
+
+/// Looks at the head of a request, and at how much follows it.
+fn request(head: &[u8], rest: usize, forwarded: bool) -> io::Result<()> {
+    let complete = head.starts_with(b"GET ") && rest == 0;
+    if !complete || forwarded && http::field(head, "x-forwarded-for").is_none() {
+        return broken(format!("a backend received {:?} and {rest} bytes", String::from_utf8_lossy(head)));
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::hub::{ANSWER, Hub, STREAM, Side, broken, token};
 use super::tls::{Connector, Heard, Stream};
+use crate::http::{REQUEST, ResponseReader};
 use crate::result::Handshakes;
 use crate::scenario::Shape;
 use crate::sock::{self, EventFlags};
@@ -21,7 +22,8 @@ const OPENING: usize = 64;
 pub(crate) struct Clients {
     targets: Vec<SocketAddrV4>,
     slots: Vec<Client>,
-    request: [u8; 128],
+    /// For one answer, and for a stream.
+    requests: [Vec<u8>; 2],
     /// Nanoseconds are counted from here.
     epoch: Instant,
     /// How many are to be opened, of all slots.
@@ -60,6 +62,8 @@ struct Schedule {
 struct Client {
     socket: Option<OwnedFd>,
     tls: Option<Box<Stream>>,
+    /// Of scenarios with HTTP.
+    http: Option<ResponseReader>,
     /// Streams instead of asking.
     bulk: bool,
     /// Asks once and then holds the connection.
@@ -89,12 +93,20 @@ impl Clients {
         let mut slots: Vec<Client> =
             (0..total).map(|index| Client { bulk: index >= asking, ..Client::default() }).collect();
         slots.extend((0..hub.scenario.newcomers()).map(|_| Client { newcomer: true, ..Client::default() }));
+        let requests = [ANSWER, STREAM].map(|kind| match hub.scenario.http {
+            Some(_) => REQUEST.as_bytes().to_vec(),
+            None => {
+                let mut request = vec![0; hub.scenario.request];
+                request[0] = kind;
+                request
+            }
+        });
         // A minute is longer than any run; what is slower is counted as that.
         let histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(io::Error::other)?;
         Ok(Clients {
             targets,
             slots,
-            request: [0; 128],
+            requests,
             epoch: Instant::now(),
             wanted: total,
             started: 0,
@@ -202,6 +214,7 @@ impl Clients {
         *slot = Client {
             socket: Some(socket),
             tls,
+            http: hub.scenario.http.map(|_| ResponseReader::default()),
             bulk: slot.bulk,
             newcomer: slot.newcomer,
             up: slot.up,
@@ -230,8 +243,7 @@ impl Clients {
     fn send(&mut self, hub: &mut Hub, index: usize) -> io::Result<()> {
         let slot = &mut self.slots[index];
         let Some(socket) = &slot.socket else { return Ok(()) };
-        self.request[0] = if slot.bulk { STREAM } else { ANSWER };
-        let rest = &self.request[slot.sent..hub.scenario.request];
+        let rest = &self.requests[usize::from(slot.bulk)][slot.sent..];
         let sent = match &mut slot.tls {
             Some(tls) => tls.send(socket, rest)?,
             None => sock::ready(rustix::net::send(socket, rest, SendFlags::NOSIGNAL))?,
@@ -265,7 +277,7 @@ impl Clients {
         loop {
             let slot = &mut self.slots[index];
             // Room for more than an answer, so that a byte too many is seen.
-            let Some(heard) = slot.hear(&mut hub.scratch)? else { return Ok(()) };
+            let Some(heard) = slot.hear(&mut hub.scratch, hub.scenario.answer)? else { return Ok(()) };
             if heard.end {
                 return self.ended(hub, index);
             }
@@ -280,7 +292,7 @@ impl Clients {
                 continue;
             }
             if heard.bytes == 0 {
-                // What TLS says for itself.
+                // What TLS says for itself, or a head.
                 continue;
             }
             if !slot.busy || slot.got > hub.scenario.answer {
@@ -360,7 +372,7 @@ impl Clients {
         let slot = &mut self.slots[index];
         slot.queued = false;
         let chunk = (4 * hub.chunk).min(hub.scratch.len());
-        match slot.hear(&mut hub.scratch[..chunk])? {
+        match slot.hear(&mut hub.scratch[..chunk], hub.scenario.answer)? {
             None => Ok(()),
             Some(heard) if heard.end => self.ended(hub, index),
             Some(heard) => {
@@ -401,14 +413,26 @@ impl Clients {
 
 impl Client {
     /// Reads once and discards what came: in the kernel, because what is measured is the balancer, and its load
-    /// must not be what is slow; or, over TLS, once it is decrypted. `None`: there is nothing yet.
-    fn hear(&mut self, scratch: &mut [u8]) -> io::Result<Option<Heard>> {
+    /// must not be what is slow; or, over TLS, once it is decrypted; or, of HTTP, once the head is read. `None`:
+    /// there is nothing yet.
+    fn hear(&mut self, scratch: &mut [u8], answer: usize) -> io::Result<Option<Heard>> {
         let Some(socket) = &self.socket else { return Ok(None) };
         if let Some(tls) = &mut self.tls {
             return tls.receive(socket, scratch);
         }
-        let received = sock::ready(rustix::net::recv(socket, scratch, RecvFlags::TRUNC))?;
-        Ok(received.map(|(_, bytes)| Heard { bytes, end: bytes == 0, established: false }))
+        let flags = match &self.http {
+            Some(http) if !http.in_body() => RecvFlags::empty(),
+            _ => RecvFlags::TRUNC,
+        };
+        let Some((_, received)) = sock::ready(rustix::net::recv(socket, &mut scratch[..], flags))? else {
+            return Ok(None);
+        };
+        let bytes = match &mut self.http {
+            Some(http) if http.in_body() => http.add_body(received).map(|()| received)?,
+            Some(http) => http.add(&scratch[..received], answer)?,
+            None => received,
+        };
+        Ok(Some(Heard { bytes, end: received == 0, established: false }))
     }
 
     /// Its stream can go on.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use crate::http;
 use crate::result::Ledger;
 use crate::scenario::{Scenario, Shape};
 use crate::sock::Epoll;
@@ -33,6 +34,10 @@ pub(crate) struct Hub {
     pub(crate) scratch: Vec<u8>,
     /// Sent from.
     pub(crate) payload: Vec<u8>,
+    /// Bytes of an answer, with its head where it has one; the first ones of the payload.
+    pub(crate) answer: usize,
+    /// HTTP requests must reach backends with X-Forwarded-For.
+    pub(crate) forwarded: bool,
     /// Every byte.
     pub(crate) ledger: Ledger,
     /// Streams that can go on, each at most once: they take turns, so that none of them starves the others
@@ -46,14 +51,22 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// Makes everything that the loop will need: nothing is allocated later.
-    pub(crate) fn new(scenario: Scenario) -> io::Result<Hub> {
+    pub(crate) fn new(scenario: Scenario, forwarded: bool) -> io::Result<Hub> {
         // Beside requests whose latency counts, a turn must be short.
         let chunk = if scenario.shape == Shape::Bulk { 256 << 10 } else { 64 << 10 };
+        let mut payload = match scenario.http {
+            Some(_) => http::response(scenario.answer),
+            None => vec![b'.'; scenario.answer],
+        };
+        let answer = payload.len();
+        payload.resize(chunk.max(answer), b'.');
         Ok(Hub {
             scenario,
             epoll: Epoll::new()?,
             scratch: vec![0; 1 << 20],
-            payload: vec![b'.'; chunk.max(scenario.answer)],
+            payload,
+            answer,
+            forwarded,
             ledger: Ledger::default(),
             streams: VecDeque::with_capacity(2 * (scenario.connections + scenario.beside) + 2),
             chunk,

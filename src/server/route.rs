@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(decide(stranger, None, None, Condition::AFTER_HANDSHAKE), Undecided);
         assert_eq!(decide(stranger, None, None, Condition::ALL), NoMatch);
         let request = RequestHead { method: "GET".into(), host: None, path: "/api/x".into(), length: 0 };
-        assert_eq!(decide(stranger, None, Some(&request), Condition::ALL), first(3));
+        assert_eq!(decide(stranger, None, Some(RequestView::from(&request)), Condition::ALL), first(3));
         let nobody = RouteClient::default();
         assert_eq!(decide(nobody, None, None, Condition::ALL), NoMatch, "a client without an address is in no network");
     }

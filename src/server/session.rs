@@ -111,7 +111,7 @@ impl Session {
             return ending;
         }
         if self.record.rejected().is_none() && self.record.listener().config().http.is_some() {
-            return self.serve_http().await;
+            return Box::pin(self.serve_http()).await;
         }
         let served = match self.record.rejected() {
             Some(ending) => Err(Unserved::ungreeted(ending)),
@@ -140,7 +140,7 @@ impl Session {
     async fn serve_http(&mut self) -> Termination {
         let Some(client) = self.client.take() else { return Termination::InternalError };
         let peeked = self.record.take_peeked();
-        match Box::pin(http::serve(client, peeked, &self.handle)).await {
+        match http::serve(client, peeked, &self.handle).await {
             http::Served::Ended(ending) => ending,
             http::Served::Switched(client, tunnel) => {
                 let ahead = tunnel.ahead;

@@ -56,7 +56,7 @@ pub(super) async fn exchange(
     match forward(&client, parts, incoming, &mut record).await {
         Ok(ForwardedResponse::Response(head, incoming, link)) => {
             client.responds(true);
-            Ok(Response::from_parts(head, ForwardedBody::new(incoming, link, record, under_way)))
+            Ok(Response::from_parts(head, ForwardedBody::forwarded(incoming, link, record, under_way)))
         }
         Ok(ForwardedResponse::Switched(head, backend, ahead)) => {
             record.answered(101, Termination::Closed(Side::Client));

@@ -31,7 +31,7 @@ pub(super) struct ForwardedBody {
 pub(super) type ForwardError = Box<dyn std::error::Error + Send + Sync>;
 
 impl ForwardedBody {
-    pub(super) fn new(
+    pub(super) fn forwarded(
         incoming: Incoming,
         link: HttpLink,
         record: RequestRecord,

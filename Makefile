@@ -11,10 +11,10 @@ NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-be
 
 VENV := target/compare/venv
 
-# Other people's readers of metrics and histograms, and clients of MySQL, which the tests ask.
+# Other people's readers of metrics and histograms, and clients and servers of databases, gRPC, WebSocket and HTTP/2.
 PYTHON := target/python
 READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8 mysql-connector-python==26.10.0 PyMySQL==1.2.4 \
-	psycopg[binary]==3.3.9 redis==8.1.0
+	psycopg[binary]==3.3.9 redis==8.1.0 grpcio==1.85.3 websockets==17.4 h2==4.4.1
 
 # Where Debian has haproxy and nginx, which not every user's PATH names.
 export PATH := $(PATH):/usr/sbin

@@ -33,6 +33,7 @@ pub(crate) mod syslog;
 pub(crate) mod terminal;
 pub(crate) mod tidegate;
 pub(crate) mod tls;
+pub(crate) mod web;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};

@@ -14,7 +14,7 @@ use super::{DEADLINE, holds_within, own_address};
 
 /// nginx or HAProxy with a configuration of one port; dropping it ends it.
 pub(crate) struct Peer {
-    _process: Process, // dropped before the directory
+    process: Process, // dropped before the directory
     pub(crate) address: SocketAddr,
     pub(crate) directory: TempDir,
 }
@@ -69,7 +69,16 @@ impl Peer {
         holds_within(DEADLINE, || process.has_ended() || try_connect(&Place::Tcp(address)).is_ok());
         let log = fs::read_to_string(directory.path().join("log")).unwrap_or_default();
         assert!(!process.has_ended(), "it does not start:\n{log}");
-        Peer { _process: process, address, directory }
+        Peer { process, address, directory }
+    }
+
+    /// `kill -9`, and gone when this returns.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     pub(crate) fn place(&self) -> Place {

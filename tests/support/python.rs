@@ -1,23 +1,46 @@
-//! Python, with the packages that `make python` installs: other people's readers of what tidegate writes, and clients.
+//! Python, with the packages that `make python` installs: other people's readers of what tidegate writes, clients, servers.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+
+use rustix::process::Signal;
+
+use super::process::{Process, bound};
+
+fn program() -> std::path::PathBuf {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
+    assert!(program.is_file(), "{} is missing: run `make python`", program.display());
+    program
+}
 
 /// Runs a script with this on its standard input, and gives what it prints.
 pub(crate) fn run(script: &str, input: &[u8]) -> String {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
-    assert!(program.is_file(), "{} is missing: run `make python`", program.display());
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("python");
     let mut stdin = child.stdin.take().expect("piped");
     let input = input.to_owned();
     // Beside reading its output, so that neither waits for the other.
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let writer = thread::spawn(move || stdin.write_all(&input));
     let output = child.wait_with_output().expect("python");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
     writer.join().expect("a writer").expect("python reads all of it");
     String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// Starts a server; dropping it kills it. Returns it and the first line that it prints: where it listens.
+pub(crate) fn serve(script: &str, arguments: &[&str]) -> (Process, String) {
+    let mut command = bound(program(), "KILL");
+    command.args(["-c", script]).args(arguments).stdout(Stdio::piped());
+    let mut process = Process::start(command, Signal::KILL);
+    let mut output = BufReader::new(process.child().stdout.take().expect("piped"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a line");
+    assert!(line.ends_with('\n'), "it does not start");
+    // A full pipe would block it.
+    thread::spawn(move || output.lines().map_while(Result::ok).for_each(drop));
+    (process, line.trim_end().to_owned())
 }

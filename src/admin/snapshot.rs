@@ -126,7 +126,7 @@ fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> L
         addresses: state.addresses().iter().map(ToString::to_string).collect(),
         state: config.state,
         tls: config.tls.is_some(),
-        sniffs_http: config.sniff == model::Sniff::Http,
+        counts_requests: config.sniff == model::Sniff::Http || config.http.is_some(),
         pool: pools.first().cloned().unwrap_or_default(),
         pools,
         max_connections: config.max_connections.map(u32::from),

@@ -44,7 +44,7 @@ use crate::worker::{Timer, poll_fn};
 /// What a client of HTTP/2 sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Streams of one connection at once: the least that RFC 9113, 6.5.2 recommends, and what nginx and HAProxy allow by default is 128 and 100.
+/// Streams of one connection at once: the least that RFC 9113, 6.5.2 recommends.
 const MAX_STREAMS: u32 = 100;
 
 /// Streams that a client may reset before they are served, at once. Beyond it, the connection ends (CVE-2023-44487, rapid reset).

@@ -62,7 +62,7 @@ pub(super) async fn reject(
             let mut peek = Peek::with(connection, client, peeked, after(Some(first_message_limit(listener))));
             let Ok(Ok(request)) = peek.until(http::MAX_HEAD, http::recognise).await else { return };
             let method = Method::named(&request.method);
-            if listener.sniffs_http() {
+            if listener.sniffs_http() || listener.config().http.is_some() {
                 let class = if why.is_the_clients() { StatusClass::ClientError } else { StatusClass::ServerError };
                 WorkerState::with(|state| {
                     state.saw_http(listener, BackendId::NONE, HttpEvent::Responded(method, class));

@@ -200,8 +200,8 @@ impl RouteKey<'_> {
 
 /// Whether a path is `prefix`, or below it.
 fn has_segments(path: &str, prefix: &str) -> bool {
-    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    let is_whole = |rest: &str| prefix.ends_with('/') || rest.is_empty() || rest.starts_with('/');
+    path.strip_prefix(prefix).is_some_and(is_whole)
 }
 
 fn has_field(headers: &HeaderMap, wanted: &HeaderMatch) -> bool {

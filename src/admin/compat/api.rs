@@ -238,7 +238,7 @@ fn requests(snapshot: &Snapshot) -> Value {
         let responses = |http: &HttpStats| http.responses.iter().map(|r| json!(r)).collect::<Value>();
         json!({
             "listener": listener.name,
-            "unit": if listener.sniffs_http { "request" } else { "connection" },
+            "unit": if listener.counts_requests { "request" } else { "connection" },
             "totalRequests": requests.total,
             "successfulRequests": requests.succeeded,
             "failedRequests": requests.failed,
@@ -249,7 +249,7 @@ fn requests(snapshot: &Snapshot) -> Value {
             "activeConnections": listener.open,
             "connectionEnds": ends,
             "responses": listener.http.as_ref().map(responses),
-            "responseTime": percentiles(&listener.latency, listener.sniffs_http),
+            "responseTime": percentiles(&listener.latency, listener.counts_requests),
         })
     };
     let all = RequestTotals::of_view(snapshot);
@@ -446,7 +446,7 @@ mod tests {
         assert_eq!(requests["listeners"][0]["unit"], "connection");
         assert_eq!((&requests["totalRequests"], &requests["failedRequests"]), (&json!(30), &json!(5)));
 
-        snapshot.listeners[0].sniffs_http = true;
+        snapshot.listeners[0].counts_requests = true;
         let responses = vec![ResponseCount { method: Method::Get, class: StatusClass::ServerError, count: 2 }];
         snapshot.listeners[0].http = Some(HttpStats { requests: 2, responses, ..HttpStats::default() });
         let requests = data("/api/metrics/requests", &snapshot);

@@ -146,9 +146,9 @@ mod tests {
             ..BackendStats::default()
         };
         let pool = |name: &str, backends| PoolStats { name: name.to_owned(), backends, ..PoolStats::default() };
-        let listener = |pool: &str, sniffs_http| ListenerStats {
+        let listener = |pool: &str, counts_requests| ListenerStats {
             pools: vec![pool.to_owned()],
-            sniffs_http,
+            counts_requests,
             accepted: 15,
             ended: 12,
             retries: 3,

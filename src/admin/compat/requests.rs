@@ -48,7 +48,7 @@ impl RequestTotals {
 
     /// Of one listener.
     pub(super) fn of_listener(listener: &ListenerStats) -> RequestTotals {
-        let (total, failed, succeeded) = match listener.sniffs_http {
+        let (total, failed, succeeded) = match listener.counts_requests {
             true => {
                 let (seen, bad) = listener.http.as_ref().map(seen).unwrap_or_default();
                 (seen, bad, seen.saturating_sub(bad))
@@ -59,7 +59,7 @@ impl RequestTotals {
                 (listener.accepted, failed, listener.ended.saturating_sub(failed))
             }
         };
-        let (recent, timed) = times(&listener.latency, listener.sniffs_http);
+        let (recent, timed) = times(&listener.latency, listener.counts_requests);
         RequestTotals { total, succeeded, failed, retries: listener.retries, recent, timed }
     }
 
@@ -108,7 +108,7 @@ impl RequestTotals {
 
 /// The pools to which HTTP is watched on the way.
 pub(super) fn http_pools(snapshot: &Snapshot) -> BTreeSet<&str> {
-    let sniffing = snapshot.listeners.iter().filter(|listener| listener.sniffs_http);
+    let sniffing = snapshot.listeners.iter().filter(|listener| listener.counts_requests);
     sniffing.flat_map(|listener| listener.pools.iter().map(String::as_str)).collect()
 }
 
@@ -205,7 +205,7 @@ mod tests {
             ],
         };
         let listener = ListenerStats {
-            sniffs_http: true,
+            counts_requests: true,
             accepted: 9,
             ended: 9,
             rejected: 4,

@@ -114,7 +114,7 @@ pub(super) const COLUMNS: [Column; 128] = [
         .frontend(|row| number(row.responses(StatusClass::ServerError)?))
         .both(|row| number(row.responses(StatusClass::ServerError)?)),
     column("hrsp_other")
-        .frontend(|row| row.listener.sniffs_http.then_some(0).and_then(number))
+        .frontend(|row| row.listener.counts_requests.then_some(0).and_then(number))
         .both(|row| row.is_http().then_some(0).and_then(number)),
     column("hanafail"),
     column("req_rate").frontend(|row| number(row.listener.request_rate.now)),
@@ -146,7 +146,7 @@ pub(super) const COLUMNS: [Column; 128] = [
     column("agent_health"),
     column("addr").server(|row| text(&row.backend.address)),
     column("cookie"),
-    column("mode").frontend(|row| text(mode(row.listener.sniffs_http))).both(|row| text(mode(row.is_http()))),
+    column("mode").frontend(|row| text(mode(row.listener.counts_requests))).both(|row| text(mode(row.is_http()))),
     column("algo").backend(|row| text(algorithm(row.pool.balance))),
     column("conn_rate").frontend(|row| number(row.listener.rate.now)),
     column("conn_rate_max").frontend(|row| number(row.listener.rate.max)),

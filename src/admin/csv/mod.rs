@@ -97,7 +97,7 @@ mod tests {
     fn snapshot() -> Snapshot {
         let listener = ListenerStats {
             name: "web".to_owned(),
-            sniffs_http: true,
+            counts_requests: true,
             pools: vec!["w".to_owned()],
             http: http(StatusClass::Successful, 7),
             ..ListenerStats::default()

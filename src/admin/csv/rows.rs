@@ -66,7 +66,7 @@ impl Frontend<'_> {
 
     /// `None` where HTTP is not watched.
     pub(super) fn responses(&self, class: StatusClass) -> Option<u64> {
-        self.listener.sniffs_http.then(|| responses(self.listener.http.iter(), class))
+        self.listener.counts_requests.then(|| responses(self.listener.http.iter(), class))
     }
 }
 
@@ -77,7 +77,7 @@ impl Group<'_> {
 
     /// Whether HTTP is watched on its way to this pool.
     pub(super) fn is_http(&self) -> bool {
-        self.snapshot.listeners.iter().any(|listener| listener.sniffs_http && listener.pools.contains(&self.pool.name))
+        self.snapshot.listeners.iter().any(|listener| listener.counts_requests && listener.pools.contains(&self.pool.name))
     }
 
     /// `None` where neither HTTP nor queries are watched.

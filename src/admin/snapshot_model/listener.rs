@@ -24,7 +24,7 @@ pub struct ListenerStats {
     /// Whether TLS ends here.
     pub tls: bool,
     /// Whether HTTP is watched (`sniff: http`).
-    pub sniffs_http: bool,
+    pub counts_requests: bool,
     /// Where connections go that match no route.
     pub pool: String,
     /// Every pool that connections may go to, that one first.

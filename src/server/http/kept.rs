@@ -75,7 +75,7 @@ impl KeptLinks {
     fn put(self: &Rc<Self>, backend: &Arc<Backend>, mut link: HttpLink) {
         let settings = backend.settings();
         let most = settings.http.idle_connections as usize;
-        if most == 0 || !may_share(settings) || backend.is_leaving() || !link.is_ready() {
+        if most == 0 || !may_share(backend) || backend.is_leaving() || !link.is_ready() {
             return;
         }
         if let HttpLink::Http1(link) = &mut link {
@@ -131,9 +131,10 @@ impl KeptLinks {
 }
 
 /// Whether different clients may share connections: not where each begins with what is said of one client.
-pub(super) fn may_share(settings: &PoolConfig) -> bool {
+fn may_share(backend: &Backend) -> bool {
+    let settings = backend.settings();
     let takes_clients_name = settings.tls.as_ref().is_some_and(|tls| tls.server_name == NameSource::Client);
-    settings.send_proxy.is_none() && !takes_clients_name
+    settings.send_proxy.is_none() && !takes_clients_name && !backend.configured_address().has_client_port()
 }
 
 /// The idle connections for one request.

@@ -19,8 +19,10 @@ const PEERS: [(&str, &str); 6] = [
 const BASES: [(&str, &str); 3] =
     [("limit", "a bare proxy without features"), ("nginx", "nginx"), ("haproxy", "HAProxy")];
 
+/// Whether a scenario belongs to a part of the chart.
+type Belongs = fn(&Scenario) -> bool;
 /// Parts of the chart, and the scenarios of each.
-const SECTIONS: [(&str, fn(&Scenario) -> bool); 3] = [
+const SECTIONS: [(&str, Belongs); 3] = [
     ("Plain TCP", |scenario| scenario.tls.is_none() && scenario.http.is_none()),
     ("Over TLS 1.3", |scenario| scenario.tls.is_some()),
     ("HTTP", |scenario| scenario.http.is_some()),
@@ -45,12 +47,7 @@ struct Section {
 }
 
 impl Section {
-    fn of(
-        results: &Results,
-        peers: &[(usize, &str, &str)],
-        what: &str,
-        belongs: fn(&Scenario) -> bool,
-    ) -> Option<Section> {
+    fn of(results: &Results, peers: &[(usize, &str, &str)], what: &str, belongs: Belongs) -> Option<Section> {
         let scenarios: Vec<&Scenario> = scenario::ALL
             .iter()
             .filter(|scenario| matches!(scenario.shape, Shape::Short | Shape::Closed | Shape::Bulk))

@@ -23,7 +23,8 @@ pub struct ListenerStats {
     pub state: ListenerState,
     /// Whether TLS ends here.
     pub tls: bool,
-    /// Whether HTTP is watched (`sniff: http`).
+    /// Whether HTTP is watched (`sniff: http`), or balanced by requests (`protocol: http`).
+    #[serde(rename = "sniffs_http")]
     pub counts_requests: bool,
     /// Where connections go that match no route.
     pub pool: String,

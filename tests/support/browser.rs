@@ -23,6 +23,11 @@ pub(crate) struct Browser {
 
 impl Browser {
     pub(crate) fn start() -> Browser {
+        Browser::start_with(&[])
+    }
+
+    /// As [`Browser::start`], with more arguments.
+    pub(crate) fn start_with(more: &[&str]) -> Browser {
         require("chromium", "chromium");
         require("chromedriver", "chromium-driver");
         let profile = tempfile::tempdir().expect("a temporary directory");
@@ -36,7 +41,8 @@ impl Browser {
         // It says no more, but what would it do if nobody listened?
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port.expect("chromedriver's port")));
-        let arguments = [
+        let user_data = format!("--user-data-dir={}", profile.path().display());
+        let mut arguments = vec![
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
@@ -47,8 +53,9 @@ impl Browser {
             "--disable-component-update",
             "--disable-sync",
             "--window-size=1400,1000",
-            &format!("--user-data-dir={}", profile.path().display()),
+            &user_data,
         ];
+        arguments.extend(more);
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": { "args": arguments },

@@ -80,12 +80,12 @@ pub(super) async fn serve(conn: ClientConn, peeked: PeekedBytes, handle: &Sessio
     if let Some(tunnel) = client.take_tunnel() {
         // Bytes that came before the 101 are of neither protocol.
         let is_clean = matches!(outcome, HttpEnd::Done(Ok(()))) && unread == 0 && client.violation().is_none();
+        if !is_clean {
+            client.conn.reset_on_close();
+            return Served::Ended(Termination::BadRequest);
+        }
         return match Rc::into_inner(client) {
-            Some(client) if is_clean => Served::Switched(client.into_conn(), Box::new(tunnel)),
-            Some(client) => {
-                client.conn.reset_on_close();
-                Served::Ended(Termination::BadRequest)
-            }
+            Some(client) => Served::Switched(client.into_conn(), Box::new(tunnel)),
             None => Served::Ended(Termination::InternalError),
         };
     }
@@ -209,7 +209,8 @@ async fn drive(http: &mut HttpConn, client: &HttpClient, rules: &HttpListener, h
         if let Some(abort) = handle.aborted() {
             return Poll::Ready(HttpEnd::Ended(abort.into()));
         }
-        if !is_finishing && handle.state().draining_since().is_some() {
+        // The first request of a new connection is answered: its client has no reason to send it again.
+        if !is_finishing && client.has_requested() && handle.state().draining_since().is_some() {
             is_finishing = true;
             http.finish();
         }

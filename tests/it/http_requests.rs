@@ -365,6 +365,17 @@ fn switched_protocols_are_relayed() {
     head(&mut backend);
     backend.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n").unwrap();
     assert_eq!(response(&mut client).0, 502);
+    // HTTP/2 behind tidegate would carry requests that no route has seen.
+    let mut client = connect(&tidegate.at("in"));
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAAA\r\n\r\n")
+        .unwrap();
+    let mut backend = scripted.accept();
+    let got = head(&mut backend).to_lowercase();
+    assert!(!got.contains("upgrade") && !got.contains("http2-settings"), "{got}");
+    backend.write_all(OK).unwrap();
+    assert_eq!(response(&mut client).0, 200);
+    drop(backend);
     // One that is refused leaves HTTP as it was.
     let mut client = connect(&tidegate.at("in"));
     client.write_all(upgrade).unwrap();
@@ -521,8 +532,9 @@ fn cookie_keeps_a_client_with_its_backend() {
 #[test]
 fn drain_lets_requests_end_and_closes_idle_connections() {
     let scripted = Scripted::start();
-    let mut tidegate = Tidegate::start(&forward(scripted.place(), HTTP, ""));
+    let mut tidegate = Tidegate::start(&format!("workers: 1\n{}", forward(scripted.place(), HTTP, "")));
     let place = tidegate.at("in");
+    let mut fresh = connect(&place);
     let mut busy = connect(&place);
     get(&mut busy, "/");
     let mut backend = scripted.accept();
@@ -536,6 +548,13 @@ fn drain_lets_requests_end_and_closes_idle_connections() {
     tidegate.signal(rustix::process::Signal::TERM);
     assert_eq!(read_to_end(&mut idle), (Vec::new(), End::Fin));
     drop(idle);
+    // One that has not asked yet has no reason to ask again elsewhere.
+    get(&mut fresh, "/");
+    head(&mut other);
+    other.write_all(OK).unwrap();
+    assert_eq!(response(&mut fresh).0, 200);
+    assert_eq!(read_to_end(&mut fresh), (Vec::new(), End::Fin));
+    drop(fresh);
     backend.write_all(OK).unwrap();
     assert_eq!(head(&mut busy).to_lowercase(), "http/1.1 200 ok\r\ncontent-length: 2\r\nconnection: close\r\n\r\n");
     expect(&mut busy, b"ok");

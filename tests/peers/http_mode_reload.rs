@@ -18,7 +18,7 @@ use crate::support::{DEADLINE, eventually, tell};
 const CLIENTS: &str = r#"
 import http.client, socket, ssl, sys, threading
 import h2.config, h2.connection, h2.events
-plain, tls, ca = sys.stdin.readline().split()
+plain, tls, ca, versions = sys.stdin.readline().split()
 context = ssl.create_default_context(cafile=ca)
 context.set_alpn_protocols(['h2'])
 over, lock = threading.Event(), threading.Lock()
@@ -115,8 +115,9 @@ def guard(run, *arguments):
         failures.append(f'{run.__name__}: {error!r}')
 
 threads = [threading.Thread(target=guard, args=(http1,)) for _ in range(6)]
-threads += [threading.Thread(target=guard, args=(http2, plain, None)) for _ in range(2)]
-threads += [threading.Thread(target=guard, args=(http2, tls, context)) for _ in range(2)]
+if versions == 'both':
+    threads += [threading.Thread(target=guard, args=(http2, plain, None)) for _ in range(2)]
+    threads += [threading.Thread(target=guard, args=(http2, tls, context)) for _ in range(2)]
 [thread.start() for thread in threads]
 print('started', flush=True)
 sys.stdin.read()
@@ -129,9 +130,9 @@ print(count, len(failures), failures[:20])
 struct Clients(Script);
 
 impl Clients {
-    fn start(tidegate: &Tidegate, authority: &Authority) -> Clients {
+    fn start(tidegate: &Tidegate, authority: &Authority, versions: &str) -> Clients {
         let (plain, tls) = (tidegate.at("in"), tidegate.at("tls"));
-        Clients(Script::start(CLIENTS, &format!("{plain} {tls} {}", authority.file().display())))
+        Clients(Script::start(CLIENTS, &format!("{plain} {tls} {} {versions}", authority.file().display())))
     }
 
     /// No request has failed.
@@ -176,7 +177,7 @@ fn goes_on(peers: &[Peer; 2]) {
 fn no_request_fails_under_reloads() {
     for version in ["1.1", "2"] {
         let (peers, authority, certificates, tidegate) = start(version);
-        let clients = Clients::start(&tidegate, &authority);
+        let clients = Clients::start(&tidegate, &authority, "both");
         for round in 1..=12 {
             goes_on(&peers);
             let weights = [[1, 1], [3, 1], [0, 1]][round % 3];
@@ -188,5 +189,20 @@ fn no_request_fails_under_reloads() {
         }
         goes_on(&peers);
         clients.stop(&format!("12 reloads, backends of HTTP/{version}"));
+    }
+}
+
+/// With clients of HTTP/1.1: the library of the others takes any frame after GOAWAY for an error.
+#[test]
+fn no_request_fails_under_upgrades() {
+    for version in ["1.1", "2"] {
+        let (peers, authority, _, tidegate) = start(version);
+        let clients = Clients::start(&tidegate, &authority, "1.1");
+        for _ in 0..4 {
+            goes_on(&peers);
+            tidegate.upgrade();
+        }
+        goes_on(&peers);
+        clients.stop(&format!("4 upgrades, backends of HTTP/{version}"));
     }
 }

@@ -77,7 +77,10 @@ impl Group<'_> {
 
     /// Whether HTTP is watched on its way to this pool.
     pub(super) fn is_http(&self) -> bool {
-        self.snapshot.listeners.iter().any(|listener| listener.counts_requests && listener.pools.contains(&self.pool.name))
+        self.snapshot
+            .listeners
+            .iter()
+            .any(|listener| listener.counts_requests && listener.pools.contains(&self.pool.name))
     }
 
     /// `None` where neither HTTP nor queries are watched.

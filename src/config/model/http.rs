@@ -25,7 +25,7 @@ pub struct HttpListener {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Forwarded {
-    /// The client's address is added to X-Forwarded-For; the other fields are set where the client has not.
+    /// The client's address is added to X-Forwarded-For; the other fields are replaced.
     Append,
     /// What the client says is replaced.
     Replace,

@@ -166,6 +166,7 @@ impl HttpClient {
 
     fn screen<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         let mut gate = self.gate.borrow_mut();
+        let heads = gate.heads();
         let passes = match gate.take(bytes) {
             Ok(()) => bytes,
             Err(refused) => {
@@ -173,10 +174,10 @@ impl HttpClient {
                 bytes.get(..refused.passes).unwrap_or_default()
             }
         };
-        match gate.is_in_head() {
-            true if self.head_since.get().is_none() => self.head_since.set(Some(worker::now())),
-            true => {}
-            false => self.head_since.set(None),
+        if !gate.is_in_head() {
+            self.head_since.set(None);
+        } else if self.head_since.get().is_none() || gate.heads() > heads {
+            self.head_since.set(Some(worker::now()));
         }
         passes
     }

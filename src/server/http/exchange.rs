@@ -61,6 +61,7 @@ pub(super) async fn exchange(
         Ok(ForwardedResponse::Switched(head, backend, ahead)) => {
             record.answered(101, Termination::Closed(Side::Client));
             // From here on, the connection has it.
+            record.switched_to = record.backend();
             match record.handle.connection().take_lease() {
                 Some(lease) => client.switch(Tunnel { backend, ahead, lease }),
                 None => return Err("the request is reset: its backend has gone".into()),

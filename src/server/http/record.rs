@@ -39,6 +39,8 @@ pub(super) struct RequestRecord {
     first_byte: Option<Duration>,
     /// Of the response whose head the client has.
     status: Option<u16>,
+    /// The backend that has switched protocols: its lease is the connection's.
+    pub(super) switched_to: Option<Arc<Backend>>,
     /// Whether all of the response has come.
     pub(super) is_whole: bool,
     pub(super) ending: Termination,
@@ -58,6 +60,7 @@ impl RequestRecord {
             began: Instant::now(),
             first_byte: None,
             status: None,
+            switched_to: None,
             is_whole: false,
             ending: Termination::Closed(Side::Client),
         }
@@ -165,7 +168,7 @@ impl Drop for RequestRecord {
         let listener = &connection.listener;
         let took = self.began.elapsed();
         let lease = connection.take_lease();
-        let backend = lease.as_ref().map(|lease| Arc::clone(lease.backend()));
+        let backend = lease.as_ref().map(|lease| Arc::clone(lease.backend())).or(self.switched_to.take());
         let open = self.facts.is_some().then(|| OpenConnections {
             process: self.state().plane.open(),
             listener: listener.counters().open(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hyper::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Request, StatusCode, Uri, Version};
 
@@ -11,6 +11,7 @@ use super::client::HttpClient;
 use super::request_body::RequestBody;
 use crate::config::model::{HttpListener, HttpVersion};
 use crate::http::forward::{ForwardedFacts, set_forwarded, strip_hop_by_hop};
+use crate::http::request::requested_upgrade;
 
 /// What is asked of the backend beyond the request itself.
 pub(super) struct Wishes {
@@ -26,13 +27,11 @@ pub(super) fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVe
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
         None => parts.headers.get(HOST).cloned(),
     };
-    let headers = &mut parts.headers;
     let upgrade = match version {
-        HttpVersion::Http1 if parts.version == Version::HTTP_11 && names(headers, &CONNECTION, "upgrade") => {
-            headers.get(UPGRADE).cloned()
-        }
-        _ => None,
+        HttpVersion::Http1 => requested_upgrade(parts).cloned(),
+        HttpVersion::Http2 => None,
     };
+    let headers = &mut parts.headers;
     let expects_continue = headers.contains_key(EXPECT);
     strip_hop_by_hop(headers);
     if version == HttpVersion::Http1 {
@@ -72,12 +71,6 @@ pub(super) fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVe
     }
     parts.extensions.clear();
     Wishes { upgrade, expects_continue }
-}
-
-/// Whether a list of tokens has this one.
-fn names(headers: &HeaderMap, field: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(field).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
 /// One field of cookies, as HTTP/1 wants it (RFC 9113, 8.2.3).

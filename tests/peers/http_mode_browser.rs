@@ -10,7 +10,7 @@ use crate::support::http::{observed, stats};
 use crate::support::web::{answered, balance_requests, nginx, over_tls};
 
 #[test]
-fn chromium_loads_a_page_and_its_parts_over_one_connection_of_http_2() {
+fn chromium_loads_a_page_and_its_parts_over_http_2() {
     const PARTS: usize = 24;
     let peers =
         [(); 2].map(|()| nginx("", "location / { add_header Cache-Control no-store; default_type text/html; }"));

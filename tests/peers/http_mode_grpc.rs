@@ -20,16 +20,23 @@ def unary(request, context):
         context.set_trailing_metadata((('reason', 'because'), ('detail-bin', b'\\x00\\xff')))
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, 'not now: \\u00e4')
     if request == b'slow':
-        over = threading.Event()
-        context.add_callback(over.set)
-        over.wait(60)
-        cancelled.release()
+        wait_for_end(context)
     return b'hello ' + request
+
+def wait_for_end(context):
+    over = threading.Event()
+    context.add_callback(over.set)
+    over.wait(60)
+    cancelled.release()
 
 def was_cancelled(request, context):
     return b'yes' if cancelled.acquire(timeout=30) else b'no'
 
 def server_stream(request, context):
+    if request == b'slow':
+        yield b'begun'
+        wait_for_end(context)
+        return
     for number in range(int(request)):
         yield b'%d' % number
 
@@ -157,9 +164,8 @@ try:
 except grpc.RpcError as error:
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
 assert was_cancelled(b'', timeout=60) == b'yes'
-call = unary.future(b'slow', timeout=60)
-# The server has it once its metadata have come.
-dict(call.initial_metadata())
+call = server_stream(b'slow', timeout=60)
+assert next(call) == b'begun'
 call.cancel()
 assert was_cancelled(b'', timeout=60) == b'yes'
 # Others on the connection go on.

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::support::authority::Authority;
 use crate::support::browser::Browser;
 use crate::support::http::{observed, stats};
+use crate::support::peer::Peer;
 use crate::support::web::{answered, balance_requests, nginx, over_tls};
 
 #[test]
@@ -26,7 +27,7 @@ fn chromium_loads_a_page_and_its_parts_over_http_2() {
     }
     let authority = Authority::new();
     let issued = authority.issue(&["localhost", "127.0.0.1"]);
-    let places = peers.each_ref().map(|peer| peer.place());
+    let places = peers.each_ref().map(Peer::place);
     let tidegate = observed(&balance_requests(&places, &over_tls(&issued), ""));
 
     // It trusts no authority of a test's.

@@ -280,19 +280,26 @@ async fn close(client: &HttpClient, outcome: HttpEnd) -> Termination {
         match client.is_responding() {
             // The client would take it for a part of the response.
             true => client.conn.reset_on_close(),
-            false => lingering_close(&client.conn, &answer.to_last_bytes(), LingerLimit::SHORT).await,
+            false => lingering_close(&client.conn, &answer.to_last_bytes(), LingerLimit::LONG).await,
         }
         return ending;
     }
     match outcome {
         HttpEnd::Done(Ok(())) => {
             if !client.has_finished() {
-                lingering_close(&client.conn, b"", LingerLimit::SHORT).await;
+                // A client may be sending a body that its request was answered without. A drain does not wait for that.
+                let is_draining = client.state.draining_since().is_some();
+                let limit = if is_draining { LingerLimit::SHORT } else { LingerLimit::LONG };
+                lingering_close(&client.conn, b"", limit).await;
             }
             Termination::Closed(Side::Client)
         }
         HttpEnd::Done(Err(error)) => {
-            client.conn.reset_on_close();
+            match client.is_http2 {
+                // A reset would overtake GOAWAY. A stream that was cut has no end.
+                true => lingering_close(&client.conn, b"", LingerLimit::SHORT).await,
+                false => client.conn.reset_on_close(),
+            }
             match error.is_user() || error.is_body_write_aborted() {
                 true => Termination::Reset(Side::Backend),
                 false => Termination::Reset(Side::Client),

@@ -229,6 +229,43 @@ fn kept_connection_that_has_closed_costs_a_get_nothing_and_a_post_a_502() {
     assert_eq!(response(&mut client).0, 200);
 }
 
+/// The request that found it closed has no second place at its backend.
+#[test]
+fn retry_needs_no_more_room_than_the_request() {
+    let scripted = Scripted::start();
+    let tidegate = Tidegate::start(&format!(
+        "workers: 1\nlisteners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p, {HTTP} }}]\n\
+         pools: [{{ name: p, backends: [{{ address: \"{}\", max_connections: 1 }}] }}]\n",
+        scripted.place()
+    ));
+    let mut client = connect(&tidegate.at("in"));
+    get(&mut client, "/");
+    let mut backend = scripted.accept();
+    head(&mut backend);
+    backend.write_all(OK).unwrap();
+    assert_eq!(response(&mut client).0, 200);
+    get(&mut client, "/");
+    head(&mut backend);
+    drop(backend);
+    let mut backend = scripted.accept();
+    head(&mut backend);
+    backend.write_all(OK).unwrap();
+    assert_eq!(response(&mut client).0, 200);
+}
+
+/// A reset would overtake the answer.
+#[test]
+fn client_that_sends_a_long_body_reads_why_nobody_takes_it() {
+    let tidegate = Tidegate::start(&format!(
+        "listeners: [{{ name: in, bind: \"127.0.0.1:0\", pool: p, {HTTP} }}]\npools: [{{ name: p, backends: [] }}]\n"
+    ));
+    let mut client = connect(&tidegate.at("in"));
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n\r\n").unwrap();
+    client.write_all(&vec![b'a'; 20_000_000]).unwrap();
+    assert_eq!(response(&mut client).0, 503);
+    assert_eq!(read_to_end(&mut client), (Vec::new(), End::Fin));
+}
+
 #[test]
 fn backend_that_cannot_be_reached_is_passed_over_and_none_is_a_502() {
     let (dead, live) = (Dead::start(), kept("live"));
@@ -255,8 +292,8 @@ fn backend_that_cannot_be_reached_is_passed_over_and_none_is_a_502() {
 
 #[test]
 fn statuses_that_may_be_repeated_are_asked_of_another_backend() {
-    let (bad, good) = (Backend::web_with(503, "bad"), kept("good"));
-    let tidegate = start(&[&bad, &good], "", "http: { retry: [connect, closed, 503] }");
+    let (bad, worse, good) = (Backend::web_with(503, "bad"), Backend::web_with(503, "worse"), kept("good"));
+    let tidegate = start(&[&bad, &worse, &good], "", "http: { retry: [connect, closed, 503] }");
     let mut client = connect(&tidegate.at("in"));
     for _ in 0..6 {
         get(&mut client, "/");

@@ -169,15 +169,13 @@ async fn forward(
     let may_repeat = is_idempotent && body.as_ref().is_some_and(RequestBody::is_empty);
     let deadline = rules.request_timeout.and_then(|timeout| worker::now().checked_add(timeout));
     let sticky = settings.persistence_cookie().map(|cookie| sticky::Sticky::new(cookie, &parts.headers));
-    let mut first = FirstChoice::default();
-    if let Some(sticky) = &sticky {
-        first.lease = sticky.lease(&pool);
-    }
+    let mut lease = sticky.as_ref().and_then(|sticky| sticky.lease(&pool));
+    let mut tried = Excluded::new();
     let mut head = Some(parts);
     let (mut fresh, mut failure) = (false, None);
     for attempt in 0..=settings.retries {
-        let (mut link, is_reused) = match dial(client, &pool, version, record, std::mem::take(&mut first), fresh).await
-        {
+        let first = FirstChoice { lease: lease.take(), tried: tried.clone() };
+        let (mut link, is_reused) = match dial(client, &pool, version, record, first, fresh).await {
             Ok(dialled) => dialled,
             Err(ending) => return Err(failure.unwrap_or_else(|| of_dial(ending))),
         };
@@ -211,10 +209,10 @@ async fn forward(
                 record.record_outcome(&backend, Some(status));
                 let retries = may_repeat && !is_last && settings.http.retry.contains(&HttpRetry::Status(status));
                 if retries {
-                    first.tried.add(backend.id());
-                    retried(record, &listener, &backend);
-                    failure = None;
-                    if has_other(&pool, &first.tried) {
+                    tried.add(backend.id());
+                    if has_other(&pool, &tried) {
+                        retried(record, &listener, &backend);
+                        failure = None;
                         continue;
                     }
                 }
@@ -242,7 +240,7 @@ async fn forward(
                 retried(record, &listener, &backend);
                 (fresh, failure) = (is_reused, Some(ended));
                 if !is_reused {
-                    first.tried.add(backend.id());
+                    tried.add(backend.id());
                 }
             }
         }
@@ -256,6 +254,8 @@ fn has_other(pool: &Pool, tried: &Excluded) -> bool {
 }
 
 fn retried(record: &mut RequestRecord, listener: &Listener, backend: &Backend) {
+    // Its place is free for the next try, which may be at the same backend.
+    drop(record.handle.connection().take_lease());
     record.attempts.retried();
     backend.counters().retried();
     listener.counters().retried();

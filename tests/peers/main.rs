@@ -28,6 +28,7 @@ mod http_mode;
 mod http_mode_browser;
 mod http_mode_curl;
 mod http_mode_grpc;
+mod http_mode_malformed;
 mod http_mode_many;
 mod http_mode_reload;
 mod http_mode_websocket;

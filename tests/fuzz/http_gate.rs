@@ -44,7 +44,7 @@ enum Place {
 }
 
 impl Place {
-    /// Where these bytes end, after so many heads. Panics where httparse refuses them.
+    /// Where these bytes end, after this number of heads. Panics where httparse refuses them.
     fn after(mut bytes: &[u8], heads: u64) -> Place {
         let mut seen = 0;
         let place = loop {

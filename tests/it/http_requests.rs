@@ -395,7 +395,7 @@ fn switched_protocols_are_relayed() {
         .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
         .unwrap();
     assert_eq!(read_to_end(&mut backend).0, b"");
-    // A switch that nobody asked for.
+    // An unrequested switch.
     let mut client = connect(&tidegate.at("in"));
     get(&mut client, "/");
     let mut backend = scripted.accept();

@@ -24,7 +24,7 @@ const TLS: &[(&str, [f64; 3])] =
     &[("tls-full", [1.0 / 1.5, 1.0 / 1.5, 1.0 / 1.1]), ("tls-bulk", [1.0 / 1.1; 3]), ("tls-bulk-16", [1.0 / 1.1; 3])];
 /// Who speaks it.
 const TLS_RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy"];
-/// CPU for a request at most so many times that of nginx, HAProxy and Envoy, in each scenario with HTTP.
+/// The limit of CPU for a request as a ratio to that of nginx, HAProxy and Envoy, in each scenario with HTTP.
 const HTTP: [(&str, f64); 3] = [("nginx", 0.95), ("haproxy", 0.85), ("envoy", 0.50)];
 /// Whose newcomers wait no longer.
 const NEWCOMERS_RIVALS: [&str; 2] = ["nginx", "haproxy"];

@@ -111,7 +111,7 @@ impl ResponseReader {
         self.left > 0
     }
 
-    /// Adds so many bytes of the body.
+    /// Adds this number of bytes of the body.
     pub(crate) fn add_body(&mut self, count: usize) -> io::Result<()> {
         match self.left.checked_sub(count) {
             Some(left) => self.left = left,

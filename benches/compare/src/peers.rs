@@ -390,7 +390,7 @@ fn nginx_main(setup: &Setup) -> String {
     )
 }
 
-/// Otherwise all workers share one queue, and whoever wakes first takes most.
+/// Without it, all workers share one queue, and the first to wake takes most.
 fn reuse_port(setup: &Setup) -> &'static str {
     if setup.workers > 1 { " reuseport" } else { "" }
 }

@@ -159,7 +159,7 @@ fn the_load_exchanges_http_with_itself() {
         assert_eq!(ledger.answers_received / answer, ledger.requests_sent / http::REQUEST.len() as u64, "{ledger:?}");
         assert_eq!(ledger.answers_received % answer, 0, "{ledger:?}");
     }
-    // Nobody stands between them to add the field.
+    // No proxy is between them to add the field.
     let error = exchanged(&["--scenario", "http64", "--forwarded"]).unwrap_err();
     assert!(error.starts_with("a backend received \"GET /api"), "{error}");
 }

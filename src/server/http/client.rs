@@ -21,7 +21,7 @@ use crate::worker::{self, with_waker};
 const PORTION: usize = 16 * 1024;
 
 thread_local! {
-    /// Where bytes are looked at before hyper has them. hyper's own buffer is not initialised, and only unsafe code may read into it.
+    /// Where bytes are looked at before hyper has them: its own buffer is not initialised, and takes copies only.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PORTION].into());
 }
 

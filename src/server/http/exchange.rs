@@ -22,7 +22,7 @@ use super::record::RequestRecord;
 use super::reply::{LocalReply, Unanswered, aborted, of_dial};
 use super::request_body::RequestBody;
 use super::response_body::{ForwardError, ForwardedBody, HttpResponseBody};
-use super::sticky;
+use super::sticky::Sticky;
 use super::tunnel::Tunnel;
 use super::upstream_head::{Wishes, expect_continue, prepare};
 use crate::config::model::{HttpRetry, HttpVersion};
@@ -168,8 +168,8 @@ async fn forward(
     let is_idempotent = parts.method.is_idempotent();
     let may_repeat = is_idempotent && body.as_ref().is_some_and(RequestBody::is_empty);
     let deadline = rules.request_timeout.and_then(|timeout| worker::now().checked_add(timeout));
-    let sticky = settings.persistence_cookie().map(|cookie| sticky::Sticky::new(cookie, &parts.headers));
-    let mut lease = sticky.as_ref().and_then(|sticky| sticky.lease(&pool));
+    let sticky = settings.persistence_cookie().map(|cookie| Sticky::new(cookie, &pool, &parts.headers));
+    let mut lease = sticky.as_ref().and_then(|sticky| sticky.lease());
     let mut tried = Excluded::new();
     let mut head = Some(parts);
     let (mut fresh, mut failure) = (false, None);
@@ -217,7 +217,7 @@ async fn forward(
                     }
                 }
                 record.responded(status);
-                return respond(client, &pool, &wishes, sticky.as_ref(), &backend, response, link).await;
+                return respond(client, &wishes, sticky.as_ref(), &backend, response, link).await;
             }
             Err(SendFailed { request, error }) => {
                 let was_sent = request.is_none();
@@ -285,7 +285,7 @@ async fn watch<T>(client: &HttpClient, sending: impl Future<Output = T>) -> Opti
 /// A connection to a backend of the pool: a kept one, or a new one.
 async fn dial(
     client: &Rc<HttpClient>,
-    pool: &Pool,
+    pool: &Arc<Pool>,
     version: HttpVersion,
     record: &mut RequestRecord,
     first: FirstChoice,
@@ -312,7 +312,7 @@ async fn dial(
             let link = link.map_err(|_| Termination::ConnectFailed)?;
             if let HttpLink::Http2(link) = &link {
                 // At once, for other streams to share it.
-                KeptLinks::keep(&backend, HttpLink::Http2(link.clone()));
+                KeptLinks::keep(pool, &backend, HttpLink::Http2(link.clone()));
             }
             Ok((link, false))
         }
@@ -322,9 +322,8 @@ async fn dial(
 /// The response as the client gets it.
 async fn respond(
     client: &Rc<HttpClient>,
-    pool: &Pool,
     wishes: &Wishes,
-    sticky: Option<&sticky::Sticky>,
+    sticky: Option<&Sticky<'_>>,
     backend: &Backend,
     response: Response<Incoming>,
     link: HttpLink,
@@ -333,7 +332,7 @@ async fn respond(
     let upgrade = head.headers.get(UPGRADE).cloned();
     strip_hop_by_hop(&mut head.headers);
     head.extensions.clear();
-    if let Some(cookie) = sticky.and_then(|sticky| sticky.set_cookie(pool, backend, client.is_tls)) {
+    if let Some(cookie) = sticky.and_then(|sticky| sticky.set_cookie(backend, client.is_tls)) {
         head.headers.append(hyper::header::SET_COOKIE, cookie);
     }
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -344,7 +343,7 @@ async fn respond(
         let answer = LocalReply::new(502, "the backend switched protocols unasked");
         Unanswered::Reply(answer, Termination::Reset(Side::Backend))
     };
-    if wishes.upgrade.is_none() || client.is_http2 {
+    if !wishes.switches || client.is_http2 {
         return Err(bad());
     }
     drop(incoming);

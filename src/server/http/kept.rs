@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::dial::Reuse;
 use super::link::HttpLink;
 use crate::config::model::{HttpVersion, NameSource, PoolConfig};
-use crate::pool::Backend;
+use crate::pool::{Backend, Pool};
 use crate::stats::registry::BackendId;
 use crate::worker;
 
@@ -28,6 +28,8 @@ pub(in crate::server) struct KeptLinks {
 }
 
 struct KeptOfBackend {
+    pool: Arc<Pool>,
+    /// As it was when a link was last kept.
     backend: Arc<Backend>,
     /// The one that was idle for the shortest time is the last, and the first to be taken.
     links: Vec<HttpLink>,
@@ -68,23 +70,23 @@ impl KeptLinks {
     }
 
     /// Keeps one for a next request, if there is room.
-    pub(super) fn keep(backend: &Arc<Backend>, link: HttpLink) {
-        KEPT.with(|kept| kept.put(backend, link));
+    pub(super) fn keep(pool: &Arc<Pool>, backend: &Arc<Backend>, link: HttpLink) {
+        KEPT.with(|kept| kept.put(pool, backend, link));
     }
 
-    fn put(self: &Rc<Self>, backend: &Arc<Backend>, mut link: HttpLink) {
+    fn put(self: &Rc<Self>, pool: &Arc<Pool>, backend: &Arc<Backend>, mut link: HttpLink) {
         let settings = backend.settings();
         let most = settings.http.idle_connections as usize;
         if most == 0 || !may_share(backend) || backend.is_leaving() || !link.is_ready() {
             return;
         }
-        if let HttpLink::Http1(link) = &mut link {
-            link.since = worker::now();
-        }
+        link.touch();
         let mut backends = self.backends.borrow_mut();
-        let kept = backends
-            .entry(backend.id())
-            .or_insert_with(|| KeptOfBackend { backend: Arc::clone(backend), links: Vec::new() });
+        let kept = backends.entry(backend.id()).or_insert_with(|| KeptOfBackend {
+            pool: Arc::clone(pool),
+            backend: Arc::clone(backend),
+            links: Vec::new(),
+        });
         if !kept.fits(settings) {
             kept.links.clear();
         }
@@ -109,16 +111,20 @@ impl KeptLinks {
     fn sweep(&self) -> bool {
         let now = worker::now();
         let mut backends = self.backends.borrow_mut();
-        backends.retain(|_, kept| {
-            let idle_timeout = kept.backend.settings().http.idle_timeout;
-            let is_old = |link: &HttpLink| match link {
-                HttpLink::Http1(link) => {
-                    idle_timeout.is_some_and(|most| now.saturating_duration_since(link.since) >= most)
-                }
-                HttpLink::Http2(_) => false,
+        backends.retain(|id, kept| {
+            // As it is configured now: it may have left the pool.
+            let Some(backend) = kept.pool.backend(*id).filter(|backend| backend.is_up() && !backend.is_leaving())
+            else {
+                return false;
             };
-            let is_up = kept.backend.is_up() && !kept.backend.is_leaving();
-            kept.links.retain(|link| is_up && link.is_ready() && !is_old(link));
+            if !kept.fits(backend.settings()) {
+                return false;
+            }
+            let is_old = |link: &HttpLink| {
+                let idle = link.idle_since().map(|since| now.saturating_duration_since(since));
+                idle.zip(backend.settings().http.idle_timeout).is_some_and(|(idle, most)| idle >= most)
+            };
+            kept.links.retain(|link| link.is_ready() && !is_old(link));
             !kept.links.is_empty()
         });
         !backends.is_empty()

@@ -1,6 +1,6 @@
 //! A connection to a backend that takes requests.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -36,20 +36,22 @@ pub(super) enum HttpLink {
     Http2(Http2Link),
 }
 
-/// HTTP/1.1: one request at a time. Whoever has the request polls the connection too, so that no other task is between the two sockets.
+/// HTTP/1.1: one request at a time. The task of the request polls the connection too: no other task is between the two sockets.
 pub(super) struct Http1Link {
     sender: http1::SendRequest<RequestBody>,
     conn: http1::Connection<BackendIo, RequestBody>,
     has_ended: bool,
     socket: Rc<BackendSocket>,
-    /// Idle since then.
-    pub(super) since: Instant,
+    /// When the last request on it ended.
+    used: Instant,
 }
 
 /// HTTP/2: a handle on the connection, which has a task of its own.
 #[derive(Clone)]
 pub(super) struct Http2Link {
     sender: http2::SendRequest<RequestBody>,
+    /// When the last request on it ended. Each handle shares it: with one handle left, no request is under way.
+    used: Rc<Cell<Instant>>,
 }
 
 /// A request that got no response.
@@ -81,8 +83,8 @@ impl HttpLink {
                 let mut builder = http1::Builder::new();
                 builder.max_buf_size(MAX_BUFFER);
                 let (sender, conn) = builder.handshake(io).await?;
-                let since = worker::now();
-                Ok(HttpLink::Http1(Box::new(Http1Link { sender, conn, has_ended: false, socket, since })))
+                let used = worker::now();
+                Ok(HttpLink::Http1(Box::new(Http1Link { sender, conn, has_ended: false, socket, used })))
             }
             HttpVersion::Http2 => {
                 let mut builder = http2::Builder::new(WorkerExecutor);
@@ -91,7 +93,7 @@ impl HttpLink {
                 worker::spawn(async move {
                     let _ = conn.await;
                 });
-                Ok(HttpLink::Http2(Http2Link { sender }))
+                Ok(HttpLink::Http2(Http2Link { sender, used: Rc::new(Cell::new(worker::now())) }))
             }
         }
     }
@@ -128,6 +130,22 @@ impl HttpLink {
         self.drive(&mut Context::from_waker(std::task::Waker::noop()));
     }
 
+    /// A request on it has ended.
+    pub(super) fn touch(&mut self) {
+        match self {
+            HttpLink::Http1(link) => link.used = worker::now(),
+            HttpLink::Http2(link) => link.used.set(worker::now()),
+        }
+    }
+
+    /// Since when a kept link has no request; `None` while others have handles on it.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self {
+            HttpLink::Http1(link) => Some(link.used),
+            HttpLink::Http2(link) => (Rc::strong_count(&link.used) == 1).then(|| link.used.get()),
+        }
+    }
+
     /// Whether HTTP has ended on it.
     pub(super) fn has_ended(&self) -> bool {
         match self {
@@ -161,7 +179,7 @@ fn failed(mut error: TrySendError<Request<RequestBody>>) -> SendFailed {
 }
 
 impl BackendSocket {
-    /// Whether the backend has closed it, or sent what no request asked for.
+    /// Whether the backend has closed it.
     fn is_finished(&self) -> bool {
         self.conn.poll_finished().is_ready()
     }

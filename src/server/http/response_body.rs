@@ -72,7 +72,7 @@ impl Drop for ForwardedBody {
         if let (true, Some(mut link)) = (self.record.is_whole, self.link.take()) {
             link.settle();
             if let Some(backend) = self.record.backend() {
-                KeptLinks::keep(&backend, link);
+                KeptLinks::keep(&self.record.pool, &backend, link);
             }
         }
     }

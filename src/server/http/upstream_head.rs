@@ -15,8 +15,8 @@ use crate::http::request::requested_upgrade;
 
 /// What is asked of the backend beyond the request itself.
 pub(super) struct Wishes {
-    /// The protocol to switch to.
-    pub(super) upgrade: Option<HeaderValue>,
+    /// A switch of protocols.
+    pub(super) switches: bool,
     pub(super) expects_continue: bool,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVe
         }
     }
     parts.extensions.clear();
-    Wishes { upgrade, expects_continue }
+    Wishes { switches: upgrade.is_some(), expects_continue }
 }
 
 /// One field of cookies, as HTTP/1 wants it (RFC 9113, 8.2.3).

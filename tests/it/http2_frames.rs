@@ -276,3 +276,25 @@ fn unread_answers_take_no_memory() {
         assert!(peak < 100 << 20, "{peak} bytes after {sent} bursts of {kind}");
     }
 }
+
+/// A backend of HTTP/2, whose idle connection is closed too.
+#[test]
+fn idle_connection_to_a_backend_is_closed_after_its_timeout() {
+    let scripted = Scripted::start();
+    let pool = "http: { version: 2, idle_timeout: 100ms }";
+    let tidegate = Tidegate::start(&format!("workers: 1\n{}", forward(scripted.place(), "protocol: http", pool)));
+    let mut client = connect(&tidegate.at("in"));
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut backend = Http2(scripted.accept());
+    let mut preface = [0; PREFACE.len()];
+    backend.0.read_exact(&mut preface).unwrap();
+    assert_eq!(preface, PREFACE);
+    let request = backend.answer().unwrap();
+    assert_eq!(request.kind, HEADERS);
+    backend.send(&frame(SETTINGS, 0, 0, &[]));
+    backend.send(&frame(HEADERS, END_HEADERS | END_STREAM, request.stream, &[0x88]));
+    let mut status = [0; 12];
+    client.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200");
+    while backend.receive().is_some() {}
+}

@@ -36,6 +36,7 @@ mod histograms;
 mod host_names;
 mod http2_frames;
 mod http_dialogues;
+mod http_failures;
 mod http_requests;
 mod http_routes;
 mod http_sniff;

@@ -12,6 +12,7 @@ pub(crate) mod client;
 pub(crate) mod data;
 pub(crate) mod docs;
 pub(crate) mod http;
+pub(crate) mod http1;
 pub(crate) mod machine;
 pub(crate) mod mariadb;
 pub(crate) mod mmdb;

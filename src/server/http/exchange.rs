@@ -169,7 +169,7 @@ async fn forward(
     let may_repeat = is_idempotent && body.as_ref().is_some_and(RequestBody::is_empty);
     let deadline = rules.request_timeout.and_then(|timeout| worker::now().checked_add(timeout));
     let sticky = settings.persistence_cookie().map(|cookie| Sticky::new(cookie, &pool, &parts.headers));
-    let mut lease = sticky.as_ref().and_then(|sticky| sticky.lease());
+    let mut lease = sticky.as_ref().and_then(Sticky::lease);
     let mut tried = Excluded::new();
     let mut head = Some(parts);
     let (mut fresh, mut failure) = (false, None);

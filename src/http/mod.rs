@@ -7,4 +7,5 @@
 pub mod forward;
 pub mod gate;
 pub mod request;
+pub mod response;
 pub mod target;

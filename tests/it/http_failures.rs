@@ -316,3 +316,31 @@ fn idle_connections_are_closed_after_their_timeout_and_with_their_backend() {
     tidegate.signal(rustix::process::Signal::HUP);
     assert_eq!(read_to_end(&mut backend).0, b"", "a backend that has left");
 }
+
+/// Where its body ends would depend on the reader.
+#[test]
+fn ambiguous_response_is_a_502_and_its_connection_is_not_used_again() {
+    let scripted = Scripted::start();
+    let tidegate = Tidegate::start(&format!("workers: 1\n{}", forward(scripted.place(), HTTP, "")));
+    let cases = [
+        ("Content-Length: 2\r\nTransfer-Encoding: chunked", "5\r\nlonge\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 2", "5\r\nlonge\r\n0\r\n\r\n"),
+        ("Content-Length: 2\r\nContent-Length: 2", "ok"),
+        ("Content-Length: 2\r\nContent-Length: 3", "ok"),
+        ("Content-Length: 2, 2", "ok"),
+        ("Transfer-Encoding: gzip, chunked", "2\r\nok\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "2\r\nok\r\n0\r\n\r\n"),
+        ("Content-Length: -2", "ok"),
+        ("Content-Length : 2", "ok"),
+        ("X: a\r\n b", "ok"),
+    ];
+    for (fields, body) in cases {
+        let mut client = connect(&tidegate.at("in"));
+        get(&mut client, "/");
+        let mut backend = scripted.accept();
+        head(&mut backend);
+        backend.write_all(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}").as_bytes()).unwrap();
+        assert_eq!(response(&mut client).0, 502, "{fields}");
+        drop(read_to_end(&mut backend));
+    }
+}

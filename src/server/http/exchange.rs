@@ -28,6 +28,7 @@ use super::upstream_head::{Wishes, expect_continue, prepare};
 use crate::config::model::{HttpRetry, HttpVersion};
 use crate::http::forward::strip_hop_by_hop;
 use crate::http::request::check_request;
+use crate::http::response::check_response;
 use crate::http::target::authority;
 use crate::pool::{Backend, Excluded, Pool};
 use crate::relay::Stream;
@@ -329,6 +330,10 @@ async fn respond(
     link: HttpLink,
 ) -> Result<ForwardedResponse, Unanswered> {
     let (mut head, incoming) = response.into_parts();
+    if let Err(fault) = check_response(&head.headers) {
+        let answer = LocalReply::new(502, format!("the backend sent {fault}"));
+        return Err(Unanswered::Reply(answer, Termination::Reset(Side::Backend)));
+    }
     let upgrade = head.headers.get(UPGRADE).cloned();
     strip_hop_by_hop(&mut head.headers);
     head.extensions.clear();

@@ -37,7 +37,7 @@ pub(super) async fn connect(to: &Address, from: Option<IpAddr>) -> Result<Connec
                 socket.bind(SocketAddr::new(local, 0)).map_err(ProbeFailure::of(Call::Bind))?;
             }
             let stream = socket.connect(*remote).await.map_err(ProbeFailure::of(Call::Connect))?;
-            dial::refuse_self_connect(&stream)?;
+            dial::refuse_self_connect(&stream, remote.port())?;
             Box::new(stream)
         }
         Address::Unix(path) => {

@@ -90,16 +90,20 @@ pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> Res
     }
 }
 
-/// Fails after a TCP self-connect; closing the socket then sends RST. Call it once the connect has succeeded.
+/// Fails after a TCP self-connect to `port`; closing the socket then sends RST. Call it once the connect has succeeded.
 ///
 /// The kernel can pick the port of a dead server on this host for the connecting socket. The SYN returns to its sender, a
 /// simultaneous open (RFC 9293, section 3.5). The socket then echoes all that is written, and the server cannot bind its port.
 ///
 /// # Errors
 /// [`SelfConnect`], of kind `ConnectionRefused`, and those of getsockname(2).
-pub fn refuse_self_connect(socket: impl AsFd) -> io::Result<()> {
+pub fn refuse_self_connect(socket: impl AsFd, port: u16) -> io::Result<()> {
     let socket = SockRef::from(&socket);
     let Some(local) = socket.local_addr()?.as_socket() else { return Ok(()) };
+    if local.port() != port {
+        // As of nearly all connections: it saves the second system call.
+        return Ok(());
+    }
     // A peer that is gone already is not the socket itself.
     let Some(peer) = socket.peer_addr().ok().and_then(|address| address.as_socket()) else { return Ok(()) };
     if (local.ip(), local.port()) != (peer.ip(), peer.port()) {
@@ -181,7 +185,8 @@ mod tests {
         for ip in ["127.0.0.1", "::1"] {
             let socket = self_connected(ip);
             let own = socket.local_addr().unwrap();
-            let error = refuse_self_connect(&socket).unwrap_err();
+            let port = own.as_socket().unwrap().port();
+            let error = refuse_self_connect(&socket, port).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
             assert_eq!(error.get_ref().and_then(|inner| inner.downcast_ref()), Some(&SelfConnect), "{error}");
             drop(socket);
@@ -195,15 +200,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join("s")).unwrap();
         let unix = start(&Address::Unix(Arc::new(folder.path().join("s"))), None, PLAIN).unwrap();
-        refuse_self_connect(&unix).unwrap();
+        refuse_self_connect(&unix, 0).unwrap();
         drop(listener);
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        refuse_self_connect(&client).unwrap();
-        let (server, _) = listener.accept().unwrap();
-        SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
-        drop(server);
-        refuse_self_connect(&client).unwrap();
+        // Also one whose port is the same at another address.
+        for source in ["127.0.0.1:0", "127.0.0.2:0"] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let to = listener.local_addr().unwrap();
+            let mut source: SocketAddr = source.parse().unwrap();
+            if source.ip() != to.ip() {
+                source.set_port(to.port());
+            }
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            client.bind(&source.into()).unwrap();
+            client.connect(&to.into()).unwrap();
+            refuse_self_connect(&client, to.port()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            SockRef::from(&server).set_linger(Some(Duration::ZERO)).unwrap();
+            drop(server);
+            refuse_self_connect(&client, to.port()).unwrap();
+        }
     }
 
     #[test]

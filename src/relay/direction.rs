@@ -3,12 +3,10 @@
 use std::io;
 use std::task::Poll;
 
-use super::pipe::{PIPE_SIZE, Pipe, RelayResources};
+use super::pipe::{Pipe, RelayResources, TURN_BYTES};
 use super::stream::Stream;
 use super::tap::{Tap, Tapped};
 
-/// Bytes that one direction moves until the worker's other connections run.
-const TURN_BYTES: usize = 256 * 1024;
 /// Consecutive reads that filled the scratch buffer until a direction splices. A pipe costs four system calls to create
 /// and two per 256 KiB to use, so it pays off for bulk.
 const SPLICE_AFTER: u8 = 2;
@@ -80,7 +78,7 @@ pub(super) enum AtEnd {
 pub(super) enum Progress {
     /// Nothing to do until a socket is ready.
     Waiting,
-    /// [`TURN_BYTES`] were moved, and there is more to do.
+    /// A turn's bytes were moved, and there is more to do.
     Again,
     /// The sender's FIN was passed on.
     Finished,
@@ -142,8 +140,8 @@ impl Direction {
         self.pending = None;
     }
 
-    /// Moves bytes until a socket is not ready, the sender has finished, [`TURN_BYTES`] are moved, or `budget` bytes are read; it is
-    /// what is left of it then.
+    /// Moves bytes until a socket is not ready, the sender has finished, a turn's bytes are moved, or `budget` bytes are read; it
+    /// is what is left of it then.
     pub(super) fn advance(
         &mut self,
         from: &impl Stream,
@@ -153,7 +151,10 @@ impl Direction {
         at_end: AtEnd,
         budget: &mut usize,
     ) -> Progress {
-        let mut left = TURN_BYTES;
+        let mut left = match self.mode {
+            Mode::Splice { .. } => resources.turn(),
+            Mode::Copy { .. } | Mode::CopyOnly => TURN_BYTES,
+        };
         loop {
             if self.state == DirectionState::Finishing {
                 return self.finish(from, to, at_end);
@@ -289,8 +290,8 @@ impl Direction {
         budget: &mut usize,
         (pipe, small): (Pipe, u8),
     ) -> Poll<Result<usize, Fault>> {
-        let limit =
-            usize::try_from(tap.skippable()).map_or(PIPE_SIZE, |skippable| skippable.min(PIPE_SIZE)).min(*budget);
+        let turn = resources.turn();
+        let limit = usize::try_from(tap.skippable()).map_or(turn, |skippable| skippable.min(turn)).min(*budget);
         let count = match from.poll_splice_from(pipe.write_end(), limit) {
             Poll::Ready(Ok(count)) => count,
             other => {

@@ -166,6 +166,25 @@ fn one_stream_does_not_keep_the_worker() {
 }
 
 #[test]
+fn only_a_spliced_turn_is_large() {
+    for (splices, turn_bytes) in [([true, true], 1 << 20), ([false, true], 256 << 10)] {
+        let mut pair = ScriptedPair::new(splices);
+        pair.happen(Side::Backend, &ModelEvent::Room(usize::MAX / 2));
+        pair.resources.set_large_turns(true);
+        pair.happen(Side::Client, &ModelEvent::Arrive(16 << 20));
+        let mut turn = || {
+            let before = pair.backend.written.borrow().len();
+            pair.relay.turn(&pair.client, &pair.backend, &mut pair.resources, &mut pair.tap, at(pair.now), None);
+            pair.backend.written.borrow().len() - before
+        };
+        turn();
+        let moved = turn();
+        // The last splice may begin a byte before the end of the turn.
+        assert!((turn_bytes..turn_bytes * 2).contains(&moved), "{moved} of {turn_bytes}, {splices:?}");
+    }
+}
+
+#[test]
 fn a_receiver_that_stands_still_holds_back_its_sender() {
     let mut pair = ScriptedPair::new([true, true]);
     pair.happen(Side::Client, &ModelEvent::Arrive(8 << 20));

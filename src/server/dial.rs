@@ -292,7 +292,7 @@ async fn connect_to(
             Scope::Retry => ConnectFailure::QueueFull(timeout),
             _ => ConnectFailure::Call(error),
         })?;
-    let socket = worker::connect(fd, transport, deadline).await.map_err(|error| match error {
+    let socket = worker::connect(fd, address, transport, deadline).await.map_err(|error| match error {
         ConnectError::TimedOut => ConnectFailure::TimedOut(timeout),
         ConnectError::Failed(call, error) => ConnectFailure::of(call, error),
     })?;

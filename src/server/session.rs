@@ -284,6 +284,7 @@ impl Session {
                 let mut resources = record.state.relay_resources.borrow_mut();
                 let times = TurnTimes { now, arrived: worker::woken_at() };
                 let pacing = record.connection.pacing();
+                resources.set_large_turns(priority == Priority::Bulk && worker::has_only_bulk());
                 let turn = relay.turn(client, backend, &mut resources, &mut sniff_tap, times, pacing);
                 drop(resources);
                 let moved = record.moved(&mut relay);

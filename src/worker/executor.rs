@@ -152,6 +152,8 @@ pub(super) struct Executor {
     now: Cell<Instant>,
     /// The same in nanoseconds since `began`.
     now_nanos: Cell<u64>,
+    /// When a task other than a bulk transfer last ran, in the same.
+    light_nanos: Cell<u64>,
 }
 
 impl Executor {
@@ -166,6 +168,7 @@ impl Executor {
             began: now,
             now: Cell::new(now),
             now_nanos: Cell::new(0),
+            light_nanos: Cell::new(0),
         }
     }
 
@@ -238,9 +241,9 @@ impl Executor {
             return;
         }
         let (mut queue, priority) = (self.queue.borrow_mut(), task.priority.get());
-        match self.current.borrow().is_some() {
-            true => queue.defer(Rc::clone(task), priority),
-            false => queue.push(Rc::clone(task), priority),
+        match &*self.current.borrow() {
+            Some(running) => queue.defer(Rc::clone(task), priority, Rc::ptr_eq(running, task)),
+            None => queue.push(Rc::clone(task), priority),
         }
     }
 
@@ -255,6 +258,11 @@ impl Executor {
     pub(super) fn woken_at(&self) -> Instant {
         let woken_at = |task: &Rc<Task>| self.began + Duration::from_nanos(task.woken_at.get());
         self.current.borrow().as_ref().map_or(self.now.get(), woken_at)
+    }
+
+    /// Whether nothing but bulk transfers has run for [`SLICE`]: no lighter work waits for the end of a turn.
+    pub(super) fn has_only_bulk(&self) -> bool {
+        Duration::from_nanos(self.now_nanos.get().saturating_sub(self.light_nanos.get())) > SLICE
     }
 
     /// A waker that outlived its task names none or a newer one, which gets a spurious poll.
@@ -280,6 +288,9 @@ impl Executor {
         loop {
             let next = self.queue.borrow_mut().next_priority();
             let Some(priority) = next else { return };
+            if priority != Priority::Bulk {
+                self.light_nanos.set(self.now_nanos.get());
+            }
             for _ in 0..priority.quantum() {
                 let next = self.queue.borrow_mut().pop(priority);
                 let Some(task) = next else { break };
@@ -344,5 +355,37 @@ impl Executor {
                 drop(future);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_bulk_is_left_once_nothing_lighter_has_run_for_a_slice() {
+        let executor = Rc::new(Executor::new(Arc::new(Remote::new().unwrap())));
+        let at = |micros| executor.began + Duration::from_micros(micros);
+        let of_task = Rc::clone(&executor);
+        let bulk = std::future::poll_fn(move |_| {
+            of_task.set_priority(Priority::Bulk);
+            of_task.with_polled(|_, task| of_task.schedule(task.unwrap()));
+            Poll::Pending
+        });
+        executor.begin_slice(at(10_000));
+        executor.spawn(Box::pin(bulk));
+        executor.run_slice();
+        assert!(!executor.has_only_bulk(), "it was new");
+        for (micros, only_bulk) in [(10_500, false), (11_000, false), (11_001, true), (12_000, true)] {
+            executor.begin_slice(at(micros));
+            executor.run_slice();
+            assert_eq!(executor.has_only_bulk(), only_bulk, "at {micros} µs");
+        }
+        executor.spawn(Box::pin(async {}));
+        executor.begin_slice(at(13_000));
+        executor.run_slice();
+        executor.run_slice();
+        assert!(!executor.has_only_bulk());
+        executor.clear();
     }
 }

@@ -94,6 +94,11 @@ pub fn woken_at() -> Instant {
     local(|worker| worker.executor.woken_at())
 }
 
+/// Whether no lighter work than bulk transfers waits for the end of their turns.
+pub fn has_only_bulk() -> bool {
+    local(|worker| worker.executor.has_only_bulk())
+}
+
 /// Sets the priority of the running task, from its next run on.
 pub fn set_priority(priority: Priority) {
     local(|worker| worker.executor.set_priority(priority));

@@ -49,6 +49,10 @@ impl Priority {
     }
 }
 
+/// Turns in a row of one bulk transfer while others wait for theirs: what it has in its socket's buffers leaves the CPU's
+/// cache in the others' turns. Lighter tasks run between any two of them.
+const TURNS_IN_A_ROW: u8 = 4;
+
 /// Tasks that are ready, each in here once.
 #[derive(Debug)]
 pub(super) struct RunQueue<T> {
@@ -56,34 +60,63 @@ pub(super) struct RunQueue<T> {
     tags: [u64; PRIORITIES.len()],
     virtual_time: u64,
     /// Woken by a running task. They run after new events are taken, which may be theirs.
-    deferred: VecDeque<(T, Priority)>,
+    deferred: VecDeque<Deferred<T>>,
+    /// Turns that the bulk transfer has had in a row which ran last.
+    in_a_row: u8,
+    /// Whether the first bulk transfer is the one that ran last.
+    continues: bool,
+}
+
+#[derive(Debug)]
+struct Deferred<T> {
+    task: T,
+    priority: Priority,
+    /// Whether it has woken itself: it has more to do.
+    again: bool,
 }
 
 impl<T> Default for RunQueue<T> {
     fn default() -> RunQueue<T> {
-        RunQueue { ready: Default::default(), tags: Default::default(), virtual_time: 0, deferred: VecDeque::new() }
+        RunQueue {
+            ready: Default::default(),
+            tags: Default::default(),
+            virtual_time: 0,
+            deferred: VecDeque::new(),
+            in_a_row: 0,
+            continues: false,
+        }
     }
 }
 
 impl<T> RunQueue<T> {
     pub(super) fn push(&mut self, task: T, priority: Priority) {
+        self.becomes_ready(priority).push_back(task);
+    }
+
+    fn becomes_ready(&mut self, priority: Priority) -> &mut VecDeque<T> {
         let queue = &mut self.ready[priority as usize];
         if queue.is_empty() {
             let tag = &mut self.tags[priority as usize];
             *tag = self.virtual_time.max(*tag);
         }
-        queue.push_back(task);
+        queue
     }
 
-    pub(super) fn defer(&mut self, task: T, priority: Priority) {
-        self.deferred.push_back((task, priority));
+    /// Makes it ready after new events are taken; with `again`, it has woken itself.
+    pub(super) fn defer(&mut self, task: T, priority: Priority, again: bool) {
+        self.deferred.push_back(Deferred { task, priority, again });
     }
 
-    /// Makes the next deferred task ready.
+    /// Makes the deferred tasks ready.
     pub(super) fn admit_deferred(&mut self, admitted: impl Fn(&T)) {
-        while let Some((task, priority)) = self.deferred.pop_front() {
+        while let Some(Deferred { task, priority, again }) = self.deferred.pop_front() {
             admitted(&task);
-            self.push(task, priority);
+            if again && priority == Priority::Bulk && self.in_a_row < TURNS_IN_A_ROW {
+                self.continues = true;
+                self.becomes_ready(priority).push_front(task);
+            } else {
+                self.push(task, priority);
+            }
         }
     }
 
@@ -109,6 +142,9 @@ impl<T> RunQueue<T> {
     }
 
     pub(super) fn pop(&mut self, priority: Priority) -> Option<T> {
+        if priority == Priority::Bulk {
+            self.in_a_row = if std::mem::take(&mut self.continues) { self.in_a_row + 1 } else { 1 };
+        }
         self.ready[priority as usize].pop_front()
     }
 
@@ -218,12 +254,53 @@ mod tests {
     #[test]
     fn deferred_tasks_wait_until_they_are_admitted() {
         let mut queue = RunQueue::default();
-        queue.defer("a", Priority::Interactive);
+        queue.defer("a", Priority::Interactive, false);
         assert_eq!((queue.next_priority(), queue.ready(), queue.is_empty()), (None, 0, false));
         queue.admit_deferred(|_| ());
         assert_eq!(queue.next_priority(), Some(Priority::Interactive));
         assert_eq!(queue.pop(Priority::Interactive), Some("a"));
         assert!(queue.is_empty());
+    }
+
+    /// Runs bulk transfers that always have more to do. Returns whose turns there were.
+    fn bulk_turns(queue: &mut RunQueue<&'static str>, count: usize) -> String {
+        let turn = |queue: &mut RunQueue<&'static str>| {
+            assert_eq!(queue.next_priority(), Some(Priority::Bulk));
+            let task = queue.pop(Priority::Bulk).unwrap();
+            queue.charge(Priority::Bulk, Duration::from_micros(100));
+            queue.defer(task, Priority::Bulk, true);
+            queue.admit_deferred(|_| ());
+            task
+        };
+        (0..count).map(|_| turn(queue)).collect()
+    }
+
+    #[test]
+    fn a_bulk_transfer_has_some_turns_in_a_row() {
+        let mut queue = RunQueue::default();
+        ["a", "b", "c"].into_iter().for_each(|task| queue.push(task, Priority::Bulk));
+        assert_eq!(bulk_turns(&mut queue, 16), "aaaabbbbccccaaaa");
+    }
+
+    #[test]
+    fn a_bulk_transfer_that_comes_back_by_an_event_goes_last() {
+        let mut queue = RunQueue::default();
+        ["a", "b"].into_iter().for_each(|task| queue.push(task, Priority::Bulk));
+        assert_eq!(bulk_turns(&mut queue, 2), "aa");
+        assert_eq!(queue.pop(Priority::Bulk), Some("a"));
+        queue.push("a", Priority::Bulk);
+        assert_eq!(bulk_turns(&mut queue, 9), "bbbbaaaab", "its count begins anew");
+    }
+
+    #[test]
+    fn a_message_runs_between_two_turns_in_a_row() {
+        let mut queue = RunQueue::default();
+        ["a", "b"].into_iter().for_each(|task| queue.push(task, Priority::Bulk));
+        assert_eq!(bulk_turns(&mut queue, 2), "aa");
+        queue.push("message", Priority::Interactive);
+        assert_eq!(queue.next_priority(), Some(Priority::Interactive));
+        queue.pop(Priority::Interactive);
+        assert_eq!(bulk_turns(&mut queue, 3), "aab");
     }
 
     proptest! {

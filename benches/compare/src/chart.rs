@@ -22,10 +22,11 @@ const BASES: [(&str, &str); 3] =
 /// Whether a scenario belongs to a part of the chart.
 type Belongs = fn(&Scenario) -> bool;
 /// Parts of the chart, and the scenarios of each.
-const SECTIONS: [(&str, Belongs); 3] = [
-    ("Plain TCP", |scenario| scenario.tls.is_none() && scenario.http.is_none()),
+const SECTIONS: [(&str, Belongs); 4] = [
+    ("Plain TCP", |scenario| scenario.tls.is_none() && scenario.http.is_none() && !scenario.udp),
     ("Over TLS 1.3", |scenario| scenario.tls.is_some()),
     ("HTTP", |scenario| scenario.http.is_some()),
+    ("UDP", |scenario| scenario.udp),
 ];
 
 const WIDTH: f64 = 860.0;

@@ -26,6 +26,8 @@ const TLS: &[(&str, [f64; 3])] =
 const TLS_RIVALS: [&str; 3] = ["nginx", "haproxy", "envoy"];
 /// The limit of CPU for a request as a ratio to that of nginx, HAProxy and Envoy, in each scenario with HTTP.
 const HTTP: [(&str, f64); 3] = [("nginx", 0.95), ("haproxy", 0.85), ("envoy", 0.50)];
+/// The same for a datagram and its reply.
+const UDP: [(&str, f64); 3] = [("nginx", 0.90), ("envoy", 0.90), ("limit", 1.15)];
 /// Whose newcomers wait no longer.
 const NEWCOMERS_RIVALS: [&str; 2] = ["nginx", "haproxy"];
 /// KiB of an idle connection over TLS.
@@ -84,6 +86,13 @@ pub(crate) fn goals(results: &Results) -> Vec<Goal> {
     for scenario in scenario::ALL.iter().filter(|scenario| scenario.http.is_some()) {
         let own = of("tidegate", 1, scenario.name).cost;
         for (rival, target) in HTTP {
+            let what = format!("{}: CPU against {rival}", scenario.name);
+            add(what, target, ratio(own, of(rival, 1, scenario.name).cost));
+        }
+    }
+    for scenario in scenario::ALL.iter().filter(|scenario| scenario.udp) {
+        let own = of("tidegate", 1, scenario.name).cost;
+        for (rival, target) in UDP {
             let what = format!("{}: CPU against {rival}", scenario.name);
             add(what, target, ratio(own, of(rival, 1, scenario.name).cost));
         }

@@ -31,10 +31,16 @@ pub(crate) struct Args {
     /// What a pipe holds, if the user may have that much.
     #[arg(long, default_value_t = 1 << 20)]
     pipe: usize,
+    /// Datagrams instead of connections.
+    #[arg(long)]
+    udp: bool,
 }
 
 /// Relays until it is killed.
 pub(crate) fn run(args: &Args) -> io::Result<()> {
+    if args.udp {
+        return crate::udp::limit(args.listen, &args.backend);
+    }
     let listener = sock::listen(args.listen)?;
     let mut epoll = Epoll::new()?;
     epoll.add(&listener, u64::MAX, EventFlags::IN)?;

@@ -12,7 +12,7 @@ mod watch;
 use std::io;
 use std::net::SocketAddrV4;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -23,6 +23,7 @@ use self::tls::Connector;
 use self::watch::Cpu;
 use crate::result::{Latency, Memory, Outcome};
 use crate::scenario::{self, Http, Scenario, Shape};
+use crate::udp::Echo;
 
 /// Until all connections are up, and until all are closed at the end.
 const DRAIN_TIMEOUT: u64 = 15_000_000_000;
@@ -91,7 +92,10 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, String> {
         // Two descriptors for each connection, one on either side.
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-        Load::new(args, scenario)?.run(&mut outcome)
+        match scenario.udp {
+            true => datagrams(args, &scenario, &mut outcome),
+            false => Load::new(args, scenario)?.run(&mut outcome),
+        }
     })();
     if let Err(error) = result {
         outcome.errors.push(error.to_string());
@@ -256,6 +260,38 @@ impl<'a> Load<'a> {
         }
         Ok(())
     }
+}
+
+/// Plays a scenario of UDP.
+fn datagrams(args: &Args, scenario: &Scenario, outcome: &mut Outcome) -> io::Result<()> {
+    let mut echo = Echo::start(scenario, &args.target, &args.backend)?;
+    let turn_until = |echo: &mut Echo, seconds: f64, is_enough: fn(&Echo) -> bool| {
+        let until = Instant::now() + Duration::from_secs_f64(seconds);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || is_enough(echo) {
+                return io::Result::Ok(());
+            }
+            echo.turn(left.min(Duration::from_millis(100)))?;
+        }
+    };
+    turn_until(&mut echo, 5.0, Echo::is_up)?;
+    if !echo.is_up() {
+        return broken("not every session was answered");
+    }
+    turn_until(&mut echo, args.warmup, |_| false)?;
+    let own = [std::process::id()];
+    let before = (Cpu::of(&args.watch)?, Cpu::of(&own)?);
+    let (replies, start) = (echo.replies, Instant::now());
+    turn_until(&mut echo, args.seconds, |_| false)?;
+    outcome.seconds = start.elapsed().as_secs_f64();
+    outcome.count_cpu(Cpu::of(&args.watch)?.since(before.0), Cpu::of(&own)?.since(before.1));
+    outcome.operations = echo.replies - replies;
+    outcome.bytes = outcome.operations * scenario.answer as u64;
+    echo.stop();
+    turn_until(&mut echo, 5.0, Echo::is_idle)?;
+    outcome.ledger = echo.ledger(scenario);
+    Ok(())
 }
 
 impl Outcome {

@@ -19,6 +19,7 @@ mod sock;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod udp;
 
 use std::process::ExitCode;
 

@@ -134,6 +134,10 @@ impl Kind {
     /// Whether there is something to measure.
     pub(crate) fn takes(self, scenario: &Scenario, workers: u32) -> bool {
         match self {
+            // HAProxy forwards no datagrams.
+            _ if scenario.udp => {
+                matches!(self, Kind::Tidegate | Kind::Nginx | Kind::Envoy | Kind::Limit | Kind::Direct) && workers == 1
+            }
             // A flood needs a second listener, which those have that newcomers are compared with.
             _ if scenario.hellos > 0 => matches!(self, Kind::Tidegate | Kind::Nginx | Kind::Haproxy),
             Kind::Direct if scenario.shape == Shape::Idle => false,
@@ -174,6 +178,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) tls: Option<&'a Certificate>,
     /// The HTTP that its clients speak.
     pub(crate) http: Option<Http>,
+    /// Its clients send datagrams.
+    pub(crate) udp: bool,
     /// With what it speaks TLS on a second listener, [`Setup::flooded`].
     pub(crate) flood: Option<&'a Certificate>,
     /// Its workers.
@@ -245,7 +251,7 @@ impl Peer {
         let processes = if self.kind == Kind::Nginx { 1 + setup.workers as usize } else { 1 };
         let deadline = Instant::now() + START_TIMEOUT;
         // A connection would be one that the load did not make, so the kernel is asked instead.
-        while !listens(setup.listen).map_err(failed)? || process.pids().map_err(failed)?.len() < processes {
+        while !listens(setup.listen, setup.udp).map_err(failed)? || process.pids().map_err(failed)?.len() < processes {
             if let Some(status) = process.ended().map_err(failed)? {
                 return Err(format!("{} ended at once ({status}): {}", self.kind.name(), tail(&log)));
             }
@@ -268,7 +274,9 @@ impl Peer {
             Kind::Limit => {
                 let backends: Vec<String> = setup.backends.iter().map(ToString::to_string).collect();
                 let (listen, backends) = (setup.listen.to_string(), backends.join(","));
-                vec!["limit".into(), "--listen".into(), listen.into(), "--backend".into(), backends.into()]
+                let udp = setup.udp.then(|| "--udp".into());
+                let limit = ["limit".into(), "--listen".into(), listen.into(), "--backend".into(), backends.into()];
+                limit.into_iter().chain(udp).collect()
             }
             kind if kind.is_tidegate() => {
                 let has_stats = matches!(kind, Kind::TidegateStats | Kind::TidegateScraped);
@@ -328,7 +336,11 @@ fn tidegate(setup: &Setup, policy: &Policy) -> String {
         setup.workers,
         setup.listen,
         // Its defaults add X-Forwarded-For, and keep 64 connections to each backend.
-        if setup.http.is_some() { "    protocol: http\n" } else { "" },
+        match setup.http {
+            Some(_) => "    protocol: http\n",
+            None if setup.udp => "    protocol: udp\n",
+            None => "",
+        },
         tls(setup.tls),
         flooded.unwrap_or_default(),
     )
@@ -347,9 +359,10 @@ fn nginx(setup: &Setup) -> String {
     format!(
         "load_module {NGINX_STREAM};\n{}\
          stream {{\n    access_log off;\n    upstream compare {{\n{backends}    }}\n    server {{\n        \
-         listen {} backlog=4096{}{};\n{}        proxy_pass compare;\n        proxy_timeout 1h;\n    }}\n{}}}\n",
+         listen {}{}{}{};\n{}        proxy_pass compare;\n        proxy_timeout 1h;\n    }}\n{}}}\n",
         nginx_main(setup),
         setup.listen,
+        if setup.udp { " udp" } else { " backlog=4096" },
         reuse_port(setup),
         if setup.tls.is_some() { " ssl" } else { "" },
         setup.tls.map(tls).unwrap_or_default(),
@@ -415,8 +428,9 @@ fn haproxy(setup: &Setup, options: &[&str]) -> String {
 }
 
 fn envoy(setup: &Setup) -> String {
+    let protocol = if setup.udp { "protocol: UDP, " } else { "" };
     let address = |address: &SocketAddrV4| {
-        format!("{{ socket_address: {{ address: {}, port_value: {} }} }}", address.ip(), address.port())
+        format!("{{ socket_address: {{ {protocol}address: {}, port_value: {} }} }}", address.ip(), address.port())
     };
     let backends = each(setup, |backend| format!("        - endpoint: {{ address: {} }}\n", address(backend)));
     let tls = setup.tls.map(|Certificate { cert, key, .. }| {
@@ -443,14 +457,22 @@ fn envoy(setup: &Setup) -> String {
          \"@type\": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n          \
          stat_prefix: compare\n          cluster: compare\n"
     };
+    let filters = if setup.udp {
+        "    udp_listener_config: {}\n    listener_filters:\n    - name: envoy.filters.udp_listener.udp_proxy\n      typed_config:\n        \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig\n        \
+         stat_prefix: compare\n        matcher:\n          on_no_match:\n            action:\n              name: route\n              \
+         typed_config:\n                \"@type\": type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.Route\n                \
+         cluster: compare\n"
+            .to_owned()
+    } else {
+        format!("    tcp_backlog_size: 4096\n    filter_chains:\n    - filters:\n{filter}{}", tls.unwrap_or_default())
+    };
     format!(
-        "static_resources:\n  listeners:\n  - name: compare\n    address: {}\n    tcp_backlog_size: 4096\n    \
-         filter_chains:\n    - filters:\n{filter}{}\
+        "static_resources:\n  listeners:\n  - name: compare\n    address: {}\n{filters}\
          \x20 clusters:\n  - name: compare\n    type: STATIC\n    lb_policy: ROUND_ROBIN\n    connect_timeout: 5s\n    \
          circuit_breakers:\n      thresholds:\n      - {{ max_connections: {n}, max_pending_requests: {n}, max_requests: {n} }}\n    \
          load_assignment:\n      cluster_name: compare\n      endpoints:\n      - lb_endpoints:\n{backends}",
         address(&setup.listen),
-        tls.unwrap_or_default(),
         n = CONNECTIONS,
     )
 }
@@ -496,11 +518,12 @@ fn version(program: &Path, argument: &str) -> Result<String, String> {
 }
 
 /// Whether any process listens there.
-fn listens(address: SocketAddrV4) -> io::Result<bool> {
+fn listens(address: SocketAddrV4, udp: bool) -> io::Result<bool> {
+    let (sockets, state) = if udp { ("/proc/net/udp", "07") } else { ("/proc/net/tcp", "0A") };
     let wanted = format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port());
-    Ok(fs::read_to_string("/proc/net/tcp")?.lines().any(|line| {
+    Ok(fs::read_to_string(sockets)?.lines().any(|line| {
         let mut fields = line.split_whitespace().skip(1);
-        fields.next() == Some(&wanted) && fields.nth(1) == Some("0A")
+        fields.next() == Some(&wanted) && fields.nth(1) == Some(state)
     }))
 }
 

@@ -91,6 +91,7 @@ pub(crate) fn markdown(results: &Results) -> String {
     let mut closed = shaped(&[Shape::Short, Shape::Closed, Shape::Bulk]);
     let over_tls: Vec<&Scenario> = closed.extract_if(.., |scenario| scenario.tls.is_some()).collect();
     let of_http: Vec<&Scenario> = closed.extract_if(.., |scenario| scenario.http.is_some()).collect();
+    let of_udp: Vec<&Scenario> = closed.extract_if(.., |scenario| scenario.udp).collect();
     let paced = shaped(&[Shape::Paced]);
 
     text += "\n## CPU per unit, one worker\n\nUser and system time of all of a balancer's processes.\n\n";
@@ -116,13 +117,16 @@ pub(crate) fn markdown(results: &Results) -> String {
     let about = "Requests are balanced one by one. Connections to clients and to backends are kept.";
     text += &section(results, &of_http, "HTTP", about, "Requests");
 
+    let about = "A session is a client's socket. An operation is a datagram and its reply.";
+    text += &section(results, &of_udp, "UDP", about, "Datagrams with their replies");
+
     text += "\n## Memory, one worker\n\nOf the processes, for each idle connection.\n\n";
     text += &grid(results, &shaped(&[Shape::Idle]), &balancers, named_with_unit, |_, summary| {
         Some(format!("{:.2}", summary.cost?))
     });
 
     text += &two_workers(results, &balancers);
-    text += &the_load(results, &closed);
+    text += &the_load(results, &[&closed[..], &of_udp[..]].concat());
     text += &the_load_beside(results, &over_tls, "Over TLS");
     text += &the_load_beside(results, &of_http, "HTTP");
 

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -140,7 +140,17 @@ fn measure(
     let (cpus, load_cpus): (&[usize], &[usize]) = if workers == 1 { (&[0], &[1]) } else { (&[0, 1], &[0, 1]) };
     let tls = scenario.tls.map(|_| certificate);
     let flood = (scenario.hellos > 0).then_some(certificate);
-    let setup = Setup { listen, backends: &backends, tls, http: scenario.http, flood, workers, cpus, dir: out };
+    let setup = Setup {
+        listen,
+        backends: &backends,
+        tls,
+        http: scenario.http,
+        udp: scenario.udp,
+        flood,
+        workers,
+        cpus,
+        dir: out,
+    };
     let flooded = setup.flooded();
     let mut process = peer.start(&setup)?;
     let _scrapers = (peer.kind == Kind::TidegateScraped).then(|| Scrapers::start(setup.stats_port()));
@@ -188,7 +198,7 @@ fn addresses(ports: &mut std::ops::Range<u16>) -> Result<(SocketAddrV4, Vec<Sock
         for port in ports.by_ref() {
             let at = |last| SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, last), port);
             let all: Vec<SocketAddrV4> = (1..=1 + BACKENDS).map(at).collect();
-            if all.iter().all(|address| TcpListener::bind(address).is_ok()) {
+            if all.iter().all(|address| TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()) {
                 return Ok((all[0], all[1..].to_vec()));
             }
         }

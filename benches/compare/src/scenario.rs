@@ -63,6 +63,8 @@ pub(crate) struct Scenario {
     pub(crate) tls: Option<Tls>,
     /// The balancer is one of HTTP.
     pub(crate) http: Option<Http>,
+    /// Clients send datagrams.
+    pub(crate) udp: bool,
     /// ClientHellos that are sent at once to a listener with TLS, beside the plain one of the clients.
     pub(crate) hellos: usize,
     /// What the report says of it.
@@ -79,6 +81,7 @@ const ROUND_TRIPS: Scenario = Scenario {
     beside: 0,
     tls: None,
     http: None,
+    udp: false,
     hellos: 0,
     about: "64 B asked, 64 B answered, on 64 connections",
 };
@@ -225,6 +228,20 @@ pub(crate) const ALL: &[Scenario] = &[
         http: Some(Http::Version2),
         about: "the same with bodies of 64 B by h2load over HTTP/2: 4 connections with 8 streams each; HTTP/1.1 to backends",
         ..REQUESTS
+    },
+    Scenario {
+        name: "udp64-1",
+        connections: 1,
+        udp: true,
+        about: "datagrams of 64 B, each answered with 64 B, in one session with 16 under way",
+        ..ROUND_TRIPS
+    },
+    Scenario {
+        name: "udp64-1000",
+        connections: 1_000,
+        udp: true,
+        about: "the same in 1,000 sessions in turn, with 64 under way",
+        ..ROUND_TRIPS
     },
 ];
 

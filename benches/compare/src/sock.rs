@@ -1,4 +1,4 @@
-//! Non-blocking TCP and epoll: what the load and the limit share.
+//! Non-blocking sockets and epoll: what the load and the limit share.
 
 use std::io;
 use std::net::SocketAddrV4;
@@ -37,6 +37,21 @@ pub(crate) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// A socket of UDP at an address.
+pub(crate) fn bind_udp(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, FLAGS, None)?;
+    rustix::net::bind(&socket, &address)
+        .map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("{address}: {error}")))?;
+    Ok(socket)
+}
+
+/// A socket of UDP with one peer.
+pub(crate) fn connect_udp(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, FLAGS, None)?;
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
 }
 
 /// A connection that is being established, or already is.

@@ -88,6 +88,56 @@ fn goals_are_met_or_short() {
 }
 
 #[test]
+fn datagrams_have_goals_of_their_own() {
+    let mut results = two_peers(96_000, 100_000);
+    for (peer, micros) in [("tidegate", 20_000), ("nginx", 25_000), ("envoy", 20_000), ("limit", 16_000)] {
+        results.runs.push(run(peer, 1, 1, "udp64-1000", Ok(outcome(1_000, micros))));
+    }
+    let goals: Vec<(String, f64, String)> =
+        goals::goals(&results).into_iter().map(|goal| (goal.what.clone(), goal.target, goal.verdict())).collect();
+    for (rival, target, verdict) in
+        [("nginx", 0.9, "met"), ("envoy", 0.9, "short by 11 %"), ("limit", 1.15, "short by 9 %")]
+    {
+        let expected = (format!("udp64-1000: CPU against {rival}"), target, verdict.to_owned());
+        assert!(goals.contains(&expected), "{goals:?}");
+    }
+    let report = report::markdown(&results);
+    let [plain, udp] = ["## CPU per unit", "## UDP"].map(|title| report.find(title).unwrap());
+    assert!(plain < udp && report[udp..].contains("| udp64-1000 (µs) |"), "{report}");
+    assert!(!report[plain..udp].contains("udp64-1000"), "{report}");
+    assert!(chart::svg(&results).contains("UDP, relative to a bare proxy without features = 1"));
+}
+
+/// Faithful, through the limit: clients, backends and the proxy between them are real.
+#[test]
+fn every_datagram_is_answered_once_and_in_order_through_the_limit() {
+    let address = |last: u8| {
+        let bound = std::net::UdpSocket::bind((std::net::Ipv4Addr::new(127, 0, 0, last), 0)).unwrap();
+        let std::net::SocketAddr::V4(address) = bound.local_addr().unwrap() else { panic!("not IPv4") };
+        address
+    };
+    let (listen, backends) = (address(1), [address(2), address(3)]);
+    // It ends with the test's process.
+    std::thread::spawn(move || crate::udp::limit(listen, &backends));
+    let wanted = format!(":{:04X} ", listen.port());
+    while !std::fs::read_to_string("/proc/net/udp").unwrap().contains(&wanted) {
+        std::thread::yield_now();
+    }
+    let scenario = crate::scenario::Scenario { connections: 100, ..crate::scenario::find("udp64-1000").unwrap() };
+    let mut echo = crate::udp::Echo::start(&scenario, &[listen], &backends).unwrap();
+    while echo.replies < 2_000 {
+        echo.turn(std::time::Duration::from_millis(100)).unwrap();
+    }
+    echo.stop();
+    while !echo.is_idle() {
+        echo.turn(std::time::Duration::from_millis(100)).unwrap();
+    }
+    let ledger = echo.ledger(&scenario);
+    assert!(echo.is_up() && ledger.requests_sent >= 2_000 * 64, "{ledger:?}");
+    assert_eq!([ledger.requests_received, ledger.answers_sent, ledger.answers_received], [ledger.requests_sent; 3]);
+}
+
+#[test]
 fn requests_have_goals_of_their_own() {
     let mut results = two_peers(96_000, 100_000);
     for (peer, micros) in [("tidegate", 40_000), ("nginx", 40_000), ("haproxy", 50_000), ("envoy", 100_000)] {

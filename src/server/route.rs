@@ -134,6 +134,11 @@ impl Routes {
         self.0.get(found.route)?.pools.get(found.share)
     }
 
+    /// The pools of one route.
+    pub(super) fn pools_of(&self, route: usize) -> impl Iterator<Item = &Arc<Pool>> {
+        self.0.get(route).into_iter().flat_map(|route| &route.pools)
+    }
+
     /// The pools of all routes.
     pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.0.iter().flat_map(|route| &route.pools)
@@ -225,6 +230,7 @@ mod tests {
 
     fn route(change: impl FnOnce(&mut RouteConfig)) -> RouteConfig {
         let mut route = RouteConfig {
+            name: None,
             sni: Vec::new(),
             alpn: Vec::new(),
             host: Vec::new(),

@@ -437,7 +437,8 @@ mod tests {
             let took = Duration::from_micros(micros);
             Sample::new(listener(), BackendId::NONE, Stage::HttpResponse, took).of_route(route)
         };
-        let answered = HttpEvent::Responded(super::super::http::Method::Get, super::super::http::StatusClass::Successful);
+        let answered =
+            HttpEvent::Responded(super::super::http::Method::Get, super::super::http::StatusClass::Successful);
         let event = |route| Sample::http(listener(), BackendId::NONE, answered).of_route(route);
         let samples = [took(stays, 5), took(goes, 7), took(RouteId::NONE, 9), event(stays), event(RouteId::NONE)];
         latencies.absorb(&samples);

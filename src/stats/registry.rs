@@ -79,7 +79,7 @@ macro_rules! none_by_default {
     )+};
 }
 
-none_by_default!(ListenerId, PoolId, BackendId);
+none_by_default!(ListenerId, RouteId, PoolId, BackendId);
 
 /// Issues ids. One for a process; its clones issue from the same numbers.
 #[derive(Clone, Debug, Default)]

@@ -1,9 +1,11 @@
-//! Requests of `protocol: http` that are under way.
+//! Requests of `protocol: http` that are under way, and routes.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::per_worker::{PerWorker, add};
+use super::registry::RouteId;
 
 /// Requests of a listener, a route or a backend.
 #[derive(Debug)]
@@ -34,9 +36,9 @@ impl RequestCounters {
         ended.store(ended.load(Relaxed).wrapping_add(1), Release);
     }
 
-    /// A request was sent again, to the same or another backend.
-    pub fn retry(&self, worker: usize) {
-        add(&self.0.of(worker).retries, 1);
+    /// A request was sent again this often.
+    pub fn retried(&self, worker: usize, count: u64) {
+        add(&self.0.of(worker).retries, count);
     }
 
     /// Requests that are under way.
@@ -49,6 +51,36 @@ impl RequestCounters {
     /// Requests that were sent again.
     pub fn retries(&self) -> u64 {
         self.0.sum(|it| it.retries.load(Relaxed))
+    }
+}
+
+/// What a route of a listener leaves behind. It survives a reload while a route has the same label.
+#[derive(Debug)]
+pub struct RouteCounters {
+    id: RouteId,
+    label: Arc<str>,
+    requests: RequestCounters,
+}
+
+impl RouteCounters {
+    /// A route that has not been there before.
+    pub fn new(id: RouteId, label: Arc<str>, workers: usize) -> RouteCounters {
+        RouteCounters { id, label, requests: RequestCounters::new(workers) }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> RouteId {
+        self.id
+    }
+
+    /// What it is called, unique within the listener.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// Its requests.
+    pub fn requests(&self) -> &RequestCounters {
+        &self.requests
     }
 }
 
@@ -67,7 +99,7 @@ mod tests {
                         requests.begin(worker);
                         assert!(requests.open() <= 4 * 10_000);
                         if number % 2 == 0 {
-                            requests.retry(worker);
+                            requests.retried(worker, 1);
                         }
                         if number >= worker {
                             requests.end(worker);

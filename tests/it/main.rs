@@ -38,6 +38,7 @@ mod http2_frames;
 mod http_dialogues;
 mod http_failures;
 mod http_requests;
+mod http_route_statistics;
 mod http_routes;
 mod http_sniff;
 mod http_unavailable;

@@ -189,6 +189,11 @@ impl Listener {
         }
     }
 
+    /// The keys of a route's `match` that do not match.
+    pub fn unmet(&self, route: usize, key: &RouteKey<'_>) -> Vec<&'static str> {
+        self.routes.unmet(&self.config.routes, route, key)
+    }
+
     /// The first route that a connection matches, as far as that can be said by what is known. With `protocol: http`, each request
     /// has a route of its own.
     pub(super) fn decide(&self, key: &RouteKey<'_>, known: &[Condition]) -> RouteDecision {

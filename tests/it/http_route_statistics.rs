@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::backend::Scripted;
@@ -56,10 +57,10 @@ fn requests_are_counted_by_route_and_survive_a_reload_under_the_same_name() {
     // The order is another one, the conditions of a route with a name are others, and one route is gone.
     let login = "{ name: login, match: { path: [/signin] }, pool: shop }";
     tidegate.rewrite(&yaml(&format!("{by_path}, {login}, {{ match: {{ path: [/new] }}, pool: shop }}")));
-    assert_eq!(tidegate.call("POST", "/api/reload", "").status, 200);
+    tidegate.signal(Signal::HUP);
     let none = |name: &str| json!([name, 0, [], 0, 0]);
     let kept = [one(label, "2xx", 2), one("login", "2xx", 1), none("path: [/new]"), one("default", "2xx", 1)];
-    assert_eq!(routes(&tidegate), kept);
+    eventually(DEADLINE, "the reload is in effect", || routes(&tidegate) == kept);
     let mut client = connect(&tidegate.at("in"));
     get(&mut client, "/signin");
     assert_eq!(response(&mut client).1, "shop");

@@ -41,6 +41,7 @@ mod http_requests;
 mod http_route_statistics;
 mod http_routes;
 mod http_sniff;
+mod http_targets;
 mod http_unavailable;
 mod init;
 mod integrity;

@@ -12,9 +12,7 @@ use crate::support::tidegate::{Tidegate, forward};
 #[test]
 fn target_that_is_no_uri_is_answered_logged_and_counted() {
     let scripted = Scripted::start();
-    let tidegate = Tidegate::with(&format!("{ADMIN}{}", forward(scripted.place(), HTTP, "")))
-        .log("access: DIRECTORY/access.log")
-        .start();
+    let tidegate = Tidegate::start(&format!("{ADMIN}{}", forward(scripted.place(), HTTP, "")));
     let targets = ["/<", "/a`", "/?\"", "http://a%41/", "http://[::1/", "//\u{7f}"];
     for target in targets {
         let mut client = connect(&tidegate.at("in"));

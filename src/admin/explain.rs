@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::query::ExplainQuery;
+pub use self::route::SkippedRoute;
 use self::route::{place, route_in_words, skipped};
 use super::snapshot_model::{BackendStatus, Snapshot};
 use super::unix_time::seconds;
@@ -61,15 +62,6 @@ pub struct AtListener {
     pub why: String,
     /// All backends of the pool, in the order of the configuration.
     pub backends: Vec<AtBackend>,
-}
-
-/// A route that does not match.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SkippedRoute {
-    /// Its place, with its name if it has one.
-    pub route: String,
-    /// The keys of its `match` that do not match.
-    pub unmet: Vec<String>,
 }
 
 /// How a backend stands in the choice.

@@ -15,7 +15,7 @@ mod violation;
 pub use violation::Violation;
 
 use characters::{EXTENSION, PATH, QUERY, TOKEN, VALUE, is_one, span};
-use target::Authority;
+use target::TargetAuthority;
 
 /// Fields of a head, and of a trailer section. hyper's own default.
 pub const MAX_FIELDS: u8 = 100;
@@ -87,7 +87,7 @@ enum GateState {
     EmptyLineLf,
     Method,
     TargetStart,
-    Authority(Authority),
+    Authority(TargetAuthority),
     Path,
     Query,
     Version,
@@ -307,7 +307,7 @@ impl RequestGate {
                 self.progress = 0;
                 self.state = match first {
                     b'/' => GateState::Path,
-                    _ => GateState::Authority(Authority::first(first).ok_or(Violation::BadTarget)?),
+                    _ => GateState::Authority(TargetAuthority::first(first).ok_or(Violation::BadTarget)?),
                 };
                 Ok(1)
             }

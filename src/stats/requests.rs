@@ -9,10 +9,10 @@ use super::registry::RouteId;
 
 /// Requests of a listener, a route or a backend.
 #[derive(Debug)]
-pub struct RequestCounters(PerWorker<Requests>);
+pub struct RequestCounters(PerWorker<WorkerRequests>);
 
 #[derive(Debug, Default)]
-struct Requests {
+struct WorkerRequests {
     begun: AtomicU64,
     ended: AtomicU64,
     retries: AtomicU64,

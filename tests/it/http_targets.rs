@@ -24,8 +24,8 @@ fn target_that_is_no_uri_is_answered_logged_and_counted() {
     }
     let view = stats(&tidegate);
     let endings = view["listeners"][0]["terminations"].as_array().unwrap();
-    let count = endings.iter().find(|it| it["reason"] == "bad HTTP request").map(|it| &it["count"]);
+    let count = endings.iter().find(|it| it["reason"] == "rejected: bad HTTP request").map(|it| &it["count"]);
     assert_eq!(count, Some(&targets.len().into()), "{endings:?}");
-    tidegate.wait_for_access("a line", |line| line.end() == "bad HTTP request");
-    assert_eq!(tidegate.access().iter().filter(|line| line.end() == "bad HTTP request").count(), targets.len());
+    tidegate.wait_for_access("a line", |line| line.end() == "rejected: bad HTTP request");
+    assert_eq!(tidegate.access().iter().filter(|line| line.end() == "rejected: bad HTTP request").count(), targets.len());
 }

@@ -1,11 +1,21 @@
 //! Which route a client matches, in words.
 
-use super::SkippedRoute;
+use serde::{Deserialize, Serialize};
+
 use crate::config::model::RouteTarget;
 use crate::server::{Listener, RouteKey, RouteMatch};
 
 /// Networks of a condition that are listed.
 const LISTED: usize = 5;
+
+/// A route that does not match.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SkippedRoute {
+    /// Its place, with its name if it has one.
+    pub route: String,
+    /// The keys of its `match` that do not match.
+    pub unmet: Vec<String>,
+}
 
 /// Which route, why, and of a split which share. `by_address`: the share is that of the client's address.
 pub(super) fn route_in_words(listener: &Listener, route: Option<RouteMatch>, by_address: bool) -> String {

@@ -11,15 +11,15 @@ const MAX_COLONS: u8 = 7;
 
 /// Where in an authority the gate is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Authority {
-    part: Part,
+pub(super) struct TargetAuthority {
+    part: AuthorityPart,
     /// Behind a scheme.
     is_absolute: bool,
     colons: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum AuthorityPart {
     Asterisk,
     /// A scheme, or a host. Only the latter where it is too long.
     SchemeOrHost,
@@ -34,44 +34,48 @@ enum Part {
     BracketsClosed,
 }
 
-impl Authority {
+impl TargetAuthority {
     /// By the first byte of the target; `None` if no target begins so.
-    pub(super) fn first(byte: u8) -> Option<Authority> {
+    pub(super) fn first(byte: u8) -> Option<TargetAuthority> {
         let part = match byte {
-            b'*' => Part::Asterisk,
-            b'[' => Part::Brackets,
-            byte if is_one(byte, SCHEME) => Part::SchemeOrHost,
-            byte if is_one(byte, HOST) => Part::Host,
+            b'*' => AuthorityPart::Asterisk,
+            b'[' => AuthorityPart::Brackets,
+            byte if is_one(byte, SCHEME) => AuthorityPart::SchemeOrHost,
+            byte if is_one(byte, HOST) => AuthorityPart::Host,
             _ => return None,
         };
-        Some(Authority { part, is_absolute: false, colons: 0 })
+        Some(TargetAuthority { part, is_absolute: false, colons: 0 })
     }
 
     /// By the next byte, before which there were `length`; `None` if it is not one of a target.
-    pub(super) fn then(self, byte: u8, length: u8) -> Option<Authority> {
+    pub(super) fn then(self, byte: u8, length: u8) -> Option<TargetAuthority> {
         let part = match (self.part, byte) {
-            (Part::SchemeOrHost, byte) if is_one(byte, SCHEME) => Part::SchemeOrHost,
-            (Part::SchemeOrHost, b':') if length <= MAX_SCHEME => Part::Colon,
-            (Part::SchemeOrHost | Part::Host, b':') => Part::Port,
-            (Part::SchemeOrHost | Part::Host | Part::Empty, byte) if is_one(byte, HOST) => Part::Host,
-            (Part::Colon, b'/') => Part::Slash,
-            (Part::Colon | Part::Port, b'0'..=b'9') => Part::Port,
-            (Part::Slash, b'/') => return Some(Authority { part: Part::Empty, is_absolute: true, colons: 0 }),
-            (Part::Empty, b'[') => Part::Brackets,
-            (Part::Brackets, b':') if self.colons < MAX_COLONS => {
-                return Some(Authority { colons: self.colons + 1, ..self });
+            (AuthorityPart::SchemeOrHost, byte) if is_one(byte, SCHEME) => AuthorityPart::SchemeOrHost,
+            (AuthorityPart::SchemeOrHost, b':') if length <= MAX_SCHEME => AuthorityPart::Colon,
+            (AuthorityPart::SchemeOrHost | AuthorityPart::Host, b':') => AuthorityPart::Port,
+            (AuthorityPart::SchemeOrHost | AuthorityPart::Host | AuthorityPart::Empty, byte) if is_one(byte, HOST) => {
+                AuthorityPart::Host
             }
-            (Part::Brackets, byte) if byte.is_ascii_hexdigit() || byte == b'.' => Part::Brackets,
-            (Part::Brackets, b']') => Part::BracketsClosed,
-            (Part::BracketsClosed, b':') => Part::Port,
+            (AuthorityPart::Colon, b'/') => AuthorityPart::Slash,
+            (AuthorityPart::Colon | AuthorityPart::Port, b'0'..=b'9') => AuthorityPart::Port,
+            (AuthorityPart::Slash, b'/') => {
+                return Some(TargetAuthority { part: AuthorityPart::Empty, is_absolute: true, colons: 0 });
+            }
+            (AuthorityPart::Empty, b'[') => AuthorityPart::Brackets,
+            (AuthorityPart::Brackets, b':') if self.colons < MAX_COLONS => {
+                return Some(TargetAuthority { colons: self.colons + 1, ..self });
+            }
+            (AuthorityPart::Brackets, byte) if byte.is_ascii_hexdigit() || byte == b'.' => AuthorityPart::Brackets,
+            (AuthorityPart::Brackets, b']') => AuthorityPart::BracketsClosed,
+            (AuthorityPart::BracketsClosed, b':') => AuthorityPart::Port,
             _ => return None,
         };
-        Some(Authority { part, ..self })
+        Some(TargetAuthority { part, ..self })
     }
 
     /// Whether the target may end here.
     pub(super) fn may_end(self) -> bool {
-        !matches!(self.part, Part::Slash | Part::Empty | Part::Brackets)
+        !matches!(self.part, AuthorityPart::Slash | AuthorityPart::Empty | AuthorityPart::Brackets)
     }
 
     /// Whether a path or a query may follow.

@@ -128,6 +128,8 @@ impl Collector {
         let generation = self.sources.plane.generation();
         if self.measured.replace(Some(generation)) != Some(generation) {
             let (pools, listeners) = (self.sources.plane.pools(), self.sources.plane.listeners());
+            let routes = listeners.iter().flat_map(|listener| listener.route_counters());
+            self.latencies.borrow_mut().measure_routes(routes.map(|route| route.id()));
             let listeners = listeners.iter().map(|listener| listener.id());
             let backends = |pool: &Pool| pool.backends().iter().map(|backend| backend.id()).collect();
             self.latencies.borrow_mut().measure(listeners, pools.iter().map(|pool| (pool.id(), backends(pool))));

@@ -2,7 +2,7 @@
 //! and the same pools that a connection would be; nothing is taken, and round robin does not advance.
 //!
 //! The query: `client` (an IP address), and perhaps `sni`, `alpn` (one or several, the preferred one first), `host` and
-//! `path` of its first request, `protocol` of its first bytes, `listener`.
+//! `path` of its first request, `method` and `header` (several) of one where each is balanced, `protocol` of its first bytes, `listener`.
 
 mod query;
 mod route;
@@ -13,7 +13,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::query::ExplainQuery;
-use self::route::route_in_words;
+pub use self::route::SkippedRoute;
+use self::route::{place, route_in_words, skipped};
 use super::snapshot_model::{BackendStatus, Snapshot};
 use super::unix_time::seconds;
 use crate::config::model::{Balance, ListenerState, Plaintext, RouteConfig, StartTls, UnknownSni};
@@ -46,6 +47,9 @@ pub struct AtListener {
     pub notes: Vec<String>,
     /// Why the client is rejected before it reaches a pool.
     pub rejected: Option<String>,
+    /// Earlier routes, and which of their keys do not match.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedRoute>,
     /// Which route it matches, and why.
     pub route: String,
     /// The pool.
@@ -111,10 +115,16 @@ fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, 
     // The share of a client without an address is drawn for each connection.
     let key = listener.route_client(client, fastrand::u64(..));
     let (alpn, protocol) = (&*alpn, protocol(question, listener));
-    let route =
-        listener.route(&RouteKey { client: key, server_name, alpn, protocol, request: request.map(RequestView::from) });
-    let refused =
-        route.filter(|route| listener.refuses(*route)).map(|route| format!("routes[{}] refuses it", route.route));
+    let request = request.map(|head| RequestView {
+        path: if config.http.is_some() { head.path.split('?').next().unwrap_or_default() } else { &head.path },
+        headers: config.http.is_some().then_some(&question.headers),
+        ..RequestView::from(head)
+    });
+    let key = RouteKey { client: key, server_name, alpn, protocol, request };
+    let route = listener.route(&key);
+    let refused = route
+        .filter(|route| listener.refuses(*route))
+        .map(|route| format!("{} refuses it", place(listener, route.route)));
     let rejected = rejected.or(refused);
     let pool = listener.pool(route);
     let preview = pool.preview(client);
@@ -129,6 +139,7 @@ fn at_listener(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, 
         state: config.state,
         notes: notes(question, listener, plane, has_address),
         rejected,
+        skipped: skipped(listener, route, &key),
         route: route_in_words(listener, route, client.is_some()),
         pool: pool.name().to_string(),
         balance: pool.settings().balance,
@@ -232,7 +243,10 @@ fn notes(question: &ExplainQuery, listener: &Listener, plane: &DataPlane, has_ad
         ));
     }
     if question.request.is_none() && config.routes.iter().any(RouteConfig::needs_request) {
-        notes.push("it has routes by the first request, and none was given: --host NAME, --path PATH".to_owned());
+        notes.push(match config.http.is_some() {
+            true => "it has routes by the request, and none was given: --host, --path, --method, --header".to_owned(),
+            false => "it has routes by the first request, and none was given: --host NAME, --path PATH".to_owned(),
+        });
     }
     notes
 }

@@ -1,6 +1,7 @@
 //! Takes a [`Snapshot`] of what is true now.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -11,8 +12,8 @@ use super::readiness::not_ready;
 use super::snapshot_model::{
     AdminStats, BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, ConfigStats, DrainingPredecessor,
     GeoIpStats, HandshakeStats, HttpStats, Latency, LatencySummary, ListenerStats, LogStats, PlaneStats, PoolStats,
-    QueryStats, QueueStats, RejectedClient, ResponseCount, ServedCertificate, Snapshot, StatusChange, TerminationStats,
-    TlsFiles, TlsOwner,
+    QueryStats, QueueStats, RejectedClient, ResponseCount, RouteStats, ServedCertificate, Snapshot, StatusChange,
+    TerminationStats, TlsFiles, TlsOwner,
 };
 use super::sources::Sources;
 use super::unix_time::seconds;
@@ -27,6 +28,7 @@ use crate::stats::database::ReplicationLag;
 use crate::stats::histogram::Histogram;
 use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
+use crate::stats::registry::PoolId;
 use crate::stats::termination::Termination;
 use crate::tls;
 
@@ -40,6 +42,7 @@ pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, 
     let plane = &sources.plane;
     let draining = sources.draining.load(Ordering::Relaxed);
     let not_ready = not_ready(sources);
+    let with_requests = pools_of_requests(plane);
     let (standings, status) = (standings(sources), sources.status.get());
     Snapshot {
         version: sources.version.0.to_owned(),
@@ -68,7 +71,7 @@ pub(super) fn snapshot(sources: &Sources, latencies: &Latencies, rates: &Rates, 
         },
         process: process::read(),
         listeners: plane.listeners().iter().map(|state| listener(state, latencies, rates)).collect(),
-        pools: plane.pools().iter().map(|state| pool(state, latencies, rates)).collect(),
+        pools: plane.pools().iter().map(|it| pool(it, latencies, rates, with_requests.contains(&it.id()))).collect(),
         certificates: standings.iter().flat_map(|(owner, standing)| certificates(owner, standing)).collect(),
         tls_files: standings.iter().map(|(owner, standing)| tls_files(owner, standing)).collect(),
         geoip: geoip(&sources.geoip),
@@ -83,6 +86,10 @@ pub(super) fn add_latencies(snapshot: &mut Snapshot, latencies: &Latencies) {
     for listener in &mut snapshot.listeners {
         let measured = latencies.listener(listener.id);
         listener.latency = measured.map(|measured| summaries(histograms(measured))).unwrap_or_default();
+        for route in &mut listener.routes {
+            let measured = latencies.route(route.id);
+            route.latency = measured.map(|measured| summaries(histograms(measured))).unwrap_or_default();
+        }
     }
     for pool in &mut snapshot.pools {
         // Percentiles cannot be merged: histograms are.
@@ -149,14 +156,43 @@ fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> L
         terminations,
         latency: Latency::default(),
         http: measured.and_then(Measured::http).map(http),
+        requests_open: config.http.is_some().then(|| state.requests().open()),
+        routes: routes(state, latencies),
         queries: measured.and_then(Measured::queries).map(QueryStats::of).unwrap_or_default(),
     }
 }
 
-fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates) -> PoolStats {
+/// The routes of a listener with `protocol: http`; those with the same label are one.
+fn routes(listener: &server::Listener, latencies: &Latencies) -> Vec<RouteStats> {
+    let mut routes: Vec<RouteStats> = Vec::with_capacity(listener.route_counters().len());
+    for (place, counters) in listener.route_counters().iter().enumerate() {
+        if routes.iter().any(|known| known.id == counters.id() && known.name == **counters.label()) {
+            continue;
+        }
+        routes.push(RouteStats {
+            id: counters.id(),
+            name: counters.label().to_string(),
+            pools: listener.pools_at(place).map(|pool| pool.name().to_string()).collect(),
+            requests_open: counters.requests().open(),
+            retries: counters.requests().retries(),
+            latency: Latency::default(),
+            http: latencies.route(counters.id()).and_then(Measured::http).map(http),
+        });
+    }
+    routes
+}
+
+/// Pools with requests of `protocol: http`.
+fn pools_of_requests(plane: &DataPlane) -> HashSet<PoolId> {
+    let listeners = plane.listeners();
+    let of_requests = listeners.iter().filter(|listener| listener.config().http.is_some());
+    of_requests.flat_map(|listener| listener.pools().map(|pool| pool.id())).collect()
+}
+
+fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates, has_requests: bool) -> PoolStats {
     let config = pool.settings();
     let backends: Vec<BackendStats> =
-        pool.backends().iter().map(|backend| self::backend(backend, &config, latencies, rates)).collect();
+        pool.backends().iter().map(|backend| self::backend(backend, &config, latencies, rates, has_requests)).collect();
     let (status, departed) = (pool.status(), *pool.departed());
     PoolStats {
         id: pool.id(),
@@ -211,7 +247,13 @@ fn departed(of: Departed) -> BackendStats {
     }
 }
 
-fn backend(backend: &pool::Backend, config: &model::PoolConfig, latencies: &Latencies, rates: &Rates) -> BackendStats {
+fn backend(
+    backend: &pool::Backend,
+    config: &model::PoolConfig,
+    latencies: &Latencies,
+    rates: &Rates,
+    has_requests: bool,
+) -> BackendStats {
     let (id, counters, status) = (backend.id(), backend.counters(), backend.status());
     let lag = backend.database().and_then(|database| database.lag);
     BackendStats {
@@ -265,6 +307,7 @@ fn backend(backend: &pool::Backend, config: &model::PoolConfig, latencies: &Late
         average_us: backend.latency_us(),
         latency: Latency::default(),
         http: latencies.backend(id).and_then(Measured::http).map(http),
+        requests_open: has_requests.then(|| backend.requests().open()),
         queries: latencies.backend(id).and_then(Measured::queries).map(QueryStats::of).unwrap_or_default(),
     }
 }

@@ -204,7 +204,7 @@ impl Running {
                 parts.ok_or_else(|| vec![format!("listener {}: one of its pools is missing", listener.name)])?;
             listeners.push(match before.listeners.iter().find(|before| before.config().name == listener.name) {
                 Some(before) => before.reconfigured(listener.clone(), parts),
-                None => Listener::new(listener.clone(), parts, self.registry.listener(), config.workers.get()),
+                None => Listener::new(listener.clone(), parts, &self.registry, config.workers.get()),
             });
         }
         for step in &plan.listeners {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use hyper::Method;
-use tidegate::admin::explain::{AtBackend, AtListener, Explanation};
+use tidegate::admin::explain::{AtBackend, AtListener, Explanation, SkippedRoute};
 use tidegate::config::model::ListenerState;
 
 use super::output::{print, say};
@@ -23,12 +23,18 @@ pub(crate) struct Explain {
     /// Application protocol that the client offers (ALPN), most preferred first; may be repeated
     #[arg(long, value_name = "PROTOCOL")]
     alpn: Vec<String>,
-    /// Host of the first request, for listeners with sniff: http
+    /// Host of the request, for listeners with protocol: http; of the first request with sniff: http
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// Path of the first request [default: /]
+    /// Path of the request [default: /]
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
+    /// Method of the request, for listeners with protocol: http [default: GET]
+    #[arg(long, value_name = "METHOD")]
+    method: Option<String>,
+    /// Field of the request, for listeners with protocol: http, such as "X-Canary: 1"; may be repeated
+    #[arg(long, value_name = "FIELD")]
+    header: Vec<String>,
     /// Protocol of the client's first bytes, for routes by protocol: tls, http, ssh, postgres or redis
     #[arg(long, value_name = "PROTOCOL")]
     protocol: Option<String>,
@@ -72,11 +78,14 @@ fn query(asked: &Explain) -> String {
         ("sni", &asked.sni),
         ("host", &asked.host),
         ("path", &asked.path),
+        ("method", &asked.method),
         ("protocol", &asked.protocol),
         ("listener", &asked.listener),
     ];
     let others = others.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
-    for (key, value) in others.chain(asked.alpn.iter().map(|value| ("alpn", value))) {
+    let lists =
+        asked.alpn.iter().map(|value| ("alpn", value)).chain(asked.header.iter().map(|value| ("header", value)));
+    for (key, value) in others.chain(lists) {
         _ = write!(query, "&{key}={}", encoded(value));
     }
     query
@@ -111,6 +120,9 @@ fn at_listener(text: &mut String, client: &str, at: &AtListener) {
         _ = writeln!(text, "  rejected  {why}");
         return;
     }
+    for SkippedRoute { route, unmet } in &at.skipped {
+        _ = writeln!(text, "  skipped   {route}: no match by {}", unmet.join(", "));
+    }
     _ = writeln!(text, "  route     {}", at.route);
     _ = writeln!(text, "  pool      {}", at.pool);
     _ = writeln!(text, "  because   {}", at.why);
@@ -136,6 +148,7 @@ mod tests {
             state: ListenerState::Ready,
             notes: Vec::new(),
             rejected: Some("no certificate fits".to_owned()),
+            skipped: Vec::new(),
             route: "none".to_owned(),
             pool: "p".to_owned(),
             balance: Balance::Random,

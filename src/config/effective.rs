@@ -119,7 +119,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
     } = limits;
     let named = |pool: PoolIndex| config.pool(pool).map(|pool| text(&pool.name));
     let route = |route: &RouteConfig| {
-        let RouteConfig { sni, alpn, host, path, path_prefix, method, header, client, country, protocol, target } =
+        let RouteConfig { name, sni, alpn, host, path, path_prefix, method, header, client, country, protocol, target } =
             route;
         let matched = some([
             ("sni", (!sni.is_empty()).then(|| sni.iter().map(text).collect())),
@@ -139,7 +139,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
             RouteTarget::Split(shares) => ("split", shares.iter().map(share).collect()),
             RouteTarget::Refuse => ("refuse", json!(true)),
         };
-        json!({ "match": matched, target: value })
+        some([("name", name.as_ref().map(text)), ("match", Some(matched)), (target, Some(value))])
     };
     some([
         ("name", Some(text(name))),

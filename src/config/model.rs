@@ -41,7 +41,7 @@ pub use pool::{
 };
 pub use proxy_protocol::{ProxyProtocol, SendProxy};
 pub use redacted::{HIDDEN, Redacted};
-pub use routing::{RouteConfig, RouteTarget, SplitShare};
+pub use routing::{NO_ROUTE, RouteConfig, RouteTarget, SplitShare};
 pub use tls::{
     Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, StartTls, TlsVersion,
     UnknownSni, VerifiedClients, Verify,

@@ -7,13 +7,15 @@
 
 mod characters;
 mod fields;
+mod target;
 #[cfg(test)]
 mod tests;
 mod violation;
 
 pub use violation::Violation;
 
-use characters::{EXTENSION, TARGET, TOKEN, VALUE, is_one, span};
+use characters::{EXTENSION, PATH, QUERY, TOKEN, VALUE, is_one, span};
+use target::TargetAuthority;
 
 /// Fields of a head, and of a trailer section. hyper's own default.
 pub const MAX_FIELDS: u8 = 100;
@@ -29,6 +31,9 @@ pub const MAX_EXTENSIONS: u32 = 16_000;
 
 /// Bytes of a trailer section, where `max_head` is not less: below hyper's limit of 16 KiB.
 pub const MAX_TRAILERS: u32 = 16_000;
+
+/// Bytes of a method and a target with their spaces: a `Uri` of http holds as many.
+pub const MAX_TARGET: u32 = 65_534;
 
 /// Digits of a chunk's size: what 64 bits hold.
 const MAX_CHUNK_DIGITS: u8 = 16;
@@ -46,6 +51,8 @@ pub struct RequestGate {
     /// Bytes of the chunk's extensions, and of all in the body.
     extension: u32,
     extensions: u32,
+    /// Bytes of the present field's name.
+    name: u16,
     fields: u8,
     empty_lines: u8,
     /// Bytes of the current token that are behind; its meaning is the state's own.
@@ -80,7 +87,9 @@ enum GateState {
     EmptyLineLf,
     Method,
     TargetStart,
-    Target,
+    Authority(TargetAuthority),
+    Path,
+    Query,
     Version,
     /// The LF of a request line or a field.
     LineLf,
@@ -115,6 +124,7 @@ impl RequestGate {
             heads: 0,
             extension: 0,
             extensions: 0,
+            name: 0,
             fields: 0,
             empty_lines: 0,
             progress: 0,
@@ -163,13 +173,16 @@ impl RequestGate {
     /// A head has begun and is incomplete.
     pub fn is_in_head(&self) -> bool {
         use GateState::{
-            CodingValue, LengthValue, LineLf, LineStart, Method, Name, SectionLf, Target, TargetStart, Value, Version,
+            Authority, CodingValue, LengthValue, LineLf, LineStart, Method, Name, Path, Query, SectionLf, TargetStart,
+            Value, Version,
         };
         let in_section = matches!(
             self.state,
             Method
                 | TargetStart
-                | Target
+                | Authority(_)
+                | Path
+                | Query
                 | Version
                 | LineLf
                 | LineStart
@@ -252,17 +265,24 @@ impl RequestGate {
         if room == 0 {
             return Err(match self.state {
                 _ if self.in_trailers => Violation::TrailersTooLong,
-                GateState::Method | GateState::TargetStart | GateState::Target | GateState::Version => {
-                    Violation::UriTooLong
-                }
+                GateState::Method
+                | GateState::TargetStart
+                | GateState::Authority(_)
+                | GateState::Path
+                | GateState::Query
+                | GateState::Version => Violation::UriTooLong,
                 _ => Violation::HeadTooLong,
             });
         }
         let window = &rest[..room.min(rest.len())];
         self.section += u32::try_from(window.len()).unwrap_or(u32::MAX);
+        let is_target = matches!(self.state, GateState::Authority(_) | GateState::Path | GateState::Query);
         let taken = self.token(window)?;
         // Less than was added before.
         self.section -= u32::try_from(window.len() - taken).unwrap_or(0);
+        if is_target && self.state == GateState::Version && self.section > MAX_TARGET {
+            return Err(Violation::UriTooLong);
+        }
         Ok(taken)
     }
 
@@ -284,14 +304,36 @@ impl RequestGate {
                 if first == b' ' {
                     return Err(Violation::BadRequestLine);
                 }
-                self.state = GateState::Target;
-                Ok(0)
+                self.progress = 0;
+                self.state = match first {
+                    b'/' => GateState::Path,
+                    _ => GateState::Authority(TargetAuthority::first(first).ok_or(Violation::BadTarget)?),
+                };
+                Ok(1)
             }
-            GateState::Target => {
-                let length = span(window, TARGET);
+            GateState::Authority(at) => {
+                self.state = match first {
+                    b' ' if at.may_end() => GateState::Version,
+                    b'/' if at.may_have_path() => GateState::Path,
+                    b'?' if at.may_have_path() => GateState::Query,
+                    b' ' | b'\r' | b'\n' => return Err(Violation::BadRequestLine),
+                    _ => {
+                        self.progress = self.progress.saturating_add(1);
+                        GateState::Authority(at.then(first, self.progress).ok_or(Violation::BadTarget)?)
+                    }
+                };
+                if self.state == GateState::Version {
+                    self.progress = 0;
+                }
+                Ok(1)
+            }
+            GateState::Path | GateState::Query => {
+                let is_path = self.state == GateState::Path;
+                let length = span(window, if is_path { PATH } else { QUERY });
                 match window.get(length) {
                     None => return Ok(length),
                     Some(b' ') => (self.state, self.progress) = (GateState::Version, 0),
+                    Some(b'?') if is_path => self.state = GateState::Query,
                     Some(b'\r' | b'\n') => return Err(Violation::BadRequestLine),
                     Some(_) => return Err(Violation::BadTarget),
                 }

@@ -16,6 +16,7 @@ use crate::net::addr::{Address, backend_text};
 use crate::stats::counters::BackendCounters;
 use crate::stats::database::DatabaseState;
 use crate::stats::registry::BackendId;
+use crate::stats::requests::RequestCounters;
 use crate::stats::traffic::Traffic;
 
 /// A backend of a pool.
@@ -188,6 +189,11 @@ impl Backend {
     /// Bytes, those of open connections included.
     pub fn traffic(&self) -> &Traffic {
         &self.runtime.traffic
+    }
+
+    /// Requests of `protocol: http` that it has.
+    pub fn requests(&self) -> &RequestCounters {
+        &self.runtime.requests
     }
 
     /// Which log lines about its failed connects may be written.

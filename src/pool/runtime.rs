@@ -16,6 +16,7 @@ use crate::log::throttle::ReasonThrottle;
 use crate::stats::counters::BackendCounters;
 use crate::stats::database::DatabaseState;
 use crate::stats::registry::BackendId;
+use crate::stats::requests::RequestCounters;
 use crate::stats::traffic::Traffic;
 
 /// Connections of all backends of a pool, and what they change when they end.
@@ -56,6 +57,7 @@ pub(super) struct Runtime {
     live: CachePadded<LiveCounts>,
     pub(super) counters: CachePadded<BackendCounters>,
     pub(super) traffic: Traffic,
+    pub(super) requests: RequestCounters,
     status: Mutex<Status>,
     /// By the last health check that got an answer.
     database: Mutex<Option<DatabaseState>>,
@@ -106,6 +108,7 @@ impl Runtime {
             }),
             counters: CachePadded::default(),
             traffic: Traffic::new(workers),
+            requests: RequestCounters::new(workers),
             status: Mutex::new(status),
             database: Mutex::default(),
             fallback: AtomicBool::new(false),

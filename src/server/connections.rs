@@ -277,7 +277,7 @@ mod tests {
         let registry = Registry::default();
         let pool = Pool::new(config.pools[0].clone(), &registry, 1);
         let parts = ListenerParts { pool, routed: Vec::new(), geoip: Arc::default(), tls: None, addresses: Vec::new() };
-        Listener::new(config.listeners[0].clone(), parts, registry.listener(), 1)
+        Listener::new(config.listeners[0].clone(), parts, &registry, 1)
     }
 
     /// Runs `f` on the worker of a plane that has one, and returns what it sends.

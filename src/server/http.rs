@@ -294,6 +294,12 @@ async fn close(client: &HttpClient, outcome: HttpEnd) -> Termination {
             }
             Termination::Closed(Side::Client)
         }
+        // The gate lets nothing pass that hyper refuses; if it does, hyper has answered.
+        HttpEnd::Done(Err(error)) if error.is_parse() && !client.is_http2 => {
+            client.connection.listener.log_refusal(client.connection.client.get(), &error);
+            lingering_close(&client.conn, b"", LingerLimit::LONG).await;
+            Termination::BadRequest
+        }
         HttpEnd::Done(Err(error)) => {
             match client.is_http2 {
                 // A reset would overtake GOAWAY. A stream that was cut has no end.

@@ -1,5 +1,6 @@
 //! A listener: what is configured of it, and what lives on when that changes.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -8,7 +9,7 @@ use std::time::SystemTime;
 
 use super::admission::{Admission, AdmissionControl};
 use super::route::{Condition, RouteClient, RouteDecision, RouteKey, RouteMatch, Routes, affinity};
-use crate::config::model::{self, ListenAddress, RouteConfig, RouteTarget, Sniff};
+use crate::config::model::{self, ListenAddress, NO_ROUTE, RouteConfig, RouteTarget, Sniff};
 use crate::geoip::GeoIp;
 use crate::limits::Capacity;
 use crate::log::throttle::{ReasonThrottle, Throttle};
@@ -18,7 +19,8 @@ use crate::net::dial::Options;
 use crate::pool::Pool;
 use crate::stats::counters::ListenerCounters;
 use crate::stats::recent_events::RecentEvents;
-use crate::stats::registry::ListenerId;
+use crate::stats::registry::{ListenerId, Registry};
+use crate::stats::requests::{RequestCounters, RouteCounters};
 use crate::stats::termination::Termination;
 use crate::stats::traffic::Traffic;
 use crate::tls::Acceptor;
@@ -31,6 +33,8 @@ pub struct Listener {
     config: model::ListenerConfig,
     pool: Arc<Pool>,
     routes: Routes,
+    /// With `protocol: http`, those of each route, and of what matches none.
+    route_counters: Box<[Arc<RouteCounters>]>,
     geoip: Arc<GeoIp>,
     tls: Option<Arc<Acceptor>>,
     /// Where it listens: what is configured, with the ports that the kernel chose.
@@ -42,6 +46,9 @@ pub struct Listener {
 /// A listener's connections and statistics.
 struct ListenerRuntime {
     id: ListenerId,
+    registry: Registry,
+    workers: usize,
+    requests: RequestCounters,
     counters: ListenerCounters,
     traffic: Traffic,
     refused: RecentEvents<RejectionEvent>,
@@ -49,6 +56,27 @@ struct ListenerRuntime {
     handshakes: Arc<Capacity>,
     refused_clients: Throttle,
     refusals: ReasonThrottle,
+}
+
+impl ListenerRuntime {
+    /// Those of the routes as configured now. A route with a label that was there before has the same ones.
+    fn route_counters(
+        &self,
+        config: &model::ListenerConfig,
+        before: &[Arc<RouteCounters>],
+    ) -> Box<[Arc<RouteCounters>]> {
+        if config.http.is_none() {
+            return Box::default();
+        }
+        let mut known: HashMap<Arc<str>, Arc<RouteCounters>> =
+            before.iter().map(|it| (Arc::clone(it.label()), Arc::clone(it))).collect();
+        let labels = config.routes.iter().map(RouteConfig::label).chain([NO_ROUTE.into()]);
+        let counters = labels.map(|label| {
+            let new = || Arc::new(RouteCounters::new(self.registry.route(), Arc::clone(&label), self.workers));
+            Arc::clone(known.entry(Arc::clone(&label)).or_insert_with(new))
+        });
+        counters.collect()
+    }
 }
 
 /// A client that was refused.
@@ -81,9 +109,17 @@ pub struct ListenerParts {
 
 impl Listener {
     /// A listener that has not been there before. Bytes are counted by each of `workers` for itself.
-    pub fn new(config: model::ListenerConfig, parts: ListenerParts, id: ListenerId, workers: usize) -> Arc<Listener> {
+    pub fn new(
+        config: model::ListenerConfig,
+        parts: ListenerParts,
+        registry: &Registry,
+        workers: usize,
+    ) -> Arc<Listener> {
         let runtime = Arc::new(ListenerRuntime {
-            id,
+            id: registry.listener(),
+            registry: registry.clone(),
+            workers,
+            requests: RequestCounters::new(workers),
             counters: ListenerCounters::default(),
             traffic: Traffic::new(workers),
             refused: RecentEvents::new(REFUSALS),
@@ -93,7 +129,7 @@ impl Listener {
             refusals: ReasonThrottle::new(),
         });
         let admission = Arc::new(AdmissionControl::new(&config));
-        Listener::with(config, parts, admission, runtime)
+        Listener::with(config, parts, admission, runtime, &[])
     }
 
     /// The same one by another configuration: its counters, its connections and its limits' memory stay.
@@ -102,7 +138,7 @@ impl Listener {
             true => Arc::clone(&self.admission),
             false => Arc::new(self.admission.reconfigured(&config)),
         };
-        Listener::with(config, parts, admission, Arc::clone(&self.runtime))
+        Listener::with(config, parts, admission, Arc::clone(&self.runtime), &self.route_counters)
     }
 
     fn with(
@@ -110,10 +146,12 @@ impl Listener {
         parts: ListenerParts,
         admission: Arc<AdmissionControl>,
         runtime: Arc<ListenerRuntime>,
+        before: &[Arc<RouteCounters>],
     ) -> Arc<Listener> {
         let ListenerParts { pool, routed, geoip, tls, addresses } = parts;
         let routes = Routes::new(&config.routes, routed);
-        Arc::new(Listener { config, pool, routes, geoip, tls, addresses, admission, runtime })
+        let route_counters = runtime.route_counters(&config, before);
+        Arc::new(Listener { config, pool, routes, route_counters, geoip, tls, addresses, admission, runtime })
     }
 
     /// It is in service from now on.
@@ -149,6 +187,11 @@ impl Listener {
             RouteDecision::Match(found) => Some(found),
             RouteDecision::NoMatch | RouteDecision::Undecided => None,
         }
+    }
+
+    /// The keys of a route's `match` that do not match.
+    pub fn unmet(&self, route: usize, key: &RouteKey<'_>) -> Vec<&'static str> {
+        self.routes.unmet(&self.config.routes, route, key)
     }
 
     /// The first route that a connection matches, as far as that can be said by what is known. With `protocol: http`, each request
@@ -204,6 +247,12 @@ impl Listener {
         std::iter::once(&self.pool).chain(self.routes.pools())
     }
 
+    /// The pools of the route at a place of [`Listener::route_counters`].
+    pub fn pools_at(&self, place: usize) -> impl Iterator<Item = &Arc<Pool>> {
+        let own = (place == self.config.routes.len()).then_some(&self.pool);
+        own.into_iter().chain(self.routes.pools_of(place))
+    }
+
     /// TLS, if it ends here.
     pub fn tls(&self) -> Option<(&model::ListenerTls, &Arc<Acceptor>)> {
         self.config.tls.as_ref().zip(self.tls.as_ref())
@@ -217,6 +266,21 @@ impl Listener {
     /// Bytes, those of open connections included.
     pub fn traffic(&self) -> &Traffic {
         &self.runtime.traffic
+    }
+
+    /// With `protocol: http`, requests that are under way.
+    pub fn requests(&self) -> &RequestCounters {
+        &self.runtime.requests
+    }
+
+    /// With `protocol: http`, the place in [`Listener::route_counters`] of requests with this route.
+    pub(super) fn route_place(&self, route: Option<RouteMatch>) -> usize {
+        route.map_or(self.config.routes.len(), |found| found.route)
+    }
+
+    /// With `protocol: http`, the counters of each route, and last those of what matches none; otherwise none.
+    pub fn route_counters(&self) -> &[Arc<RouteCounters>] {
+        &self.route_counters
     }
 
     /// What its connections have left behind so far.

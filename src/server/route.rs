@@ -134,6 +134,11 @@ impl Routes {
         self.0.get(found.route)?.pools.get(found.share)
     }
 
+    /// The pools of one route.
+    pub(super) fn pools_of(&self, route: usize) -> impl Iterator<Item = &Arc<Pool>> {
+        self.0.get(route).into_iter().flat_map(|route| &route.pools)
+    }
+
     /// The pools of all routes.
     pub(super) fn pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
         self.0.iter().flat_map(|route| &route.pools)
@@ -163,11 +168,39 @@ impl Routes {
     }
 }
 
+impl Routes {
+    /// The keys of a route's `match` that do not match.
+    pub(super) fn unmet(&self, config: &[RouteConfig], number: usize, key: &RouteKey<'_>) -> Vec<&'static str> {
+        let (Some(route), Some(prepared)) = (config.get(number), self.0.get(number)) else { return Vec::new() };
+        let in_request = |fits: &dyn Fn(&RequestView<'_>) -> bool| key.request.as_ref().is_some_and(fits);
+        let conditions = [
+            ("client", !route.client.is_empty(), prepared.fits_network(route, &key.client)),
+            ("country", !route.country.is_empty(), fits_country(route, &key.client)),
+            ("sni", !route.sni.is_empty(), key.fits_server_name(route)),
+            ("alpn", !route.alpn.is_empty(), key.fits_alpn(route)),
+            ("protocol", route.needs_protocol(), key.fits_protocol(route)),
+            ("host", !route.host.is_empty(), in_request(&|it| it.fits_host(route))),
+            ("path", !route.path.is_empty(), in_request(&|it| it.fits_path(route))),
+            ("path_prefix", !route.path_prefix.is_empty(), in_request(&|it| it.fits_path(route))),
+            ("method", !route.method.is_empty(), in_request(&|it| it.fits_method(route))),
+            ("header", !route.header.is_empty(), in_request(&|it| it.fits_header(route))),
+        ];
+        conditions.into_iter().filter(|(_, is_set, fits)| *is_set && !fits).map(|(name, ..)| name).collect()
+    }
+}
+
 impl PreparedRoute {
     fn fits_client(&self, route: &RouteConfig, client: &RouteClient) -> bool {
-        (route.client.is_empty() || client.ip.is_some_and(|ip| self.clients.contains(ip)))
-            && (route.country.is_empty() || client.country.is_some_and(|country| route.country.contains(&country)))
+        self.fits_network(route, client) && fits_country(route, client)
     }
+
+    fn fits_network(&self, route: &RouteConfig, client: &RouteClient) -> bool {
+        route.client.is_empty() || client.ip.is_some_and(|ip| self.clients.contains(ip))
+    }
+}
+
+fn fits_country(route: &RouteConfig, client: &RouteClient) -> bool {
+    route.country.is_empty() || client.country.is_some_and(|country| route.country.contains(&country))
 }
 
 impl RouteKey<'_> {
@@ -184,17 +217,34 @@ impl RouteKey<'_> {
     }
 
     fn fits_request(&self, route: &RouteConfig) -> bool {
-        let Some(RequestView { host, path, method, headers }) = self.request else { return false };
+        self.request.is_some_and(|it| {
+            it.fits_host(route) && it.fits_path(route) && it.fits_method(route) && it.fits_header(route)
+        })
+    }
+}
+
+impl RequestView<'_> {
+    fn fits_host(&self, route: &RouteConfig) -> bool {
         let fits = |name: &str| route.host.iter().any(|pattern| pattern.fits(name));
-        let begins = |prefix: &Arc<str>| match headers {
-            Some(_) => has_segments(path, prefix),
-            None => path.starts_with(&**prefix),
+        route.host.is_empty() || self.host.is_some_and(fits)
+    }
+
+    fn fits_path(&self, route: &RouteConfig) -> bool {
+        let begins = |prefix: &Arc<str>| match self.headers {
+            Some(_) => has_segments(self.path, prefix),
+            None => self.path.starts_with(&**prefix),
         };
-        let in_paths = route.path.iter().any(|wanted| **wanted == *path) || route.path_prefix.iter().any(begins);
-        (route.host.is_empty() || host.is_some_and(fits))
-            && (route.path.is_empty() && route.path_prefix.is_empty() || in_paths)
-            && (route.method.is_empty() || route.method.iter().any(|wanted| **wanted == *method))
-            && route.header.iter().all(|wanted| headers.is_some_and(|headers| has_field(headers, wanted)))
+        route.path.is_empty() && route.path_prefix.is_empty()
+            || route.path.iter().any(|wanted| **wanted == *self.path)
+            || route.path_prefix.iter().any(begins)
+    }
+
+    fn fits_method(&self, route: &RouteConfig) -> bool {
+        route.method.is_empty() || route.method.iter().any(|wanted| **wanted == *self.method)
+    }
+
+    fn fits_header(&self, route: &RouteConfig) -> bool {
+        route.header.iter().all(|wanted| self.headers.is_some_and(|headers| has_field(headers, wanted)))
     }
 }
 
@@ -225,6 +275,7 @@ mod tests {
 
     fn route(change: impl FnOnce(&mut RouteConfig)) -> RouteConfig {
         let mut route = RouteConfig {
+            name: None,
             sni: Vec::new(),
             alpn: Vec::new(),
             host: Vec::new(),

@@ -187,6 +187,13 @@ impl WorkerState {
         }
     }
 
+    /// Writes down what was seen of a request.
+    pub(super) fn measure_request(&self, sample: Sample) {
+        if let Some(samples) = &mut *self.samples.borrow_mut() {
+            samples.add(sample);
+        }
+    }
+
     /// Writes down what was seen of queries.
     pub(super) fn saw_query(
         &self,

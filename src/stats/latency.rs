@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::histogram::Histogram;
 use super::http::{HttpCounts, HttpEvent};
 use super::queries::{PackedQuery, QueryCounts, QueryEvent, QueryProtocol};
-use super::registry::{BackendId, ListenerId, PoolId};
+use super::registry::{BackendId, ListenerId, PoolId, RouteId};
 use super::series::LONG;
 pub use super::series::{Series, Window};
 
@@ -83,8 +83,8 @@ impl Stage {
 /// One measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Microseconds; of queries those in the lower [`QUERY_MICROS`] bits, and a [`PackedQuery`] in the others.
-    micros: u64,
+    /// Microseconds in the lower [`MICROS`] bits; in the others a [`PackedQuery`] of queries, and else a [`RouteId`].
+    packed: u64,
     backend: BackendId,
     listener: ListenerId,
     kind: SampleKind,
@@ -97,19 +97,24 @@ enum SampleKind {
     Query(QueryProtocol),
 }
 
-/// Bits of a query's time in microseconds: 8.9 years.
-const QUERY_MICROS: u32 = 48;
+/// Bits of a time in microseconds: 8.9 years.
+const MICROS: u32 = 48;
 
 impl Sample {
     /// So long it took.
     pub fn new(listener: ListenerId, backend: BackendId, stage: Stage, took: Duration) -> Sample {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        Sample { micros, backend, listener, kind: SampleKind::Took(stage) }
+        Sample { packed: packed(RouteId::NONE.bits(), took), backend, listener, kind: SampleKind::Took(stage) }
     }
 
     /// What was seen of HTTP.
     pub fn http(listener: ListenerId, backend: BackendId, event: HttpEvent) -> Sample {
-        Sample { micros: 0, backend, listener, kind: SampleKind::Http(event) }
+        let packed = packed(RouteId::NONE.bits(), Duration::ZERO);
+        Sample { packed, backend, listener, kind: SampleKind::Http(event) }
+    }
+
+    /// The same of a request that matched this route.
+    pub fn of_route(self, route: RouteId) -> Sample {
+        Sample { packed: self.micros() | u64::from(route.bits()) << MICROS, ..self }
     }
 
     /// What was seen of queries, and how long one took that was answered.
@@ -120,11 +125,28 @@ impl Sample {
         event: QueryEvent,
         took: Duration,
     ) -> Sample {
-        let most = (1 << QUERY_MICROS) - 1;
-        let took = u64::try_from(took.as_micros()).map_or(most, |micros| micros.min(most));
-        let micros = u64::from(PackedQuery::from(event).bits()) << QUERY_MICROS | took;
-        Sample { micros, backend, listener, kind: SampleKind::Query(protocol) }
+        let packed = packed(PackedQuery::from(event).bits(), took);
+        Sample { packed, backend, listener, kind: SampleKind::Query(protocol) }
     }
+
+    fn micros(&self) -> u64 {
+        self.packed & MAX_MICROS
+    }
+
+    /// The route, of which only requests of HTTP say something.
+    fn route(&self) -> RouteId {
+        match self.kind {
+            SampleKind::Took(_) | SampleKind::Http(_) => RouteId::of_bits((self.packed >> MICROS) as u16),
+            SampleKind::Query(_) => RouteId::NONE,
+        }
+    }
+}
+
+const MAX_MICROS: u64 = (1 << MICROS) - 1;
+
+fn packed(bits: u16, took: Duration) -> u64 {
+    let micros = u64::try_from(took.as_micros()).map_or(MAX_MICROS, |micros| micros.min(MAX_MICROS));
+    u64::from(bits) << MICROS | micros
 }
 
 /// What is measured of one listener or one backend.
@@ -153,14 +175,13 @@ impl Measured {
 
     fn absorb(&mut self, sample: &Sample) {
         match sample.kind {
-            SampleKind::Took(stage) => self.stages[stage as usize].get_or_insert_default().record(sample.micros),
+            SampleKind::Took(stage) => self.stages[stage as usize].get_or_insert_default().record(sample.micros()),
             SampleKind::Http(event) => self.http.get_or_insert_default().count(event),
             SampleKind::Query(protocol) => {
-                let event = PackedQuery::of_bits((sample.micros >> QUERY_MICROS) as u16).into();
+                let event = PackedQuery::of_bits((sample.packed >> MICROS) as u16).into();
                 self.queries.get_or_insert_default().count(protocol, event);
                 if let QueryEvent::Answered { .. } = event {
-                    let took = sample.micros & ((1 << QUERY_MICROS) - 1);
-                    self.stages[Stage::Query as usize].get_or_insert_default().record(took);
+                    self.stages[Stage::Query as usize].get_or_insert_default().record(sample.micros());
                 }
             }
         }
@@ -199,6 +220,7 @@ impl<'a> PoolMeasured<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Latencies {
     listeners: BTreeMap<ListenerId, Measured>,
+    routes: BTreeMap<RouteId, Measured>,
     pools: BTreeMap<PoolId, Vec<BackendId>>,
     backends: BTreeMap<BackendId, Measured>,
     second: u64,
@@ -233,7 +255,8 @@ impl Latencies {
         for sample in samples {
             let listener = self.listeners.get_mut(&sample.listener);
             let backend = self.backends.get_mut(&sample.backend);
-            listener.into_iter().chain(backend).for_each(|measured| measured.absorb(sample));
+            let route = self.routes.get_mut(&sample.route());
+            listener.into_iter().chain(route).chain(backend).for_each(|measured| measured.absorb(sample));
         }
     }
 
@@ -243,7 +266,8 @@ impl Latencies {
         self.second = self.second.max(second.saturating_sub(2 * LONG.1));
         while self.second < second {
             self.second += 1;
-            for measured in self.listeners.values_mut().chain(self.backends.values_mut()) {
+            let routes = self.routes.values_mut();
+            for measured in self.listeners.values_mut().chain(routes).chain(self.backends.values_mut()) {
                 measured.stages.iter_mut().flatten().for_each(|series| series.turn(self.second));
             }
         }
@@ -257,6 +281,17 @@ impl Latencies {
     /// What was measured of a listener.
     pub fn listener(&self, id: ListenerId) -> Option<&Measured> {
         self.listeners.get(&id)
+    }
+
+    /// Measures these routes from now on, as [`Latencies::measure`] does listeners.
+    pub fn measure_routes(&mut self, routes: impl IntoIterator<Item = RouteId>) {
+        keep(&mut self.routes, routes);
+        self.routes.remove(&RouteId::NONE);
+    }
+
+    /// What was measured of a route.
+    pub fn route(&self, id: RouteId) -> Option<&Measured> {
+        self.routes.get(&id)
     }
 
     /// What was measured of a pool.
@@ -390,6 +425,35 @@ mod tests {
         assert_eq!([stays, goes, comes].map(|id| count(&latencies, id)), [Some(2), None, None]);
         latencies.measure([], [(pool(), vec![goes])]);
         assert_eq!([stays, goes, comes].map(|id| count(&latencies, id)), [None; 3]);
+    }
+
+    #[test]
+    fn a_route_has_what_was_measured_of_its_requests() {
+        let registry = Registry::default();
+        let [stays, goes] = std::array::from_fn(|_| registry.route());
+        let mut latencies = Latencies::new([listener()], []);
+        latencies.measure_routes([stays, goes, RouteId::NONE]);
+        let took = |route, micros| {
+            let took = Duration::from_micros(micros);
+            Sample::new(listener(), BackendId::NONE, Stage::HttpResponse, took).of_route(route)
+        };
+        let answered =
+            HttpEvent::Responded(super::super::http::Method::Get, super::super::http::StatusClass::Successful);
+        let event = |route| Sample::http(listener(), BackendId::NONE, answered).of_route(route);
+        let samples = [took(stays, 5), took(goes, 7), took(RouteId::NONE, 9), event(stays), event(RouteId::NONE)];
+        latencies.absorb(&samples);
+        latencies.absorb(&[Sample::new(listener(), BackendId::NONE, Stage::HttpResponse, Duration::MAX)]);
+        let maximum = |measured: &Measured| measured.stage(Stage::HttpResponse).map(|series| series.total().max());
+        let requests = |measured: &Measured| measured.http().map(HttpCounts::requests);
+        let of = |latencies: &Latencies, id| latencies.route(id).map(|it| (maximum(it), requests(it)));
+        assert_eq!(of(&latencies, stays), Some((Some(5), Some(1))));
+        assert_eq!(of(&latencies, goes), Some((Some(7), None)));
+        assert_eq!(of(&latencies, RouteId::NONE), None, "what matches no route is the listener's alone");
+        assert_eq!(latencies.listener(listener()).and_then(requests), Some(2));
+        latencies.measure_routes([stays]);
+        latencies.absorb(&[took(stays, 6), took(goes, 6)]);
+        assert_eq!(of(&latencies, stays), Some((Some(6), Some(1))));
+        assert_eq!(of(&latencies, goes), None);
     }
 
     #[test]

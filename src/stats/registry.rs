@@ -1,4 +1,4 @@
-//! Ids of listeners, pools and backends, never reused in a process.
+//! Ids of listeners, routes, pools and backends, never reused in a process.
 //!
 //! Samples, histograms and rates go by id. A place in the configuration would give the histograms of a removed backend to its
 //! neighbour.
@@ -20,6 +20,24 @@ pub struct PoolId(u32);
 /// A backend's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BackendId(u32);
+
+/// The id of a listener's route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteId(u16);
+
+impl RouteId {
+    /// Of no route. Every route after the first 65,535 of a process gets it: nothing is timed of those.
+    pub const NONE: RouteId = RouteId(u16::MAX);
+
+    /// As a number, which [`RouteId::of_bits`] takes.
+    pub(super) fn bits(self) -> u16 {
+        self.0
+    }
+
+    pub(super) fn of_bits(bits: u16) -> RouteId {
+        RouteId(bits)
+    }
+}
 
 impl ListenerId {
     /// Of no listener. Every listener after the first 65,535 of a process gets it: nothing is measured of those.
@@ -61,7 +79,7 @@ macro_rules! none_by_default {
     )+};
 }
 
-none_by_default!(ListenerId, PoolId, BackendId);
+none_by_default!(ListenerId, RouteId, PoolId, BackendId);
 
 /// Issues ids. One for a process; its clones issue from the same numbers.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +88,7 @@ pub struct Registry(Arc<Issued>);
 #[derive(Debug, Default)]
 struct Issued {
     listeners: AtomicU32,
+    routes: AtomicU32,
     pools: AtomicU32,
     backends: AtomicU32,
 }
@@ -78,6 +97,11 @@ impl Registry {
     /// An id for a listener.
     pub fn listener(&self) -> ListenerId {
         u16::try_from(next(&self.0.listeners)).map_or(ListenerId::NONE, ListenerId)
+    }
+
+    /// An id for a route.
+    pub fn route(&self) -> RouteId {
+        u16::try_from(next(&self.0.routes)).map_or(RouteId::NONE, RouteId)
     }
 
     /// An id for a pool.

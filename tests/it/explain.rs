@@ -61,6 +61,39 @@ fn balanced(pool: &str, backends: &[(&str, &Backend, &str)]) -> Tidegate {
 }
 
 #[test]
+fn request_has_its_route_and_earlier_ones_say_what_does_not_match() {
+    let pool = |name: &str| format!("{{ name: {name}, backends: [{{ name: {name}-1, address: 127.0.0.1:1 }}] }}");
+    let routes = "
+        { name: login, match: { path: [/login], method: [POST] }, pool: a },
+        { match: { host: [api.example], header: { X-Beta: \"1\" } }, pool: b },
+        { match: { path_prefix: [/api] }, pool: c }, { name: no, match: { path: [/no] }, refuse: true }";
+    let tidegate = Tidegate::start(&format!(
+        "{ADMIN}listeners: [{{ name: in, bind: 127.0.0.1:0, protocol: http, pool: d, routes: [{routes}] }}]\npools: [{}]\n",
+        ["a", "b", "c", "d"].map(pool).join(", ")
+    ));
+    let asked = |more: &[&str]| {
+        let said = one(&tidegate, &[&["--client", "127.0.0.1"], more].concat());
+        let skipped: Vec<String> =
+            said.skipped.iter().map(|it| format!("{}: {}", it.route, it.unmet.join(" "))).collect();
+        (said.backend, said.route, skipped.join(", "))
+    };
+    let (backend, route, skipped) = asked(&["--method", "POST", "--path", "/login?next=/"]);
+    assert_eq!((backend.as_deref(), &*skipped), (Some("a-1"), ""));
+    assert_eq!(route, "routes[0] (login) matches: path: [/login], method: [POST]");
+    let (backend, _, skipped) = asked(&["--host", "API.example", "--header", "x-beta: 1", "--header", "a: b"]);
+    assert_eq!((backend.as_deref(), &*skipped), (Some("b-1"), "routes[0] (login): path method"));
+    let (backend, _, skipped) = asked(&["--path", "/api/x", "--header", "X-Beta: 2", "--host", "api.example"]);
+    assert_eq!((backend.as_deref(), &*skipped), (Some("c-1"), "routes[0] (login): path method, routes[1]: header"));
+    let (backend, _, skipped) = asked(&["--path", "/apis"]);
+    let all = "routes[0] (login): path method, routes[1]: host header, routes[2]: path_prefix, routes[3] (no): path";
+    assert_eq!((backend.as_deref(), &*skipped), (Some("d-1"), all));
+    let said = one(&tidegate, &["--client", "127.0.0.1", "--path", "/no"]);
+    assert_eq!(said.rejected.as_deref(), Some("routes[3] (no) refuses it"));
+    let said = text(&tidegate, &["--client", "127.0.0.1", "--path", "/api"]);
+    assert!(said.contains("  skipped   routes[0] (login): no match by path, method\n"), "{said}");
+}
+
+#[test]
 fn the_next_in_turn() {
     let backends = ["a", "b", "c"].map(Backend::named);
     let all = [("a", &backends[0], "weight: 2"), ("b", &backends[1], ""), ("c", &backends[2], "")];

@@ -156,6 +156,18 @@ const OF_DATABASES: [&str; 13] = [
     "tidegate_backend_query_passthrough_total",
 ];
 
+/// Metrics that only listeners and backends with `protocol: http` have.
+const OF_REQUESTS: [&str; 8] = [
+    "tidegate_listener_http_requests_open",
+    "tidegate_backend_http_requests_open",
+    "tidegate_route_http_requests_total",
+    "tidegate_route_http_responses_total",
+    "tidegate_route_http_no_response_total",
+    "tidegate_route_http_requests_open",
+    "tidegate_route_retries_total",
+    "tidegate_route_latency_seconds",
+];
+
 /// The manual's table of metrics: each is there, and each that is there is in it.
 #[test]
 fn the_manual_names_every_metric() {
@@ -170,7 +182,7 @@ fn the_manual_names_every_metric() {
         .collect();
     let text = observed.get("/metrics").text();
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    let there: BTreeSet<&str> = families.map(|(name, _)| name).chain(OF_DATABASES).collect();
+    let there: BTreeSet<&str> = families.map(|(name, _)| name).chain(OF_DATABASES).chain(OF_REQUESTS).collect();
     assert_eq!(named, there);
 }
 

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use hyper::Method;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+
 use crate::admin::query::pairs;
 use crate::net::name::normal;
 use crate::net::protocol::ClientProtocol;
@@ -15,6 +18,8 @@ pub(in crate::admin) struct ExplainQuery {
     pub(super) alpn: Vec<String>,
     /// The first request.
     pub(super) request: Option<RequestHead>,
+    /// Its fields, for listeners with `protocol: http`.
+    pub(super) headers: HeaderMap,
     /// The protocol of the first bytes.
     pub(super) protocol: Option<ClientProtocol>,
     pub(super) listener: Option<String>,
@@ -25,7 +30,8 @@ impl ExplainQuery {
     pub(in crate::admin) fn parse(query: &str) -> Result<ExplainQuery, String> {
         let pairs = pairs(query).ok_or("the query is not percent-encoded UTF-8")?;
         let (mut client, mut sni, mut alpn, mut listener) = (None, None, Vec::new(), None);
-        let (mut host, mut path, mut protocol) = (None, None, None);
+        let (mut host, mut path, mut method, mut protocol) = (None, None, None, None);
+        let mut headers = HeaderMap::new();
         for (key, value) in pairs {
             match key.as_str() {
                 "client" => {
@@ -36,6 +42,15 @@ impl ExplainQuery {
                 "alpn" => alpn.push(value),
                 "host" => host = Some(normal(&value).into_owned()),
                 "path" => path = Some(value),
+                "method" => match Method::from_bytes(value.as_bytes()) {
+                    Ok(known) => method = Some(known),
+                    Err(_) => return Err(format!("method: `{value}` is no method, such as GET")),
+                },
+                "header" => {
+                    let (name, value) =
+                        field(&value).ok_or_else(|| format!("header: `{value}` is no field, such as `X-Canary: 1`"))?;
+                    headers.append(name, value);
+                }
                 "protocol" => {
                     let known = ClientProtocol::ALL.into_iter().find(|protocol| protocol.name() == value);
                     let names = ClientProtocol::ALL.map(ClientProtocol::name).join(", ");
@@ -43,20 +58,27 @@ impl ExplainQuery {
                 }
                 "listener" => listener = Some(value),
                 _ => {
-                    let keys = "client, sni, alpn, host, path, protocol and listener";
+                    let keys = "client, sni, alpn, host, path, method, header, protocol and listener";
                     return Err(format!("`{key}` is not known: {keys} are"));
                 }
             }
         }
         let client = client.ok_or("whose connection? client=IP is missing")?;
-        let request = (host.is_some() || path.is_some()).then(|| RequestHead {
-            method: "GET".into(),
+        let has_request = host.is_some() || path.is_some() || method.is_some() || !headers.is_empty();
+        let request = has_request.then(|| RequestHead {
+            method: method.as_ref().map_or("GET", Method::as_str).into(),
             host: host.map(Into::into),
             path: path.as_deref().unwrap_or("/").into(),
             length: 0,
         });
-        Ok(ExplainQuery { client, sni, alpn, request, protocol, listener })
+        Ok(ExplainQuery { client, sni, alpn, request, headers, protocol, listener })
     }
+}
+
+/// `Name: value`.
+fn field(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    Some((HeaderName::from_bytes(name.trim().as_bytes()).ok()?, HeaderValue::from_str(value.trim()).ok()?))
 }
 
 #[cfg(test)]
@@ -73,6 +95,7 @@ mod tests {
             sni: Some("a.example".to_owned()),
             alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
             request: None,
+            headers: HeaderMap::new(),
             protocol: Some(ClientProtocol::Ssh),
             listener: Some("in".to_owned()),
         };
@@ -81,7 +104,12 @@ mod tests {
         let cases = [
             ("", "whose connection? client=IP is missing"),
             ("client=nobody", "client: `nobody` is no IP address"),
-            ("client=::1&port=2", "`port` is not known: client, sni, alpn, host, path, protocol and listener are"),
+            (
+                "client=::1&port=2",
+                "`port` is not known: client, sni, alpn, host, path, method, header, protocol and listener are",
+            ),
+            ("client=::1&method=%20", "method: ` ` is no method, such as GET"),
+            ("client=::1&header=a", "header: `a` is no field, such as `X-Canary: 1`"),
             ("client=::1&protocol=smtp", "protocol: `smtp` is none of tls, http, ssh, postgres, redis"),
             ("client=%", "the query is not percent-encoded UTF-8"),
         ];

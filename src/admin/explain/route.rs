@@ -1,10 +1,21 @@
 //! Which route a client matches, in words.
 
-use crate::config::model::{RouteConfig, RouteTarget};
-use crate::server::{Listener, RouteMatch};
+use serde::{Deserialize, Serialize};
+
+use crate::config::model::RouteTarget;
+use crate::server::{Listener, RouteKey, RouteMatch};
 
 /// Networks of a condition that are listed.
 const LISTED: usize = 5;
+
+/// A route that does not match.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SkippedRoute {
+    /// Its place, with its name if it has one.
+    pub route: String,
+    /// The keys of its `match` that do not match.
+    pub unmet: Vec<String>,
+}
 
 /// Which route, why, and of a split which share. `by_address`: the share is that of the client's address.
 pub(super) fn route_in_words(listener: &Listener, route: Option<RouteMatch>, by_address: bool) -> String {
@@ -16,7 +27,7 @@ pub(super) fn route_in_words(listener: &Listener, route: Option<RouteMatch>, by_
             false => "none matches: the listener's own pool".to_owned(),
         };
     };
-    let words = format!("routes[{}] matches: {}", found.route, conditions(route));
+    let words = format!("{} matches: {}", place(listener, found.route), route.conditions(LISTED));
     match &route.target {
         RouteTarget::Pool(_) => words,
         RouteTarget::Refuse => format!("{words}; it refuses the client"),
@@ -35,21 +46,20 @@ pub(super) fn route_in_words(listener: &Listener, route: Option<RouteMatch>, by_
     }
 }
 
-fn conditions(route: &RouteConfig) -> String {
-    let mut client: Vec<String> = route.client.iter().take(LISTED).map(ToString::to_string).collect();
-    if let Some(more) = route.client.len().checked_sub(LISTED).filter(|more| *more > 0) {
-        client.push(format!("{more} more"));
+/// A route's place, with its name if it has one.
+pub(super) fn place(listener: &Listener, number: usize) -> String {
+    match listener.config().routes.get(number).and_then(|route| route.name.as_deref()) {
+        Some(name) => format!("routes[{number}] ({name})"),
+        None => format!("routes[{number}]"),
     }
-    let shown = |list: Vec<String>| list.join(", ");
-    let rules = [
-        ("sni", shown(route.sni.iter().map(ToString::to_string).collect())),
-        ("alpn", shown(route.alpn.iter().map(ToString::to_string).collect())),
-        ("host", shown(route.host.iter().map(ToString::to_string).collect())),
-        ("path_prefix", shown(route.path_prefix.iter().map(ToString::to_string).collect())),
-        ("client", shown(client)),
-        ("country", shown(route.country.iter().map(ToString::to_string).collect())),
-        ("protocol", shown(route.protocol.iter().map(ToString::to_string).collect())),
-    ];
-    let rules = rules.iter().filter(|(_, names)| !names.is_empty()).map(|(key, names)| format!("{key}: [{names}]"));
-    rules.collect::<Vec<_>>().join(", ")
+}
+
+/// The routes before the one that matches, or all, and why each does not.
+pub(super) fn skipped(listener: &Listener, route: Option<RouteMatch>, key: &RouteKey<'_>) -> Vec<SkippedRoute> {
+    let end = route.map_or(listener.config().routes.len(), |found| found.route);
+    let skipped = (0..end).map(|number| SkippedRoute {
+        route: place(listener, number),
+        unmet: listener.unmet(number, key).into_iter().map(str::to_owned).collect(),
+    });
+    skipped.collect()
 }

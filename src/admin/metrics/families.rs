@@ -6,6 +6,7 @@
 use prometheus_client::registry::Unit;
 
 use super::family::{Labels, MetricFamily, SampleValue, counter, gauge};
+use super::http::routes;
 use super::traffic::{backends, listeners, pools};
 use crate::admin::snapshot_model::{
     ConfigStats, GeoIpStats, LogStats, Process, ServedCertificate, Snapshot, TlsFiles, TlsOwner,
@@ -18,6 +19,7 @@ pub(super) fn families(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
     families.extend(config(&snapshot.config));
     families.extend(process(&snapshot.process, snapshot.started));
     families.extend(listeners(snapshot, latencies));
+    families.extend(routes(snapshot, latencies));
     families.extend(pools(snapshot));
     families.extend(backends(snapshot, latencies));
     families.extend(certificates(&snapshot.certificates));

@@ -3,6 +3,8 @@
 use prometheus_client::registry::Unit;
 
 use super::buckets::Distribution;
+use crate::admin::snapshot_model::ListenerStats;
+use crate::stats::latency::{Measured, Stage};
 
 /// Names and values of a metric's labels.
 pub(super) type Labels = Vec<(&'static str, String)>;
@@ -65,6 +67,26 @@ pub(super) fn gauge(
     values: Vec<(Labels, SampleValue)>,
 ) -> MetricFamily {
     MetricFamily { name, help, unit, values: Values::Gauges(values) }
+}
+
+pub(super) fn latency<'a>(
+    name: &'static str,
+    all: impl Iterator<Item = (Labels, Option<&'a Measured>)>,
+) -> MetricFamily {
+    let histograms = all.flat_map(|(labels, measured)| {
+        Stage::ALL.into_iter().filter_map(move |stage| {
+            let distribution = Distribution::of(measured?.stage(stage)?.total())?;
+            let mut labels = labels.clone();
+            labels.push(("stage", stage.name().to_owned()));
+            Some((labels, distribution))
+        })
+    });
+    let values = Values::Histograms(histograms.collect());
+    MetricFamily { name, help: "Latency of each stage of a connection", unit: Some(Unit::Seconds), values }
+}
+
+pub(super) fn of_listener(listener: &ListenerStats) -> Labels {
+    vec![("listener", listener.name.clone())]
 }
 
 impl From<u64> for SampleValue {

@@ -9,6 +9,7 @@ mod buckets;
 mod classic;
 mod families;
 mod family;
+mod http;
 mod protobuf;
 mod queries;
 mod text;

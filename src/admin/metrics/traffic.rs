@@ -2,15 +2,14 @@
 
 use prometheus_client::registry::Unit;
 
-use super::buckets::Distribution;
-use super::family::{Labels, MetricFamily, SampleValue, Values, counter, gauge};
-use super::queries;
+use super::family::{Labels, MetricFamily, SampleValue, counter, gauge, latency, of_listener};
+use super::{http, queries};
 use crate::admin::snapshot_model::{
-    BackendStats, BackendStatus, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, TerminationStats,
+    BackendStats, BackendStatus, CheckStats, ListenerStats, PoolStats, Snapshot, TerminationStats,
 };
 use crate::config::model::{AdminState, ListenerState};
 use crate::stats::database::ServerRole;
-use crate::stats::latency::{Latencies, Measured, Stage};
+use crate::stats::latency::Latencies;
 
 pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<MetricFamily> {
     let all = || snapshot.listeners.iter().map(|listener| (of_listener(listener), listener));
@@ -112,7 +111,9 @@ pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metri
         "tidegate_listener_http_no_response",
         "tidegate_listener_http_passthrough",
     ];
-    families.extend(http(names, || all().filter_map(|(labels, l)| Some((labels, l.http.as_ref()?)))));
+    families.extend(http::families(names, || all().filter_map(|(labels, l)| Some((labels, l.http.as_ref()?)))));
+    let open = each(|l| l.requests_open.map(Into::into));
+    families.push(gauge("tidegate_listener_http_requests_open", "HTTP requests under way", None, open));
     families
         .extend(queries::families(queries::OF_LISTENERS, || all().map(|(labels, l)| (labels, l.queries.as_slice()))));
     let measured = all().map(|(labels, l)| (labels, latencies.listener(l.id)));
@@ -404,64 +405,14 @@ pub(super) fn backends(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metric
         "tidegate_backend_http_no_response",
         "tidegate_backend_http_passthrough",
     ];
-    families.extend(http(names, || all().filter_map(|(labels, b)| Some((labels, b.http.as_ref()?)))));
+    families.extend(http::families(names, || all().filter_map(|(labels, b)| Some((labels, b.http.as_ref()?)))));
+    let open = each(|b| b.requests_open.map(Into::into));
+    families.push(gauge("tidegate_backend_http_requests_open", "HTTP requests under way", None, open));
     families
         .extend(queries::families(queries::OF_BACKENDS, || all().map(|(labels, b)| (labels, b.queries.as_slice()))));
     let measured = all().map(|(labels, b)| (labels, latencies.backend(b.id)));
     families.push(latency("tidegate_backend_latency", measured));
     families
-}
-
-/// Requests, responses, those without, and connections that are not watched any more.
-fn http<'a, I: Iterator<Item = (Labels, &'a HttpStats)>>(
-    names: [&'static str; 4],
-    all: impl Fn() -> I,
-) -> [MetricFamily; 4] {
-    let [requests, responses, no_response, passthrough] = names;
-    let each = |value: fn(&HttpStats) -> u64| -> Vec<_> {
-        all().map(|(labels, http)| (labels, SampleValue::Whole(value(http)))).collect()
-    };
-    let by_class = all().flat_map(|(labels, http)| {
-        http.responses.iter().map(move |responses| {
-            let mut labels = labels.clone();
-            let (method, class) = (responses.method.name(), responses.class.name());
-            labels.extend([("method", method.to_owned()), ("class", class.to_owned())]);
-            (labels, SampleValue::Whole(responses.count))
-        })
-    });
-    [
-        counter(requests, "HTTP requests, with and without a response", None, each(|http| http.requests)),
-        counter(responses, "HTTP responses completed, by method and status class", None, by_class.collect()),
-        counter(
-            no_response,
-            "HTTP requests whose connection ended before the response did",
-            None,
-            each(|http| http.no_response),
-        ),
-        counter(
-            passthrough,
-            "Connections passed through unwatched from then on: upgrades, tunnels, invalid HTTP",
-            None,
-            each(|http| http.passthrough),
-        ),
-    ]
-}
-
-fn latency<'a>(name: &'static str, all: impl Iterator<Item = (Labels, Option<&'a Measured>)>) -> MetricFamily {
-    let histograms = all.flat_map(|(labels, measured)| {
-        Stage::ALL.into_iter().filter_map(move |stage| {
-            let distribution = Distribution::of(measured?.stage(stage)?.total())?;
-            let mut labels = labels.clone();
-            labels.push(("stage", stage.name().to_owned()));
-            Some((labels, distribution))
-        })
-    });
-    let values = Values::Histograms(histograms.collect());
-    MetricFamily { name, help: "Latency of each stage of a connection", unit: Some(Unit::Seconds), values }
-}
-
-fn of_listener(listener: &ListenerStats) -> Labels {
-    vec![("listener", listener.name.clone())]
 }
 
 fn of_backend(pool: &PoolStats, backend: &BackendStats) -> Labels {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::measured::{HttpStats, Latency};
 use super::queries::QueryStats;
 use crate::config::model::ListenerState;
-use crate::stats::registry::ListenerId;
+use crate::stats::registry::{ListenerId, RouteId};
 use crate::stats::termination::Termination;
 
 /// One listener.
@@ -67,9 +67,35 @@ pub struct ListenerStats {
     pub latency: Latency,
     /// What was seen of HTTP.
     pub http: Option<HttpStats>,
+    /// With `protocol: http`, requests that are under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_open: Option<u64>,
+    /// With `protocol: http`, each route, and last what matches none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteStats>,
     /// What was seen of queries, by protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<QueryStats>,
+}
+
+/// One route of a listener with `protocol: http`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RouteStats {
+    /// Its id.
+    #[serde(skip)]
+    pub id: RouteId,
+    /// `name`, or the conditions; `default` is what matches no route.
+    pub name: String,
+    /// Where it leads; nowhere if it refuses.
+    pub pools: Vec<String>,
+    /// Requests that are under way.
+    pub requests_open: u64,
+    /// Requests that were sent again, to the same or another backend.
+    pub retries: u64,
+    /// `http_first_byte` and `http_response`.
+    pub latency: Latency,
+    /// Its requests.
+    pub http: Option<HttpStats>,
 }
 
 /// How many a second.

@@ -97,6 +97,16 @@ pub struct HttpStats {
     pub responses: Vec<ResponseCount>,
 }
 
+impl HttpStats {
+    /// Responses of all methods, by class.
+    pub fn by_class(&self) -> impl Iterator<Item = (StatusClass, u64)> {
+        StatusClass::ALL.into_iter().filter_map(|class| {
+            let count = self.responses.iter().filter(|it| it.class == class).map(|it| it.count).sum();
+            (count > 0).then_some((class, count))
+        })
+    }
+}
+
 /// Requests of one method that got a response of one class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ResponseCount {

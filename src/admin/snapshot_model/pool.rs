@@ -228,6 +228,9 @@ pub struct BackendStats {
     pub latency: Latency,
     /// What was seen of HTTP.
     pub http: Option<HttpStats>,
+    /// Behind `protocol: http`, requests that are under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_open: Option<u64>,
     /// What was seen of queries, by protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<QueryStats>,

@@ -1,14 +1,15 @@
 //! `listeners[].routes`.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::hash::Hash;
 
 use super::references::Pools;
 use super::{Checker, value};
 use crate::config::located::Located;
-use crate::config::model::{RouteConfig, RouteTarget, Sniff, SplitShare};
+use crate::config::model::{NO_ROUTE, RouteConfig, RouteTarget, Sniff, SplitShare};
 use crate::config::raw::{RawListener, RawMatch, RawRoute, RawShare};
-use crate::config::report::Diagnostic;
+use crate::config::report::{Diagnostic, shown};
 use crate::config::scalars::{CountryCode, HostRule, MethodName, NameRule, Network, PathPrefix, WholePath};
 use crate::config::tree::NodeId;
 
@@ -45,18 +46,24 @@ impl Checker<'_> {
         };
         let requests = self.requests_read(raw, owner);
         let mut routes = Vec::with_capacity(list.len());
+        let mut names: HashMap<&str, NodeId> = HashMap::new();
         for element in list {
             let Some((typed, at)) = value(Some(element)) else {
                 pools.unclear();
                 continue;
             };
+            let name = value(typed.name.as_ref());
+            if let Some((name, at)) = name {
+                self.route_name(name, at, &mut names);
+            }
             let target = self.target(typed, at, pools);
             let hint = "match: the conditions, such as { sni: [\"www.example.com\"] }";
             let given = self.required(typed.r#match.as_ref(), "match", at, hint);
             let is_passthrough = raw.tls.is_none();
             let conditions = given.and_then(|(given, at)| self.conditions(given, at, requests, is_passthrough));
             if let (Some(conditions), Some(target)) = (conditions, target) {
-                let route = RouteConfig { target, ..conditions };
+                let name = name.map(|(name, _)| name.as_str().into());
+                let route = RouteConfig { name, target, ..conditions };
                 let key = typed.pool.as_ref().map(|key| key.at).or(typed.split.as_ref().map(|key| key.at));
                 if let (Some(key), true) = (key, is_passthrough && requests != RequestsRead::Each)
                     && route.needs_tls()
@@ -73,6 +80,23 @@ impl Checker<'_> {
             }
         }
         routes
+    }
+
+    fn route_name<'n>(&mut self, name: &'n str, at: NodeId, names: &mut HashMap<&'n str, NodeId>) {
+        self.name(name, at);
+        if name == NO_ROUTE {
+            let diagnostic = Diagnostic::new(format!("`{NO_ROUTE}` is the label of what matches no route"));
+            self.error(at, diagnostic.hint("choose another name"));
+        }
+        match names.get(name) {
+            Some(first) => self.duplicate(
+                at,
+                *first,
+                format!("duplicate route name `{}`", shown(name)),
+                "route names are unique within a listener",
+            ),
+            None => drop(names.insert(name, at)),
+        }
     }
 
     fn requests_read(&self, raw: &RawListener, owner: NodeId) -> RequestsRead {
@@ -199,6 +223,7 @@ impl Checker<'_> {
         let country = self.listed(country.as_ref(), |CountryCode(country)| *country);
         let protocol = self.listed(protocol.as_ref(), |protocol| *protocol);
         let conditions = RouteConfig {
+            name: None,
             sni: sni?,
             alpn: alpn?,
             host: host?,

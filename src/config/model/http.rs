@@ -86,6 +86,12 @@ pub struct HeaderMatch {
     pub value: Option<Arc<str>>,
 }
 
+impl std::fmt::Display for HeaderMatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.value.as_deref().unwrap_or("*"))
+    }
+}
+
 /// `pools[].persist` with `by: cookie`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PersistCookie {

@@ -1,8 +1,10 @@
 //! `listeners[].routes`.
 
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use siphasher::sip::SipHasher13;
 
 use super::http::HeaderMatch;
 use super::pool::PoolIndex;
@@ -13,6 +15,8 @@ use crate::net::protocol::ClientProtocol;
 /// One entry of `listeners[].routes`. All conditions must match; an empty one matches anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteConfig {
+    /// Unique within the listener; `None` goes by the conditions ([`RouteConfig::label`]).
+    pub name: Option<Arc<str>>,
     /// Server names (SNI), any of them.
     pub sni: Vec<NamePattern>,
     /// Application protocols, any of them.
@@ -84,7 +88,54 @@ impl RouteTarget {
     }
 }
 
+/// The label of what matches no route.
+pub const NO_ROUTE: &str = "default";
+
+/// Characters of a label that conditions make. A hash follows in longer ones.
+const MAX_LABEL: usize = 100;
+
 impl RouteConfig {
+    /// What statistics and messages call it: its name, or its conditions. Its place in the list may change at any reload.
+    pub fn label(&self) -> Arc<str> {
+        if let Some(name) = &self.name {
+            return Arc::clone(name);
+        }
+        let conditions = self.conditions(usize::MAX);
+        if conditions.chars().count() <= MAX_LABEL {
+            return conditions.into();
+        }
+        let mut hasher = SipHasher13::new();
+        hasher.write(conditions.as_bytes());
+        let beginning: String = conditions.chars().take(MAX_LABEL).collect();
+        format!("{beginning}... #{:08x}", hasher.finish() as u32).into()
+    }
+
+    /// Its conditions as they are written, with at most `listed` elements of each.
+    pub fn conditions(&self, listed: usize) -> String {
+        fn shown<T: ToString>(list: &[T], listed: usize) -> String {
+            let mut texts: Vec<String> = list.iter().take(listed).map(T::to_string).collect();
+            if let Some(more) = list.len().checked_sub(listed).filter(|more| *more > 0) {
+                texts.push(format!("{more} more"));
+            }
+            texts.join(", ")
+        }
+        let RouteConfig { sni, alpn, host, path, path_prefix, method, header, client, country, protocol, .. } = self;
+        let rules = [
+            ("sni", shown(sni, listed)),
+            ("alpn", shown(alpn, listed)),
+            ("host", shown(host, listed)),
+            ("path", shown(path, listed)),
+            ("path_prefix", shown(path_prefix, listed)),
+            ("method", shown(method, listed)),
+            ("header", shown(header, listed)),
+            ("client", shown(client, listed)),
+            ("country", shown(country, listed)),
+            ("protocol", shown(protocol, listed)),
+        ];
+        let rules = rules.iter().filter(|(_, names)| !names.is_empty()).map(|(key, names)| format!("{key}: [{names}]"));
+        rules.collect::<Vec<_>>().join(", ")
+    }
+
     /// Whether it needs the ClientHello.
     pub fn needs_tls(&self) -> bool {
         !(self.sni.is_empty() && self.alpn.is_empty())

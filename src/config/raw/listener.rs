@@ -69,6 +69,9 @@ pub(crate) struct RawListener {
     { "required": ["refuse"], "properties": { "refuse": { "const": true } } },
 ]))]
 pub(crate) struct RawRoute {
+    /// Unique within the listener: its label in statistics. Without one, its conditions are.
+    #[schemars(length(min = 1, max = 128))]
+    pub(crate) name: Field<String>,
     /// Conditions; all keys given must match.
     #[schemars(required)]
     pub(crate) r#match: Field<RawMatch>,

@@ -8,6 +8,7 @@ use crate::net::protocol::ClientProtocol;
 /// A route without a condition.
 fn any(pool: PoolIndex) -> RouteConfig {
     RouteConfig {
+        name: None,
         sni: vec![],
         alpn: vec![],
         host: vec![],

@@ -2,8 +2,14 @@
 
 /// RFC 9110 5.6.2.
 pub(super) const TOKEN: u8 = 1;
-/// Visible ASCII but `#`: a fragment is never sent (RFC 9112 3.2).
-pub(super) const TARGET: u8 = 2;
+/// A path: of visible ASCII, what browsers send and http's `Uri` takes. No `#`: a fragment is never sent (RFC 9112 3.2).
+pub(super) const PATH: u8 = 2;
+/// A query.
+pub(super) const QUERY: u8 = 16;
+/// A host's name in a target.
+pub(super) const HOST: u8 = 32;
+/// A scheme, or a host's name that is one too.
+pub(super) const SCHEME: u8 = 64;
 /// RFC 9110 5.5, with obs-text.
 pub(super) const VALUE: u8 = 4;
 /// A chunk extension: visible ASCII and white space.
@@ -38,8 +44,17 @@ const CLASSES: [u8; 256] = {
             if !is_separator {
                 classes[byte] |= TOKEN;
             }
-            if letter != b'#' {
-                classes[byte] |= TARGET;
+            if !matches!(letter, b'#' | b'<' | b'>' | b'?' | b'`') {
+                classes[byte] |= PATH;
+            }
+            if !matches!(letter, b'"' | b'#' | b'<' | b'>') {
+                classes[byte] |= QUERY;
+            }
+            if letter.is_ascii_alphanumeric() || matches!(letter, b'-' | b'.') {
+                classes[byte] |= HOST | SCHEME;
+            }
+            if matches!(letter, b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=') {
+                classes[byte] |= HOST;
             }
         }
         if letter == b' ' || letter == b'\t' {

@@ -23,7 +23,7 @@ impl RequestGate {
             _ => {
                 self.fields += 1;
                 self.state = GateState::Name;
-                (self.candidates, self.progress) = ((1 << KNOWN.len()) - 1, 0);
+                (self.candidates, self.progress, self.name) = ((1 << KNOWN.len()) - 1, 0, 0);
                 return Ok(0);
             }
         }
@@ -33,6 +33,9 @@ impl RequestGate {
     /// A field's name, up to its colon.
     pub(super) fn name(&mut self, window: &[u8]) -> Result<usize, Violation> {
         let length = span(window, TOKEN);
+        // A longer one is none to http's `HeaderName`.
+        let whole = u16::try_from(length).ok().and_then(|length| self.name.checked_add(length));
+        self.name = whole.ok_or(Violation::HeadTooLong)?;
         for byte in &window[..length] {
             if self.candidates == 0 {
                 break;

@@ -197,6 +197,7 @@ pub(super) struct UnderWay(Rc<HttpClient>);
 impl UnderWay {
     pub(super) fn new(client: &Rc<HttpClient>) -> UnderWay {
         client.under_way.set(client.under_way.get() + 1);
+        client.connection.listener.requests().begin(client.state.worker);
         UnderWay(Rc::clone(client))
     }
 
@@ -208,6 +209,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.under_way.set(self.0.under_way.get().saturating_sub(1));
+        self.0.connection.listener.requests().end(self.0.state.worker);
         self.0.idle_since.set(worker::now());
     }
 }

@@ -54,6 +54,12 @@ pub(super) async fn exchange(
         }
     };
     let mut record = RequestRecord::new(client.enter(route), &pool, &parts);
+    record.routed(route);
+    if route.is_some_and(|found| client.connection.listener.refuses(found)) {
+        let answer = LocalReply::new(403, "the route refuses this request");
+        record.answered(answer.status, Termination::RouteRefused);
+        return Ok(answer.into_response(under_way));
+    }
     match forward(&client, parts, incoming, &mut record).await {
         Ok(ForwardedResponse::Response(head, incoming, link)) => {
             client.responds(true);
@@ -63,7 +69,7 @@ pub(super) async fn exchange(
             record.answered(101, Termination::Closed(Side::Client));
             // From here on, the connection has it.
             record.switched_to = record.backend();
-            match record.handle.connection().take_lease() {
+            match record.release() {
                 Some(lease) => client.switch(Tunnel { backend, ahead, lease }),
                 None => return Err("the request is reset: its backend has gone".into()),
             }
@@ -114,12 +120,7 @@ fn admit(client: &HttpClient, parts: &Parts) -> Result<Routed, (LocalReply, Term
         return Ok((Arc::clone(listener.pool(None)), None));
     }
     let route = route(listener, client, parts);
-    match route {
-        Some(found) if listener.refuses(found) => {
-            Err((LocalReply::new(403, "the route refuses this request"), Termination::RouteRefused))
-        }
-        route => Ok((Arc::clone(listener.pool(route)), route)),
-    }
+    Ok((Arc::clone(listener.pool(route)), route))
 }
 
 fn route(listener: &Listener, client: &HttpClient, parts: &Parts) -> Option<RouteMatch> {
@@ -256,7 +257,7 @@ fn has_other(pool: &Pool, tried: &Excluded) -> bool {
 
 fn retried(record: &mut RequestRecord, listener: &Listener, backend: &Backend) {
     // Its place is free for the next try, which may be at the same backend.
-    drop(record.handle.connection().take_lease());
+    drop(record.release());
     record.attempts.retried();
     backend.counters().retried();
     listener.counters().retried();
@@ -303,7 +304,7 @@ async fn dial(
     let reuse = ReuseKept { fresh };
     let dialled = Box::pin(dial::dial(handle, &listener, pool, &origin, &reuse, first, attempts)).await?;
     let backend = Arc::clone(dialled.lease.backend());
-    record.handle.connection().hold(dialled.lease);
+    record.hold(dialled.lease);
     match dialled.link {
         Link::Reused(link) => Ok((link, true)),
         Link::New(conn) => {

@@ -10,12 +10,15 @@ use hyper::http::request::Parts;
 
 use super::super::connection::Abort;
 use super::super::dial::Attempts;
+use super::super::route::RouteMatch;
 use super::super::worker_state::{SessionHandle, WorkerState};
 use crate::http::target::authority;
 use crate::log::access::{AccessLine, OpenConnections, RequestLine};
-use crate::pool::{Backend, Pool};
+use crate::pool::{Backend, Lease, Pool};
 use crate::stats::http::{HttpEvent, Method, StatusClass};
-use crate::stats::latency::Stage;
+use crate::stats::latency::{Sample, Stage};
+use crate::stats::registry::RouteId;
+use crate::stats::requests::RouteCounters;
 use crate::stats::termination::{Side, Termination};
 use crate::worker;
 
@@ -41,6 +44,8 @@ pub(super) struct RequestRecord {
     status: Option<u16>,
     /// The backend that has switched protocols: its lease is the connection's.
     pub(super) switched_to: Option<Arc<Backend>>,
+    /// The place of its route's counters, once it is routed.
+    route: Option<usize>,
     /// Whether all of the response has come.
     pub(super) is_whole: bool,
     pub(super) ending: Termination,
@@ -61,6 +66,7 @@ impl RequestRecord {
             first_byte: None,
             status: None,
             switched_to: None,
+            route: None,
             is_whole: false,
             ending: Termination::Closed(Side::Client),
         }
@@ -80,6 +86,40 @@ impl RequestRecord {
         self.handle.connection().lease().as_ref().map(|lease| Arc::clone(lease.backend()))
     }
 
+    /// The request has this route, or none of the listener's.
+    pub(super) fn routed(&mut self, route: Option<RouteMatch>) {
+        let listener = &self.handle.connection().listener;
+        let place = listener.route_place(route);
+        if let Some(counters) = listener.route_counters().get(place) {
+            counters.requests().begin(self.state().worker);
+            self.route = Some(place);
+        }
+    }
+
+    fn route_counters(&self) -> Option<&RouteCounters> {
+        let counters = self.handle.connection().listener.route_counters();
+        self.route.and_then(|place| counters.get(place)).map(|counters| &**counters)
+    }
+
+    /// It is the leased backend's from now on.
+    pub(super) fn hold(&self, lease: Lease) {
+        drop(self.release());
+        lease.backend().requests().begin(self.state().worker);
+        self.handle.connection().hold(lease);
+    }
+
+    /// It is no backend's from now on.
+    pub(super) fn release(&self) -> Option<Lease> {
+        let lease = self.handle.connection().take_lease()?;
+        lease.backend().requests().end(self.state().worker);
+        Some(lease)
+    }
+
+    fn measure(&self, sample: Sample) {
+        let route = self.route_counters().map_or(RouteId::NONE, RouteCounters::id);
+        self.state().measure_request(sample.of_route(route));
+    }
+
     /// A backend has answered with this status.
     pub(super) fn responded(&mut self, status: u16) {
         let took = self.began.elapsed();
@@ -89,7 +129,7 @@ impl RequestRecord {
         if let Some(lease) = &*connection.lease() {
             lease.backend().record_first_byte(took);
         }
-        self.state().measure(&connection.listener, connection.leased(), Stage::HttpFirstByte, took);
+        self.measure(Sample::new(connection.listener.id(), connection.leased(), Stage::HttpFirstByte, took));
     }
 
     /// tidegate answers with this status itself.
@@ -167,7 +207,7 @@ impl Drop for RequestRecord {
         let connection = self.handle.connection();
         let listener = &connection.listener;
         let took = self.began.elapsed();
-        let lease = connection.take_lease();
+        let lease = self.release();
         let backend = lease.as_ref().map(|lease| Arc::clone(lease.backend())).or(self.switched_to.take());
         let open = self.facts.is_some().then(|| OpenConnections {
             process: self.state().plane.open(),
@@ -189,9 +229,13 @@ impl Drop for RequestRecord {
             None => HttpEvent::Unanswered,
         };
         if self.is_whole {
-            self.state().measure(listener, connection.leased(), Stage::HttpResponse, took);
+            self.measure(Sample::new(listener.id(), connection.leased(), Stage::HttpResponse, took));
         }
-        self.state().saw_http(listener, connection.leased(), event);
+        self.measure(Sample::http(listener.id(), connection.leased(), event));
+        if let Some(route) = self.route_counters() {
+            route.requests().retried(self.state().worker, self.attempts.retries().into());
+            route.requests().end(self.state().worker);
+        }
         if let (Some(facts), Some(writer), Some(open)) = (&self.facts, &mut *self.state().access(), open) {
             writer.write(&AccessLine {
                 time: SystemTime::now(),

@@ -6,7 +6,7 @@ pub(crate) const MALFORMED: &[(&str, &[u8], u16)] = &[
     // The request line.
     ("BadRequestLine: HTTP/0.9", b"GET /\r\n\r\n", 400),
     ("BadRequestLine: method alone", b"GET\r\n\r\n", 400),
-    ("BadRequestLine: no target", b"GET HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("BadTarget: no target", b"GET HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("BadRequestLine: two spaces before the target", b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("BadRequestLine: two spaces before the version", b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("BadRequestLine: space in the target", b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -161,7 +161,7 @@ pub(crate) const MALFORMED: &[(&str, &[u8], u16)] = &[
     ("BadHost: percent", b"GET / HTTP/1.1\r\nHost: a%2\r\n\r\n", 400),
     ("HostMismatch: absolute-form", b"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", 400),
     ("HostMismatch: port", b"GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    ("BadHost: userinfo in the target", b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("BadTarget: userinfo in the target", b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("BadScheme: ftp", b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("TargetForm: asterisk", b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
     ("TargetForm: authority-form", b"GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 400),
@@ -178,6 +178,6 @@ pub(crate) const MALFORMED: &[(&str, &[u8], u16)] = &[
     ),
     ("BadExpect: other", b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 200-ok\r\n\r\n", 417),
     ("BadExpect: several", b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nExpect: 100-continue\r\n\r\n", 417),
-    ("Unparsed: target that is no URI", b"GET /< HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    ("Unparsed: target without a slash", b"GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("BadTarget: target that is no URI", b"GET /< HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    ("BadTarget: target without a slash", b"GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
 ];

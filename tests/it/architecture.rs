@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each room, and those it may use. `config::model` is a room of its own inside config.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 23] = [
     ("net", &[]),
     ("mysql", &["mysql"]),
     ("notices", &["threads"]),
     ("threads", &[]),
     ("stats", &[]),
+    ("udp", &[]),
     ("sniff", &["net", "sniff", "stats"]),
     ("http", &["config::model"]),
     ("config/model.rs", &["net"]),
@@ -57,6 +58,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "sniff",
             "stats",
             "tls",
+            "udp",
             "worker",
         ],
     ),
@@ -77,7 +79,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
 ];
 
 /// Rooms that get bytes and `now` and give decisions: no clock, no descriptors.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "balance",
     "health/database/client.rs",
     "health/database/mysql",
@@ -90,6 +92,7 @@ const PURE: [&str; 12] = [
     "mysql",
     "pool/resolve/schedule.rs",
     "sniff",
+    "udp",
 ];
 
 #[test]

@@ -116,6 +116,7 @@ fn absent_keys_have_their_defaults() {
             bind: vec![ListenAddress::One(Address::Tcp("127.0.0.1:8080".parse().unwrap()))],
             pool: PoolIndex(0),
             http: None,
+            udp: None,
             sniff: Sniff::Off,
             protocol_hint: None,
             routes: Vec::new(),

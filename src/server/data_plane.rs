@@ -19,6 +19,7 @@ use super::http::KeptLinks;
 use super::listener::Listener;
 use super::plane_state::{Members, PlaneState};
 use super::samples::Samples;
+use super::udp;
 use super::worker_state::WorkerState;
 use crate::log::access::AccessWriter;
 use crate::net::addr::Address;
@@ -211,9 +212,26 @@ impl DataPlane {
         for WorkerSocket { number, worker, socket } in sockets {
             let (listener, address) = (Arc::clone(listener), address.clone());
             if let Some(worker) = crew.all().find(|member| member.index == worker) {
-                worker.remote.run(move || accept::start(listener, address, number, socket));
+                worker.remote.run(move || match listener.config().udp {
+                    Some(_) => udp::start(listener, address, number, socket, None),
+                    None => accept::start(listener, address, number, socket),
+                });
             }
         }
+    }
+
+    /// Gives a socket of datagrams to another worker. The one that had it goes on with its sessions.
+    pub fn move_socket(&self, listener: &Arc<Listener>, address: &Address, socket: WorkerSocket, from: usize) {
+        let crew = self.crew.load();
+        let member = |index: usize| crew.all().find(|member| member.index == index).cloned();
+        let WorkerSocket { number, worker, socket } = socket;
+        let (Some(from), Some(to)) = (member(from), member(worker)) else { return };
+        let (listener, address) = (Arc::clone(listener), address.clone());
+        let before = Arc::clone(&from);
+        from.remote.run(move || {
+            let keys = udp::hand_over(listener.id(), &address, number, &to);
+            to.remote.run(move || udp::start(listener, address, number, socket, Some((keys, before))));
+        });
     }
 
     /// A worker accepts no more from one socket of an address. Another one has a duplicate, and takes what waits there.
@@ -301,5 +319,6 @@ impl DataPlane {
 /// Gives up what a worker's thread-locals hold. Called at the end of its thread.
 fn release() {
     KeptLinks::release();
+    udp::release();
     WorkerState::release();
 }

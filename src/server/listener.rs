@@ -21,6 +21,7 @@ use crate::stats::recent_events::RecentEvents;
 use crate::stats::registry::ListenerId;
 use crate::stats::termination::Termination;
 use crate::stats::traffic::Traffic;
+use crate::stats::udp::DatagramCounters;
 use crate::tls::Acceptor;
 use crate::worker;
 
@@ -44,6 +45,7 @@ struct ListenerRuntime {
     id: ListenerId,
     counters: ListenerCounters,
     traffic: Traffic,
+    datagrams: DatagramCounters,
     refused: RecentEvents<RejectionEvent>,
     connections: Arc<Capacity>,
     handshakes: Arc<Capacity>,
@@ -86,6 +88,7 @@ impl Listener {
             id,
             counters: ListenerCounters::default(),
             traffic: Traffic::new(workers),
+            datagrams: DatagramCounters::default(),
             refused: RecentEvents::new(REFUSALS),
             connections: Capacity::new(usize::MAX),
             handshakes: Capacity::new(usize::MAX),
@@ -119,7 +122,8 @@ impl Listener {
     /// It is in service from now on.
     pub(super) fn take_effect(&self) {
         let max = |max: Option<NonZeroU32>| max.map_or(usize::MAX, |max| max.get() as usize);
-        self.runtime.connections.resize(max(self.config.max_connections));
+        let sessions = self.config.udp.as_ref().map(|udp| udp.max_sessions);
+        self.runtime.connections.resize(max(sessions.or(self.config.max_connections)));
         self.runtime.handshakes.resize(max(self.config.limits.handshakes));
     }
 
@@ -217,6 +221,11 @@ impl Listener {
     /// Bytes, those of open connections included.
     pub fn traffic(&self) -> &Traffic {
         &self.runtime.traffic
+    }
+
+    /// Datagrams, with `protocol: udp`.
+    pub fn datagrams(&self) -> &DatagramCounters {
+        &self.runtime.datagrams
     }
 
     /// What its connections have left behind so far.

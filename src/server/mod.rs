@@ -31,6 +31,7 @@ mod screened;
 mod session;
 mod sniff_tap;
 mod transport;
+mod udp;
 mod upstream;
 mod worker_state;
 

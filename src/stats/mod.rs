@@ -12,3 +12,4 @@ pub mod registry;
 mod series;
 pub mod termination;
 pub mod traffic;
+pub mod udp;

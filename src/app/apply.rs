@@ -299,19 +299,7 @@ impl Running {
         capacity::establish(&config, used, &self.plane);
         for ((name, address), added, removed) in moved {
             let Some(listener) = listener(&name) else { continue };
-            if listener.config().udp.is_some() {
-                for socket in added {
-                    match removed.iter().find(|(number, _)| *number == socket.number) {
-                        Some((_, worker)) => self.plane.move_socket(listener, &address, socket, *worker),
-                        None => self.plane.accept(listener, &address, vec![socket]),
-                    }
-                }
-                continue;
-            }
-            self.plane.accept(listener, &address, added);
-            for (number, worker) in removed {
-                self.plane.stop_socket(listener.id(), &address, number, worker);
-            }
+            self.plane.change_sockets(listener, &address, added, &removed);
         }
         for (listener, name, addresses) in prepared.closed {
             for address in &addresses {

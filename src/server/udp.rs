@@ -4,6 +4,7 @@
 //! long as the number of sockets stays: the kernel chooses by a hash of both addresses. A session ([`session`]) is an entry in
 //! the worker's list of connections, holds a lease, and leaves an access line, as a connection does.
 
+mod handover;
 mod outgoing;
 mod reader;
 mod scratch;
@@ -12,7 +13,9 @@ mod session;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use self::reader::Reader;
+pub use self::handover::HandedSession;
+pub(super) use self::handover::SessionStore;
+use self::reader::DatagramReader;
 use super::crew::CrewMember;
 use super::listener::Listener;
 use crate::net::addr::Address;
@@ -33,10 +36,10 @@ pub(super) fn start(
     address: Address,
     number: usize,
     socket: OwnedFd,
-    before: Option<(Vec<FlowKey>, Arc<CrewMember>)>,
+    before: Vec<(FlowKey, Arc<CrewMember>)>,
 ) {
     let name = Arc::clone(&listener.config().name);
-    match Reader::new(listener, address, number, socket, before) {
+    match DatagramReader::new(listener, address, number, socket, before) {
         Ok(reader) => worker::spawn(reader.run()),
         Err(error) => {
             tracing::error!(listener = %name, %error, "a worker cannot receive datagrams: its listening socket failed");
@@ -45,6 +48,34 @@ pub(super) fn start(
 }
 
 /// Leaves a listening socket to another worker, but for its sessions. Returns which those are.
-pub(super) fn hand_over(listener: ListenerId, address: &Address, number: usize, to: &Arc<CrewMember>) -> Vec<FlowKey> {
+pub(super) fn hand_over(
+    listener: ListenerId,
+    address: &Address,
+    number: usize,
+    to: &Arc<CrewMember>,
+) -> Vec<(FlowKey, Arc<CrewMember>)> {
     reader::find(listener, address, number).map_or_else(Vec::new, |reader| reader.hand_over(to))
+}
+
+/// Has all sockets of this worker looked at.
+pub(super) fn wake() {
+    reader::all().iter().for_each(|reader| reader.wake());
+}
+
+/// The sessions of this worker, and duplicates of their sockets.
+pub(super) fn export() -> Vec<(HandedSession, OwnedFd)> {
+    reader::all().iter().flat_map(|reader| reader.export()).collect()
+}
+
+/// Takes the sessions whose listening sockets this worker has.
+pub(super) fn adopt(store: &SessionStore) {
+    for reader in reader::all() {
+        let own = store.take(|session| reader.is_bound_for(session));
+        own.into_iter().for_each(|(session, socket)| reader.adopt(&session, socket));
+    }
+}
+
+/// Ends the sessions of this worker without a trace: another process has them.
+pub(super) fn forget() {
+    reader::all().iter().for_each(|reader| reader.forget_sessions());
 }

@@ -113,6 +113,11 @@ impl WorkerState {
         self.member.enter()
     }
 
+    /// This worker, for others.
+    pub(super) fn member(&self) -> &Arc<CrewMember> {
+        &self.member
+    }
+
     pub(super) fn stop_accepting(&self) {
         self.stopped_accepting.set(Some(worker::now()));
         self.stop_where(|_| true);

@@ -36,6 +36,23 @@ pub struct FlowRules {
     pub amplification: Option<NonZeroU32>,
 }
 
+/// What was counted of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowCounts {
+    /// Datagrams of the client.
+    pub datagrams_in: u64,
+    /// Datagrams of the backend.
+    pub datagrams_out: u64,
+    /// Bytes of the client.
+    pub bytes_in: u64,
+    /// Bytes of the backend.
+    pub bytes_out: u64,
+    /// The client has sent something after a reply.
+    pub is_answering: bool,
+    /// When either side sent its last datagram.
+    pub last: Instant,
+}
+
 /// What becomes of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -61,7 +78,7 @@ enum Proof {
 }
 
 #[derive(Debug)]
-struct Flow<T> {
+struct FlowEntry<T> {
     key: FlowKey,
     generation: u32,
     links: Links,
@@ -79,7 +96,7 @@ struct Flow<T> {
 pub struct FlowTable<T> {
     rules: FlowRules,
     places: HashMap<FlowKey, u32>,
-    flows: Vec<Option<Flow<T>>>,
+    flows: Vec<Option<FlowEntry<T>>>,
     free: Vec<u32>,
     generation: u32,
     /// By [`Proof`].
@@ -119,6 +136,11 @@ impl<T> FlowTable<T> {
         self.len() >= self.rules.max_sessions
     }
 
+    /// Whether a client has a session.
+    pub fn contains(&self, key: &FlowKey) -> bool {
+        self.places.contains_key(key)
+    }
+
     /// The session of a client, which has sent so many datagrams at once, of so many bytes together; `None` if it has none.
     pub fn arrived(&mut self, key: &FlowKey, datagrams: u64, bytes: u64, now: Instant) -> Option<FlowId> {
         let place = *self.places.get(key)?;
@@ -142,7 +164,7 @@ impl<T> FlowTable<T> {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let proof = if datagrams > 1 { Proof::Repeated } else { Proof::Once };
-        let flow = Flow {
+        let flow = FlowEntry {
             key,
             generation,
             links: Links::default(),
@@ -225,8 +247,27 @@ impl<T> FlowTable<T> {
     }
 
     /// All sessions, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&FlowKey, &T)> {
-        self.flows.iter().flatten().map(|flow| (&flow.key, &flow.value))
+    pub fn iter(&self) -> impl Iterator<Item = (&FlowKey, &T, FlowCounts)> {
+        self.flows.iter().flatten().map(|flow| {
+            let FlowEntry { datagrams_in, datagrams_out, bytes_in, bytes_out, last, .. } = *flow;
+            let is_answering = flow.proof == Proof::Answering;
+            let counts = FlowCounts { datagrams_in, datagrams_out, bytes_in, bytes_out, is_answering, last };
+            (&flow.key, &flow.value, counts)
+        })
+    }
+
+    /// Sets what was counted of a session elsewhere.
+    pub fn restore(&mut self, id: FlowId, counts: FlowCounts) {
+        let Some(flow) = self.flow_mut(id) else { return };
+        let FlowCounts { datagrams_in, datagrams_out, bytes_in, bytes_out, is_answering, last } = counts;
+        (flow.datagrams_in, flow.datagrams_out) = (datagrams_in, datagrams_out);
+        (flow.bytes_in, flow.bytes_out) = (bytes_in, bytes_out);
+        let proof = match is_answering {
+            true => Proof::Answering,
+            false if datagrams_in > 1 => Proof::Repeated,
+            false => Proof::Once,
+        };
+        self.touch(id.place, proof, last);
     }
 
     fn deadline(&self, place: u32) -> Option<Instant> {
@@ -234,7 +275,7 @@ impl<T> FlowTable<T> {
         flow.last.checked_add(self.rules.idle)
     }
 
-    fn flow_mut(&mut self, id: FlowId) -> Option<&mut Flow<T>> {
+    fn flow_mut(&mut self, id: FlowId) -> Option<&mut FlowEntry<T>> {
         let flow = self.flows.get_mut(id.place as usize)?.as_mut()?;
         (flow.generation == id.generation).then_some(flow)
     }
@@ -273,7 +314,7 @@ impl<T> FlowTable<T> {
     }
 }
 
-fn linked<T>(flows: &mut [Option<Flow<T>>]) -> impl FnMut(u32, &mut dyn FnMut(&mut Links)) {
+fn linked<T>(flows: &mut [Option<FlowEntry<T>>]) -> impl FnMut(u32, &mut dyn FnMut(&mut Links)) {
     |place, change| {
         if let Some(Some(flow)) = flows.get_mut(place as usize) {
             change(&mut flow.links);

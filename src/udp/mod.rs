@@ -5,13 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-mod backlog;
+mod first_datagrams;
 mod flows;
 mod list;
 #[cfg(test)]
-mod simulation;
-#[cfg(test)]
 mod tests;
 
-pub use self::backlog::Backlog;
-pub use self::flows::{FlowId, FlowKey, FlowRules, FlowTable, Reply};
+pub use self::first_datagrams::FirstDatagrams;
+pub use self::flows::{FlowCounts, FlowId, FlowKey, FlowRules, FlowTable, Reply};

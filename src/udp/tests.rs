@@ -1,3 +1,5 @@
+mod simulation;
+
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
@@ -96,7 +98,7 @@ fn those_who_converse_make_no_room() {
 
 #[test]
 fn backlog_is_bounded_and_keeps_the_order_of_each_client() {
-    let mut backlog = Backlog::new(4, 10);
+    let mut backlog = FirstDatagrams::new(4, 10);
     assert!([(1, b"a1"), (2, b"b1"), (1, b"a2")].iter().all(|(client, text)| backlog.push(key(*client), *text)));
     assert!(!backlog.push(key(3), b"too large"));
     assert!(backlog.push(key(3), b"c1") && !backlog.push(key(4), b""), "four");

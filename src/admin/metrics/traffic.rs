@@ -4,7 +4,7 @@ use prometheus_client::registry::Unit;
 
 use super::buckets::Distribution;
 use super::family::{Labels, MetricFamily, SampleValue, Values, counter, gauge};
-use super::queries;
+use super::{datagrams, queries};
 use crate::admin::snapshot_model::{
     BackendStats, BackendStatus, CheckStats, HttpStats, ListenerStats, PoolStats, Snapshot, TerminationStats,
 };
@@ -106,6 +106,7 @@ pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metri
             handshakes.collect(),
         ),
     ];
+    families.extend(datagrams::families(|| all().filter_map(|(labels, l)| Some((labels, l.datagrams.as_ref()?)))));
     let names = [
         "tidegate_listener_http_requests",
         "tidegate_listener_http_responses",

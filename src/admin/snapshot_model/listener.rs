@@ -1,5 +1,7 @@
 //! Listeners.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::measured::{HttpStats, Latency};
@@ -67,9 +69,27 @@ pub struct ListenerStats {
     pub latency: Latency,
     /// What was seen of HTTP.
     pub http: Option<HttpStats>,
+    /// Datagrams, with `protocol: udp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datagrams: Option<DatagramStats>,
     /// What was seen of queries, by protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<QueryStats>,
+}
+
+/// Datagrams of `protocol: udp`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatagramStats {
+    /// From clients, handed to backends.
+    #[serde(rename = "in")]
+    pub datagrams_in: u64,
+    /// From backends, handed to clients.
+    #[serde(rename = "out")]
+    pub datagrams_out: u64,
+    /// Sessions that went on with another backend after an ICMP error.
+    pub moved_sessions: u64,
+    /// Dropped, by cause.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// How many a second.

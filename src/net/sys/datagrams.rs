@@ -4,7 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 
 use rustix::io::Errno;
@@ -186,21 +186,18 @@ impl ReceiveBatch {
 /// Sends datagrams in their order. Returns how many were sent, all or up to the first that failed; and why that did.
 pub fn send(socket: impl AsFd, datagrams: &[OutgoingDatagram<'_>]) -> (usize, Option<Errno>) {
     let mut sent = 0;
-    for chunk in datagrams.chunks(MAX_BATCH) {
-        match send_chunk(&socket, chunk) {
-            Ok(count) if count == chunk.len() => sent += count,
-            // The next call says why: sendmmsg(2) keeps the error to itself.
-            Ok(count) => {
-                let (more, error) = send(&socket, &chunk[count..]);
-                return (sent + count + more, error);
-            }
+    while let Some(rest) = datagrams.get(sent..).filter(|rest| !rest.is_empty()) {
+        match send_chunk(socket.as_fd(), &rest[..rest.len().min(MAX_BATCH)]) {
+            // After fewer than all, the next call says why: sendmmsg(2) keeps the error to itself.
+            Ok(count) if count > 0 => sent += count,
+            Ok(_) => return (sent, Some(Errno::AGAIN)),
             Err(errno) => return (sent, Some(errno)),
         }
     }
     (sent, None)
 }
 
-fn send_chunk(socket: &impl AsFd, datagrams: &[OutgoingDatagram<'_>]) -> Result<usize, Errno> {
+fn send_chunk(socket: BorrowedFd<'_>, datagrams: &[OutgoingDatagram<'_>]) -> Result<usize, Errno> {
     let mut names: Vec<(libc::sockaddr_storage, libc::socklen_t)> =
         datagrams.iter().map(|it| it.peer.map_or_else(unnamed, storage)).collect();
     let mut controls: Vec<(Control, usize)> = datagrams.iter().map(control).collect();
@@ -228,7 +225,7 @@ fn send_chunk(socket: &impl AsFd, datagrams: &[OutgoingDatagram<'_>]) -> Result<
     // the call has returned. The kernel only reads the bytes that `parts` point to, which `datagrams` borrows.
     let sent = unsafe {
         libc::sendmmsg(
-            socket.as_fd().as_raw_fd(),
+            socket.as_raw_fd(),
             headers.as_mut_ptr(),
             headers.len() as _,
             (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,

@@ -1,7 +1,7 @@
 //! Sending datagrams, and what becomes of those that cannot be sent.
 
 use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
@@ -25,7 +25,7 @@ pub(super) struct Sent {
 ///
 /// # Errors
 /// The peer is not there (ICMP), and how many of `datagrams` were seen to before; the one after them was not sent.
-pub(super) fn send(socket: &impl AsFd, datagrams: &[OutgoingDatagram<'_>]) -> (Sent, Option<(usize, Errno)>) {
+pub(super) fn send(socket: BorrowedFd<'_>, datagrams: &[OutgoingDatagram<'_>]) -> (Sent, Option<(usize, Errno)>) {
     let (mut sent, mut rest, mut done) = (Sent::default(), datagrams, 0);
     while let Some(first) = rest.first() {
         if first.segment.is_some() && (WITHOUT_TRAINS.get() || !first.head.is_empty()) {

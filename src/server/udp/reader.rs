@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -21,6 +22,7 @@ use super::super::plane_state::AcceptGuard;
 use super::super::route::RouteKey;
 use super::super::session::Permits;
 use super::super::worker_state::WorkerState;
+use super::handover::HandedSession;
 use super::scratch;
 use super::session::{ClientDatagram, SessionOwner, UdpSession};
 use crate::net::addr::{Address, ClientAddr};
@@ -30,7 +32,7 @@ use crate::net::sys::set_option;
 use crate::stats::registry::ListenerId;
 use crate::stats::termination::Termination;
 use crate::stats::udp::DatagramDrop;
-use crate::udp::{Backlog, FlowId, FlowKey, FlowRules, FlowTable, Reply};
+use crate::udp::{FirstDatagrams, FlowCounts, FlowId, FlowKey, FlowRules, FlowTable, Reply};
 use crate::worker::{self, DatagramSocket, Timer, Waiter, poll_fn};
 
 /// Batches that are read in a turn of the loop, before others have theirs.
@@ -49,32 +51,36 @@ const HELD_BYTES: usize = 2048;
 
 thread_local! {
     /// Of this worker.
-    static READERS: RefCell<Vec<Rc<Reader>>> = const { RefCell::new(Vec::new()) };
+    static READERS: RefCell<Vec<Rc<DatagramReader>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Gives up those of this worker.
 pub(super) fn release() {
     // Taken out first: what they drop may look here.
     for reader in READERS.with(RefCell::take) {
-        let table = reader.table.replace(FlowTable::new(rules(&reader.listener())));
-        table.iter().for_each(|(_, session)| session.finish(Termination::InternalError));
+        reader.take_sessions().iter().for_each(|(_, session, _)| session.finish(Termination::InternalError));
     }
 }
 
+/// Those of this worker.
+pub(super) fn all() -> Vec<Rc<DatagramReader>> {
+    READERS.with(|readers| readers.borrow().clone())
+}
+
 /// The one of this worker that has this socket.
-pub(super) fn find(listener: ListenerId, address: &Address, number: usize) -> Option<Rc<Reader>> {
+pub(super) fn find(listener: ListenerId, address: &Address, number: usize) -> Option<Rc<DatagramReader>> {
     READERS.with(|readers| readers.borrow().iter().rfind(|it| it.is_of(listener, address, number)).cloned())
 }
 
 /// A listening socket of this worker, with its sessions.
-pub(super) struct Reader {
+pub(super) struct DatagramReader {
     state: Rc<WorkerState>,
     accepting: Rc<Accepting>,
     socket: DatagramSocket,
     /// As bound.
     local: SocketAddr,
     table: RefCell<FlowTable<Rc<UdpSession>>>,
-    backlog: RefCell<Backlog>,
+    backlog: RefCell<FirstDatagrams>,
     held: RefCell<VecDeque<(FlowId, Box<[u8]>)>>,
     /// Datagrams that the kernel had dropped when the last one came.
     dropped: Cell<u32>,
@@ -87,14 +93,14 @@ pub(super) struct Reader {
     task: OnceCell<Waiter>,
 }
 
-impl Reader {
+impl DatagramReader {
     pub(super) fn new(
         listener: Arc<Listener>,
         address: Address,
         number: usize,
         socket: OwnedFd,
-        before: Option<(Vec<FlowKey>, Arc<CrewMember>)>,
-    ) -> io::Result<Rc<Reader>> {
+        before: Vec<(FlowKey, Arc<CrewMember>)>,
+    ) -> io::Result<Rc<DatagramReader>> {
         let state = WorkerState::current();
         let local = match local_address(&socket)? {
             Address::Tcp(address) => address,
@@ -106,21 +112,18 @@ impl Reader {
             accepting.stop();
         }
         state.accepts(&accepting);
-        let elsewhere = before.map_or_else(HashMap::new, |(keys, worker)| {
-            keys.into_iter().map(|key| (key, Arc::clone(&worker))).collect()
-        });
-        Ok(Rc::new(Reader {
+        Ok(Rc::new(DatagramReader {
             guard: RefCell::new(Some(state.plane.accepts())),
             state,
             accepting,
             socket: DatagramSocket::new(socket)?,
             local,
             table: RefCell::new(FlowTable::new(rules)),
-            backlog: RefCell::new(Backlog::new(WAITING, WAITING_BYTES)),
+            backlog: RefCell::new(FirstDatagrams::new(WAITING, WAITING_BYTES)),
             held: RefCell::default(),
             dropped: Cell::default(),
             receives_trains: Cell::default(),
-            elsewhere: RefCell::new(elsewhere),
+            elsewhere: RefCell::new(before.into_iter().collect()),
             successor: RefCell::default(),
             task: OnceCell::new(),
         }))
@@ -156,7 +159,7 @@ impl Reader {
             let now = worker::now();
             self.table.borrow_mut().set_rules(rules(&self.accepting.listener()));
             self.expire(now);
-            if self.successor.borrow().is_none() {
+            if self.successor.borrow().is_none() && !self.is_held() {
                 self.read(now);
                 self.open_waiting(now);
             }
@@ -245,7 +248,14 @@ impl Reader {
         }
         let elsewhere = self.elsewhere.borrow().get(&key).map(Arc::clone);
         if let Some(worker) = elsewhere {
-            return self.pass_on(&worker, key, datagrams);
+            if self.state.is_on(&worker) {
+                if let Some(reader) = self.find_owner(&key) {
+                    return reader.arrived(key, datagrams, now);
+                }
+            } else if !worker.is_closed() {
+                return self.pass_on(&worker, key, datagrams);
+            }
+            self.elsewhere.borrow_mut().remove(&key);
         }
         if self.accepting.is_stopped() || self.accepting.is_paused() {
             return self.drop_datagrams(DatagramDrop::NotAccepting, count);
@@ -258,16 +268,32 @@ impl Reader {
         }
     }
 
-    /// Gives datagrams to the worker that has their session.
+    /// The one of this worker that has a session of this socket, from before it was handed over.
+    fn find_owner(&self, key: &FlowKey) -> Option<Rc<DatagramReader>> {
+        let (listener, number) = (self.accepting.listener().id(), self.accepting.number);
+        READERS.with(|readers| {
+            let readers = readers.borrow();
+            let has_it = |it: &&Rc<DatagramReader>| {
+                it.is_of(listener, &self.accepting.address, number) && it.table.borrow().contains(key)
+            };
+            readers.iter().find(has_it).cloned()
+        })
+    }
+
+    /// Gives datagrams to the worker that has their session. They come back if it has ended.
     fn pass_on(&self, worker: &Arc<CrewMember>, key: FlowKey, datagrams: &[ClientDatagram<'_>]) {
         let datagrams: Vec<Box<[u8]>> = datagrams.iter().flat_map(ClientDatagram::apart).map(Box::from).collect();
         let (listener, address) = (self.accepting.listener().id(), self.accepting.address.clone());
-        let number = self.accepting.number;
+        let (number, own) = (self.accepting.number, Arc::clone(self.state.member()));
         worker.remote.run(move || {
-            let Some(reader) = find(listener, &address, number) else { return };
-            let datagrams: Vec<ClientDatagram<'_>> =
-                datagrams.iter().map(|bytes| ClientDatagram { bytes, segment: None }).collect();
-            reader.arrived(key, &datagrams, worker::now());
+            if let Some(reader) = find(listener, &address, number).and_then(|reader| reader.find_owner(&key)) {
+                return reader.arrived(key, &whole(&datagrams), worker::now());
+            }
+            own.remote.run(move || {
+                let Some(reader) = find(listener, &address, number) else { return };
+                reader.elsewhere.borrow_mut().remove(&key);
+                reader.arrived(key, &whole(&datagrams), worker::now());
+            });
         });
     }
 
@@ -276,8 +302,7 @@ impl Reader {
         for _ in 0..OPENED {
             let waiting = self.backlog.borrow_mut().pop();
             let Some((key, datagrams)) = waiting else { return };
-            let datagrams: Vec<ClientDatagram<'_>> =
-                datagrams.iter().map(|bytes| ClientDatagram { bytes, segment: None }).collect();
+            let datagrams = whole(&datagrams);
             let known = self.table.borrow_mut().arrived(&key, 0, 0, now).is_some();
             if known {
                 self.arrived(key, &datagrams, now);
@@ -354,16 +379,96 @@ impl Reader {
         });
     }
 
+    fn take_sessions(&self) -> FlowTable<Rc<UdpSession>> {
+        self.table.replace(FlowTable::new(rules(&self.listener())))
+    }
+
+    /// Looks at its socket and its sessions.
+    pub(super) fn wake(&self) {
+        self.task.get().into_iter().for_each(Waiter::wake);
+        self.table.borrow().iter().for_each(|(_, session, _)| session.wake());
+    }
+
+    /// Its sessions, for another process.
+    pub(super) fn export(&self) -> Vec<(HandedSession, OwnedFd)> {
+        let (listener, now) = (self.accepting.listener(), worker::now());
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let table = self.table.borrow();
+        let sessions = table.iter().filter_map(|(key, session, counts)| {
+            let (pool, backend, began, socket) = session.handed()?;
+            let handed = HandedSession {
+                listener: listener.config().name.to_string(),
+                bound: self.local,
+                number: self.accepting.number,
+                client: key.client,
+                local: key.local,
+                pool,
+                backend,
+                datagrams: (counts.datagrams_in, counts.datagrams_out),
+                bytes: (counts.bytes_in, counts.bytes_out),
+                is_answering: counts.is_answering,
+                age: since(began),
+                idle: since(counts.last),
+            };
+            Some((handed, socket))
+        });
+        sessions.collect()
+    }
+
+    /// Whether it has the listening socket of a session of another process.
+    pub(super) fn is_bound_for(&self, session: &HandedSession) -> bool {
+        *self.accepting.listener().config().name == *session.listener
+            && self.local == session.bound
+            && self.accepting.number == session.number
+    }
+
+    /// Goes on with a session of another process. One whose backend is not there any more begins anew with its next datagram.
+    pub(super) fn adopt(self: &Rc<Self>, handed: &HandedSession, socket: OwnedFd) {
+        let (listener, now) = (self.accepting.listener(), worker::now());
+        let Some(pool) = listener.pools().find(|pool| **pool.name() == *handed.pool) else { return };
+        let backend = pool.backends().iter().find(|backend| **backend.name() == *handed.backend).map(|it| it.id());
+        let Some(lease) = backend.and_then(|id| pool.lease_kept(id)) else { return };
+        let (key, client) = (FlowKey { client: handed.client, local: handed.local }, ClientAddr::Tcp(handed.client));
+        let Ok(Admission::Admitted(address_slot)) = listener.admit(client) else { return };
+        let route_key = RouteKey { client: listener.route_client(client.ip(), 0), ..RouteKey::default() };
+        let preamble = Preamble { route: listener.route(&route_key), address_slot, ..Preamble::default() };
+        let (Some(permits), Some(slot)) = (self.room(&listener), self.state.own_slot()) else { return };
+        let Ok(socket) = DatagramSocket::new(socket) else { return };
+        let began = now.checked_sub(handed.age).unwrap_or(now);
+        let session = UdpSession::new(self, key, preamble, permits, slot, began);
+        session.resume(lease, socket, handed);
+        let id = self.table.borrow_mut().open(key, Rc::clone(&session), 1, 0, now);
+        let Some(id) = id else { return session.finish(Termination::Evicted) };
+        let ((datagrams_in, datagrams_out), (bytes_in, bytes_out)) = (handed.datagrams, handed.bytes);
+        let (is_answering, last) = (handed.is_answering, now);
+        let counts = FlowCounts { datagrams_in, datagrams_out, bytes_in, bytes_out, is_answering, last };
+        self.table.borrow_mut().restore(id, counts);
+        session.begin(id);
+        self.wake();
+    }
+
+    /// Another process has its sessions.
+    pub(super) fn forget_sessions(&self) {
+        self.take_sessions().iter().for_each(|(_, session, _)| session.give_up());
+        self.task.get().into_iter().for_each(Waiter::wake);
+    }
+
     /// Reads no more: another worker does. Returns the sessions that go on here.
-    pub(super) fn hand_over(&self, to: &Arc<CrewMember>) -> Vec<FlowKey> {
+    pub(super) fn hand_over(&self, to: &Arc<CrewMember>) -> Vec<(FlowKey, Arc<CrewMember>)> {
         self.successor.replace(Some(Arc::clone(to)));
         self.state.forget_accepting(&self.accepting);
         self.accepting.stop();
-        self.table.borrow().iter().map(|(key, _)| *key).collect()
+        let mut sessions: Vec<_> = self.elsewhere.take().into_iter().collect();
+        sessions.extend(self.table.borrow().iter().map(|(key, ..)| (*key, Arc::clone(self.state.member()))));
+        sessions
     }
 }
 
-impl SessionOwner for Reader {
+impl SessionOwner for DatagramReader {
+    fn is_held(&self) -> bool {
+        self.state.plane.datagrams_held.load(Ordering::Acquire)
+    }
+
     fn state(&self) -> &Rc<WorkerState> {
         &self.state
     }
@@ -427,6 +532,11 @@ fn rules(listener: &Listener) -> FlowRules {
         responses: udp.responses,
         amplification: udp.amplification,
     }
+}
+
+/// None of them a train.
+fn whole(datagrams: &[Box<[u8]>]) -> Vec<ClientDatagram<'_>> {
+    datagrams.iter().map(|bytes| ClientDatagram { bytes, segment: None }).collect()
 }
 
 /// Datagrams and bytes.

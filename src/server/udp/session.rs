@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,6 +15,7 @@ use super::super::crew::WorkerSlot;
 use super::super::listener::Listener;
 use super::super::session::Permits;
 use super::super::worker_state::{SessionHandle, WorkerState};
+use super::handover::HandedSession;
 use super::outgoing::{Sent, send};
 use super::scratch;
 use crate::log::access::{AccessLine, OpenConnections};
@@ -64,6 +65,9 @@ impl<'b> ClientDatagram<'b> {
 /// The listening socket of a session.
 pub(super) trait SessionOwner {
     fn state(&self) -> &Rc<WorkerState>;
+
+    /// Whether nothing is to be read, as another process does.
+    fn is_held(&self) -> bool;
 
     /// What replies leave by.
     fn socket(&self) -> BorrowedFd<'_>;
@@ -124,15 +128,31 @@ impl UdpSession {
         slot: WorkerSlot,
         now: Instant,
     ) -> Result<Rc<UdpSession>, DatagramDrop> {
-        let listener = reader.listener();
-        let pool = Arc::clone(listener.pool(preamble.route));
+        let pool = Arc::clone(reader.listener().pool(preamble.route));
         let mut tried = Excluded::new();
         let (lease, socket) = choose(&**reader, &pool, &key, &mut tried)?;
+        let session = UdpSession::new(reader, key, preamble, permits, slot, now);
+        session.tried.replace(tried);
+        session.use_backend(lease, socket);
+        Ok(session)
+    }
+
+    /// One without a backend yet.
+    pub(super) fn new(
+        reader: &Rc<impl SessionOwner + 'static>,
+        key: FlowKey,
+        preamble: Preamble,
+        permits: Permits,
+        slot: WorkerSlot,
+        now: Instant,
+    ) -> Rc<UdpSession> {
+        let listener = reader.listener();
+        let pool = Arc::clone(listener.pool(preamble.route));
         listener.counters().opened();
         let handle = reader.state().enter(Arc::clone(&listener), ClientAddr::Tcp(key.client), now);
         handle.connection().opened(preamble);
         handle.connection().set_sent(true);
-        let session = Rc::new(UdpSession {
+        Rc::new(UdpSession {
             reader: Rc::clone(reader) as Rc<dyn SessionOwner>,
             key,
             id: Cell::new(None),
@@ -140,7 +160,7 @@ impl UdpSession {
             pool,
             socket: RefCell::default(),
             header: RefCell::default(),
-            tried: RefCell::new(tried),
+            tried: RefCell::default(),
             receives_trains: Cell::new(false),
             asked: Cell::new(None),
             first_reply: Cell::new(None),
@@ -148,9 +168,41 @@ impl UdpSession {
             datagrams: Cell::default(),
             retries: Cell::new(0),
             room: RefCell::new(Some((permits, slot))),
-        });
-        session.use_backend(lease, socket);
-        Ok(session)
+        })
+    }
+
+    /// Goes on with the backend and the socket that another process had for it.
+    pub(super) fn resume(&self, lease: Lease, socket: DatagramSocket, handed: &HandedSession) {
+        self.use_backend(lease, socket);
+        // It has had that.
+        self.header.take();
+        self.datagrams.set(handed.datagrams);
+        // Whether there was a reply, not how long it took.
+        self.first_reply.set((handed.datagrams.1 > 0).then_some(Duration::ZERO));
+        self.handle.connection().moved(handed.bytes.0, handed.bytes.1, worker::now());
+    }
+
+    /// Pool and backend, when it began, and a duplicate of its socket.
+    pub(super) fn handed(&self) -> Option<(String, String, Instant, OwnedFd)> {
+        let socket = self.socket()?.as_fd().try_clone_to_owned().ok()?;
+        let backend = self.backend()?.name().to_string();
+        Some((self.pool.name().to_string(), backend, self.handle.connection().accepted, socket))
+    }
+
+    /// Ends here without a line, as it goes on in another process.
+    pub(super) fn give_up(&self) {
+        if self.socket.take().is_none() {
+            return;
+        }
+        let connection = self.handle.connection();
+        connection.wake();
+        drop(connection.take_lease());
+        connection.listener.counters().closed(Termination::Closed(Side::Client));
+        self.room.take();
+    }
+
+    pub(super) fn wake(&self) {
+        self.handle.connection().wake();
     }
 
     /// Its backend is this one from now on.
@@ -207,7 +259,7 @@ impl UdpSession {
                     segment: it.segment,
                 })
                 .collect();
-            let (sent, refused) = send(&*socket, &outgoing);
+            let (sent, refused) = send(socket.as_fd(), &outgoing);
             self.count_in(sent, now);
             let Some((done, errno)) = refused else { break };
             if done == 0 && !header.is_empty() {
@@ -246,8 +298,11 @@ impl UdpSession {
     }
 
     fn poll(self: &Rc<Self>) -> Poll<()> {
-        if let (Some(abort), true) = (self.handle.aborted(), self.socket.borrow().is_some()) {
+        if let Some(abort) = self.handle.aborted() {
             self.end(abort.into());
+        }
+        if self.reader.is_held() && self.socket.borrow().is_some() {
+            return Poll::Pending;
         }
         for _ in 0..BATCHES {
             let Some(socket) = self.socket() else { return Poll::Ready(()) };
@@ -302,19 +357,16 @@ impl UdpSession {
                 segment: datagram.segment,
             });
         }
-        let mut rest = &outgoing[..];
-        let mut all = Sent::default();
-        // An error of a host that is not there is of the client here, and ends nothing.
-        while let (sent, Some((done, _))) = send(&self.reader.socket(), rest) {
+        let (mut rest, mut all) = (&outgoing[..], Sent::default());
+        loop {
+            let (sent, error) = send(self.reader.socket(), rest);
             all.add(sent);
+            // That a host is not there is of the client here, and ends nothing.
+            let Some((done, _)) = error else { break };
             all.failed += 1;
-            rest = &rest[(done + 1).min(rest.len())..];
-            if rest.is_empty() {
-                break;
-            }
+            rest = rest.get(done + 1..).unwrap_or_default();
         }
-        let sent = all;
-        self.count_out(sent, now);
+        self.count_out(all, now);
         if is_last {
             self.end(Termination::Closed(Side::Backend));
         }

@@ -9,17 +9,17 @@ use super::flows::FlowKey;
 /// Opening a session costs several system calls. Datagrams of sessions go first, so that a flood of new addresses costs
 /// established sessions nothing but the read of each datagram.
 #[derive(Debug)]
-pub struct Backlog {
+pub struct FirstDatagrams {
     waiting: VecDeque<(FlowKey, Box<[u8]>)>,
     bytes: usize,
     max_datagrams: usize,
     max_bytes: usize,
 }
 
-impl Backlog {
+impl FirstDatagrams {
     /// One that holds at most so much.
-    pub fn new(max_datagrams: usize, max_bytes: usize) -> Backlog {
-        Backlog { waiting: VecDeque::new(), bytes: 0, max_datagrams, max_bytes }
+    pub fn new(max_datagrams: usize, max_bytes: usize) -> FirstDatagrams {
+        FirstDatagrams { waiting: VecDeque::new(), bytes: 0, max_datagrams, max_bytes }
     }
 
     /// Adds a datagram. False if there is no room: it is to be dropped.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use proptest::test_runner::TestCaseError;
 use proptest::{prop_assert, prop_assert_eq};
 
-use super::*;
+use super::super::*;
 
 /// A session as a list has it.
 struct Listed {
@@ -105,7 +105,7 @@ struct Player {
 struct World {
     random: fastrand::Rng,
     table: FlowTable<u64>,
-    backlog: Backlog,
+    backlog: FirstDatagrams,
     now: Instant,
     players: Vec<Player>,
     moved: usize,
@@ -121,7 +121,7 @@ impl World {
         let idle = Duration::from_secs(random.u64(2..60));
         let rules = FlowRules { idle, max_sessions: MAX_SESSIONS, responses: None, amplification: NonZeroU32::new(3) };
         let players = (0..random.u16(1..32)).map(|port| Player { key: key(port), sent: 0, flow: None }).collect();
-        let (table, backlog) = (FlowTable::new(rules), Backlog::new(32, 4096));
+        let (table, backlog) = (FlowTable::new(rules), FirstDatagrams::new(32, 4096));
         World { random, table, backlog, now: Instant::now(), players, moved: 0, lost: 0, forged: 0 }
     }
 

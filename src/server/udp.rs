@@ -4,6 +4,9 @@
 //! long as the number of sockets stays: the kernel chooses by a hash of both addresses. A session ([`session`]) is an entry in
 //! the worker's list of connections, holds a lease, and leaves an access line, as a connection does.
 
+mod admit;
+mod backend;
+mod client_datagram;
 mod handover;
 mod outgoing;
 mod reader;

@@ -7,9 +7,11 @@
 
 mod first_datagrams;
 mod flows;
+mod held;
 mod list;
 #[cfg(test)]
 mod tests;
 
 pub use self::first_datagrams::FirstDatagrams;
 pub use self::flows::{FlowCounts, FlowId, FlowKey, FlowRules, FlowTable, Reply};
+pub use self::held::HeldDatagrams;

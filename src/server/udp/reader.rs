@@ -1,7 +1,7 @@
 //! A listening socket: which session each datagram is of, and which clients get one.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,25 +14,24 @@ use std::time::Instant;
 use rustix::io::Errno;
 
 use super::super::accepting::Accepting;
-use super::super::admission::Admission;
-use super::super::connection::Preamble;
 use super::super::crew::CrewMember;
 use super::super::listener::Listener;
 use super::super::plane_state::AcceptGuard;
-use super::super::route::RouteKey;
 use super::super::session::Permits;
 use super::super::worker_state::WorkerState;
+use super::admit::{admit, rules};
+use super::client_datagram::{ClientDatagram, sum, whole};
 use super::handover::HandedSession;
 use super::scratch;
-use super::session::{ClientDatagram, SessionOwner, UdpSession};
-use crate::net::addr::{Address, ClientAddr};
+use super::session::{SessionOwner, UdpSession};
+use crate::net::addr::Address;
 use crate::net::listen::local_address;
 use crate::net::sys::datagrams::{MAX_BATCH, RECEIVE_TRAINS, ReceiveBatch};
 use crate::net::sys::set_option;
 use crate::stats::registry::ListenerId;
 use crate::stats::termination::Termination;
 use crate::stats::udp::DatagramDrop;
-use crate::udp::{FirstDatagrams, FlowCounts, FlowId, FlowKey, FlowRules, FlowTable, Reply};
+use crate::udp::{FirstDatagrams, FlowCounts, FlowId, FlowKey, FlowTable, HeldDatagrams, Reply};
 use crate::worker::{self, DatagramSocket, Timer, Waiter, poll_fn};
 
 /// Batches that are read in a turn of the loop, before others have theirs.
@@ -81,7 +80,7 @@ pub(super) struct DatagramReader {
     local: SocketAddr,
     table: RefCell<FlowTable<Rc<UdpSession>>>,
     backlog: RefCell<FirstDatagrams>,
-    held: RefCell<VecDeque<(FlowId, Box<[u8]>)>>,
+    held: RefCell<HeldDatagrams>,
     /// Datagrams that the kernel had dropped when the last one came.
     dropped: Cell<u32>,
     receives_trains: Cell<bool>,
@@ -120,7 +119,7 @@ impl DatagramReader {
             local,
             table: RefCell::new(FlowTable::new(rules)),
             backlog: RefCell::new(FirstDatagrams::new(WAITING, WAITING_BYTES)),
-            held: RefCell::default(),
+            held: RefCell::new(HeldDatagrams::new(HELD, HELD_BYTES)),
             dropped: Cell::default(),
             receives_trains: Cell::default(),
             elsewhere: RefCell::new(before.into_iter().collect()),
@@ -317,23 +316,9 @@ impl DatagramReader {
 
     fn open(self: &Rc<Self>, key: FlowKey, datagrams: &[ClientDatagram<'_>], now: Instant) -> Result<(), DatagramDrop> {
         let listener = self.accepting.listener();
-        let client = ClientAddr::Tcp(key.client);
-        let address_slot = match listener.admit(client) {
-            Ok(Admission::Admitted(slot)) => slot,
-            Ok(Admission::Rejected(_)) => return Err(DatagramDrop::Limits),
-            Err(Termination::AccessDenied) => return Err(DatagramDrop::Access),
-            Err(_) => return Err(DatagramDrop::Limits),
-        };
-        let route_key = RouteKey { client: listener.route_client(client.ip(), 0), ..RouteKey::default() };
-        let route = listener.route(&route_key);
-        if let Some(found) = route.filter(|found| listener.refuses(*found)) {
-            let number = found.route;
-            listener.log_refusal(client, &format_args!("matches routes[{number}], which refuses it"));
-            return Err(DatagramDrop::Access);
-        }
+        let preamble = admit(&listener, key.client)?;
         let permits = self.room(&listener).ok_or(DatagramDrop::MaxSessions)?;
         let slot = self.state.own_slot().ok_or(DatagramDrop::NotAccepting)?;
-        let preamble = Preamble { route, address_slot, ..Preamble::default() };
         let session = UdpSession::open(self, key, preamble, permits, slot, now)?;
         let (count, bytes) = sum(datagrams);
         let id = self.table.borrow_mut().open(key, Rc::clone(&session), count, bytes, now);
@@ -428,10 +413,8 @@ impl DatagramReader {
         let Some(pool) = listener.pools().find(|pool| **pool.name() == *handed.pool) else { return };
         let backend = pool.backends().iter().find(|backend| **backend.name() == *handed.backend).map(|it| it.id());
         let Some(lease) = backend.and_then(|id| pool.lease_kept(id)) else { return };
-        let (key, client) = (FlowKey { client: handed.client, local: handed.local }, ClientAddr::Tcp(handed.client));
-        let Ok(Admission::Admitted(address_slot)) = listener.admit(client) else { return };
-        let route_key = RouteKey { client: listener.route_client(client.ip(), 0), ..RouteKey::default() };
-        let preamble = Preamble { route: listener.route(&route_key), address_slot, ..Preamble::default() };
+        let key = FlowKey { client: handed.client, local: handed.local };
+        let Ok(preamble) = admit(&listener, handed.client) else { return };
         let (Some(permits), Some(slot)) = (self.room(&listener), self.state.own_slot()) else { return };
         let Ok(socket) = DatagramSocket::new(socket) else { return };
         let began = now.checked_sub(handed.age).unwrap_or(now);
@@ -489,24 +472,11 @@ impl SessionOwner for DatagramReader {
     }
 
     fn hold(&self, id: FlowId, datagram: &[u8]) {
-        if datagram.len() > HELD_BYTES {
-            return;
-        }
-        let mut held = self.held.borrow_mut();
-        if held.len() >= HELD {
-            held.pop_front();
-        }
-        held.push_back((id, datagram.into()));
+        self.held.borrow_mut().hold(id, datagram);
     }
 
     fn take_held(&self, id: FlowId) -> Vec<Box<[u8]>> {
-        let mut held = self.held.borrow_mut();
-        if held.iter().all(|(of, _)| *of != id) {
-            return Vec::new();
-        }
-        let (taken, kept): (VecDeque<_>, VecDeque<_>) = held.drain(..).partition(|(of, _)| *of == id);
-        *held = kept;
-        taken.into_iter().map(|(_, bytes)| bytes).collect()
+        self.held.borrow_mut().take(id)
     }
 
     fn listener(&self) -> Arc<Listener> {
@@ -520,26 +490,4 @@ impl SessionOwner for DatagramReader {
     fn drop_datagrams(&self, why: DatagramDrop, count: u64) {
         self.accepting.listener().datagrams().dropped(why, count);
     }
-}
-
-fn rules(listener: &Listener) -> FlowRules {
-    let Some(udp) = &listener.config().udp else {
-        return FlowRules { idle: std::time::Duration::ZERO, max_sessions: 0, responses: None, amplification: None };
-    };
-    FlowRules {
-        idle: udp.idle,
-        max_sessions: udp.max_sessions.get() as usize,
-        responses: udp.responses,
-        amplification: udp.amplification,
-    }
-}
-
-/// None of them a train.
-fn whole(datagrams: &[Box<[u8]>]) -> Vec<ClientDatagram<'_>> {
-    datagrams.iter().map(|bytes| ClientDatagram { bytes, segment: None }).collect()
-}
-
-/// Datagrams and bytes.
-fn sum(datagrams: &[ClientDatagram<'_>]) -> (u64, u64) {
-    datagrams.iter().fold((0, 0), |(count, bytes), it| (count + it.count(), bytes + it.bytes.len() as u64))
 }

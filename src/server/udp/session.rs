@@ -15,13 +15,13 @@ use super::super::crew::WorkerSlot;
 use super::super::listener::Listener;
 use super::super::session::Permits;
 use super::super::worker_state::{SessionHandle, WorkerState};
+use super::backend::{choose, tell};
+use super::client_datagram::{ClientDatagram, whole};
 use super::handover::HandedSession;
 use super::outgoing::{Sent, send};
 use super::scratch;
 use crate::log::access::{AccessLine, OpenConnections};
-use crate::net::addr::{Address, ClientAddr};
-use crate::net::dial;
-use crate::net::errno::{Call, CallError, Scope};
+use crate::net::addr::ClientAddr;
 use crate::net::sys::datagrams::{MAX_BATCH, OutgoingDatagram, RECEIVE_TRAINS, ReceiveBatch};
 use crate::net::sys::set_option;
 use crate::pool::{Backend, Excluded, Lease, Pool};
@@ -37,30 +37,6 @@ const BATCHES: usize = 4;
 
 /// Replies at once from which on a backend is taken for one that sends trains.
 const TRAIN: usize = 8;
-
-/// A datagram of a client, or a train of them.
-#[derive(Clone, Copy)]
-pub(super) struct ClientDatagram<'b> {
-    pub(super) bytes: &'b [u8],
-    pub(super) segment: Option<u16>,
-}
-
-impl<'b> ClientDatagram<'b> {
-    /// Datagrams of the train.
-    pub(super) fn count(&self) -> u64 {
-        match self.segment {
-            Some(size @ 1..) => self.bytes.len().div_ceil(size.into()).max(1) as u64,
-            _ => 1,
-        }
-    }
-
-    /// Each by itself. An empty one is a datagram, too.
-    pub(super) fn apart(&self) -> impl Iterator<Item = &'b [u8]> + use<'b> {
-        let size = self.segment.map_or(usize::MAX, usize::from).max(1);
-        let empty = self.bytes.is_empty().then_some(self.bytes);
-        empty.into_iter().chain(self.bytes.chunks(size))
-    }
-}
 
 /// The listening socket of a session.
 pub(super) trait SessionOwner {
@@ -130,7 +106,7 @@ impl UdpSession {
     ) -> Result<Rc<UdpSession>, DatagramDrop> {
         let pool = Arc::clone(reader.listener().pool(preamble.route));
         let mut tried = Excluded::new();
-        let (lease, socket) = choose(&**reader, &pool, &key, &mut tried)?;
+        let (lease, socket) = choose(&reader.listener(), &pool, &key, &mut tried)?;
         let session = UdpSession::new(reader, key, preamble, permits, slot, now);
         session.tried.replace(tried);
         session.use_backend(lease, socket);
@@ -417,7 +393,7 @@ impl UdpSession {
         self.pool.record_connect_failure(&backend, Duration::ZERO);
         self.tried.borrow_mut().add(backend.id());
         drop(lease);
-        let chosen = choose(&*self.reader, &self.pool, &self.key, &mut self.tried.borrow_mut());
+        let chosen = choose(&self.reader.listener(), &self.pool, &self.key, &mut self.tried.borrow_mut());
         match chosen {
             Ok((lease, socket)) => {
                 backend.counters().retried();
@@ -434,8 +410,7 @@ impl UdpSession {
     fn send_held(self: &Rc<Self>) {
         let Some(id) = self.id.get() else { return };
         let held = self.reader.take_held(id);
-        let datagrams: Vec<ClientDatagram<'_>> =
-            held.iter().map(|bytes| ClientDatagram { bytes, segment: None }).collect();
+        let datagrams = whole(&held);
         if !datagrams.is_empty() {
             self.forward(&datagrams, worker::now());
         }
@@ -517,76 +492,4 @@ impl Drop for UdpSession {
     fn drop(&mut self) {
         self.finish(Termination::InternalError);
     }
-}
-
-/// A backend that was not tried yet, and a socket that is connected to it.
-fn choose(
-    reader: &dyn SessionOwner,
-    pool: &Arc<Pool>,
-    key: &FlowKey,
-    tried: &mut Excluded,
-) -> Result<(Lease, DatagramSocket), DatagramDrop> {
-    let client = ClientAddr::Tcp(key.client);
-    for _ in 0..=pool.settings().retries {
-        let lease = match pool.lease(client.ip(), tried) {
-            Ok(lease) => lease,
-            Err(why) => {
-                pool.record_refusal();
-                tell_no_backend(reader, pool, client, &why);
-                return Err(DatagramDrop::NoBackend);
-            }
-        };
-        match connect(pool, lease.backend(), key) {
-            Ok(socket) => return Ok((lease, socket)),
-            Err(error) if error.scope().is_ours() => {
-                tell_no_backend(reader, pool, client, &error);
-                return Err(DatagramDrop::NoBackend);
-            }
-            Err(error) => {
-                tell(pool, lease.backend(), error.errno);
-                if error.scope() != Scope::LocalAddress {
-                    pool.record_connect_failure(lease.backend(), Duration::ZERO);
-                }
-                tried.add(lease.backend().id());
-            }
-        }
-    }
-    Err(DatagramDrop::NoBackend)
-}
-
-/// From the next source address; from the one after that when that one has no port left.
-fn connect(pool: &Pool, backend: &Backend, key: &FlowKey) -> Result<DatagramSocket, CallError> {
-    let of_port = |address: &Address| address.for_client(|| Some(key.local.port()));
-    let Some(Address::Tcp(to)) = backend.address().and_then(of_port) else {
-        return Err(CallError { call: Call::Connect, errno: Errno::DESTADDRREQ });
-    };
-    let mut outcome = None;
-    for source in pool.sources(backend.settings(), &Address::Tcp(to)) {
-        match dial::datagrams(to, Some(source)) {
-            Err(error) if error.scope() == Scope::LocalAddress => outcome = Some(Err(error)),
-            started => {
-                outcome = Some(started);
-                break;
-            }
-        }
-    }
-    let socket = outcome.unwrap_or_else(|| dial::datagrams(to, None))?;
-    DatagramSocket::new(socket)
-        .map_err(|error| CallError { call: Call::Event, errno: Errno::from_io_error(&error).unwrap_or(Errno::NOMEM) })
-}
-
-fn tell(pool: &Pool, backend: &Backend, errno: Errno) {
-    let reason = std::io::Error::from(errno).to_string();
-    if let Some(more) = backend.failed_connects().admit(worker::now(), &reason) {
-        let (pool, backend) = (pool.name(), backend.name());
-        tracing::warn!(%pool, %backend, %reason, more, "backend refuses datagrams");
-    }
-}
-
-fn tell_no_backend(reader: &dyn SessionOwner, pool: &Pool, client: ClientAddr, why: &dyn std::fmt::Display) {
-    let (listener, reason) = (reader.listener(), why.to_string());
-    let Some(more) = listener.refusals().admit(worker::now(), &reason) else { return };
-    listener.remember(client, format!("pool {}: {reason}", pool.name()), more);
-    let (listener, pool) = (&listener.config().name, pool.name());
-    tracing::warn!(%listener, %pool, %reason, more, "no backend for a session: its datagram is dropped");
 }

@@ -1,16 +1,18 @@
 //! First datagrams of clients without a session, until there is time to open one.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::flows::FlowKey;
 
-/// Datagrams of unknown clients, in the order in which they came.
+/// Datagrams of unknown clients, who have their turns in the order in which they came.
 ///
 /// Opening a session costs several system calls. Datagrams of sessions go first, so that a flood of new addresses costs
 /// established sessions nothing but the read of each datagram.
 #[derive(Debug)]
 pub struct FirstDatagrams {
-    waiting: VecDeque<(FlowKey, Box<[u8]>)>,
+    turns: VecDeque<FlowKey>,
+    waiting: HashMap<FlowKey, Vec<Box<[u8]>>>,
+    datagrams: usize,
     bytes: usize,
     max_datagrams: usize,
     max_bytes: usize,
@@ -19,37 +21,36 @@ pub struct FirstDatagrams {
 impl FirstDatagrams {
     /// One that holds at most so much.
     pub fn new(max_datagrams: usize, max_bytes: usize) -> FirstDatagrams {
-        FirstDatagrams { waiting: VecDeque::new(), bytes: 0, max_datagrams, max_bytes }
+        let (turns, waiting) = (VecDeque::new(), HashMap::new());
+        FirstDatagrams { turns, waiting, datagrams: 0, bytes: 0, max_datagrams, max_bytes }
     }
 
     /// Adds a datagram. False if there is no room: it is to be dropped.
     pub fn push(&mut self, key: FlowKey, datagram: &[u8]) -> bool {
-        if self.waiting.len() >= self.max_datagrams || self.bytes + datagram.len() > self.max_bytes {
+        if self.datagrams >= self.max_datagrams || self.bytes + datagram.len() > self.max_bytes {
             return false;
         }
+        self.datagrams += 1;
         self.bytes += datagram.len();
-        self.waiting.push_back((key, datagram.into()));
+        let of_client = self.waiting.entry(key).or_default();
+        if of_client.is_empty() {
+            self.turns.push_back(key);
+        }
+        of_client.push(datagram.into());
         true
     }
 
     /// The client that has waited for longest, and its datagrams: none of them may come after one that is still to be read.
     pub fn pop(&mut self) -> Option<(FlowKey, Vec<Box<[u8]>>)> {
-        let (key, first) = self.waiting.pop_front()?;
-        let mut datagrams = vec![first];
-        if self.waiting.iter().any(|(other, _)| *other == key) {
-            for (other, datagram) in std::mem::take(&mut self.waiting) {
-                match other == key {
-                    true => datagrams.push(datagram),
-                    false => self.waiting.push_back((other, datagram)),
-                }
-            }
-        }
+        let key = self.turns.pop_front()?;
+        let datagrams = self.waiting.remove(&key)?;
+        self.datagrams -= datagrams.len();
         self.bytes -= datagrams.iter().map(|datagram| datagram.len()).sum::<usize>();
         Some((key, datagrams))
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.turns.is_empty()
     }
 }

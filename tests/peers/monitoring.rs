@@ -140,7 +140,7 @@ fn what_is_asked_for_is_there() {
 }
 
 /// Metrics that only backends with database checks have, and only listeners that watch queries.
-const OF_DATABASES: [&str; 13] = [
+const OF_DATABASES: [&str; 17] = [
     "tidegate_backend_role",
     "tidegate_backend_lag_bytes",
     "tidegate_backend_lag_seconds",

@@ -207,13 +207,15 @@ impl Player {
 /// Plays for a while, 30 datagrams a second each.
 fn play(players: &mut [Player], time: Duration) {
     let started = Instant::now();
-    let mut tick = started;
+    let (mut tick, mut active) = (started, 0);
     while started.elapsed() < time {
-        players.iter_mut().for_each(Player::send);
+        // Not all come in the same millisecond.
+        active = if players.last().is_some_and(|last| last.sent > 0) { players.len() } else { active + 10 };
+        players.iter_mut().take(active).for_each(Player::send);
         tick += Duration::from_millis(33);
         while Instant::now() < tick {
             players.iter_mut().for_each(Player::receive);
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(10));
         }
     }
     let end = Instant::now() + Duration::from_millis(500);
@@ -240,11 +242,9 @@ fn game_with_a_reload_a_second_moves_no_session_and_keeps_the_order() {
             while !over.load(Ordering::Relaxed) {
                 count += 1;
                 let weight = count % 3 + 1;
-                let text = both(front, &backends, &format!("idle: {}m", count % 5 + 1)).replacen(
-                    "\" }",
-                    &format!("\", weight: {weight} }}"),
-                    1,
-                );
+                let text = both(front, &backends, &format!("idle: {}m", count % 5 + 1));
+                let first = format!("\"{}\" }}", backends[0]);
+                let text = text.replace(&first, &format!("\"{}\", weight: {weight} }}", backends[0]));
                 tidegate.rewrite(&text);
                 assert_eq!(tidegate.call("POST", "/api/reload", "").status, 200);
                 thread::sleep(Duration::from_secs(1));
@@ -319,8 +319,8 @@ fn flood_of_forged_addresses_costs_players_few_datagrams_and_memory_its_bound() 
                     })
                     .collect();
                 sent.fetch_add(datagrams::send(&socket, &forged).0 as u64, Ordering::Relaxed);
-                // 100,000 a second.
-                let due = Duration::from_micros(u64::from(first) * 10);
+                // 50,000 a second.
+                let due = Duration::from_micros(u64::from(first) * 20);
                 thread::sleep(due.saturating_sub(started.elapsed()));
             }
             over.store(true, Ordering::Relaxed);
@@ -332,6 +332,7 @@ fn flood_of_forged_addresses_costs_players_few_datagrams_and_memory_its_bound() 
     let (all, received) = players.iter().fold((0, 0), |(all, got), it| (all + it.sent, got + it.received));
     let (view, dropped) = (tidegate.view(), dropped(&tidegate));
     println!("{} forged, {received} of {all}, {:?}, {dropped:?}", sent.into_inner(), view.listeners[0].accepted);
+    tidegate.logs().iter().filter(|line| line.level() == "WARN").take(5).for_each(|line| println!("{line:?}"));
     assert!(received * 10 >= all * 9, "{received} of {all}: {dropped:?}");
     assert!(players.iter().all(|player| (player.moved, player.reordered) == (0, 0)));
     assert!(view.listeners[0].open_max <= 4096);

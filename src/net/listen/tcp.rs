@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::super::sys::datagrams::{COUNT_DROPS, LOCAL_ADDRESS_V4, LOCAL_ADDRESS_V6};
+use super::super::sys::datagrams::{COUNT_DROPS, LOCAL_ADDRESS_V4, LOCAL_ADDRESS_V6, RECEIVE_BUFFER};
 use super::super::{socket, sys};
 use super::options::{ListenOptions, Sharing};
 
@@ -48,9 +48,9 @@ pub(super) fn open(address: SocketAddr, options: &ListenOptions) -> io::Result<S
     Ok(socket)
 }
 
-/// Receive buffer of a socket of datagrams, in bytes: 50 ms of 100,000 datagrams a second, as the kernel counts small ones. As far as
-/// net.core.rmem_max allows.
-const RECEIVE_BUFFER: usize = 4 << 20;
+/// Receive buffer of a socket of datagrams, in bytes: 50 ms of 100,000 datagrams a second, as the kernel counts small ones. Beyond
+/// net.core.rmem_max where tidegate may (CAP_NET_ADMIN).
+const RECEIVE_BYTES: i32 = 4 << 20;
 
 /// A socket of datagrams, before bind(2). SO_REUSEADDR would let another process have the port too.
 fn datagrams(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
@@ -78,8 +78,10 @@ pub(in crate::net) fn set_for_datagrams(socket: &Socket, address: SocketAddr) ->
     let local = if address.is_ipv6() { LOCAL_ADDRESS_V6 } else { LOCAL_ADDRESS_V4 };
     sys::set_option(socket, local, 1)?;
     sys::set_option(socket, COUNT_DROPS, 1)?;
-    // The kernel's own limit holds.
-    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    // Without the privilege, net.core.rmem_max holds.
+    if sys::set_option(socket, RECEIVE_BUFFER, RECEIVE_BYTES).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_BYTES as usize);
+    }
     Ok(())
 }
 

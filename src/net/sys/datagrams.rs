@@ -28,6 +28,8 @@ pub const RECEIVE_TRAINS: super::IntOption = super::IntOption(libc::IPPROTO_UDP,
 pub const LOCAL_ADDRESS_V4: super::IntOption = super::IntOption(libc::IPPROTO_IP, libc::IP_PKTINFO);
 /// IPV6_RECVPKTINFO.
 pub const LOCAL_ADDRESS_V6: super::IntOption = super::IntOption(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO);
+/// SO_RCVBUFFORCE, beyond net.core.rmem_max: needs CAP_NET_ADMIN.
+pub const RECEIVE_BUFFER: super::IntOption = super::IntOption(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE);
 /// SO_RXQ_OVFL.
 pub const COUNT_DROPS: super::IntOption = super::IntOption(libc::SOL_SOCKET, libc::SO_RXQ_OVFL);
 

@@ -40,8 +40,11 @@ const BATCHES: usize = 16;
 /// Sessions that are opened in a turn of the loop: each costs some ten system calls.
 const OPENED: usize = 32;
 
+/// The same while more waits to be read than a turn reads: a flood, or its beginning.
+const OPENED_BUSY: usize = 4;
+
 /// First datagrams that wait for a session, and their bytes.
-const WAITING: usize = 1024;
+const WAITING: usize = 4096;
 const WAITING_BYTES: usize = 2 << 20;
 
 /// First datagrams that are kept until the backend answers, to be sent to another one if it refuses them, and the size of the largest.
@@ -159,8 +162,8 @@ impl DatagramReader {
             self.table.borrow_mut().set_rules(rules(&self.accepting.listener()));
             self.expire(now);
             if self.successor.borrow().is_none() && !self.is_held() {
-                self.read(now);
-                self.open_waiting(now);
+                let is_empty = self.read(now);
+                self.open_waiting(if is_empty { OPENED } else { OPENED_BUSY }, now);
             }
             let next = self.table.borrow().next_expiry();
             if let Some(at) = next
@@ -182,10 +185,11 @@ impl DatagramReader {
         }
     }
 
-    fn read(self: &Rc<Self>, now: Instant) {
+    /// Whether nothing is left to be read.
+    fn read(self: &Rc<Self>, now: Instant) -> bool {
         for _ in 0..BATCHES {
             if self.socket.poll_readable().is_pending() {
-                return;
+                return true;
             }
             let received = scratch::with(|batch| {
                 let count = batch.receive(&self.socket, MAX_BATCH)?;
@@ -204,6 +208,7 @@ impl DatagramReader {
             }
         }
         worker::reschedule();
+        false
     }
 
     /// Takes the datagrams from `first` on that are of the same client. Returns how many.
@@ -297,8 +302,8 @@ impl DatagramReader {
     }
 
     /// Opens sessions for clients that wait for one.
-    fn open_waiting(self: &Rc<Self>, now: Instant) {
-        for _ in 0..OPENED {
+    fn open_waiting(self: &Rc<Self>, budget: usize, now: Instant) {
+        for _ in 0..budget {
             let waiting = self.backlog.borrow_mut().pop();
             let Some((key, datagrams)) = waiting else { return };
             let datagrams = whole(&datagrams);

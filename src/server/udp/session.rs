@@ -22,7 +22,7 @@ use super::outgoing::{Sent, send};
 use super::scratch;
 use crate::log::access::{AccessLine, OpenConnections};
 use crate::net::addr::ClientAddr;
-use crate::net::sys::datagrams::{MAX_BATCH, OutgoingDatagram, RECEIVE_TRAINS, ReceiveBatch};
+use crate::net::sys::datagrams::{OutgoingDatagram, RECEIVE_TRAINS, ReceiveBatch};
 use crate::net::sys::set_option;
 use crate::pool::{Backend, Excluded, Lease, Pool};
 use crate::sniff::proxy_protocol::{Ends, Outgoing};
@@ -34,6 +34,9 @@ use crate::worker::{self, DatagramSocket, poll_fn};
 
 /// Batches that are read in a turn of the loop, before other sessions have theirs.
 const BATCHES: usize = 4;
+
+/// Datagrams, or trains, that are received at once.
+const BATCH: usize = 16;
 
 /// Replies at once from which on a backend is taken for one that sends trains.
 const TRAIN: usize = 8;
@@ -237,7 +240,10 @@ impl UdpSession {
                 .collect();
             let (sent, refused) = send(socket.as_fd(), &outgoing);
             self.count_in(sent, now);
-            let Some((done, errno)) = refused else { break };
+            let Some((done, errno)) = refused else {
+                rest = &[];
+                break;
+            };
             if done == 0 && !header.is_empty() {
                 self.header.replace(Some(header));
             }
@@ -286,7 +292,7 @@ impl UdpSession {
                 return Poll::Pending;
             }
             match scratch::with(|batch| {
-                let count = batch.receive(&*socket, MAX_BATCH)?;
+                let count = batch.receive(&*socket, BATCH)?;
                 self.reply(batch, count);
                 Ok(count)
             }) {

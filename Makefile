@@ -6,15 +6,16 @@ PEERS := haproxy:haproxy nginx:nginx ngx_stream_module.so:libnginx-mod-stream
 NEEDS := initdb:postgresql pgbench:postgresql redis-server:redis-server redis-benchmark:redis-tools redis-cli:redis-tools \
          mariadbd:mariadb-server mariadb-install-db:mariadb-server mariadb:mariadb-client \
          curl:curl wrk:wrk h2load:nghttp2-client openssl:openssl sslscan:sslscan testssl:testssl.sh \
+         dnsmasq:dnsmasq-base dig:bind9-dnsutils iperf3:iperf3 \
          setpriv:util-linux setsid:util-linux prlimit:util-linux unshare:util-linux ip:iproute2 prometheus:prometheus promtool:prometheus \
          groff:groff-base python3:python3-venv debootstrap:debootstrap nsenter:util-linux chromium:chromium chromedriver:chromium-driver $(PEERS)
 
 VENV := target/compare/venv
 
-# Other people's readers of metrics and histograms, and clients and servers of databases, gRPC, WebSocket and HTTP/2.
+# Other people's readers of metrics and histograms, and clients and servers of databases, gRPC, WebSocket, HTTP/2 and QUIC.
 PYTHON := target/python
 READERS := prometheus_client==0.26.0 hdrhistogram==0.10.8 mysql-connector-python==26.10.0 PyMySQL==1.2.4 \
-	psycopg[binary]==3.3.9 redis==8.1.0 grpcio==1.85.3 websockets==17.4 h2==4.4.1
+	psycopg[binary]==3.3.9 redis==8.1.0 grpcio==1.85.3 websockets==17.4 h2==4.4.1 aioquic==1.7.2
 
 # Where Debian has haproxy and nginx, which not every user's PATH names.
 export PATH := $(PATH):/usr/sbin
@@ -113,7 +114,8 @@ target/tools/bin/cargo-deb:
 	cargo install --quiet --locked --version 3.8.0 --root target/tools cargo-deb
 
 # Seeded faults for ten minutes: benches/README.md. For example: make faults ARGS="--seconds 60 --seed 1"
-faults: NEEDS := setpriv:util-linux
+faults: NEEDS := dnsmasq:dnsmasq-base dig:bind9-dnsutils iperf3:iperf3 \
+         setpriv:util-linux
 faults: packages
 	cargo build --release --locked
 	cargo bench --locked --bench faults -- run $(ARGS)

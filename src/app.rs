@@ -125,6 +125,10 @@ impl App {
         let started = (SystemTime::now(), Instant::now());
         let Inheritance { sockets: inherited, verdicts, answers_later, .. } = inheritance;
         let plane = DataPlane::new();
+        if answers_later {
+            // The process that this one replaces still reads them.
+            plane.hold_datagrams();
+        }
         let inherited = Arc::new(inherited);
         let geoip: Arc<GeoIp> = Arc::default();
         let mut running =

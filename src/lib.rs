@@ -62,6 +62,7 @@
 //! | [`stats`] | how connections end, counters, histograms | nothing |
 //! | [`sniff`] | what a connection's first bytes are: yes, no, or more; HTTP (`http/`) and queries of databases (`queries/`) as they go by; pure | net, stats |
 //! | [`http`] | rules of `protocol: http`: requests refused before they are parsed (`gate.rs`) and after (`request.rs`), forwarded fields (`forward.rs`); pure | config::model |
+//! | [`udp`] | sessions of `protocol: udp`: which datagram is of which, when one ends, what a flood may take; pure | nothing |
 //! | [`config`] | YAML text to a [`config::model`] in which wrong values cannot exist | net |
 //! | [`geoip`] | the countries of clients: the database in service, and its replacement when its file changes | config, net, notices, threads |
 //! | [`control`] | changes of the running configuration: requests, what was changed at run time, differences | config, net |
@@ -128,4 +129,5 @@ pub mod sniff;
 pub mod stats;
 pub mod threads;
 pub mod tls;
+pub mod udp;
 pub mod worker;

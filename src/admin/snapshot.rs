@@ -10,10 +10,10 @@ use super::process;
 use super::rates::Rates;
 use super::readiness::not_ready;
 use super::snapshot_model::{
-    AdminStats, BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, ConfigStats, DrainingPredecessor,
-    GeoIpStats, HandshakeStats, HttpStats, Latency, LatencySummary, ListenerStats, LogStats, PlaneStats, PoolStats,
-    QueryStats, QueueStats, RejectedClient, ResponseCount, RouteStats, ServedCertificate, Snapshot, StatusChange,
-    TerminationStats, TlsFiles, TlsOwner,
+    AdminStats, BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, ConfigStats, DatagramStats,
+    DrainingPredecessor, GeoIpStats, HandshakeStats, HttpStats, Latency, LatencySummary, ListenerStats, LogStats,
+    PlaneStats, PoolStats, QueryStats, QueueStats, RejectedClient, ResponseCount, RouteStats, ServedCertificate,
+    Snapshot, StatusChange, TerminationStats, TlsFiles, TlsOwner,
 };
 use super::sources::Sources;
 use super::unix_time::seconds;
@@ -30,6 +30,7 @@ use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
 use crate::stats::registry::PoolId;
 use crate::stats::termination::Termination;
+use crate::stats::udp::{DatagramCounters, DatagramDrop};
 use crate::tls;
 
 /// Transitions that are shown, over all pools.
@@ -136,7 +137,7 @@ fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> L
         counts_requests: config.sniff == model::Sniff::Http || config.http.is_some(),
         pool: pools.first().cloned().unwrap_or_default(),
         pools,
-        max_connections: config.max_connections.map(u32::from),
+        max_connections: config.udp.as_ref().map(|udp| udp.max_sessions).or(config.max_connections).map(u32::from),
         rate_limit: config.limits.connection_rate.map(|rate| f64::from(rate.count.get()) / rate.per.as_secs_f64()),
         open,
         open_max: counters.peak() as u64,
@@ -158,6 +159,7 @@ fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> L
         http: measured.and_then(Measured::http).map(http),
         requests_open: config.http.is_some().then(|| state.requests().open()),
         routes: routes(state, latencies),
+        datagrams: config.udp.is_some().then(|| datagrams(state.datagrams())),
         queries: measured.and_then(Measured::queries).map(QueryStats::of).unwrap_or_default(),
     }
 }
@@ -187,6 +189,15 @@ fn pools_of_requests(plane: &DataPlane) -> HashSet<PoolId> {
     let listeners = plane.listeners();
     let of_requests = listeners.iter().filter(|listener| listener.config().http.is_some());
     of_requests.flat_map(|listener| listener.pools().map(|pool| pool.id())).collect()
+}
+
+fn datagrams(of: &DatagramCounters) -> DatagramStats {
+    DatagramStats {
+        datagrams_in: of.datagrams_in(),
+        datagrams_out: of.datagrams_out(),
+        moved_sessions: of.moves(),
+        dropped: DatagramDrop::ALL.into_iter().map(|why| (why.name().to_owned(), of.drops(why))).collect(),
+    }
 }
 
 fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates, has_requests: bool) -> PoolStats {

@@ -99,6 +99,7 @@ impl AdminSockets {
             mptcp: false,
             transparent: false,
             freebind: false,
+            datagrams: false,
             sharing: Sharing::Exclusive,
             v6_only: config.is_v6_only(address),
             mode: Some(config.socket_mode),

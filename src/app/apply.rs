@@ -299,10 +299,7 @@ impl Running {
         capacity::establish(&config, used, &self.plane);
         for ((name, address), added, removed) in moved {
             let Some(listener) = listener(&name) else { continue };
-            self.plane.accept(listener, &address, added);
-            for (number, worker) in removed {
-                self.plane.stop_socket(listener.id(), &address, number, worker);
-            }
+            self.plane.change_sockets(listener, &address, added, &removed);
         }
         for (listener, name, addresses) in prepared.closed {
             for address in &addresses {

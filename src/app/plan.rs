@@ -74,6 +74,14 @@ impl Plan {
         let mut plan =
             Plan { listeners: Vec::new(), pools: Vec::new(), settings: Vec::new(), needs_restart: Vec::new() };
         for (before, after) in matched(&old.listeners, &new.listeners, |listener| &listener.name) {
+            if let (Some(before), Some(after)) = (before, after) {
+                if before.udp.is_some() != after.udp.is_some() {
+                    plan.needs_restart.push(format!("listeners.{}.protocol", after.name));
+                } else if after.udp.is_some() && before.socket.reuse_port != after.socket.reuse_port {
+                    // Another number of sockets would give clients to other workers.
+                    plan.needs_restart.push(format!("listeners.{}.socket.reuse_port", after.name));
+                }
+            }
             plan.listeners.extend(listener_step(before.map(|it| (old, it)), after.map(|it| (new, it))));
             if let (Some(before), Some(after)) = (before, after)
                 && before.socket.mptcp != after.socket.mptcp

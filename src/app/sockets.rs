@@ -66,6 +66,8 @@ enum AcceptingWorkers {
     Each,
     /// One of them, by the port: that of a range of ports.
     One(u16),
+    /// Each socket is read by one worker, for as long as that is there: of UDP, where two would change the order of datagrams.
+    Single,
 }
 
 /// What becomes of the sockets of an address that stays: other options, or other workers.
@@ -113,7 +115,7 @@ impl ListenSockets {
     ) -> Result<Vec<OpenedAddress>, Vec<String>> {
         let (mut opened, mut errors) = (Vec::<OpenedAddress>::new(), Vec::new());
         for (listener, address) in wanted {
-            let settings = settings(listener, address, v6_only(address, config));
+            let settings = settings(listener, address, v6_only(listener, address, config));
             let options = &settings.options;
             let key = (Arc::clone(&listener.name), Address::clone(address));
             let taken = inherited.take(Some(&listener.name), address, options);
@@ -152,7 +154,7 @@ impl ListenSockets {
             listener.is_some_and(|listener| settings(listener, &key.1, bound.v6_only).options == *options)
         };
         let fits = |(key, bound): &(&BindKey, &BoundAddress)| {
-            bound.actual == *address && !has(new, key) && has_same_options(key, bound)
+            bound.actual == *address && !options.datagrams && !has(new, key) && has_same_options(key, bound)
         };
         self.0.iter().find(fits).map(|(_, bound)| bound)
     }
@@ -172,7 +174,8 @@ impl ListenSockets {
             };
             let (Some(before), Some(after)) = (of(old), of(new)) else { continue };
             let (listener, address) = key;
-            if v6_only(address, new) != bound.v6_only {
+            let v6_only = |it: &ListenerConfig| v6_only(it, address, new);
+            if listener_of(new, listener).is_some_and(|it| v6_only(it) != bound.v6_only) {
                 errors.push(format!(
                     "listener {listener}: whether {address} takes IPv4 too cannot change while tidegate runs: restart it"
                 ));
@@ -274,8 +277,15 @@ impl BoundAddress {
 
     /// A further socket for each worker that is to have its own and has none: bound, and not listening yet.
     fn join(&self, settings: &SocketSettings, workers: &[usize]) -> io::Result<Vec<OwnedFd>> {
-        let (Address::Tcp(address), AcceptingWorkers::Each) = (&self.actual, settings.accepting) else {
-            return Ok(Vec::new());
+        let address = match (&self.actual, settings.accepting) {
+            (Address::Tcp(address), AcceptingWorkers::Each) => address,
+            // Later, one more would change the socket, and so the worker, of clients that have sessions.
+            (Address::Tcp(address), AcceptingWorkers::Single)
+                if settings.options.sharing != Sharing::Exclusive && self.assigned.is_empty() && !self.is_inherited =>
+            {
+                address
+            }
+            _ => return Ok(Vec::new()),
         };
         let joined = (self.sockets.len()..workers.len()).map(|_| listen::join(*address, &settings.options));
         match joined.collect() {
@@ -364,6 +374,7 @@ fn assignments(sockets: usize, workers: &[usize], accepting: AcceptingWorkers) -
             let longer = sockets.max(workers.len());
             numbers.cycle().zip(workers.iter().copied().cycle()).take(longer).collect()
         }
+        AcceptingWorkers::Single => numbers.zip(workers.iter().copied().cycle()).collect(),
         // The same one for a port, whatever the range.
         AcceptingWorkers::One(port) => {
             numbers.zip(workers.iter().copied().cycle().skip(usize::from(port) % workers.len().max(1))).collect()
@@ -406,6 +417,7 @@ fn adopt(
 fn settings(listener: &ListenerConfig, address: &Address, v6_only: bool) -> SocketSettings {
     let options = ListenOptions {
         mode: matches!(address, Address::Unix(_)).then_some(listener.socket.mode),
+        datagrams: listener.udp.is_some(),
         ..options(&listener.socket, v6_only)
     };
     let range = listener.bind.iter().find(|bind| bind.is_range() && bind.contains(address));
@@ -415,6 +427,7 @@ fn settings(listener: &ListenerConfig, address: &Address, v6_only: bool) -> Sock
             let accepting = AcceptingWorkers::One(address.port());
             SocketSettings { options: ListenOptions { sharing, ..options }, accepting }
         }
+        (Address::Tcp(_), None) if options.datagrams => SocketSettings { options, accepting: AcceptingWorkers::Single },
         (Address::Tcp(_), None) if options.sharing != Sharing::Exclusive => {
             SocketSettings { options, accepting: AcceptingWorkers::Each }
         }
@@ -431,6 +444,7 @@ fn options(socket: &ListenerSocket, v6_only: bool) -> ListenOptions {
         mptcp: socket.mptcp,
         transparent: socket.transparent,
         freebind: socket.freebind,
+        datagrams: false,
         sharing: match socket.reuse_port {
             ReusePort::Auto => Sharing::Workers,
             ReusePort::On => Sharing::Anyone,
@@ -447,10 +461,10 @@ fn whole_seconds(duration: Duration) -> u32 {
 }
 
 /// `[::]:80` takes IPv4 too, as everywhere on Linux, unless a listener binds `0.0.0.0:80` as well.
-fn v6_only(address: &Address, config: &Config) -> bool {
+fn v6_only(of: &ListenerConfig, address: &Address, config: &Config) -> bool {
     let Address::Tcp(address) = address else { return false };
     let v4 = Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()));
-    config.listeners.iter().any(|listener| listener.binds(&v4))
+    config.listeners.iter().any(|listener| listener.udp.is_some() == of.udp.is_some() && listener.binds(&v4))
 }
 
 /// The listener that has the address already, or one that overlaps it.

@@ -21,6 +21,7 @@ mod references;
 mod route;
 mod starttls;
 mod tls;
+mod udp;
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -106,11 +107,14 @@ impl Checker<'_> {
         let shutdown = self.shutdown(raw.shutdown.as_ref());
         let listeners = self.listeners(raw.listeners.as_ref(), raw.pools.as_ref());
         let pools = self.pools(raw.pools.as_ref());
-        let binds = self.binds(raw);
-        self.overlaps(&binds);
-        self.bindable(&binds);
-        self.loops(raw, &binds);
+        for datagrams in [false, true] {
+            let binds = self.binds(raw, datagrams);
+            self.overlaps(&binds);
+            self.bindable(&binds);
+            self.loops(raw, &binds);
+        }
         let (listeners, mut pools) = (listeners?, pools?);
+        self.pools_of_datagrams(&listeners, &mut pools, raw.pools.as_ref());
         self.pools_of_requests(&listeners, &mut pools, raw.pools.as_ref());
         self.both_sides(&listeners, &pools, raw.pools.as_ref());
         self.one_protocol(&listeners, &pools, raw.pools.as_ref());

@@ -18,7 +18,7 @@ use crate::config::model::{
     GeoIpConfig, HttpPool, LimitsConfig, ListenerConfig, ListenerSocket, ListenerTimeouts, ListenerTls, LogConfig,
     LogFormat, LogLevel, NameSource, OnConflict, OnDown, OutlierConfig, Persist, PersistConfig, PersistCookie,
     Plaintext, PoolConfig, PoolIndex, PoolTls, ProxyProtocol, ReusePort, RouteConfig, RouteTarget, SameSite, SendProxy,
-    Shutdown, SplitShare, StartTls, TlsVersion, UnknownSni, VerifiedClients, Verify,
+    Shutdown, SplitShare, StartTls, TlsVersion, UdpListener, UnknownSni, VerifiedClients, Verify,
 };
 use crate::config::scalars::{ByteRate, Percent};
 
@@ -84,6 +84,7 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         bind,
         pool,
         http,
+        udp,
         sniff,
         protocol_hint,
         routes,
@@ -145,8 +146,9 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         ("name", Some(text(name))),
         ("bind", Some(bind.iter().map(text).collect())),
         ("pool", named(*pool)),
-        ("protocol", Some(if http.is_some() { "http" } else { "tcp" }.into())),
+        ("protocol", Some(protocol(listener).into())),
         ("http", http.as_ref().map(http::listener)),
+        ("udp", udp.as_ref().map(self::udp)),
         ("sniff", Some(sniff.name().into())),
         ("protocol_hint", protocol_hint.map(|hint| hint.name().into())),
         ("routes", (!routes.is_empty()).then(|| routes.iter().map(route).collect())),
@@ -192,6 +194,23 @@ fn listener(listener: &ListenerConfig, config: &Config) -> Value {
         ),
         ("state", Some(state.name().into())),
     ])
+}
+
+fn protocol(listener: &ListenerConfig) -> &'static str {
+    match (&listener.http, &listener.udp) {
+        (Some(_), _) => "http",
+        (None, Some(_)) => "udp",
+        (None, None) => "tcp",
+    }
+}
+
+fn udp(UdpListener { idle, max_sessions, responses, amplification }: &UdpListener) -> Value {
+    json!({
+        "idle": period(*idle),
+        "max_sessions": max_sessions,
+        "responses": limit(*responses),
+        "amplification": limit(*amplification),
+    })
 }
 
 fn proxy_protocol(ProxyProtocol { trusted, required }: &ProxyProtocol) -> Value {

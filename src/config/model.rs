@@ -12,6 +12,7 @@ mod proxy_protocol;
 mod redacted;
 mod routing;
 mod tls;
+mod udp;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -46,6 +47,7 @@ pub use tls::{
     Authorities, CertificateFiles, ClientAuth, ListenerTls, NameSource, Plaintext, PoolTls, StartTls, TlsVersion,
     UnknownSni, VerifiedClients, Verify,
 };
+pub use udp::UdpListener;
 
 use crate::net::addr::Address;
 

@@ -10,6 +10,7 @@ mod listener;
 mod policy;
 mod pool;
 mod tls;
+mod udp;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -22,6 +23,7 @@ pub(crate) use listener::{RawListener, RawListenerTimeouts, RawMatch, RawRoute, 
 pub(crate) use policy::{RawPersist, RawPersistBy};
 pub(crate) use pool::{RawBalance, RawHash, RawPool, RawSendProxy};
 pub(crate) use tls::{RawCertificate, RawClientAuth, RawClientAuthMode, RawListenerTls, RawStartTls};
+pub(crate) use udp::RawUdp;
 
 use super::located::{Field, Located, OneOrMany};
 use super::model::{LogFormat, LogLevel};

@@ -1,10 +1,10 @@
 //! Keys and values of features that are not built yet. They are rejected by name; the schema and suggestions omit them.
 
 /// Sections, and the keys of each.
-const KEYS: [(&str, &[&str]); 1] = [("listeners[]", &["udp"])];
+const KEYS: [(&str, &[&str]); 0] = [];
 
 /// Keys, and values of each.
-const VALUES: [(&str, &[&str]); 1] = [("listeners[].protocol", &["udp"])];
+const VALUES: [(&str, &[&str]); 0] = [];
 
 /// Whether a section will have the key.
 pub(crate) fn is_key(section: &str, key: &str) -> bool {

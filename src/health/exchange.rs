@@ -1,11 +1,14 @@
 //! The exchange check: sends bytes, and expects a beginning of the answer.
 
 use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::failure::{ProbeFailure, quoted};
 use super::tcp::Connection;
+use crate::net::addr::Address;
+use crate::net::dial;
 
 /// Passes once the answer begins with `expect`; fails at the first different byte, or when the answer ends early. Reads at
 /// most 255 bytes more than `expect` has.
@@ -37,4 +40,27 @@ pub(super) async fn probe(mut connection: Connection, send: &[u8], expect: &[u8]
             });
         }
     }
+}
+
+/// The same with a datagram, and one in answer: passes if that begins with `expect`. What is lost is not sent again: `fall` is for that.
+pub(super) async fn datagrams(
+    to: &Address,
+    from: Option<IpAddr>,
+    send: &[u8],
+    expect: &[u8],
+) -> Result<(), ProbeFailure> {
+    let Address::Tcp(to) = to else {
+        return Err(ProbeFailure::backend("a unix socket takes no datagrams"));
+    };
+    let socket = dial::datagrams(*to, from).map_err(|error| ProbeFailure::of(error.call)(error.errno.into()))?;
+    let socket = tokio::net::UdpSocket::from_std(UdpSocket::from(socket))?;
+    socket.send(send).await?;
+    let mut answer = vec![0; 65_536];
+    let count = socket.recv(&mut answer).await?;
+    let answer = &answer[..count];
+    if answer.starts_with(expect) {
+        return Ok(());
+    }
+    let (got, wanted) = (quoted(&answer[..count.min(expect.len() + 32)]), quoted(expect));
+    Err(ProbeFailure::Backend(format!("answer begins with {got} instead of {wanted}")))
 }

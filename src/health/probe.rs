@@ -71,6 +71,7 @@ impl Probe<'_> {
             check: self.health.check.without_role(),
             has_port: self.health.port.is_some(),
             timeout: self.health.timeout,
+            by_datagrams: self.health.by_datagrams,
             send_proxy: self.send_proxy(own, &address),
             source: self.settings.source.clone(),
             tls: self.settings.tls.clone(),
@@ -86,6 +87,11 @@ impl Probe<'_> {
     async fn probe(&self, own: &Address, questions: Questions) -> Result<Observation, ProbeFailure> {
         let address = self.probed(own).ok_or_else(no_port)?;
         let source = self.pool.source(self.settings, &address);
+        if let (HealthCheck::Exchange { send, expect }, true) = (&self.health.check, self.health.by_datagrams) {
+            let header = self.send_proxy(own, &address).map(|_| header(SendProxy::V2)).unwrap_or_default();
+            exchange::datagrams(&address, source, &[&header[..], send.reveal()].concat(), expect.reveal()).await?;
+            return Ok(Observation::default());
+        }
         let mut connection = tcp::connect(&address, source).await?;
         if let Some(version) = self.send_proxy(own, &address) {
             match connection.write_all(&header(version)).await {

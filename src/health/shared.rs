@@ -34,6 +34,7 @@ pub(super) struct ProbeKey {
     pub(super) check: HealthCheck,
     /// It is another port than that of connections.
     pub(super) has_port: bool,
+    pub(super) by_datagrams: bool,
     pub(super) timeout: Duration,
     pub(super) send_proxy: Option<SendProxy>,
     pub(super) source: Vec<IpAddr>,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::addr::Address;
 use super::errno::{Call, CallError};
@@ -90,6 +90,27 @@ pub fn start(address: &Address, source: Option<IpAddr>, options: Options) -> Res
     }
 }
 
+/// Opens a socket of datagrams that is connected to `address`, from `source` if that is given. Never one that is connected to itself,
+/// which would take its own datagrams for answers: the port of a dead server on this host can be free for it.
+///
+/// # Errors
+/// Those of socket(2), setsockopt(2), bind(2) and connect(2); ECONNREFUSED for one that met itself.
+pub fn datagrams(address: SocketAddr, source: Option<IpAddr>) -> Result<OwnedFd, CallError> {
+    let of = |call| move |error: io::Error| CallError { call, errno: errno_of(&error) };
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))
+        .map_err(of(Call::Socket))?;
+    if let Some(source) = source {
+        sys::set_option(&socket, sys::IP_BIND_ADDRESS_NO_PORT, 1).map_err(of(Call::Option))?;
+        socket.bind(&SocketAddr::new(source, 0).into()).map_err(of(Call::Bind))?;
+    }
+    socket.connect(&address.into()).map_err(of(Call::Connect))?;
+    let local = socket.local_addr().map_err(of(Call::Connect))?.as_socket();
+    if local.is_some_and(|local| (local.ip(), local.port()) == (address.ip(), address.port())) {
+        return Err(CallError { call: Call::Connect, errno: Errno::CONNREFUSED });
+    }
+    Ok(socket.into())
+}
+
 /// Fails after a TCP self-connect to `port`; closing the socket then sends RST. Call it once the connect has succeeded.
 ///
 /// The kernel can pick the port of a dead server on this host for the connecting socket. The SYN returns to its sender, a
@@ -136,8 +157,6 @@ mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
     use std::sync::Arc;
-
-    use socket2::{Socket, Type};
 
     use super::*;
 

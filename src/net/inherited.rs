@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use socket2::{Protocol, SockRef, Type};
 
 use super::addr::Address;
-use super::listen::{ListenOptions, Sharing, local_address, saturating, set_freebind};
+use super::listen::{ListenOptions, Sharing, local_address, saturating, set_for_datagrams, set_freebind};
 use super::socket_file::SocketFile;
 use super::sys;
 
@@ -24,6 +24,8 @@ pub struct InheritedSocket {
     /// What it is called: the name of a systemd socket unit, or of a listener.
     name: String,
     address: Address,
+    /// Of UDP.
+    is_datagram: bool,
     bound_for: Option<BoundFor>,
 }
 
@@ -60,18 +62,16 @@ impl InheritedSocket {
         let kind = properties.r#type().map_err(|error| unfit(&format!("is no socket: {error}")))?;
         let address = local_address(&socket).map_err(|_| unfit("is neither of TCP nor of a unix path"))?;
         let unfit = |why: &str| format!("the inherited socket `{name}` ({address}) {why}");
-        if kind == Type::DGRAM {
-            return Err(unfit("is a datagram socket: use ListenStream= instead of ListenDatagram="));
+        let is_datagram = kind == Type::DGRAM;
+        if kind != Type::STREAM && !(is_datagram && matches!(address, Address::Tcp(_))) {
+            return Err(unfit("is neither of TCP nor of UDP: use ListenStream= or ListenDatagram="));
         }
-        if kind != Type::STREAM {
-            return Err(unfit("is no stream socket: use ListenStream="));
-        }
-        if !properties.is_listener().map_err(|error| unfit(&error.to_string()))? {
+        if !is_datagram && !properties.is_listener().map_err(|error| unfit(&error.to_string()))? {
             return Err(unfit("does not listen: use Accept=no, which passes the listening socket"));
         }
         // It may come from a program that blocks.
         properties.set_nonblocking(true).map_err(|error| unfit(&error.to_string()))?;
-        Ok(InheritedSocket { socket, name: name.to_owned(), address, bound_for })
+        Ok(InheritedSocket { socket, name: name.to_owned(), address, is_datagram, bound_for })
     }
 
     /// Where it listens.
@@ -84,7 +84,10 @@ impl InheritedSocket {
         device(&self.socket)
     }
 
-    fn fits(&self, listener: Option<&str>, address: &Address) -> bool {
+    fn fits(&self, listener: Option<&str>, address: &Address, options: &ListenOptions) -> bool {
+        if self.is_datagram != options.datagrams {
+            return false;
+        }
         match &self.bound_for {
             Some(bound_for) if bound_for.address == *address && bound_for.listener.as_deref() == listener => true,
             _ => match (&self.address, address) {
@@ -134,7 +137,8 @@ impl InheritedSockets {
         options: &ListenOptions,
     ) -> io::Result<Option<TakenSockets>> {
         let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken: Vec<InheritedSocket> = left.extract_if(.., |socket| socket.fits(listener, address)).collect();
+        let taken: Vec<InheritedSocket> =
+            left.extract_if(.., |socket| socket.fits(listener, address, options)).collect();
         drop(left);
         let Some(first) = taken.first() else { return Ok(None) };
         let actual = first.address.clone();
@@ -188,6 +192,11 @@ fn apply(it: &InheritedSocket, options: &ListenOptions) -> Vec<String> {
             without.push(format!("{option}: {error}"));
         }
     };
+    if let (Address::Tcp(address), true) = (&it.address, options.datagrams) {
+        note("freebind", set_freebind(&socket, *address, options.freebind));
+        note("datagrams", set_for_datagrams(&socket, *address));
+        return without;
+    }
     // A second listen(2) only changes the length of the queue.
     note("backlog", socket.listen(options.backlog));
     let Address::Tcp(address) = it.address else { return without };

@@ -19,7 +19,7 @@ mod tcp;
 pub use bind_error::explain;
 pub use change::{change, check};
 pub use options::{ListenOptions, Sharing};
-pub(super) use tcp::{saturating, set_freebind};
+pub(super) use tcp::{saturating, set_for_datagrams, set_freebind};
 
 /// A listening socket, and the file of a unix one.
 #[derive(Debug)]
@@ -46,7 +46,9 @@ pub fn listen(address: &Address, options: &ListenOptions) -> io::Result<Listenin
 
 fn listen_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
     let socket = tcp::bind(address, options)?;
-    socket.listen(options.backlog)?;
+    if !options.datagrams {
+        socket.listen(options.backlog)?;
+    }
     if options.sharing == Sharing::Workers {
         socket.set_reuse_port(true)?;
     }
@@ -67,7 +69,7 @@ pub fn join(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd>
 /// # Errors
 /// Those of listen(2).
 pub fn start(socket: &OwnedFd, options: &ListenOptions) -> io::Result<()> {
-    SockRef::from(socket).listen(options.backlog)
+    if options.datagrams { Ok(()) } else { SockRef::from(socket).listen(options.backlog) }
 }
 
 /// The address that a socket is bound to: with port 0 the kernel has chosen one.

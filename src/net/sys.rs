@@ -1,11 +1,16 @@
 //! The system calls for which socket2 and rustix have no safe function. The only `unsafe` of the project is here.
-#![allow(unsafe_code, reason = "socket options that neither knows, SIOCOUTQ, and inherited descriptors")]
+#![allow(
+    unsafe_code,
+    reason = "socket options that neither knows, SIOCOUTQ, batches of datagrams, and inherited descriptors"
+)]
 
 use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
+
+pub mod datagrams;
 
 /// An integer socket option, by level and name.
 #[derive(Clone, Copy, Debug)]

@@ -34,6 +34,12 @@ impl Pool {
         self.record_failure(backend, FailureKind::Connect);
     }
 
+    /// A session's first datagram came from the backend, which ends a row of refusals.
+    pub fn record_answer(&self, backend: &Backend, took: Duration) {
+        backend.runtime().connects.succeeded();
+        backend.record_first_byte(took);
+    }
+
     /// The backend answered a request; `is_error` is a status of 5xx. May eject the backend.
     pub fn record_response(&self, backend: &Backend, is_error: bool) {
         match is_error {

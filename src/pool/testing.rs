@@ -88,6 +88,7 @@ pub(crate) fn health(check: HealthCheck) -> Health {
         timeout: Duration::from_secs(1),
         rise: times(2),
         fall: times(3),
+        by_datagrams: false,
         port: None,
         initial: Initial::Probe,
     }

@@ -61,6 +61,11 @@ impl CrewMember {
         (self.load.fetch_add(1, Ordering::Relaxed) & CLOSED == 0).then_some(slot)
     }
 
+    /// Whether its thread ends, or has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.load.load(Ordering::Acquire) & CLOSED != 0
+    }
+
     /// Takes no connection any more, if it has none. True if so.
     pub(super) fn close(&self) -> bool {
         self.load.compare_exchange(0, CLOSED, Ordering::Acquire, Ordering::Relaxed).is_ok()

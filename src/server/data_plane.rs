@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::http::KeptLinks;
 use super::listener::Listener;
 use super::plane_state::{Members, PlaneState};
 use super::samples::Samples;
+use super::udp::{self, HandedSession, SessionStore};
 use super::worker_state::WorkerState;
 use crate::log::access::AccessWriter;
 use crate::net::addr::Address;
@@ -206,18 +208,88 @@ impl DataPlane {
     }
 
     /// Accepts a listener's connections from sockets that listen on `address`.
-    pub fn accept(&self, listener: &Arc<Listener>, address: &Address, sockets: Vec<WorkerSocket>) {
+    fn accept(&self, listener: &Arc<Listener>, address: &Address, sockets: Vec<WorkerSocket>) {
         let crew = self.crew.load();
         for WorkerSocket { number, worker, socket } in sockets {
             let (listener, address) = (Arc::clone(listener), address.clone());
             if let Some(worker) = crew.all().find(|member| member.index == worker) {
-                worker.remote.run(move || accept::start(listener, address, number, socket));
+                worker.remote.run(move || match listener.config().udp {
+                    Some(_) => udp::start(listener, address, number, socket, Vec::new()),
+                    None => accept::start(listener, address, number, socket),
+                });
             }
         }
     }
 
+    /// Workers begin to take from sockets that listen on `address`, and others stop: pairs of a socket's number and a worker's index.
+    pub fn change_sockets(
+        &self,
+        listener: &Arc<Listener>,
+        address: &Address,
+        added: Vec<WorkerSocket>,
+        removed: &[(usize, usize)],
+    ) {
+        if listener.config().udp.is_none() {
+            self.accept(listener, address, added);
+            for (number, worker) in removed {
+                self.stop_socket(listener.id(), address, *number, *worker);
+            }
+            return;
+        }
+        for socket in added {
+            match removed.iter().find(|(number, _)| *number == socket.number) {
+                Some((_, worker)) => self.move_socket(listener, address, socket, *worker),
+                None => self.accept(listener, address, vec![socket]),
+            }
+        }
+    }
+
+    /// Gives a socket of datagrams to another worker. The one that had it goes on with its sessions.
+    fn move_socket(&self, listener: &Arc<Listener>, address: &Address, socket: WorkerSocket, from: usize) {
+        let crew = self.crew.load();
+        let member = |index: usize| crew.all().find(|member| member.index == index).cloned();
+        let WorkerSocket { number, worker, socket } = socket;
+        let (Some(from), Some(to)) = (member(from), member(worker)) else { return };
+        let (listener, address) = (Arc::clone(listener), address.clone());
+        from.remote.run(move || {
+            let sessions = udp::hand_over(listener.id(), &address, number, &to);
+            to.remote.run(move || udp::start(listener, address, number, socket, sessions));
+        });
+    }
+
+    /// Reads no datagrams until [`DataPlane::release_datagrams`], as another process has the same sockets.
+    pub fn hold_datagrams(&self) {
+        self.datagrams_held.store(true, Ordering::Release);
+    }
+
+    /// Reads datagrams again.
+    pub fn release_datagrams(&self) {
+        self.datagrams_held.store(false, Ordering::Release);
+        self.on_each_worker(udp::wake);
+    }
+
+    /// The open sessions of datagrams, and duplicates of their sockets. Nothing is read from these any more, nor from those that listen.
+    pub async fn export_sessions(&self) -> Vec<(HandedSession, OwnedFd)> {
+        self.hold_datagrams();
+        let store = SessionStore::default();
+        let export = store.clone();
+        self.asked_of_each(move || export.add(udp::export())).await;
+        store.take(|_| true)
+    }
+
+    /// Goes on with sessions of another process. Returns when it does.
+    pub async fn adopt_sessions(&self, sessions: Vec<(HandedSession, OwnedFd)>) {
+        let store = SessionStore::new(sessions);
+        self.asked_of_each(move || udp::adopt(&store)).await;
+    }
+
+    /// Forgets its sessions of datagrams: another process has them.
+    pub async fn forget_sessions(&self) {
+        self.asked_of_each(udp::forget).await;
+    }
+
     /// A worker accepts no more from one socket of an address. Another one has a duplicate, and takes what waits there.
-    pub fn stop_socket(&self, listener: ListenerId, address: &Address, number: usize, worker: usize) {
+    fn stop_socket(&self, listener: ListenerId, address: &Address, number: usize, worker: usize) {
         let address = address.clone();
         if let Some(worker) = self.crew.load().all().find(|member| member.index == worker) {
             worker.remote.run(move || WorkerState::with(|state| state.hand_socket_over(listener, &address, number)));
@@ -281,9 +353,10 @@ impl DataPlane {
     }
 
     /// Calls it on each worker, and waits for all of them.
-    async fn asked_of_each(&self, call: fn()) {
+    async fn asked_of_each(&self, call: impl FnOnce() + Send + Clone + 'static) {
         let ask = |worker: &Arc<CrewMember>| {
             let (answer, answered) = oneshot::channel();
+            let call = call.clone();
             worker.remote.run(move || {
                 call();
                 // The one that asked may have gone.
@@ -301,5 +374,6 @@ impl DataPlane {
 /// Gives up what a worker's thread-locals hold. Called at the end of its thread.
 fn release() {
     KeptLinks::release();
+    udp::release();
     WorkerState::release();
 }

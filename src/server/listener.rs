@@ -23,6 +23,7 @@ use crate::stats::registry::{ListenerId, Registry};
 use crate::stats::requests::{RequestCounters, RouteCounters};
 use crate::stats::termination::Termination;
 use crate::stats::traffic::Traffic;
+use crate::stats::udp::DatagramCounters;
 use crate::tls::Acceptor;
 use crate::worker;
 
@@ -51,6 +52,7 @@ struct ListenerRuntime {
     requests: RequestCounters,
     counters: ListenerCounters,
     traffic: Traffic,
+    datagrams: DatagramCounters,
     refused: RecentEvents<RejectionEvent>,
     connections: Arc<Capacity>,
     handshakes: Arc<Capacity>,
@@ -122,6 +124,7 @@ impl Listener {
             requests: RequestCounters::new(workers),
             counters: ListenerCounters::default(),
             traffic: Traffic::new(workers),
+            datagrams: DatagramCounters::default(),
             refused: RecentEvents::new(REFUSALS),
             connections: Capacity::new(usize::MAX),
             handshakes: Capacity::new(usize::MAX),
@@ -157,7 +160,8 @@ impl Listener {
     /// It is in service from now on.
     pub(super) fn take_effect(&self) {
         let max = |max: Option<NonZeroU32>| max.map_or(usize::MAX, |max| max.get() as usize);
-        self.runtime.connections.resize(max(self.config.max_connections));
+        let sessions = self.config.udp.as_ref().map(|udp| udp.max_sessions);
+        self.runtime.connections.resize(max(sessions.or(self.config.max_connections)));
         self.runtime.handshakes.resize(max(self.config.limits.handshakes));
     }
 
@@ -281,6 +285,11 @@ impl Listener {
     /// With `protocol: http`, the counters of each route, and last those of what matches none; otherwise none.
     pub fn route_counters(&self) -> &[Arc<RouteCounters>] {
         &self.route_counters
+    }
+
+    /// Datagrams, with `protocol: udp`.
+    pub fn datagrams(&self) -> &DatagramCounters {
+        &self.runtime.datagrams
     }
 
     /// What its connections have left behind so far.

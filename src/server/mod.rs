@@ -31,6 +31,7 @@ mod screened;
 mod session;
 mod sniff_tap;
 mod transport;
+mod udp;
 mod upstream;
 mod worker_state;
 
@@ -41,3 +42,4 @@ pub use listener::{Listener, ListenerParts, RejectionEvent};
 pub use plane_state::{Members, PlaneState};
 pub use route::{RequestView, RouteClient, RouteKey, RouteMatch};
 pub use samples::{Measurements, Samples, samples};
+pub use udp::HandedSession;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -22,6 +22,8 @@ pub struct PlaneState {
     pub(super) crew: CurrentCrew,
     /// Listening sockets that still accept.
     accepting: AtomicUsize,
+    /// Another process has the sockets of datagrams: nothing is read from them here.
+    pub(super) datagrams_held: AtomicBool,
     /// Connections that there are descriptors for.
     capacity: Arc<Capacity>,
     pub(super) preamble_memory: Arc<PreambleMemory>,
@@ -64,6 +66,7 @@ impl PlaneState {
             members: ArcSwap::default(),
             crew: CurrentCrew::default(),
             accepting: AtomicUsize::new(0),
+            datagrams_held: AtomicBool::new(false),
             capacity: Capacity::new(0),
             preamble_memory: Arc::default(),
             descriptor_shortage: Arc::default(),

@@ -165,6 +165,7 @@ impl Drop for Record {
                 user: user.as_deref(),
                 database: database.as_deref(),
                 queries: session.as_ref().map(|session| session.queries()),
+                datagrams: None,
                 queued_behind: self.attempts.queued_behind(),
                 connect: self.connect,
                 client_handshake: connection.preamble().and_then(|preamble| preamble.handshake.get().copied()),

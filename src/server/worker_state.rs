@@ -14,7 +14,7 @@ use slab::Slab;
 
 use super::accepting::Accepting;
 use super::connection::{Abort, ConnectionState};
-use super::crew::CrewMember;
+use super::crew::{CrewMember, WorkerSlot};
 use super::database_session::{DatabaseSession, DatabaseSessions};
 use super::dial::retry_queue::RetryQueues;
 use super::listener::Listener;
@@ -108,6 +108,16 @@ impl WorkerState {
         Arc::ptr_eq(&self.member, worker)
     }
 
+    /// A connection's place on this worker; `None` if it ends.
+    pub(super) fn own_slot(&self) -> Option<WorkerSlot> {
+        self.member.enter()
+    }
+
+    /// This worker, for others.
+    pub(super) fn member(&self) -> &Arc<CrewMember> {
+        &self.member
+    }
+
     pub(super) fn stop_accepting(&self) {
         self.stopped_accepting.set(Some(worker::now()));
         self.stop_where(|_| true);
@@ -120,6 +130,11 @@ impl WorkerState {
     /// Stops accepting from listening sockets of a listener.
     pub(super) fn stop(&self, listener: ListenerId, addresses: &HashSet<Address>) {
         self.stop_where(|it| it.listener().id() == listener && addresses.contains(&it.address));
+    }
+
+    /// A task that accepts is stopped by others no more.
+    pub(super) fn forget_accepting(&self, accepting: &Rc<Accepting>) {
+        self.acceptors.borrow_mut().retain(|it| !Rc::ptr_eq(it, accepting));
     }
 
     /// Leaves one socket of an address to another worker.

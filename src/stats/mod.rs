@@ -14,3 +14,4 @@ pub mod requests;
 mod series;
 pub mod termination;
 pub mod traffic;
+pub mod udp;

@@ -143,13 +143,15 @@ pub enum Termination {
     UntrustedProxyHeader,
     /// This host had no descriptor, port or memory left for the connection to a backend.
     OutOfResources,
+    /// It made room for another session (`protocol: udp`).
+    Evicted,
     /// A defect of tidegate ended it.
     InternalError,
 }
 
 impl Termination {
     /// Every ending, in the order of [`Termination::index`].
-    pub const ALL: [Termination; 46] = [
+    pub const ALL: [Termination; 47] = [
         Termination::Closed(Side::Client),
         Termination::Closed(Side::Backend),
         Termination::Reset(Side::Client),
@@ -196,6 +198,7 @@ impl Termination {
         Termination::AuthMethodRefused,
         Termination::ResponseTimeout,
         Termination::RequestRate,
+        Termination::Evicted,
     ];
 
     /// Its place in [`Termination::ALL`].
@@ -247,6 +250,7 @@ impl Termination {
             Termination::AuthMethodRefused => 43,
             Termination::ResponseTimeout => 44,
             Termination::RequestRate => 45,
+            Termination::Evicted => 46,
         }
     }
 
@@ -294,6 +298,7 @@ impl Termination {
             | Termination::RouteRefused
             | Termination::AuthMethodRefused
             | Termination::OutOfResources
+            | Termination::Evicted
             | Termination::InternalError => Cause::Tidegate,
         }
     }
@@ -339,6 +344,7 @@ impl Termination {
             Termination::BadProxyHeader => "bad PROXY header",
             Termination::UntrustedProxyHeader => "untrusted PROXY header",
             Termination::OutOfResources => "out of resources",
+            Termination::Evicted => "evicted",
             Termination::InternalError => "internal error",
         }
     }
@@ -363,9 +369,11 @@ impl Termination {
             Termination::LoginTimeout(Side::Client) => "cD",
             Termination::LoginTimeout(Side::Backend) => "sD",
             Termination::ResponseTimeout => "sH",
-            Termination::Lifetime | Termination::DrainDeadline | Termination::DrainAborted | Termination::Killed => {
-                "KD"
-            }
+            Termination::Lifetime
+            | Termination::DrainDeadline
+            | Termination::DrainAborted
+            | Termination::Killed
+            | Termination::Evicted => "KD",
             Termination::BackendDown => "DD",
             Termination::NoBackend | Termination::QueueFull | Termination::ConnectFailed => "SC",
             Termination::QueueTimeout => "sQ",

@@ -9,6 +9,7 @@
 
 mod accept;
 mod connect;
+mod datagram;
 mod deadline;
 mod executor;
 mod local;
@@ -28,6 +29,7 @@ use std::time::Instant;
 
 pub use accept::AcceptSocket;
 pub use connect::{ConnectError, connect};
+pub use datagram::DatagramSocket;
 pub use deadline::{Timer, sleep_until, until};
 pub use executor::Remote;
 use local::{Local, local};

@@ -98,6 +98,8 @@ impl Ready {
 pub(super) enum Interest {
     /// A connection: every change, once.
     Edges,
+    /// A datagram socket: what comes in, once. Room for more is not waited for, and each datagram that is sent makes some.
+    Datagrams,
     /// A listening socket: for as long as a connection waits to be accepted.
     Queue,
     /// Nothing.
@@ -108,6 +110,7 @@ impl Interest {
     fn flags(self) -> EventFlags {
         match self {
             Interest::Edges => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET,
+            Interest::Datagrams => EventFlags::IN | EventFlags::ET,
             Interest::Queue => EventFlags::IN,
             Interest::None => EventFlags::empty(),
         }

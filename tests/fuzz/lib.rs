@@ -17,6 +17,9 @@ pub mod http {
 #[path = "../../src/sniff/mod.rs"]
 pub mod sniff;
 
+#[path = "../../src/udp/mod.rs"]
+pub mod udp;
+
 /// What src/sniff uses of the others.
 #[allow(dead_code, reason = "counters use more of it than what is fuzzed")]
 #[path = "../../src/stats"]

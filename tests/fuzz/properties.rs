@@ -2,6 +2,7 @@
 //! `fuzz_corpus` with those in `corpus/`.
 
 mod http_gate;
+mod udp_sessions;
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +19,7 @@ use tidegate::stats::queries::QueryProtocol;
 use tidegate::stats::termination::Side;
 
 pub(crate) use http_gate::http_gate;
+pub(crate) use udp_sessions::udp_sessions;
 
 /// Bytes up to which every cut is tried; of longer inputs some are.
 const EVERY_CUT: usize = 1024;
@@ -89,6 +91,7 @@ pub(crate) fn proxy_protocol(bytes: &[u8]) {
         alpn: part(1).map(str::as_bytes),
         unique_id,
         tls,
+        datagrams: start[0] & 8 == 0,
         received: None,
     });
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 /// Panics if something does not hold of the bytes.
 type Property = fn(&[u8]);
 
-const TARGETS: [(&str, Property); 11] = [
+const TARGETS: [(&str, Property); 12] = [
     ("client_hello", properties::client_hello),
     ("http", properties::http),
     ("http_dialogue", properties::http_dialogue),
@@ -26,6 +26,7 @@ const TARGETS: [(&str, Property); 11] = [
     ("postgres_queries", properties::postgres_queries),
     ("proxy_protocol", properties::proxy_protocol),
     ("redis_queries", properties::redis_queries),
+    ("udp_sessions", properties::udp_sessions),
 ];
 
 #[test]

@@ -27,5 +27,8 @@ fn target_that_is_no_uri_is_answered_logged_and_counted() {
     let count = endings.iter().find(|it| it["reason"] == "rejected: bad HTTP request").map(|it| &it["count"]);
     assert_eq!(count, Some(&targets.len().into()), "{endings:?}");
     tidegate.wait_for_access("a line", |line| line.end() == "rejected: bad HTTP request");
-    assert_eq!(tidegate.access().iter().filter(|line| line.end() == "rejected: bad HTTP request").count(), targets.len());
+    assert_eq!(
+        tidegate.access().iter().filter(|line| line.end() == "rejected: bad HTTP request").count(),
+        targets.len()
+    );
 }

@@ -88,6 +88,7 @@ mod tls_checks;
 mod tls_integrity;
 mod top;
 mod turnaround;
+mod udp;
 mod unchecked;
 mod upgrade;
 mod upgrade_drain;

@@ -63,4 +63,5 @@ mod stats_exact;
 mod support;
 mod tls_clients;
 mod turnaround;
+mod udp;
 mod upgrades;

@@ -140,10 +140,14 @@ fn what_is_asked_for_is_there() {
 }
 
 /// Metrics that only backends with database checks have, and only listeners that watch queries.
-const OF_DATABASES: [&str; 13] = [
+const OF_DATABASES: [&str; 17] = [
     "tidegate_backend_role",
     "tidegate_backend_lag_bytes",
     "tidegate_backend_lag_seconds",
+    "tidegate_listener_datagrams_in_total",
+    "tidegate_listener_datagrams_out_total",
+    "tidegate_listener_datagrams_dropped_total",
+    "tidegate_listener_sessions_moved_total",
     "tidegate_listener_queries_total",
     "tidegate_listener_query_errors_total",
     "tidegate_listener_queries_pipelined_total",

@@ -7,6 +7,7 @@
 mod accept;
 mod buckets;
 mod classic;
+mod datagrams;
 mod families;
 mod family;
 mod http;

@@ -3,7 +3,7 @@
 use prometheus_client::registry::Unit;
 
 use super::family::{Labels, MetricFamily, SampleValue, counter, gauge, latency, of_listener};
-use super::{http, queries};
+use super::{datagrams, http, queries};
 use crate::admin::snapshot_model::{
     BackendStats, BackendStatus, CheckStats, ListenerStats, PoolStats, Snapshot, TerminationStats,
 };
@@ -105,6 +105,7 @@ pub(super) fn listeners(snapshot: &Snapshot, latencies: &Latencies) -> Vec<Metri
             handshakes.collect(),
         ),
     ];
+    families.extend(datagrams::families(|| all().filter_map(|(labels, l)| Some((labels, l.datagrams.as_ref()?)))));
     let names = [
         "tidegate_listener_http_requests",
         "tidegate_listener_http_responses",

@@ -1,5 +1,7 @@
 //! Listeners.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::measured::{HttpStats, Latency};
@@ -73,6 +75,9 @@ pub struct ListenerStats {
     /// With `protocol: http`, each route, and last what matches none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteStats>,
+    /// Datagrams, with `protocol: udp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datagrams: Option<DatagramStats>,
     /// What was seen of queries, by protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub queries: Vec<QueryStats>,
@@ -96,6 +101,21 @@ pub struct RouteStats {
     pub latency: Latency,
     /// Its requests.
     pub http: Option<HttpStats>,
+}
+
+/// Datagrams of `protocol: udp`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatagramStats {
+    /// From clients, handed to backends.
+    #[serde(rename = "in")]
+    pub datagrams_in: u64,
+    /// From backends, handed to clients.
+    #[serde(rename = "out")]
+    pub datagrams_out: u64,
+    /// Sessions that went on with another backend after an ICMP error.
+    pub moved_sessions: u64,
+    /// Dropped, by cause.
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// How many a second.

@@ -14,7 +14,7 @@ mod tls;
 use serde::{Deserialize, Serialize};
 
 pub use self::config::ConfigStats;
-pub use self::listener::{HandshakeStats, ListenerStats, RateStats, RouteStats, TerminationStats};
+pub use self::listener::{DatagramStats, HandshakeStats, ListenerStats, RateStats, RouteStats, TerminationStats};
 pub use self::measured::{HttpStats, Latency, LatencySummary, ResponseCount};
 pub use self::pool::{
     BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, PoolStats, QueueStats, StatusChange,

@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 
 use super::inheritance::SocketInfo;
 use crate::net::passing;
+use crate::server::HandedSession;
 
 /// Version of the hand-over, which both must speak.
 pub(super) const VERSION: u32 = 2;
@@ -45,6 +46,8 @@ pub(super) enum Message {
     Ready { files: Vec<String> },
     /// The new process cannot start, and why.
     Failed { error: String },
+    /// Some of the sessions of datagrams, each with its descriptor. From the first one on, the old process reads no datagrams.
+    Sessions { sessions: Vec<HandedSession> },
     /// The old process's admin interface accepts no more.
     Go,
     /// The new process's admin interface accepts.

@@ -123,12 +123,18 @@ impl HandOver {
         let files = files.iter().map(|path| path.to_string_lossy().into_owned()).collect();
         // Once the old process has ended, this one is the only one left: it serves in any case.
         let told = self.channel.send(&Message::Ready { files }, &[]).await;
-        if told.is_ok() {
+        let mut sessions = Vec::new();
+        while told.is_ok() {
             match self.channel.receive().await? {
-                Some((Message::Go, _)) | None => {}
+                Some((Message::Sessions { sessions: portion }, sockets)) => {
+                    sessions.extend(portion.into_iter().zip(sockets))
+                }
+                Some((Message::Go, _)) | None => break,
                 Some((other, _)) => return Err(format!("unexpected message: {other:?}")),
             }
         }
+        app.plane().adopt_sessions(sessions).await;
+        app.plane().release_datagrams();
         app.answer(true);
         if let Some(launcher) = self.launcher {
             launcher.end().await;

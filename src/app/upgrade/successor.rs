@@ -113,6 +113,7 @@ impl Launcher {
             (Ok((pid, drain)), Some(child)) => {
                 UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner).take();
                 tracing::info!(pid, "upgrade: the new process serves");
+                app.plane().forget_sessions().await;
                 let (program, channel) = (program.to_owned(), new.channel);
                 Ok(Successor { pid, program, drain, child, channel, is_leaving: false, has_ended: false })
             }
@@ -121,6 +122,7 @@ impl Launcher {
                 let why = outcome.err().unwrap_or_default();
                 // The new process, which may have answered, is gone.
                 let ended = new.end(why == ENDED).await;
+                app.plane().release_datagrams();
                 app.answer(true);
                 Err(format!("{}: {}; the running process goes on", program.display(), because(&why, ended)))
             }
@@ -192,6 +194,13 @@ impl NewProcess {
             Message::Ready { files } => files,
             other => return Err(unexpected(&other)),
         };
+        // The last before it serves: until then, datagrams wait in the kernel's buffers.
+        let sessions = app.plane().export_sessions().await;
+        for portion in sessions.chunks(PORTION) {
+            let (sessions, descriptors): (Vec<_>, Vec<_>) =
+                portion.iter().map(|(session, socket)| (session.clone(), socket.as_fd())).unzip();
+            self.channel.send(&Message::Sessions { sessions }, &descriptors).await?;
+        }
         app.answer(false);
         self.channel.send(&Message::Go, &[]).await?;
         match timeout(SERVE_LIMIT, self.next()).await {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Checker, copied, value};
 use crate::config::located::Located;
 use crate::config::model::ListenAddress;
-use crate::config::raw::RawConfig;
+use crate::config::raw::{RawConfig, RawProtocol};
 use crate::config::report::{Diagnostic, shown};
 use crate::config::scalars::BindAddress;
 use crate::config::scalars_serde::Switch;
@@ -63,6 +63,8 @@ impl Bind {
 
 /// All binds, by address and by wildcard port.
 pub(super) struct Binds {
+    /// Of UDP.
+    datagrams: bool,
     pub(super) all: Vec<Bind>,
     exact: HashMap<CanonicalAddress, usize>,
     wild: HashMap<u16, Vec<usize>>,
@@ -70,6 +72,11 @@ pub(super) struct Binds {
 }
 
 impl Binds {
+    /// Whether a listener of this protocol is among them.
+    pub(super) fn has(&self, protocol: Option<RawProtocol>) -> bool {
+        (protocol == Some(RawProtocol::Udp)) == self.datagrams
+    }
+
     /// The bind that accepts connections to an address.
     pub(super) fn taking(&self, place: &CanonicalAddress) -> Option<&Bind> {
         let exact = self.exact.get(place);
@@ -133,11 +140,15 @@ fn shares(first: &Bind, second: &Bind) -> bool {
 }
 
 impl Checker<'_> {
-    /// Every bind that could be read.
-    pub(super) fn binds(&mut self, raw: &RawConfig) -> Binds {
+    /// Every bind that could be read: of UDP, or all others.
+    pub(super) fn binds(&mut self, raw: &RawConfig, datagrams: bool) -> Binds {
         let (mut all, mut range_ports) = (Vec::new(), 0);
         for (index, listener) in value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list).iter().enumerate() {
             let Some((listener, _)) = value(Some(listener)) else { continue };
+            let protocol = copied(listener.protocol.as_ref());
+            if (protocol == Some(RawProtocol::Udp)) != datagrams {
+                continue;
+            }
             let socket = value(listener.socket.as_ref()).map(|(socket, _)| socket);
             let reuse = socket.and_then(|socket| value(socket.reuse_port.as_ref())).map_or(Switch::Auto, |(it, _)| *it);
             let is_set = |key: &Option<Located<bool>>| copied(key.as_ref()) == Some(true);
@@ -161,7 +172,7 @@ impl Checker<'_> {
                 }
             }
         }
-        if let Some((admin, at)) = value(raw.admin.as_ref()) {
+        if let (Some((admin, at)), false) = (value(raw.admin.as_ref()), datagrams) {
             let listed = value(admin.bind.as_ref()).map_or(&[][..], |(list, _)| &list.0);
             // An unreadable one is reported elsewhere, and so is a range.
             let listed = listed.iter().filter_map(|bind| match value(Some(bind)) {
@@ -177,7 +188,7 @@ impl Checker<'_> {
         }
         // Each bind of port 0 gets a different port.
         all.retain(|bind| !matches!(bind.place, CanonicalAddress::Tcp(_, _, 0)));
-        let mut binds = Binds { all, exact: HashMap::new(), wild: HashMap::new(), by_port: HashMap::new() };
+        let mut binds = Binds { datagrams, all, exact: HashMap::new(), wild: HashMap::new(), by_port: HashMap::new() };
         for (index, bind) in binds.all.iter().enumerate() {
             binds.exact.entry(bind.place.clone()).or_insert(index);
             if let CanonicalAddress::Tcp(_, _, port) = bind.place {

@@ -54,6 +54,7 @@ impl Checker<'_> {
             rise: self.in_a_row(raw.rise.as_ref(), 2),
             fall: self.in_a_row(raw.fall.as_ref(), 3),
             port: Some(port).filter(|port| *port != 0),
+            by_datagrams: false,
             initial: copied(raw.initial.as_ref()).unwrap_or(Initial::Probe),
             check: check?,
         })

@@ -60,6 +60,7 @@ impl Checker<'_> {
             let routes = self.routes(raw, at, &mut pools);
             let requests = self.balances_requests(raw, at);
             let http = self.http_listener(raw, requests);
+            let udp = self.udp_listener(raw, at);
             let mut tls = self.listener_tls(raw, at);
             if let (Some(tls), Some(_)) = (&mut tls, &http) {
                 self.alpn_of_requests(raw, tls);
@@ -85,6 +86,7 @@ impl Checker<'_> {
                     bind,
                     pool,
                     http,
+                    udp,
                     sniff,
                     protocol_hint,
                     routes: routes.into_iter().map(|(route, _)| route).collect(),

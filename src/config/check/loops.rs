@@ -91,6 +91,9 @@ impl Checker<'_> {
         let mut hops = Vec::new();
         for (from, listener) in value(raw.listeners.as_ref()).map_or(&[][..], |(list, _)| list).iter().enumerate() {
             let Some((listener, _)) = value(Some(listener)) else { continue };
+            if !binds.has(copied(listener.protocol.as_ref())) {
+                continue;
+            }
             let routes = value(listener.routes.as_ref()).map_or(&[][..], |(list, _)| list);
             let by_route = routes.iter().filter_map(|route| value(Some(route))).flat_map(|(route, _)| {
                 let shares = value(route.split.as_ref()).map_or(&[][..], |(shares, _)| shares);

@@ -8,7 +8,9 @@ use super::values::{optional, period, some, text};
 use crate::config::model::{Health, HealthCheck, HttpCheck, Initial, MysqlCheck, PostgresCheck, RedisCheck};
 use crate::config::scalars::ByteCount;
 
-pub(super) fn health(Health { check, interval, timeout, rise, fall, port, initial }: &Health) -> Value {
+pub(super) fn health(health: &Health) -> Value {
+    // What `protocol: udp` makes of it is no key.
+    let Health { check, interval, timeout, rise, fall, port, initial, by_datagrams: _ } = health;
     let (kind, rules) = match check {
         HealthCheck::Tcp => ("tcp", json!({})),
         HealthCheck::Http(HttpCheck { path, method, host, headers, status, body, tls }) => {

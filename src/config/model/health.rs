@@ -26,6 +26,8 @@ pub struct Health {
     pub fall: NonZeroU32,
     /// Port to check; `None` is the backend's own.
     pub port: Option<u16>,
+    /// The exchange is one of datagrams.
+    pub by_datagrams: bool,
     /// State before the first check.
     pub initial: Initial,
 }

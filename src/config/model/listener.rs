@@ -15,6 +15,7 @@ use super::pool::PoolIndex;
 use super::proxy_protocol::ProxyProtocol;
 use super::routing::RouteConfig;
 use super::tls::{ListenerTls, StartTls};
+use super::udp::UdpListener;
 use crate::net::addr::Address;
 
 /// One entry of `listeners`.
@@ -28,6 +29,8 @@ pub struct ListenerConfig {
     pub pool: PoolIndex,
     /// `protocol: http`: each request is balanced by itself. `None` balances connections.
     pub http: Option<HttpListener>,
+    /// `protocol: udp`: datagrams, by sessions.
+    pub udp: Option<UdpListener>,
     /// Protocol that is parsed in passing.
     pub sniff: Sniff,
     /// What its clients speak, where nothing else says it.

@@ -15,6 +15,8 @@ pub(crate) enum RawProtocol {
     Tcp,
     /// HTTP/1.1 and HTTP/2: each request is balanced by itself.
     Http,
+    /// Datagrams: each session, a client's address, is balanced by itself.
+    Udp,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::health::RawHeaders;
 use super::http::{RawHttpListener, RawProtocol};
 use super::tls::RawListenerTls;
+use super::udp::RawUdp;
 use crate::config::located::{Field, Located, OneOrMany};
 use crate::config::model::{ListenerState, Sniff, SpokenProtocol};
 use crate::config::scalars::{
@@ -24,7 +25,7 @@ pub(crate) struct RawListener {
     /// One address or a list; with port 0 the kernel chooses. A range of ports is as many sockets.
     #[schemars(required)]
     pub(crate) bind: Field<OneOrMany<BindAddress>>,
-    /// What is balanced: connections, or requests.
+    /// What is balanced: connections, requests, or sessions of datagrams.
     #[schemars(extend("default" = "tcp"))]
     pub(crate) protocol: Field<RawProtocol>,
     /// Default pool: connections and requests that match no route go there.
@@ -50,13 +51,15 @@ pub(crate) struct RawListener {
     pub(crate) access: Field<RawAccess>,
     /// HTTP to clients; with protocol: http only.
     pub(crate) http: Field<RawHttpListener>,
+    /// Sessions of datagrams; with protocol: udp only.
+    pub(crate) udp: Field<RawUdp>,
     /// Connection and rate limits; connections above one are rejected.
     pub(crate) limits: Field<RawLimits>,
     /// Limits of the phases of a connection; 0s is no limit.
     pub(crate) timeouts: Field<RawListenerTimeouts>,
     /// Socket options.
     pub(crate) socket: Field<RawSocket>,
-    /// Administrative state: paused accepts nothing, drain closes the listening sockets.
+    /// Administrative state: paused accepts nothing, drain closes the listening sockets. Sessions of protocol: udp go on in both.
     #[schemars(extend("default" = "ready"))]
     pub(crate) state: Field<ListenerState>,
 }

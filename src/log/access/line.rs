@@ -63,6 +63,8 @@ pub struct AccessLine<'a> {
     pub database: Option<&'a str>,
     /// Its queries, answered or not; `None` where they are not watched.
     pub queries: Option<u64>,
+    /// Datagrams from the client and from the backend that were forwarded, with `protocol: udp`.
+    pub datagrams: Option<(u64, u64)>,
     /// Backends that were tried after the first one.
     pub retries: u32,
     /// The first connects that failed, in order.
@@ -139,6 +141,9 @@ impl AccessLine<'_> {
             self.bytes_in,
             self.id,
         );
+        if let Some((datagrams_in, datagrams_out)) = self.datagrams {
+            let _ = write!(line, " datagrams_in={datagrams_in} datagrams_out={datagrams_out}");
+        }
         self.push_failed_connects(line);
         let _ = write!(line, " reason=\"{}\"", self.ending);
     }
@@ -235,6 +240,10 @@ impl AccessLine<'_> {
         if let Some(queries) = self.queries {
             object.value("queries", queries);
         }
+        if let Some((datagrams_in, datagrams_out)) = self.datagrams {
+            object.value("datagrams_in", datagrams_in);
+            object.value("datagrams_out", datagrams_out);
+        }
         object.value("turnarounds", self.turnarounds);
         object.value("retries", self.retries);
         object.value("bytes_in", self.bytes_in);
@@ -290,6 +299,7 @@ mod tests {
             user: None,
             database: None,
             queries: None,
+            datagrams: None,
             connect: took(2_213),
             client_handshake: None,
             backend_handshake: took(1_500),

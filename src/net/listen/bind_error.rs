@@ -138,6 +138,7 @@ mod tests {
         mptcp: false,
         transparent: false,
         freebind: false,
+        datagrams: false,
         sharing: Sharing::Exclusive,
         v6_only: false,
         mode: None,

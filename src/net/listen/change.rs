@@ -29,6 +29,9 @@ pub fn check(address: &Address, options: &ListenOptions) -> io::Result<()> {
 pub fn change(socket: &OwnedFd, address: &Address, from: &ListenOptions, to: &ListenOptions) -> io::Result<()> {
     let set = SockRef::from(socket);
     if let Address::Tcp(address) = address {
+        if to.datagrams {
+            return change_datagrams(&set, *address, from, to);
+        }
         if from.connection.nodelay != to.connection.nodelay {
             set.set_tcp_nodelay(to.connection.nodelay)?;
         }
@@ -59,6 +62,23 @@ pub fn change(socket: &OwnedFd, address: &Address, from: &ListenOptions, to: &Li
     if from.backlog != to.backlog {
         // On a socket that listens, it changes the length of the queue and nothing else.
         set.listen(to.backlog)?;
+    }
+    Ok(())
+}
+
+fn change_datagrams(
+    set: &SockRef<'_>,
+    address: SocketAddr,
+    from: &ListenOptions,
+    to: &ListenOptions,
+) -> io::Result<()> {
+    match address {
+        _ if from.transparent == to.transparent => {}
+        SocketAddr::V4(_) => set.set_ip_transparent_v4(to.transparent)?,
+        SocketAddr::V6(_) => set.set_ip_transparent_v6(to.transparent)?,
+    }
+    if from.freebind != to.freebind {
+        tcp::set_freebind(set, address, to.freebind)?;
     }
     Ok(())
 }

@@ -19,6 +19,8 @@ pub struct ListenOptions {
     pub transparent: bool,
     /// IP_FREEBIND.
     pub freebind: bool,
+    /// UDP instead of TCP.
+    pub datagrams: bool,
     /// Who else may bind the address.
     pub sharing: Sharing,
     /// For `[::]`: leave IPv4 to another socket.

@@ -23,6 +23,7 @@ fn options() -> ListenOptions {
         mptcp: false,
         transparent: false,
         freebind: false,
+        datagrams: false,
         sharing: Sharing::Exclusive,
         v6_only: false,
         mode: None,

@@ -252,6 +252,7 @@ impl Drop for RequestRecord {
                 user: None,
                 database: None,
                 queries: None,
+                datagrams: None,
                 connect: self.connect,
                 client_handshake: None,
                 backend_handshake: self.backend_handshake,

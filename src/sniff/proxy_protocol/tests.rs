@@ -301,6 +301,7 @@ fn the_facts_of_tls_are_read_back_by_another_reader() {
             alpn: Some(b"postgresql"),
             unique_id: Some(b"0123456789"),
             tls: Some(tls),
+            datagrams: false,
             received: None,
         };
         let bytes = outgoing.v2();
@@ -328,6 +329,7 @@ fn values_that_are_too_long_are_left_out_and_not_cut() {
         alpn: Some(long.as_bytes()),
         unique_id: Some(&[b'x'; 129]),
         tls: Some(TlsFacts { version: &long, cipher: &long, certificate, verified: true }),
+        datagrams: false,
         received: None,
     };
     assert_eq!(outgoing.v2(), v2(0, 0, &tlv(0x20, &[7, 0, 0, 0, 0])));

@@ -37,6 +37,8 @@ pub struct Outgoing<'a> {
     pub unique_id: Option<&'a [u8]>,
     /// If TLS ended here.
     pub tls: Option<TlsFacts<'a>>,
+    /// It is a session of datagrams.
+    pub datagrams: bool,
     /// What a trusted peer's header said beyond that. What is known here wins.
     pub received: Option<&'a ReceivedTlvs>,
 }
@@ -95,7 +97,7 @@ impl Outgoing<'_> {
                 }
                 rest.extend_from_slice(&source.port().to_be_bytes());
                 rest.extend_from_slice(&destination.port().to_be_bytes());
-                [0x21, if source.is_ipv4() { 0x11 } else { 0x21 }]
+                [0x21, if source.is_ipv4() { 0x10 } else { 0x20 } | if self.datagrams { 2 } else { 1 }]
             }
         };
         push(&mut rest, ALPN, self.alpn);

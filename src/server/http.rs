@@ -4,6 +4,7 @@
 
 mod client;
 mod exchange;
+mod interim;
 mod kept;
 mod link;
 mod record;

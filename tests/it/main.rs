@@ -37,6 +37,7 @@ mod host_names;
 mod http2_frames;
 mod http_dialogues;
 mod http_failures;
+mod http_interim;
 mod http_requests;
 mod http_route_statistics;
 mod http_routes;

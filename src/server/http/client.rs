@@ -40,6 +40,10 @@ pub(super) struct HttpClient {
     gate: RefCell<RequestGate>,
     violation: Cell<Option<Violation>>,
     has_finished: Cell<bool>,
+    /// Whether hyper has bytes for the client that the socket had no room for.
+    is_writing: Cell<bool>,
+    /// Interim responses that the socket had no room for.
+    interim: RefCell<Vec<u8>>,
     under_way: Cell<u32>,
     /// Whether a response has begun and is not whole.
     is_responding: Cell<bool>,
@@ -70,6 +74,8 @@ impl HttpClient {
             gate: RefCell::new(RequestGate::new(max_head)),
             violation: Cell::default(),
             has_finished: Cell::default(),
+            is_writing: Cell::default(),
+            interim: RefCell::default(),
             under_way: Cell::default(),
             is_responding: Cell::default(),
             idle_since: Cell::new(worker::now()),
@@ -182,7 +188,39 @@ impl HttpClient {
         passes
     }
 
+    /// Forwards interim responses, unless a part of the response before still waits for room: they may be lost, and must not be
+    /// mixed.
+    pub(super) fn send_interim(&self, heads: Vec<u8>) {
+        if self.is_writing.get() {
+            return;
+        }
+        self.interim.borrow_mut().extend(heads);
+        if self.interim.borrow().is_empty() {
+            return;
+        }
+        // What fails or waits here does so again at the next write.
+        if self.poll_interim().is_ready() {
+            let _ = self.conn.poll_flush();
+        }
+    }
+
+    fn poll_interim(&self) -> Poll<io::Result<()>> {
+        let mut interim = self.interim.borrow_mut();
+        while !interim.is_empty() {
+            let count = ready!(self.write(&interim))?;
+            interim.drain(..count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim())?;
+        let written = self.write(bytes);
+        self.is_writing.set(!matches!(written, Poll::Ready(Ok(count)) if count == bytes.len()));
+        written
+    }
+
+    fn write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let count = ready!(self.conn.poll_write(bytes))?;
         let (moved_in, moved_out) = (self.connection.bytes_in(), self.connection.bytes_out());
         self.connection.moved(moved_in, moved_out + count as u64, worker::now());

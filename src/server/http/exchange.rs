@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -16,6 +17,7 @@ use super::super::transport::BackendConn;
 use super::super::upstream::Origin;
 use super::super::worker_state::SessionHandle;
 use super::client::{HttpClient, UnderWay};
+use super::interim::Interim;
 use super::kept::{KeptLinks, ReuseKept};
 use super::link::{HttpLink, SendFailed};
 use super::record::RequestRecord;
@@ -24,7 +26,7 @@ use super::request_body::RequestBody;
 use super::response_body::{ForwardError, ForwardedBody, HttpResponseBody};
 use super::sticky::Sticky;
 use super::tunnel::Tunnel;
-use super::upstream_head::{Wishes, expect_continue, prepare};
+use super::upstream_head::{Wishes, prepare};
 use crate::config::model::{HttpRetry, HttpVersion};
 use crate::http::forward::strip_hop_by_hop;
 use crate::http::request::check_request;
@@ -191,10 +193,10 @@ async fn forward(
             },
         };
         let mut request = Request::from_parts(this, body.take().unwrap_or_else(RequestBody::empty));
-        if wishes.expects_continue && !request.body().is_empty() {
-            expect_continue(&mut request);
+        if let (true, Some(interim)) = (wishes.expects_continue && !request.body().is_empty(), &wishes.interim) {
+            request.body_mut().hold(Arc::clone(interim));
         }
-        let sending = worker::until(deadline, watch(client, link.send(request)));
+        let sending = worker::until(deadline, watch(client, wishes.interim.as_deref(), link.send(request)));
         let sent = match record.handle.unless_aborted(sending).await {
             Err(ending) => return Err(aborted(ending)),
             Ok(None) => {
@@ -269,16 +271,19 @@ fn describe(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Ends with `None` when the client of HTTP/1 has reset its connection. A stream of HTTP/2 is dropped by hyper.
-async fn watch<T>(client: &HttpClient, sending: impl Future<Output = T>) -> Option<T> {
+/// Forwards interim responses meanwhile. Ends with `None` when the client of HTTP/1 has reset its connection. A stream of HTTP/2 is
+/// dropped by hyper.
+async fn watch<T>(client: &HttpClient, interim: Option<&Interim>, sending: impl Future<Output = T>) -> Option<T> {
     let mut sending = std::pin::pin!(sending);
     poll_fn(|cx| {
-        if let std::task::Poll::Ready(sent) = sending.as_mut().poll(cx) {
-            return std::task::Poll::Ready(Some(sent));
+        let sent = sending.as_mut().poll(cx);
+        if let Some(interim) = interim {
+            client.send_interim(interim.take());
         }
-        match !client.is_http2 && client.conn.poll_reset().is_ready() {
-            true => std::task::Poll::Ready(None),
-            false => std::task::Poll::Pending,
+        match sent {
+            Poll::Ready(sent) => Poll::Ready(Some(sent)),
+            Poll::Pending if !client.is_http2 && client.conn.poll_reset().is_ready() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         }
     })
     .await
@@ -356,7 +361,7 @@ async fn respond(
     let mut link = link;
     poll_fn(|cx| {
         link.drive(cx);
-        if link.has_ended() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if link.has_ended() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
     let Some((socket, ahead)) = link.into_socket() else { return Err(bad()) };

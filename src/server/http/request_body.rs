@@ -3,13 +3,13 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use super::super::connection::ConnectionState;
+use super::interim::Interim;
 use crate::worker::{self, Timer, with_waker};
 
 /// Time that a client which expects 100 (Continue) waits for a backend that says nothing.
@@ -25,7 +25,7 @@ pub(super) struct RequestBody {
 
 /// A body that waits until the backend asks for it.
 struct Hold {
-    is_wanted: Arc<AtomicBool>,
+    interim: Arc<Interim>,
     until: Instant,
     timer: Timer,
 }
@@ -46,9 +46,10 @@ impl RequestBody {
         self.incoming.is_none()
     }
 
-    /// Holds the body back until the cell is set, or the backend has been silent for [`CONTINUE_TIMEOUT`].
-    pub(super) fn hold(&mut self, is_wanted: Arc<AtomicBool>) {
-        self.hold = Some(Hold { is_wanted, until: worker::now() + CONTINUE_TIMEOUT, timer: Timer::default() });
+    /// Holds the body back until the backend asks for it, or has been silent for [`CONTINUE_TIMEOUT`]. hyper asks the client when
+    /// the body is first read.
+    pub(super) fn hold(&mut self, interim: Arc<Interim>) {
+        self.hold = Some(Hold { interim, until: worker::now() + CONTINUE_TIMEOUT, timer: Timer::default() });
     }
 }
 
@@ -60,7 +61,7 @@ impl Body for RequestBody {
         let body = &mut *self;
         let Some(incoming) = &mut body.incoming else { return Poll::Ready(None) };
         if let Some(hold) = &mut body.hold {
-            if !hold.is_wanted.load(Ordering::Relaxed) {
+            if !hold.interim.wants_body() {
                 ready!(with_waker(cx, |_| hold.timer.poll_expired(hold.until)));
             }
             body.hold = None;

@@ -1,14 +1,13 @@
 //! The head of a request as its backend gets it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hyper::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
-use hyper::{Request, StatusCode, Uri, Version};
+use hyper::{Uri, Version};
 
 use super::client::HttpClient;
-use super::request_body::RequestBody;
+use super::interim::Interim;
 use crate::config::model::{HttpListener, HttpVersion};
 use crate::http::forward::{ForwardedFacts, set_forwarded, strip_hop_by_hop};
 use crate::http::request::requested_upgrade;
@@ -18,10 +17,14 @@ pub(super) struct Wishes {
     /// A switch of protocols.
     pub(super) switches: bool,
     pub(super) expects_continue: bool,
+    /// Interim responses, where there may be any that matter.
+    pub(super) interim: Option<Arc<Interim>>,
 }
 
 /// The request as the backend gets it.
 pub(super) fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVersion, parts: &mut Parts) -> Wishes {
+    // HTTP/1.0 knows none (RFC 9110, 15.2), and hyper sends none over HTTP/2.
+    let takes_interim = !client.is_http2 && parts.version == Version::HTTP_11;
     // A clone of a value copies no bytes.
     let host = match parts.uri.authority() {
         Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
@@ -70,7 +73,9 @@ pub(super) fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVe
         }
     }
     parts.extensions.clear();
-    Wishes { switches: upgrade.is_some(), expects_continue }
+    let notes = version == HttpVersion::Http1 && takes_interim || expects_continue;
+    let interim = notes.then(|| Interim::of(&mut parts.extensions, takes_interim));
+    Wishes { switches: upgrade.is_some(), expects_continue, interim }
 }
 
 /// One field of cookies, as HTTP/1 wants it (RFC 9113, 8.2.3).
@@ -83,16 +88,4 @@ fn join_cookies(headers: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
         headers.insert(COOKIE, joined);
     }
-}
-
-/// Holds the body back until the backend asks for it. hyper asks the client when the body is first read.
-pub(super) fn expect_continue(request: &mut Request<RequestBody>) {
-    let is_wanted = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&is_wanted);
-    hyper::ext::on_informational(request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            seen.store(true, Ordering::Relaxed);
-        }
-    });
-    request.body_mut().hold(is_wanted);
 }

@@ -12,8 +12,8 @@ use super::readiness::not_ready;
 use super::snapshot_model::{
     AdminStats, BackendStats, BackendStatus, CheckKind, CheckResult, CheckStats, ConfigStats, DatagramStats,
     DrainingPredecessor, GeoIpStats, HandshakeStats, HttpStats, Latency, LatencySummary, ListenerStats, LogStats,
-    PlaneStats, PoolStats, QueryStats, QueueStats, RejectedClient, ResponseCount, RouteStats, ServedCertificate,
-    Snapshot, StatusChange, TerminationStats, TlsFiles, TlsOwner,
+    PlaneStats, PoolStats, QueryStats, QueueStats, RejectedClient, RouteStats, ServedCertificate, Snapshot,
+    StatusChange, TerminationStats, TlsFiles, TlsOwner,
 };
 use super::sources::Sources;
 use super::unix_time::seconds;
@@ -26,11 +26,9 @@ use crate::server::{self, DataPlane};
 use crate::stats::counters;
 use crate::stats::database::ReplicationLag;
 use crate::stats::histogram::Histogram;
-use crate::stats::http::HttpCounts;
 use crate::stats::latency::{Latencies, Measured, Stage, Window};
 use crate::stats::registry::PoolId;
 use crate::stats::termination::Termination;
-use crate::stats::udp::{DatagramCounters, DatagramDrop};
 use crate::tls;
 
 /// Transitions that are shown, over all pools.
@@ -153,13 +151,13 @@ fn listener(state: &server::Listener, latencies: &Latencies, rates: &Rates) -> L
         retries: counters.retries(),
         rate: rates.listener(id),
         request_rate: rates.requests(id),
-        handshakes: config.tls.is_some().then(|| handshakes(counters.handshakes())),
+        handshakes: config.tls.is_some().then(|| HandshakeStats::of(counters.handshakes())),
         terminations,
         latency: Latency::default(),
-        http: measured.and_then(Measured::http).map(http),
+        http: measured.and_then(Measured::http).map(HttpStats::of),
         requests_open: config.http.is_some().then(|| state.requests().open()),
         routes: routes(state, latencies),
-        datagrams: config.udp.is_some().then(|| datagrams(state.datagrams())),
+        datagrams: config.udp.is_some().then(|| DatagramStats::of(state.datagrams())),
         queries: measured.and_then(Measured::queries).map(QueryStats::of).unwrap_or_default(),
     }
 }
@@ -178,7 +176,7 @@ fn routes(listener: &server::Listener, latencies: &Latencies) -> Vec<RouteStats>
             requests_open: counters.requests().open(),
             retries: counters.requests().retries(),
             latency: Latency::default(),
-            http: latencies.route(counters.id()).and_then(Measured::http).map(http),
+            http: latencies.route(counters.id()).and_then(Measured::http).map(HttpStats::of),
         });
     }
     routes
@@ -189,15 +187,6 @@ fn pools_of_requests(plane: &DataPlane) -> HashSet<PoolId> {
     let listeners = plane.listeners();
     let of_requests = listeners.iter().filter(|listener| listener.config().http.is_some());
     of_requests.flat_map(|listener| listener.pools().map(|pool| pool.id())).collect()
-}
-
-fn datagrams(of: &DatagramCounters) -> DatagramStats {
-    DatagramStats {
-        datagrams_in: of.datagrams_in(),
-        datagrams_out: of.datagrams_out(),
-        moved_sessions: of.moves(),
-        dropped: DatagramDrop::ALL.into_iter().map(|why| (why.name().to_owned(), of.drops(why))).collect(),
-    }
 }
 
 fn pool(pool: &pool::Pool, latencies: &Latencies, rates: &Rates, has_requests: bool) -> PoolStats {
@@ -312,19 +301,15 @@ fn backend(
         retries: counters.retries(),
         failures: counters.failures(),
         client_aborts: counters.client_aborts(),
-        handshakes: config.tls.is_some().then(|| handshakes(counters.handshakes())),
+        handshakes: config.tls.is_some().then(|| HandshakeStats::of(counters.handshakes())),
         bytes_in: backend.traffic().bytes_in(),
         bytes_out: backend.traffic().bytes_out(),
         average_us: backend.latency_us(),
         latency: Latency::default(),
-        http: latencies.backend(id).and_then(Measured::http).map(http),
+        http: latencies.backend(id).and_then(Measured::http).map(HttpStats::of),
         requests_open: has_requests.then(|| backend.requests().open()),
         queries: latencies.backend(id).and_then(Measured::queries).map(QueryStats::of).unwrap_or_default(),
     }
-}
-
-fn handshakes(counted: &counters::Handshakes) -> HandshakeStats {
-    HandshakeStats { full: counted.full(), resumed: counted.resumed() }
 }
 
 fn checks(checks: counters::CheckCounters) -> CheckStats {
@@ -384,16 +369,6 @@ pub(super) fn summary(histogram: &Histogram) -> LatencySummary {
         p999_us,
         p9999_us,
         max_us: histogram.max(),
-    }
-}
-
-fn http(counts: &HttpCounts) -> HttpStats {
-    let responses = counts.responded().map(|(method, class, count)| ResponseCount { method, class, count });
-    HttpStats {
-        requests: counts.requests(),
-        no_response: counts.unanswered(),
-        passthrough: counts.opaque(),
-        responses: responses.collect(),
     }
 }
 

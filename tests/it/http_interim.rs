@@ -9,8 +9,7 @@ use crate::support::tidegate::{Tidegate, forward};
 
 const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nLink: </b.js>; rel=preload\r\n\
                        Connection: X-Hop\r\nX-Hop: 1\r\nContent-Length: 3\r\n\r\n";
-const FORWARDED: &str =
-    "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>; rel=preload\r\n\r\n";
+const FORWARDED: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>; rel=preload\r\n\r\n";
 
 #[test]
 fn interim_responses_reach_the_client_before_the_response_does() {

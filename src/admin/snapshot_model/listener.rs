@@ -7,8 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::measured::{HttpStats, Latency};
 use super::queries::QueryStats;
 use crate::config::model::ListenerState;
+use crate::stats::counters;
 use crate::stats::registry::{ListenerId, RouteId};
 use crate::stats::termination::Termination;
+use crate::stats::udp::{DatagramCounters, DatagramDrop};
 
 /// One listener.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -183,4 +185,23 @@ fn known_terminations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
         Some(TerminationStats { termination: Termination::named(&reason)?, count })
     };
     Ok(Vec::<RowOnWire>::deserialize(deserializer)?.into_iter().filter_map(known).collect())
+}
+
+impl HandshakeStats {
+    /// What was counted.
+    pub(in crate::admin) fn of(counted: &counters::Handshakes) -> HandshakeStats {
+        HandshakeStats { full: counted.full(), resumed: counted.resumed() }
+    }
+}
+
+impl DatagramStats {
+    /// What was counted.
+    pub(in crate::admin) fn of(of: &DatagramCounters) -> DatagramStats {
+        DatagramStats {
+            datagrams_in: of.datagrams_in(),
+            datagrams_out: of.datagrams_out(),
+            moved_sessions: of.moves(),
+            dropped: DatagramDrop::ALL.into_iter().map(|why| (why.name().to_owned(), of.drops(why))).collect(),
+        }
+    }
 }

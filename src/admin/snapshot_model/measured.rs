@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::stats::http::{Method, StatusClass};
+use crate::stats::http::{HttpCounts, Method, StatusClass};
 use crate::stats::latency::{Stage, Window};
 
 /// Latency by stage and window. Those in which nothing was measured are left out.
@@ -116,4 +116,17 @@ pub struct ResponseCount {
     pub class: StatusClass,
     /// How many.
     pub count: u64,
+}
+
+impl HttpStats {
+    /// What was counted.
+    pub(in crate::admin) fn of(counts: &HttpCounts) -> HttpStats {
+        let responses = counts.responded().map(|(method, class, count)| ResponseCount { method, class, count });
+        HttpStats {
+            requests: counts.requests(),
+            no_response: counts.unanswered(),
+            passthrough: counts.opaque(),
+            responses: responses.collect(),
+        }
+    }
 }

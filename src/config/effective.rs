@@ -78,7 +78,25 @@ fn admin(AdminConfig { bind, socket_mode, token_file, tls, allow, state_file }: 
     ])
 }
 
+/// Without what is of connections, where datagrams are balanced: as a file, it would be refused.
 fn listener(listener: &ListenerConfig, config: &Config) -> Value {
+    let mut value = any_listener(listener, config);
+    if let (Some(keys), true) = (value.as_object_mut(), listener.udp.is_some()) {
+        keys.retain(|key, _| !["sniff", "max_connections", "timeouts"].contains(&key.as_str()));
+        let sections = [
+            ("limits", &["bandwidth", "handshakes", "request_rate_per_ip"][..]),
+            ("socket", &["backlog", "nodelay", "keepalive", "fast_open", "defer_accept", "mptcp", "mode"]),
+        ];
+        for (section, of_connections) in sections {
+            if let Some(section) = keys.get_mut(section).and_then(Value::as_object_mut) {
+                section.retain(|key, _| !of_connections.contains(&key.as_str()));
+            }
+        }
+    }
+    value
+}
+
+fn any_listener(listener: &ListenerConfig, config: &Config) -> Value {
     let ListenerConfig {
         name,
         bind,

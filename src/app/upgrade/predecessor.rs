@@ -127,7 +127,7 @@ impl HandOver {
         while told.is_ok() {
             match self.channel.receive().await? {
                 Some((Message::Sessions { sessions: portion }, sockets)) => {
-                    sessions.extend(portion.into_iter().zip(sockets))
+                    sessions.extend(portion.into_iter().zip(sockets));
                 }
                 Some((Message::Go, _)) | None => break,
                 Some((other, _)) => return Err(format!("unexpected message: {other:?}")),

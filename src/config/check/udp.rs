@@ -186,7 +186,11 @@ impl Checker<'_> {
                 let Some(at) = at else { continue };
                 let diagnostic =
                     Diagnostic::new(format!("`{key}` has no effect on the datagrams of listener `{name}`"));
-                self.error(at, diagnostic.hint(hint));
+                // What connections have and datagrams lack changes nothing of what is forwarded.
+                match key {
+                    "queue" | "timeouts" => self.warning(at, diagnostic.hint(hint)),
+                    _ => self.error(at, diagnostic.hint(hint)),
+                }
             }
             let backends = value(raw.backends.as_ref()).map_or(&[][..], |(list, _)| list);
             for (backend, raw) in pool.backends.iter().zip(backends) {

@@ -147,7 +147,7 @@ impl ReceiveBatch {
         let received = &headers[..usize::try_from(received).unwrap_or(0).min(count)];
         self.outcomes.extend(received.iter().map(|it| {
             let header = &it.msg_hdr;
-            (it.msg_len as usize, header.msg_controllen as usize, header.msg_flags, header.msg_namelen as usize)
+            (it.msg_len as usize, header.msg_controllen, header.msg_flags, header.msg_namelen as usize)
         }));
         Ok(self.outcomes.len())
     }
@@ -352,10 +352,10 @@ mod tests {
         OutgoingDatagram { head: &[], bytes, peer: Some(peer), local: None, segment: None }
     }
 
-    fn received(
-        batch: &mut ReceiveBatch,
-        socket: &UdpSocket,
-    ) -> Vec<(Vec<u8>, Option<SocketAddr>, Option<IpAddr>, Option<u16>)> {
+    /// Bytes, peer, local address and segment of what comes in one call.
+    type Taken = (Vec<u8>, Option<SocketAddr>, Option<IpAddr>, Option<u16>);
+
+    fn received(batch: &mut ReceiveBatch, socket: &UdpSocket) -> Vec<Taken> {
         let count = batch.receive(socket, MAX_BATCH).unwrap();
         let all = (0..count).map(|index| batch.get(index).unwrap());
         all.map(|it| (it.bytes.to_vec(), it.peer, it.local, it.segment)).collect()

@@ -45,7 +45,7 @@ const TRAIN: usize = 8;
 pub(super) trait SessionOwner {
     fn state(&self) -> &Rc<WorkerState>;
 
-    /// Whether nothing is to be read, as another process does.
+    /// Another process reads.
     fn is_held(&self) -> bool;
 
     /// What replies leave by.
@@ -218,7 +218,7 @@ impl UdpSession {
     }
 
     fn socket(&self) -> Option<Rc<DatagramSocket>> {
-        self.socket.borrow().as_ref().map(Rc::clone)
+        self.socket.borrow().clone()
     }
 
     /// Sends datagrams of the client to the backend, or if that refuses them, to another one.
@@ -384,9 +384,7 @@ impl UdpSession {
                 self.pool.record_answer(&backend, took);
             }
             self.reader.state().measure(&connection.listener, connection.backend(), Stage::FirstByte, took);
-            if let Some(id) = self.id.get() {
-                drop(self.reader.take_held(id));
-            }
+            self.id.get().into_iter().for_each(|id| drop(self.reader.take_held(id)));
         }
     }
 
@@ -429,7 +427,7 @@ impl UdpSession {
         self.finish(ending);
     }
 
-    /// Closes the socket, counts and logs. Of several calls, the first has an effect.
+    /// Closes the socket, counts and logs, once.
     pub(super) fn finish(&self, ending: Termination) {
         if self.socket.take().is_none() {
             return;

@@ -83,7 +83,8 @@ pub(super) fn against_a_list(steps: &[(u8, u16, u64, u64)]) -> Result<(), TestCa
                 let (due, left): (Vec<_>, Vec<_>) = list.drain(..).partition(|it| it.last + idle <= now);
                 list = left;
                 let mut due: Vec<FlowKey> = due.into_iter().map(|it| it.key).collect();
-                (expired.sort(), due.sort());
+                expired.sort();
+                due.sort();
                 prop_assert_eq!(expired, due);
             }
         }

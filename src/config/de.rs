@@ -13,7 +13,7 @@ use serde::forward_to_deserialize_any;
 use super::located::{LIST, LOCATED};
 use super::report::{Diagnostic, shown, similar};
 use super::tree::{NodeId, NodeValue, Resolved, Tree};
-use super::{foreign, unknown, unsupported};
+use super::{foreign, unknown};
 
 /// Reads a tree. The result is `None` only when the document is not a mapping at all.
 pub(crate) fn read<T: for<'de> Deserialize<'de>>(tree: &Tree) -> (Option<T>, Vec<Diagnostic>) {
@@ -123,12 +123,8 @@ impl<'t> Cursor<'t> {
                 continue;
             }
             let path = self.tree.path(*child);
-            let diagnostic = if unsupported::is_key(&self.tree.section(self.id), key) {
-                Diagnostic::new(format!("`{path}` is not supported yet"))
-                    .hint("not implemented in this version: remove the key")
-            } else {
-                Diagnostic::new(format!("unknown key `{path}`")).hint(unknown::hint(self.tree, *child, fields))
-            };
+            let hint = unknown::hint(self.tree, *child, fields);
+            let diagnostic = Diagnostic::new(format!("unknown key `{path}`")).hint(hint);
             let span = self.tree.key_span(*child);
             self.diagnostics.borrow_mut().push(diagnostic.at(span));
         }
@@ -278,10 +274,6 @@ impl<'de> Deserializer<'de> for Cursor<'_> {
         };
         if let Some(variant) = variants.iter().find(|variant| **variant == text) {
             return visitor.visit_enum(IntoDeserializer::<DecodeError>::into_deserializer(*variant));
-        }
-        if unsupported::is_value(&section, text) {
-            let diagnostic = Diagnostic::new(format!("`{text}` is not supported yet"));
-            return Err(self.error(diagnostic.hint(format!("supported values: {expected}"))));
         }
         let diagnostic = Diagnostic::new(format!("expected {expected}, found `{}`", shown(text)));
         let meant = foreign::value(&section, text).or_else(|| similar(text, variants.iter().copied()));

@@ -374,23 +374,4 @@ mod tests {
             assert!(words.iter().all(|word| !values.contains(&(*word).into())), "{key}: {words:?}");
         }
     }
-
-    /// Suggestions name only what is built: every word in backquotes that is a key is one of the schema.
-    #[test]
-    fn hints_name_supported_keys_only() {
-        let later: Vec<String> =
-            crate::config::unsupported::keys().filter_map(|path| path.rsplit('.').next().map(str::to_owned)).collect();
-        for Synonym { hint, .. } in WORDS {
-            // Keys stand before a colon, or alone.
-            let written = hint.split('`').skip(1).step_by(2);
-            let words = written.flat_map(|text| {
-                let before_colons = text.split(':').map(|part| part.rsplit(['{', ' ', '.']).next().unwrap_or_default());
-                before_colons.take(text.matches(':').count().max(1)).collect::<Vec<_>>()
-            });
-            for key in words.filter(|word| later.iter().any(|key| key == word)) {
-                let is_built = schema::keys().iter().any(|(_, name)| name == key);
-                assert!(is_built, "{hint} names {key}");
-            }
-        }
-    }
 }

@@ -24,7 +24,6 @@ mod schema;
 mod source;
 mod tree;
 mod unknown;
-mod unsupported;
 
 #[cfg(test)]
 mod tests;

@@ -132,16 +132,6 @@ fn a_bad_configuration_exits_with_2_and_all_errors() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_by_name() {
-    let yaml = forward("127.0.0.1:1", "udp: {}", "http: {}");
-    let (status, stderr) = Tidegate::with(&yaml).run_to_end();
-    assert_eq!(status.code(), Some(2), "{stderr}");
-    for expected in ["udp", "pools[0].http", "not supported yet"] {
-        assert!(stderr.contains(expected), "no {expected:?} in {stderr}");
-    }
-}
-
-#[test]
 fn a_port_in_use_names_the_port_and_the_listener() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();

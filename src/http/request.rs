@@ -39,6 +39,9 @@ pub enum RequestFault {
     /// Not a decimal number, or more than one field.
     #[error("invalid Content-Length")]
     BadLength,
+    /// White space around a value over HTTP/2, which a backend of HTTP/1 would not see (RFC 9113 8.2.1).
+    #[error("white space around a field's value")]
+    PaddedValue,
     /// Anything other than one `100-continue`.
     #[error("unsupported Expect")]
     BadExpect,
@@ -54,12 +57,19 @@ impl RequestFault {
     }
 }
 
+fn is_padded(value: &HeaderValue) -> bool {
+    value.as_bytes().trim_ascii().len() < value.len()
+}
+
 /// Checks a request of HTTP/1.0, HTTP/1.1 or HTTP/2. CONNECT passes in its own form, for the caller to answer.
 ///
 /// # Errors
 ///
 /// The first rule that it breaks.
 pub fn check_request(parts: &Parts) -> Result<(), RequestFault> {
+    if parts.version == Version::HTTP_2 && parts.headers.values().any(is_padded) {
+        return Err(RequestFault::PaddedValue);
+    }
     check_target(parts)?;
     check_host(parts)?;
     check_length(&parts.headers)?;

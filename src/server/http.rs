@@ -77,6 +77,8 @@ pub(super) async fn serve(conn: ClientConn, peeked: PeekedBytes, handle: &Sessio
     let client = Rc::new(client);
     let mut http = HttpConn::new(&client, rules);
     let outcome = drive(&mut http, &client, rules, handle).await;
+    // What is under way ends with hyper's side.
+    let is_cut = !client.is_idle() || !client.is_http2 && client.is_responding();
     let unread = http.end();
     if let Some(tunnel) = client.take_tunnel() {
         // Bytes that came before the 101 are of neither protocol.
@@ -90,7 +92,7 @@ pub(super) async fn serve(conn: ClientConn, peeked: PeekedBytes, handle: &Sessio
             None => Served::Ended(Termination::InternalError),
         };
     }
-    Served::Ended(close(&client, outcome).await)
+    Served::Ended(close(&client, outcome, is_cut).await)
 }
 
 /// Whether the client speaks HTTP/2: by agreement (ALPN), or by its first bytes.
@@ -140,7 +142,9 @@ impl HttpConn {
                 .max_header_list_size(rules.max_head)
                 .max_pending_accept_reset_streams(MAX_RESET_STREAMS)
                 .max_local_error_reset_streams(MAX_LOCAL_RESETS)
-                .max_send_buf_size(MAX_SEND_BUFFER);
+                .max_send_buf_size(MAX_SEND_BUFFER)
+                .initial_stream_window_size(link::STREAM_WINDOW)
+                .initial_connection_window_size(link::STREAM_WINDOW * MAX_STREAMS);
             return HttpConn::Http2(Box::new(builder.serve_connection(io, service)));
         }
         let mut builder = http1::Builder::new();
@@ -199,6 +203,8 @@ enum HttpEnd {
 enum HttpDue {
     End(Termination),
     HeadTimeout,
+    /// No request has come for long.
+    KeepAlive,
     /// No further request is taken.
     Finish,
 }
@@ -228,8 +234,12 @@ async fn drive(http: &mut HttpConn, client: &HttpClient, rules: &HttpListener, h
             match due {
                 HttpDue::End(ending) => return Poll::Ready(HttpEnd::Ended(ending)),
                 HttpDue::HeadTimeout => return Poll::Ready(HttpEnd::HeadTimeout),
-                HttpDue::Finish if is_finishing => return Poll::Ready(HttpEnd::Ended(Termination::IdleTimeout)),
-                HttpDue::Finish => {
+                // A close would reset what the client has not read yet, if it sends anything meanwhile.
+                HttpDue::KeepAlive if client.is_sending() && !client.is_stalled() => client.restart_idle(),
+                HttpDue::KeepAlive | HttpDue::Finish if is_finishing => {
+                    return Poll::Ready(HttpEnd::Ended(Termination::IdleTimeout));
+                }
+                HttpDue::KeepAlive | HttpDue::Finish => {
                     is_finishing = true;
                     http.finish();
                 }
@@ -257,7 +267,7 @@ fn next_due(client: &HttpClient, rules: &HttpListener, expires: Option<Instant>)
         }
         (true, None) => {
             let timeout = rules.keep_alive.and_then(|timeout| client.idle_since().checked_add(timeout));
-            timeout.map(|at| (at, HttpDue::Finish))
+            timeout.map(|at| (at, HttpDue::KeepAlive))
         }
     };
     let lifetime = expires.map(|at| (at, HttpDue::Finish));
@@ -265,7 +275,9 @@ fn next_due(client: &HttpClient, rules: &HttpListener, expires: Option<Instant>)
 }
 
 /// Says a last word where there is one to say, and says how the connection ended.
-async fn close(client: &HttpClient, outcome: HttpEnd) -> Termination {
+///
+/// `is_cut`: a response was under way.
+async fn close(client: &HttpClient, outcome: HttpEnd, is_cut: bool) -> Termination {
     let last = match (client.violation(), &outcome) {
         (Some(violation), _) => {
             client.connection.listener.log_refusal(client.connection.client.get(), &violation);
@@ -278,7 +290,7 @@ async fn close(client: &HttpClient, outcome: HttpEnd) -> Termination {
         (None, _) => None,
     };
     if let Some((answer, ending)) = last {
-        match client.is_responding() {
+        match is_cut {
             // The client would take it for a part of the response.
             true => client.conn.reset_on_close(),
             false => lingering_close(&client.conn, &answer.to_last_bytes(), LingerLimit::LONG).await,
@@ -313,7 +325,7 @@ async fn close(client: &HttpClient, outcome: HttpEnd) -> Termination {
             }
         }
         HttpEnd::Ended(ending) => {
-            if !client.is_idle() || client.is_responding() {
+            if is_cut {
                 client.conn.reset_on_close();
             }
             ending

@@ -60,6 +60,7 @@ fn get(more: &[(&str, &str)]) -> Vec<u8> {
 #[derive(Debug)]
 struct Received {
     kind: u8,
+    flags: u8,
     stream: u32,
     payload: Vec<u8>,
 }
@@ -93,7 +94,7 @@ impl Http2 {
         let mut payload = vec![0; length];
         self.0.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Some(Received { kind: head[3], stream, payload })
+        Some(Received { kind: head[3], flags: head[4], stream, payload })
     }
 
     /// The next frame that answers: no setting, ping or window.
@@ -298,4 +299,30 @@ fn idle_connection_to_a_backend_is_closed_after_its_timeout() {
     assert_eq!(&status, b"HTTP/1.1 200");
     // It panics where nothing ends.
     read_to_end(&mut backend.0);
+}
+
+#[test]
+fn own_answer_to_head_has_no_body() {
+    let tidegate = Tidegate::start(&forward("127.0.0.1:1", "protocol: http", ""));
+    let mut client = Http2::open(&tidegate);
+    let fields = [&literal(":method", "HEAD")[..], &[0x86, 0x84], &literal(":authority", "a")].concat();
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields));
+    let answer = client.answer().unwrap();
+    assert_eq!((answer.kind, answer.stream, answer.flags & END_STREAM), (HEADERS, 1, END_STREAM), "{answer:?}");
+}
+
+#[test]
+fn padded_values_are_refused() {
+    let (_scripted, tidegate) = start();
+    let mut client = Http2::open(&tidegate);
+    for (stream, value) in [(1, " 1"), (3, "1 "), (5, "1\t")] {
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &get(&[("x-debug", value)])));
+        let answer = client.answer().unwrap();
+        assert_eq!((answer.kind, answer.stream), (HEADERS, stream));
+        // 400 of the static table (RFC 7541, appendix A).
+        assert_eq!(answer.payload[0], 0x8c, "{answer:?}");
+        let body = client.answer().unwrap();
+        assert_eq!(body.kind, DATA);
+        assert!(String::from_utf8_lossy(&body.payload).contains("white space"), "{body:?}");
+    }
 }

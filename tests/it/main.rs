@@ -36,6 +36,7 @@ mod histograms;
 mod host_names;
 mod http2_frames;
 mod http_dialogues;
+mod http_ends;
 mod http_failures;
 mod http_interim;
 mod http_requests;

@@ -94,9 +94,25 @@ impl HttpClient {
         self.has_finished.get()
     }
 
-    /// Whether no request is under way.
+    /// Whether no request is under way, and the socket has all responses.
     pub(super) fn is_idle(&self) -> bool {
-        self.under_way.get() == 0
+        self.under_way.get() == 0 && !self.is_writing.get()
+    }
+
+    /// Whether the client has not acknowledged all that was sent.
+    pub(super) fn is_sending(&self) -> bool {
+        self.conn.unacknowledged() > 0
+    }
+
+    /// Whether nothing has moved for `timeouts.idle`.
+    pub(super) fn is_stalled(&self) -> bool {
+        let idle = self.connection.listener.config().timeouts.idle;
+        idle.is_some_and(|idle| worker::now().saturating_duration_since(self.connection.last_moved()) >= idle)
+    }
+
+    /// Begins the wait for the next request anew.
+    pub(super) fn restart_idle(&self) {
+        self.idle_since.set(worker::now());
     }
 
     /// Whether the client has a part of a response (HTTP/1).
@@ -216,6 +232,9 @@ impl HttpClient {
     fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim())?;
         let written = self.write(bytes);
+        if self.is_writing.get() {
+            self.restart_idle();
+        }
         self.is_writing.set(!matches!(written, Poll::Ready(Ok(count)) if count == bytes.len()));
         written
     }
@@ -270,8 +289,12 @@ impl Write for ClientIo {
         with_waker(cx, |_| self.0.conn.poll_flush())
     }
 
-    /// FIN is left to who closes the connection: an answer may come before it.
+    /// FIN is left to who closes the connection: an answer may come before it. hyper asks for it while it still has bytes for
+    /// the client: the end waits for them.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush(cx)
+        match self.0.is_writing.get() {
+            true => Poll::Pending,
+            false => self.poll_flush(cx),
+        }
     }
 }

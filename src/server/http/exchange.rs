@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -47,12 +47,13 @@ pub(super) async fn exchange(
 ) -> Result<Response<HttpResponseBody>, ForwardError> {
     let under_way = UnderWay::new(&client);
     let (parts, incoming) = request.into_parts();
+    let is_head = parts.method == Method::HEAD;
     let (pool, route) = match admit(&client, &parts) {
         Ok(admitted) => admitted,
         Err((answer, ending)) => {
             let mut record = RequestRecord::new(client.enter(None), client.connection.listener.pool(None), &parts);
             record.answered(answer.status, ending);
-            return Ok(answer.into_response(under_way));
+            return Ok(answer.into_response(is_head, under_way));
         }
     };
     let mut record = RequestRecord::new(client.enter(route), &pool, &parts);
@@ -60,7 +61,7 @@ pub(super) async fn exchange(
     if route.is_some_and(|found| client.connection.listener.refuses(found)) {
         let answer = LocalReply::new(403, "the route refuses this request");
         record.answered(answer.status, Termination::RouteRefused);
-        return Ok(answer.into_response(under_way));
+        return Ok(answer.into_response(is_head, under_way));
     }
     match forward(&client, parts, incoming, &mut record).await {
         Ok(ForwardedResponse::Response(head, incoming, link)) => {
@@ -79,7 +80,7 @@ pub(super) async fn exchange(
         }
         Err(Unanswered::Reply(answer, ending)) => {
             record.answered(answer.status, ending);
-            Ok(answer.into_response(under_way))
+            Ok(answer.into_response(is_head, under_way))
         }
         Err(Unanswered::Reset(ending)) => {
             record.ending = ending;
@@ -169,6 +170,13 @@ async fn forward(
     let version = settings.http.version;
     let wishes = prepare(client, rules, version, &mut parts);
     let mut body = Some(RequestBody::of(incoming, record.handle.connection()));
+    if body.as_ref().is_some_and(|body| !body.is_empty())
+        && version == HttpVersion::Http1
+        && !parts.headers.contains_key(CONTENT_LENGTH)
+    {
+        // hyper takes GET and HEAD without it for requests that have no body.
+        parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let is_idempotent = parts.method.is_idempotent();
     let may_repeat = is_idempotent && body.as_ref().is_some_and(RequestBody::is_empty);
     let deadline = rules.request_timeout.and_then(|timeout| worker::now().checked_add(timeout));
@@ -201,6 +209,10 @@ async fn forward(
             Err(ending) => return Err(aborted(ending)),
             Ok(None) => {
                 record.record_outcome(&backend, None);
+                if version == HttpVersion::Http2 {
+                    // The connection that others share may be dead.
+                    KeptLinks::forget(&backend);
+                }
                 let answer = LocalReply::new(504, "the backend did not answer in time");
                 return Err(Unanswered::Reply(answer, Termination::ResponseTimeout));
             }
@@ -222,6 +234,10 @@ async fn forward(
                 }
                 record.responded(status);
                 return respond(client, &wishes, sticky.as_ref(), &backend, response, link).await;
+            }
+            // The client has cut its request.
+            Err(SendFailed { error, .. }) if error.is_user() => {
+                return Err(Unanswered::Reset(Termination::ClientLeft));
             }
             Err(SendFailed { request, error }) => {
                 let was_sent = request.is_none();

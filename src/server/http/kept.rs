@@ -74,6 +74,11 @@ impl KeptLinks {
         KEPT.with(|kept| kept.put(pool, backend, link));
     }
 
+    /// Keeps those of this backend for no further request: one of them does not answer.
+    pub(super) fn forget(backend: &Arc<Backend>) {
+        KEPT.with(|kept| drop(kept.backends.borrow_mut().remove(&backend.id())));
+    }
+
     fn put(self: &Rc<Self>, pool: &Arc<Pool>, backend: &Arc<Backend>, mut link: HttpLink) {
         let settings = backend.settings();
         let most = settings.http.idle_connections as usize;

@@ -23,6 +23,13 @@ use crate::worker::{self, poll_fn, with_waker};
 /// Bytes read at a time.
 const PORTION: usize = 32 * 1024;
 
+/// Bytes of a stream that wait to be read: the default of RFC 9113, 6.9.2. The window of a connection has room for those of all
+/// streams: one that is not read holds back no other.
+pub(super) const STREAM_WINDOW: u32 = 65_535;
+
+/// The largest window of a connection (RFC 9113, 6.9.1). Streams bound what waits.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
 /// Bytes of a response's head, and of what is buffered of a body.
 const MAX_BUFFER: usize = 64 * 1024;
 
@@ -88,7 +95,10 @@ impl HttpLink {
             }
             HttpVersion::Http2 => {
                 let mut builder = http2::Builder::new(WorkerExecutor);
-                builder.max_header_list_size(MAX_BUFFER as u32);
+                builder
+                    .max_header_list_size(MAX_BUFFER as u32)
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW);
                 let (sender, conn) = builder.handshake(io).await?;
                 worker::spawn(async move {
                     let _ = conn.await;
@@ -189,6 +199,10 @@ impl BackendSocket {
             let room = scratch.len().min(buf.remaining());
             let portion = scratch.get_mut(..room).unwrap_or_default();
             let count = ready!(self.conn.poll_read(portion))?;
+            if count == 0 && self.conn.is_truncated() {
+                // Without close_notify, the end may be anybody's (RFC 9112, 9.8).
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
             buf.put_slice(portion.get(..count).unwrap_or_default());
             self.backend.traffic().add(self.worker, 0, count as u64);
             Poll::Ready(Ok(()))

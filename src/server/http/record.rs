@@ -204,6 +204,9 @@ impl RequestFacts {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
+        if let (false, Some(abort)) = (self.is_whole, self.aborted()) {
+            self.ending = abort.into();
+        }
         let connection = self.handle.connection();
         let listener = &connection.listener;
         let took = self.began.elapsed();

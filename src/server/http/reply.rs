@@ -33,9 +33,10 @@ impl LocalReply {
         serde_json::json!({ "error": self.reason }).to_string()
     }
 
-    /// For hyper to send.
-    pub(super) fn into_response(self, under_way: UnderWay) -> Response<HttpResponseBody> {
-        let body = HttpResponseBody::own(Bytes::from(self.json()), under_way);
+    /// For hyper to send; without a body to HEAD.
+    pub(super) fn into_response(self, is_head: bool, under_way: UnderWay) -> Response<HttpResponseBody> {
+        let json = if is_head { Bytes::new() } else { Bytes::from(self.json()) };
+        let body = HttpResponseBody::own(json, under_way);
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();

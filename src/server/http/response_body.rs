@@ -25,6 +25,7 @@ pub(super) struct ForwardedBody {
     link: Option<HttpLink>,
     record: RequestRecord,
     under_way: UnderWay,
+    has_trailers: bool,
 }
 
 /// A response that cannot be completed.
@@ -37,7 +38,8 @@ impl ForwardedBody {
         record: RequestRecord,
         under_way: UnderWay,
     ) -> HttpResponseBody {
-        HttpResponseBody::Forwarded(Box::new(ForwardedBody { incoming, link: Some(link), record, under_way }))
+        let link = Some(link);
+        HttpResponseBody::Forwarded(Box::new(ForwardedBody { incoming, link, record, under_way, has_trailers: false }))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ForwardError>>> {
@@ -54,11 +56,26 @@ impl ForwardedBody {
                 if let Some(data) = frame.data_ref() {
                     self.record.sent(data.len() as u64);
                 }
+                self.has_trailers |= frame.is_trailers();
             }
             Some(Err(_)) => self.record.ending = Termination::Reset(Side::Backend),
+            None if self.is_cut() => {
+                self.record.ending = Termination::Reset(Side::Backend);
+                return Poll::Ready(Some(Err("the backend has reset the stream".into())));
+            }
             None => self.record.is_whole = true,
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+}
+
+impl ForwardedBody {
+    /// hyper takes RST_STREAM with NO_ERROR for the end of a body, also where END_STREAM was not there (RFC 9113, 8.1).
+    fn is_cut(&self) -> bool {
+        matches!(self.link, Some(HttpLink::Http2(_)))
+            && !self.incoming.is_end_stream()
+            && !self.has_trailers
+            && self.incoming.size_hint().exact() != Some(0)
     }
 }
 

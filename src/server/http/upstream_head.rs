@@ -1,5 +1,6 @@
 //! The head of a request as its backend gets it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hyper::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE};
@@ -55,20 +56,18 @@ pub(super) fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVe
     );
     match version {
         HttpVersion::Http1 => {
-            if let Some(host) = host {
-                headers.insert(HOST, host);
-            }
-            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            parts.uri = target.parse().unwrap_or_else(|_| Uri::from_static("/"));
+            // A client of HTTP/1.0 need not name one (RFC 9112, 3.2).
+            headers.insert(HOST, host.unwrap_or_else(|| HeaderValue::from_static("")));
+            parts.uri = origin_form(&parts.uri).parse().unwrap_or_else(|_| Uri::from_static("/"));
             parts.version = Version::HTTP_11;
         }
         HttpVersion::Http2 => {
             headers.remove(HOST);
-            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+            let target = origin_form(&parts.uri);
             let uri = Uri::builder()
                 .scheme(scheme)
                 .authority(host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or("localhost"));
-            parts.uri = uri.path_and_query(target).build().unwrap_or_else(|_| Uri::from_static("/"));
+            parts.uri = uri.path_and_query(&*target).build().unwrap_or_else(|_| Uri::from_static("/"));
             parts.version = Version::HTTP_2;
         }
     }
@@ -76,6 +75,14 @@ pub(super) fn prepare(client: &HttpClient, rules: &HttpListener, version: HttpVe
     let notes = version == HttpVersion::Http1 && takes_interim || expects_continue;
     let interim = notes.then(|| Interim::of(&mut parts.extensions, takes_interim));
     Wishes { switches: upgrade.is_some(), expects_continue, interim }
+}
+
+/// The path and the query. An absolute form may have no path (RFC 9112, 3.2.1).
+fn origin_form(uri: &Uri) -> Cow<'_, str> {
+    match uri.path_and_query().map_or("/", |target| target.as_str()) {
+        query if query.starts_with('?') => Cow::Owned(format!("/{query}")),
+        target => Cow::Borrowed(target),
+    }
 }
 
 /// One field of cookies, as HTTP/1 wants it (RFC 9113, 8.2.3).

@@ -206,6 +206,7 @@ fn full_runs_as_it_is() {
             ("127.0.0.1:8082", "127.0.0.1:0".to_owned()),
             ("127.0.0.1:8083", "127.0.0.1:0".to_owned()),
             ("127.0.0.1:8084", "127.0.0.1:0".to_owned()),
+            ("127.0.0.1:8053", "127.0.0.1:0".to_owned()),
             ("127.0.0.1:8443", "127.0.0.1:0".to_owned()),
             ("127.0.0.1:8444", "127.0.0.1:0".to_owned()),
             ("\nlog:\n  level: info ", "\n# log:\n#  level: info ".to_owned()),
@@ -217,7 +218,7 @@ fn full_runs_as_it_is() {
     let tidegate = Tidegate::start(&yaml);
     let listening: Vec<String> =
         tidegate.logs().iter().filter(|line| line.is("listening")).map(|line| line.field("listener")).collect();
-    assert_eq!(listening, ["shop", "admin", "admin", "admin", "cache", "secure", "passthrough", "web", "site"]);
+    assert_eq!(listening, ["shop", "admin", "admin", "admin", "cache", "secure", "passthrough", "web", "site", "dns"]);
     assert_eq!(read_to_end(&mut connect(&Place::Unix(socket))).0, b"", "no backend is up: closed at once");
     tidegate.wait_for_access("of the refused connection", |line| line.end() == "rejected: no backend");
 }

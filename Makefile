@@ -114,8 +114,7 @@ target/tools/bin/cargo-deb:
 	cargo install --quiet --locked --version 3.8.0 --root target/tools cargo-deb
 
 # Seeded faults for ten minutes: benches/README.md. For example: make faults ARGS="--seconds 60 --seed 1"
-faults: NEEDS := dnsmasq:dnsmasq-base dig:bind9-dnsutils iperf3:iperf3 \
-         setpriv:util-linux
+faults: NEEDS := setpriv:util-linux
 faults: packages
 	cargo build --release --locked
 	cargo bench --locked --bench faults -- run $(ARGS)

@@ -35,7 +35,9 @@ use lookup::FileLookup;
 
 use super::files::{Files, Unread};
 use super::located::Located;
-use super::model::{AccessLog, AdminConfig, Config, LogConfig, LogFormat, LogLevel, ReloadConfig, Shutdown};
+use super::model::{
+    AccessLog, AdminConfig, Config, ListenerConfig, LogConfig, LogFormat, LogLevel, PoolIndex, ReloadConfig, Shutdown,
+};
 use super::raw::{RawConfig, RawLog, RawShutdown, RawWatch};
 use super::report::{Diagnostic, Severity, shown};
 use super::scalars::{AccessTarget, Period};
@@ -340,6 +342,16 @@ pub(crate) fn name_fault(name: &str) -> Option<Diagnostic> {
     } else {
         None
     }
+}
+
+/// The listeners that lead to a pool: those for which `is_such` holds, and the others.
+fn in_front(
+    listeners: &[ListenerConfig],
+    pool: PoolIndex,
+    is_such: impl Fn(&ListenerConfig) -> bool,
+) -> (Vec<&ListenerConfig>, Vec<&ListenerConfig>) {
+    let all = listeners.iter().filter(|listener| listener.pools().any(|of| of == pool));
+    all.partition(|listener| is_such(listener))
 }
 
 /// A key's value and node; `None` if it is absent, or could not be read, which is reported.

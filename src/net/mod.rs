@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod country;
+pub mod datagrams;
 pub mod dial;
 pub mod errno;
 pub mod inherited;

@@ -141,7 +141,7 @@ impl<T> FlowTable<T> {
         self.places.contains_key(key)
     }
 
-    /// The session of a client, which has sent so many datagrams at once, of so many bytes together; `None` if it has none.
+    /// The session of a client, which has sent `datagrams` at once, of `bytes` together; `None` if it has none.
     pub fn arrived(&mut self, key: &FlowKey, datagrams: u64, bytes: u64, now: Instant) -> Option<FlowId> {
         let place = *self.places.get(key)?;
         let flow = self.flows.get_mut(place as usize)?.as_mut()?;
@@ -192,7 +192,7 @@ impl<T> FlowTable<T> {
         Some(FlowId { place, generation })
     }
 
-    /// What becomes of datagrams that the backend has sent at once, of so many bytes together.
+    /// What becomes of datagrams that the backend has sent at once, of `bytes` together.
     ///
     /// A client that has not yet sent anything after a reply may be a forged address. It gets one datagram for each that it has sent,
     /// as DNS needs, and more only up to `amplification` times the bytes that it has sent (RFC 9000, section 8.1, has 3).

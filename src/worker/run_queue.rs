@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(bulk_turns(&mut queue, 2), "aa");
         assert_eq!(queue.pop(Priority::Bulk), Some("a"));
         queue.push("a", Priority::Bulk);
-        assert_eq!(bulk_turns(&mut queue, 9), "bbbbaaaab", "its count begins anew");
+        assert_eq!(bulk_turns(&mut queue, 9), "bbbbaaaab", "it has four turns in a row again");
     }
 
     #[test]

@@ -358,9 +358,26 @@ fn upgrade_hands_sessions_over_with_their_sockets() {
             assert_eq!(ask(socket, &round.to_string()), format!("{name}{round}"));
         }
         let open = tidegate.call("GET", "/api/connections?listener=in", "").json();
-        assert_eq!(open["connections"].as_array().unwrap().len(), 100, "none was opened anew");
+        assert_eq!(open["connections"].as_array().unwrap().len(), 100, "none was opened again");
         assert_eq!(tidegate.view().listeners[0].accepted, 100);
     }
     let newcomer = client("127.0.0.1", server);
     assert!(ask(&newcomer, "x").ends_with('x'));
+}
+
+#[test]
+fn exchange_asks_by_datagrams_and_takes_out_what_is_silent() {
+    let answers: fn(&[u8], &[u8]) -> Vec<Vec<u8>> =
+        |name, datagram| if datagram == b"ping" { vec![b"pong".to_vec()] } else { vec![[name, datagram].concat()] };
+    let silent: fn(&[u8], &[u8]) -> Vec<Vec<u8>> =
+        |name, datagram| if datagram == b"ping" { Vec::new() } else { vec![[name, datagram].concat()] };
+    let (well, ill) = (Echo::at("a", "127.0.0.1:0", answers), Echo::at("b", "127.0.0.1:0", silent));
+    let health = "health: { exchange: { send: ping, expect: pong }, interval: 100ms, timeout: 1s, rise: 1, fall: 1 }";
+    let tidegate = Tidegate::start(&yaml(&[&well, &ill], "", health));
+    eventually(DEADLINE, "the silent one is down", || {
+        let backends: Vec<bool> = tidegate.view().pools[0].backends.iter().map(|it| it.up).collect();
+        backends == [true, false]
+    });
+    let server = tidegate.at("in").tcp();
+    assert!((0..6).all(|_| ask(&client("127.0.0.1", server), "1") == "a1"));
 }

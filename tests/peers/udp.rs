@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tidegate::net::sys::datagrams::{self, MAX_BATCH, OutgoingDatagram};
+use tidegate::net::datagrams::{self, MAX_BATCH, OutgoingDatagram};
 
 use crate::support::process::{Process, bound};
 use crate::support::python;

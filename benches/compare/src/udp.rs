@@ -150,7 +150,7 @@ impl Echo {
                     self.echoed += 1;
                 }
                 Err(Errno::AGAIN) => return Ok(()),
-                Ok(_) => return Err(io::Error::other("a datagram of nobody")),
+                Ok(_) => return Err(io::Error::other("a datagram without a sender")),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Checker, copied, optional_period, value};
+use super::{Checker, copied, in_front, optional_period, value};
 use crate::config::located::Located;
 use crate::config::model::{
     Forwarded, HeaderMatch, HttpListener, HttpPool, HttpVersion, ListenerConfig, ListenerTls, PersistCookie,
@@ -183,9 +183,8 @@ impl Checker<'_> {
         let raw = value(raw).map_or(&[][..], |(pools, _)| pools);
         for (place, (pool, raw)) in pools.iter_mut().zip(raw).enumerate() {
             let Some((raw, _)) = value(Some(raw)) else { continue };
-            let leads_here = |listener: &&ListenerConfig| listener.pools().any(|pool| pool == PoolIndex(place));
-            let (of_requests, of_connections): (Vec<&ListenerConfig>, Vec<_>) =
-                listeners.iter().filter(leads_here).partition(|listener| listener.http.is_some());
+            let (of_requests, of_connections) =
+                in_front(listeners, PoolIndex(place), |listener| listener.http.is_some());
             if let (Some(_), Some((persist, _)), [listener, ..]) =
                 (pool.persistence_cookie(), value(raw.persist.as_ref()), of_connections.as_slice())
                 && let Some(key) = &persist.by

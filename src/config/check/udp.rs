@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Checker, period, value};
+use super::{Checker, in_front, period, value};
 use crate::config::located::Located;
 use crate::config::model::{BackendAddress, HealthCheck, ListenerConfig, PoolConfig, PoolIndex, UdpListener};
 use crate::config::raw::{RawListener, RawMatch, RawPool, RawProtocol, RawSendProxy, RawSocket, RawUdp};
@@ -156,9 +156,7 @@ impl Checker<'_> {
         let raw = value(raw).map_or(&[][..], |(pools, _)| pools);
         for (place, (pool, raw)) in pools.iter_mut().zip(raw).enumerate() {
             let Some((raw, _)) = value(Some(raw)) else { continue };
-            let leads_here = |listener: &&ListenerConfig| listener.pools().any(|pool| pool == PoolIndex(place));
-            let (of_datagrams, others): (Vec<&ListenerConfig>, Vec<_>) =
-                listeners.iter().filter(leads_here).partition(|listener| listener.udp.is_some());
+            let (of_datagrams, others) = in_front(listeners, PoolIndex(place), |listener| listener.udp.is_some());
             let Some(listener) = of_datagrams.first() else { continue };
             let name = shown(&listener.name).to_string();
             let only = others.is_empty();

@@ -110,7 +110,7 @@ impl HttpClient {
         idle.is_some_and(|idle| worker::now().saturating_duration_since(self.connection.last_moved()) >= idle)
     }
 
-    /// Begins the wait for the next request anew.
+    /// Restarts the wait for the next request.
     pub(super) fn restart_idle(&self) {
         self.idle_since.set(worker::now());
     }

@@ -177,6 +177,7 @@ async fn forward(
         // hyper takes GET and HEAD without it for requests that have no body.
         parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    let is_awaited = body.as_ref().and_then(RequestBody::is_awaited);
     let is_idempotent = parts.method.is_idempotent();
     let may_repeat = is_idempotent && body.as_ref().is_some_and(RequestBody::is_empty);
     let deadline = rules.request_timeout.and_then(|timeout| worker::now().checked_add(timeout));
@@ -207,6 +208,10 @@ async fn forward(
         let sending = worker::until(deadline, watch(client, wishes.interim.as_deref(), link.send(request)));
         let sent = match record.handle.unless_aborted(sending).await {
             Err(ending) => return Err(aborted(ending)),
+            Ok(None) if is_awaited.as_ref().is_some_and(|it| it.get()) => {
+                let answer = LocalReply::new(408, "the request's body was not complete in time");
+                return Err(Unanswered::Reply(answer, Termination::PreambleTimeout));
+            }
             Ok(None) => {
                 record.record_outcome(&backend, None);
                 if version == HttpVersion::Http2 {

@@ -1,5 +1,6 @@
 //! A request's body on its way to a backend: nothing of it is held but what hyper has read.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(super) struct RequestBody {
     incoming: Option<Incoming>,
     connection: Option<Rc<ConnectionState>>,
     hold: Option<Hold>,
+    /// Whether the client is late: it was asked for more, and has sent none. `None` without a body.
+    is_awaited: Option<Rc<Cell<bool>>>,
 }
 
 /// A body that waits until the backend asks for it.
@@ -32,18 +35,28 @@ struct Hold {
 
 impl RequestBody {
     pub(super) fn empty() -> RequestBody {
-        RequestBody { incoming: None, connection: None, hold: None }
+        RequestBody { incoming: None, connection: None, hold: None, is_awaited: None }
     }
 
     pub(super) fn of(incoming: Incoming, connection: &Rc<ConnectionState>) -> RequestBody {
         match incoming.is_end_stream() {
             true => RequestBody::empty(),
-            false => RequestBody { incoming: Some(incoming), connection: Some(Rc::clone(connection)), hold: None },
+            false => RequestBody {
+                incoming: Some(incoming),
+                connection: Some(Rc::clone(connection)),
+                hold: None,
+                is_awaited: Some(Rc::default()),
+            },
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.incoming.is_none()
+    }
+
+    /// Tells whether the client is late with it, now and later.
+    pub(super) fn is_awaited(&self) -> Option<Rc<Cell<bool>>> {
+        self.is_awaited.clone()
     }
 
     /// Holds the body back until the backend asks for it, or has been silent for [`CONTINUE_TIMEOUT`]. hyper asks the client when
@@ -66,7 +79,9 @@ impl Body for RequestBody {
             }
             body.hold = None;
         }
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let frame = Pin::new(incoming).poll_frame(cx);
+        body.is_awaited.iter().for_each(|it| it.set(frame.is_pending()));
+        let frame = ready!(frame);
         if let (Some(Ok(frame)), Some(connection)) = (&frame, &body.connection)
             && let Some(data) = frame.data_ref()
         {

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
 
-use crate::net::sys::datagrams::{self, OutgoingDatagram};
+use crate::net::datagrams::{self, OutgoingDatagram};
 
 thread_local! {
     /// The kernel, or a network interface, does not take trains (UDP_SEGMENT): they are sent one by one from then on.

@@ -25,9 +25,9 @@ use super::handover::HandedSession;
 use super::scratch;
 use super::session::{SessionOwner, UdpSession};
 use crate::net::addr::Address;
+use crate::net::datagrams::{MAX_BATCH, ReceiveBatch};
 use crate::net::listen::local_address;
-use crate::net::sys::datagrams::{MAX_BATCH, RECEIVE_TRAINS, ReceiveBatch};
-use crate::net::sys::set_option;
+use crate::net::sys::{UDP_GRO, set_option};
 use crate::stats::registry::ListenerId;
 use crate::stats::termination::Termination;
 use crate::stats::udp::DatagramDrop;
@@ -234,7 +234,7 @@ impl DatagramReader {
         let (Some(key), taken) = (key, datagrams.len().max(1)) else { return 1 };
         if taken == MAX_BATCH && !self.receives_trains.replace(true) {
             // One client sends faster than this is read. Without the option, all is as before.
-            let _ = set_option(&self.socket, RECEIVE_TRAINS, 1);
+            let _ = set_option(&self.socket, UDP_GRO, 1);
         }
         self.arrived(key, &datagrams, now);
         taken
@@ -412,7 +412,7 @@ impl DatagramReader {
             && self.accepting.number == session.number
     }
 
-    /// Goes on with a session of another process. One whose backend is not there any more begins anew with its next datagram.
+    /// Goes on with a session of another process. One whose backend is not there any more ends: the client's next datagram begins another.
     pub(super) fn adopt(self: &Rc<Self>, handed: &HandedSession, socket: OwnedFd) {
         let (listener, now) = (self.accepting.listener(), worker::now());
         let Some(pool) = listener.pools().find(|pool| **pool.name() == *handed.pool) else { return };

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::net::sys::datagrams::ReceiveBatch;
+use crate::net::datagrams::ReceiveBatch;
 
 thread_local! {
     static BATCH: RefCell<Option<Box<ReceiveBatch>>> = const { RefCell::new(None) };

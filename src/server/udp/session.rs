@@ -22,8 +22,8 @@ use super::outgoing::{Sent, send};
 use super::scratch;
 use crate::log::access::{AccessLine, OpenConnections};
 use crate::net::addr::ClientAddr;
-use crate::net::sys::datagrams::{OutgoingDatagram, RECEIVE_TRAINS, ReceiveBatch};
-use crate::net::sys::set_option;
+use crate::net::datagrams::{OutgoingDatagram, ReceiveBatch};
+use crate::net::sys::{UDP_GRO, set_option};
 use crate::pool::{Backend, Excluded, Lease, Pool};
 use crate::sniff::proxy_protocol::{Ends, Outgoing};
 use crate::stats::latency::Stage;
@@ -299,7 +299,7 @@ impl UdpSession {
                 Ok(count) => {
                     if count >= TRAIN && !self.receives_trains.replace(true) {
                         // Without the option, all is as before.
-                        let _ = set_option(&*socket, RECEIVE_TRAINS, 1);
+                        let _ = set_option(&*socket, UDP_GRO, 1);
                     }
                 }
                 Err(Errno::AGAIN) => socket.clear_readable(),

@@ -1,13 +1,14 @@
 //! recvmmsg(2) and sendmmsg(2), with the local address of each datagram (IP_PKTINFO, IPV6_PKTINFO), with trains of datagrams
 //! (UDP_GRO, UDP_SEGMENT), and the datagrams that the kernel has dropped (SO_RXQ_OVFL).
 
-use std::ffi::{c_int, c_void};
-use std::mem;
+use std::ffi::c_int;
+use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::ptr;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
+
+use super::sys::{self, DatagramEnvelope};
 
 /// Datagrams of one call.
 pub const MAX_BATCH: usize = 64;
@@ -15,36 +16,16 @@ pub const MAX_BATCH: usize = 64;
 /// Bytes of the largest datagram, or train of datagrams.
 pub const MAX_DATAGRAM: usize = 65_535;
 
-/// Bytes of control messages of one datagram: in_pktinfo or in6_pktinfo, gso_size, and a counter of drops.
-const CONTROL: usize = 128;
-
-/// Linux 5.0 and 4.18 have them, libc has not for each target.
+/// UDP_GRO and UDP_SEGMENT as control messages. Linux 5.0 and 4.18 have them, libc has not for each target.
 const UDP_GRO: c_int = 104;
 const UDP_SEGMENT: c_int = 103;
-
-/// An integer socket option of datagram sockets.
-pub const RECEIVE_TRAINS: super::IntOption = super::IntOption(libc::IPPROTO_UDP, UDP_GRO);
-/// IP_PKTINFO.
-pub const LOCAL_ADDRESS_V4: super::IntOption = super::IntOption(libc::IPPROTO_IP, libc::IP_PKTINFO);
-/// IPV6_RECVPKTINFO.
-pub const LOCAL_ADDRESS_V6: super::IntOption = super::IntOption(libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO);
-/// SO_RCVBUFFORCE, beyond net.core.rmem_max: needs CAP_NET_ADMIN.
-pub const RECEIVE_BUFFER: super::IntOption = super::IntOption(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE);
-/// SO_RXQ_OVFL.
-pub const COUNT_DROPS: super::IntOption = super::IntOption(libc::SOL_SOCKET, libc::SO_RXQ_OVFL);
-
-/// Control messages of one datagram, aligned as the kernel writes them.
-#[derive(Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL]);
 
 /// Room for what one call receives. Reused: its memory is touched only as far as datagrams are long.
 pub struct ReceiveBatch {
     bytes: Vec<u8>,
-    controls: Vec<Control>,
-    names: Vec<libc::sockaddr_storage>,
-    /// Length, bytes of control messages, flags, and bytes of the name of each.
-    outcomes: Vec<(usize, usize, c_int, usize)>,
+    envelopes: Vec<DatagramEnvelope>,
+    /// Of each that was received.
+    lengths: Vec<usize>,
 }
 
 /// A datagram, or a train of them.
@@ -91,14 +72,11 @@ impl ReceivedDatagram<'_> {
 
 impl Default for ReceiveBatch {
     fn default() -> ReceiveBatch {
-        // SAFETY: of integers and arrays of them, for which zeros are valid.
-        let name: libc::sockaddr_storage = unsafe { mem::zeroed() };
         ReceiveBatch {
             // Zeroed pages, which the kernel provides when they are first written to.
             bytes: vec![0; MAX_BATCH * (MAX_DATAGRAM + 1)],
-            controls: vec![Control([0; CONTROL]); MAX_BATCH],
-            names: vec![name; MAX_BATCH],
-            outcomes: Vec::with_capacity(MAX_BATCH),
+            envelopes: vec![DatagramEnvelope::default(); MAX_BATCH],
+            lengths: Vec::with_capacity(MAX_BATCH),
         }
     }
 }
@@ -109,62 +87,26 @@ impl ReceiveBatch {
     /// # Errors
     /// Those of recvmmsg(2): EAGAIN when there are none, and on a connected socket ECONNREFUSED and the like by ICMP.
     pub fn receive(&mut self, socket: impl AsFd, limit: usize) -> Result<usize, Errno> {
-        let count = limit.clamp(1, MAX_BATCH);
-        self.outcomes.clear();
-        let mut buffers: Vec<libc::iovec> = self
-            .bytes
-            .chunks_exact_mut(MAX_DATAGRAM + 1)
-            .take(count)
-            .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() })
-            .collect();
-        let mut headers: Vec<libc::mmsghdr> = (0..count)
-            .map(|index| {
-                // SAFETY: of integers and pointers, for which zeros are valid.
-                let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-                header.msg_hdr.msg_name = (&raw mut self.names[index]).cast();
-                header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-                header.msg_hdr.msg_iov = &raw mut buffers[index];
-                header.msg_hdr.msg_iovlen = 1;
-                header.msg_hdr.msg_control = self.controls[index].0.as_mut_ptr().cast();
-                header.msg_hdr.msg_controllen = CONTROL as _;
-                header
-            })
-            .collect();
-        // SAFETY: each header points to an element of `names`, `buffers` and `controls` with its true size. None of the three is
-        // moved or read before the call has returned, and the buffers are chunks of `bytes` that do not overlap.
-        let received = unsafe {
-            libc::recvmmsg(
-                socket.as_fd().as_raw_fd(),
-                headers.as_mut_ptr(),
-                count as _,
-                libc::MSG_DONTWAIT as _,
-                ptr::null_mut(),
-            )
-        };
-        if received < 0 {
-            return Err(last_error());
-        }
-        let received = &headers[..usize::try_from(received).unwrap_or(0).min(count)];
-        self.outcomes.extend(received.iter().map(|it| {
-            let header = &it.msg_hdr;
-            (it.msg_len as usize, header.msg_controllen, header.msg_flags, header.msg_namelen as usize)
-        }));
-        Ok(self.outcomes.len())
+        let ReceiveBatch { bytes, envelopes, lengths } = self;
+        lengths.clear();
+        let buffers = bytes.chunks_exact_mut(MAX_DATAGRAM + 1).take(limit.max(1));
+        let mut buffers: Vec<IoSliceMut<'_>> = buffers.map(IoSliceMut::new).collect();
+        sys::receive_messages(socket, &mut buffers, envelopes, |length| lengths.push(length))
     }
 
     /// One of those that were received.
     pub fn get(&self, index: usize) -> Option<ReceivedDatagram<'_>> {
-        let &(length, controls, _, name) = self.outcomes.get(index)?;
+        let (&length, envelope) = (self.lengths.get(index)?, self.envelopes.get(index)?);
         let start = index * (MAX_DATAGRAM + 1);
         let bytes = self.bytes.get(start..start + length)?;
         let mut datagram = ReceivedDatagram {
             bytes,
-            peer: self.names.get(index).filter(|_| name > 0).and_then(address),
+            peer: address(&envelope.name[..envelope.name_length]),
             local: None,
             segment: None,
             dropped: None,
         };
-        for (level, kind, data) in messages(&self.controls.get(index)?.0[..controls.min(CONTROL)]) {
+        for (level, kind, data) in messages(&envelope.control[..envelope.control_length]) {
             match (level, kind) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     // in_pktinfo: the interface, the local address, the destination.
@@ -189,7 +131,7 @@ impl ReceiveBatch {
 pub fn send(socket: impl AsFd, datagrams: &[OutgoingDatagram<'_>]) -> (usize, Option<Errno>) {
     let mut sent = 0;
     while let Some(rest) = datagrams.get(sent..).filter(|rest| !rest.is_empty()) {
-        match send_chunk(socket.as_fd(), &rest[..rest.len().min(MAX_BATCH)]) {
+        match send_chunk(&socket, &rest[..rest.len().min(MAX_BATCH)]) {
             // After fewer than all, the next call says why: sendmmsg(2) keeps the error to itself.
             Ok(count) if count > 0 => sent += count,
             Ok(_) => return (sent, Some(Errno::AGAIN)),
@@ -199,87 +141,52 @@ pub fn send(socket: impl AsFd, datagrams: &[OutgoingDatagram<'_>]) -> (usize, Op
     (sent, None)
 }
 
-fn send_chunk(socket: BorrowedFd<'_>, datagrams: &[OutgoingDatagram<'_>]) -> Result<usize, Errno> {
-    let mut names: Vec<(libc::sockaddr_storage, libc::socklen_t)> =
-        datagrams.iter().map(|it| it.peer.map_or_else(unnamed, storage)).collect();
-    let mut controls: Vec<(Control, usize)> = datagrams.iter().map(control).collect();
-    let mut parts: Vec<[libc::iovec; 2]> = datagrams.iter().map(|it| [it.head, it.bytes].map(part)).collect();
-    let mut headers: Vec<libc::mmsghdr> = (0..datagrams.len())
-        .map(|index| {
-            // SAFETY: of integers and pointers, for which zeros are valid.
-            let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
-            let (name, length) = &mut names[index];
-            if *length > 0 {
-                header.msg_hdr.msg_name = (&raw mut *name).cast();
-                header.msg_hdr.msg_namelen = *length;
-            }
-            header.msg_hdr.msg_iov = parts[index].as_mut_ptr();
-            header.msg_hdr.msg_iovlen = parts[index].len() as _;
-            let (control, length) = &mut controls[index];
-            if *length > 0 {
-                header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
-                header.msg_hdr.msg_controllen = *length as _;
-            }
-            header
-        })
-        .collect();
-    // SAFETY: each header points to an element of `names`, `parts` and `controls` with its true size, none of which is moved before
-    // the call has returned. The kernel only reads the bytes that `parts` point to, which `datagrams` borrows.
-    let sent = unsafe {
-        libc::sendmmsg(
-            socket.as_raw_fd(),
-            headers.as_mut_ptr(),
-            headers.len() as _,
-            (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
-        )
-    };
-    usize::try_from(sent).map_err(|_| last_error())
+fn send_chunk(socket: impl AsFd, datagrams: &[OutgoingDatagram<'_>]) -> Result<usize, Errno> {
+    let parts: Vec<[IoSlice<'_>; 2]> = datagrams.iter().map(|it| [it.head, it.bytes].map(IoSlice::new)).collect();
+    let mut envelopes: Vec<DatagramEnvelope> = datagrams.iter().map(envelope).collect();
+    sys::send_messages(socket, &parts, &mut envelopes)
 }
 
-fn part(bytes: &[u8]) -> libc::iovec {
-    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(), iov_len: bytes.len() }
-}
-
-fn last_error() -> Errno {
-    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL)
-}
-
-/// The control messages of an outgoing datagram, and their length.
-fn control(datagram: &OutgoingDatagram<'_>) -> (Control, usize) {
-    let (mut control, mut length) = (Control([0; CONTROL]), 0);
+/// The address and the control messages of an outgoing datagram.
+fn envelope(datagram: &OutgoingDatagram<'_>) -> DatagramEnvelope {
+    let mut envelope = DatagramEnvelope::default();
+    if let Some(peer) = datagram.peer {
+        set_address(&mut envelope, peer);
+    }
     match datagram.local {
         Some(IpAddr::V4(ip)) => {
             // in_pktinfo: any interface, the local address, no destination.
             let mut data = [0; 12];
             data[4..8].copy_from_slice(&ip.octets());
-            push(&mut control, &mut length, libc::IPPROTO_IP, libc::IP_PKTINFO, &data);
+            push(&mut envelope, libc::IPPROTO_IP, libc::IP_PKTINFO, &data);
         }
         Some(IpAddr::V6(ip)) => {
             let mut data = [0; 20];
             data[..16].copy_from_slice(&ip.octets());
-            push(&mut control, &mut length, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data);
+            push(&mut envelope, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &data);
         }
         None => {}
     }
     if let Some(segment) = datagram.segment {
-        push(&mut control, &mut length, libc::IPPROTO_UDP, UDP_SEGMENT, &segment.to_ne_bytes());
+        push(&mut envelope, libc::IPPROTO_UDP, UDP_SEGMENT, &segment.to_ne_bytes());
     }
-    (control, length)
+    envelope
 }
 
 /// Bytes of cmsghdr: a length, a level, a type. CMSG_LEN and CMSG_SPACE add the data, rounded up to a word.
 const HEADER: usize = size_of::<libc::cmsghdr>();
 
-fn push(control: &mut Control, length: &mut usize, level: c_int, kind: c_int, data: &[u8]) {
-    let end = *length + (HEADER + data.len()).next_multiple_of(size_of::<usize>());
-    // Of three kinds, all of which have room.
-    let Some(space) = control.0.get_mut(*length..end) else { return };
+fn push(envelope: &mut DatagramEnvelope, level: c_int, kind: c_int, data: &[u8]) {
     let word = size_of::<usize>();
-    space[..word].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());
+    let (start, length) = (envelope.control_length, HEADER + data.len());
+    let end = start + length.next_multiple_of(word);
+    // Of three kinds, all of which have room.
+    let Some(space) = envelope.control.get_mut(start..end) else { return };
+    space[..word].copy_from_slice(&length.to_ne_bytes());
     space[word..word + 4].copy_from_slice(&level.to_ne_bytes());
     space[word + 4..word + 8].copy_from_slice(&kind.to_ne_bytes());
-    space[HEADER..HEADER + data.len()].copy_from_slice(data);
-    *length = end;
+    space[HEADER..length].copy_from_slice(data);
+    envelope.control_length = end;
 }
 
 /// Control messages: level, type and data of each.
@@ -299,49 +206,45 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
-fn unnamed() -> (libc::sockaddr_storage, libc::socklen_t) {
-    // SAFETY: of integers and arrays of them, for which zeros are valid.
-    (unsafe { mem::zeroed() }, 0)
-}
-
-fn storage(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
-    let address = socket2::SockAddr::from(address);
-    let (mut storage, length) = (unnamed().0, address.len());
-    // SAFETY: an address has at most the size of sockaddr_storage, and `length` is how much of it is set.
-    unsafe {
-        ptr::copy_nonoverlapping(
-            address.as_ptr().cast::<u8>(),
-            (&raw mut storage).cast::<u8>(),
-            (length as usize).min(size_of::<libc::sockaddr_storage>()),
-        );
+/// sockaddr_in: family, port, address. sockaddr_in6: family, port, flow label, address, scope.
+fn set_address(envelope: &mut DatagramEnvelope, address: SocketAddr) {
+    let (family, length) = match address {
+        SocketAddr::V4(_) => (libc::AF_INET, size_of::<libc::sockaddr_in>()),
+        SocketAddr::V6(_) => (libc::AF_INET6, size_of::<libc::sockaddr_in6>()),
+    };
+    let name = &mut envelope.name;
+    name[..2].copy_from_slice(&(family as libc::sa_family_t).to_ne_bytes());
+    name[2..4].copy_from_slice(&address.port().to_be_bytes());
+    match address {
+        SocketAddr::V4(v4) => name[4..8].copy_from_slice(&v4.ip().octets()),
+        SocketAddr::V6(v6) => {
+            name[8..24].copy_from_slice(&v6.ip().octets());
+            name[24..28].copy_from_slice(&v6.scope_id().to_ne_bytes());
+        }
     }
-    (storage, length)
+    envelope.name_length = length;
 }
 
 /// The IP address and port that the kernel has written.
-fn address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    let family = c_int::from(storage.ss_family);
-    if family == libc::AF_INET {
-        // SAFETY: the family says that it is one, and sockaddr_storage has its size and alignment.
-        let v4 = unsafe { &*ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
-        let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
-        return Some(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(v4.sin_port))));
+fn address(name: &[u8]) -> Option<SocketAddr> {
+    let family = c_int::from(libc::sa_family_t::from_ne_bytes(array(name, 0)?));
+    let port = u16::from_be_bytes(array(name, 2)?);
+    match family {
+        libc::AF_INET => Some(SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::from(array(name, 4)?), port))),
+        libc::AF_INET6 => {
+            let (ip, scope) = (Ipv6Addr::from(array(name, 8)?), u32::from_ne_bytes(array(name, 24)?));
+            // The flow label is of one datagram.
+            Some(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, scope)))
+        }
+        _ => None,
     }
-    if family == libc::AF_INET6 {
-        // SAFETY: as above.
-        let v6 = unsafe { &*ptr::from_ref(storage).cast::<libc::sockaddr_in6>() };
-        let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-        // The flow label is of one datagram.
-        return Some(SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id)));
-    }
-    None
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
 
-    use super::super::set_option;
+    use super::super::sys::{IP_PKTINFO, IPV6_RECVPKTINFO, SO_RXQ_OVFL, UDP_GRO, set_option};
     use super::*;
 
     fn bound(ip: &str) -> UdpSocket {
@@ -381,7 +284,7 @@ mod tests {
     fn local_address_is_told_and_chosen() {
         for (any, wanted) in [("0.0.0.0", "127.0.0.77"), ("::", "::1"), ("::", "127.0.0.78")] {
             let (server, client) = (bound(any), bound(if any == "::" { "::" } else { "127.0.0.1" }));
-            let option = if any == "::" { LOCAL_ADDRESS_V6 } else { LOCAL_ADDRESS_V4 };
+            let option = if any == "::" { IPV6_RECVPKTINFO } else { IP_PKTINFO };
             set_option(&server, option, 1).unwrap();
             let ip: IpAddr = wanted.parse().unwrap();
             let mapped = match ip {
@@ -403,7 +306,7 @@ mod tests {
     #[test]
     fn train_is_sent_and_received_at_once_or_one_by_one() {
         let (one, other, third) = (bound("127.0.0.1"), bound("127.0.0.1"), bound("127.0.0.1"));
-        set_option(&other, RECEIVE_TRAINS, 1).unwrap();
+        set_option(&other, UDP_GRO, 1).unwrap();
         let train = [[1_u8; 100], [2; 100], [3; 100]].concat();
         for socket in [&other, &third] {
             let datagram =
@@ -442,7 +345,7 @@ mod tests {
         let mut batch = ReceiveBatch::default();
         assert_eq!(batch.receive(&one, 1), Err(Errno::CONNREFUSED));
         let (server, client) = (bound("127.0.0.1"), bound("127.0.0.1"));
-        set_option(&server, COUNT_DROPS, 1).unwrap();
+        set_option(&server, SO_RXQ_OVFL, 1).unwrap();
         socket2::SockRef::from(&server).set_recv_buffer_size(0).unwrap();
         for _ in 0..100 {
             client.send_to(&[0; 1000], server.local_addr().unwrap()).unwrap();

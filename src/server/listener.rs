@@ -124,7 +124,7 @@ impl Listener {
             requests: RequestCounters::new(workers),
             counters: ListenerCounters::default(),
             traffic: Traffic::new(workers),
-            datagrams: DatagramCounters::default(),
+            datagrams: DatagramCounters::new(workers),
             refused: RecentEvents::new(REFUSALS),
             connections: Capacity::new(usize::MAX),
             handshakes: Capacity::new(usize::MAX),

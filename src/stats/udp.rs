@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::per_worker::{PerWorker, add};
+
 /// Why a datagram was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatagramDrop {
@@ -60,23 +62,31 @@ impl DatagramDrop {
 }
 
 /// Datagrams of a listener.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DatagramCounters {
-    from_clients: AtomicU64,
-    from_backends: AtomicU64,
+    forwarded: PerWorker<WorkerDatagrams>,
     drops: [AtomicU64; DatagramDrop::ALL.len()],
     /// Sessions that went on with another backend.
     moved: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct WorkerDatagrams {
+    from_clients: AtomicU64,
+    from_backends: AtomicU64,
+}
+
 impl DatagramCounters {
-    /// Datagrams were forwarded.
-    pub fn add(&self, from_clients: u64, from_backends: u64) {
-        for (counter, more) in [(&self.from_clients, from_clients), (&self.from_backends, from_backends)] {
-            if more > 0 {
-                counter.fetch_add(more, Relaxed);
-            }
-        }
+    /// Each of `workers` counts what it forwards for itself.
+    pub fn new(workers: usize) -> DatagramCounters {
+        DatagramCounters { forwarded: PerWorker::new(workers), drops: Default::default(), moved: AtomicU64::new(0) }
+    }
+
+    /// Datagrams were forwarded by this worker.
+    pub fn add(&self, worker: usize, from_clients: u64, from_backends: u64) {
+        let forwarded = self.forwarded.of(worker);
+        add(&forwarded.from_clients, from_clients);
+        add(&forwarded.from_backends, from_backends);
     }
 
     /// Datagrams were dropped.
@@ -91,12 +101,12 @@ impl DatagramCounters {
 
     /// Datagrams from clients that backends got.
     pub fn datagrams_in(&self) -> u64 {
-        self.from_clients.load(Relaxed)
+        self.forwarded.sum(|it| it.from_clients.load(Relaxed))
     }
 
     /// Datagrams from backends that clients got.
     pub fn datagrams_out(&self) -> u64 {
-        self.from_backends.load(Relaxed)
+        self.forwarded.sum(|it| it.from_backends.load(Relaxed))
     }
 
     /// Datagrams that were dropped for this reason.
@@ -116,7 +126,7 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_counter() {
-        let counters = DatagramCounters::default();
+        let counters = DatagramCounters::new(1);
         for (place, why) in DatagramDrop::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, place);
             counters.dropped(why, place as u64 + 1);

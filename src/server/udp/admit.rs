@@ -5,12 +5,21 @@ use std::time::Duration;
 
 use super::super::admission::Admission;
 use super::super::connection::Preamble;
+use super::super::crew::WorkerSlot;
 use super::super::listener::Listener;
 use super::super::route::RouteKey;
+use super::super::session::Permits;
 use crate::net::addr::ClientAddr;
 use crate::stats::termination::Termination;
 use crate::stats::udp::DatagramDrop;
 use crate::udp::FlowRules;
+
+/// A client that may have a session, and the room for it.
+pub(super) struct AdmittedClient {
+    pub(super) preamble: Preamble,
+    pub(super) permits: Permits,
+    pub(super) slot: WorkerSlot,
+}
 
 /// Counts one more session of the client against the limits.
 ///

@@ -32,8 +32,6 @@ pub struct HandedSession {
     pub is_answering: bool,
     /// Since it began.
     pub age: Duration,
-    /// Since the last datagram.
-    pub idle: Duration,
 }
 
 /// Sessions, each with its socket, for the workers to take theirs from.

@@ -19,7 +19,7 @@ use super::super::listener::Listener;
 use super::super::plane_state::AcceptGuard;
 use super::super::session::Permits;
 use super::super::worker_state::WorkerState;
-use super::admit::{admit, rules};
+use super::admit::{AdmittedClient, admit, rules};
 use super::client_datagram::{ClientDatagram, sum, whole};
 use super::handover::HandedSession;
 use super::scratch;
@@ -324,7 +324,7 @@ impl DatagramReader {
         let preamble = admit(&listener, key.client)?;
         let permits = self.room(&listener).ok_or(DatagramDrop::MaxSessions)?;
         let slot = self.state.own_slot().ok_or(DatagramDrop::NotAccepting)?;
-        let session = UdpSession::open(self, key, preamble, permits, slot, now)?;
+        let session = UdpSession::open(self, key, AdmittedClient { preamble, permits, slot }, now)?;
         let (count, bytes) = sum(datagrams);
         let id = self.table.borrow_mut().open(key, Rc::clone(&session), count, bytes, now);
         let Some(id) = id else {
@@ -398,7 +398,6 @@ impl DatagramReader {
                 bytes: (counts.bytes_in, counts.bytes_out),
                 is_answering: counts.is_answering,
                 age: since(began),
-                idle: since(counts.last),
             };
             Some((handed, socket))
         });
@@ -423,7 +422,7 @@ impl DatagramReader {
         let (Some(permits), Some(slot)) = (self.room(&listener), self.state.own_slot()) else { return };
         let Ok(socket) = DatagramSocket::new(socket) else { return };
         let began = now.checked_sub(handed.age).unwrap_or(now);
-        let session = UdpSession::new(self, key, preamble, permits, slot, began);
+        let session = UdpSession::new(self, key, AdmittedClient { preamble, permits, slot }, began);
         session.resume(lease, socket, handed);
         let id = self.table.borrow_mut().open(key, Rc::clone(&session), 1, 0, now);
         let Some(id) = id else { return session.finish(Termination::Evicted) };

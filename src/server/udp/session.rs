@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 
-use super::super::connection::Preamble;
 use super::super::crew::WorkerSlot;
 use super::super::listener::Listener;
 use super::super::session::Permits;
 use super::super::worker_state::{SessionHandle, WorkerState};
+use super::admit::AdmittedClient;
 use super::backend::{choose, tell};
 use super::client_datagram::{ClientDatagram, whole};
 use super::handover::HandedSession;
@@ -40,6 +40,10 @@ const BATCH: usize = 16;
 
 /// Replies at once from which on a backend is taken for one that sends trains.
 const TRAIN: usize = 8;
+
+/// Datagrams of a session that are kept until the backend answers. An ICMP error comes before there are more; a backend that never
+/// answers, such as one of syslog, costs no copies beyond them.
+const HELD: u64 = 8;
 
 /// The listening socket of a session.
 pub(super) trait SessionOwner {
@@ -102,15 +106,13 @@ impl UdpSession {
     pub(super) fn open(
         reader: &Rc<impl SessionOwner + 'static>,
         key: FlowKey,
-        preamble: Preamble,
-        permits: Permits,
-        slot: WorkerSlot,
+        admitted: AdmittedClient,
         now: Instant,
     ) -> Result<Rc<UdpSession>, DatagramDrop> {
-        let pool = Arc::clone(reader.listener().pool(preamble.route));
+        let pool = Arc::clone(reader.listener().pool(admitted.preamble.route));
         let mut tried = Excluded::new();
         let (lease, socket) = choose(&reader.listener(), &pool, &key, &mut tried)?;
-        let session = UdpSession::new(reader, key, preamble, permits, slot, now);
+        let session = UdpSession::new(reader, key, admitted, now);
         session.tried.replace(tried);
         session.use_backend(lease, socket);
         Ok(session)
@@ -120,9 +122,7 @@ impl UdpSession {
     pub(super) fn new(
         reader: &Rc<impl SessionOwner + 'static>,
         key: FlowKey,
-        preamble: Preamble,
-        permits: Permits,
-        slot: WorkerSlot,
+        AdmittedClient { preamble, permits, slot }: AdmittedClient,
         now: Instant,
     ) -> Rc<UdpSession> {
         let listener = reader.listener();
@@ -257,6 +257,7 @@ impl UdpSession {
             self.reader.drop_datagrams(DatagramDrop::NoBackend, count);
         }
         if self.first_reply.get().is_none()
+            && self.datagrams.get().0 <= HELD
             && let Some(id) = self.id.get()
         {
             datagrams.iter().flat_map(ClientDatagram::apart).for_each(|datagram| self.reader.hold(id, datagram));
@@ -270,7 +271,7 @@ impl UdpSession {
         self.datagrams.set((datagrams_in + sent.datagrams, datagrams_out));
         let (listener, worker) = (&connection.listener, self.reader.state().worker);
         listener.traffic().add(worker, sent.bytes, 0);
-        listener.datagrams().add(sent.datagrams, 0);
+        listener.datagrams().add(worker, sent.datagrams, 0);
         if let Some(backend) = self.backend() {
             backend.traffic().add(worker, sent.bytes, 0);
         }
@@ -361,7 +362,7 @@ impl UdpSession {
         self.datagrams.set((datagrams_in, datagrams_out + sent.datagrams));
         let (listener, worker) = (&connection.listener, self.reader.state().worker);
         listener.traffic().add(worker, 0, sent.bytes);
-        listener.datagrams().add(0, sent.datagrams);
+        listener.datagrams().add(worker, 0, sent.datagrams);
         if let Some(backend) = self.backend() {
             backend.traffic().add(worker, 0, sent.bytes);
         }
